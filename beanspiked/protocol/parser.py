@@ -1,0 +1,329 @@
+"""Bytes to commands: an incremental parser that never raises on input.
+
+The same bytes give the same commands however they were split. What beanstalkd does with mistakes is copied from prot.c
+(dispatch_cmd, read_u32, read_u64, read_tube_name); the two cases in which it loses its place in the input are not copied: a CR
+that no LF follows, and an over-long line whose CR is the last byte of its 224-byte buffer.
+"""
+
+from typing import Final
+
+from beanspiked.protocol.commands import (
+    BODY,
+    BURY,
+    ID,
+    KICK,
+    PAUSE_TUBE,
+    PLAIN,
+    PREFIXES,
+    PUT,
+    PUT_TOO_BIG,
+    QUIT,
+    REFUSED,
+    RELEASE,
+    RESERVE_WITH_TIMEOUT,
+    TUBE,
+    Command,
+)
+from beanspiked.protocol.replies import BAD_FORMAT, CRLF, EXPECTED_CRLF, JOB_TOO_BIG, UNKNOWN_COMMAND
+
+__all__ = ["MAX_LINE", "Parser", "valid_tube_name"]
+
+# prot.c: LINE_BUF_SIZE, the longest command with the longest tube name, CRLF included.
+MAX_LINE: Final = 224
+MAX_TUBE_NAME: Final = 200
+MAX_U32: Final = 4294967295
+MAX_U64: Final = 18446744073709551615
+# prot.c: INT_MAX, the longest timeout of a reserve in seconds.
+MAX_TIMEOUT: Final = 2147483647
+
+# The bytes of tube names (prot.c).
+NAME_CHARS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-+/;.$_()"
+# isspace() in the C locale, which strtoul skips.
+C_SPACE: Final = b" \t\n\v\f\r"
+
+LINE: Final = 0
+DISCARD_LINE: Final = 1
+IN_BODY: Final = 2
+SKIP_BODY: Final = 3
+
+# Most lines begin with exactly one of the known words; the others are looked up prefix by prefix.
+WORDS: Final[dict[bytes, tuple[int, int]]] = {word: (verb, shape) for word, verb, shape in PREFIXES}
+WORDS[b"pause-tube "] = WORDS.pop(b"pause-tube")
+
+
+def valid_tube_name(name: bytes) -> bool:
+    """Tell whether a name is 1 to 200 of the allowed bytes and does not begin with `-` (prot.c: is_valid_tube)."""
+    return 0 < len(name) <= MAX_TUBE_NAME and name[0] != 0x2D and not name.translate(None, NAME_CHARS)
+
+
+def _number(line: bytes, start: int, limit: int) -> tuple[int, int]:
+    """Read digits after any spaces; return the number and where it ends, or -1 twice (prot.c: read_u32, read_u64)."""
+    size = len(line)
+    while start < size and line[start] == 0x20:
+        start += 1
+    end = start
+    while end < size and 0x30 <= line[end] <= 0x39:
+        end += 1
+    if end == start:
+        return -1, -1
+    value = int(line[start:end])
+    if value > limit:
+        return -1, -1
+    return value, end
+
+
+def _refused(reply: bytes, counts: int = -1) -> Command:
+    return Command(REFUSED, reply=reply, counts=counts)
+
+
+class Parser:
+    """Turns one connection's input into commands.
+
+    Args:
+        max_job_size: The largest body accepted, in bytes.
+        lenient_eol: Take a bare LF for the end of a line or body, too.
+
+    Attributes:
+        buffered: How many bytes were fed and not yet consumed.
+    """
+
+    def __init__(self, max_job_size: int, lenient_eol: bool = False) -> None:
+        self._max_job_size = max_job_size
+        self._lenient = lenient_eol
+        self._buf = b""
+        self._pos = 0
+        self._chunks: list[bytes] = []
+        self._mode = LINE
+        self._size = 0
+        self.buffered = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they came."""
+        if self.buffered == 0:
+            self._buf = data
+            self._pos = 0
+        else:
+            self._chunks.append(data)
+        self.buffered += len(data)
+
+    def clear(self) -> None:
+        """Forget all input that is left."""
+        self._buf = b""
+        self._pos = 0
+        self._chunks = []
+        self.buffered = 0
+
+    def next(self) -> Command | None:
+        """Return the next command, or None until more bytes are fed."""
+        while True:
+            if self._mode == LINE:
+                buf = self._buf
+                pos = self._pos
+                if self._lenient:
+                    end = buf.find(b"\n", pos, pos + MAX_LINE)
+                    after = end + 1
+                    if end > pos and buf[end - 1] == 0x0D:
+                        end -= 1
+                else:
+                    end = buf.find(CRLF, pos, pos + MAX_LINE)
+                    after = end + 2
+                if end >= 0:
+                    self._consume(after - pos)
+                    return self._command(buf, pos, end)
+                if self._join():
+                    continue
+                if self.buffered < MAX_LINE:
+                    return None
+                self._mode = DISCARD_LINE
+            elif self._mode == IN_BODY:
+                return self._body(Command(BODY))
+            elif self._mode == SKIP_BODY:
+                skipped = min(self._size, self.buffered)
+                self._join()
+                self._consume(skipped)
+                self._size -= skipped
+                if self._size:
+                    return None
+                self._mode = LINE
+                return _refused(JOB_TOO_BIG)
+            else:
+                if not self._discard():
+                    return None
+                self._mode = LINE
+                return _refused(BAD_FORMAT)
+
+    def _consume(self, count: int) -> None:
+        self._pos += count
+        self.buffered -= count
+        if self.buffered == 0:
+            self._buf = b""
+            self._pos = 0
+
+    def _join(self) -> bool:
+        """Make the buffer hold all that was fed; tell whether that added anything."""
+        if not self._chunks:
+            return False
+        self._buf = self._buf[self._pos :] + b"".join(self._chunks)
+        self._pos = 0
+        self._chunks = []
+        return True
+
+    def _discard(self) -> bool:
+        """Drop input up to the end of an over-long line; tell whether the end was found."""
+        self._join()
+        end = self._buf.find(b"\n" if self._lenient else CRLF, self._pos)
+        if end >= 0:
+            self._consume(end + (1 if self._lenient else 2) - self._pos)
+            return True
+        # A final \r may be half of the CRLF that is searched for.
+        keep = 1 if self._buf.endswith(b"\r") else 0
+        self._consume(self.buffered - keep)
+        return False
+
+    def _command(self, buf: bytes, start: int, end: int) -> Command:
+        space = buf.find(b" ", start, end)
+        if space < 0:
+            word = WORDS.get(buf[start:end])
+            if word is not None and word[1] == PLAIN:
+                return Command(word[0])
+            return self._uncommon(buf[start:end])
+        word = WORDS.get(buf[start : space + 1])
+        if word is None:
+            return self._uncommon(buf[start:end])
+        return self._with_arguments(word[0], word[1], buf[space + 1 : end])
+
+    def _uncommon(self, line: bytes) -> Command:
+        """Find what beanstalkd takes a line for that does not begin with one of the words (prot.c: which_cmd)."""
+        if 0 in line:
+            return _refused(BAD_FORMAT)
+        for prefix, verb, shape in PREFIXES:
+            if line.startswith(prefix):
+                if shape == PLAIN:
+                    return Command(verb) if len(line) == len(prefix) else _refused(BAD_FORMAT)
+                return self._with_arguments(verb, shape, line[len(prefix) :])
+        return _refused(UNKNOWN_COMMAND)
+
+    def _with_arguments(self, verb: int, shape: int, args: bytes) -> Command:
+        if shape == ID:
+            if args.isdigit():
+                job_id = int(args)
+                if job_id <= MAX_U64:
+                    return Command(verb, id=job_id)
+                return _refused(BAD_FORMAT)
+            job_id, end = _number(args, 0, MAX_U64)
+            return Command(verb, id=job_id) if end == len(args) else _refused(BAD_FORMAT)
+        if verb == PUT:
+            return self._put(args)
+        if 0 in args:
+            return _refused(BAD_FORMAT)
+        if shape == TUBE:
+            return Command(verb, name=args.decode("ascii")) if valid_tube_name(args) else _refused(BAD_FORMAT)
+        if verb == RELEASE:
+            return _release(args)
+        if verb == BURY:
+            return _bury(args)
+        if verb == RESERVE_WITH_TIMEOUT:
+            timeout, end = _number(args, 0, MAX_TIMEOUT)
+            # Whatever follows the number is ignored.
+            return Command(verb, id=timeout) if end > 0 else _refused(BAD_FORMAT)
+        if verb == KICK:
+            return _kick(args)
+        if verb == PAUSE_TUBE:
+            return _pause_tube(args)
+        return Command(QUIT)
+
+    def _put(self, args: bytes) -> Command:
+        parts = args.split(b" ")
+        if len(parts) == 4 and parts[0].isdigit() and parts[1].isdigit() and parts[2].isdigit() and parts[3].isdigit():
+            pri = int(parts[0])
+            delay = int(parts[1])
+            ttr = int(parts[2])
+            size = int(parts[3])
+            if pri > MAX_U32 or delay > MAX_U32 or ttr > MAX_U32 or size > MAX_U32:
+                return _refused(BAD_FORMAT)
+            trailing = False
+        else:
+            if 0 in args:
+                return _refused(BAD_FORMAT)
+            pri, end = _number(args, 0, MAX_U32)
+            delay, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+            ttr, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+            size, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+            if end < 0:
+                return _refused(BAD_FORMAT)
+            trailing = end != len(args)
+        if size > self._max_job_size:
+            # The size is judged before anything that follows it.
+            self._mode = SKIP_BODY
+            self._size = size + 2
+            return Command(PUT_TOO_BIG)
+        if trailing:
+            return _refused(BAD_FORMAT, counts=PUT)
+        self._mode = IN_BODY
+        self._size = size
+        command = Command(PUT, pri=pri, delay=delay, ttr=ttr)
+        self._body(command)
+        return command
+
+    def _body(self, command: Command) -> Command | None:
+        """Give a command its body or, if the trailer is wrong, its reply; None while the body is not all here."""
+        size = self._size
+        if self.buffered <= size or (self.buffered == size + 1 and not self._lenient):
+            return None
+        self._join()
+        start = self._pos
+        end = start + size
+        if self._lenient and self._buf[end] == 0x0A:
+            trailer = 1
+        elif self.buffered == size + 1:
+            return None
+        else:
+            trailer = 2
+            if self._buf[end] != 0x0D or self._buf[end + 1] != 0x0A:
+                command.reply = EXPECTED_CRLF
+        command.body = self._buf[start:end]
+        self._mode = LINE
+        self._consume(size + trailer)
+        return command
+
+
+def _release(args: bytes) -> Command:
+    job_id, end = _number(args, 0, MAX_U64)
+    pri, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+    delay, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+    return Command(RELEASE, id=job_id, pri=pri, delay=delay) if end == len(args) else _refused(BAD_FORMAT)
+
+
+def _bury(args: bytes) -> Command:
+    job_id, end = _number(args, 0, MAX_U64)
+    pri, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+    return Command(BURY, id=job_id, pri=pri) if end == len(args) else _refused(BAD_FORMAT)
+
+
+def _kick(args: bytes) -> Command:
+    """Read the bound as strtoul does, into 32 bits: a sign is taken, and what follows the digits is ignored."""
+    digits = args.lstrip(C_SPACE)
+    negative = digits.startswith(b"-")
+    if negative or digits.startswith(b"+"):
+        digits = digits[1:]
+    if not digits or not 0x30 <= digits[0] <= 0x39:
+        return _refused(BAD_FORMAT)
+    bound, _ = _number(digits, 0, MAX_U64)
+    if bound < 0:
+        return _refused(BAD_FORMAT)
+    if negative:
+        bound = -bound
+    return Command(KICK, id=bound % (MAX_U32 + 1))
+
+
+def _pause_tube(args: bytes) -> Command:
+    """Read name and delay; the command is counted before the name is judged (prot.c: OP_PAUSE_TUBE)."""
+    stripped = args.lstrip(b" ")
+    rest = stripped.lstrip(NAME_CHARS)
+    name = stripped[: len(stripped) - len(rest)]
+    delay, end = _number(rest, 0, MAX_U32)
+    if not name or end != len(rest):
+        return _refused(BAD_FORMAT)
+    if not valid_tube_name(name):
+        return _refused(BAD_FORMAT, counts=PAUSE_TUBE)
+    return Command(PAUSE_TUBE, name=name.decode("ascii"), delay=delay)

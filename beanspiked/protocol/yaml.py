@@ -1,0 +1,23 @@
+"""The YAML that stats and lists are sent as: beanstalkd 1.13's text, quotes included."""
+
+from collections.abc import Iterable
+
+__all__ = ["mapping", "quoted", "sequence"]
+
+
+def quoted(value: str) -> str:
+    """Quote a string as beanstalkd 1.13 does for names it did not make itself (#592, #610, #640).
+
+    Characters outside printable ASCII are escaped: the most used Python client decodes replies as ASCII.
+    """
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').encode("ascii", "backslashreplace").decode() + '"'
+
+
+def mapping(fields: Iterable[tuple[str, object]]) -> bytes:
+    """Write `key: value` lines in the order given."""
+    return ("---\n" + "".join([f"{key}: {value}\n" for key, value in fields])).encode()
+
+
+def sequence(items: Iterable[str]) -> bytes:
+    """Write a list of bare strings."""
+    return ("---\n" + "".join([f"- {item}\n" for item in items])).encode()

@@ -1,0 +1,67 @@
+"""Compiles the core with mypyc where a C compiler is found; without one the same source runs as it is.
+
+`BEANSPIKED_PURE=1` builds without compiling, `BEANSPIKED_PURE=0` makes a failure to compile an error.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+# What every command and every job passes through. Third-party imports stay outside.
+COMPILED = [
+    "protocol/commands.py",
+    "protocol/parser.py",
+    "protocol/replies.py",
+    "protocol/yaml.py",
+    "engine/contract.py",
+    "engine/errors.py",
+    "engine/later.py",
+    "engine/queue.py",
+    "engine/timers.py",
+    "engine/embedded/engine.py",
+    "engine/embedded/table.py",
+    "engine/embedded/write.py",
+    "server/broker.py",
+    "server/clock.py",
+    "server/connection.py",
+    "server/session.py",
+]
+PURE = os.environ.get("BEANSPIKED_PURE", "")
+
+
+class BuildOrGoWithout(build_ext):
+    """Builds the extension modules, or none of them where that is impossible."""
+
+    def run(self) -> None:
+        """Build; on failure say so and leave nothing half built in the wheel."""
+        try:
+            super().run()
+        except Exception as error:
+            if PURE == "0":
+                raise
+            print(f"beanspiked: not compiled ({error}); the pure Python core will be used", file=sys.stderr)
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.extensions = []
+
+
+def extensions() -> list:
+    """Return the extension modules, or none where mypyc cannot make them."""
+    if PURE == "1":
+        return []
+    try:
+        from mypyc.build import mypycify
+
+        options = ["--strict", "--ignore-missing-imports", *(f"beanspiked/{path}" for path in COMPILED)]
+        return mypycify(options, opt_level="3", debug_level="0")
+    except (Exception, SystemExit) as error:
+        if PURE == "0":
+            raise
+        print(f"beanspiked: not compiled ({error}); the pure Python core will be used", file=sys.stderr)
+        return []
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildOrGoWithout})

@@ -1,0 +1,18 @@
+"""What all tests share: which core is tested, and a clean environment."""
+
+import importlib.util
+import os
+
+import beanspiked
+
+
+def pytest_report_header() -> str:
+    spec = importlib.util.find_spec("beanspiked.server.session")
+    assert spec is not None
+    compiled = not str(spec.origin).endswith(".py")
+    return f"beanspiked {beanspiked.__version__}: {'compiled' if compiled else 'pure Python'} core"
+
+
+for name in [name for name in os.environ if name.startswith(("AEROSPIKE_", "BEANSPIKED_")) and "_TEST_" not in name]:
+    if name != "BEANSPIKED_DIFFERENTIAL_SECONDS":
+        del os.environ[name]

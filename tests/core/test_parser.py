@@ -1,0 +1,234 @@
+"""Bytes in, commands out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beanspiked.protocol import commands as verbs
+from beanspiked.protocol.commands import PREFIXES, Command
+from beanspiked.protocol.parser import MAX_LINE, Parser, valid_tube_name
+
+
+def shown(command: Command) -> tuple[object, ...]:
+    return (
+        command.verb,
+        command.id,
+        command.pri,
+        command.delay,
+        command.ttr,
+        command.name,
+        command.body,
+        command.reply,
+        command.counts,
+    )
+
+
+def parsed(*pieces: bytes, lenient: bool = False, max_job_size: int = 100) -> list[tuple[object, ...]]:
+    """Parse pieces; a put and its body that came apart are shown as the put that they make together."""
+    parser = Parser(max_job_size, lenient)
+    found: list[Command] = []
+    for piece in pieces:
+        parser.feed(piece)
+        while (command := parser.next()) is not None:
+            if command.verb == verbs.BODY:
+                found[-1].body = command.body
+                found[-1].reply = command.reply
+            else:
+                found.append(command)
+    return [shown(command) for command in found]
+
+
+def reply_to(line: bytes) -> bytes:
+    (command,) = parsed(line + b"\r\n")
+    return command[7] if command[0] == verbs.REFUSED else b""
+
+
+LINES = st.one_of(
+    st.binary(max_size=30),
+    st.sampled_from([prefix for prefix, _, _ in PREFIXES]),
+    st.builds(
+        lambda prefix, args: prefix + args,
+        st.sampled_from([prefix for prefix, _, _ in PREFIXES]),
+        st.text("0123456789 -+ax\r\n\0", max_size=20).map(str.encode),
+    ),
+    st.binary(max_size=120).map(lambda body: b"put 1 2 3 %d\r\n%b" % (len(body), body)),
+    st.integers(200, 500).map(lambda size: b"x" * size),
+)
+
+
+@given(st.lists(LINES, max_size=8).map(b"\r\n".join), st.data())
+def test_the_same_bytes_give_the_same_commands_however_they_are_split(stream: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert parsed(*[piece for piece in pieces if piece]) == parsed(stream) if stream else True
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_no_input_raises(stream: bytes, lenient: bool) -> None:
+    parsed(stream, lenient=lenient)
+
+
+@given(st.lists(LINES, max_size=4).map(b"\r\n".join))
+def test_what_was_fed_is_counted_until_it_is_consumed(stream: bytes) -> None:
+    parser = Parser(100)
+    parser.feed(stream)
+    while parser.next() is not None:
+        pass
+    assert 0 <= parser.buffered <= max(MAX_LINE, 102)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"foo", b"", b"PUT 0 0 0 0", b"put", b"peek", b"delete", b"use", b"watch", b"ignore", b"kick", b"kick-job", b"touch",
+        b"bury", b"release", b"list-tube", b"foo\rbar", b" stats", b"clear-tube x", b"help", b"version",
+    ],
+)  # fmt: skip
+def test_a_line_that_begins_with_no_command_is_unknown(line: bytes) -> None:
+    assert reply_to(line) == b"UNKNOWN_COMMAND\r\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # The argument is missing, but the word is a longer one's beginning.
+        b"stats-job", b"stats-tube", b"reserve-job", b"reserve-with-timeout", b"pause-tube",
+        # What follows a command without arguments.
+        b"stats ", b"statsx", b"reservex", b"reserve ", b"reserve-mode x", b"list-tubesx", b"list-tubes-watched ", b"peek-readyx",
+        b"peek-ready x", b"peek-delayed ", b"peek-buried1", b"list-tube-used 1",
+        # Missing and malformed numbers.
+        b"put ", b"put 1", b"put 0 0 0", b"put -1 0 0 0", b"put 4294967296 0 0 0", b"put 0 4294967296 0 0", b"put 0 0 0 4294967296",
+        b"put 1x 0 0 0", b"put 0 0 0 1 ", b"put 0 0 0 1x", b"put a b c d", b"put 0 0 0 +1",
+        b"delete ", b"delete x", b"delete 1 ", b"delete -1", b"delete 18446744073709551616", b"delete 1 2", b"delete 1\0",
+        b"peek ", b"peek 1x", b"touch ", b"kick-job x", b"stats-job x", b"reserve-job ",
+        b"release 1", b"release 1 2", b"release 1 2 3 4", b"release 1 2 3 ", b"release x 2 3", b"release 1 4294967296 0", b"release ",
+        b"bury ", b"bury 1", b"bury 1 2 3", b"bury 1 -2",
+        b"kick ", b"kick x", b"kick 18446744073709551616", b"kick -", b"kick + 1", b"kick -18446744073709551616", b"kick 1\0",
+        b"reserve-with-timeout ", b"reserve-with-timeout x", b"reserve-with-timeout -1", b"reserve-with-timeout 2147483648",
+        b"pause-tube ", b"pause-tube x", b"pause-tube x ", b"pause-tube x y", b"pause-tube x -1", b"pause-tube x 1 2", b"pause-tube : 1",
+        # Tube names.
+        b"use ", b"use  x", b"use x ", b"use -x", b"use a b", b"use a:b", b"use " + b"x" * 201, b"watch ", b"ignore  x", b"stats-tube -",
+        # A NUL anywhere.
+        b"foo\0", b"stats\0", b"quit\0", b"\0", b"use a\0", b"put\0",
+    ],
+)  # fmt: skip
+def test_a_known_command_with_wrong_arguments_is_badly_formed(line: bytes) -> None:
+    assert reply_to(line) == b"BAD_FORMAT\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"delete 7", {"verb": verbs.DELETE, "id": 7}),
+        (b"delete   7", {"verb": verbs.DELETE, "id": 7}),
+        (b"delete 0007", {"verb": verbs.DELETE, "id": 7}),
+        (b"peek 18446744073709551615", {"verb": verbs.PEEK, "id": 18446744073709551615}),
+        (b"release 1 2 3", {"verb": verbs.RELEASE, "id": 1, "pri": 2, "delay": 3}),
+        (b"release  1  2  3", {"verb": verbs.RELEASE, "id": 1, "pri": 2, "delay": 3}),
+        (b"bury 1 4294967295", {"verb": verbs.BURY, "id": 1, "pri": 4294967295}),
+        (b"kick 5abc", {"verb": verbs.KICK, "id": 5}),
+        (b"kick 1 2", {"verb": verbs.KICK, "id": 1}),
+        (b"kick +3", {"verb": verbs.KICK, "id": 3}),
+        (b"kick \t 3", {"verb": verbs.KICK, "id": 3}),
+        (b"kick -1", {"verb": verbs.KICK, "id": 4294967295}),
+        (b"kick 4294967296", {"verb": verbs.KICK, "id": 0}),
+        (b"kick 18446744073709551615", {"verb": verbs.KICK, "id": 4294967295}),
+        (b"reserve-with-timeout 0abc", {"verb": verbs.RESERVE_WITH_TIMEOUT, "id": 0}),
+        (b"reserve-with-timeout 0 5", {"verb": verbs.RESERVE_WITH_TIMEOUT, "id": 0}),
+        (b"reserve-with-timeout  2147483647", {"verb": verbs.RESERVE_WITH_TIMEOUT, "id": 2147483647}),
+        (b"pause-tube x 5", {"verb": verbs.PAUSE_TUBE, "name": "x", "delay": 5}),
+        (b"pause-tube   x   5", {"verb": verbs.PAUSE_TUBE, "name": "x", "delay": 5}),
+        (b"pause-tubedefault 0", {"verb": verbs.PAUSE_TUBE, "name": "default", "delay": 0}),
+        (b"use aZ09-+/;.$_()", {"verb": verbs.USE, "name": "aZ09-+/;.$_()"}),
+        (b"watch " + b"x" * 200, {"verb": verbs.WATCH, "name": "x" * 200}),
+        (b"quitXYZ", {"verb": verbs.QUIT}),
+        (b"quit now", {"verb": verbs.QUIT}),
+        (b"reserve", {"verb": verbs.RESERVE}),
+        (b"stats", {"verb": verbs.STATS}),
+    ],
+)
+def test_arguments_are_read_as_beanstalkd_reads_them(line: bytes, expected: dict[str, object]) -> None:
+    parser = Parser(100)
+    parser.feed(line + b"\r\n")
+    command = parser.next()
+    assert command is not None
+    assert {key: getattr(command, key) for key in expected} == expected
+
+
+def test_a_put_carries_its_body() -> None:
+    assert parsed(b"put 1 2 3 5\r\na\r\nb\0\r\n") == [(verbs.PUT, 0, 1, 2, 3, "", b"a\r\nb\0", b"", -1)]
+
+
+def test_a_put_line_is_told_before_its_body_is_there() -> None:
+    parser = Parser(100)
+    parser.feed(b"put 1 2 3 5\r\nab")
+    command = parser.next()
+    assert command is not None
+    assert (command.verb, command.body) == (verbs.PUT, None)
+    assert parser.next() is None
+    parser.feed(b"cde\r\n")
+    body = parser.next()
+    assert body is not None
+    assert (body.verb, body.body) == (verbs.BODY, b"abcde")
+
+
+def test_a_wrong_trailer_consumes_two_bytes_and_the_rest_is_a_command() -> None:
+    found = parsed(b"put 0 0 0 1\r\nabc\r\n")
+    assert [command[7] for command in found] == [b"EXPECTED_CRLF\r\n", b"UNKNOWN_COMMAND\r\n"]
+
+
+def test_a_badly_formed_put_leaves_its_body_to_be_read_as_commands() -> None:
+    found = parsed(b"put -1 0 100 1\r\na\r\n")
+    assert [command[7] for command in found] == [b"BAD_FORMAT\r\n", b"UNKNOWN_COMMAND\r\n"]
+
+
+def test_the_body_of_a_job_that_is_too_big_is_swallowed_without_a_look_at_its_end() -> None:
+    found = parsed(b"put 0 0 0 101 garbage\r\n" + b"x" * 103 + b"stats\r\n")
+    assert [command[0] for command in found] == [verbs.PUT_TOO_BIG, verbs.REFUSED, verbs.STATS]
+    assert found[1][7] == b"JOB_TOO_BIG\r\n"
+
+
+def test_trailing_garbage_refuses_a_put_that_is_counted() -> None:
+    (command,) = parsed(b"put 0 0 0 1 x\r\n")
+    assert (command[7], command[8]) == (b"BAD_FORMAT\r\n", verbs.PUT)
+
+
+def test_a_bad_name_refuses_a_pause_that_is_counted() -> None:
+    (command,) = parsed(b"pause-tube -x 1\r\n")
+    assert (command[7], command[8]) == (b"BAD_FORMAT\r\n", verbs.PAUSE_TUBE)
+
+
+@pytest.mark.parametrize("excess", [1, 2, 100, 224, 225, 448, 1000])
+def test_an_over_long_line_is_one_mistake_and_the_next_command_is_read(excess: int) -> None:
+    line = b"x" * (MAX_LINE - 2 + excess)
+    found = parsed(line + b"\r\nstats\r\n")
+    assert [(command[0], command[7]) for command in found] == [(verbs.REFUSED, b"BAD_FORMAT\r\n"), (verbs.STATS, b"")]
+
+
+def test_a_line_of_224_bytes_is_not_too_long() -> None:
+    assert [command[0] for command in parsed(b"use " + b"x" * 200 + b"\r\n", b"quit" + b" " * 218 + b"\r\n")] == [
+        verbs.USE,
+        verbs.QUIT,
+    ]
+
+
+def test_a_bare_line_feed_ends_nothing() -> None:
+    assert parsed(b"stats\n") == []
+
+
+def test_a_bare_line_feed_ends_lines_and_bodies_where_that_was_asked_for() -> None:
+    found = parsed(b"put 0 0 0 5\nhello\nput 0 0 0 5\r\nhello\r\nput 0 0 0 1\nab\nstats\n", lenient=True)
+    assert [(command[0], command[6], command[7]) for command in found] == [
+        (verbs.PUT, b"hello", b""),
+        (verbs.PUT, b"hello", b""),
+        (verbs.PUT, b"a", b"EXPECTED_CRLF\r\n"),
+        (verbs.STATS, None, b""),
+    ]
+
+
+@given(st.binary(max_size=4))
+def test_tube_names_are_judged_byte_by_byte(name: bytes) -> None:
+    allowed = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-+/;.$_()"
+    assert valid_tube_name(name) == (
+        len(name) > 0 and not name.startswith(b"-") and all(byte in allowed for byte in name)
+    )

@@ -1,0 +1,336 @@
+"""What a tube engine is: the contract that every engine fulfils, and the jobs and tubes it speaks of.
+
+An engine answers at once where it can. A change that a store must take first returns a `Later`; None means that it is done. Changes
+become visible when they are done, and a job on its way between two states belongs to nobody else until then.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
+from beanspiked.engine.later import Later
+from beanspiked.engine.queue import Entry
+from beanspiked.engine.timers import Timed
+
+__all__ = [
+    "BURIED",
+    "DELAYED",
+    "READY",
+    "RESERVED",
+    "STATE_NAMES",
+    "Counts",
+    "Details",
+    "Job",
+    "ReadyListener",
+    "Tube",
+    "TubeEngine",
+    "Waiter",
+]
+
+READY: Final = 0
+DELAYED: Final = 1
+RESERVED: Final = 2
+BURIED: Final = 3
+
+STATE_NAMES: Final[list[str]] = ["ready", "delayed", "reserved", "buried"]
+
+# protocol.txt: jobs more urgent than this are counted as urgent.
+URGENT_BELOW: Final = 1024
+
+
+class Details:
+    """What only the library gives a job; most jobs have none.
+
+    Attributes:
+        metadata: A string to find jobs by.
+        reason: Why the job was buried.
+        retries: How often it was released to be tried again.
+        failed: Whether its last try failed.
+        raw_size: The body's size before compression, in bytes; -1 when it is not compressed.
+    """
+
+    __slots__ = ("failed", "metadata", "raw_size", "reason", "retries")
+
+    def __init__(
+        self, metadata: str = "", reason: str = "", retries: int = 0, failed: bool = False, raw_size: int = -1
+    ) -> None:
+        self.metadata: str = metadata
+        self.reason: str = reason
+        self.retries: int = retries
+        self.failed: bool = failed
+        self.raw_size: int = raw_size
+
+
+class Job(Entry):
+    """A job. Only its engine changes it, but for `holder` and, while it is reserved, its place in the holder's queue.
+
+    Attributes:
+        tube: Where it lives.
+        pri: 0 (most urgent) to 2**32 - 1.
+        delay: The delay of its last put or release, in seconds.
+        ttr: Time to run in seconds; 0 means that it never times out.
+        born: When it was put, in seconds since the epoch.
+        body: Its body as stored.
+        state: READY, DELAYED, RESERVED or BURIED.
+        key: While DELAYED, when it is due; while RESERVED, its deadline; both in seconds since the epoch.
+        holder: Who in this process reserved it, or None.
+        moving: The change that is on its way to the store, or None.
+        details: What the library gave it, or None.
+    """
+
+    __slots__ = (
+        "body",
+        "born",
+        "buries",
+        "delay",
+        "details",
+        "holder",
+        "kicks",
+        "moving",
+        "pri",
+        "releases",
+        "reserves",
+        "state",
+        "timeouts",
+        "ttr",
+        "tube",
+    )
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the protocol's own word
+        tube: "Tube",
+        pri: int,
+        delay: float,
+        ttr: float,
+        born: float,
+        body: bytes,
+        details: Details | None = None,
+    ) -> None:
+        super().__init__(id)
+        self.tube: Tube = tube
+        self.pri: int = pri
+        self.delay: float = delay
+        self.ttr: float = ttr
+        self.born: float = born
+        self.body: bytes = body
+        self.state: int = READY
+        self.reserves: int = 0
+        self.timeouts: int = 0
+        self.releases: int = 0
+        self.buries: int = 0
+        self.kicks: int = 0
+        self.holder: Waiter | None = None
+        self.moving: Later | None = None
+        self.details: Details | None = details
+
+
+class Counts:
+    """How many jobs are in each state."""
+
+    __slots__ = ("buried", "delayed", "ready", "reserved", "urgent")
+
+    def __init__(self) -> None:
+        self.ready: int = 0
+        self.urgent: int = 0
+        self.delayed: int = 0
+        self.reserved: int = 0
+        self.buried: int = 0
+
+    def add(self, state: int, pri: int, by: int) -> None:
+        """Count a job of this priority in (1) or out of (-1) a state."""
+        if state == READY:
+            self.ready += by
+            if pri < URGENT_BELOW:
+                self.urgent += by
+        elif state == RESERVED:
+            self.reserved += by
+        elif state == DELAYED:
+            self.delayed += by
+        else:
+            self.buried += by
+
+    def jobs(self) -> int:
+        """Count the jobs in any state."""
+        return self.ready + self.delayed + self.reserved + self.buried
+
+
+class Waiter(Timed):
+    """Somebody in this process who waits for jobs and holds them."""
+
+    __slots__ = ()
+
+    def lost(self, job: Job) -> None:
+        """A job that this one holds was deleted with its tube."""
+        raise NotImplementedError
+
+
+class Tube(Timed):
+    """A tube, as this process knows it.
+
+    Attributes:
+        name: Its name.
+        using: How many connections here use it.
+        watching: How many connections here watch it.
+        waiters: Who waits here for a job of it, the longest-waiting first.
+        counts: Its jobs by state.
+        total_jobs: Puts since it was made or the process started.
+        deletes: Successful deletes, likewise.
+        pauses: `pause-tube` commands, likewise.
+        pause: How long the pause in force was to last, in seconds; 0 when there is none.
+        paused_until: When that ends, in seconds since the epoch.
+    """
+
+    __slots__ = (
+        "counts",
+        "deletes",
+        "name",
+        "pause",
+        "paused_until",
+        "pauses",
+        "total_jobs",
+        "using",
+        "waiters",
+        "watching",
+    )
+
+    def __init__(self, id: int, name: str) -> None:  # noqa: A002 - as its base
+        super().__init__(id)
+        self.name: str = name
+        self.using: int = 0
+        self.watching: int = 0
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.counts: Counts = Counts()
+        self.total_jobs: int = 0
+        self.deletes: int = 0
+        self.pauses: int = 0
+        self.pause: float = 0.0
+        self.paused_until: float = 0.0
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ReadyListener:
+    """Whom an engine tells about jobs."""
+
+    def tube_ready(self, tube: Tube) -> None:
+        """A tube may have a ready job now, and somebody waits for it."""
+        raise NotImplementedError
+
+
+class TubeEngine:
+    """Where the jobs live.
+
+    Attributes:
+        counts: Jobs by state over all tubes.
+        listener: Whom to tell when a job becomes ready.
+        durable: Whether changes go to a store, so that they can be on their way (`in_flight`).
+    """
+
+    counts: Counts
+    listener: ReadyListener
+    durable: bool
+
+    def tube(self, name: str) -> Tube:
+        """Find or make a tube; a tube with no job, user or watcher lasts until `forget`."""
+        raise NotImplementedError
+
+    def find_tube(self, name: str) -> Tube | None:
+        """Find a tube."""
+        raise NotImplementedError
+
+    def forget(self, tube: Tube) -> None:
+        """Drop a tube if nothing refers to it any more; `default` stays."""
+        raise NotImplementedError
+
+    def tubes(self) -> list[Tube]:
+        """List all tubes in beanstalkd's order: as made, but a removed one's place is taken by the last."""
+        raise NotImplementedError
+
+    def new_id(self) -> int:
+        """Number the next job, when its put line was read."""
+        raise NotImplementedError
+
+    def put(
+        self,
+        tube: Tube,
+        job_id: int,
+        pri: int,
+        delay: float,
+        ttr: float,
+        body: bytes,
+        details: Details | None = None,
+    ) -> Later | None:
+        """Add a job under a number from `new_id`. Fails with StoreFull or StoreFailed."""
+        raise NotImplementedError
+
+    def take(self, tubes: list[Tube]) -> Job | None:
+        """Reserve the most urgent ready job, by priority then id, over these tubes but the paused ones."""
+        raise NotImplementedError
+
+    def take_job(self, job_id: int) -> Job | None:
+        """Reserve a job that is ready, delayed or buried, in any tube."""
+        raise NotImplementedError
+
+    def find_job(self, job_id: int) -> Job | None:
+        """Find a job in any state."""
+        raise NotImplementedError
+
+    def in_flight(self, job_id: int) -> Later | None:
+        """Return the change of this job that is on its way to the store, if any."""
+        raise NotImplementedError
+
+    def peek_next(self, tube: Tube, state: int) -> Job | None:
+        """Find the job that would leave READY, DELAYED or BURIED next."""
+        raise NotImplementedError
+
+    def delete(self, job: Job) -> Later | None:
+        """Remove a job that the caller holds or that nobody does. Fails with StoreFailed."""
+        raise NotImplementedError
+
+    def release(self, job: Job, pri: int, delay: float) -> Later | None:
+        """Put a held job back. Fails with StoreFull or StoreFailed; it is then still the caller's."""
+        raise NotImplementedError
+
+    def bury(self, job: Job, pri: int, reason: str = "") -> Later | None:
+        """Set a held job aside. Fails with StoreFull or StoreFailed; it is then still the caller's."""
+        raise NotImplementedError
+
+    def give_back(self, job: Job, timed_out: bool) -> None:
+        """Make a held job ready as it was: its holder's time is up, or its holder is gone."""
+        raise NotImplementedError
+
+    def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
+        """Make up to `bound` buried jobs ready, oldest first; if none is buried, delayed ones, soonest first."""
+        raise NotImplementedError
+
+    def kick_job(self, job: Job) -> Later | None:
+        """Make a buried or delayed job ready. Fails with StoreFailed."""
+        raise NotImplementedError
+
+    def pause(self, tube: Tube, seconds: float) -> Later | None:
+        """Keep a tube's jobs from being taken for a time; 0 ends a pause. Fails with StoreFailed."""
+        raise NotImplementedError
+
+    def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:
+        """Replace the body of a held job. Fails with StoreFull or StoreFailed; it is then unchanged."""
+        raise NotImplementedError
+
+    def find(self, tube: Tube, metadata: str) -> list[int]:
+        """List the ids of the tube's jobs, buried ones left out, that were put with this metadata."""
+        raise NotImplementedError
+
+    def delete_tube(self, tube: Tube) -> Later | None:
+        """Delete all jobs of a tube, reserved ones included. Fails with StoreFailed."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Send on what was asked for in this turn of the event loop."""
+
+    def journal_stats(self) -> tuple[int, int]:
+        """Return the number of journal files and of records written by this process."""
+        return 0, 0
+
+    def close(self) -> Later | None:
+        """Finish what is on its way and let go of the store."""
+        return None

@@ -1,0 +1,1 @@
+"""The embedded engine: exact beanstalkd semantics in memory, with an optional SQLite journal."""

@@ -1,0 +1,581 @@
+"""The journal: a SQLite database in which every acknowledged change stands before its reply leaves.
+
+One writer thread, group commit: whatever was added while the last transaction ran goes into the next one. Only the last state of a job
+is kept, so there is nothing to compact; the file gives pages back when many are free.
+
+The directory also holds `lock` (beanstalkd's own name and kind of lock, so that neither server opens the other's directory while
+it is in use) and `reserve`, space that is let go when the disk is full so that deletes still find room; while it cannot be had back, puts
+are refused.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from beanspiked.engine.contract import BURIED, DELAYED, READY, Details, Job
+from beanspiked.engine.embedded.write import (
+    BURY,
+    DELETE,
+    DROP,
+    KICK,
+    PAUSE,
+    PUT,
+    RELEASE,
+    UPDATE,
+    Row,
+    Write,
+)
+from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull, StoreUnusable
+from beanspiked.engine.later import Later
+
+__all__ = ["APPLICATION_ID", "FILE_NAME", "SCHEMA_VERSION", "Journal", "backup"]
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME: Final = "jobs.sqlite"
+# "bspk" in SQLite's header says that the file is ours.
+APPLICATION_ID: Final = 0x6273706B
+SCHEMA_VERSION: Final = 1
+RESERVE_BYTES: Final = 1 << 20
+# Give pages back to the file system when this many, and a quarter of all, are free.
+VACUUM_FREE_PAGES: Final = 1024
+VACUUM_CHUNK: Final = 1024
+HOUSEKEEPING_SECONDS: Final = 1.0
+# SQLite's limit of parameters to a statement (32,766 since 3.32) would allow more; larger ones gain nothing.
+PUT_CHUNK: Final = 64
+
+PUT_COLUMNS: Final = "id, tube, state, pri, delay, ttr, born, place, body, metadata, raw_size, retries, failed"
+PUT_VALUES: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+# One step for each version: a journal of version n is brought up by the steps from n on.
+MIGRATIONS: Final[list[str]] = [
+    """
+    CREATE TABLE job (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,  -- AUTOINCREMENT: an id is never used again
+        tube      TEXT    NOT NULL,
+        state     INTEGER NOT NULL,                   -- 0 ready, 1 delayed, 3 buried
+        pri       INTEGER NOT NULL,
+        delay     REAL    NOT NULL,                   -- seconds
+        ttr       REAL    NOT NULL,                   -- seconds, 0 for never
+        born      REAL    NOT NULL,                   -- seconds since the epoch
+        place     REAL    NOT NULL,                   -- when due, or the number of the burial
+        reserves  INTEGER NOT NULL DEFAULT 0,
+        timeouts  INTEGER NOT NULL DEFAULT 0,
+        releases  INTEGER NOT NULL DEFAULT 0,
+        buries    INTEGER NOT NULL DEFAULT 0,
+        kicks     INTEGER NOT NULL DEFAULT 0,
+        metadata  TEXT    NOT NULL DEFAULT '',
+        reason    TEXT    NOT NULL DEFAULT '',
+        retries   INTEGER NOT NULL DEFAULT 0,
+        failed    INTEGER NOT NULL DEFAULT 0,
+        raw_size  INTEGER NOT NULL DEFAULT -1,        -- before compression; -1: not compressed
+        body      BLOB    NOT NULL
+    );
+    CREATE TABLE pause (
+        tube    TEXT PRIMARY KEY,
+        seconds REAL NOT NULL,
+        until   REAL NOT NULL
+    );
+    """,
+]
+
+
+class Journal:
+    """A journal in a directory.
+
+    Args:
+        directory: Where it lives; must exist.
+        fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative never syncs but
+            at checkpoints.
+
+    Attributes:
+        notify: Called from the writer thread when outcomes are waiting for `settle`.
+        records_written: Changes committed by this process.
+        syncs: How often the writer made sure that all commits are on disk.
+
+    Raises:
+        StoreUnusable: The directory or the database in it cannot be used; nothing was changed.
+    """
+
+    def __init__(self, directory: str | Path, fsync_ms: int = 0) -> None:
+        self.directory = Path(directory)
+        self.notify: Callable[[], None] = lambda: None
+        self.records_written: int = 0
+        self.syncs: int = 0
+        self._fsync_seconds = fsync_ms / 1000
+        self._added: list[Write] = []
+        self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[Write, EngineError | None]] = queue.SimpleQueue()
+        self._closing: Later | None = None
+        self._closed = False
+        self._unsynced = False
+        self._full = False
+        self._complained = False
+        self._lock_fd = _lock(self.directory)
+        try:
+            self._database = _open(self.directory / FILE_NAME)
+            self._synchronous("FULL" if fsync_ms == 0 else "NORMAL")
+            if not self._restore_reserve():
+                self._full = True
+                logger.warning("%s: no room for the reserve; puts are refused until there is", self.directory)
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    def rows(self) -> Iterator[Row]:
+        """Read all jobs, by id.
+
+        Raises:
+            StoreUnusable: The database is damaged.
+        """
+        try:
+            yield from self._rows()
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            raise StoreUnusable(f"{self.directory / FILE_NAME}: {error}") from error
+
+    def state(self) -> tuple[list[tuple[str, float, float]], int]:
+        """Read what is no job: pauses as (tube, seconds, until), and the highest id ever used.
+
+        Raises:
+            StoreUnusable: The database is damaged.
+        """
+        try:
+            pauses = list(self._database.execute("SELECT tube, seconds, until FROM pause"))
+            last = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'job'").fetchone()
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"{self.directory / FILE_NAME}: {error}") from error
+        return pauses, last[0] if last else 0
+
+    def _rows(self) -> Iterator[Row]:
+        for record in self._database.execute(
+            "SELECT id, tube, state, pri, delay, ttr, born, place, reserves, timeouts, releases, buries, kicks, body,"
+            " metadata, reason, retries, failed, raw_size FROM job ORDER BY id"
+        ):
+            job_id, tube, state, pri, delay, ttr, born, place, *counters, body = record[:14]
+            metadata, reason, retries, failed, raw_size = record[14:]
+            details = None
+            if metadata or reason or retries or failed or raw_size >= 0:
+                details = Details(metadata, reason, retries, bool(failed), raw_size)
+            if state not in (READY, DELAYED, BURIED):
+                raise ValueError(f"job {job_id} is in an unknown state")
+            yield Row(job_id, tube, state, pri, delay, ttr, born, place, tuple(counters), body, details)
+
+    def start(self) -> None:
+        """Start the writer thread."""
+        self._thread.start()
+
+    def add(self, write: Write) -> None:
+        """Take a change; it goes out with the next `flush`."""
+        self._added.append(write)
+
+    def flush(self) -> None:
+        """Hand the changes of this turn to the writer."""
+        if self._added:
+            self._inbox.put(self._added)
+            self._added = []
+
+    def settle(self) -> None:
+        """Make known the outcomes that the writer has left, in the thread of the event loop."""
+        while True:
+            try:
+                write, error = self._outbox.get_nowait()
+            except queue.Empty:
+                break
+            write.settle(error)
+        if self._closed and self._closing is not None and not self._closing.done:
+            self._thread.join()
+            self._closing.settle()
+
+    def close(self) -> Later:
+        """Write what was added, close the database and let go of the directory."""
+        if self._closing is None:
+            self._closing = Later()
+            self.flush()
+            self._inbox.put(None)
+            if not self._thread.is_alive():
+                self._thread.start()
+        return self._closing
+
+    # --- the writer thread
+
+    def _run(self) -> None:
+        sync_at = 0.0
+        keep_house_at = time.monotonic() + HOUSEKEEPING_SECONDS
+        open_ = True
+        while open_:
+            batch: list[Write] = []
+            wait = HOUSEKEEPING_SECONDS
+            if self._unsynced and self._fsync_seconds > 0:
+                wait = max(0.0, sync_at - time.monotonic())
+            with contextlib.suppress(queue.Empty):
+                part = self._inbox.get(timeout=wait)
+                while part is not None:
+                    batch += part
+                    part = self._inbox.get_nowait()
+                open_ = False
+            if batch:
+                was_synced = not self._unsynced
+                self._commit_all(batch)
+                if was_synced and self._unsynced:
+                    sync_at = time.monotonic() + self._fsync_seconds
+                self.notify()
+            now = time.monotonic()
+            if self._unsynced and self._fsync_seconds > 0 and (now >= sync_at or not open_):
+                self._sync()
+                sync_at = now + self._fsync_seconds
+            if now >= keep_house_at:
+                self._keep_house()
+                keep_house_at = time.monotonic() + HOUSEKEEPING_SECONDS
+        self._close_database()
+        self._closed = True
+        self.notify()
+
+    def _commit_all(self, batch: list[Write]) -> None:
+        """Commit a batch as one transaction; if that fails, what shrinks the store first and then every put alone."""
+        if self._full:
+            self._full = not self._restore_reserve()
+        puts = [write for write in batch if write.op == PUT]
+        if self._full:
+            self._refuse(puts, StoreFull("the disk is full"))
+            batch = [write for write in batch if write.op != PUT]
+        if not batch or self._commit(batch) is None:
+            self._succeed(batch)
+            return
+        self._release_reserve()
+        others = [write for write in batch if write.op != PUT]
+        for write in (*([others] if others else []), *([[put] for put in puts] if not self._full else [])):
+            error = self._commit(write)
+            if error is None:
+                self._succeed(write)
+            elif len(write) == 1:
+                self._refuse(write, error)
+            else:
+                for one in write:
+                    error = self._commit([one])
+                    if error is None:
+                        self._succeed([one])
+                    else:
+                        self._refuse([one], error)
+        self._full = not self._restore_reserve()
+
+    def _succeed(self, batch: list[Write]) -> None:
+        self._complained = False
+        for write in batch:
+            self._outbox.put((write, None))
+
+    def _refuse(self, batch: list[Write], error: EngineError) -> None:
+        if batch and not self._complained:
+            self._complained = True
+            logger.error("%s: %s; changes are refused", self.directory, error)
+        for write in batch:
+            self._outbox.put((write, error))
+
+    def _commit(self, batch: list[Write]) -> EngineError | None:
+        """Run one transaction; return what went wrong."""
+        database = self._database
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            records = self._apply(batch)
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                return StoreFull("the disk is full")
+            return StoreFailed(f"the journal cannot be written: {error}")
+        self.records_written += records
+        if self._fsync_seconds == 0:
+            self.syncs += 1
+        else:
+            self._unsynced = True
+        return None
+
+    def _apply(self, batch: list[Write]) -> int:
+        """Change the database; each job is in a batch at most once, so that changes may be grouped by kind."""
+        puts: list[Job] = []
+        dues: list[float] = []
+        gone: list[int] = []
+        records = 0
+        for write in batch:
+            op = write.op
+            job = write.job
+            if op == PUT:
+                assert job is not None
+                puts.append(job)
+                dues.append(write.place)
+            elif op == DELETE:
+                assert job is not None
+                gone.append(job.id)
+            elif op == DROP:
+                gone += [dropped.id for dropped in write.jobs]
+            elif op == KICK:
+                for kicked in write.jobs:
+                    self._update(kicked, READY, kicked.pri, kicked.delay, 0.0, kicks=1, reason="")
+                records += len(write.jobs)
+            elif op == PAUSE:
+                self._pause(write)
+                records += 1
+            else:
+                assert job is not None
+                if op == RELEASE:
+                    self._update(
+                        job, DELAYED if write.delay else READY, write.pri, write.delay, write.place, releases=1
+                    )
+                elif op == BURY:
+                    self._update(job, BURIED, write.pri, job.delay, write.place, buries=1, reason=write.name)
+                else:
+                    assert op == UPDATE
+                    self._database.execute(
+                        "UPDATE job SET body = ?, raw_size = ? WHERE id = ?", (write.body, write.raw_size, job.id)
+                    )
+                records += 1
+        self._insert(puts, dues)
+        if gone:
+            # One statement for any number: the GIL is taken and let go once, not once a row.
+            self._database.execute("DELETE FROM job WHERE id IN (SELECT value FROM json_each(?))", (str(gone),))
+        return records + len(puts) + len(gone)
+
+    def _insert(self, jobs: list[Job], dues: list[float]) -> None:
+        start = 0
+        while start < len(jobs):
+            # Full chunks and single rows only, so that two prepared statements serve.
+            size = PUT_CHUNK if len(jobs) - start >= PUT_CHUNK else 1
+            values: list[object] = []
+            for index in range(start, start + size):
+                job = jobs[index]
+                details = job.details
+                values += (
+                    job.id,
+                    job.tube.name,
+                    DELAYED if job.delay else READY,
+                    job.pri,
+                    job.delay,
+                    job.ttr,
+                    job.born,
+                    dues[index],
+                    job.body,
+                )
+                values += (
+                    ("", -1, 0, 0)
+                    if details is None
+                    else (details.metadata, details.raw_size, details.retries, int(details.failed))
+                )
+            rows = ",".join([PUT_VALUES] * size)
+            self._database.execute(f"INSERT INTO job ({PUT_COLUMNS}) VALUES {rows}", values)  # noqa: S608 - constants
+            start += size
+
+    def _update(
+        self,
+        job: Job,
+        state: int,
+        pri: int,
+        delay: float,
+        place: float,
+        releases: int = 0,
+        buries: int = 0,
+        kicks: int = 0,
+        reason: str | None = None,
+    ) -> None:
+        self._database.execute(
+            "UPDATE job SET state = ?, pri = ?, delay = ?, place = ?, reserves = ?, timeouts = ?, releases = ?, buries = ?,"
+            " kicks = ?, reason = ifnull(?, reason), retries = ?, failed = ? WHERE id = ?",
+            (
+                state,
+                pri,
+                delay,
+                place,
+                job.reserves,
+                job.timeouts,
+                job.releases + releases,
+                job.buries + buries,
+                job.kicks + kicks,
+                reason,
+                0 if job.details is None else job.details.retries,
+                0 if job.details is None else int(job.details.failed),
+                job.id,
+            ),
+        )
+
+    def _pause(self, write: Write) -> None:
+        if write.delay:
+            self._database.execute(
+                "INSERT OR REPLACE INTO pause (tube, seconds, until) VALUES (?, ?, ?)",
+                (write.name, write.delay, write.place),
+            )
+        else:
+            self._database.execute("DELETE FROM pause WHERE tube = ?", (write.name,))
+
+    def _synchronous(self, level: str) -> None:
+        self._database.execute(f"PRAGMA synchronous = {level}")
+
+    def _sync(self) -> None:
+        """Sync all earlier commits by one that is synced itself."""
+        try:
+            self._synchronous("FULL")
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("INSERT OR REPLACE INTO pause VALUES ('', 0, 0)")
+            self._database.execute("DELETE FROM pause WHERE tube = ''")
+            self._database.execute("COMMIT")
+            self._unsynced = False
+            self.syncs += 1
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+            logger.critical("%s: cannot sync: %s", self.directory, error)
+        finally:
+            self._synchronous("NORMAL")
+
+    def _keep_house(self) -> None:
+        """Give free pages back, a chunk at a time."""
+        try:
+            if self._full:
+                self._full = not self._restore_reserve()
+            free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
+            pages = self._database.execute("PRAGMA page_count").fetchone()[0]
+            while free > VACUUM_FREE_PAGES and free * 4 > pages and self._inbox.empty():
+                self._database.execute(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})").fetchall()
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
+                pages = self._database.execute("PRAGMA page_count").fetchone()[0]
+        except sqlite3.Error as error:
+            logger.warning("%s: cannot give space back: %s", self.directory, error)
+
+    def _restore_reserve(self) -> bool:
+        """Set space aside for deletes on a full disk; tell whether it stands."""
+        path = self.directory / "reserve"
+        try:
+            if path.exists() and path.stat().st_size == RESERVE_BYTES:
+                return True
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                self._release_reserve()
+                return False
+            # A file system that cannot set space aside: deletes on a full disk are then refused like puts.
+            logger.debug("%s: no reserve: %s", path, error)
+        return True
+
+    def _release_reserve(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.directory / "reserve").unlink()
+
+    def _close_database(self) -> None:
+        try:
+            self._database.close()
+        except sqlite3.Error as error:
+            logger.critical("%s: %s", self.directory, error)
+        os.close(self._lock_fd)
+
+
+def _lock(directory: Path) -> int:
+    """Lock a directory as beanstalkd does (walinit, waldirlock)."""
+    if not directory.is_dir():
+        raise StoreUnusable(f"{directory}: no such directory")
+    try:
+        fd = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnusable(f"{directory}: {error.strerror}") from error
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StoreUnusable(f"{directory}: in use by another server") from error
+    return fd
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a journal, making or upgrading it where needed.
+
+    Raises:
+        StoreUnusable: It cannot be used. A file that is not ours is left as it was.
+    """
+    fresh = not path.exists() or path.stat().st_size == 0
+    binlogs = sorted(path.parent.glob("binlog.[0-9]*"))
+    if fresh and binlogs:
+        logger.warning("%s: beanstalkd's binlog files are left alone; the jobs in them are not read", path.parent)
+    database: sqlite3.Connection | None = None
+    try:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        if not fresh:
+            application = database.execute("PRAGMA application_id").fetchone()[0]
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if application != APPLICATION_ID:
+                raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left as it is")
+            if version > SCHEMA_VERSION:
+                raise StoreUnusable(
+                    f"{path}: a journal of version {version}, and this beanspiked reads up to {SCHEMA_VERSION}; it is left as it is"
+                )
+        else:
+            version = 0
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA journal_size_limit = 16777216")
+        # The writer alone decides about checkpoints; 4,000 pages are 16 MB.
+        database.execute("PRAGMA wal_autocheckpoint = 4000")
+        if version < SCHEMA_VERSION:
+            steps = "".join(MIGRATIONS[version:SCHEMA_VERSION])
+            database.executescript(
+                f"BEGIN IMMEDIATE; {steps}; PRAGMA application_id = {APPLICATION_ID};"
+                f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+        # Needs write access even where nothing is written: finds out now, not at the first put.
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("COMMIT")
+    except (sqlite3.Error, StoreUnusable) as error:
+        if database is not None:
+            database.close()
+        if isinstance(error, StoreUnusable):
+            raise
+        raise StoreUnusable(f"{path}: {error}") from error
+    return database
+
+
+def backup(directory: str | Path, target: str | Path) -> int:
+    """Copy a journal, also one in use, to a new file; return the number of jobs in the copy.
+
+    Raises:
+        StoreUnusable: There is no journal in the directory, or it is damaged.
+        FileExistsError: The target exists.
+        OSError: The target cannot be written.
+    """
+    source = Path(directory) / FILE_NAME
+    if not source.is_file():
+        raise StoreUnusable(f"{source}: no such file")
+    # Made first and exclusively: nothing is overwritten.
+    Path(target).open("xb").close()
+    done = False
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as live,
+            contextlib.closing(sqlite3.connect(target)) as copy,
+        ):
+            if live.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise StoreUnusable(f"{source}: not a journal of beanspiked")
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            if copy.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
+                raise StoreUnusable(f"{source}: damaged")
+            count: int = copy.execute("SELECT count(*) FROM job").fetchone()[0]
+        done = True
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"{source}: {error}") from error
+    finally:
+        if not done:
+            Path(target).unlink()
+    return count

@@ -1,0 +1,91 @@
+"""The queue of entries, against a sorted list."""
+
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from beanspiked.engine.queue import Entry, Queue
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Pushes and removes in any order; the smallest entry is always first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = Queue()
+        self.entries: list[Entry] = []
+        self.next_id = 0
+
+    @rule(key=st.integers(0, 5))
+    def push(self, key: int) -> None:
+        self.next_id += 1
+        entry = Entry(self.next_id)
+        self.queue.push(entry, float(key))
+        self.entries.append(entry)
+
+    @precondition(lambda self: self.entries)
+    @rule(data=st.data(), key=st.integers(0, 5))
+    def push_again(self, data: st.DataObject, key: int) -> None:
+        entry = data.draw(st.sampled_from(self.entries))
+        self.queue.remove(entry)
+        self.queue.push(entry, float(key))
+
+    @precondition(lambda self: self.entries)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        entry = data.draw(st.sampled_from(self.entries))
+        self.queue.remove(entry)
+        self.entries.remove(entry)
+        assert not entry.queued()
+
+    @precondition(lambda self: self.entries)
+    @rule()
+    def pop(self) -> None:
+        first = self.queue.first()
+        assert first is not None
+        self.queue.remove(first)
+        self.entries.remove(first)
+
+    @invariant()
+    def agrees(self) -> None:
+        expected = min(self.entries, key=lambda entry: (entry.key, entry.id), default=None)
+        assert self.queue.first() is expected
+        assert len(self.queue) == len(self.entries)
+        assert {id(entry) for entry in self.queue.entries()} == {id(entry) for entry in self.entries}
+
+
+QueueMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestQueue = QueueMachine.TestCase
+
+
+def test_everything_comes_out_in_order() -> None:
+    chooser = random.Random(1)
+    queue = Queue()
+    for number in range(3000):
+        queue.push(Entry(number), float(chooser.randrange(50)))
+    found = []
+    while (first := queue.first()) is not None:
+        queue.remove(first)
+        found.append((first.key, first.id))
+    assert found == sorted(found)
+    assert len(found) == 3000
+
+
+def test_removing_what_is_not_queued_is_a_bug() -> None:
+    with pytest.raises(AssertionError):
+        Queue().remove(Entry(1))
+
+
+def test_cleared_entries_can_be_queued_again() -> None:
+    queue = Queue()
+    entries = [Entry(number) for number in (3, 1, 2)]
+    for entry in entries:
+        queue.push(entry, 0.0)
+    queue.clear()
+    assert (len(queue), queue.first()) == (0, None)
+    for entry in entries:
+        queue.push(entry, 0.0)
+    assert queue.first() is entries[1]

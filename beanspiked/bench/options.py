@@ -1,0 +1,232 @@
+"""The command line of `beanspiked bench`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Literal, NoReturn, cast
+
+Mode = Literal["cycle", "put", "drain"]
+
+DEFAULT_JOBS = 50_000
+"""Jobs of one run when neither `--jobs` nor `--seconds` says otherwise."""
+
+MAX_BODY = 1 << 30
+"""beanstalkd's `-z` goes no higher (beanstalkd.1: "1073741824")."""
+
+MAX_IN_FLIGHT = 1 << 31
+"""Bytes of bodies that may be on their way at once: they all wait in the generator's memory."""
+
+# protocol.txt: "names [...] may contain letters, numerals, hyphen, plus, slash, semicolon, dot, dollar-sign,
+# underscore and parentheses, but may not begin with a hyphen"; at most 200 bytes.
+_TUBE = re.compile(r"(?!-)[A-Za-z0-9\-+/;.$_()]{1,200}", re.ASCII)
+
+_DESCRIPTION = """\
+Load a beanstalkd-compatible server and print jobs and commands per second and the
+latency of each command. With --vs, two servers take turns and their ratio is printed.
+
+modes:
+  cycle   put, reserve, delete, over and over: three commands a job (the default)
+  put     puts only. The jobs STAY on the server; the report says where
+  drain   reserve and delete. Without --tube, a tube is first filled with --jobs
+          jobs, outside the measurement
+
+Unless --tube is given, only tubes with new random names are used, so nobody else's
+jobs are touched, and after cycle and drain they are empty and gone again."""
+
+_EPILOG = """\
+Latency: at depth 1 every command is timed; deeper, one command per connection at a
+time is timed as a sample, and waiting behind the others in flight is part of it.
+
+This generator is one Python process. When it used 90 % of a processor or more, the
+report says that the generator was the bottleneck: the server can do better than the
+figure. For figures to be pinned or published, use a generator written in C. Compare
+servers with --vs in one run: absolute figures move from minute to minute.
+
+exit status: 0 measured, 1 failed (one line on standard error, nothing on standard
+output), 2 wrong usage, 130 interrupted (what was measured so far is printed)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a server listens: a TCP host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
+
+        Raises:
+            ValueError: The text is none of these.
+
+        """
+        if text.startswith("unix:"):
+            if not text[5:]:
+                raise ValueError("no path after unix:")
+            return cls(path=text[5:])
+        host, colon, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError("an IPv6 address goes in brackets, as in [::1]:11300")
+        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("not HOST:PORT, [IPV6]:PORT or unix:PATH")
+        return cls(host=host, port=int(port))
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{os.fsencode(self.path).decode('utf-8', 'replace')}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to measure, checked and with its defaults filled in."""
+
+    server: Address
+    versus: Address | None
+    connections: int
+    depth: int
+    jobs: int | None
+    """Jobs of one run; None: until the time is up, or (drain) until the tubes are empty."""
+    seconds: float | None
+    body: int
+    mode: Mode
+    tubes: tuple[str, ...]
+    own_tubes: bool
+    """The tubes' names are new, so every job in them is ours, with the body we know."""
+    rounds: int
+    json: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports bad arguments in one line, after the usage line that argparse prints."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r}: {exc}") from exc
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1_000_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000000000")
+    return int(text)
+
+
+def _body(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_BODY):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MAX_BODY}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0 and up to 86400 seconds")
+    return value
+
+
+def _tube(text: str) -> str:
+    if not _TUBE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a tube name")
+    return text
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="beanspiked bench",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "server",
+        nargs="?",
+        type=_address,
+        default=Address(host="127.0.0.1", port=11300),
+        metavar="SERVER",
+        help="HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:11300)",
+    )
+    add("--vs", type=_address, metavar="SERVER", help="a second server; the two take turns, the order swaps each round")
+    add("--rounds", type=_count, metavar="N", help="runs per server; medians are printed (1, with --vs 5)")
+    add("--mode", choices=("cycle", "put", "drain"), default="cycle", help="see above (cycle)")
+    add("--connections", type=_count, default=50, metavar="N", help="connections (50)")
+    add("--depth", type=_count, default=1, metavar="N", help="commands in flight on each connection (1)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--jobs",
+        type=_count,
+        metavar="N",
+        help=f"jobs of one run ({DEFAULT_JOBS}; drain with --tube: until it is empty)",
+    )
+    length.add_argument("--seconds", type=_seconds, metavar="S", help="length of one run, instead of --jobs")
+    add("--body", type=_body, default=100, metavar="BYTES", help="size of each job's body (100)")
+    add("--tubes", type=_count, default=1, metavar="N", help="spread the connections over N tubes (1)")
+    add(
+        "--tube",
+        type=_tube,
+        metavar="NAME",
+        help="use this tube (NAME-0, NAME-1, ... with --tubes); cycle and drain DELETE jobs that were in it before",
+    )
+    add("--json", action="store_true", help="print one JSON document instead of the table")
+    return parser
+
+
+def parse_options(argv: list[str]) -> Options:
+    """Read and check the arguments.
+
+    Raises:
+        SystemExit: With 2 for wrong usage, with 0 after `--help`; the text has been printed.
+
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    mode = cast("Mode", args.mode)
+    name: str | None = args.tube
+    jobs: int | None = args.jobs
+    seconds: float | None = args.seconds
+    if mode == "drain" and name is None and seconds is not None:
+        parser.error("--mode drain with --seconds needs --tube: it cannot know how many jobs to put first")
+    if jobs is None and seconds is None and not (mode == "drain" and name is not None):
+        jobs = max(DEFAULT_JOBS, args.connections)
+    if jobs is not None and jobs < args.connections:
+        parser.error("--jobs is below --connections")
+    if mode != "drain" and args.connections * args.depth * args.body > MAX_IN_FLIGHT:
+        parser.error("--connections times --depth times --body is above 2 GiB; all of that would be in memory")
+    if args.tubes > args.connections:
+        parser.error("--tubes is above --connections")
+    base = name or f"beanspiked-bench-{secrets.token_hex(4)}"
+    tubes = (base,) if args.tubes == 1 else tuple(f"{base}-{i}" for i in range(args.tubes))
+    if len(tubes[-1]) > 200:
+        parser.error("the tube's name is too long to be numbered")
+    return Options(
+        server=args.server,
+        versus=args.vs,
+        connections=args.connections,
+        depth=args.depth,
+        jobs=jobs,
+        seconds=seconds,
+        body=args.body,
+        mode=mode,
+        tubes=tubes,
+        own_tubes=name is None,
+        rounds=args.rounds or (5 if args.vs else 1),
+        json=args.json,
+    )

@@ -1,0 +1,239 @@
+"""What the server is told by its command line and environment. Imports little: it runs before the socket listens."""
+
+from __future__ import annotations
+
+import getopt
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["USAGE", "Settings", "UsageError", "parse"]
+
+# beanstalkd's JOB_DATA_SIZE_LIMIT_MAX, in bytes.
+MAX_JOB_SIZE_LIMIT: Final = 1073741824
+
+USAGE: Final = """\
+Use: beanspiked [OPTIONS]
+     beanspiked bench [OPTIONS]         load a beanstalkd-compatible server and print its speed
+     beanspiked backup DIR FILE         copy a journal, also one in use
+
+Options, each also as BEANSPIKED_<LONG_NAME> in the environment:
+ -l, --listen ADDR        listen on this address (default 0.0.0.0); may be repeated
+ -l unix:PATH             listen on a unix socket
+     --socket-mode MODE   permissions of unix sockets, in octal
+ -p, --port PORT          listen on this TCP port (default 11300)
+ -b, --journal DIR        keep jobs in a journal in this directory
+ -f, --fsync-ms MS        sync the journal at least every MS milliseconds (default 0: before each reply)
+ -F, --no-fsync           never sync the journal; a crash of the machine may lose jobs
+ -z, --max-job-size BYTES the largest job (default 65535, at most 1073741824)
+ -s BYTES                 accepted for beanstalkd's sake and shown in stats: the journal has no files of a fixed size
+ -u, --user USER          become this user once the socket listens
+     --store URL          memory: (the default) or sqlite:DIR (the same as -b DIR)
+     --lenient-eol        also take a bare LF for the end of a line
+     --drain-timeout S    when told to stop, let clients that hold jobs finish for up to S seconds (default 0)
+ -c, -n                   accepted and ignored, as beanstalkd does
+ -V                       say more; may be repeated
+ -v, --version            print the version and exit
+ -h, --help               print this and exit
+Signals: USR1 refuses further puts; TERM and INT give held jobs back and exit.
+"""
+
+SHORT: Final = "l:p:b:f:Fz:s:u:cnVvh"
+LONG: Final = {
+    "listen": "-l",
+    "port": "-p",
+    "journal": "-b",
+    "fsync-ms": "-f",
+    "no-fsync": "-F",
+    "max-job-size": "-z",
+    "user": "-u",
+    "verbose": "-V",
+    "version": "-v",
+    "help": "-h",
+    "store": "--store",
+    "socket-mode": "--socket-mode",
+    "lenient-eol": "--lenient-eol",
+    "drain-timeout": "--drain-timeout",
+}
+SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol")
+# What an environment variable may set.
+IN_ENVIRONMENT: Final = [name for name in LONG if name not in ("version", "help")]
+
+
+class UsageError(Exception):
+    """The command line or the environment cannot be understood; the text says what and where."""
+
+
+class Settings(NamedTuple):
+    """What the server was told.
+
+    Attributes:
+        listen: Addresses and `unix:PATH`s; empty for the wildcard.
+        port: TCP port.
+        journal: The journal's directory, or None for memory only.
+        fsync_ms: Milliseconds between syncs; 0 syncs before each reply, -1 never syncs.
+        max_job_size: Bytes.
+        binlog_size: beanstalkd's `-s`, shown in `stats`.
+        user: Whom to become, or None.
+        verbose: How often `-V` was given.
+        socket_mode: Permissions of unix sockets, or None for what the umask leaves.
+        lenient_eol: Whether a bare LF ends a line.
+        drain_timeout: Seconds.
+        action: `serve`, `version` or `help`.
+        warnings: What was accepted but does nothing.
+    """
+
+    listen: tuple[str, ...] = ()
+    port: int = 11300
+    journal: str | None = None
+    fsync_ms: int = 0
+    max_job_size: int = 65535
+    binlog_size: int = 10485760
+    user: str | None = None
+    verbose: int = 0
+    socket_mode: int | None = None
+    lenient_eol: bool = False
+    drain_timeout: float = 0.0
+    action: str = "serve"
+    warnings: tuple[str, ...] = ()
+
+
+def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
+    """Read the environment, then the command line, which wins.
+
+    Raises:
+        UsageError: Something is unknown, malformed, or contradicts something else.
+    """
+    try:
+        given, rest = getopt.getopt(argv, SHORT, [name if name in SWITCHES else name + "=" for name in LONG])
+    except getopt.GetoptError as error:
+        raise UsageError(str(error)) from error
+    if rest:
+        raise UsageError(f"unknown argument: {rest[0]}")
+    options = [(_short(name), value, name) for name, value in given]
+    return _read([*_from_environment(environ, {key for key, _, _ in options}), *options])
+
+
+def _short(name: str) -> str:
+    """Give a long option its short name, where it has one."""
+    return LONG.get(name[2:], name) if name.startswith("--") else name
+
+
+def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple[str, str, str]]:
+    options = []
+    for name in IN_ENVIRONMENT:
+        variable = "BEANSPIKED_" + name.upper().replace("-", "_")
+        value = environ.get(variable, "")
+        if not value or LONG[name] in given or (name in ("journal", "store") and given & {"-b", "--store"}):
+            continue
+        if name == "verbose":
+            options += [("-V", "", variable)] * _number(value, variable, 0, 9)
+        elif name in SWITCHES:
+            if value.lower() in ("1", "true", "yes", "on"):
+                options.append((LONG[name], "", variable))
+            elif value.lower() not in ("0", "false", "no", "off"):
+                raise UsageError(f"{variable}: not a yes or no: {value}")
+        elif name == "listen":
+            options += [("-l", part, variable) for part in value.replace(",", " ").split()]
+        else:
+            options.append((LONG[name], value, variable))
+    return options
+
+
+def _read(options: list[tuple[str, str, str]]) -> Settings:
+    settings = Settings()
+    listen: list[str] = []
+    warnings: list[str] = []
+    journal: str | None = None
+    store: str | None = None
+    for key, value, source in options:
+        if key == "-l":
+            listen.append(value)
+        elif key == "-b":
+            journal = value
+        elif key == "--store":
+            store = value
+        elif key == "-V":
+            settings = settings._replace(verbose=settings.verbose + 1)
+        elif key in ("-c", "-n"):
+            warnings.append(f"{source}: does nothing, as in beanstalkd")
+        elif key in ("-v", "-h"):
+            return settings._replace(action="version" if key == "-v" else "help")
+        else:
+            settings = settings._replace(**READERS[key](value, source))
+    if store is not None:
+        if journal is not None:
+            raise UsageError("-b and --store contradict each other")
+        journal = _journal_of(store)
+    if settings.max_job_size > MAX_JOB_SIZE_LIMIT:
+        warnings.append(f"maximum job size was set to {MAX_JOB_SIZE_LIMIT}")
+        settings = settings._replace(max_job_size=MAX_JOB_SIZE_LIMIT)
+    return settings._replace(listen=tuple(listen), journal=journal, warnings=tuple(warnings))
+
+
+def _journal_of(store: str) -> str | None:
+    """Return the journal's directory of a store URL."""
+    scheme, colon, rest = store.partition(":")
+    if scheme == "memory" and colon and not rest:
+        return None
+    if scheme == "sqlite" and rest:
+        return rest
+    raise UsageError(f"--store: not memory: or sqlite:DIR: {store}")
+
+
+def _number(value: str, source: str, low: int, high: int) -> int:
+    if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
+        raise UsageError(f"{source}: not a number from {low} to {high}: {value}")
+    return int(value)
+
+
+def _port(value: str, source: str) -> dict[str, Any]:
+    return {"port": _number(value, source, 0, 65535)}
+
+
+def _fsync_ms(value: str, source: str) -> dict[str, Any]:
+    return {"fsync_ms": _number(value, source, 0, 2**31 - 1)}
+
+
+def _no_fsync(value: str, source: str) -> dict[str, Any]:  # noqa: ARG001 - one shape for all readers
+    return {"fsync_ms": -1}
+
+
+def _max_job_size(value: str, source: str) -> dict[str, Any]:
+    return {"max_job_size": _number(value, source, 0, 2**64 - 1)}
+
+
+def _binlog_size(value: str, source: str) -> dict[str, Any]:
+    return {"binlog_size": _number(value, source, 0, 2**64 - 1)}
+
+
+def _user(value: str, source: str) -> dict[str, Any]:  # noqa: ARG001 - one shape for all readers
+    return {"user": value}
+
+
+def _socket_mode(value: str, source: str) -> dict[str, Any]:
+    if not value or value.strip("01234567") or int(value, 8) > 0o777:
+        raise UsageError(f"{source}: not permissions in octal: {value}")
+    return {"socket_mode": int(value, 8)}
+
+
+def _lenient_eol(value: str, source: str) -> dict[str, Any]:  # noqa: ARG001 - one shape for all readers
+    return {"lenient_eol": True}
+
+
+def _drain_timeout(value: str, source: str) -> dict[str, Any]:
+    return {"drain_timeout": float(_number(value, source, 0, 86400))}
+
+
+READERS: Final[dict[str, Callable[[str, str], dict[str, Any]]]] = {
+    "-p": _port,
+    "-f": _fsync_ms,
+    "-F": _no_fsync,
+    "-z": _max_job_size,
+    "-s": _binlog_size,
+    "-u": _user,
+    "--socket-mode": _socket_mode,
+    "--lenient-eol": _lenient_eol,
+    "--drain-timeout": _drain_timeout,
+}

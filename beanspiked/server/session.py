@@ -1,0 +1,735 @@
+"""A session: one connection's side of the protocol. It decides which reply each command gets; it knows no socket."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
+from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, STATE_NAMES, Job, Tube, Waiter
+from beanspiked.engine.errors import StoreFull
+from beanspiked.engine.later import Later
+from beanspiked.engine.queue import Queue
+from beanspiked.engine.timers import NEVER
+from beanspiked.protocol import commands as verbs
+from beanspiked.protocol import replies, yaml
+from beanspiked.protocol.commands import VERB_COUNT, Command
+from beanspiked.protocol.parser import Parser
+from beanspiked.server.broker import Broker
+
+__all__ = ["Session", "Sink"]
+
+# prot.c: SAFETY_MARGIN, how long before a deadline a reserve ends with DEADLINE_SOON, in seconds.
+SAFETY_MARGIN: Final = 1.0
+# What is read ahead of a session that cannot go on, in bytes.
+READ_AHEAD: Final = 65536
+# Replies are handed to the transport before the end of a turn when they are this many bytes.
+WRITE_CHUNK: Final = 262144
+# How many commands one connection may execute in one turn.
+COMMANDS_PER_TURN: Final = 1000
+DEFAULT: Final = "default"
+
+# Commands that do not look at what the connection's own earlier writes change; the others wait until those are committed.
+BLIND: Final = [
+    verb
+    in (
+        verbs.PUT,
+        verbs.BODY,
+        verbs.PUT_TOO_BIG,
+        verbs.DELETE,
+        verbs.RELEASE,
+        verbs.BURY,
+        verbs.TOUCH,
+        verbs.USE,
+        verbs.WATCH,
+        verbs.IGNORE,
+        verbs.LIST_TUBE_USED,
+        verbs.LIST_TUBES_WATCHED,
+        verbs.QUIT,
+        verbs.REFUSED,
+    )
+    for verb in range(VERB_COUNT)
+]
+# Commands whose id may name a job that is on its way between two states.
+BY_ID: Final = [
+    verb
+    in (
+        verbs.DELETE,
+        verbs.RELEASE,
+        verbs.BURY,
+        verbs.TOUCH,
+        verbs.PEEK,
+        verbs.STATS_JOB,
+        verbs.KICK_JOB,
+        verbs.RESERVE_JOB,
+    )
+    for verb in range(VERB_COUNT)
+]
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Sink:
+    """Where a session's replies go: the connection's other side."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, all together."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the connection when all was sent."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        """Read no more for now, but keep watching for a hang-up."""
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        raise NotImplementedError
+
+    def trace_command(self, verb: int) -> None:
+        """Log a command (`-VV`)."""
+
+
+class Slot:
+    """The place of one reply among those of its connection; empty until the reply is known."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply: bytes = reply
+
+
+class Session(Waiter):
+    """One connection's state: used tube, watch list, held jobs, the reserve in progress.
+
+    Args:
+        broker: What it shares with the others.
+        sink: Where its replies go.
+
+    Attributes:
+        used: The tube that puts go to.
+        watched: The tubes that reserves take from, in the order in which `list-tubes-watched` names them.
+        held: The jobs reserved by this connection, by deadline.
+        waiting: Whether a reserve is blocked.
+        choked: Whether the client does not read its replies.
+        closed: Whether the connection is gone.
+    """
+
+    def __init__(self, broker: Broker, sink: Sink) -> None:
+        super().__init__(broker.timers.new_id())
+        self.broker: Broker = broker
+        self.engine = broker.engine
+        self.sink: Sink = sink
+        self.parser: Parser = Parser(broker.max_job_size, broker.lenient_eol)
+        default = broker.engine.tube(DEFAULT)
+        default.using += 1
+        default.watching += 1
+        self.used: Tube = default
+        self.watched: list[Tube] = [default]
+        self.held: Queue = Queue()
+        self.waiting: bool = False
+        self.choked: bool = False
+        self.closed: bool = False
+        self._wait_until: float = NEVER
+        self._producer: bool = False
+        self._worker: bool = False
+        self._eof: bool = False
+        self._quit: bool = False
+        self._stalled: Command | None = None
+        self._unsettled: int = 0
+        self._upload: Command | None = None
+        self._upload_id: int = 0
+        self._out: list[bytes] = []
+        self._out_bytes: int = 0
+        self._dirty: bool = False
+        self._queued: bool = False
+        self._reading_paused: bool = False
+        self._slots: deque[Slot] = deque()
+        broker.connections += 1
+        broker.total_connections += 1
+
+    # --- what the connection calls
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the client and act on them as far as possible."""
+        if self.closed or self._quit:
+            return
+        self.parser.feed(data)
+        self.run()
+
+    def receive_eof(self) -> None:
+        """The client sends no more: a blocked reserve ends; when all is answered the connection closes."""
+        self._eof = True
+        self.end_waiting()
+        self.run()
+
+    def end_waiting(self) -> None:
+        """The client has closed its side, which is known before the bytes in between were read."""
+        if self.waiting:
+            self._stop_waiting(replies.TIMED_OUT)
+
+    def run(self) -> None:
+        """Execute the commands that are there, until one blocks."""
+        self._queued = False
+        if self.closed:
+            return
+        parser = self.parser
+        budget = COMMANDS_PER_TURN
+        while not self._blocked():
+            command = parser.next()
+            if command is None:
+                break
+            self._execute(command)
+            if self._out_bytes > WRITE_CHUNK:
+                self.flush()
+            budget -= 1
+            if budget == 0:
+                self.broker.next_turn.append(self)
+                break
+        blocked = self._blocked() or budget == 0
+        if blocked:
+            if parser.buffered > READ_AHEAD and not self._reading_paused and not self.closed:
+                self._reading_paused = True
+                self.sink.pause_reading()
+        elif self._reading_paused and not self.closed:
+            self._reading_paused = False
+            self.sink.resume_reading()
+        done = self._quit or (self._eof and not blocked) or (self.broker.stopping and self._idle())
+        if done and not self._slots and not self.closed:
+            self.finish()
+
+    def _blocked(self) -> bool:
+        """Tell whether the next command has to wait."""
+        return self.waiting or self.choked or self.closed or self._quit or self._stalled is not None
+
+    def _idle(self) -> bool:
+        """Tell whether a server that stops need not wait for this connection: it is between jobs."""
+        return not len(self.held) and self._unsettled == 0 and self._stalled is None
+
+    def stop(self) -> None:
+        """The server stops: end a blocked reserve without a reply, and the connection as soon as it holds no job."""
+        if self.waiting:
+            self._leave_waiters()
+            self.finish()
+        elif self._idle():
+            self.finish()
+
+    def finish(self) -> None:
+        """Send what is known, give everything back and close."""
+        self.flush()
+        self.close()
+        self.sink.close()
+
+    def flush(self) -> None:
+        """Send the replies that are known, in one write."""
+        self._dirty = False
+        if self._out:
+            out = self._out
+            self._out = []
+            self._out_bytes = 0
+            if not self.closed:
+                self.sink.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def choke(self) -> None:
+        """The client does not read: execute nothing more for now."""
+        self.choked = True
+
+    def unchoke(self) -> None:
+        """The client has read its replies."""
+        self.choked = False
+        self._go_on()
+
+    def close(self) -> None:
+        """Give back what this connection held and referred to; its later writes still go to the store."""
+        if self.closed:
+            return
+        self.closed = True
+        broker = self.broker
+        engine = self.engine
+        if self.waiting:
+            self._leave_waiters()
+        broker.timers.cancel(self)
+        broker.connections -= 1
+        broker.producers -= self._producer
+        broker.workers -= self._worker
+        self.parser.clear()
+        self._out = []
+        self._stalled = None
+        self._upload = None
+        while True:
+            job = self.held.first()
+            if job is None:
+                break
+            assert isinstance(job, Job)
+            self.held.remove(job)
+            job.holder = None
+            engine.give_back(job, timed_out=False)
+        self.used.using -= 1
+        engine.forget(self.used)
+        for tube in self.watched:
+            tube.watching -= 1
+            engine.forget(tube)
+
+    # --- waiting
+
+    def serve(self, job: Job) -> None:
+        """End the blocked reserve with a job."""
+        self._leave_waiters()
+        self._grant(job)
+        self._go_on()
+
+    def lost(self, job: Job) -> None:
+        """A held job was deleted with its tube."""
+        if job.queued():
+            self.held.remove(job)
+        job.holder = None
+
+    def on_time(self, now: float) -> None:
+        """Give up jobs whose time is up, and end a reserve whose time is up or whose job's deadline is near."""
+        first = self.held.first()
+        if self.waiting:
+            if first is not None and first.key - SAFETY_MARGIN <= now:
+                self._stop_waiting(replies.DEADLINE_SOON)
+            elif self._wait_until <= now:
+                self._stop_waiting(replies.TIMED_OUT)
+        while first is not None and first.key <= now:
+            assert isinstance(first, Job)
+            self.held.remove(first)
+            first.holder = None
+            self.broker.job_timeouts += 1
+            self.engine.give_back(first, timed_out=True)
+            first = self.held.first()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """Ask to be called at the next deadline, or a margin before it while a reserve waits, or at that one's end."""
+        first = self.held.first()
+        at = NEVER if first is None else first.key
+        if self.waiting:
+            at = min(at - SAFETY_MARGIN, self._wait_until)
+        if at < NEVER:
+            self.broker.timers.schedule(self, at)
+
+    def _wait(self, until: float) -> None:
+        self.waiting = True
+        self._wait_until = until
+        self.broker.waiting += 1
+        for tube in self.watched:
+            tube.waiters[self] = None
+        self._schedule()
+
+    def _leave_waiters(self) -> None:
+        self.waiting = False
+        self.broker.waiting -= 1
+        for tube in self.watched:
+            del tube.waiters[self]
+
+    def _stop_waiting(self, reply: bytes) -> None:
+        self._leave_waiters()
+        self._reply(reply)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have `run` called before this turn ends, or in the next one."""
+        if not self._queued and not self.closed:
+            self._queued = True
+            self.broker.runnable.append(self)
+
+    # --- replies
+
+    def _reply(self, data: bytes) -> None:
+        if self._slots:
+            self._slots.append(Slot(data))
+            return
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if not self._dirty:
+            self._dirty = True
+            self.broker.dirty.append(self)
+
+    def _reply_job(self, header: bytes, body: bytes) -> None:
+        if self._slots:
+            self._slots.append(Slot(b"".join((header, body, replies.CRLF))))
+            return
+        self._out.append(header)
+        self._out.append(body)
+        self._reply(replies.CRLF)
+        self._out_bytes += len(header) + len(body)
+
+    def _reply_later(self, later: Later | None, reply: bytes, failed: "Callable[[], None] | None" = None) -> None:
+        """Reply when a change is committed; if it fails, undo with `failed` and say so."""
+        if later is None:
+            self._reply(reply)
+            return
+        slot = Slot(b"")
+        self._slots.append(slot)
+        self._unsettled += 1
+
+        def settled(outcome: Later) -> None:
+            if outcome.error is None:
+                slot.reply = reply
+            else:
+                full = isinstance(outcome.error, StoreFull) or reply.startswith(b"INSERTED")
+                slot.reply = replies.OUT_OF_MEMORY if full else replies.INTERNAL_ERROR
+                if failed is not None:
+                    failed()
+            self._unsettled -= 1
+            self._drain_slots()
+
+        later.then(settled)
+
+    def _drain_slots(self) -> None:
+        """Move the replies that are next in order to the output; go on when they are all there."""
+        slots = self._slots
+        while slots and slots[0].reply:
+            data = slots.popleft().reply
+            self._out.append(data)
+            self._out_bytes += len(data)
+        if self.closed:
+            return
+        if self._out and not self._dirty:
+            self._dirty = True
+            self.broker.dirty.append(self)
+        if self._stalled is not None:
+            if self._unsettled == 0:
+                self._retry()
+        elif not slots and (self._eof or self._quit):
+            self._go_on()
+
+    def _retry(self) -> None:
+        """Execute the command that waited for a change, now that it is known."""
+        command = self._stalled
+        if command is not None and not self.closed:
+            self._stalled = None
+            self.broker.commands[command.verb] -= 1
+            self._execute(command)
+            self._go_on()
+
+    # --- commands
+
+    def _execute(self, command: Command) -> None:
+        verb = command.verb
+        self.broker.commands[verb] += 1
+        if self.broker.tracing:
+            self.sink.trace_command(verb)
+        if self.engine.durable and verb != verbs.REFUSED and self._must_wait(command):
+            return
+        # Micro-optimization: the three commands of a job's usual life come before the table.
+        if verb == verbs.PUT:
+            self._put(command)
+        elif verb == verbs.RESERVE:
+            self._reserve(NEVER)
+        elif verb == verbs.DELETE:
+            self._delete(command)
+        else:
+            HANDLERS[verb](self, command)
+
+    def _must_wait(self, command: Command) -> bool:
+        """Tell whether a command stalls until a change is committed that decides about its reply."""
+        if self._unsettled and not BLIND[command.verb]:
+            self._stalled = command
+            return True
+        if BY_ID[command.verb]:
+            change = self.engine.in_flight(command.id)
+            if change is not None:
+                self._stalled = command
+                change.then(lambda _: self._retry_after(command))
+                return True
+        return False
+
+    def _retry_after(self, command: Command) -> None:
+        if self._stalled is command:
+            self._retry()
+
+    def _refused(self, command: Command) -> None:
+        if command.counts >= 0:
+            self.broker.commands[command.counts] += 1
+        self._reply(command.reply)
+
+    def _put_too_big(self, command: Command) -> None:
+        self.broker.commands[verbs.PUT] += 1
+
+    def _put(self, command: Command) -> None:
+        if not self._producer:
+            self._producer = True
+            self.broker.producers += 1
+        job_id = self.engine.new_id()
+        if command.body is None:
+            self._upload = command
+            self._upload_id = job_id
+        else:
+            self._store(command, job_id, command.body, command.reply)
+
+    def _body(self, command: Command) -> None:
+        upload = self._upload
+        assert upload is not None
+        assert command.body is not None
+        self._upload = None
+        self._store(upload, self._upload_id, command.body, command.reply)
+
+    def _store(self, command: Command, job_id: int, body: bytes, fault: bytes) -> None:
+        if fault:
+            self._reply(fault)
+        elif self.broker.draining:
+            self._reply(replies.DRAINING)
+        else:
+            # protocol.txt: a ttr of 0 is silently raised to 1.
+            ttr = command.ttr or 1
+            later = self.engine.put(self.used, job_id, command.pri, command.delay, ttr, body)
+            if later is None:
+                self.broker.total_jobs += 1
+                self._reply(replies.inserted(job_id))
+            else:
+                later.then(self._count_put)
+                self._reply_later(later, replies.inserted(job_id))
+
+    def _count_put(self, later: Later) -> None:
+        if later.error is None:
+            self.broker.total_jobs += 1
+
+    def _reserve_with_timeout(self, command: Command) -> None:
+        self._reserve(float(command.id))
+
+    def _reserve(self, timeout: float) -> None:
+        self._become_worker()
+        job = self.engine.take(self.watched)
+        if job is not None:
+            self._grant(job)
+            return
+        now = self.broker.now()
+        first = self.held.first()
+        if first is not None and first.key - SAFETY_MARGIN <= now:
+            self._reply(replies.DEADLINE_SOON)
+        elif timeout == 0 or self._eof:
+            self._reply(replies.TIMED_OUT)
+        else:
+            self._wait(now + timeout)
+
+    def _reserve_job(self, command: Command) -> None:
+        job = self.engine.take_job(command.id)
+        if job is None:
+            self._reply(replies.NOT_FOUND)
+        else:
+            self._become_worker()
+            self._grant(job)
+
+    def _become_worker(self) -> None:
+        if not self._worker:
+            self._worker = True
+            self.broker.workers += 1
+
+    def _grant(self, job: Job) -> None:
+        """Hold a job and send it."""
+        self._hold(job, self.broker.now() + job.ttr if job.ttr else NEVER)
+        self._reply_job(replies.reserved(job.id, len(job.body)), job.body)
+
+    def _hold(self, job: Job, deadline: float) -> None:
+        job.holder = self
+        self.held.push(job, deadline)
+        self._schedule()
+
+    def _let_go(self, job: Job) -> None:
+        job.holder = None
+        self.held.remove(job)
+
+    def _take_back(self, job: Job) -> None:
+        """Hold a job again whose change failed; when the connection is gone it becomes ready."""
+        if self.closed:
+            self.engine.give_back(job, timed_out=False)
+        else:
+            self._hold(job, job.key)
+
+    def _find_held(self, job_id: int) -> Job | None:
+        job = self.engine.find_job(job_id)
+        return job if job is not None and job.holder is self else None
+
+    def _delete(self, command: Command) -> None:
+        job = self.engine.find_job(command.id)
+        if job is None:
+            self._reply(replies.NOT_FOUND)
+        elif job.holder is self:
+            self._let_go(job)
+            self._reply_change(self.engine.delete(job), replies.DELETED, job)
+        elif job.state != RESERVED:
+            self._reply_later(self.engine.delete(job), replies.DELETED)
+        else:
+            self._reply(replies.NOT_FOUND)
+
+    def _reply_change(self, later: Later | None, reply: bytes, job: Job) -> None:
+        """Reply to a change of a job that was held until now."""
+        if later is None:
+            self._reply(reply)
+        else:
+            self._reply_later(later, reply, lambda: self._take_back(job))
+
+    def _release(self, command: Command) -> None:
+        job = self._find_held(command.id)
+        if job is None:
+            self._reply(replies.NOT_FOUND)
+        else:
+            self._let_go(job)
+            self._reply_change(self.engine.release(job, command.pri, command.delay), replies.RELEASED, job)
+
+    def _bury(self, command: Command) -> None:
+        job = self._find_held(command.id)
+        if job is None:
+            self._reply(replies.NOT_FOUND)
+        else:
+            self._let_go(job)
+            self._reply_change(self.engine.bury(job, command.pri), replies.BURIED, job)
+
+    def _touch(self, command: Command) -> None:
+        job = self._find_held(command.id)
+        if job is None:
+            self._reply(replies.NOT_FOUND)
+        else:
+            self.held.remove(job)
+            self._hold(job, self.broker.now() + job.ttr if job.ttr else NEVER)
+            self._reply(replies.TOUCHED)
+
+    def _kick(self, command: Command) -> None:
+        count, later = self.engine.kick(self.used, command.id)
+        self._reply_later(later, replies.kicked(count))
+
+    def _kick_job(self, command: Command) -> None:
+        job = self.engine.find_job(command.id)
+        if job is None or job.state not in (BURIED, DELAYED):
+            self._reply(replies.NOT_FOUND)
+        else:
+            self._reply_later(self.engine.kick_job(job), replies.KICKED)
+
+    def _found(self, job: Job | None) -> None:
+        if job is None:
+            self._reply(replies.NOT_FOUND)
+        else:
+            self._reply_job(replies.found(job.id, len(job.body)), job.body)
+
+    def _peek(self, command: Command) -> None:
+        self._found(self.engine.find_job(command.id))
+
+    def _peek_ready(self, command: Command) -> None:
+        self._found(self.engine.peek_next(self.used, READY))
+
+    def _peek_delayed(self, command: Command) -> None:
+        self._found(self.engine.peek_next(self.used, DELAYED))
+
+    def _peek_buried(self, command: Command) -> None:
+        self._found(self.engine.peek_next(self.used, BURIED))
+
+    def _use(self, command: Command) -> None:
+        tube = self.engine.tube(command.name)
+        tube.using += 1
+        before = self.used
+        self.used = tube
+        before.using -= 1
+        self.engine.forget(before)
+        self._reply(replies.using(tube.name))
+
+    def _watch(self, command: Command) -> None:
+        tube = self.engine.tube(command.name)
+        if tube not in self.watched:
+            tube.watching += 1
+            self.watched.append(tube)
+        self._reply(replies.watching(len(self.watched)))
+
+    def _ignore(self, command: Command) -> None:
+        watched = self.watched
+        tube = self.engine.find_tube(command.name)
+        if tube is not None and tube in watched:
+            if len(watched) == 1:
+                self._reply(replies.NOT_IGNORED)
+                return
+            # ms.c: the last one takes the place of the one that goes.
+            index = watched.index(tube)
+            watched[index] = watched[-1]
+            watched.pop()
+            tube.watching -= 1
+            self.engine.forget(tube)
+        self._reply(replies.watching(len(watched)))
+
+    def _list_tubes(self, command: Command) -> None:
+        self._reply(replies.ok(yaml.sequence([tube.name for tube in self.engine.tubes()])))
+
+    def _list_tube_used(self, command: Command) -> None:
+        self._reply(replies.using(self.used.name))
+
+    def _list_tubes_watched(self, command: Command) -> None:
+        self._reply(replies.ok(yaml.sequence([tube.name for tube in self.watched])))
+
+    def _pause_tube(self, command: Command) -> None:
+        tube = self.engine.find_tube(command.name)
+        if tube is None:
+            self._reply(replies.NOT_FOUND)
+        else:
+            self._reply_later(self.engine.pause(tube, command.delay), replies.PAUSED)
+
+    def _stats(self, command: Command) -> None:
+        self._reply(replies.ok(yaml.mapping(self.broker.snapshot())))
+
+    def _stats_tube(self, command: Command) -> None:
+        tube = self.engine.find_tube(command.name)
+        if tube is None:
+            self._reply(replies.NOT_FOUND)
+        else:
+            self._reply(replies.ok(yaml.mapping(self.broker.tube_snapshot(tube))))
+
+    def _stats_job(self, command: Command) -> None:
+        job = self.engine.find_job(command.id)
+        if job is None:
+            self._reply(replies.NOT_FOUND)
+            return
+        now = self.broker.now()
+        timed = job.state in (RESERVED, DELAYED) and job.key < NEVER
+        fields: list[tuple[str, object]] = [
+            ("id", job.id),
+            ("tube", yaml.quoted(job.tube.name)),
+            ("state", STATE_NAMES[job.state]),
+            ("pri", job.pri),
+            ("age", max(0, int(now - job.born))),
+            ("delay", int(job.delay)),
+            ("ttr", int(job.ttr)),
+            ("time-left", max(0, int(job.key - now)) if timed else 0),
+            ("file", self.engine.journal_stats()[0]),
+            ("reserves", job.reserves),
+            ("timeouts", job.timeouts),
+            ("releases", job.releases),
+            ("buries", job.buries),
+            ("kicks", job.kicks),
+        ]
+        self._reply(replies.ok(yaml.mapping(fields)))
+
+    def _quit_command(self, command: Command) -> None:
+        self._quit = True
+        self.parser.clear()
+
+
+Handler = Callable[[Session, Command], None]
+
+HANDLERS: Final[dict[int, Handler]] = {
+    verbs.PUT: Session._put,
+    verbs.BODY: Session._body,
+    verbs.PUT_TOO_BIG: Session._put_too_big,
+    verbs.REFUSED: Session._refused,
+    verbs.RESERVE_WITH_TIMEOUT: Session._reserve_with_timeout,
+    verbs.RESERVE_JOB: Session._reserve_job,
+    verbs.DELETE: Session._delete,
+    verbs.RELEASE: Session._release,
+    verbs.BURY: Session._bury,
+    verbs.TOUCH: Session._touch,
+    verbs.KICK: Session._kick,
+    verbs.KICK_JOB: Session._kick_job,
+    verbs.PEEK: Session._peek,
+    verbs.PEEK_READY: Session._peek_ready,
+    verbs.PEEK_DELAYED: Session._peek_delayed,
+    verbs.PEEK_BURIED: Session._peek_buried,
+    verbs.USE: Session._use,
+    verbs.WATCH: Session._watch,
+    verbs.IGNORE: Session._ignore,
+    verbs.LIST_TUBES: Session._list_tubes,
+    verbs.LIST_TUBE_USED: Session._list_tube_used,
+    verbs.LIST_TUBES_WATCHED: Session._list_tubes_watched,
+    verbs.PAUSE_TUBE: Session._pause_tube,
+    verbs.STATS: Session._stats,
+    verbs.STATS_TUBE: Session._stats_tube,
+    verbs.STATS_JOB: Session._stats_job,
+    verbs.QUIT: Session._quit_command,
+}

@@ -91,6 +91,25 @@ class Sink:
         """Log a command (`-VV`)."""
 
 
+class Nowhere(Sink):
+    """The sink of a session that is closed."""
+
+    def write(self, data: bytes) -> None:
+        """Drop what comes too late."""
+
+    def close(self) -> None:
+        """Do nothing again."""
+
+    def pause_reading(self) -> None:
+        """Do nothing."""
+
+    def resume_reading(self) -> None:
+        """Do nothing."""
+
+
+NOWHERE: Final = Nowhere()
+
+
 class Slot:
     """The place of one reply among those of its connection; empty until the reply is known."""
 
@@ -216,8 +235,9 @@ class Session(Waiter):
     def finish(self) -> None:
         """Send what is known, give everything back and close."""
         self.flush()
+        sink = self.sink
         self.close()
-        self.sink.close()
+        sink.close()
 
     def flush(self) -> None:
         """Send the replies that are known, in one write."""
@@ -251,6 +271,8 @@ class Session(Waiter):
         broker.connections -= 1
         broker.producers -= self._producer
         broker.workers -= self._worker
+        # The two refer to each other; full garbage collections, which would find that out, are not run under load.
+        self.sink = NOWHERE
         self.parser.clear()
         self._out = []
         self._stalled = None

@@ -1,0 +1,262 @@
+"""The server under test, and other people's packages from the public registries, for the tests in this folder.
+
+`BEANSPIKED_TEST_COMMAND` names the server's command, so the same tests can be pointed at beanstalkd itself. Packages
+are fetched once, checked by hash, and kept in `.clients/` at the top of the checkout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from drivers import NodeProcess, Queue
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / ".clients"
+DOWNLOAD_SECONDS = 90
+
+
+def absent(what: str) -> NoReturn:
+    """Skip where a person may lack something; fail in CI, where nothing may be left out silently."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
+
+
+def require_tool(name: str) -> str:
+    return shutil.which(name) or absent(f"{name} is not installed")
+
+
+@contextlib.contextmanager
+def cache_lock() -> Iterator[None]:
+    """Let one test process at a time fill the cache."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def filled_by(folder: Path, stamp: str, fill: Callable[[], None]) -> Path:
+    """Make `folder` anew with `fill` unless an earlier run left it complete with the same stamp."""
+    complete = folder / ".complete"
+    with cache_lock():
+        if not complete.is_file() or complete.read_text() != stamp:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            fill()
+            complete.write_text(stamp)
+    return folder
+
+
+def download(command: list[str], what: str, folder: Path) -> None:
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS)
+    except subprocess.TimeoutExpired:
+        absent(f"could not download {what} in {DOWNLOAD_SECONDS} seconds")
+    except subprocess.CalledProcessError as error:
+        absent(f"could not download {what}: {error.stderr[-600:]}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    with subprocess.Popen([*command, "-l", "127.0.0.1", "-p", str(port)], stdin=subprocess.DEVNULL) as process:
+        try:
+            give_up_at = time.monotonic() + 20
+            while not accepts(port):
+                if process.poll() is not None:
+                    pytest.fail(f"the server ended with status {process.returncode} before it accepted", pytrace=False)
+                if time.monotonic() > give_up_at:
+                    pytest.fail("the server did not accept a connection within 20 seconds", pytrace=False)
+                time.sleep(0.02)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def server_command() -> list[str]:
+    named = os.environ.get("BEANSPIKED_TEST_COMMAND")
+    return shlex.split(named) if named else [str(Path(sys.executable).with_name("beanspiked"))]
+
+
+@pytest.fixture(scope="session")
+def server_executable(server_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's command as one file, for suites that start it themselves."""
+    wrapper = tmp_path_factory.mktemp("bin") / "server"
+    wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(server_command)} "$@"\n')
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+@pytest.fixture(scope="session")
+def server(server_command: list[str]) -> Iterator[int]:
+    """The port of a server that all scenarios of this process share; each keeps to tubes of its own."""
+    port = free_port()
+    with running(server_command, port):
+        yield port
+
+
+@pytest.fixture
+def fresh_server(server_command: list[str]) -> Iterator[int]:
+    """The port of a server that nothing else talks to."""
+    port = free_port()
+    with running(server_command, port):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def sdists() -> Path:
+    """A folder with each source distribution of `sdists.txt` unpacked under its own name and version."""
+    wanted = HERE / "sdists.txt"
+    folder = CACHE / "sdists"
+
+    def fill() -> None:
+        if importlib.util.find_spec("pip") is None:
+            absent("pip is not installed")
+        options = ["--quiet", "--require-hashes", "--no-deps", "--no-binary", ":all:", "--requirement", str(wanted)]
+        download([sys.executable, "-m", "pip", "download", *options], "the Python clients' sources", folder)
+        for archive in folder.glob("*.tar.gz"):
+            with tarfile.open(archive) as opened:
+                opened.extractall(folder, filter="data")
+
+    return filled_by(folder, hashlib.sha256(wanted.read_bytes()).hexdigest(), fill)
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The packages of `node/package-lock.json`, installed without running any script of theirs."""
+    require_tool("node")
+    npm = require_tool("npm")
+    manifests = [HERE / "node" / name for name in ("package.json", "package-lock.json")]
+    folder = CACHE / "npm"
+
+    def fill() -> None:
+        for manifest in manifests:
+            shutil.copy(manifest, folder)
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        download([npm, "ci", *options], "the JavaScript clients", folder)
+
+    stamp = hashlib.sha256(b"".join(manifest.read_bytes() for manifest in manifests)).hexdigest()
+    return filled_by(folder, stamp, fill) / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def namespace() -> list[str] | None:
+    """The words before a command that give it a network of its own, or None where this machine does not allow it."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return None
+    for how in (["--user", "--map-root-user", "--net"], ["--net"]):
+        words = [unshare, *how, "--pid", "--fork", "--kill-child"]
+        probe = [*words, sys.executable, str(HERE / "apart.py"), "--loopback", "0", "none"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if subprocess.run(probe, check=False, capture_output=True, timeout=10).returncode == 0:
+                return words
+    return None
+
+
+@pytest.fixture(scope="session")
+def with_fixed_port(namespace: list[str] | None) -> Callable[[int], list[str]]:
+    """Words that run a server on a port and a command that is known to use it: see `apart.py`."""
+
+    def words(port: int) -> list[str]:
+        runner = [sys.executable, str(HERE / "apart.py")]
+        if namespace is not None:
+            return [*namespace, *runner, "--loopback", str(port)]
+        if accepts(port):
+            absent(f"port {port} is taken, and unshare cannot give this test a network of its own")
+        return [*runner, str(port)]
+
+    return words
+
+
+def load_drivers() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("clients_drivers", HERE / "drivers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def drivers() -> ModuleType:
+    return load_drivers()
+
+
+@pytest.fixture(scope="session")
+def node_driver(request: pytest.FixtureRequest, drivers: ModuleType) -> Iterator[Callable[[str], NodeProcess]]:
+    """One node process per client library, started when a scenario first asks for it."""
+    started: dict[str, NodeProcess] = {}
+    with contextlib.ExitStack() as cleanup:
+
+        def start(library: str) -> NodeProcess:
+            if library not in started:
+                node_modules = request.getfixturevalue("node_modules")
+                process = drivers.NodeProcess(require_tool("node"), HERE / "node", node_modules, library)
+                started[library] = cleanup.enter_context(process)
+            return started[library]
+
+        yield start
+
+
+@pytest.fixture
+def connect(
+    client: str, server: int, drivers: ModuleType, node_driver: Callable[[str], NodeProcess]
+) -> Iterator[Callable[[], Queue]]:
+    """Open connections with the client library the test is parametrized with; all are closed at the end."""
+    opened: list[Queue] = []
+
+    def open_one() -> Queue:
+        queue: Queue
+        if client.startswith("npm-"):
+            queue = drivers.Queue(node_driver(client.removeprefix("npm-")).connection(server))
+        else:
+            try:
+                queue = drivers.Queue(drivers.PYTHON_CLIENTS[client](server))
+            except ModuleNotFoundError as error:
+                absent(f"{client} is not installed: {error}")
+        opened.append(queue)
+        return queue
+
+    yield open_one
+    for queue in opened:
+        queue.close()

@@ -1,0 +1,459 @@
+"""One way to speak to eight client libraries, so that each scenario is written once.
+
+A driver has `do(operation, *arguments)`, which performs one operation with its library and gives back plain values:
+ids as int, jobs as (id, body), statistics as dicts. What the server refuses becomes `Refused`, whatever the library
+made of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import re
+import subprocess
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from pathlib import Path
+
+HOST = "127.0.0.1"
+REPLY_SECONDS = 20
+STATUS = re.compile(r"\b(?:[A-Z]+_[A-Z_]+|DRAINING|BURIED)\b")
+
+Job = tuple[int, bytes]
+
+
+class Refused(Exception):  # noqa: N818 - it is a reply, not a fault
+    """The server answered with something other than success."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Driver(Protocol):
+    """What a client library is wrapped in."""
+
+    def do(self, operation: str, *arguments: Any) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+class Queue:
+    """A connection as the scenarios see it."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._closed = False
+
+    def put(self, body: bytes, pri: int = 100, delay: int = 0, ttr: int = 60) -> int:
+        return int(self._driver.do("put", body, pri, delay, ttr))
+
+    def put_all(self, bodies: Iterable[bytes]) -> list[int]:
+        """Put without waiting for one reply before the next command."""
+        return [int(id_) for id_ in self._driver.do("put_all", list(bodies))]
+
+    def reserve(self, timeout: int = 0) -> Job:
+        return self._job("reserve", timeout)
+
+    def reserve_job(self, id_: int) -> Job:
+        return self._job("reserve_job", id_)
+
+    def peek(self, id_: int) -> Job:
+        return self._job("peek", id_)
+
+    def peek_ready(self) -> Job:
+        return self._job("peek_ready")
+
+    def peek_delayed(self) -> Job:
+        return self._job("peek_delayed")
+
+    def peek_buried(self) -> Job:
+        return self._job("peek_buried")
+
+    def delete(self, id_: int) -> None:
+        self._driver.do("delete", id_)
+
+    def release(self, id_: int, pri: int = 100, delay: int = 0) -> None:
+        self._driver.do("release", id_, pri, delay)
+
+    def bury(self, id_: int, pri: int = 100) -> None:
+        self._driver.do("bury", id_, pri)
+
+    def touch(self, id_: int) -> None:
+        self._driver.do("touch", id_)
+
+    def kick(self, bound: int) -> int:
+        return int(self._driver.do("kick", bound))
+
+    def kick_job(self, id_: int) -> None:
+        self._driver.do("kick_job", id_)
+
+    def use(self, tube: str) -> None:
+        self._driver.do("use", tube)
+
+    def watch(self, tube: str) -> int | None:
+        """Watch a tube; the number watched now, from those libraries that tell."""
+        count = self._driver.do("watch", tube)
+        return None if count is None else int(count)
+
+    def watch_only(self, tube: str) -> None:
+        self.watch(tube)
+        self.ignore("default")
+
+    def ignore(self, tube: str) -> None:
+        self._driver.do("ignore", tube)
+
+    def pause(self, tube: str, seconds: int) -> None:
+        self._driver.do("pause", tube, seconds)
+
+    def stats(self) -> dict[str, Any]:
+        return self._mapping("stats")
+
+    def stats_tube(self, tube: str) -> dict[str, Any]:
+        return self._mapping("stats_tube", tube)
+
+    def stats_job(self, id_: int) -> dict[str, Any]:
+        return self._mapping("stats_job", id_)
+
+    def tubes(self) -> list[str]:
+        return list(self._parsed("tubes"))
+
+    def watching(self) -> list[str]:
+        return list(self._parsed("watching"))
+
+    def using(self) -> str:
+        return str(self._driver.do("using"))
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._driver.close()
+
+    def _job(self, operation: str, *arguments: int) -> Job:
+        id_, body = self._driver.do(operation, *arguments)
+        return int(id_), bytes(body)
+
+    def _parsed(self, operation: str, *arguments: str | int) -> Any:
+        answer = self._driver.do(operation, *arguments)
+        return yaml.safe_load(answer) if isinstance(answer, str | bytes) else answer
+
+    def _mapping(self, operation: str, *arguments: str | int) -> dict[str, Any]:
+        answer = self._parsed(operation, *arguments)
+        assert isinstance(answer, dict)
+        return answer
+
+
+def status_in(error: BaseException) -> str | None:
+    found = STATUS.search(str(error))
+    return found[0] if found else None
+
+
+class TableDriver:
+    """A driver made of a table of callables."""
+
+    def __init__(
+        self,
+        operations: dict[str, Callable[..., Any]],
+        close: Callable[[], None],
+        errors: type[Exception],
+        status_of: Callable[[Any], str | None] = status_in,
+    ) -> None:
+        self._operations = operations
+        self._errors = errors
+        self._status_of = status_of
+        self.close = close
+
+    def do(self, operation: str, *arguments: Any) -> Any:
+        try:
+            return self._operations[operation](*arguments)
+        except self._errors as error:
+            status = self._status_of(error)
+            if status is None:
+                raise
+            raise Refused(status) from error
+
+
+def greenstalk_status(error: Exception) -> str | None:
+    """Greenstalk has one exception class per reply and no text in it."""
+    import greenstalk  # noqa: PLC0415 - only where it is installed
+
+    for status, kind in greenstalk.ERROR_RESPONSES.items():
+        if type(error) is kind:
+            return status.decode()
+    return None
+
+
+def greenstalk_client(port: int) -> Driver:
+    import greenstalk  # noqa: PLC0415
+
+    client = greenstalk.Client((HOST, port), encoding=None)
+
+    def job(id_: int) -> greenstalk.Job[bytes]:
+        return greenstalk.Job(id_, b"")
+
+    def plain(job: greenstalk.Job[bytes]) -> Job:
+        return job.id, job.body
+
+    operations: dict[str, Callable[..., Any]] = {
+        "put": client.put,
+        "reserve": lambda timeout: plain(client.reserve(timeout)),
+        "reserve_job": lambda id_: plain(client.reserve_job(id_)),
+        "peek": lambda id_: plain(client.peek(id_)),
+        "peek_ready": lambda: plain(client.peek_ready()),
+        "peek_delayed": lambda: plain(client.peek_delayed()),
+        "peek_buried": lambda: plain(client.peek_buried()),
+        "delete": client.delete,
+        "release": lambda id_, pri, delay: client.release(job(id_), pri, delay),
+        "bury": lambda id_, pri: client.bury(job(id_), pri),
+        "touch": lambda id_: client.touch(job(id_)),
+        "kick": client.kick,
+        "kick_job": client.kick_job,
+        "use": client.use,
+        "watch": client.watch,
+        "ignore": client.ignore,
+        "pause": client.pause_tube,
+        "stats": client.stats,
+        "stats_tube": client.stats_tube,
+        "stats_job": client.stats_job,
+        "tubes": client.tubes,
+        "watching": client.watching,
+        "using": client.using,
+    }
+    return TableDriver(operations, client.close, greenstalk.Error, greenstalk_status)
+
+
+def aiostalk_client(port: int) -> Driver:
+    import aiostalk  # noqa: PLC0415
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(REPLY_SECONDS)
+
+    def close() -> None:
+        run(client.close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def plain(coroutine: Coroutine[Any, Any, Any]) -> Job:
+        job = run(coroutine)
+        return job.id, job.body
+
+    client = aiostalk.Client((HOST, port), encoding=None)
+    run(client.connect())
+    operations: dict[str, Callable[..., Any]] = {
+        "put": lambda *arguments: run(client.put(*arguments)),
+        "reserve": lambda timeout: plain(client.reserve(timeout)),
+        "peek": lambda id_: plain(client.peek(id_)),
+        "peek_ready": lambda: plain(client.peek_ready()),
+        "peek_delayed": lambda: plain(client.peek_delayed()),
+        "peek_buried": lambda: plain(client.peek_buried()),
+        "delete": lambda id_: run(client.delete(id_)),
+        "release": lambda id_, pri, delay: run(client.release(id_, pri, delay)),
+        "bury": lambda id_, pri: run(client.bury(id_, pri)),
+        "touch": lambda id_: run(client.touch(id_)),
+        "kick": lambda bound: run(client.kick(bound)),
+        "use": lambda tube: run(client.use(tube)),
+        "watch": lambda tube: run(client.watch(tube)),
+        "ignore": lambda tube: run(client.ignore(tube)),
+        "pause": lambda tube, seconds: run(client.pause_tube(tube, seconds)),
+        "stats": lambda: run(client.stats()),
+        "stats_tube": lambda tube: run(client.stats_tube(tube)),
+        "stats_job": lambda id_: run(client.stats_job(id_)),
+        "tubes": lambda: run(client.tubes()),
+        "watching": lambda: run(client.watching()),
+        "using": lambda: run(client.using()),
+    }
+    return TableDriver(operations, close, aiostalk.Error, greenstalk_status)
+
+
+def beanstalkc3_client(port: int) -> Driver:
+    import beanstalkc  # noqa: PLC0415
+
+    # Left to itself it calls `yaml.load` without a loader, which PyYAML has refused since version 6.
+    client = beanstalkc.Connection(HOST, port, parse_yaml=yaml.safe_load, connect_timeout=10, encoding=None)
+
+    def close() -> None:
+        client._socket_file.close()  # which it forgets
+        client.close()
+
+    def plain(job: Any, otherwise: str) -> Job:
+        if job is None:
+            raise Refused(otherwise)
+        return job.jid, job.body
+
+    def reserve(timeout: int) -> Job:
+        try:
+            return plain(client.reserve(timeout), "TIMED_OUT")
+        except beanstalkc.DeadlineSoon as error:
+            raise Refused("DEADLINE_SOON") from error
+
+    operations: dict[str, Callable[..., Any]] = {
+        "put": client.put,
+        "reserve": reserve,
+        "peek": lambda id_: plain(client.peek(id_), "NOT_FOUND"),
+        "peek_ready": lambda: plain(client.peek_ready(), "NOT_FOUND"),
+        "peek_delayed": lambda: plain(client.peek_delayed(), "NOT_FOUND"),
+        "peek_buried": lambda: plain(client.peek_buried(), "NOT_FOUND"),
+        "delete": client.delete,
+        "release": client.release,
+        "bury": client.bury,
+        "touch": client.touch,
+        "kick": client.kick,
+        "kick_job": client.kick_job,
+        "use": client.use,
+        "watch": client.watch,
+        "ignore": client.ignore,
+        "pause": client.pause_tube,
+        "stats": client.stats,
+        "stats_tube": client.stats_tube,
+        "stats_job": client.stats_job,
+        "tubes": client.tubes,
+        "watching": client.watching,
+        "using": client.using,
+    }
+    return TableDriver(operations, close, beanstalkc.BeanstalkcException)
+
+
+def pystalk_client(port: int) -> Driver:
+    import pystalk  # noqa: PLC0415
+
+    client = pystalk.BeanstalkClient(HOST, port, socket_timeout=REPLY_SECONDS)
+
+    def plain(job: Any) -> Job:
+        return job.job_id, job.job_data
+
+    def ignore(tube: str) -> None:
+        if tube in client.watchlist:  # it drops "default" by itself when another tube is watched
+            client.ignore(tube)
+
+    operations: dict[str, Callable[..., Any]] = {
+        "put": lambda *arguments: client.put_job(*arguments)[1],
+        "reserve": lambda timeout: plain(client.reserve_job(timeout)),
+        "peek_ready": lambda: plain(client.peek_ready()),
+        "peek_delayed": lambda: plain(client.peek_delayed()),
+        "peek_buried": lambda: plain(client.peek_buried()),
+        "delete": client.delete_job,
+        "release": client.release_job,
+        "bury": client.bury_job,
+        "kick": lambda bound: client.kick_jobs(bound)[1],
+        "kick_job": client.kick_job,
+        "use": client.use,
+        "watch": client.watch,
+        "ignore": ignore,
+        "pause": client.pause_tube,
+        "stats": client.stats,
+        "stats_tube": client.stats_tube,
+        "stats_job": client.stats_job,
+        "tubes": client.list_tubes,
+    }
+    return TableDriver(operations, client.close, pystalk.BeanstalkError)
+
+
+PYTHON_CLIENTS: dict[str, Callable[[int], Driver]] = {
+    "greenstalk": greenstalk_client,
+    "aiostalk": aiostalk_client,
+    "beanstalkc3": beanstalkc3_client,
+    "pystalk": pystalk_client,
+}
+
+
+class NodeProcess:
+    """A node process that performs operations with one JavaScript library: one JSON document per line each way."""
+
+    def __init__(self, node: str, scripts: Path, node_modules: Path, library: str) -> None:
+        self._process = subprocess.Popen(
+            [node, "--no-deprecation", str(scripts / "driver.js"), library],
+            env=os.environ | {"NODE_PATH": str(node_modules)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process by closing its input."""
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+            self._reader.join()
+
+    def connection(self, port: int) -> NodeConnection:
+        return NodeConnection(self, int(self.ask("open", port)))
+
+    def ask(self, operation: str, *arguments: Any, connection: int = 0) -> Any:
+        answer: Future[Any] = Future()
+        assert self._process.stdin is not None
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = answer
+            question = {"number": number, "connection": connection, "operation": operation, "arguments": arguments}
+            self._process.stdin.write(json.dumps(question, default=encoded) + "\n")
+        return answer.result(REPLY_SECONDS)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            reply = json.loads(line)
+            with self._lock:
+                answer = self._waiting.pop(reply["number"])
+            if "value" in reply:
+                answer.set_result(decoded(reply["value"]))
+            else:
+                status = STATUS.search(reply["error"])
+                answer.set_exception(Refused(status[0]) if status else RuntimeError(reply["error"]))
+        with self._lock:
+            for answer in self._waiting.values():
+                answer.set_exception(RuntimeError("the node process ended"))
+
+
+class NodeConnection:
+    """One connection of a node process."""
+
+    def __init__(self, process: NodeProcess, number: int) -> None:
+        self._process = process
+        self._number = number
+
+    def do(self, operation: str, *arguments: Any) -> Any:
+        return self._process.ask(operation, *arguments, connection=self._number)
+
+    def close(self) -> None:
+        self.do("close")
+
+
+def encoded(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
+
+
+def decoded(value: Any) -> Any:
+    match value:
+        case {"base64": text}:
+            return base64.b64decode(text)
+        case list():
+            return [decoded(item) for item in value]
+        case _:
+            return value

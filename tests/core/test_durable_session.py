@@ -1,0 +1,264 @@
+"""The order of replies, visibility and failure when changes go to a journal first: here one that the test commits by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.errors import StoreFailed, StoreFull
+
+if TYPE_CHECKING:
+    from conftest import Client, Wire  # type: ignore[import-not-found]
+
+    from beanspiked.engine.embedded.write import Write
+    from beanspiked.engine.errors import EngineError
+
+
+class HandJournal:
+    """Keeps changes on their way until the test says what becomes of them."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.added: list[Write] = []
+        self.sent: list[Write] = []
+        self.batches: list[int] = []
+        self.records_written = 0
+
+    def add(self, write: Write) -> None:
+        self.added.append(write)
+
+    def flush(self) -> None:
+        if self.added:
+            self.batches.append(len(self.added))
+        self.sent += self.added
+        self.added = []
+
+    def commit(self, error: EngineError | None = None, count: int | None = None) -> None:
+        """Let the first changes on their way succeed or fail, all unless a number is given."""
+        done, self.sent = self.sent[:count], [] if count is None else self.sent[count:]
+        for write in done:
+            write.settle(error)
+        self.wire.broker.end_turn()
+        self.wire.settle()
+
+
+@pytest.fixture
+def journal(wire: Wire) -> HandJournal:
+    journal = HandJournal(wire)
+    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)  # type: ignore[arg-type]
+    wire.broker.engine = wire.engine
+    return journal
+
+
+def held_job(wire: Wire, journal: HandJournal, ttr: int = 60) -> tuple[Client, int]:
+    client = wire.connect()
+    client.send(b"put 0 0 %d 1\r\nx\r\n" % ttr)
+    journal.commit()
+    job_id = int(client.take().split()[1])
+    client.send(b"reserve\r\n")
+    return client, job_id
+
+
+def test_a_put_is_acknowledged_and_visible_when_it_is_committed(wire: Wire, journal: HandJournal) -> None:
+    producer, other = wire.connect(), wire.connect()
+    assert producer.send(b"put 0 0 9 1\r\nx\r\n") == b""
+    assert other.send(b"peek-ready\r\nreserve-with-timeout 0\r\n") == b"NOT_FOUND\r\nTIMED_OUT\r\n"
+    journal.commit()
+    assert producer.take() == b"INSERTED 1\r\n"
+    assert other.send(b"peek-ready\r\n") == b"FOUND 1 1\r\nx\r\n"
+
+
+def test_writes_of_one_packet_share_a_commit(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    client.send(b"put 0 0 9 1\r\nx\r\n" * 16)
+    assert journal.batches == [16]
+    journal.commit()
+    assert client.take() == b"".join(b"INSERTED %d\r\n" % number for number in range(1, 17))
+    assert len(client.writes) == 1
+
+
+def test_a_reply_that_is_known_waits_for_those_before_it(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    assert client.send(b"put 0 0 9 1\r\nx\r\nuse a\r\nfoo\r\n") == b""
+    journal.commit()
+    assert client.take() == b"INSERTED 1\r\nUSING a\r\nUNKNOWN_COMMAND\r\n"
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        b"peek-ready",
+        b"reserve",
+        b"stats-job 1",
+        b"peek 1",
+        b"reserve-job 1",
+        b"stats-tube default",
+        b"list-tubes",
+        b"kick 1",
+        b"stats",
+    ],
+)
+def test_a_look_waits_for_the_connections_own_writes(wire: Wire, journal: HandJournal, look: bytes) -> None:
+    client = wire.connect()
+    assert client.send(b"put 0 0 9 1\r\nx\r\n" + look + b"\r\n") == b""
+    journal.commit()
+    reply = client.take()
+    assert reply.startswith(b"INSERTED 1\r\n")
+    assert b"NOT_FOUND" not in reply
+    assert len(reply) > len(b"INSERTED 1\r\n")
+
+
+def test_a_look_at_others_does_not_wait(wire: Wire, journal: HandJournal) -> None:
+    writer, other = wire.connect(), wire.connect()
+    writer.send(b"put 0 0 9 1\r\nx\r\n")
+    assert other.send(b"peek-ready\r\n") == b"NOT_FOUND\r\n"
+
+
+def test_a_stalled_command_is_counted_once(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    client.send(b"put 0 0 9 1\r\nx\r\nput 0 0 9 1\r\ny\r\npeek-ready\r\n")
+    journal.commit(count=1)
+    journal.commit()
+    client.take()
+    assert client.stats("stats")["cmd-peek-ready"] == "1"
+
+
+def test_a_put_that_fails_was_never_there(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    client.send(b"use a\r\nput 0 0 9 1\r\nx\r\nput 0 0 9 1\r\ny\r\n")
+    client.take()
+    journal.commit(StoreFull("full"), count=1)
+    journal.commit(StoreFailed("failed"))
+    assert client.take() == b"OUT_OF_MEMORY\r\nOUT_OF_MEMORY\r\n"
+    assert client.send(b"peek-ready\r\n") == b"NOT_FOUND\r\n"
+    assert client.stats("stats")["total-jobs"] == "0"
+
+
+@pytest.mark.parametrize("command", [b"delete %d", b"release %d 5 7", b"bury %d 5"])
+def test_a_failed_change_leaves_the_job_with_its_holder(wire: Wire, journal: HandJournal, command: bytes) -> None:
+    client, job_id = held_job(wire, journal)
+    client.send(command % job_id + b"\r\n")
+    journal.commit(StoreFailed("failed"))
+    assert client.take() == b"INTERNAL_ERROR\r\n"
+    stats = client.stats(f"stats-job {job_id}")
+    assert (stats["state"], stats["pri"], stats["releases"], stats["buries"]) == ("reserved", "0", "0", "0")
+    assert client.send(b"touch %d\r\n" % job_id) == b"TOUCHED\r\n"
+
+
+@pytest.mark.parametrize("command", [b"delete %d", b"release %d 5 0", b"bury %d 5"])
+def test_a_failed_change_of_a_connection_that_left_leaves_the_job_ready(
+    wire: Wire, journal: HandJournal, command: bytes
+) -> None:
+    client, job_id = held_job(wire, journal)
+    client.send(command % job_id + b"\r\n")
+    client.hang_up()
+    journal.commit(StoreFailed("failed"))
+    other = wire.connect()
+    assert other.stats(f"stats-job {job_id}")["state"] == "ready"
+
+
+@pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
+def test_a_failed_delete_by_another_leaves_the_job_where_it_was(wire: Wire, journal: HandJournal, state: str) -> None:
+    client = wire.connect()
+    client.send(b"put 0 %d 9 1\r\nx\r\n" % (50 if state == "delayed" else 0))
+    journal.commit()
+    if state == "buried":
+        client.send(b"reserve\r\nbury 1 0\r\n")
+        journal.commit()
+    client.take()
+    other = wire.connect()
+    other.send(b"delete 1\r\n")
+    assert client.send(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+    journal.commit(StoreFailed("failed"))
+    assert other.take() == b"INTERNAL_ERROR\r\n"
+    assert client.stats("stats-job 1")["state"] == state
+    assert client.send(f"peek-{state}\r\n".encode()) == b"FOUND 1 1\r\nx\r\n"
+    wire.advance(60)
+    assert client.send(b"reserve-with-timeout 0\r\n") == (
+        b"TIMED_OUT\r\n" if state == "buried" else b"RESERVED 1 1\r\nx\r\n"
+    )
+
+
+def test_a_delete_on_its_way_is_not_revived_by_its_deadline_nor_by_closing(wire: Wire, journal: HandJournal) -> None:
+    client, job_id = held_job(wire, journal, ttr=1)
+    other = wire.connect()
+    client.send(b"delete %d\r\n" % job_id)
+    wire.advance(5)
+    client.hang_up()
+    assert other.send(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+    journal.commit()
+    assert other.send(b"peek %d\r\n" % job_id) == b"NOT_FOUND\r\n"
+
+
+@pytest.mark.parametrize(("fails", "reply"), [(False, b"NOT_FOUND\r\n"), (True, b"DELETED\r\n")])
+def test_a_second_delete_of_one_job_waits_for_the_first(
+    wire: Wire, journal: HandJournal, fails: bool, reply: bytes
+) -> None:
+    client, other = wire.connect(), wire.connect()
+    client.send(b"put 0 0 9 1\r\nx\r\n")
+    journal.commit()
+    client.send(b"delete 1\r\n")
+    assert other.send(b"delete 1\r\n") == b""
+    journal.commit(StoreFailed("failed") if fails else None)
+    journal.commit()
+    assert other.take() == reply
+
+
+def test_a_delete_behind_the_put_of_the_same_job_waits_for_it(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    client.send(b"put 0 0 9 1\r\nx\r\ndelete 1\r\n")
+    journal.commit()
+    journal.commit()
+    assert client.take() == b"INSERTED 1\r\nDELETED\r\n"
+
+
+def test_a_kicked_job_is_ready_when_the_kick_is_committed(wire: Wire, journal: HandJournal) -> None:
+    client, worker = wire.connect(), wire.connect()
+    client.send(b"put 0 99 9 1\r\nx\r\n")
+    journal.commit()
+    client.take()
+    worker.send(b"reserve\r\n")
+    client.send(b"kick 10\r\n")
+    assert (client.take(), worker.take()) == (b"", b"")
+    journal.commit()
+    assert (client.take(), worker.take()) == (b"KICKED 1\r\n", b"RESERVED 1 1\r\nx\r\n")
+
+
+def test_quit_waits_for_the_replies_before_it(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    assert client.send(b"put 0 0 9 1\r\nx\r\nquit\r\n") == b""
+    assert not client.is_closed
+    journal.commit()
+    assert client.take() == b"INSERTED 1\r\n"
+    assert client.is_closed
+
+
+def test_half_closing_waits_for_the_replies_before_it(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    client.send(b"put 0 0 9 1\r\nx\r\n")
+    assert client.shut_down() == b""
+    journal.commit()
+    assert client.take() == b"INSERTED 1\r\n"
+    assert client.is_closed
+
+
+def test_a_tube_lasts_while_a_put_to_it_is_on_its_way(wire: Wire, journal: HandJournal) -> None:
+    client, other = wire.connect(), wire.connect()
+    client.send(b"use a\r\nput 0 0 9 1\r\nx\r\nuse default\r\n")
+    assert b"- a\n" in other.send(b"list-tubes\r\n")
+    journal.commit(StoreFull("full"))
+    assert b"- a\n" not in other.send(b"list-tubes\r\n")
+
+
+def test_a_pause_holds_when_it_is_committed_and_is_forgotten_with_its_tube(wire: Wire, journal: HandJournal) -> None:
+    client, other = wire.connect(), wire.connect()
+    client.send(b"watch a\r\npause-tube a 60\r\n")
+    client.take()
+    assert other.stats("stats-tube a")["pause"] == "0"
+    journal.commit()
+    assert client.take() == b"PAUSED\r\n"
+    assert other.stats("stats-tube a")["pause"] == "60"
+    client.send(b"ignore a\r\n")
+    assert [(write.name, write.delay) for write in journal.sent] == [("a", 0.0)]

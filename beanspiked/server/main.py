@@ -18,7 +18,6 @@ from beanspiked import __version__
 from beanspiked.config import Settings
 from beanspiked.engine.contract import TubeEngine
 from beanspiked.engine.embedded.engine import EmbeddedEngine
-from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.server.broker import Alarm, Broker
 from beanspiked.server.clock import MonotonicClock
@@ -258,6 +257,8 @@ def _engine(settings: Settings, timers: Timers, broker: Broker, loop: asyncio.Ab
     if settings.journal is None:
         logger.warning("jobs live in memory only; -b DIR keeps them")
         return EmbeddedEngine(timers, broker)
+    from beanspiked.engine.embedded.journal import Journal  # noqa: PLC0415 - SQLite is only loaded where it is used
+
     journal = Journal(settings.journal, settings.fsync_ms)
     engine = EmbeddedEngine(timers, broker, journal)
     engine.load(journal.rows(), *journal.state())

@@ -114,6 +114,7 @@ def test_a_look_at_others_does_not_wait(wire: Wire, journal: HandJournal) -> Non
     writer, other = wire.connect(), wire.connect()
     writer.send(b"put 0 0 9 1\r\nx\r\n")
     assert other.send(b"peek-ready\r\n") == b"NOT_FOUND\r\n"
+    assert len(journal.sent) == 1
 
 
 def test_a_stalled_command_is_counted_once(wire: Wire, journal: HandJournal) -> None:

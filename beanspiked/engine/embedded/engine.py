@@ -6,7 +6,7 @@ job is put back where it was.
 """
 
 from collections.abc import Iterable
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.contract import (
     BURIED,
@@ -20,12 +20,15 @@ from beanspiked.engine.contract import (
     Tube,
     TubeEngine,
 )
-from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.write import BURY, DELETE, DROP, KICK, PAUSE, PUT, RELEASE, UPDATE, Row, Write
 from beanspiked.engine.later import Later
 from beanspiked.engine.queue import Queue
 from beanspiked.engine.timers import NEVER, Timers
+
+if TYPE_CHECKING:
+    # SQLite is only loaded where it is used: the first client may be waiting.
+    from beanspiked.engine.embedded.journal import Journal
 
 __all__ = ["EmbeddedEngine"]
 
@@ -71,7 +74,7 @@ class EmbeddedEngine(TubeEngine):
         journal: Where changes are kept, or None.
     """
 
-    def __init__(self, timers: Timers, listener: ReadyListener, journal: Journal | None = None) -> None:
+    def __init__(self, timers: Timers, listener: ReadyListener, journal: "Journal | None" = None) -> None:
         self.counts: Counts = Counts()
         self.listener: ReadyListener = listener
         self.durable: bool = journal is not None

@@ -57,17 +57,24 @@ def valid_tube_name(name: bytes) -> bool:
 
 
 def _number(line: bytes, start: int, limit: int) -> tuple[int, int]:
-    """Read digits after any spaces; return the number and where it ends, or -1 twice (prot.c: read_u32, read_u64)."""
+    """Read digits after any spaces; return the number and where it ends, or -1 twice (prot.c: read_u32, read_u64).
+
+    A start of -1, which an earlier failure left, fails again.
+    """
+    if start < 0:
+        return -1, -1
     size = len(line)
     while start < size and line[start] == 0x20:
         start += 1
+    value = 0
     end = start
-    while end < size and 0x30 <= line[end] <= 0x39:
+    while end < size:
+        digit = line[end] - 0x30
+        if not 0 <= digit <= 9:
+            break
+        value = value * 10 + digit
         end += 1
-    if end == start:
-        return -1, -1
-    value = int(line[start:end])
-    if value > limit:
+    if end == start or value > limit:
         return -1, -1
     return value, end
 
@@ -205,17 +212,12 @@ class Parser:
 
     def _with_arguments(self, verb: int, shape: int, args: bytes) -> Command:
         if shape == ID:
-            if args.isdigit():
-                job_id = int(args)
-                if job_id <= MAX_U64:
-                    return Command(verb, id=job_id)
-                return _refused(BAD_FORMAT)
             job_id, end = _number(args, 0, MAX_U64)
             return Command(verb, id=job_id) if end == len(args) else _refused(BAD_FORMAT)
-        if verb == PUT:
-            return self._put(args)
         if 0 in args:
             return _refused(BAD_FORMAT)
+        if verb == PUT:
+            return self._put(args)
         if shape == TUBE:
             return Command(verb, name=args.decode("ascii")) if valid_tube_name(args) else _refused(BAD_FORMAT)
         if verb == RELEASE:
@@ -233,31 +235,18 @@ class Parser:
         return Command(QUIT)
 
     def _put(self, args: bytes) -> Command:
-        parts = args.split(b" ")
-        if len(parts) == 4 and parts[0].isdigit() and parts[1].isdigit() and parts[2].isdigit() and parts[3].isdigit():
-            pri = int(parts[0])
-            delay = int(parts[1])
-            ttr = int(parts[2])
-            size = int(parts[3])
-            if pri > MAX_U32 or delay > MAX_U32 or ttr > MAX_U32 or size > MAX_U32:
-                return _refused(BAD_FORMAT)
-            trailing = False
-        else:
-            if 0 in args:
-                return _refused(BAD_FORMAT)
-            pri, end = _number(args, 0, MAX_U32)
-            delay, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
-            ttr, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
-            size, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
-            if end < 0:
-                return _refused(BAD_FORMAT)
-            trailing = end != len(args)
+        pri, end = _number(args, 0, MAX_U32)
+        delay, end = _number(args, end, MAX_U32)
+        ttr, end = _number(args, end, MAX_U32)
+        size, end = _number(args, end, MAX_U32)
+        if end < 0:
+            return _refused(BAD_FORMAT)
         if size > self._max_job_size:
             # The size is judged before anything that follows it.
             self._mode = SKIP_BODY
             self._size = size + 2
             return Command(PUT_TOO_BIG)
-        if trailing:
+        if end != len(args):
             return _refused(BAD_FORMAT, counts=PUT)
         self._mode = IN_BODY
         self._size = size
@@ -289,14 +278,14 @@ class Parser:
 
 def _release(args: bytes) -> Command:
     job_id, end = _number(args, 0, MAX_U64)
-    pri, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
-    delay, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+    pri, end = _number(args, end, MAX_U32)
+    delay, end = _number(args, end, MAX_U32)
     return Command(RELEASE, id=job_id, pri=pri, delay=delay) if end == len(args) else _refused(BAD_FORMAT)
 
 
 def _bury(args: bytes) -> Command:
     job_id, end = _number(args, 0, MAX_U64)
-    pri, end = _number(args, end, MAX_U32) if end > 0 else (-1, -1)
+    pri, end = _number(args, end, MAX_U32)
     return Command(BURY, id=job_id, pri=pri) if end == len(args) else _refused(BAD_FORMAT)
 
 

@@ -60,6 +60,7 @@ class Connection(Sink):
         self.registry: Registry = registry
         self.fd: int = sock.fileno()
         self._send = sock.send
+        self._backlogged = False
         self._transport: asyncio.Transport | None = None
         self.session: Session = Session(broker, self)
 
@@ -118,7 +119,7 @@ class Connection(Sink):
         if self._transport is not None:
             if self.broker.tracing:
                 logger.debug(">%d reply %s", self.fd, data.partition(b"\r\n")[0].decode("ascii", "replace"))
-            if self._transport.get_write_buffer_size() == 0:
+            if not self._backlogged or self._transport.get_write_buffer_size() == 0:
                 # Micro-optimization: a transport would write at the end of the loop's iteration, when all connections have
                 # been read; sending now lets the client work meanwhile. Worth a quarter with one command in flight.
                 try:
@@ -129,8 +130,11 @@ class Connection(Sink):
                     # The transport finds it out, too, and says so.
                     return
                 if sent == len(data):
+                    self._backlogged = False
                     return
                 data = data[sent:]
+            # The transport keeps what the kernel does not take, and sends it before anything else.
+            self._backlogged = True
             self._transport.write(data)
 
     def close(self) -> None:

@@ -1,0 +1,342 @@
+"""What a real journal gives back after a restart is what was committed to it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details, Job
+from beanspiked.engine.embedded import journal as journal_module
+from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.embedded.journal import FILE_NAME, Journal, backup
+from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
+from beanspiked.engine.timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import VirtualClock, Wire  # type: ignore[import-not-found]
+
+    from beanspiked.engine.later import Later
+
+
+class Store:
+    """An engine over a real journal; each change is waited for."""
+
+    def __init__(self, directory: Path, clock: VirtualClock, wire: Wire) -> None:
+        self.news = threading.Event()
+        self.journal = Journal(directory, fsync_ms=-1)
+        self.journal.notify = self.news.set
+        self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
+        self.engine.load(self.journal.rows(), *self.journal.state())
+        self.journal.start()
+
+    def wait(self, later: Later | None) -> None:
+        assert later is not None
+        self.engine.flush()
+        while not later.done:
+            assert self.news.wait(10)
+            self.news.clear()
+            self.journal.settle()
+
+    def put(self, tube: str = "default", **values: object) -> int:
+        job_id = self.engine.new_id()
+        given: dict[str, object] = {"pri": 1, "delay": 0, "ttr": 60, "body": b"x", **values}
+        self.wait(self.engine.put(self.engine.tube(tube), job_id, **given))  # type: ignore[arg-type]
+        return job_id
+
+    def job(self, job_id: int) -> Job:
+        job = self.engine.find_job(job_id)
+        assert job is not None
+        return job
+
+    def close(self) -> None:
+        self.wait(self.engine.close())
+
+
+class Stores:
+    """One journal, opened again and again."""
+
+    def __init__(self, directory: Path, wire: Wire) -> None:
+        self.directory = directory
+        self.wire = wire
+        self.clock = wire.clock
+        self.now: Store | None = None
+
+    def open(self) -> Store:
+        if self.now is not None:
+            self.now.close()
+        self.now = Store(self.directory, self.clock, self.wire)
+        return self.now
+
+
+@pytest.fixture
+def stores(tmp_path: Path, wire: Wire) -> Iterator[Stores]:
+    stores = Stores(tmp_path, wire)
+    yield stores
+    if stores.now is not None:
+        stores.now.close()
+
+
+def described(job: Job) -> tuple[object, ...]:
+    """Everything about a job that a restart must keep; a reserved one's state is what it was before."""
+    details = job.details or Details()
+    place = 0.0 if job.state == READY else job.key
+    return (
+        job.id,
+        job.tube.name,
+        job.state,
+        job.pri,
+        job.delay,
+        job.ttr,
+        job.born,
+        place,
+        job.body,
+        job.releases,
+        job.buries,
+        job.kicks,
+        details.metadata,
+        details.reason,
+        details.retries,
+        details.failed,
+        details.raw_size,
+    )
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> None:
+    chooser = random.Random(seed)
+    store = stores.open()
+    known: dict[int, tuple[object, ...]] = {}
+    for _ in range(40):
+        engine = store.engine
+        ids = sorted(known)
+        verb = chooser.choice(
+            ["put", "put", "put", "take", "delete", "release", "bury", "kick", "kick_job", "update", "open", "wait"]
+        )
+        if verb == "put":
+            job_id = store.put(
+                tube=chooser.choice(["a", "b"]),
+                pri=chooser.choice([0, 7, 4294967295]),
+                delay=chooser.choice([0, 0, 5, 1000]),
+                ttr=chooser.choice([0, 1, 0.5]),
+                body=chooser.randbytes(chooser.choice([0, 3, 5000])),
+                details=chooser.choice([None, Details(metadata="m"), Details(raw_size=9, retries=2, failed=True)]),
+            )
+            assert job_id not in known
+            known[job_id] = described(store.job(job_id))
+        elif verb == "open":
+            store = stores.open()
+            assert {job_id: described(store.job(job_id)) for job_id in known} == known
+            assert store.engine.counts.jobs() == len(known)
+            # Delayed jobs become due by the clock that the next engine is given.
+        elif verb == "wait":
+            stores.clock.time += chooser.choice([0.25, 10])
+        elif verb == "kick":
+            tube = engine.tube(chooser.choice(["a", "b"]))
+            count, later = engine.kick(tube, 2)
+            if count:
+                store.wait(later)
+            known = {
+                job_id: described(store.job(job_id)) for job_id in known if store.job(job_id).state != RESERVED
+            } | {job_id: was for job_id, was in known.items() if store.job(job_id).state == RESERVED}
+        elif ids:
+            job = store.job(chooser.choice(ids))
+            if verb == "take" and job.state != RESERVED:
+                assert engine.take_job(job.id) is job
+            elif verb == "delete":
+                store.wait(engine.delete(job))
+                del known[job.id]
+            elif verb == "kick_job" and job.state in (DELAYED, BURIED):
+                store.wait(engine.kick_job(job))
+                known[job.id] = described(job)
+            elif job.state == RESERVED and verb in ("release", "bury", "update"):
+                if verb == "release":
+                    store.wait(engine.release(job, chooser.choice([3, 9]), chooser.choice([0, 77.5])))
+                    known[job.id] = described(job)
+                elif verb == "bury":
+                    store.wait(engine.bury(job, 5, chooser.choice(["", "why"])))
+                    known[job.id] = described(job)
+                else:
+                    store.wait(engine.update(job, b"new", 3))
+                    # It is still held: only what the update changed is on disk.
+                    was = list(known[job.id])
+                    was[8], was[-1] = b"new", 3
+                    known[job.id] = tuple(was)
+    store = stores.open()
+    assert {job_id: described(store.job(job_id)) for job_id in known} == known
+
+
+def test_ids_are_never_used_again(stores: Stores) -> None:
+    store = stores.open()
+    ids = [store.put() for _ in range(5)]
+    for job_id in ids:
+        store.wait(store.engine.delete(store.job(job_id)))
+    assert stores.open().put() == ids[-1] + 1
+
+
+def test_burials_keep_their_order(stores: Stores) -> None:
+    store = stores.open()
+    ids = [store.put() for _ in range(5)]
+    order = [ids[3], ids[0], ids[4]]
+    for job_id in order:
+        store.engine.take_job(job_id)
+        store.wait(store.engine.bury(store.job(job_id), 1))
+    for _ in range(2):
+        store = stores.open()
+    store.engine.take_job(ids[1])
+    store.wait(store.engine.bury(store.job(ids[1]), 1))
+    found = []
+    while (job := store.engine.peek_next(store.engine.tube("default"), BURIED)) is not None:
+        found.append(job.id)
+        store.wait(store.engine.delete(job))
+    assert found == [*order, ids[1]]
+
+
+def test_a_pause_outlasts_a_restart_while_its_tube_does(stores: Stores) -> None:
+    store = stores.open()
+    store.put("a")
+    for name in ("a", "gone"):
+        tube = store.engine.tube(name)
+        tube.watching += 1
+        store.wait(store.engine.pause(tube, 100))
+    stores.clock.time += 40
+    store = stores.open()
+    tube = store.engine.find_tube("a")
+    assert tube is not None
+    assert (tube.pause, tube.paused_until - stores.clock.time) == (100, 60)
+    assert store.engine.take([tube]) is None
+    assert store.engine.find_tube("gone") is None
+
+
+def test_an_ended_pause_does_not_come_back(stores: Stores) -> None:
+    store = stores.open()
+    store.put("a")
+    tube = store.engine.tube("a")
+    store.wait(store.engine.pause(tube, 100))
+    store.wait(store.engine.pause(tube, 0))
+    assert stores.open().engine.tube("a").pause == 0
+
+
+def test_metadata_finds_jobs_but_buried_ones(stores: Stores) -> None:
+    store = stores.open()
+    found = [store.put("a", details=Details(metadata="order 7")) for _ in range(3)]
+    store.put("a", details=Details(metadata="order 8"))
+    store.put("b", details=Details(metadata="order 7"))
+    store.engine.take_job(found[1])
+    store.wait(store.engine.bury(store.job(found[1]), 0, "no such order"))
+    store = stores.open()
+    assert store.engine.find(store.engine.tube("a"), "order 7") == [found[0], found[2]]
+    assert (store.job(found[1]).details or Details()).reason == "no such order"
+
+
+def test_a_tube_is_deleted_with_all_its_jobs(stores: Stores) -> None:
+    store = stores.open()
+    ids = [store.put("a", delay=delay) for delay in (0, 0, 50)]
+    kept = store.put("b")
+    store.engine.take_job(ids[0])
+    store.wait(store.engine.delete_tube(store.engine.tube("a")))
+    assert [store.engine.find_job(job_id) for job_id in ids] == [None] * 3
+    store = stores.open()
+    assert store.engine.counts.jobs() == 1
+    assert store.job(kept).tube.name == "b"
+
+
+# --- failures
+
+
+def test_when_there_is_no_room_puts_fail_and_deletes_do_not(stores: Stores) -> None:
+    store = stores.open()
+    first = store.put(body=b"x" * 3000)
+    pages = store.journal._database.execute("PRAGMA page_count").fetchone()[0]
+    store.journal._database.execute(f"PRAGMA max_page_count = {pages + 20}")
+    fails: list[Later] = []
+    for _ in range(100):
+        later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"y" * 3000)
+        store.wait(later)
+        assert later is not None
+        if later.error is not None:
+            fails.append(later)
+    assert fails
+    assert all(isinstance(later.error, StoreFull) for later in fails)
+    acknowledged = store.engine.counts.ready
+    assert acknowledged == 101 - len(fails)
+    store.wait(store.engine.delete(store.job(first)))
+    store = stores.open()
+    assert store.engine.counts.ready == acknowledged - 1
+
+
+def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores.open()
+    engine = store.engine
+    doomed = store.put()
+    spared = store.put()
+    apply = store.journal._apply
+
+    def failing(batch: list[object]) -> int:
+        if any(getattr(write, "job", None) is store.engine.find_job(doomed) for write in batch):
+            raise sqlite3.OperationalError("disk I/O error")
+        return apply(batch)  # type: ignore[arg-type]
+
+    # What sqlite3 itself would set.
+    monkeypatch.setattr(sqlite3.OperationalError, "sqlite_errorcode", sqlite3.SQLITE_IOERR, raising=False)
+    monkeypatch.setattr(store.journal, "_apply", failing)
+    laters = [engine.delete(store.job(doomed)), engine.delete(store.job(spared))]
+    laters.append(engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"new"))
+    for later in laters:
+        store.wait(later)
+    errors = [later.error for later in laters if later is not None]
+    assert isinstance(errors[0], StoreFailed)
+    assert errors[1:] == [None, None]
+    assert engine.find_job(doomed) is not None
+    assert engine.find_job(spared) is None
+    assert engine.take([engine.tube("default")]) is engine.find_job(doomed)
+
+
+def test_a_journal_of_an_older_version_is_upgraded(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = stores.open().put()
+    stores.open().close()
+    stores.now = None
+    step = "ALTER TABLE job ADD COLUMN colour TEXT NOT NULL DEFAULT 'green'"
+    monkeypatch.setattr(journal_module, "MIGRATIONS", [*journal_module.MIGRATIONS, step])
+    monkeypatch.setattr(journal_module, "SCHEMA_VERSION", 2)
+    store = stores.open()
+    assert store.job(job_id).body == b"x"
+    assert store.journal._database.execute("SELECT colour FROM job").fetchall() == [("green",)]
+    assert store.journal._database.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_an_upgrade_that_fails_leaves_the_journal_as_it_was(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = stores.open().put()
+    stores.open().close()
+    stores.now = None
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module, "MIGRATIONS", [*journal_module.MIGRATIONS, "UPDATE job SET pri = 5; nonsense"])
+        patch.setattr(journal_module, "SCHEMA_VERSION", 2)
+        with pytest.raises(StoreUnusable, match="nonsense"):
+            stores.open()
+    assert stores.open().job(job_id).pri == 1
+
+
+def test_a_copy_of_a_live_journal_is_whole_and_nothing_is_overwritten(stores: Stores, tmp_path: Path) -> None:
+    store = stores.open()
+    ids = [store.put(body=b"%d" % number) for number in range(50)]
+    target = tmp_path / "copy.sqlite"
+    assert backup(tmp_path, target) == 50
+    with pytest.raises(FileExistsError):
+        backup(tmp_path, target)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(target, elsewhere / FILE_NAME)
+    copies = Stores(elsewhere, stores.wire)
+    copy = copies.open()
+    assert [copy.job(job_id).body for job_id in ids] == [b"%d" % number for number in range(50)]
+    copy.close()

@@ -88,6 +88,8 @@ def described(job: Job) -> tuple[object, ...]:
     """Everything about a job that a restart must keep; a reserved one's state is what it was before."""
     details = job.details or Details()
     place = 0.0 if job.state == READY else job.key
+    library = (details.metadata, details.reason, details.retries, details.failed, details.raw_size)
+    counters = (job.releases, job.buries, job.kicks)
     return (
         job.id,
         job.tube.name,
@@ -98,14 +100,8 @@ def described(job: Job) -> tuple[object, ...]:
         job.born,
         place,
         job.body,
-        job.releases,
-        job.buries,
-        job.kicks,
-        details.metadata,
-        details.reason,
-        details.retries,
-        details.failed,
-        details.raw_size,
+        *counters,
+        *library,
     )
 
 

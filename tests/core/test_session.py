@@ -66,10 +66,13 @@ def test_sessions_that_wake_each_other_do_not_recurse(wire: Wire) -> None:
     tubes = 3000
     clients = [wire.connect() for _ in range(tubes)]
     for number, client in enumerate(clients):
-        client.send(b"watch t%d\r\nuse t%d\r\nreserve\r\nput 0 0 9 1\r\nx\r\n" % (number, number + 1))
+        client.session.receive(b"watch t%d\r\nuse t%d\r\nreserve\r\nput 0 0 9 1\r\nx\r\n" % (number, number + 1))
+    wire.broker.end_turn()
     starter = wire.connect()
     starter.send(b"use t0\r\n")
-    starter.put()
+    starter.session.receive(b"put 0 0 9 1\r\nx\r\n")
+    wire.broker.end_turn()
+    assert clients[-1].take() == b"WATCHING 2\r\nUSING t%d\r\n" % tubes, "one turn does not do it all"
     wire.settle()
     assert b"RESERVED" in clients[-1].take()
 

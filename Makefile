@@ -14,17 +14,18 @@ run: $(VENV)/.installed
 # The installed package first, compiled where there is a compiler; then the core's tests again on the source as it is.
 test: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
-	$(BIN)/pytest protocol_conformance -n 4 --fresh-server-command "$(BIN)/beanspiked" $(ARGS)
 	PYTHONPATH=$(CURDIR) $(BIN)/pytest tests/core $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	@rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python $(SOURCES)
+	@rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test]'
 	@touch $@ $(VENV)/.installed
 

@@ -1,0 +1,106 @@
+"""protocol_conformance, against ours in every way it can be served and against beanstalkd itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+COMMAND = os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked")))
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+
+def conformance(*options: str) -> dict[str, int]:
+    """Run the suite; return how many tests ended how."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "-p",
+        "no:cacheprovider",
+        "protocol_conformance",
+        *options,
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr
+    return {
+        word: int(count)
+        for count, word in re.findall(r"(\d+) (passed|failed|skipped|xfailed|error)", result.stdout.splitlines()[-1])
+    }
+
+
+@contextlib.contextmanager
+def serving(address: str, *options: str) -> Iterator[str]:
+    """Serve on a unix socket or a free TCP port; give the address that the suite connects to."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    server = subprocess.Popen([*shlex.split(COMMAND), "-l", address, "-p", str(port), *options])
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            family, target = (
+                (socket.AF_UNIX, address[5:]) if address.startswith("unix:") else (socket.AF_INET, (address, port))
+            )
+            with contextlib.suppress(OSError), socket.socket(family) as probe:
+                probe.connect(target)
+                break
+        yield address if address.startswith("unix:") else f"{address}:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.timeout(300)
+def test_in_memory_over_tcp() -> None:
+    ended = conformance("--fresh-server-command", COMMAND)
+    assert ended["passed"] > 650
+    assert "skipped" not in ended
+
+
+@pytest.mark.timeout(300)
+def test_with_a_journal_over_tcp(tmp_path: Path) -> None:
+    with serving("127.0.0.1", "-b", str(tmp_path)) as server:
+        assert conformance("--server", server)["passed"] > 550
+
+
+@pytest.mark.timeout(300)
+def test_in_memory_over_a_unix_socket(tmp_path: Path) -> None:
+    with serving(f"unix:{tmp_path}/s") as server:
+        assert conformance("--server", server)["passed"] > 550
+
+
+@pytest.mark.timeout(300)
+def test_with_a_journal_over_a_unix_socket(tmp_path: Path) -> None:
+    with serving(f"unix:{tmp_path}/s", "-b", str(tmp_path)) as server:
+        assert conformance("--server", server)["passed"] > 550
+
+
+@pytest.mark.timeout(300)
+def test_beanstalkd_passes_but_for_what_is_listed() -> None:
+    beanstalkd = shutil.which("beanstalkd")
+    if beanstalkd is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("beanstalkd is not installed")
+        pytest.skip("beanstalkd is not installed")
+    ended = conformance("--fresh-server-command", beanstalkd)
+    assert ended["passed"] > 600
+    assert "failed" not in ended

@@ -1,0 +1,72 @@
+"""What the README shows works."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+COMMAND = shlex.split(os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked"))))
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A durable server with one job before those of the README, on a free port."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    server = subprocess.Popen(
+        [*COMMAND, "-l", "127.0.0.1", "-p", str(port), "-b", str(tmp_path_factory.mktemp("data"))]
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+        yield port
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_the_python_examples_run(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks("python"):
+        exec(compile(block.replace("11300", str(port)), "README.md", "exec"), {})
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_the_telnet_session_goes_as_shown(port: int) -> None:
+    (shown,) = blocks("telnet")
+    lines = shown.splitlines()
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock, sock.makefile("rwb") as stream:
+        while lines:
+            typed = lines.pop(0)
+            body = lines.pop(0) + "\r\n" if typed.startswith("put ") else ""
+            stream.write(f"{typed}\r\n{body}".encode())
+            stream.flush()
+            while lines and not re.match(r"(put|reserve|stats-job|delete|quit)\b", lines[0]):
+                assert stream.readline().decode().rstrip("\r\n") == lines.pop(0)
+        assert stream.readline() == b""
+
+
+def test_files_it_names_exist() -> None:
+    root = Path(__file__).parent.parent
+    for name in re.findall(r"\]\(([A-Za-z_/.]+)\)", README):
+        assert (root / name).exists(), name

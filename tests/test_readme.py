@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import greenstalk
 import pytest
 
 if TYPE_CHECKING:
@@ -26,15 +27,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A durable server with one job before those of the README, on a free port."""
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """A durable server on a free port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
-    server = subprocess.Popen(
-        [*COMMAND, "-l", "127.0.0.1", "-p", str(port), "-b", str(tmp_path_factory.mktemp("data"))]
-    )
+    server = subprocess.Popen([*COMMAND, "-l", "127.0.0.1", "-p", str(port), "-b", str(tmp_path)])
     try:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -55,6 +54,9 @@ def test_the_python_examples_run(port: int, capsys: pytest.CaptureFixture[str]) 
 def test_the_telnet_session_goes_as_shown(port: int) -> None:
     (shown,) = blocks("telnet")
     lines = shown.splitlines()
+    # The example before it has put the first job.
+    with greenstalk.Client(("127.0.0.1", port)) as client:
+        client.delete(client.put(""))
     with socket.create_connection(("127.0.0.1", port), timeout=5) as sock, sock.makefile("rwb") as stream:
         while lines:
             typed = lines.pop(0)

@@ -82,6 +82,7 @@ class Broker(ReadyListener):
         self.tracing: bool = False
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER
+        self._soon: bool = False
         self._started_at: float = timers.clock.now()
 
     def now(self) -> float:
@@ -100,6 +101,7 @@ class Broker(ReadyListener):
     def on_alarm(self) -> None:
         """Do what is due by now."""
         self._alarm_at = NEVER
+        self._soon = False
         if self.next_turn:
             self.runnable.extend(self.next_turn)
             self.next_turn = []
@@ -112,7 +114,8 @@ class Broker(ReadyListener):
         while self.runnable and runs < RUNS_PER_TURN:
             runs += 1
             self.runnable.popleft().run()
-        if (self.runnable or self.next_turn) and self.alarm is not None:
+        if (self.runnable or self.next_turn) and not self._soon and self.alarm is not None:
+            self._soon = True
             self.alarm.soon()
         self.engine.flush()
         if self.dirty:

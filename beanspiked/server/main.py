@@ -250,7 +250,10 @@ async def _close(engine: TubeEngine, loop: asyncio.AbstractEventLoop) -> None:
     if closed is not None:
         done = loop.create_future()
         closed.then(lambda _: done.set_result(None))
-        await asyncio.wait_for(done, STOP_WITHIN)
+        try:
+            await asyncio.wait_for(done, STOP_WITHIN)
+        except TimeoutError:
+            logger.critical("the journal did not finish in time; what was acknowledged is on disk")
 
 
 def _engine(settings: Settings, timers: Timers, broker: Broker, loop: asyncio.AbstractEventLoop) -> TubeEngine:

@@ -152,6 +152,7 @@ class Session(Waiter):
         self._producer: bool = False
         self._worker: bool = False
         self._eof: bool = False
+        self._hung_up: bool = False
         self._quit: bool = False
         self._stalled: Command | None = None
         self._unsettled: int = 0
@@ -182,7 +183,8 @@ class Session(Waiter):
         self.run()
 
     def end_waiting(self) -> None:
-        """The client has closed its side, which is known before the bytes in between were read."""
+        """The client has closed its side, which may be known before the bytes in between were read: wait no more."""
+        self._hung_up = True
         if self.waiting:
             self._stop_waiting(replies.TIMED_OUT)
 
@@ -521,7 +523,7 @@ class Session(Waiter):
         first = self.held.first()
         if first is not None and first.key - SAFETY_MARGIN <= now:
             self._reply(replies.DEADLINE_SOON)
-        elif timeout == 0 or self._eof:
+        elif timeout == 0 or self._hung_up:
             self._reply(replies.TIMED_OUT)
         else:
             self._wait(now + timeout)

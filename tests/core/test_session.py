@@ -276,11 +276,21 @@ def test_a_flood_behind_a_blocked_reserve_is_not_read_without_bound(wire: Wire) 
     client = wire.connect()
     client.send(b"reserve\r\n" + b"x" * 100000)
     assert not client.reading
-    assert client.session.end_waiting() is None
+    client.session.end_waiting()
     wire.broker.end_turn()
     wire.settle()
     assert client.take() == b"TIMED_OUT\r\n"
     assert client.reading
+
+
+def test_who_hung_up_behind_a_flood_waits_for_no_job_again(wire: Wire) -> None:
+    client = wire.connect()
+    client.send(b"reserve\r\n" * 2 + b"list-tube-used\r\n" * 5000)
+    assert not client.reading
+    client.session.end_waiting()
+    wire.broker.end_turn()
+    wire.settle()
+    assert client.take() == b"TIMED_OUT\r\n" * 2 + b"USING default\r\n" * 5000
 
 
 def test_one_connection_has_no_more_than_its_share_of_a_turn(wire: Wire) -> None:

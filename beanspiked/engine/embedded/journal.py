@@ -287,11 +287,11 @@ class Journal:
             database.execute("BEGIN IMMEDIATE")
             records = self._apply(batch)
             database.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to go on and to say so
             with contextlib.suppress(sqlite3.Error):
                 if database.in_transaction:
                     database.execute("ROLLBACK")
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
                 return StoreFull("the disk is full")
             return StoreFailed(f"the journal cannot be written: {error}")
         self.records_written += records

@@ -1,0 +1,51 @@
+"""What is installed."""
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import beanspiked
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_core_is_compiled() -> None:
+    spec = importlib.util.find_spec("beanspiked.server.session")
+    assert spec is not None
+    if str(spec.origin).endswith(".py"):
+        if os.environ.get("CI") == "true":
+            pytest.fail("the core was not compiled")
+        pytest.skip("the core was not compiled: no C compiler")
+
+
+def test_every_compiled_module_has_its_source_beside_it() -> None:
+    folder = Path(beanspiked.__file__).parent
+    assert all(path.with_name(path.name.split(".")[0] + ".py").exists() for path in folder.rglob("*.so"))
+
+
+def test_one_version_is_told_everywhere() -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert stated == beanspiked.__version__ == importlib.metadata.version("beanspiked")
+    told = subprocess.run(
+        [sys.executable, "-m", "beanspiked", "-v"], capture_output=True, text=True, timeout=10, check=True
+    )
+    assert told.stdout == f"beanspiked {stated}\n"
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = "import sys; before = set(sys.modules); import beanspiked; print(*(set(sys.modules) - before))"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=True)
+    assert imported.stdout.split() == ["beanspiked"]
+
+
+def test_the_socket_listens_before_the_event_loop_is_imported() -> None:
+    # Clients' test suites connect 100 ms after they start the server; asyncio alone may take that long.
+    code = "import sys; import beanspiked.cli, beanspiked.server.listeners; print('asyncio' in sys.modules, 'logging' in sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=True)
+    assert imported.stdout.split() == ["False", "False"]

@@ -1,0 +1,336 @@
+"""The rows: what each measures on one server in one round, and what it is held to."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rig.client import CHUNK, Client
+from rig.load import Bsload, Delays, Load
+from rig.process import Server, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BODY = b"x" * 100
+# put, reserve and delete, sent together.
+TRIPLES = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        seconds: About how long one load lasts, where its length is free.
+        stored: Jobs put for `bytes-per-job`, and waiting in `jobs` and `pauses`.
+        probed: Jobs cycled while `pauses` probes.
+        tubes: Tubes watched in `tubes`.
+        held: Jobs reserved by one connection in `reserved`.
+    """
+
+    seconds: float
+    stored: int
+    probed: int
+    tubes: int
+    held: int
+
+
+FULL = Sizes(seconds=3.0, stored=1_000_000, probed=1_000_000, tubes=20_000, held=5_000)
+QUICK = Sizes(seconds=0.04, stored=10_000, probed=5_000, tubes=500, held=200)
+FEW_JOBS = 10
+FEW_HELD = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """What a figure is held to.
+
+    Attributes:
+        of: `ratio` (ours to the peer's) or `ours`.
+        at_least: Whether more is better.
+        limit: The limit itself.
+    """
+
+    of: str
+    at_least: bool
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.of} {'≥' if self.at_least else '≤'} {self.limit:g}"
+
+    def met_by(self, value: float) -> bool:
+        """Whether the value is good enough."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One number that a row measures.
+
+    Attributes:
+        name: What it is, with its unit.
+        bar: What it is held to, if anything.
+        worst: Whether the greatest of the rounds counts instead of the median.
+    """
+
+    name: str
+    bar: Bar | None = None
+    worst: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a row measured on one server in one round.
+
+    Attributes:
+        figures: Values by the names of the row's figures.
+        delays: How long a probe waited, by what went on meanwhile.
+    """
+
+    figures: dict[str, float]
+    delays: dict[str, Delays] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the rows measure with.
+
+    Attributes:
+        bsload: The load generator.
+        sizes: How much.
+        data_dir: Where journals go.
+    """
+
+    bsload: Bsload
+    sizes: Sizes
+    data_dir: Path
+
+    @contextlib.contextmanager
+    def journaling(self, side: Side) -> Iterator[Server]:
+        """Start a server with a journal in a new directory."""
+        with (
+            tempfile.TemporaryDirectory(prefix="beanspiked-speed-", dir=self.data_dir) as directory,
+            Server((*side.command, "-b", directory, *side.durable)) as server,
+        ):
+            yield server
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A row of measurements.
+
+    Attributes:
+        figures: What it measures.
+        measure: Measures it on a server that it starts.
+    """
+
+    figures: tuple[Figure, ...]
+    measure: Callable[[Bench, Side], Outcome]
+
+
+# --- speed
+
+
+def _cycle_one(bench: Bench, side: Side) -> Outcome:
+    with Server(side.command) as server:
+        load = bench.bsload.cycle_for(server, 50, 1, bench.sizes.seconds)
+    return Outcome({"jobs/s": load.jobs_per_s, "p50 µs": load.said["p50_us"], "p99 µs": load.said["p99_us"]})
+
+
+def _cycle_many(bench: Bench, side: Side) -> Outcome:
+    with Server(side.command) as server:
+        return Outcome({"jobs/s": bench.bsload.cycle_for(server, 50, 16, bench.sizes.seconds).jobs_per_s})
+
+
+def _durable(bench: Bench, side: Side) -> Outcome:
+    with bench.journaling(side) as server:
+        return Outcome({"jobs/s": bench.bsload.cycle_for(server, 50, 16, bench.sizes.seconds).jobs_per_s})
+
+
+# --- memory
+
+
+def _bytes_per_job(bench: Bench, side: Side) -> Outcome:
+    jobs = bench.sizes.stored
+    with Server(side.command) as server:
+        bench.bsload.run(server, "cycle", 50, 16, max(jobs // 50, 800))
+        before = server.rss_bytes()
+        bench.bsload.run(server, "put", 50, 16, jobs)
+        return Outcome({"bytes": (server.rss_bytes() - before) / jobs})
+
+
+# --- growth: the same work on a server that has little, and on one that has much
+
+
+def _growth(few: Load, many: Load) -> Outcome:
+    return Outcome(
+        {
+            "CPU µs, few": few.cpu_us_per_command,
+            "CPU µs, many": many.cpu_us_per_command,
+            "CPU, many/few": many.cpu_us_per_command / few.cpu_us_per_command,
+            "jobs/s, few": few.jobs_per_s,
+            "jobs/s, many": many.jobs_per_s,
+            "time, many/few": few.jobs_per_s / many.jobs_per_s,
+        }
+    )
+
+
+def _tubes(bench: Bench, side: Side) -> Outcome:
+    seconds = bench.sizes.seconds
+    with Server(side.command) as server:
+        few = bench.bsload.cycle_for(server, 50, 16, seconds)
+    with Server(side.command) as server, server.connect() as idle:
+        idle.watch(bench.sizes.tubes)
+        many = bench.bsload.cycle_for(server, 50, 16, seconds)
+    return _growth(few, many)
+
+
+def _jobs(bench: Bench, side: Side) -> Outcome:
+    loads: list[Load] = []
+    for waiting, connections in ((FEW_JOBS, 1), (bench.sizes.stored, 50)):
+        with Server(side.command) as server:
+            bench.bsload.run(server, "put", connections, 16, waiting)
+            loads.append(bench.bsload.cycle_for(server, 50, 16, bench.sizes.seconds))
+    few, many = loads
+    return _growth(few, many)
+
+
+def _reserved(bench: Bench, side: Side) -> Outcome:
+    costs: list[dict[str, float]] = []
+    for held in (FEW_HELD, bench.sizes.held):
+        with Server(side.command) as server, server.connect() as client:
+            ids = client.hold(held, BODY)
+            costs.append(
+                {
+                    "touch": _cpu_us(server, client, _touches(ids), bench.sizes.seconds / 2),
+                    "cycle": _cpu_us(server, client, _cycles(ids[-1] + 1), bench.sizes.seconds / 2),
+                }
+            )
+    few, many = costs
+    figures: dict[str, float] = {}
+    for work, cost in few.items():
+        figures |= {
+            f"{work} CPU µs, few": cost,
+            f"{work} CPU µs, many": many[work],
+            f"{work} CPU, many/few": many[work] / cost,
+        }
+    return Outcome(figures)
+
+
+def _touches(ids: list[int]) -> Iterator[tuple[int, bytes, bytes]]:
+    """Touch jobs in turn: each is the one that would time out first, the dearest to a server that remembers which that is."""
+    # Whole chunks, made beforehand: the client shall not be what is measured.
+    turns = itertools.islice(itertools.cycle(ids), max(len(ids), CHUNK))
+    chunks = [(len(chunk), b"".join(b"touch %d\r\n" % number for number in chunk)) for chunk in _batched(turns)]
+    for count, commands in itertools.cycle(chunks):
+        yield count, commands, b"TOUCHED\r\n" * count
+
+
+def _batched(ids: Iterator[int]) -> Iterator[list[int]]:
+    while chunk := list(itertools.islice(ids, CHUNK)):
+        yield chunk
+
+
+def _cycles(first: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """Put, reserve and delete one job after another: nobody else puts, so their ids are known beforehand."""
+    size = len(BODY)
+    for start in itertools.count(first, TRIPLES):
+        ids = range(start, start + TRIPLES)
+        commands = b"".join(
+            b"put 1000 0 3600 %d\r\n%s\r\nreserve\r\ndelete %d\r\n" % (size, BODY, number) for number in ids
+        )
+        replies = b"".join(
+            b"INSERTED %d\r\nRESERVED %d %d\r\n%s\r\nDELETED\r\n" % (number, number, size, BODY) for number in ids
+        )
+        yield TRIPLES * 3, commands, replies
+
+
+def _cpu_us(server: Server, client: Client, work: Iterator[tuple[int, bytes, bytes]], seconds: float) -> float:
+    """Return the server's processor time for a command, in microseconds, when work is sent to it for so long."""
+    _work(client, work, seconds / 10)
+    before = server.cpu_s()
+    done = _work(client, work, seconds)
+    return (server.cpu_s() - before) * 1e6 / done
+
+
+def _work(client: Client, work: Iterator[tuple[int, bytes, bytes]], seconds: float) -> int:
+    until = time.monotonic() + seconds
+    done = 0
+    for count, commands, replies in work:
+        client.exchange_exactly(commands, replies)
+        done += count
+        if time.monotonic() >= until:
+            break
+    return done
+
+
+# --- pauses
+
+
+def _pauses(bench: Bench, side: Side) -> Outcome:
+    with Server(side.command) as server:
+        delays = {
+            "filling": bench.bsload.run_probed(server, "put", bench.sizes.stored),
+            "cycling": bench.bsload.run_probed(server, "cycle", bench.sizes.probed),
+        }
+    figures: dict[str, float] = {}
+    for work, probed in delays.items():
+        figures |= {f"{work}, max ms": max(probed.seen) * 1e3, f"{work}, max ms on a CPU": max(probed.own) * 1e3}
+    return Outcome(figures, delays)
+
+
+def _at_least(limit: float) -> Bar:
+    return Bar(of="ratio", at_least=True, limit=limit)
+
+
+def _at_most(limit: float) -> Bar:
+    return Bar(of="ours", at_least=False, limit=limit)
+
+
+_GROWTH = (
+    Figure(name="CPU µs, few"),
+    Figure(name="CPU µs, many"),
+    Figure(name="CPU, many/few", bar=_at_most(1.5)),
+    Figure(name="jobs/s, few"),
+    Figure(name="jobs/s, many"),
+    Figure(name="time, many/few", bar=_at_most(1.5)),
+)
+
+ROWS: dict[str, Row] = {
+    "cycle-50x1": Row(
+        figures=(Figure(name="jobs/s", bar=_at_least(1.0)), Figure(name="p50 µs"), Figure(name="p99 µs")),
+        measure=_cycle_one,
+    ),
+    "cycle-50x16": Row(figures=(Figure(name="jobs/s", bar=_at_least(2.5)),), measure=_cycle_many),
+    "durable-50x16": Row(figures=(Figure(name="jobs/s", bar=_at_least(10.0)),), measure=_durable),
+    "bytes-per-job": Row(figures=(Figure(name="bytes", bar=_at_most(600.0)),), measure=_bytes_per_job),
+    "tubes": Row(figures=_GROWTH, measure=_tubes),
+    "jobs": Row(figures=_GROWTH, measure=_jobs),
+    "reserved": Row(
+        figures=(
+            Figure(name="touch CPU µs, few"),
+            Figure(name="touch CPU µs, many"),
+            Figure(name="touch CPU, many/few", bar=_at_most(1.5)),
+            Figure(name="cycle CPU µs, few"),
+            Figure(name="cycle CPU µs, many"),
+            Figure(name="cycle CPU, many/few", bar=_at_most(1.5)),
+        ),
+        measure=_reserved,
+    ),
+    "pauses": Row(
+        figures=(
+            Figure(name="filling, max ms", worst=True),
+            Figure(name="filling, max ms on a CPU", bar=_at_most(20.0), worst=True),
+            Figure(name="cycling, max ms", worst=True),
+            Figure(name="cycling, max ms on a CPU", bar=_at_most(20.0), worst=True),
+        ),
+        measure=_pauses,
+    ),
+}

@@ -63,7 +63,7 @@ class Details:
 
 
 class Job(Entry):
-    """A job. Only its engine changes it, but for `holder` and, while it is reserved, its place in the holder's queue.
+    """A job. Only its engine changes it, but for `holder`, `turn` and, while it is reserved, its place in the holder's queue.
 
     Attributes:
         tube: Where it lives.
@@ -75,6 +75,7 @@ class Job(Entry):
         state: READY, DELAYED, RESERVED or BURIED.
         key: While DELAYED, when it is due; while RESERVED, its deadline; both in seconds since the epoch.
         holder: Who in this process reserved it, or None.
+        turn: The holder's own: which of its reserves got it.
         moving: The change that is on its way to the store, or None.
         details: What the library gave it, or None.
     """
@@ -95,6 +96,7 @@ class Job(Entry):
         "timeouts",
         "ttr",
         "tube",
+        "turn",
     )
 
     def __init__(
@@ -122,6 +124,7 @@ class Job(Entry):
         self.buries: int = 0
         self.kicks: int = 0
         self.holder: Waiter | None = None
+        self.turn: int = 0
         self.moving: Later | None = None
         self.details: Details | None = details
 

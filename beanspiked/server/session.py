@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from mypy_extensions import mypyc_attr
 
@@ -149,6 +149,7 @@ class Session(Waiter):
         self.choked: bool = False
         self.closed: bool = False
         self._wait_until: float = NEVER
+        self._turns: int = 0
         self._producer: bool = False
         self._worker: bool = False
         self._eof: bool = False
@@ -279,12 +280,10 @@ class Session(Waiter):
         self._out = []
         self._stalled = None
         self._upload = None
-        while True:
-            job = self.held.first()
-            if job is None:
-                break
-            assert isinstance(job, Job)
-            self.held.remove(job)
+        # prot.c: enqueue_reserved_jobs, in the order in which they were reserved.
+        held = sorted([cast("Job", job) for job in self.held.entries()], key=_turn)
+        self.held.clear()
+        for job in held:
             job.holder = None
             engine.give_back(job, timed_out=False)
         self.used.using -= 1
@@ -543,6 +542,8 @@ class Session(Waiter):
 
     def _grant(self, job: Job) -> None:
         """Hold a job and send it."""
+        self._turns += 1
+        job.turn = self._turns
         self._hold(job, self.broker.now() + job.ttr if job.ttr else NEVER)
         self._reply_job(replies.reserved(job.id, len(job.body)), job.body)
 
@@ -724,6 +725,10 @@ class Session(Waiter):
     def _quit_command(self, command: Command) -> None:
         self._quit = True
         self.parser.clear()
+
+
+def _turn(job: Job) -> int:
+    return job.turn
 
 
 Handler = Callable[[Session, Command], None]

@@ -361,3 +361,24 @@ def test_a_stopping_server_lets_a_client_finish_its_job_and_no_other(wire: Wire)
     assert waiting.take() == b""
     assert busy.send(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
     assert busy.is_closed
+
+
+# --- who gets which of several jobs
+
+
+def test_the_first_job_kicked_goes_to_who_waits_even_if_a_later_one_is_more_urgent(wire: Wire) -> None:
+    client, worker = wire.connect(), wire.connect()
+    first = client.put(pri=5, delay=100)
+    client.put(pri=0, delay=200)
+    worker.send(b"reserve\r\n")
+    client.send(b"kick 2\r\n")
+    assert worker.take() == RESERVED % first
+
+
+def test_jobs_of_who_leaves_go_back_in_the_order_in_which_they_were_reserved(wire: Wire) -> None:
+    holder, worker = wire.connect(), wire.connect()
+    ids = [holder.put(ttr=ttr) for ttr in (1000, 10, 100)]
+    holder.send(b"reserve\r\n" * 3 + b"touch %d\r\n" % ids[0])
+    worker.send(b"reserve\r\n")
+    holder.hang_up()
+    assert worker.take() == RESERVED % ids[0]

@@ -145,20 +145,17 @@ class EmbeddedEngine(TubeEngine):
 
     def tube_time(self, tube: EmbeddedTube, now: float) -> None:
         """Make a tube's due jobs ready, end its pause, and wait for the next of both."""
-        woken = False
-        if tube.pause and tube.paused_until <= now:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
-            woken = True
         while True:
             first = tube.delayed.first()
             if first is None or first.key > now:
                 break
             self._shift(tube, cast(Job, first), READY, 0.0)
-            woken = True
+            self._tell(tube)
+        if tube.pause and tube.paused_until <= now:
+            tube.pause = 0.0
+            tube.paused_until = 0.0
+            self._tell(tube)
         self._wait_for_next(tube)
-        if woken and tube.waiters:
-            self.listener.tube_ready(tube)
 
     def _wait_for_next(self, tube: EmbeddedTube) -> None:
         first = tube.delayed.first()
@@ -196,6 +193,7 @@ class EmbeddedEngine(TubeEngine):
         self._enter(tube, job, state, place)
 
     def _tell(self, tube: EmbeddedTube) -> None:
+        """Wake who waits, for each job that becomes ready and before the next one does (prot.c: enqueue_job)."""
         if tube.waiters:
             self.listener.tube_ready(tube)
 
@@ -357,7 +355,6 @@ class EmbeddedEngine(TubeEngine):
                 job = cast(Job, first)
                 jobs.append(job)
                 self._kick(home, job)
-            self._tell(home)
             return len(jobs), None
         while len(jobs) < bound:
             first = queue.first()
@@ -378,7 +375,6 @@ class EmbeddedEngine(TubeEngine):
         tube = cast(EmbeddedTube, job.tube)
         if self._journal is None:
             self._kick(tube, job)
-            self._tell(tube)
             return None
         tube.queue(job.state).remove(job)
         write = Write(KICK, None)
@@ -391,6 +387,7 @@ class EmbeddedEngine(TubeEngine):
         if job.details is not None:
             job.details.reason = ""
         self._shift(tube, job, READY, 0.0)
+        self._tell(tube)
 
     def pause(self, tube: Tube, seconds: float) -> Later | None:
         """Keep a tube's jobs from being taken for a time."""

@@ -1,0 +1,278 @@
+"""A plain model of beanstalkd's tubes and jobs: lists and sorts, a virtual clock, and no cleverness.
+
+It says what an engine must do, so that an engine can be compared with it step by step. It knows nothing of sockets: a *holder* is
+whatever name the caller gives to one who reserves, and waiting, DEADLINE_SOON and the watch list belong to the layers above.
+Sections in comments are those of the project's reference of beanstalkd's behaviour.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["ready", "delayed", "reserved", "buried"]
+STATES: tuple[State, ...] = ("ready", "delayed", "reserved", "buried")
+URGENT_BELOW = 1024
+
+
+@dataclass(slots=True)
+class ModelJob:
+    """One job and all that stats-job tells of it."""
+
+    id: int
+    tube: str
+    body: bytes
+    pri: int
+    delay: float
+    ttr: float
+    born_at: float
+    state: State = "ready"
+    due_at: float = 0.0  # the end of its delay, or of its TTR
+    buried_place: int = 0
+    holder: str | None = None
+    reserves: int = 0
+    timeouts: int = 0
+    releases: int = 0
+    buries: int = 0
+    kicks: int = 0
+
+
+@dataclass(slots=True)
+class ModelTube:
+    """What a tube knows besides its jobs."""
+
+    name: str
+    total_jobs: int = 0
+    deletes: int = 0
+    pauses: int = 0
+    pause: float = 0.0
+    paused_until: float = 0.0
+
+
+@dataclass(slots=True)
+class Model:
+    """All jobs of one server."""
+
+    now: float = 0.0
+    jobs: list[ModelJob] = field(default_factory=list)
+    tubes: dict[str, ModelTube] = field(default_factory=dict)
+    referenced: set[str] = field(
+        default_factory=lambda: {"default"}
+    )  # used or watched, says the caller: such tubes stay
+    last_id: int = 0
+    burials: int = 0
+
+    def put(self, tube: str, body: bytes, pri: int = 0, delay: float = 0, ttr: float = 1) -> int:
+        """Add a job and return its id; a TTR of zero is one second."""
+        self.last_id += 1
+        job = ModelJob(self.last_id, tube, body, pri, delay, ttr or 1, self.now)
+        self.jobs.append(job)
+        self._tube(tube).total_jobs += 1
+        self._wake(job, delay)
+        return job.id
+
+    def take(self, holder: str, tubes: Iterable[str]) -> ModelJob | None:
+        """Reserve the least (pri, id) over these tubes, paused ones apart; the order of the tubes does not matter (2.2)."""
+        open_tubes = {name for name in tubes if not self.paused(name)}
+        ready = [job for job in self.jobs if job.state == "ready" and job.tube in open_tubes]
+        return self._reserve(min(ready, key=_urgency), holder) if ready else None
+
+    def take_job(self, holder: str, job_id: int) -> ModelJob | None:
+        """Reserve a job of any tube that nobody holds; a pause does not matter (2.4)."""
+        job = self._find(job_id)
+        return self._reserve(job, holder) if job and job.state != "reserved" else None
+
+    def delete(self, job_id: int, holder: str | None = None) -> bool:
+        """Remove a job; a reserved one only for its holder."""
+        job = self._find(job_id)
+        if job is None or (job.state == "reserved" and job.holder != holder):
+            return False
+        self.jobs.remove(job)
+        self._tube(job.tube).deletes += 1
+        self._drop_tube(job.tube)
+        return True
+
+    def release(self, holder: str, job_id: int, pri: int, delay: float) -> bool:
+        """Give a held job back with a new priority and delay."""
+        job = self._held(holder, job_id)
+        if job is None:
+            return False
+        job.pri = pri
+        job.delay = delay
+        job.releases += 1
+        self._wake(job, delay)
+        return True
+
+    def bury(self, holder: str, job_id: int, pri: int) -> bool:
+        """Put a held job aside, behind those buried before."""
+        job = self._held(holder, job_id)
+        if job is None:
+            return False
+        job.pri = pri
+        job.buries += 1
+        self.burials += 1
+        job.buried_place = self.burials
+        job.state = "buried"
+        job.holder = None
+        return True
+
+    def kick(self, tube: str, bound: int) -> list[int]:
+        """Make ready up to that many buried jobs, oldest burial first, or delayed ones if none is buried; never both (2.2)."""
+        chosen = self._line(tube, "buried") or self._line(tube, "delayed")
+        return [job.id for job in chosen[:bound] if self.kick_job(job.id)]
+
+    def kick_job(self, job_id: int) -> bool:
+        """Make one buried or delayed job ready; it keeps its priority and its delay field."""
+        job = self._find(job_id)
+        if job is None or job.state not in {"buried", "delayed"}:
+            return False
+        job.kicks += 1
+        self._wake(job, 0)
+        return True
+
+    def touch(self, holder: str, job_id: int) -> bool:
+        """Start the job's TTR anew: from now, not on top of what is left."""
+        job = self._held(holder, job_id)
+        if job is None:
+            return False
+        job.due_at = self.now + job.ttr
+        return True
+
+    def leave(self, holder: str) -> list[int]:
+        """Give back all a holder holds, in the order it was reserved; no counter changes (2.5)."""
+        held = [job for job in self.jobs if job.holder == holder]
+        for job in held:
+            self._wake(job, 0)
+        return [job.id for job in held]
+
+    def peek(self, job_id: int) -> ModelJob | None:
+        """Look at a job in any state, of any tube."""
+        return self._find(job_id)
+
+    def peek_next(self, tube: str, state: State) -> ModelJob | None:
+        """Look at the first in line of a state: most urgent, soonest due, or oldest burial. A pause does not matter."""
+        line = self._line(tube, state)
+        return line[0] if line else None
+
+    def pause(self, tube: str, seconds: float) -> bool:
+        """Stop reserves from an existing tube; a new pause replaces the old, zero ends it (2.6)."""
+        if not self.exists(tube):
+            return False
+        paused = self._tube(tube)
+        paused.pauses += 1
+        paused.pause = seconds
+        paused.paused_until = self.now + seconds
+        return True
+
+    def paused(self, tube: str) -> bool:
+        """Whether reserves from this tube are stopped now."""
+        return tube in self.tubes and self.tubes[tube].paused_until > self.now
+
+    def expire(self) -> list[int]:
+        """Make ready what is due, delays and TTRs, in the order in which it came due; return the ids."""
+        due = sorted(
+            (job for job in self.jobs if job.state in {"delayed", "reserved"} and job.due_at <= self.now),
+            key=lambda job: (job.due_at, job.id),
+        )
+        for job in due:
+            job.timeouts += job.state == "reserved"
+            self._wake(job, 0)
+        return [job.id for job in due]
+
+    def advance(self, seconds: float) -> list[int]:
+        """Let time pass, and return the ids of what came due."""
+        self.now += seconds
+        return self.expire()
+
+    def exists(self, tube: str) -> bool:
+        """Whether the tube has a job in any state, or somebody uses or watches it (2.7)."""
+        return tube in self.referenced or any(job.tube == tube for job in self.jobs)
+
+    def unreference(self, tube: str) -> None:
+        """Note that nobody uses or watches the tube any more; `default` stays."""
+        if tube != "default":
+            self.referenced.discard(tube)
+            self._drop_tube(tube)
+
+    def tube_stats(self, tube: str) -> dict[str, int | float | str] | None:
+        """Return stats-tube's fields but for connections and waiters, whom the model does not know."""
+        if not self.exists(tube):
+            return None
+        known = self._tube(tube)
+        jobs = [job for job in self.jobs if job.tube == tube]
+        counts: dict[str, int | float | str] = {
+            f"current-jobs-{state}": sum(job.state == state for job in jobs) for state in STATES
+        }
+        return counts | {
+            "name": tube,
+            "current-jobs-urgent": sum(job.state == "ready" and job.pri < URGENT_BELOW for job in jobs),
+            "total-jobs": known.total_jobs,
+            "cmd-delete": known.deletes,
+            "cmd-pause-tube": known.pauses,
+            "pause": known.pause if self.paused(tube) else 0,
+            "pause-time-left": int(max(0.0, known.paused_until - self.now)),
+        }
+
+    def job_stats(self, job_id: int) -> dict[str, int | float | str] | None:
+        """Return stats-job's fields but for the file number."""
+        job = self._find(job_id)
+        if job is None:
+            return None
+        timed = job.state in {"delayed", "reserved"}
+        return {
+            "id": job.id,
+            "tube": job.tube,
+            "state": job.state,
+            "pri": job.pri,
+            "age": int(self.now - job.born_at),
+            "delay": job.delay,
+            "ttr": job.ttr,
+            "time-left": int(job.due_at - self.now) if timed else 0,
+            "reserves": job.reserves,
+            "timeouts": job.timeouts,
+            "releases": job.releases,
+            "buries": job.buries,
+            "kicks": job.kicks,
+        }
+
+    def _find(self, job_id: int) -> ModelJob | None:
+        return next((job for job in self.jobs if job.id == job_id), None)
+
+    def _held(self, holder: str, job_id: int) -> ModelJob | None:
+        job = self._find(job_id)
+        return job if job and job.state == "reserved" and job.holder == holder else None
+
+    def _tube(self, name: str) -> ModelTube:
+        return self.tubes.setdefault(name, ModelTube(name))
+
+    def _drop_tube(self, name: str) -> None:
+        if not self.exists(name):
+            self.tubes.pop(name, None)
+
+    def _line(self, tube: str, state: State) -> list[ModelJob]:
+        jobs = [job for job in self.jobs if job.tube == tube and job.state == state]
+        if state == "ready":
+            return sorted(jobs, key=_urgency)
+        return (
+            sorted(jobs, key=lambda job: job.buried_place)
+            if state == "buried"
+            else sorted(jobs, key=lambda job: (job.due_at, job.id))
+        )
+
+    def _wake(self, job: ModelJob, delay: float) -> None:
+        job.holder = None
+        job.state = "delayed" if delay else "ready"
+        job.due_at = self.now + delay
+
+    def _reserve(self, job: ModelJob, holder: str) -> ModelJob:
+        job.state = "reserved"
+        job.holder = holder
+        job.reserves += 1
+        job.due_at = self.now + job.ttr
+        # The order of self.jobs is the order of reservation among those held.
+        self.jobs.remove(job)
+        self.jobs.append(job)
+        return job
+
+
+def _urgency(job: ModelJob) -> tuple[int, int]:
+    return job.pri, job.id

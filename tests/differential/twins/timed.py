@@ -143,7 +143,6 @@ SCENARIOS = (
         "first reserved, first given back",
         "A put 0 0 200 1/x; A put 0 0 100 1/y; A reserve; A reserve; B reserve; A close",
     ),
-    _scenario("twice out of time", "A put 5 0 1 1/x; A reserve", "A reserve", "A stats-job #0", "A delete #0"),
     _scenario(
         "a tube ends with its jobs",
         "A use default; B use default; A ignore T; B ignore T; A stats-tube T",

@@ -13,6 +13,10 @@ def pytest_report_header() -> str:
     return f"beanspiked {beanspiked.__version__}: {'compiled' if compiled else 'pure Python'} core"
 
 
-for name in [name for name in os.environ if name.startswith(("AEROSPIKE_", "BEANSPIKED_")) and "_TEST_" not in name]:
-    if name != "BEANSPIKED_DIFFERENTIAL_SECONDS":
-        del os.environ[name]
+# What steers the tests themselves; every other variable of the server's is cleared.
+KEPT = ("BEANSPIKED_TEST_", "BEANSPIKED_DIFFERENTIAL_", "BEANSPIKED_CRASH_")
+
+for name in [
+    name for name in os.environ if name.startswith(("AEROSPIKE_", "BEANSPIKED_")) and not name.startswith(KEPT)
+]:
+    del os.environ[name]

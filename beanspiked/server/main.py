@@ -18,6 +18,7 @@ from beanspiked import __version__
 from beanspiked.config import Settings
 from beanspiked.engine.contract import TubeEngine
 from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.errors import StoreUnusable
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.server.broker import Alarm, Broker
 from beanspiked.server.clock import MonotonicClock
@@ -237,7 +238,8 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     # A middle generation of 20,000 objects takes milliseconds; tests/speed shows the pauses.
     gc.set_threshold(2000, 10, 1000000)
     server = Server(broker, sockets)
-    broker.end_turn()
+    # What came due while no server ran is due before the first command.
+    broker.on_alarm()
     server.accept()
     _notify("READY=1")
     await stopped.wait()
@@ -265,7 +267,11 @@ def _engine(settings: Settings, timers: Timers, broker: Broker, loop: asyncio.Ab
 
     journal = Journal(settings.journal, settings.fsync_ms)
     engine = EmbeddedEngine(timers, broker, journal)
-    engine.load(journal.rows(), *journal.state())
+    try:
+        engine.load(journal.rows(), *journal.state())
+    except StoreUnusable:
+        journal.abandon()
+        raise
     logger.info("%s: %d jobs", settings.journal, engine.counts.jobs())
 
     def settle() -> None:

@@ -415,7 +415,7 @@ class Session(Waiter):
         if self._stalled is not None:
             if self._unsettled == 0:
                 self._retry()
-        elif not slots and (self._eof or self._quit):
+        elif not slots and (self._eof or self._quit or self.broker.stopping):
             self._go_on()
 
     def _retry(self) -> None:

@@ -103,6 +103,9 @@ class EmbeddedEngine(TubeEngine):
             found = self._tubes.get(name)
             if found is not None and until > now:
                 self._pause(found, seconds, until)
+            elif self._journal is not None:
+                # It ended with its tube; another tube of that name must not get it.
+                self._journal.add(Write(PAUSE, name=name))
 
     # --- tubes
 

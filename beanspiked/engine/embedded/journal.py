@@ -45,7 +45,9 @@ FILE_NAME: Final = "jobs.sqlite"
 # "bspk" in SQLite's header says that the file is ours.
 APPLICATION_ID: Final = 0x6273706B
 SCHEMA_VERSION: Final = 1
-RESERVE_BYTES: Final = 1 << 20
+# A checkpoint on a full disk copies up to the whole write-ahead log, so the reserve is larger than that gets.
+WAL_PAGES: Final = 1000
+RESERVE_BYTES: Final = 8 << 20
 # Give pages back to the file system when this many, and a quarter of all, are free.
 VACUUM_FREE_PAGES: Final = 1024
 VACUUM_CHUNK: Final = 1024
@@ -122,8 +124,10 @@ class Journal:
         self._complained = False
         self._lock_fd = _lock(self.directory)
         try:
-            self._database = _open(self.directory / FILE_NAME)
-            self._synchronous("FULL" if fsync_ms == 0 else "NORMAL")
+            self._path = self.directory / FILE_NAME
+            _prepare(self._path)
+            # Nothing is written before everything was read: a journal that turns out to be damaged stays as it is.
+            self._database = _open_read_only(self._path)
             if not self._restore_reserve():
                 self._full = True
                 logger.warning("%s: no room for the reserve; puts are refused until there is", self.directory)
@@ -171,8 +175,20 @@ class Journal:
             yield Row(job_id, tube, state, pri, delay, ttr, born, place, tuple(counters), body, details)
 
     def start(self) -> None:
-        """Start the writer thread."""
+        """Begin to write.
+
+        Raises:
+            StoreUnusable: The journal cannot be written.
+        """
+        self._database.close()
+        self._database = _open_for_writing(self._path)
+        self._synchronous("FULL" if self._fsync_seconds == 0 else "NORMAL")
         self._thread.start()
+
+    def abandon(self) -> None:
+        """Let go of a journal that was not started."""
+        self._database.close()
+        os.close(self._lock_fd)
 
     def add(self, write: Write) -> None:
         """Take a change; it goes out with the next `flush`."""
@@ -202,8 +218,6 @@ class Journal:
             self._closing = Later()
             self.flush()
             self._inbox.put(None)
-            if not self._thread.is_alive():
-                self._thread.start()
         return self._closing
 
     # --- the writer thread
@@ -241,35 +255,57 @@ class Journal:
         self.notify()
 
     def _commit_all(self, batch: list[Write]) -> None:
-        """Commit a batch as one transaction; if that fails, what shrinks the store first and then every put alone."""
+        """Commit a batch as one transaction; if that fails, in parts, what shrinks the store first."""
         if self._full:
             self._full = not self._restore_reserve()
         puts = [write for write in batch if write.op == PUT]
+        others = [write for write in batch if write.op != PUT]
         if self._full:
             self._refuse(puts, StoreFull("the disk is full"))
-            batch = [write for write in batch if write.op != PUT]
-        if not batch or self._commit(batch) is None:
-            self._succeed(batch)
+            puts = []
+        whole = others + puts
+        error = self._commit(whole) if whole else None
+        if error is None:
+            self._succeed(whole)
             return
-        self._release_reserve()
-        others = [write for write in batch if write.op != PUT]
-        for write in (*([others] if others else []), *([[put] for put in puts] if not self._full else [])):
-            error = self._commit(write)
-            if error is None:
-                self._succeed(write)
-            elif len(write) == 1:
-                self._refuse(write, error)
-            else:
-                for one in write:
-                    error = self._commit([one])
-                    if error is None:
-                        self._succeed([one])
-                    else:
-                        self._refuse([one], error)
+        if isinstance(error, StoreFull):
+            self._make_room()
+        if others:
+            self._commit_apart(others)
         self._full = not self._restore_reserve()
+        if self._full:
+            self._refuse(puts, error)
+        else:
+            # Perhaps only one of them was too large, or it was another change that failed.
+            self._commit_each(puts)
+
+    def _commit_apart(self, batch: list[Write]) -> None:
+        error = self._commit(batch)
+        if error is None:
+            self._succeed(batch)
+        else:
+            self._commit_each(batch)
+
+    def _commit_each(self, batch: list[Write]) -> None:
+        for write in batch:
+            error = self._commit([write])
+            if error is None:
+                self._succeed([write])
+            else:
+                self._refuse([write], error)
+                if isinstance(error, StoreFull):
+                    self._make_room()
+                    self._full = not self._restore_reserve()
+
+    def _make_room(self) -> None:
+        """Let the reserve go, and use it to empty the write-ahead log, whose space can then be used again."""
+        self._release_reserve()
+        with contextlib.suppress(sqlite3.Error):
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _succeed(self, batch: list[Write]) -> None:
-        self._complained = False
+        if any(write.op == PUT for write in batch):
+            self._complained = False
         for write in batch:
             self._outbox.put((write, None))
 
@@ -445,7 +481,8 @@ class Journal:
             free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
             pages = self._database.execute("PRAGMA page_count").fetchone()[0]
             while free > VACUUM_FREE_PAGES and free * 4 > pages and self._inbox.empty():
-                self._database.execute(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})").fetchall()
+                # Not `execute`, which makes one step only: it would free one page.
+                self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
                 pages = self._database.execute("PRAGMA page_count").fetchone()[0]
@@ -499,49 +536,76 @@ def _lock(directory: Path) -> int:
     return fd
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Open a journal, making or upgrading it where needed.
+def _prepare(path: Path) -> None:
+    """Make a journal where there is none, and upgrade an older one.
 
     Raises:
-        StoreUnusable: It cannot be used. A file that is not ours is left as it was.
+        StoreUnusable: It cannot be used; what is there is left as it was.
     """
-    fresh = not path.exists() or path.stat().st_size == 0
-    binlogs = sorted(path.parent.glob("binlog.[0-9]*"))
-    if fresh and binlogs:
+    version = 0
+    if path.exists() and path.stat().st_size > 0:
+        version = _version(path)
+        if version == SCHEMA_VERSION:
+            return
+    elif any(path.parent.glob("binlog.[0-9]*")):
         logger.warning("%s: beanstalkd's binlog files are left alone; the jobs in them are not read", path.parent)
-    database: sqlite3.Connection | None = None
+    steps = "".join(MIGRATIONS[version:SCHEMA_VERSION])
     try:
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-        if not fresh:
-            application = database.execute("PRAGMA application_id").fetchone()[0]
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if application != APPLICATION_ID:
-                raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left as it is")
-            if version > SCHEMA_VERSION:
-                raise StoreUnusable(
-                    f"{path}: a journal of version {version}, and this beanspiked reads up to {SCHEMA_VERSION}; it is left as it is"
-                )
-        else:
-            version = 0
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA journal_size_limit = 16777216")
-        # The writer alone decides about checkpoints; 4,000 pages are 16 MB.
-        database.execute("PRAGMA wal_autocheckpoint = 4000")
-        if version < SCHEMA_VERSION:
-            steps = "".join(MIGRATIONS[version:SCHEMA_VERSION])
+        with contextlib.closing(_connect(path)) as database:
+            if version == 0:
+                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                database.execute("PRAGMA journal_mode = WAL")
             database.executescript(
                 f"BEGIN IMMEDIATE; {steps}; PRAGMA application_id = {APPLICATION_ID};"
                 f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"{path}: {error}") from error
+
+
+def _version(path: Path) -> int:
+    """Return the version of a journal that is ours and not newer than we are."""
+    try:
+        with contextlib.closing(_open_read_only(path)) as database:
+            application = database.execute("PRAGMA application_id").fetchone()[0]
+            version: int = database.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"{path}: {error}") from error
+    if application != APPLICATION_ID:
+        raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left as it is")
+    if version > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path}: a journal of version {version}, but this beanspiked reads up to {SCHEMA_VERSION}; it is left as it is"
+        )
+    return version
+
+
+def _connect(name: Path | str, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(name, isolation_level=None, check_same_thread=False, timeout=5, uri=uri)
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    """Open a journal so that closing it changes nothing, not even by a checkpoint."""
+    return _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open a journal for the writer thread.
+
+    Raises:
+        StoreUnusable: It cannot be written.
+    """
+    database: sqlite3.Connection | None = None
+    try:
+        database = _connect(path)
+        database.execute("PRAGMA journal_size_limit = 16777216")
+        database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         # Needs write access even where nothing is written: finds out now, not at the first put.
         database.execute("BEGIN IMMEDIATE")
         database.execute("COMMIT")
-    except (sqlite3.Error, StoreUnusable) as error:
+    except sqlite3.Error as error:
         if database is not None:
             database.close()
-        if isinstance(error, StoreUnusable):
-            raise
         raise StoreUnusable(f"{path}: {error}") from error
     return database
 
@@ -562,11 +626,13 @@ def backup(directory: str | Path, target: str | Path) -> int:
     done = False
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as live,
+            contextlib.closing(_open_read_only(source)) as live,
             contextlib.closing(sqlite3.connect(target)) as copy,
         ):
             if live.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise StoreUnusable(f"{source}: not a journal of beanspiked")
+            # No second file beside the copy, which a full disk would leave behind.
+            copy.execute("PRAGMA journal_mode = MEMORY")
             live.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
             if copy.execute("PRAGMA integrity_check").fetchone()[0] != "ok":

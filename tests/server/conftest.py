@@ -1,0 +1,75 @@
+"""Put the laboratory on the import path; servers that live as long as one test."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from lab.disk import SmallDisk
+from lab.process import Servers
+
+
+def absent(what: str) -> NoReturn:
+    """Skip where a person may lack something; fail in CI, where nothing may be left out silently."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}, and CI=true asks for it", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    """Starts servers for this test alone."""
+    started = Servers()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """An empty directory for a journal."""
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a path short enough for a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="bs.") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], SmallDisk]]:
+    """Makes file systems of a given number of megabytes, which only the servers started on them see."""
+    made: list[SmallDisk] = []
+
+    def make(megabytes: int) -> SmallDisk:
+        directory = tmp_path / f"disk{len(made)}"
+        directory.mkdir()
+        disk = SmallDisk.make(directory, megabytes)
+        if disk is None:
+            absent("this user may not mount a small file system in a namespace of its own")
+        made.append(disk)
+        return disk
+
+    yield make
+    for disk in made:
+        disk.close()
+
+
+@pytest.fixture
+def strace() -> str:
+    return shutil.which("strace") or absent("strace is not installed")
+
+
+@pytest.fixture
+def compiler() -> str:
+    return shutil.which("cc") or absent("cc is not installed")

@@ -1,0 +1,1 @@
+"""The Aerospike engine: tubes shared by any number of front-ends, in segments of a cluster."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shlex
 import socket
 import subprocess
@@ -32,11 +33,20 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody uses, on any address.
+
+    It lies below the range from which the kernel serves other probes and outgoing connections, which parallel tests open
+    between this call and the server's bind.
+    """
+    chooser = random.SystemRandom()
+    while True:
+        port = chooser.randrange(15000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
 
 
 class Command:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ports import free_port
 
 import beanspiked
 from beanspiked.bench import load, main
@@ -55,8 +56,7 @@ class Server:
 
 @contextlib.contextmanager
 def running_server() -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([*shlex.split(SERVER_COMMAND), "-l", "127.0.0.1", "-p", str(port)])
     try:
         until = time.monotonic() + 10

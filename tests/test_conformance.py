@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,9 +51,7 @@ def conformance(*options: str) -> dict[str, int]:
 @contextlib.contextmanager
 def serving(address: str, *options: str) -> Iterator[str]:
     """Serve on a unix socket or a free TCP port; give the address that the suite connects to."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([*shlex.split(COMMAND), "-l", address, "-p", str(port), *options])
     try:
         deadline = time.monotonic() + 10

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import greenstalk
 import pytest
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +31,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """A durable server on a free port."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([*COMMAND, "-l", "127.0.0.1", "-p", str(port), "-b", str(tmp_path)])
     try:
         deadline = time.monotonic() + 10

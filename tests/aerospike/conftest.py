@@ -6,10 +6,8 @@ tests on it are skipped, which one line says.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -17,40 +15,65 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ports import free_port
 
 from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from beanspiked.engine.aerospike.store import SegmentStore
 
 CONFIG = """
-service {{ run-as-daemon false  cluster-name beanspiked-test  work-directory {work}  pidfile {work}/pid  proto-fd-max 1000 }}
-logging {{ console {{ context any warning }} }}
+service {{
+    run-as-daemon false
+    cluster-name beanspiked-test
+    work-directory {work}
+    pidfile {work}/pid
+    proto-fd-max 1024
+}}
+logging {{
+    console {{
+        context any warning
+    }}
+}}
+mod-lua {{
+    user-path {work}/udf
+}}
 network {{
-    service {{ address 127.0.0.1  access-address 127.0.0.1  port {ports[0]} }}
-    fabric {{ address 127.0.0.1  port {ports[1]} }}
-    heartbeat {{ mode mesh  address 127.0.0.1  port {ports[2]}  interval 150  timeout 10 }}
-    admin {{ address 127.0.0.1  port {ports[3]} }}
+    service {{
+        address 127.0.0.1
+        access-address 127.0.0.1
+        port {ports[0]}
+    }}
+    fabric {{
+        address 127.0.0.1
+        port {ports[1]}
+    }}
+    heartbeat {{
+        mode mesh
+        address 127.0.0.1
+        port {ports[2]}
+        interval 150
+        timeout 10
+    }}
+    admin {{
+        address 127.0.0.1
+        port {ports[3]}
+    }}
 }}
 namespace test {{
     replication-factor 1
     conflict-resolution-policy last-update-time
     transaction-pending-limit 0
-    storage-engine memory {{ data-size 512M }}
+    index-stage-size 128M
+    storage-engine memory {{
+        data-size 512M
+    }}
 }}
 """
 
-ran_on: dict[str, int] = {}
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+NO_SERVER = "no Aerospike server: neither BEANSPIKED_TEST_AEROSPIKE nor an asd on the PATH"
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +85,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
         host, _, port = named.rpartition(":")
         yield host, int(port)
     elif asd is None:
-        pytest.skip("no Aerospike server: neither BEANSPIKED_TEST_AEROSPIKE nor an asd on the PATH")
+        pytest.skip(NO_SERVER)
     else:
         work = tmp_path_factory.mktemp("asd")
         for folder in ("smd", "udf"):
             (work / folder).mkdir()
-        ports = free_ports(4)
+        ports = [free_port() for _ in range(4)]
         (work / "conf").write_text(CONFIG.format(work=work, ports=ports))
         with (work / "log").open("wb") as log:
             server = subprocess.Popen(
@@ -92,12 +115,10 @@ def client(address: tuple[str, int]) -> Iterator[Any]:
             client = aerospike.client({"hosts": [address]}).connect()
             client.put(("test", "probe", 1), {"a": 1})
             break
-        except AerospikeError:
+        except AerospikeError as error:
             if time.monotonic() > deadline:
-                raise
+                pytest.fail(f"the Aerospike server at {address} does not answer: {error}")
             time.sleep(0.2)
-    version = str(next(iter(client.info_all("build").values()))[1]).strip()
-    ran_on.setdefault(version, 0)
     yield client
     client.close()
 
@@ -113,12 +134,16 @@ def store(request: pytest.FixtureRequest) -> Iterator[SegmentStore]:
 
     # Sets of its own, so that runs share a namespace with each other and with anything else.
     store = AerospikeStore(client, "test", f"t{uuid.uuid4().hex[:6]}_")
-    for version in ran_on:
-        ran_on[version] += 1
+    build = str(next(iter(client.info_all("build").values()))[1]).strip()
+    request.node.user_properties.append(("aerospike", build))
     yield store
     store.close_pool()
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for version, count in ran_on.items():
-        terminalreporter.write_line(f"Aerospike {version} at {Path(__file__).parent.name}: {count} tests ran on it")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let all tests that a missing server skips be told of in one line."""
+    report = yield
+    if report.skipped and NO_SERVER in str(report.longrepr):
+        report.longrepr = (str(Path(__file__)), 1, f"Skipped: {NO_SERVER}")
+    return report

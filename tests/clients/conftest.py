@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,13 +74,6 @@ def download(command: list[str], what: str, folder: Path) -> None:
         absent(f"could not download {what} in {DOWNLOAD_SECONDS} seconds")
     except subprocess.CalledProcessError as error:
         absent(f"could not download {what}: {error.stderr[-600:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def accepts(port: int) -> bool:

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from ports import free_port
+
 START_PATIENCE_S = 20.0
 
 
@@ -21,14 +23,6 @@ def test_command() -> list[str]:
     """Return the command of the server under test: BEANSPIKED_TEST_COMMAND, or the console script of this Python."""
     given = os.environ.get("BEANSPIKED_TEST_COMMAND")
     return shlex.split(given) if given else [str(Path(sys.executable).parent / "beanspiked")]
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listened on a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class ServerProcess:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ports import free_port
+
 from lab.client import HANG_SECONDS, Client
 
 if TYPE_CHECKING:
@@ -27,13 +29,6 @@ def server_command() -> list[str]:
     """The command under test, as words."""
     named = os.environ.get("BEANSPIKED_TEST_COMMAND")
     return shlex.split(named) if named else [str(Path(sys.executable).with_name("beanspiked"))]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def until(check: Callable[[], bool], seconds: float = HANG_SECONDS) -> bool:

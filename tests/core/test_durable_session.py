@@ -5,43 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from simulated import HandJournal
 
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.errors import StoreFailed, StoreFull
 
 if TYPE_CHECKING:
-    from conftest import Client, Wire  # type: ignore[import-not-found]
-
-    from beanspiked.engine.embedded.write import Write
-    from beanspiked.engine.errors import EngineError
-
-
-class HandJournal:
-    """Keeps changes on their way until the test says what becomes of them."""
-
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-        self.added: list[Write] = []
-        self.sent: list[Write] = []
-        self.batches: list[int] = []
-        self.records_written = 0
-
-    def add(self, write: Write) -> None:
-        self.added.append(write)
-
-    def flush(self) -> None:
-        if self.added:
-            self.batches.append(len(self.added))
-        self.sent += self.added
-        self.added = []
-
-    def commit(self, error: EngineError | None = None, count: int | None = None) -> None:
-        """Let the first changes on their way succeed or fail, all unless a number is given."""
-        done, self.sent = self.sent[:count], [] if count is None else self.sent[count:]
-        for write in done:
-            write.settle(error)
-        self.wire.broker.end_turn()
-        self.wire.settle()
+    from simulated import Client, Wire
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import VirtualClock, Wire  # type: ignore[import-not-found]
+    from simulated import VirtualClock, Wire
 
     from beanspiked.engine.later import Later
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Wire  # type: ignore[import-not-found]
+    from simulated import Wire
 
 RESERVED = b"RESERVED %d 1\r\nx\r\n"
 

@@ -1,0 +1,181 @@
+"""Random commands of several clients, and time passing: the server answers what a plain model of beanstalkd says."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from model import Model, ModelJob
+from simulated import Client, HandJournal, Wire
+
+from beanspiked.engine.embedded.engine import EmbeddedEngine
+
+TUBES = ["default", "a", "b"]
+HOLDERS = ["one", "two"]
+
+tubes = st.sampled_from(TUBES)
+holders = st.sampled_from(HOLDERS)
+priorities = st.sampled_from([0, 5, 1023, 1024, 4294967295])
+delays = st.sampled_from([0, 0, 2, 7])
+ids = st.integers(1, 12)
+
+
+class InstantJournal(HandJournal):
+    """Commits at the end of each turn."""
+
+    def flush(self) -> None:
+        super().flush()
+        sent, self.sent = self.sent, []
+        for write in sent:
+            write.settle()
+
+
+class ServerMachine(RuleBasedStateMachine):
+    """An embedded engine in memory, behind sessions that never block."""
+
+    journaled: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wire = Wire()
+        if self.journaled:
+            self.wire.engine = EmbeddedEngine(self.wire.timers, self.wire.broker, InstantJournal(self.wire))  # type: ignore[arg-type]
+            self.wire.broker.engine = self.wire.engine
+        self.model = Model()
+        self.model.referenced = set(TUBES)
+        # Keeps the tubes, and asks.
+        self.asker = self.connect()
+        self.clients = {holder: self.connect() for holder in HOLDERS}
+
+    def connect(self) -> Client:
+        client = self.wire.connect()
+        client.send(b"".join(b"watch %b\r\n" % tube.encode() for tube in TUBES))
+        return client
+
+    def ask(self, client: Client, line: str, body: bytes | None = None) -> bytes:
+        data = line.encode() + b"\r\n" + (b"" if body is None else body + b"\r\n")
+        reply = client.send(data)
+        if not reply and self.journaled:
+            # Outcomes come with the flush that ends a turn; their replies leave in the next.
+            self.wire.broker.end_turn()
+            reply = client.take()
+        return reply
+
+    def expected_job(self, word: str, job: ModelJob | None, otherwise: bytes = b"NOT_FOUND\r\n") -> bytes:
+        return otherwise if job is None else b"%b %d %d\r\n%b\r\n" % (word.encode(), job.id, len(job.body), job.body)
+
+    @rule(
+        holder=holders,
+        tube=tubes,
+        pri=priorities,
+        delay=delays,
+        ttr=st.sampled_from([0, 3, 50]),
+        body=st.binary(max_size=5),
+    )
+    def put(self, holder: str, tube: str, pri: int, delay: int, ttr: int, body: bytes) -> None:
+        client = self.clients[holder]
+        client.send(f"use {tube}\r\n".encode())
+        expected = self.model.put(tube, body, pri, delay, ttr)
+        assert self.ask(client, f"put {pri} {delay} {ttr} {len(body)}", body) == b"INSERTED %d\r\n" % expected
+
+    @rule(holder=holders, watched=st.sets(tubes, min_size=1))
+    def reserve(self, holder: str, watched: set[str]) -> None:
+        client = self.clients[holder]
+        lines = [f"watch {tube}\r\n" for tube in sorted(watched)] + [
+            f"ignore {tube}\r\n" for tube in TUBES if tube not in watched
+        ]
+        client.send("".join(lines).encode())
+        soon = min((job.due_at for job in self.model.jobs if job.holder == holder), default=1e9) - 1 <= self.model.now
+        expected = self.expected_job(
+            "RESERVED", self.model.take(holder, watched), b"DEADLINE_SOON\r\n" if soon else b"TIMED_OUT\r\n"
+        )
+        assert self.ask(client, "reserve-with-timeout 0") == expected
+
+    @rule(holder=holders, job_id=ids)
+    def reserve_job(self, holder: str, job_id: int) -> None:
+        expected = self.expected_job("RESERVED", self.model.take_job(holder, job_id))
+        assert self.ask(self.clients[holder], f"reserve-job {job_id}") == expected
+
+    @rule(holder=holders, job_id=ids)
+    def delete(self, holder: str, job_id: int) -> None:
+        expected = b"DELETED\r\n" if self.model.delete(job_id, holder) else b"NOT_FOUND\r\n"
+        assert self.ask(self.clients[holder], f"delete {job_id}") == expected
+
+    @rule(holder=holders, job_id=ids, pri=priorities, delay=delays)
+    def release(self, holder: str, job_id: int, pri: int, delay: int) -> None:
+        expected = b"RELEASED\r\n" if self.model.release(holder, job_id, pri, delay) else b"NOT_FOUND\r\n"
+        assert self.ask(self.clients[holder], f"release {job_id} {pri} {delay}") == expected
+
+    @rule(holder=holders, job_id=ids, pri=priorities)
+    def bury(self, holder: str, job_id: int, pri: int) -> None:
+        expected = b"BURIED\r\n" if self.model.bury(holder, job_id, pri) else b"NOT_FOUND\r\n"
+        assert self.ask(self.clients[holder], f"bury {job_id} {pri}") == expected
+
+    @rule(holder=holders, job_id=ids)
+    def touch(self, holder: str, job_id: int) -> None:
+        expected = b"TOUCHED\r\n" if self.model.touch(holder, job_id) else b"NOT_FOUND\r\n"
+        assert self.ask(self.clients[holder], f"touch {job_id}") == expected
+
+    @rule(tube=tubes, bound=st.integers(0, 3))
+    def kick(self, tube: str, bound: int) -> None:
+        self.asker.send(f"use {tube}\r\n".encode())
+        assert self.ask(self.asker, f"kick {bound}") == b"KICKED %d\r\n" % len(self.model.kick(tube, bound))
+
+    @rule(job_id=ids)
+    def kick_job(self, job_id: int) -> None:
+        expected = b"KICKED\r\n" if self.model.kick_job(job_id) else b"NOT_FOUND\r\n"
+        assert self.ask(self.asker, f"kick-job {job_id}") == expected
+
+    @rule(tube=tubes, seconds=st.sampled_from([0, 4]))
+    def pause(self, tube: str, seconds: int) -> None:
+        self.model.pause(tube, seconds)
+        assert self.ask(self.asker, f"pause-tube {tube} {seconds}") == b"PAUSED\r\n"
+
+    @rule(seconds=st.sampled_from([0.25, 1, 3.5, 60]))
+    def pass_time(self, seconds: float) -> None:
+        self.model.advance(seconds)
+        self.wire.advance(seconds)
+
+    @rule(holder=holders)
+    def leave(self, holder: str) -> None:
+        self.model.leave(holder)
+        self.clients[holder].hang_up()
+        self.clients[holder] = self.connect()
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(data=st.data())
+    def look_at_a_job(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(self.model.jobs))
+        assert self.ask(self.asker, f"peek {job.id}") == self.expected_job("FOUND", job)
+        stats = self.asker.stats(f"stats-job {job.id}")
+        expected = self.model.job_stats(job.id) or {}
+        assert {key: stats[key].strip('"') for key in expected} == {key: str(value) for key, value in expected.items()}
+
+    @rule(tube=tubes, state=st.sampled_from(["ready", "delayed", "buried"]))
+    def look_at_the_next(self, tube: str, state: str) -> None:
+        self.asker.send(f"use {tube}\r\n".encode())
+        expected = self.expected_job("FOUND", self.model.peek_next(tube, state))  # type: ignore[arg-type]
+        assert self.ask(self.asker, f"peek-{state}") == expected
+
+    @invariant()
+    def counts_agree(self) -> None:
+        for tube in TUBES:
+            stats = self.asker.stats(f"stats-tube {tube}")
+            expected = self.model.tube_stats(tube) or {}
+            assert {key: stats[key].strip('"') for key in expected} == {
+                key: str(value) for key, value in expected.items()
+            }
+
+
+class DurableMachine(ServerMachine):
+    """The same, with every change passing a journal."""
+
+    journaled = True
+
+
+ServerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+DurableMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestInMemory = ServerMachine.TestCase
+TestWithAJournal = DurableMachine.TestCase

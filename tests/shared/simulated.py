@@ -1,0 +1,153 @@
+"""A whole server but for its sockets: sessions, broker and engine on a virtual clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.timers import NEVER, Clock, Timers
+from beanspiked.server.broker import Alarm, Broker
+from beanspiked.server.session import Session, Sink
+
+if TYPE_CHECKING:
+    from beanspiked.engine.embedded.write import Write
+    from beanspiked.engine.errors import EngineError
+
+
+class VirtualClock(Clock):
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.time = 1_700_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+
+class VirtualAlarm(Alarm):
+    """Remembers when the broker wants to be called."""
+
+    def __init__(self) -> None:
+        self.at = NEVER
+        self.is_soon = False
+
+    def set(self, at: float) -> None:
+        self.at = at
+
+    def soon(self) -> None:
+        self.is_soon = True
+
+
+class Client(Sink):
+    """One connection: what it is sent and what was done to it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.received = b""
+        self.writes: list[bytes] = []
+        self.is_closed = False
+        self.reading = True
+        self.session = Session(wire.broker, self)
+
+    def write(self, data: bytes) -> None:
+        self.received += data
+        self.writes.append(data)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def send(self, data: bytes) -> bytes:
+        """Send bytes; return what came back in this turn."""
+        self.session.receive(data)
+        self.wire.broker.end_turn()
+        self.wire.settle()
+        return self.take()
+
+    def shut_down(self) -> bytes:
+        self.session.receive_eof()
+        self.wire.broker.end_turn()
+        return self.take()
+
+    def hang_up(self) -> None:
+        self.session.close()
+        self.wire.broker.end_turn()
+
+    def take(self) -> bytes:
+        data, self.received = self.received, b""
+        return data
+
+    def put(self, body: bytes = b"x", pri: int = 0, delay: int = 0, ttr: int = 60) -> int:
+        reply = self.send(b"put %d %d %d %d\r\n%b\r\n" % (pri, delay, ttr, len(body), body))
+        assert reply.startswith(b"INSERTED "), reply
+        return int(reply.split()[1])
+
+    def stats(self, what: str) -> dict[str, str]:
+        reply = self.send(what.encode() + b"\r\n")
+        assert reply.startswith(b"OK "), reply
+        return dict(line.split(": ", 1) for line in reply.decode().split("---\n")[1].splitlines() if line)
+
+
+class Wire:
+    """A broker over an embedded engine, clients, and the time."""
+
+    def __init__(self, max_job_size: int = 65535, lenient_eol: bool = False) -> None:
+        self.clock = VirtualClock()
+        self.timers = Timers(self.clock)
+        self.alarm = VirtualAlarm()
+        self.broker = Broker(self.timers, max_job_size, "test", lenient_eol)
+        self.broker.alarm = self.alarm
+        self.engine = EmbeddedEngine(self.timers, self.broker)
+        self.broker.engine = self.engine
+
+    def connect(self) -> Client:
+        return Client(self)
+
+    def settle(self) -> None:
+        """Run the turns that the broker asked for at once."""
+        while self.alarm.is_soon:
+            self.alarm.is_soon = False
+            self.broker.on_alarm()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, stopping wherever the broker wanted to be called."""
+        end = self.clock.time + seconds
+        while self.alarm.at <= end:
+            self.clock.time = max(self.clock.time, self.alarm.at)
+            self.alarm.at = NEVER
+            self.broker.on_alarm()
+            self.settle()
+        self.clock.time = end
+
+
+class HandJournal:
+    """Keeps changes on their way until the test says what becomes of them."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.added: list[Write] = []
+        self.sent: list[Write] = []
+        self.batches: list[int] = []
+        self.records_written = 0
+
+    def add(self, write: Write) -> None:
+        self.added.append(write)
+
+    def flush(self) -> None:
+        if self.added:
+            self.batches.append(len(self.added))
+        self.sent += self.added
+        self.added = []
+
+    def commit(self, error: EngineError | None = None, count: int | None = None) -> None:
+        """Let the first changes on their way succeed or fail, all unless a number is given."""
+        done, self.sent = self.sent[:count], [] if count is None else self.sent[count:]
+        for write in done:
+            write.settle(error)
+        self.wire.broker.end_turn()
+        self.wire.settle()

@@ -23,6 +23,7 @@ EXIT_UNKNOWN_USER: Final = 33
 EXIT_SETUID: Final = 34
 EXIT_LISTEN: Final = 111
 EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +57,9 @@ def _serve(words: list[str]) -> int:
     # Until the server handles them, TERM and INT end the process as they end beanstalkd, and USR1 waits.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    if os.getpid() == 1:
+        # In a container: for the first process the default is to ignore it.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
     from beanspiked.server import listeners  # noqa: PLC0415 - argument errors need no sockets
 
     try:
@@ -74,6 +78,8 @@ def _serve(words: list[str]) -> int:
 
     if settings.user is not None:
         # After the imports: the user may not be allowed to read where Python is installed.
+        if settings.journal is not None:
+            import beanspiked.engine.embedded.journal  # noqa: F401, PLC0415 - likewise
         _become(settings.user)
     try:
         serve(settings, sockets)

@@ -112,6 +112,9 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
     if rest:
         raise UsageError(f"unknown argument: {rest[0]}")
     options = [(_short(name), value, name) for name, value in given]
+    for key, _, _ in options:
+        if key in ("-v", "-h"):
+            return Settings(action="version" if key == "-v" else "help")
     return _read([*_from_environment(environ, {key for key, _, _ in options}), *options])
 
 
@@ -125,6 +128,9 @@ def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple
     for name in IN_ENVIRONMENT:
         variable = "BEANSPIKED_" + name.upper().replace("-", "_")
         value = environ.get(variable, "")
+        if name == "port" and value.startswith("tcp://"):
+            # Kubernetes and Docker links set it so for a service of this name; it is not meant for this process.
+            continue
         if not value or LONG[name] in given or (name in ("journal", "store") and given & {"-b", "--store"}):
             continue
         if name == "verbose":
@@ -158,8 +164,6 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
             settings = settings._replace(verbose=settings.verbose + 1)
         elif key in ("-c", "-n"):
             warnings.append(f"{source}: does nothing, as in beanstalkd")
-        elif key in ("-v", "-h"):
-            return settings._replace(action="version" if key == "-v" else "help")
         else:
             settings = settings._replace(**READERS[key](value, source))
     if store is not None:
@@ -183,7 +187,7 @@ def _journal_of(store: str) -> str | None:
 
 
 def _number(value: str, source: str, low: int, high: int) -> int:
-    if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
+    if not (value.isascii() and value.isdigit() and len(value) <= 20) or not low <= int(value) <= high:
         raise UsageError(f"{source}: not a number from {low} to {high}: {value}")
     return int(value)
 

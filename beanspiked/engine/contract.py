@@ -63,7 +63,7 @@ class Details:
 
 
 class Job(Entry):
-    """A job. Only its engine changes it, but for `holder`, `turn` and, while it is reserved, its place in the holder's queue.
+    """A job. Only its engine changes it, but for `holder`, `reserve_seq` and, while it is reserved, its place in the holder's queue.
 
     Attributes:
         tube: Where it lives.
@@ -75,7 +75,7 @@ class Job(Entry):
         state: READY, DELAYED, RESERVED or BURIED.
         key: While DELAYED, when it is due; while RESERVED, its deadline; both in seconds since the epoch.
         holder: Who in this process reserved it, or None.
-        turn: The holder's own: which of its reserves got it.
+        reserve_seq: The holder's own: which of its reserves got it.
         moving: The change that is on its way to the store, or None.
         details: What the library gave it, or None.
     """
@@ -91,12 +91,12 @@ class Job(Entry):
         "moving",
         "pri",
         "releases",
+        "reserve_seq",
         "reserves",
         "state",
         "timeouts",
         "ttr",
         "tube",
-        "turn",
     )
 
     def __init__(
@@ -124,7 +124,7 @@ class Job(Entry):
         self.buries: int = 0
         self.kicks: int = 0
         self.holder: Waiter | None = None
-        self.turn: int = 0
+        self.reserve_seq: int = 0
         self.moving: Later | None = None
         self.details: Details | None = details
 
@@ -288,7 +288,7 @@ class TubeEngine:
         raise NotImplementedError
 
     def delete(self, job: Job) -> Later | None:
-        """Remove a job that the caller holds or that nobody does. Fails with StoreFailed."""
+        """Remove a job that the caller holds or that nobody does. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
     def release(self, job: Job, pri: int, delay: float) -> Later | None:
@@ -308,11 +308,11 @@ class TubeEngine:
         raise NotImplementedError
 
     def kick_job(self, job: Job) -> Later | None:
-        """Make a buried or delayed job ready. Fails with StoreFailed."""
+        """Make a buried or delayed job ready. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
     def pause(self, tube: Tube, seconds: float) -> Later | None:
-        """Keep a tube's jobs from being taken for a time; 0 ends a pause. Fails with StoreFailed."""
+        """Keep a tube's jobs from being taken for a time; 0 ends a pause. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
     def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:
@@ -324,7 +324,7 @@ class TubeEngine:
         raise NotImplementedError
 
     def delete_tube(self, tube: Tube) -> Later | None:
-        """Delete all jobs of a tube, reserved ones included. Fails with StoreFailed."""
+        """Delete all jobs of a tube, reserved ones included, but those on their way. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
     def flush(self) -> None:

@@ -149,7 +149,7 @@ class Parser:
                 self._join()
                 self._consume(skipped)
                 self._size -= skipped
-                if self._size:
+                if self._size or not self._skip_trailer():
                     return None
                 self._mode = LINE
                 return _refused(JOB_TOO_BIG)
@@ -173,6 +173,16 @@ class Parser:
         self._buf = self._buf[self._pos :] + b"".join(self._chunks)
         self._pos = 0
         self._chunks = []
+        return True
+
+    def _skip_trailer(self) -> bool:
+        """Drop what ends a body that was skipped, whatever it is; tell whether it was there."""
+        trailer = 2
+        if self._lenient and self.buffered and self._buf[self._pos] == 0x0A:
+            trailer = 1
+        if self.buffered < trailer:
+            return False
+        self._consume(trailer)
         return True
 
     def _discard(self) -> bool:
@@ -244,7 +254,7 @@ class Parser:
         if size > self._max_job_size:
             # The size is judged before anything that follows it.
             self._mode = SKIP_BODY
-            self._size = size + 2
+            self._size = size
             return Command(PUT_TOO_BIG)
         if end != len(args):
             return _refused(BAD_FORMAT, counts=PUT)

@@ -4,6 +4,7 @@ Everything runs in turns: a turn begins when the event loop calls in (bytes, a t
 `end_turn`, where sessions that may go on do so, the engine sends on what it was asked for, and each session's replies leave in one write.
 """
 
+import logging
 import os
 import resource
 from collections import deque
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from beanspiked.server.session import Session
 
 __all__ = ["BEANSTALKD_VERSION", "Alarm", "Broker"]
+
+logger = logging.getLogger(__name__)
 
 # Clients parse it and switch on it, so it names the protocol that is spoken.
 BEANSTALKD_VERSION: Final = "1.13"
@@ -113,7 +116,11 @@ class Broker(ReadyListener):
         runs = 0
         while self.runnable and runs < RUNS_PER_TURN:
             runs += 1
-            self.runnable.popleft().run()
+            session = self.runnable.popleft()
+            try:
+                session.run()
+            except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
+                self._fail(session, error)
         if (self.runnable or self.next_turn) and not self._soon and self.alarm is not None:
             self._soon = True
             self.alarm.soon()
@@ -122,11 +129,20 @@ class Broker(ReadyListener):
             dirty = self.dirty
             self.dirty = []
             for session in dirty:
-                session.flush()
+                try:
+                    session.flush()
+                except Exception as error:  # noqa: BLE001 - likewise
+                    self._fail(session, error)
         next_at = self.timers.next_at()
         if next_at < self._alarm_at and self.alarm is not None:
             self._alarm_at = next_at
             self.alarm.set(next_at)
+
+    def _fail(self, session: "Session", error: Exception) -> None:
+        logger.error("internal error; a connection is closed", exc_info=error)
+        sink = session.sink
+        session.close()
+        sink.close()
 
     def snapshot(self) -> list[tuple[str, object]]:
         """Return every counter that `stats` reports, in beanstalkd's order, ours at the end."""

@@ -120,15 +120,12 @@ class Connection(Sink):
             if self.broker.tracing:
                 logger.debug(">%d reply %s", self.fd, data.partition(b"\r\n")[0].decode("ascii", "replace"))
             if not self._backlogged or self._transport.get_write_buffer_size() == 0:
-                # Micro-optimization: a transport would write at the end of the loop's iteration, when all connections have
-                # been read; sending now lets the client work meanwhile. Worth a quarter with one command in flight.
+                # Micro-optimization: half a microsecond less than the transport's own way to the same system call.
                 try:
                     sent = self._send(data)
-                except BlockingIOError:
-                    sent = 0
                 except OSError:
-                    # The transport finds it out, too, and says so.
-                    return
+                    # No room now, or a broken connection: the transport finds out which.
+                    sent = 0
                 if sent == len(data):
                     self._backlogged = False
                     return

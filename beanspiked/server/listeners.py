@@ -31,12 +31,15 @@ def bind(settings: Settings) -> list[socket.socket]:
         ListenError: One of them cannot be had; none is left open.
     """
     sockets: list[socket.socket] = []
+    addresses = settings.listen or ("0.0.0.0",)  # noqa: S104 - beanstalkd's default
+    # Alone, `::` takes IPv4 clients, too; beside another address that would be one port twice.
+    v6_only = sum(not address.startswith("unix:") for address in addresses) > 1
     try:
-        for address in settings.listen or ("0.0.0.0",):  # noqa: S104 - beanstalkd's default
+        for address in addresses:
             if address.startswith("unix:"):
                 sockets.append(_bind_unix(address[len("unix:") :], settings.socket_mode))
             else:
-                sockets.append(_bind_tcp(address, settings.port))
+                sockets.append(_bind_tcp(address, settings.port, v6_only))
     except ListenError:
         for sock in sockets:
             sock.close()
@@ -44,18 +47,21 @@ def bind(settings: Settings) -> list[socket.socket]:
     return sockets
 
 
-def _bind_tcp(host: str, port: int) -> socket.socket:
+def _bind_tcp(host: str, port: int, v6_only: bool) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ListenError(f"{host}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        # A UnicodeError is what a host name with too long a part fails with.
+        raise ListenError(f"{host}: {getattr(error, 'strerror', None) or 'no host name'}") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Inherited by accepted sockets.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6 and v6_only:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:

@@ -33,8 +33,9 @@ ACCEPTS_PER_TURN: Final = 64
 # How long to wait before accepting again when no connection ends meanwhile, in seconds.
 ACCEPT_AGAIN_AFTER: Final = 1.0
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# How long a stop may take, in seconds, after the drain.
-STOP_WITHIN: Final = 4.0
+# How long a stop may take after the drain, in seconds: for replies to leave, and for the journal to be closed.
+REPLY_WITHIN: Final = 2.0
+CLOSE_WITHIN: Final = 2.0
 
 
 class LoopAlarm(Alarm):
@@ -117,14 +118,13 @@ class Server(Registry):
             task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, sock: socket.socket) -> None:
+        connection = Connection(self.broker, self, sock)
         try:
             # It has a protocol's methods; as a compiled class it cannot also inherit from asyncio's.
-            await self._loop.connect_accepted_socket(  # type: ignore[type-var]
-                lambda: Connection(self.broker, self, sock),
-                sock,
-            )
+            await self._loop.connect_accepted_socket(lambda: connection, sock)  # type: ignore[type-var]
         except OSError as error:
             logger.debug("accept: %s", error)
+            connection.session.close()
             sock.close()
 
     # --- what connections tell
@@ -155,7 +155,7 @@ class Server(Registry):
         """Stop watching."""
         if self._watched.pop(fd, None) is not None:
             # A descriptor that is closed already has left the set by itself.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 self._hangups.unregister(fd)
 
     def _on_hangups(self) -> None:
@@ -178,11 +178,12 @@ class Server(Registry):
         self.broker.end_turn()
         await self._until_closed(drain_seconds)
         for connection in list(self.connections):
-            connection.session.finish()
+            connection.session.end()
         self.broker.end_turn()
-        await self._until_closed(STOP_WITHIN / 2)
+        await self._until_closed(REPLY_WITHIN)
         for connection in list(self.connections):
             connection.abort()
+        await self._until_closed(0.5)
         self._loop.remove_reader(self._hangups.fileno())
         self._hangups.close()
 
@@ -252,9 +253,9 @@ async def _close(engine: TubeEngine, loop: asyncio.AbstractEventLoop) -> None:
     closed = engine.close()
     if closed is not None:
         done = loop.create_future()
-        closed.then(lambda _: done.set_result(None))
+        closed.then(lambda _: None if done.done() else done.set_result(None))
         try:
-            await asyncio.wait_for(done, STOP_WITHIN)
+            await asyncio.wait_for(done, CLOSE_WITHIN)
         except TimeoutError:
             logger.critical("the journal did not finish in time; what was acknowledged is on disk")
 

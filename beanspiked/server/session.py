@@ -25,6 +25,8 @@ SAFETY_MARGIN: Final = 1.0
 READ_AHEAD: Final = 65536
 # Replies are handed to the transport before the end of a turn when they are this many bytes.
 WRITE_CHUNK: Final = 262144
+# How many changes of one connection may be on their way to the store at once.
+UNSETTLED_MAX: Final = 1000
 # How many commands one connection may execute in one turn.
 COMMANDS_PER_TURN: Final = 1000
 DEFAULT: Final = "default"
@@ -44,7 +46,6 @@ BLIND: Final = [
         verbs.WATCH,
         verbs.IGNORE,
         verbs.LIST_TUBE_USED,
-        verbs.LIST_TUBES_WATCHED,
         verbs.QUIT,
         verbs.REFUSED,
     )
@@ -149,7 +150,7 @@ class Session(Waiter):
         self.choked: bool = False
         self.closed: bool = False
         self._wait_until: float = NEVER
-        self._turns: int = 0
+        self._reserve_seq: int = 0
         self._producer: bool = False
         self._worker: bool = False
         self._eof: bool = False
@@ -165,6 +166,7 @@ class Session(Waiter):
         self._queued: bool = False
         self._reading_paused: bool = False
         self._slots: deque[Slot] = deque()
+        self._slot_bytes: int = 0
         broker.connections += 1
         broker.total_connections += 1
 
@@ -175,7 +177,8 @@ class Session(Waiter):
         if self.closed or self._quit:
             return
         self.parser.feed(data)
-        self.run()
+        if not self._queued:
+            self.run()
 
     def receive_eof(self) -> None:
         """The client sends no more: a blocked reserve ends; when all is answered the connection closes."""
@@ -205,6 +208,7 @@ class Session(Waiter):
                 self.flush()
             budget -= 1
             if budget == 0:
+                self._queued = True
                 self.broker.next_turn.append(self)
                 break
         blocked = self._blocked() or budget == 0
@@ -217,11 +221,19 @@ class Session(Waiter):
             self.sink.resume_reading()
         done = self._quit or (self._eof and not blocked) or (self.broker.stopping and self._idle())
         if done and not self._slots and not self.closed:
-            self.finish()
+            self._finish()
 
     def _blocked(self) -> bool:
         """Tell whether the next command has to wait."""
-        return self.waiting or self.choked or self.closed or self._quit or self._stalled is not None
+        return (
+            self.waiting
+            or self.choked
+            or self.closed
+            or self._quit
+            or self._stalled is not None
+            or self._unsettled >= UNSETTLED_MAX
+            or self._slot_bytes > WRITE_CHUNK
+        )
 
     def _idle(self) -> bool:
         """Tell whether a server that stops need not wait for this connection: it is between jobs."""
@@ -231,11 +243,23 @@ class Session(Waiter):
         """The server stops: end a blocked reserve without a reply, and the connection as soon as it holds no job."""
         if self.waiting:
             self._leave_waiters()
-            self.finish()
+            self._finish()
         elif self._idle():
-            self.finish()
+            self._finish()
 
-    def finish(self) -> None:
+    def end(self) -> None:
+        """Execute nothing more and give back what is held; close when the changes on their way are told of."""
+        if self.closed:
+            return
+        if self.waiting:
+            self._leave_waiters()
+        self._quit = True
+        self._stalled = None
+        self.parser.clear()
+        self._give_back()
+        self.run()
+
+    def _finish(self) -> None:
         """Send what is known, give everything back and close."""
         self.flush()
         sink = self.sink
@@ -280,17 +304,20 @@ class Session(Waiter):
         self._out = []
         self._stalled = None
         self._upload = None
-        # prot.c: enqueue_reserved_jobs, in the order in which they were reserved.
-        held = sorted([cast("Job", job) for job in self.held.entries()], key=_turn)
-        self.held.clear()
-        for job in held:
-            job.holder = None
-            engine.give_back(job, timed_out=False)
+        self._give_back()
         self.used.using -= 1
         engine.forget(self.used)
         for tube in self.watched:
             tube.watching -= 1
             engine.forget(tube)
+
+    def _give_back(self) -> None:
+        """Make all held jobs ready, in the order in which they were reserved (prot.c: enqueue_reserved_jobs)."""
+        held = sorted([cast("Job", job) for job in self.held.entries()], key=_reserve_seq)
+        self.held.clear()
+        for job in held:
+            job.holder = None
+            self.engine.give_back(job, timed_out=False)
 
     # --- waiting
 
@@ -305,6 +332,8 @@ class Session(Waiter):
         if job.queued():
             self.held.remove(job)
         job.holder = None
+        if self.broker.stopping:
+            self._go_on()
 
     def on_time(self, now: float) -> None:
         """Give up jobs whose time is up, and end a reserve whose time is up or whose job's deadline is near."""
@@ -322,6 +351,8 @@ class Session(Waiter):
             self.engine.give_back(first, timed_out=True)
             first = self.held.first()
         self._schedule()
+        if self.broker.stopping:
+            self._go_on()
 
     def _schedule(self) -> None:
         """Ask to be called at the next deadline, or a margin before it while a reserve waits, or at that one's end."""
@@ -362,6 +393,7 @@ class Session(Waiter):
     def _reply(self, data: bytes) -> None:
         if self._slots:
             self._slots.append(Slot(data))
+            self._slot_bytes += len(data)
             return
         self._out.append(data)
         self._out_bytes += len(data)
@@ -371,7 +403,7 @@ class Session(Waiter):
 
     def _reply_job(self, header: bytes, body: bytes) -> None:
         if self._slots:
-            self._slots.append(Slot(b"".join((header, body, replies.CRLF))))
+            self._reply(b"".join((header, body, replies.CRLF)))
             return
         self._out.append(header)
         self._out.append(body)
@@ -396,6 +428,7 @@ class Session(Waiter):
                 if failed is not None:
                     failed()
             self._unsettled -= 1
+            self._slot_bytes += len(slot.reply)
             self._drain_slots()
 
         later.then(settled)
@@ -405,6 +438,7 @@ class Session(Waiter):
         slots = self._slots
         while slots and slots[0].reply:
             data = slots.popleft().reply
+            self._slot_bytes -= len(data)
             self._out.append(data)
             self._out_bytes += len(data)
         if self.closed:
@@ -415,7 +449,11 @@ class Session(Waiter):
         if self._stalled is not None:
             if self._unsettled == 0:
                 self._retry()
-        elif not slots and (self._eof or self._quit or self.broker.stopping):
+        elif (
+            self._reading_paused
+            or self.parser.buffered
+            or (not slots and (self._eof or self._quit or self.broker.stopping))
+        ):
             self._go_on()
 
     def _retry(self) -> None:
@@ -542,8 +580,8 @@ class Session(Waiter):
 
     def _grant(self, job: Job) -> None:
         """Hold a job and send it."""
-        self._turns += 1
-        job.turn = self._turns
+        self._reserve_seq += 1
+        job.reserve_seq = self._reserve_seq
         self._hold(job, self.broker.now() + job.ttr if job.ttr else NEVER)
         self._reply_job(replies.reserved(job.id, len(job.body)), job.body)
 
@@ -727,8 +765,8 @@ class Session(Waiter):
         self.parser.clear()
 
 
-def _turn(job: Job) -> int:
-    return job.turn
+def _reserve_seq(job: Job) -> int:
+    return job.reserve_seq
 
 
 Handler = Callable[[Session, Command], None]

@@ -233,3 +233,72 @@ def test_a_pause_holds_when_it_is_committed_and_is_forgotten_with_its_tube(wire:
     assert other.stats("stats-tube a")["pause"] == "60"
     client.send(b"ignore a\r\n")
     assert [(write.name, write.delay) for write in journal.sent] == [("a", 0.0)]
+
+
+# --- bounds, stopping and giving back while changes are on their way
+
+
+def test_changes_of_one_connection_on_their_way_are_bounded(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    client.session.receive(b"put 0 0 9 1\r\nx\r\n" * 6000)
+    wire.broker.end_turn()
+    wire.settle()
+    assert len(journal.sent) == 1000
+    assert not client.reading
+    while journal.sent:
+        journal.commit()
+    assert client.take().count(b"INSERTED") == 6000
+    assert client.reading
+
+
+def test_replies_that_wait_for_a_commit_are_bounded(wire: Wire, journal: HandJournal) -> None:
+    client, _ = held_job(wire, journal)
+    client.send(b"put 0 0 9 60000\r\n" + b"y" * 60000 + b"\r\n")
+    journal.commit()
+    client.take()
+    client.send(b"put 0 0 9 1\r\nx\r\n" + b"use %b\r\n" % (b"t" * 200) * 3000)
+    assert client.session.parser.buffered > 100_000
+    journal.commit()
+    wire.settle()
+    assert client.take().count(b"USING") == 3000
+
+
+def test_a_stop_tells_of_what_was_on_its_way(wire: Wire, journal: HandJournal) -> None:
+    client, job_id = held_job(wire, journal)
+    client.send(b"put 0 0 9 1\r\nx\r\n" * 3)
+    client.session.end()
+    wire.broker.end_turn()
+    assert not client.is_closed
+    assert wire.connect().stats(f"stats-job {job_id}")["state"] == "ready"
+    journal.commit()
+    assert client.take() == b"INSERTED 2\r\nINSERTED 3\r\nINSERTED 4\r\n"
+    assert client.is_closed
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("leave", [False, True])
+def test_a_held_job_of_a_deleted_tube_is_nobodys_until_that_is_known(
+    wire: Wire, journal: HandJournal, fails: bool, leave: bool
+) -> None:
+    client, job_id = held_job(wire, journal, ttr=5)
+    other = wire.connect()
+    wire.engine.delete_tube(wire.engine.tube("default"))
+    wire.engine.flush()
+    client.hang_up() if leave else wire.advance(10)
+    assert other.send(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+    journal.commit(StoreFailed("failed") if fails else None)
+    expected = b"RESERVED %d 1\r\nx\r\n" % job_id if fails else b"TIMED_OUT\r\n"
+    assert other.send(b"reserve-with-timeout 0\r\n") == expected
+    assert other.send(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+
+
+def test_a_failed_update_of_a_job_whose_time_is_up_leaves_it_ready_once(wire: Wire, journal: HandJournal) -> None:
+    client, job_id = held_job(wire, journal, ttr=5)
+    job = wire.engine.find_job(job_id)
+    assert job is not None
+    wire.engine.update(job, b"new")
+    wire.engine.flush()
+    wire.advance(10)
+    journal.commit(StoreFailed("failed"))
+    assert client.send(b"reserve-with-timeout 0\r\n" * 2) == b"RESERVED %d 1\r\nx\r\nTIMED_OUT\r\n" % job_id
+    assert wire.engine.counts.jobs() == 1

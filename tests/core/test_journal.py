@@ -336,3 +336,42 @@ def test_a_copy_of_a_live_journal_is_whole_and_nothing_is_overwritten(stores: St
     copy = copies.open()
     assert [copy.job(job_id).body for job_id in ids] == [b"%d" % number for number in range(50)]
     copy.close()
+
+
+def test_a_first_start_that_ended_too_early_does_not_spoil_the_directory(stores: Stores, tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / FILE_NAME)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.close()
+    assert (tmp_path / FILE_NAME).stat().st_size > 0
+    assert stores.open().put() == 1
+
+
+def test_a_backup_that_reads_does_not_hold_up_the_writer(stores: Stores, tmp_path: Path) -> None:
+    store = stores.open()
+    reader = sqlite3.connect(f"file:{tmp_path / FILE_NAME}?mode=ro", uri=True, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM job").fetchone()
+    store.put()
+    assert store.journal._checkpoint()
+    reader.close()
+
+
+def test_a_writer_that_fails_refuses_its_batch_and_goes_on(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(store.journal, "_succeed", None)
+        later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
+        store.wait(later)
+        assert later is not None
+        assert isinstance(later.error, StoreFailed)
+    assert store.put() == 2
+
+
+def test_pauses_of_tubes_that_went_are_swept(stores: Stores) -> None:
+    store = stores.open()
+    tube = store.engine.tube("a")
+    tube.watching += 1
+    store.wait(store.engine.pause(tube, 0.001))
+    store.journal._database.execute("UPDATE pause SET until = 1")
+    store.journal._keep_house()
+    assert store.journal._database.execute("SELECT count(*) FROM pause").fetchone() == (0,)

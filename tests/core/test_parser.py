@@ -232,3 +232,10 @@ def test_tube_names_are_judged_byte_by_byte(name: bytes) -> None:
     assert valid_tube_name(name) == (
         len(name) > 0 and not name.startswith(b"-") and all(byte in allowed for byte in name)
     )
+
+
+def test_a_bare_line_feed_ends_a_body_that_is_too_big_where_that_was_asked_for() -> None:
+    found = parsed(
+        b"put 0 0 0 101\n" + b"x" * 101 + b"\nstats\nput 0 0 0 101\r\n" + b"x" * 101 + b"\r\nstats\n", lenient=True
+    )
+    assert [command[0] for command in found] == [verbs.PUT_TOO_BIG, verbs.REFUSED, verbs.STATS] * 2

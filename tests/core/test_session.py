@@ -382,3 +382,47 @@ def test_jobs_of_who_leaves_go_back_in_the_order_in_which_they_were_reserved(wir
     worker.send(b"reserve\r\n")
     holder.hang_up()
     assert worker.take() == RESERVED % ids[0]
+
+
+# --- faults and stopping
+
+
+def test_a_stopping_server_waits_no_longer_than_for_the_last_deadline(wire: Wire) -> None:
+    client = wire.connect()
+    client.put(ttr=2)
+    client.send(b"reserve\r\n")
+    wire.broker.stopping = True
+    client.session.stop()
+    wire.broker.end_turn()
+    assert not client.is_closed
+    wire.advance(2)
+    assert client.is_closed
+
+
+def test_a_bug_with_one_connection_leaves_the_others_alone(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clients = [wire.connect() for _ in range(3)]
+    for client in clients:
+        client.send(b"reserve\r\n")
+
+    def fail(data: bytes) -> None:
+        raise RuntimeError(f"a bug with {data!r}")
+
+    monkeypatch.setattr(clients[1], "write", fail)
+    producer = wire.connect()
+    assert producer.send(b"put 0 0 9 1\r\nx\r\n" * 3).count(b"INSERTED") == 3
+    assert (clients[0].take(), clients[2].take()) == (RESERVED % 1, RESERVED % 3)
+    assert clients[1].is_closed
+    assert "a bug" in caplog.text
+
+
+def test_input_that_comes_between_two_turns_does_not_buy_more_of_the_next(wire: Wire) -> None:
+    client = wire.connect()
+    for _ in range(8):
+        client.session.receive(b"list-tube-used\r\n" * 1500)
+        wire.broker.end_turn()
+    assert client.take() == b"USING default\r\n" * 1000
+    wire.alarm.is_soon = False
+    wire.broker.on_alarm()
+    assert client.take() == b"USING default\r\n" * 1000

@@ -340,10 +340,18 @@ class EmbeddedEngine(TubeEngine):
     def give_back(self, job: Job, timed_out: bool) -> None:
         """Make a held job ready as it was."""
         tube = cast(EmbeddedTube, job.tube)
+        if job.moving is not None:
+            # Its holder is gone, or out of time, while a change of the job is on its way: that one first.
+            job.moving.then(lambda _: self._give_back_after(job, timed_out))
+            return
         if timed_out:
             job.timeouts += 1
         self._shift(tube, job, READY, 0.0)
         self._tell(tube)
+
+    def _give_back_after(self, job: Job, timed_out: bool) -> None:
+        if self._jobs.get(job.id) is job and job.state == RESERVED and job.holder is None:
+            self.give_back(job, timed_out)
 
     def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
         """Make up to `bound` buried jobs ready, or delayed ones if none is buried."""

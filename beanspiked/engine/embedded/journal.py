@@ -15,6 +15,7 @@ import logging
 import os
 import queue
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +123,7 @@ class Journal:
         self._unsynced = False
         self._full = False
         self._complained = False
+        self._wal_fd = -1
         self._lock_fd = _lock(self.directory)
         try:
             self._path = self.directory / FILE_NAME
@@ -182,7 +184,7 @@ class Journal:
         """
         self._database.close()
         self._database = _open_for_writing(self._path)
-        self._synchronous("FULL" if self._fsync_seconds == 0 else "NORMAL")
+        self._database.execute(f"PRAGMA synchronous = {'FULL' if self._fsync_seconds == 0 else 'NORMAL'}")
         self._thread.start()
 
     def abandon(self) -> None:
@@ -207,7 +209,9 @@ class Journal:
                 write, error = self._outbox.get_nowait()
             except queue.Empty:
                 break
-            write.settle(error)
+            # A writer that failed amid a batch has refused all of it, also what it had settled.
+            if not write.done:
+                write.settle(error)
         if self._closed and self._closing is not None and not self._closing.done:
             self._thread.join()
             self._closing.settle()
@@ -239,7 +243,11 @@ class Journal:
                 open_ = False
             if batch:
                 was_synced = not self._unsynced
-                self._commit_all(batch)
+                try:
+                    self._commit_all(batch)
+                except Exception as error:
+                    logger.critical("%s: the writer failed", self.directory, exc_info=error)
+                    self._refuse(batch, StoreFailed("the journal's writer failed"))
                 if was_synced and self._unsynced:
                     sync_at = time.monotonic() + self._fsync_seconds
                 self.notify()
@@ -301,7 +309,11 @@ class Journal:
         """Let the reserve go, and use it to empty the write-ahead log, whose space can then be used again."""
         self._release_reserve()
         with contextlib.suppress(sqlite3.Error):
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._checkpoint()
+
+    def _checkpoint(self) -> bool:
+        """Empty the write-ahead log as far as possible; tell whether somebody, a backup, reads from it."""
+        return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
 
     def _succeed(self, batch: list[Write]) -> None:
         if any(write.op == PUT for write in batch):
@@ -369,7 +381,7 @@ class Journal:
                         job, DELAYED if write.delay else READY, write.pri, write.delay, write.place, releases=1
                     )
                 elif op == BURY:
-                    self._update(job, BURIED, write.pri, job.delay, write.place, buries=1, reason=write.name)
+                    self._update(job, BURIED, write.pri, job.delay, write.place, buries=1, reason=write.name or None)
                 else:
                     assert op == UPDATE
                     self._database.execute(
@@ -452,26 +464,18 @@ class Journal:
         else:
             self._database.execute("DELETE FROM pause WHERE tube = ?", (write.name,))
 
-    def _synchronous(self, level: str) -> None:
-        self._database.execute(f"PRAGMA synchronous = {level}")
-
     def _sync(self) -> None:
-        """Sync all earlier commits by one that is synced itself."""
+        """Sync all earlier commits: what they wrote stands in the write-ahead log."""
         try:
-            self._synchronous("FULL")
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("INSERT OR REPLACE INTO pause VALUES ('', 0, 0)")
-            self._database.execute("DELETE FROM pause WHERE tube = ''")
-            self._database.execute("COMMIT")
+            if self._wal_fd < 0:
+                self._wal_fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            os.fsync(self._wal_fd)
             self._unsynced = False
             self.syncs += 1
-        except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-            logger.critical("%s: cannot sync: %s", self.directory, error)
-        finally:
-            self._synchronous("NORMAL")
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                logger.critical("%s: cannot sync: %s", self.directory, error)
 
     def _keep_house(self) -> None:
         """Give free pages back, a chunk at a time."""
@@ -480,12 +484,16 @@ class Journal:
                 self._full = not self._restore_reserve()
             free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
             pages = self._database.execute("PRAGMA page_count").fetchone()[0]
-            while free > VACUUM_FREE_PAGES and free * 4 > pages and self._inbox.empty():
+            while free > VACUUM_FREE_PAGES and free * 4 > pages:
                 # Not `execute`, which makes one step only: it would free one page.
                 self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
-                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                busy = self._checkpoint()
                 free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
                 pages = self._database.execute("PRAGMA page_count").fetchone()[0]
+                if busy or not self._inbox.empty():
+                    break
+            # Pauses whose tubes went before they ended.
+            self._database.execute("DELETE FROM pause WHERE until < ?", (time.time() - 1,))
         except sqlite3.Error as error:
             logger.warning("%s: cannot give space back: %s", self.directory, error)
 
@@ -517,14 +525,16 @@ class Journal:
             self._database.close()
         except sqlite3.Error as error:
             logger.critical("%s: %s", self.directory, error)
+        if self._wal_fd >= 0:
+            os.close(self._wal_fd)
         os.close(self._lock_fd)
 
 
 def _lock(directory: Path) -> int:
     """Lock a directory as beanstalkd does (walinit, waldirlock)."""
-    if not directory.is_dir():
-        raise StoreUnusable(f"{directory}: no such directory")
     try:
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise StoreUnusable(f"{directory}: not a directory")
         fd = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnusable(f"{directory}: {error.strerror}") from error
@@ -564,13 +574,17 @@ def _prepare(path: Path) -> None:
 
 
 def _version(path: Path) -> int:
-    """Return the version of a journal that is ours and not newer than we are."""
+    """Return the version of a journal that is ours and not newer than we are; 0 for an empty database."""
     try:
         with contextlib.closing(_open_read_only(path)) as database:
             application = database.execute("PRAGMA application_id").fetchone()[0]
             version: int = database.execute("PRAGMA user_version").fetchone()[0]
+            tables: int = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     except sqlite3.Error as error:
         raise StoreUnusable(f"{path}: {error}") from error
+    if (application, version, tables) == (0, 0, 0):
+        # A first start that ended before it had made anything.
+        return 0
     if application != APPLICATION_ID:
         raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left as it is")
     if version > SCHEMA_VERSION:
@@ -598,6 +612,8 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
     database: sqlite3.Connection | None = None
     try:
         database = _connect(path)
+        # Only a checkpoint can meet another connection, a backup's; the writer has no time to wait for its end.
+        database.execute("PRAGMA busy_timeout = 0")
         database.execute("PRAGMA journal_size_limit = 16777216")
         database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         # Needs write access even where nothing is written: finds out now, not at the first put.

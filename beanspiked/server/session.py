@@ -199,19 +199,20 @@ class Session(Waiter):
             return
         parser = self.parser
         budget = COMMANDS_PER_TURN
-        while not self._blocked():
+        blocked = self._blocked()
+        while not blocked:
             command = parser.next()
             if command is None:
                 break
             self._execute(command)
             if self._out_bytes > WRITE_CHUNK:
                 self.flush()
+            blocked = self._blocked()
             budget -= 1
             if budget == 0:
                 self._queued = True
                 self.broker.next_turn.append(self)
-                break
-        blocked = self._blocked() or budget == 0
+                blocked = True
         if blocked:
             if parser.buffered > READ_AHEAD and not self._reading_paused and not self.closed:
                 self._reading_paused = True

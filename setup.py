@@ -27,6 +27,7 @@ COMPILED = [
     "server/broker.py",
     "server/clock.py",
     "server/connection.py",
+    "server/flow.py",
     "server/session.py",
 ]
 PURE = os.environ.get("BEANSPIKED_PURE", "")

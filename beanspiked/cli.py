@@ -117,7 +117,7 @@ def _bench(words: list[str]) -> int:
 
 
 def _backup(words: list[str]) -> int:
-    from beanspiked.engine.embedded.journal import backup  # noqa: PLC0415 - only this command needs it
+    from beanspiked.engine.embedded.database import backup  # noqa: PLC0415 - only this command needs it
     from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
 
     if len(words) != 2:

@@ -18,7 +18,7 @@ from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
 from beanspiked.protocol.yaml import quoted
 
 if TYPE_CHECKING:
-    from beanspiked.server.session import Session
+    from beanspiked.server.flow import Flow
 
 __all__ = ["BEANSTALKD_VERSION", "Alarm", "Broker"]
 
@@ -78,9 +78,9 @@ class Broker(ReadyListener):
         self.waiting: int = 0
         self.binlog_max_size: int = 10485760
         self.instance_id: str = _instance_id()
-        self.dirty: list[Session] = []
-        self.runnable: deque[Session] = deque()
-        self.next_turn: list[Session] = []
+        self.dirty: list[Flow] = []
+        self.runnable: deque[Flow] = deque()
+        self.next_turn: list[Flow] = []
         self.stopping: bool = False
         self.tracing: bool = False
         self.alarm: Alarm | None = None
@@ -99,7 +99,7 @@ class Broker(ReadyListener):
             job = self.engine.take([tube])
             if job is None:
                 return
-            cast("Session", next(iter(waiters))).serve(job)
+            cast("Flow", next(iter(waiters))).serve(job)
 
     def on_alarm(self) -> None:
         """Do what is due by now."""
@@ -138,7 +138,7 @@ class Broker(ReadyListener):
             self._alarm_at = next_at
             self.alarm.set(next_at)
 
-    def _fail(self, session: "Session", error: Exception) -> None:
+    def _fail(self, session: "Flow", error: Exception) -> None:
         logger.error("internal error; a connection is closed", exc_info=error)
         sink = session.sink
         session.close()

@@ -9,7 +9,8 @@ from mypy_extensions import mypyc_attr
 
 from beanspiked.protocol.commands import PREFIXES
 from beanspiked.server.broker import Broker
-from beanspiked.server.session import Session, Sink
+from beanspiked.server.flow import Sink
+from beanspiked.server.session import Session
 
 __all__ = ["Connection", "Registry"]
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details, Job
-from beanspiked.engine.embedded import journal as journal_module
+from beanspiked.engine.embedded import database as database_module
+from beanspiked.engine.embedded.database import FILE_NAME, backup
 from beanspiked.engine.embedded.engine import EmbeddedEngine
-from beanspiked.engine.embedded.journal import FILE_NAME, Journal, backup
+from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 from beanspiked.engine.timers import Timers
 
@@ -302,8 +303,8 @@ def test_a_journal_of_an_older_version_is_upgraded(stores: Stores, monkeypatch: 
     stores.open().close()
     stores.now = None
     step = "ALTER TABLE job ADD COLUMN colour TEXT NOT NULL DEFAULT 'green'"
-    monkeypatch.setattr(journal_module, "MIGRATIONS", [*journal_module.MIGRATIONS, step])
-    monkeypatch.setattr(journal_module, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(database_module, "MIGRATIONS", [*database_module.MIGRATIONS, step])
+    monkeypatch.setattr(database_module, "SCHEMA_VERSION", 2)
     store = stores.open()
     assert store.job(job_id).body == b"x"
     assert store.journal._database.execute("SELECT colour FROM job").fetchall() == [("green",)]
@@ -315,8 +316,8 @@ def test_an_upgrade_that_fails_leaves_the_journal_as_it_was(stores: Stores, monk
     stores.open().close()
     stores.now = None
     with monkeypatch.context() as patch:
-        patch.setattr(journal_module, "MIGRATIONS", [*journal_module.MIGRATIONS, "UPDATE job SET pri = 5; nonsense"])
-        patch.setattr(journal_module, "SCHEMA_VERSION", 2)
+        patch.setattr(database_module, "MIGRATIONS", [*database_module.MIGRATIONS, "UPDATE job SET pri = 5; nonsense"])
+        patch.setattr(database_module, "SCHEMA_VERSION", 2)
         with pytest.raises(StoreUnusable, match="nonsense"):
             stores.open()
     assert stores.open().job(job_id).pri == 1

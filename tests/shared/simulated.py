@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.timers import NEVER, Clock, Timers
 from beanspiked.server.broker import Alarm, Broker
-from beanspiked.server.session import Session, Sink
+from beanspiked.server.flow import Sink
+from beanspiked.server.session import Session
 
 if TYPE_CHECKING:
     from beanspiked.engine.embedded.write import Write

@@ -1,0 +1,197 @@
+"""The journal's database: its schema and upgrades, how it is locked, opened and copied."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Final
+
+from beanspiked.engine.errors import StoreUnusable
+
+__all__ = [
+    "APPLICATION_ID",
+    "FILE_NAME",
+    "SCHEMA_VERSION",
+    "backup",
+    "lock",
+    "open_for_writing",
+    "open_read_only",
+    "prepare",
+]
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME: Final = "jobs.sqlite"
+# "bspk" in SQLite's header says that the file is ours.
+APPLICATION_ID: Final = 0x6273706B
+SCHEMA_VERSION: Final = 1
+# The write-ahead log is copied into the database when it has this many pages.
+WAL_PAGES: Final = 1000
+
+# One step for each version: a journal of version n is brought up by the steps from n on.
+MIGRATIONS: Final[list[str]] = [
+    """
+    CREATE TABLE job (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,  -- AUTOINCREMENT: an id is never used again
+        tube      TEXT    NOT NULL,
+        state     INTEGER NOT NULL,                   -- 0 ready, 1 delayed, 3 buried
+        pri       INTEGER NOT NULL,
+        delay     REAL    NOT NULL,                   -- seconds
+        ttr       REAL    NOT NULL,                   -- seconds, 0 for never
+        born      REAL    NOT NULL,                   -- seconds since the epoch
+        place     REAL    NOT NULL,                   -- when due, or the number of the burial
+        reserves  INTEGER NOT NULL DEFAULT 0,
+        timeouts  INTEGER NOT NULL DEFAULT 0,
+        releases  INTEGER NOT NULL DEFAULT 0,
+        buries    INTEGER NOT NULL DEFAULT 0,
+        kicks     INTEGER NOT NULL DEFAULT 0,
+        metadata  TEXT    NOT NULL DEFAULT '',
+        reason    TEXT    NOT NULL DEFAULT '',
+        retries   INTEGER NOT NULL DEFAULT 0,
+        failed    INTEGER NOT NULL DEFAULT 0,
+        raw_size  INTEGER NOT NULL DEFAULT -1,        -- before compression; -1: not compressed
+        body      BLOB    NOT NULL
+    );
+    CREATE TABLE pause (
+        tube    TEXT PRIMARY KEY,
+        seconds REAL NOT NULL,
+        until   REAL NOT NULL
+    );
+    """,
+]
+
+
+def lock(directory: Path) -> int:
+    """Lock a directory as beanstalkd does (walinit, waldirlock)."""
+    try:
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise StoreUnusable(f"{directory}: not a directory")
+        fd = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnusable(f"{directory}: {error.strerror}") from error
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StoreUnusable(f"{directory}: in use by another server") from error
+    return fd
+
+
+def prepare(path: Path) -> None:
+    """Make a journal where there is none, and upgrade an older one.
+
+    Raises:
+        StoreUnusable: It cannot be used; what is there is left as it was.
+    """
+    version = 0
+    if path.exists() and path.stat().st_size > 0:
+        version = _version(path)
+        if version == SCHEMA_VERSION:
+            return
+    elif any(path.parent.glob("binlog.[0-9]*")):
+        logger.warning("%s: beanstalkd's binlog files are left alone; the jobs in them are not read", path.parent)
+    steps = "".join(MIGRATIONS[version:SCHEMA_VERSION])
+    try:
+        with contextlib.closing(_connect(path)) as database:
+            if version == 0:
+                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                database.execute("PRAGMA journal_mode = WAL")
+            database.executescript(
+                f"BEGIN IMMEDIATE; {steps}; PRAGMA application_id = {APPLICATION_ID};"
+                f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"{path}: {error}") from error
+
+
+def _version(path: Path) -> int:
+    """Return the version of a journal that is ours and not newer than we are; 0 for an empty database."""
+    try:
+        with contextlib.closing(open_read_only(path)) as database:
+            application = database.execute("PRAGMA application_id").fetchone()[0]
+            version: int = database.execute("PRAGMA user_version").fetchone()[0]
+            tables: int = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"{path}: {error}") from error
+    if (application, version, tables) == (0, 0, 0):
+        # A first start that ended before it had made anything.
+        return 0
+    if application != APPLICATION_ID:
+        raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left as it is")
+    if version > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path}: a journal of version {version}, but this beanspiked reads up to {SCHEMA_VERSION}; it is left as it is"
+        )
+    return version
+
+
+def _connect(name: Path | str, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(name, isolation_level=None, check_same_thread=False, timeout=5, uri=uri)
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Open a journal so that closing it changes nothing, not even by a checkpoint."""
+    return _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open a journal for the writer thread.
+
+    Raises:
+        StoreUnusable: It cannot be written.
+    """
+    database: sqlite3.Connection | None = None
+    try:
+        database = _connect(path)
+        # Only a checkpoint can meet another connection, a backup's; the writer has no time to wait for its end.
+        database.execute("PRAGMA busy_timeout = 0")
+        database.execute("PRAGMA journal_size_limit = 16777216")
+        database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        # Needs write access even where nothing is written: finds out now, not at the first put.
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("COMMIT")
+    except sqlite3.Error as error:
+        if database is not None:
+            database.close()
+        raise StoreUnusable(f"{path}: {error}") from error
+    return database
+
+
+def backup(directory: str | Path, target: str | Path) -> int:
+    """Copy a journal, also one in use, to a new file; return the number of jobs in the copy.
+
+    Raises:
+        StoreUnusable: There is no journal in the directory, or it is damaged.
+        FileExistsError: The target exists.
+        OSError: The target cannot be written.
+    """
+    source = Path(directory) / FILE_NAME
+    if not source.is_file():
+        raise StoreUnusable(f"{source}: no such file")
+    # Made first and exclusively: nothing is overwritten.
+    Path(target).open("xb").close()
+    done = False
+    try:
+        with (
+            contextlib.closing(open_read_only(source)) as live,
+            contextlib.closing(sqlite3.connect(target)) as copy,
+        ):
+            if live.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise StoreUnusable(f"{source}: not a journal of beanspiked")
+            # No second file beside the copy, which a full disk would leave behind.
+            copy.execute("PRAGMA journal_mode = MEMORY")
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            if copy.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
+                raise StoreUnusable(f"{source}: damaged")
+            count: int = copy.execute("SELECT count(*) FROM job").fetchone()[0]
+        done = True
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"{source}: {error}") from error
+    finally:
+        if not done:
+            Path(target).unlink()
+    return count

@@ -1,0 +1,532 @@
+"""The flow of one connection: commands in their order, replies in theirs, and what makes either wait.
+
+A command waits while a reserve blocks, while the client does not read, and while a change is on its way to the store that
+decides about its reply; a reply waits for those before it.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+from mypy_extensions import mypyc_attr
+
+from beanspiked.engine.contract import Job, Tube, Waiter
+from beanspiked.engine.errors import StoreFull
+from beanspiked.engine.later import Later
+from beanspiked.engine.queue import Queue
+from beanspiked.engine.timers import NEVER
+from beanspiked.protocol import commands as verbs
+from beanspiked.protocol import replies
+from beanspiked.protocol.commands import VERB_COUNT, Command
+from beanspiked.protocol.parser import Parser
+from beanspiked.server.broker import Broker
+
+__all__ = ["SAFETY_MARGIN", "Flow", "Sink"]
+
+# prot.c: SAFETY_MARGIN, how long before a deadline a reserve ends with DEADLINE_SOON, in seconds.
+SAFETY_MARGIN: Final = 1.0
+# What is read ahead of a session that cannot go on, in bytes.
+READ_AHEAD: Final = 65536
+# Replies are handed to the transport before the end of a turn when they are this many bytes.
+WRITE_CHUNK: Final = 262144
+# How many changes of one connection may be on their way to the store at once.
+UNSETTLED_MAX: Final = 1000
+# How many commands one connection may execute in one turn.
+COMMANDS_PER_TURN: Final = 1000
+DEFAULT: Final = "default"
+
+# Commands that do not look at what the connection's own earlier writes change; the others wait until those are committed.
+BLIND: Final = [
+    verb
+    in (
+        verbs.PUT,
+        verbs.BODY,
+        verbs.PUT_TOO_BIG,
+        verbs.DELETE,
+        verbs.RELEASE,
+        verbs.BURY,
+        verbs.TOUCH,
+        verbs.USE,
+        verbs.WATCH,
+        verbs.IGNORE,
+        verbs.LIST_TUBE_USED,
+        verbs.QUIT,
+        verbs.REFUSED,
+    )
+    for verb in range(VERB_COUNT)
+]
+# Commands whose id may name a job that is on its way between two states.
+BY_ID: Final = [
+    verb
+    in (
+        verbs.DELETE,
+        verbs.RELEASE,
+        verbs.BURY,
+        verbs.TOUCH,
+        verbs.PEEK,
+        verbs.STATS_JOB,
+        verbs.KICK_JOB,
+        verbs.RESERVE_JOB,
+    )
+    for verb in range(VERB_COUNT)
+]
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Sink:
+    """Where a session's replies go: the connection's other side."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, all together."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the connection when all was sent."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        """Read no more for now, but keep watching for a hang-up."""
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        raise NotImplementedError
+
+    def trace_command(self, verb: int) -> None:
+        """Log a command (`-VV`)."""
+
+
+class Nowhere(Sink):
+    """The sink of a session that is closed."""
+
+    def write(self, data: bytes) -> None:
+        """Drop what comes too late."""
+
+    def close(self) -> None:
+        """Do nothing again."""
+
+    def pause_reading(self) -> None:
+        """Do nothing."""
+
+    def resume_reading(self) -> None:
+        """Do nothing."""
+
+
+NOWHERE: Final = Nowhere()
+
+
+class Slot:
+    """The place of one reply among those of its connection; empty until the reply is known."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply: bytes = reply
+
+
+class Flow(Waiter):
+    """When a connection's commands are executed and when its replies leave; its tubes, held jobs and reserve in progress.
+
+    Args:
+        broker: What it shares with the others.
+        sink: Where its replies go.
+
+    Attributes:
+        used: The tube that puts go to.
+        watched: The tubes that reserves take from, in the order in which `list-tubes-watched` names them.
+        held: The jobs reserved by this connection, by deadline.
+        waiting: Whether a reserve is blocked.
+        choked: Whether the client does not read its replies.
+        closed: Whether the connection is gone.
+    """
+
+    def __init__(self, broker: Broker, sink: Sink) -> None:
+        super().__init__(broker.timers.new_id())
+        self.broker: Broker = broker
+        self.engine = broker.engine
+        self.sink: Sink = sink
+        self.parser: Parser = Parser(broker.max_job_size, broker.lenient_eol)
+        default = broker.engine.tube(DEFAULT)
+        default.using += 1
+        default.watching += 1
+        self.used: Tube = default
+        self.watched: list[Tube] = [default]
+        self.held: Queue = Queue()
+        self.waiting: bool = False
+        self.choked: bool = False
+        self.closed: bool = False
+        self._wait_until: float = NEVER
+        self._reserve_seq: int = 0
+        self._producer: bool = False
+        self._worker: bool = False
+        self._eof: bool = False
+        self._hung_up: bool = False
+        self._quit: bool = False
+        self._stalled: Command | None = None
+        self._unsettled: int = 0
+        self._upload: Command | None = None
+        self._upload_id: int = 0
+        self._out: list[bytes] = []
+        self._out_bytes: int = 0
+        self._dirty: bool = False
+        self._queued: bool = False
+        self._reading_paused: bool = False
+        self._slots: deque[Slot] = deque()
+        self._slot_bytes: int = 0
+        broker.connections += 1
+        broker.total_connections += 1
+
+    # --- what the connection calls
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the client and act on them as far as possible."""
+        if self.closed or self._quit:
+            return
+        self.parser.feed(data)
+        if not self._queued:
+            self.run()
+
+    def receive_eof(self) -> None:
+        """The client sends no more: a blocked reserve ends; when all is answered the connection closes."""
+        self._eof = True
+        self.end_waiting()
+        self.run()
+
+    def end_waiting(self) -> None:
+        """The client has closed its side, which may be known before the bytes in between were read: wait no more."""
+        self._hung_up = True
+        if self.waiting:
+            self._stop_waiting(replies.TIMED_OUT)
+
+    def run(self) -> None:
+        """Execute the commands that are there, until one blocks."""
+        self._queued = False
+        if self.closed:
+            return
+        parser = self.parser
+        budget = COMMANDS_PER_TURN
+        blocked = self._blocked()
+        while not blocked:
+            command = parser.next()
+            if command is None:
+                break
+            self._execute(command)
+            if self._out_bytes > WRITE_CHUNK:
+                self.flush()
+            blocked = self._blocked()
+            budget -= 1
+            if budget == 0:
+                self._queued = True
+                self.broker.next_turn.append(self)
+                blocked = True
+        if blocked:
+            if parser.buffered > READ_AHEAD and not self._reading_paused and not self.closed:
+                self._reading_paused = True
+                self.sink.pause_reading()
+        elif self._reading_paused and not self.closed:
+            self._reading_paused = False
+            self.sink.resume_reading()
+        done = self._quit or (self._eof and not blocked) or (self.broker.stopping and self._idle())
+        if done and not self._slots and not self.closed:
+            self._finish()
+
+    def _blocked(self) -> bool:
+        """Tell whether the next command has to wait."""
+        return (
+            self.waiting
+            or self.choked
+            or self.closed
+            or self._quit
+            or self._stalled is not None
+            or self._unsettled >= UNSETTLED_MAX
+            or self._slot_bytes > WRITE_CHUNK
+        )
+
+    def _idle(self) -> bool:
+        """Tell whether a server that stops need not wait for this connection: it is between jobs."""
+        return not len(self.held) and self._unsettled == 0 and self._stalled is None
+
+    def stop(self) -> None:
+        """The server stops: end a blocked reserve without a reply, and the connection as soon as it holds no job."""
+        if self.waiting:
+            self._leave_waiters()
+            self._finish()
+        elif self._idle():
+            self._finish()
+
+    def end(self) -> None:
+        """Execute nothing more and give back what is held; close when the changes on their way are told of."""
+        if self.closed:
+            return
+        if self.waiting:
+            self._leave_waiters()
+        self._quit = True
+        self._stalled = None
+        self.parser.clear()
+        self._give_back()
+        self.run()
+
+    def _finish(self) -> None:
+        """Send what is known, give everything back and close."""
+        self.flush()
+        sink = self.sink
+        self.close()
+        sink.close()
+
+    def flush(self) -> None:
+        """Send the replies that are known, in one write."""
+        self._dirty = False
+        if self._out:
+            out = self._out
+            self._out = []
+            self._out_bytes = 0
+            if not self.closed:
+                self.sink.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def choke(self) -> None:
+        """The client does not read: execute nothing more for now."""
+        self.choked = True
+
+    def unchoke(self) -> None:
+        """The client has read its replies."""
+        self.choked = False
+        self._go_on()
+
+    def close(self) -> None:
+        """Give back what this connection held and referred to; its later writes still go to the store."""
+        if self.closed:
+            return
+        self.closed = True
+        broker = self.broker
+        engine = self.engine
+        if self.waiting:
+            self._leave_waiters()
+        broker.timers.cancel(self)
+        broker.connections -= 1
+        broker.producers -= self._producer
+        broker.workers -= self._worker
+        # The two refer to each other; full garbage collections, which would find that out, are not run under load.
+        self.sink = NOWHERE
+        self.parser.clear()
+        self._out = []
+        self._stalled = None
+        self._upload = None
+        self._give_back()
+        self.used.using -= 1
+        engine.forget(self.used)
+        for tube in self.watched:
+            tube.watching -= 1
+            engine.forget(tube)
+
+    def _give_back(self) -> None:
+        """Make all held jobs ready, in the order in which they were reserved (prot.c: enqueue_reserved_jobs)."""
+        held = sorted([cast("Job", job) for job in self.held.entries()], key=_reserve_seq)
+        self.held.clear()
+        for job in held:
+            job.holder = None
+            self.engine.give_back(job, timed_out=False)
+
+    # --- waiting
+
+    def serve(self, job: Job) -> None:
+        """End the blocked reserve with a job."""
+        self._leave_waiters()
+        self._grant(job)
+        self._go_on()
+
+    def lost(self, job: Job) -> None:
+        """A held job was deleted with its tube."""
+        if job.queued():
+            self.held.remove(job)
+        job.holder = None
+        if self.broker.stopping:
+            self._go_on()
+
+    def on_time(self, now: float) -> None:
+        """Give up jobs whose time is up, and end a reserve whose time is up or whose job's deadline is near."""
+        first = self.held.first()
+        if self.waiting:
+            if first is not None and first.key - SAFETY_MARGIN <= now:
+                self._stop_waiting(replies.DEADLINE_SOON)
+            elif self._wait_until <= now:
+                self._stop_waiting(replies.TIMED_OUT)
+        while first is not None and first.key <= now:
+            assert isinstance(first, Job)
+            self.held.remove(first)
+            first.holder = None
+            self.broker.job_timeouts += 1
+            self.engine.give_back(first, timed_out=True)
+            first = self.held.first()
+        self._schedule()
+        if self.broker.stopping:
+            self._go_on()
+
+    def _schedule(self) -> None:
+        """Ask to be called at the next deadline, or a margin before it while a reserve waits, or at that one's end."""
+        first = self.held.first()
+        at = NEVER if first is None else first.key
+        if self.waiting:
+            at = min(at - SAFETY_MARGIN, self._wait_until)
+        if at < NEVER:
+            self.broker.timers.schedule(self, at)
+
+    def _wait(self, until: float) -> None:
+        self.waiting = True
+        self._wait_until = until
+        self.broker.waiting += 1
+        for tube in self.watched:
+            tube.waiters[self] = None
+        self._schedule()
+
+    def _leave_waiters(self) -> None:
+        self.waiting = False
+        self.broker.waiting -= 1
+        for tube in self.watched:
+            del tube.waiters[self]
+
+    def _stop_waiting(self, reply: bytes) -> None:
+        self._leave_waiters()
+        self._reply(reply)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have `run` called before this turn ends, or in the next one."""
+        if not self._queued and not self.closed:
+            self._queued = True
+            self.broker.runnable.append(self)
+
+    # --- holding
+
+    def _grant(self, job: Job) -> None:
+        """Hold a job and send it."""
+        self._reserve_seq += 1
+        job.reserve_seq = self._reserve_seq
+        self._hold(job, self.broker.now() + job.ttr if job.ttr else NEVER)
+        self._reply_job(replies.reserved(job.id, len(job.body)), job.body)
+
+    def _hold(self, job: Job, deadline: float) -> None:
+        job.holder = self
+        self.held.push(job, deadline)
+        self._schedule()
+
+    def _let_go(self, job: Job) -> None:
+        job.holder = None
+        self.held.remove(job)
+
+    def _take_back(self, job: Job) -> None:
+        """Hold a job again whose change failed; when the connection is gone it becomes ready."""
+        if self.closed:
+            self.engine.give_back(job, timed_out=False)
+        else:
+            self._hold(job, job.key)
+
+    # --- replies
+
+    def _reply(self, data: bytes) -> None:
+        if self._slots:
+            self._slots.append(Slot(data))
+            self._slot_bytes += len(data)
+            return
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if not self._dirty:
+            self._dirty = True
+            self.broker.dirty.append(self)
+
+    def _reply_job(self, header: bytes, body: bytes) -> None:
+        if self._slots:
+            self._reply(b"".join((header, body, replies.CRLF)))
+            return
+        self._out.append(header)
+        self._out.append(body)
+        self._reply(replies.CRLF)
+        self._out_bytes += len(header) + len(body)
+
+    def _reply_later(self, later: Later | None, reply: bytes, failed: "Callable[[], None] | None" = None) -> None:
+        """Reply when a change is committed; if it fails, undo with `failed` and say so."""
+        if later is None:
+            self._reply(reply)
+            return
+        slot = Slot(b"")
+        self._slots.append(slot)
+        self._unsettled += 1
+
+        def settled(outcome: Later) -> None:
+            if outcome.error is None:
+                slot.reply = reply
+            else:
+                full = isinstance(outcome.error, StoreFull) or reply.startswith(b"INSERTED")
+                slot.reply = replies.OUT_OF_MEMORY if full else replies.INTERNAL_ERROR
+                if failed is not None:
+                    failed()
+            self._unsettled -= 1
+            self._slot_bytes += len(slot.reply)
+            self._drain_slots()
+
+        later.then(settled)
+
+    def _drain_slots(self) -> None:
+        """Move the replies that are next in order to the output; go on when they are all there."""
+        slots = self._slots
+        while slots and slots[0].reply:
+            data = slots.popleft().reply
+            self._slot_bytes -= len(data)
+            self._out.append(data)
+            self._out_bytes += len(data)
+        if self.closed:
+            return
+        if self._out and not self._dirty:
+            self._dirty = True
+            self.broker.dirty.append(self)
+        if self._stalled is not None:
+            if self._unsettled == 0:
+                self._retry()
+        elif (
+            self._reading_paused
+            or self.parser.buffered
+            or (not slots and (self._eof or self._quit or self.broker.stopping))
+        ):
+            self._go_on()
+
+    def _retry(self) -> None:
+        """Execute the command that waited for a change, now that it is known."""
+        command = self._stalled
+        if command is not None and not self.closed:
+            self._stalled = None
+            self.broker.commands[command.verb] -= 1
+            self._execute(command)
+            self._go_on()
+
+    # --- commands
+
+    def _execute(self, command: Command) -> None:
+        verb = command.verb
+        self.broker.commands[verb] += 1
+        if self.broker.tracing:
+            self.sink.trace_command(verb)
+        if self.engine.durable and verb != verbs.REFUSED and self._must_wait(command):
+            return
+        self._do(command)
+
+    def _do(self, command: Command) -> None:
+        """Do what a command asks for, and reply."""
+        raise NotImplementedError
+
+    def _must_wait(self, command: Command) -> bool:
+        """Tell whether a command stalls until a change is committed that decides about its reply."""
+        if self._unsettled and not BLIND[command.verb]:
+            self._stalled = command
+            return True
+        if BY_ID[command.verb]:
+            change = self.engine.in_flight(command.id)
+            if change is not None:
+                self._stalled = command
+                change.then(lambda _: self._retry_after(command))
+                return True
+        return False
+
+    def _retry_after(self, command: Command) -> None:
+        if self._stalled is command:
+            self._retry()
+
+
+def _reserve_seq(job: Job) -> int:
+    return job.reserve_seq

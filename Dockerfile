@@ -5,6 +5,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev &
 WORKDIR /source
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY beanspiked beanspiked
+COPY lua lua
 # A failure to compile is an error here: an image is built once and run often.
 RUN BEANSPIKED_PURE=0 pip install --no-cache-dir --prefix=/install .
 

@@ -136,4 +136,21 @@ def _backup(words: list[str]) -> int:
     return 0
 
 
-COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {"bench": _bench, "backup": _backup}
+def _check(words: list[str]) -> int:
+    from beanspiked.engine.aerospike.check import main as check  # noqa: PLC0415 - only this command needs it
+
+    return check(words)
+
+
+def _cleanup(words: list[str]) -> int:
+    from beanspiked.engine.aerospike.udf import main as cleanup  # noqa: PLC0415 - only this command needs it
+
+    return cleanup(words)
+
+
+COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {
+    "bench": _bench,
+    "backup": _backup,
+    "check": _check,
+    "cleanup": _cleanup,
+}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from beanspiked.engine.aerospike.url import StoreAddress
+
 __all__ = ["USAGE", "Settings", "UsageError", "parse"]
 
 # beanstalkd's JOB_DATA_SIZE_LIMIT_MAX, in bytes.
@@ -17,6 +19,8 @@ USAGE: Final = """\
 Use: beanspiked [OPTIONS]
      beanspiked bench [OPTIONS]         load a beanstalkd-compatible server and print its speed
      beanspiked backup DIR FILE         copy a journal, also one in use
+     beanspiked check [URL]             tell whether an Aerospike cluster is fit for jobs
+     beanspiked cleanup URL             remove what former versions left in a cluster
 
 Options, each also as BEANSPIKED_<LONG_NAME> in the environment:
  -l, --listen ADDR        listen on this address (default 0.0.0.0); may be repeated
@@ -29,7 +33,9 @@ Options, each also as BEANSPIKED_<LONG_NAME> in the environment:
  -z, --max-job-size BYTES the largest job (default 65535, at most 1073741824)
  -s BYTES                 accepted for beanstalkd's sake and shown in stats: the journal has no files of a fixed size
  -u, --user USER          become this user once the socket listens
-     --store URL          memory: (the default) or sqlite:DIR (the same as -b DIR)
+     --store URL          memory: (the default), sqlite:DIR (the same as -b DIR), or a cluster that other servers share:
+                          aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=NAME]
+                          Without -b and --store, AEROSPIKE_HOST and AEROSPIKE_PORT name one, its namespace is beanspike.
      --lenient-eol        also take a bare LF for the end of a line
      --drain-timeout S    when told to stop, let clients that hold jobs finish for up to S seconds (default 0)
  -c, -n                   accepted and ignored, as beanstalkd does
@@ -71,7 +77,8 @@ class Settings(NamedTuple):
     Attributes:
         listen: Addresses and `unix:PATH`s; empty for the wildcard.
         port: TCP port.
-        journal: The journal's directory, or None for memory only.
+        journal: The journal's directory, or None without one.
+        shared: The Aerospike cluster that the jobs live in, or None. With neither they live in memory only.
         fsync_ms: Milliseconds between syncs; 0 syncs before each reply, -1 never syncs.
         max_job_size: Bytes.
         binlog_size: beanstalkd's `-s`, shown in `stats`.
@@ -87,6 +94,7 @@ class Settings(NamedTuple):
     listen: tuple[str, ...] = ()
     port: int = 11300
     journal: str | None = None
+    shared: StoreAddress | None = None
     fsync_ms: int = 0
     max_job_size: int = 65535
     binlog_size: int = 10485760
@@ -115,7 +123,11 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
     for key, _, _ in options:
         if key in ("-v", "-h"):
             return Settings(action="version" if key == "-v" else "help")
-    return _read([*_from_environment(environ, {key for key, _, _ in options}), *options])
+    options = [*_from_environment(environ, {key for key, _, _ in options}), *options]
+    settings = _read(options)
+    if any(key in ("-b", "--store") for key, _, _ in options):
+        return settings
+    return settings._replace(shared=_address_in(environ))
 
 
 def _short(name: str) -> str:
@@ -166,14 +178,40 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
             warnings.append(f"{source}: does nothing, as in beanstalkd")
         else:
             settings = settings._replace(**READERS[key](value, source))
+    shared: StoreAddress | None = None
     if store is not None:
         if journal is not None:
             raise UsageError("-b and --store contradict each other")
-        journal = _journal_of(store)
+        if store.startswith("aerospike:"):
+            shared = _address_of(store)
+        else:
+            journal = _journal_of(store)
     if settings.max_job_size > MAX_JOB_SIZE_LIMIT:
         warnings.append(f"maximum job size was set to {MAX_JOB_SIZE_LIMIT}")
         settings = settings._replace(max_job_size=MAX_JOB_SIZE_LIMIT)
-    return settings._replace(listen=tuple(listen), journal=journal, warnings=tuple(warnings))
+    return settings._replace(listen=tuple(listen), journal=journal, shared=shared, warnings=tuple(warnings))
+
+
+def _address_of(store: str) -> StoreAddress:
+    """Read the URL of a shared store."""
+    from beanspiked.engine.aerospike.url import AddressError, parse_address  # noqa: PLC0415 - only where it is used
+
+    try:
+        return parse_address(store)
+    except AddressError as error:
+        raise UsageError(f"--store: {error}") from error
+
+
+def _address_in(environ: Mapping[str, str]) -> StoreAddress | None:
+    """Read AEROSPIKE_HOST and AEROSPIKE_PORT, which go-beanspike's users set."""
+    if not environ.get("AEROSPIKE_HOST") and not environ.get("AEROSPIKE_PORT"):
+        return None
+    from beanspiked.engine.aerospike.url import AddressError, from_environment  # noqa: PLC0415 - likewise
+
+    try:
+        return from_environment(environ)
+    except AddressError as error:
+        raise UsageError(str(error)) from error
 
 
 def _journal_of(store: str) -> str | None:
@@ -183,7 +221,7 @@ def _journal_of(store: str) -> str | None:
         return None
     if scheme == "sqlite" and rest:
         return rest
-    raise UsageError(f"--store: not memory: or sqlite:DIR: {store}")
+    raise UsageError(f"--store: not memory:, sqlite:DIR or aerospike://HOST/NAMESPACE: {store}")
 
 
 def _number(value: str, source: str, low: int, high: int) -> int:

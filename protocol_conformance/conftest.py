@@ -25,6 +25,7 @@ MARKERS = (
     "since_1_13(reason): checks what beanstalkd does from 1.13 on; an older server is expected to fail",
     "beanstalkd_bug(reason, flaky=False): better behaviour than beanstalkd's, which must fail (flaky: is skipped)",
     "cluster_relaxed(reason): several front-ends of a cluster need not keep this rule; skipped with --profile cluster",
+    "shared_store_relaxed(reason): nor need a single one whose jobs live in a shared store; skipped with --profile shared, too",
 )
 NO_SERVER = "no server to test: give --server HOST:PORT or --fresh-server-command CMD"
 NO_COMMAND = "needs a server of its own: give --fresh-server-command CMD"
@@ -45,9 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--profile",
-        choices=("single", "cluster"),
+        choices=("single", "shared", "cluster"),
         default="single",
-        help="cluster: connections are spread over all --server addresses, and relaxed rules are skipped",
+        help="shared: the server's jobs live in a shared store; cluster: connections are spread over all --server addresses; "
+        "the rules that such servers may relax are skipped",
     )
 
 
@@ -59,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     has_command = bool(config.getoption("--fresh-server-command", default=None))
     has_server = has_command or bool(config.getoption("--server", default=None))
-    in_cluster = config.getoption("--profile", default="single") == "cluster"
+    profile = config.getoption("--profile", default="single")
     here = os.path.dirname(__file__)  # noqa: PTH120 - compared as text with item.path
     for item in items:
         if not str(item.path).startswith(here + os.sep):
@@ -68,13 +70,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "farm" in fixtures:
             item.add_marker(pytest.mark.fresh)
         needs_server = "connect" in fixtures or "farm" in fixtures
-        relaxed = item.get_closest_marker("cluster_relaxed")
+        relaxed = item.get_closest_marker("cluster_relaxed") if profile == "cluster" else None
+        if profile != "single":
+            relaxed = relaxed or item.get_closest_marker("shared_store_relaxed")
         if needs_server and not has_server:
             item.add_marker(pytest.mark.skip(reason=NO_SERVER))
         elif item.get_closest_marker("fresh") and not has_command:
             item.add_marker(pytest.mark.skip(reason=NO_COMMAND))
-        elif relaxed and in_cluster:
-            item.add_marker(pytest.mark.skip(reason=f"relaxed in a cluster: {relaxed.args[0]}"))
+        elif relaxed:
+            item.add_marker(pytest.mark.skip(reason=f"relaxed with --profile {profile}: {relaxed.args[0]}"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

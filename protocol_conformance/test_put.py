@@ -141,11 +141,21 @@ def test_the_place_of_a_job_is_that_of_its_put_line_not_of_its_last_byte(connect
     early, late = connect(use=tube), connect(use=tube, watch=tube)
     early.send(b"put 7 0 60 5\r\nfirst")
     assert early.is_silent()
+    late.insert(b"second", pri=7)
+    early.send(b"\r\n")
+    assert early.reply().startswith(b"INSERTED ")
+    assert [late.reserve(0).body, late.reserve(0).body] == [b"first", b"second"]
+
+
+@pytest.mark.rule("2.1/id-at-line")
+@pytest.mark.shared_store_relaxed("ids are given when jobs are stored")
+def test_the_id_of_a_job_is_that_of_its_put_line_not_of_its_last_byte(connect: Connect, tube: str) -> None:
+    early, late = connect(use=tube), connect(use=tube)
+    early.send(b"put 7 0 60 5\r\nfirst")
+    assert early.is_silent()
     second = late.insert(b"second", pri=7)
     early.send(b"\r\n")
-    first = int(early.reply().split()[1])
-    assert first < second
-    assert [late.reserve(0).body, late.reserve(0).body] == [b"first", b"second"]
+    assert int(early.reply().split()[1]) < second
 
 
 @pytest.mark.rule("2.1/id-gaps")

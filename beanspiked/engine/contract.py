@@ -25,6 +25,7 @@ __all__ = [
     "ReadyListener",
     "Tube",
     "TubeEngine",
+    "TubeUse",
     "Waiter",
 ]
 
@@ -160,9 +161,17 @@ class Counts:
 
 
 class Waiter(Timed):
-    """Somebody in this process who waits for jobs and holds them."""
+    """Somebody in this process who waits for jobs and holds them.
 
-    __slots__ = ()
+    Attributes:
+        wants: How many jobs it takes one after the other, once it is served.
+    """
+
+    __slots__ = ("wants",)
+
+    def __init__(self, id: int) -> None:  # noqa: A002 - as its base
+        super().__init__(id)
+        self.wants: int = 1
 
     def lost(self, job: Job) -> None:
         """A job that this one holds was deleted with its tube."""
@@ -212,6 +221,25 @@ class Tube(Timed):
         self.paused_until: float = 0.0
 
 
+class TubeUse:
+    """How processes other than this one use a tube, added up.
+
+    Attributes:
+        using, watching, waiting: How many connections do.
+        total_jobs, deletes, pauses: What they counted, those that have ended included.
+    """
+
+    __slots__ = ("deletes", "pauses", "total_jobs", "using", "waiting", "watching")
+
+    def __init__(self) -> None:
+        self.using: int = 0
+        self.watching: int = 0
+        self.waiting: int = 0
+        self.total_jobs: int = 0
+        self.deletes: int = 0
+        self.pauses: int = 0
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ReadyListener:
     """Whom an engine tells about jobs."""
@@ -228,11 +256,14 @@ class TubeEngine:
         counts: Jobs by state over all tubes.
         listener: Whom to tell when a job becomes ready.
         durable: Whether changes go to a store, so that they can be on their way (`in_flight`).
+        shared: Whether other processes change the same jobs. What `find_job`, `peek_next`, `find_tube`, `tubes` and the counts tell is
+            then what the last of the `look_...` methods saw, and holds until the end of its callback.
     """
 
     counts: Counts
     listener: ReadyListener
     durable: bool
+    shared: bool = False
 
     def tube(self, name: str) -> Tube:
         """Find or make a tube; a tube with no job, user or watcher lasts until `forget`."""
@@ -250,8 +281,36 @@ class TubeEngine:
         """List all tubes in beanstalkd's order: as made, but a removed one's place is taken by the last."""
         raise NotImplementedError
 
+    def look_job(self, job_id: int) -> Later | None:
+        """Learn what `find_job` tells; None when it is known here. Fails with StoreFailed, as do all looks."""
+        return None
+
+    def look_next(self, tube: Tube, state: int) -> Later | None:
+        """Learn what `peek_next` tells."""
+        return None
+
+    def look_tube(self, name: str) -> Later | None:
+        """Learn what `find_tube`, the tube's counts and `elsewhere` tell."""
+        return None
+
+    def look_all(self) -> Later | None:
+        """Learn what `tubes` and the engine's counts tell."""
+        return None
+
+    def elsewhere(self, tube: Tube) -> TubeUse | None:
+        """Return how other processes use a tube; None when there are none."""
+        return None
+
+    def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
+        """Look for a ready job for one who has entered itself in the tubes' waiters and found none with `take`.
+
+        Done when none is there or somebody else got it; the listener is told before that if one was found. None means that there is none.
+        A patient one will wait anyhow.
+        """
+        return None
+
     def new_id(self) -> int:
-        """Number the next job, when its put line was read."""
+        """Number the next job, when its put line was read. A shared engine gives the job's place; its id is known when it is stored."""
         raise NotImplementedError
 
     def put(
@@ -264,15 +323,15 @@ class TubeEngine:
         body: bytes,
         details: Details | None = None,
     ) -> Later | None:
-        """Add a job under a number from `new_id`. Fails with StoreFull or StoreFailed."""
+        """Add a job under a number from `new_id`; its outcome's `value` is its id. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
     def take(self, tubes: list[Tube]) -> Job | None:
         """Reserve the most urgent ready job, by priority then id, over these tubes but the paused ones."""
         raise NotImplementedError
 
-    def take_job(self, job_id: int) -> Job | None:
-        """Reserve a job that is ready, delayed or buried, in any tube."""
+    def take_job(self, job: Job) -> Later | None:
+        """Reserve a job that is ready, delayed or buried. Fails with StoreFailed or JobGone."""
         raise NotImplementedError
 
     def find_job(self, job_id: int) -> Job | None:
@@ -288,15 +347,15 @@ class TubeEngine:
         raise NotImplementedError
 
     def delete(self, job: Job) -> Later | None:
-        """Remove a job that the caller holds or that nobody does. Fails with StoreFull or StoreFailed."""
+        """Remove a job that the caller holds or that nobody does. Fails with StoreFull, StoreFailed or JobGone."""
         raise NotImplementedError
 
     def release(self, job: Job, pri: int, delay: float) -> Later | None:
-        """Put a held job back. Fails with StoreFull or StoreFailed; it is then still the caller's."""
+        """Put a held job back. Fails with StoreFull or StoreFailed; it is then still the caller's. Or with JobGone."""
         raise NotImplementedError
 
     def bury(self, job: Job, pri: int, reason: str = "") -> Later | None:
-        """Set a held job aside. Fails with StoreFull or StoreFailed; it is then still the caller's."""
+        """Set a held job aside. Fails as `release` does."""
         raise NotImplementedError
 
     def give_back(self, job: Job, timed_out: bool) -> None:
@@ -304,11 +363,14 @@ class TubeEngine:
         raise NotImplementedError
 
     def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
-        """Make up to `bound` buried jobs ready, oldest first; if none is buried, delayed ones, soonest first."""
+        """Make up to `bound` buried jobs ready, oldest first; if none is buried, delayed ones, soonest first.
+
+        Returns their number, or -1 when the outcome's `value` tells it.
+        """
         raise NotImplementedError
 
     def kick_job(self, job: Job) -> Later | None:
-        """Make a buried or delayed job ready. Fails with StoreFull or StoreFailed."""
+        """Make a buried or delayed job ready. Fails with StoreFull, StoreFailed or JobGone."""
         raise NotImplementedError
 
     def pause(self, tube: Tube, seconds: float) -> Later | None:

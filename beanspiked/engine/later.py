@@ -16,10 +16,12 @@ class Later:
     Attributes:
         done: Whether the outcome is known.
         error: What went wrong, or None.
+        value: What came of it where that is known only afterwards: the id of a put, the number of jobs kicked.
     """
 
     def __init__(self) -> None:
         self.done: bool = False
+        self.value: int = 0
         self.error: EngineError | None = None
         self._callbacks: list[Callable[[Later], None]] = []
 

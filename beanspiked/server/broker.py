@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from mypy_extensions import mypyc_attr
 
-from beanspiked.engine.contract import ReadyListener, Tube, TubeEngine
+from beanspiked.engine.contract import ReadyListener, Tube, TubeEngine, TubeUse
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
 from beanspiked.protocol.yaml import quoted
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # Clients parse it and switch on it, so it names the protocol that is spoken.
 BEANSTALKD_VERSION: Final = "1.13"
 
+
+NO_OTHERS: Final = TubeUse()
 
 # How many sessions that were woken may run in one turn.
 RUNS_PER_TURN: Final = 1000
@@ -190,6 +192,7 @@ class Broker(ReadyListener):
     def tube_snapshot(self, tube: Tube) -> list[tuple[str, object]]:
         """Return every field that `stats-tube` reports."""
         counts = tube.counts
+        others = self.engine.elsewhere(tube) or NO_OTHERS
         left = int(tube.paused_until - self.now()) if tube.pause else 0
         return [
             ("name", quoted(tube.name)),
@@ -198,12 +201,12 @@ class Broker(ReadyListener):
             ("current-jobs-reserved", counts.reserved),
             ("current-jobs-delayed", counts.delayed),
             ("current-jobs-buried", counts.buried),
-            ("total-jobs", tube.total_jobs),
-            ("current-using", tube.using),
-            ("current-watching", tube.watching),
-            ("current-waiting", len(tube.waiters)),
-            ("cmd-delete", tube.deletes),
-            ("cmd-pause-tube", tube.pauses),
+            ("total-jobs", tube.total_jobs + others.total_jobs),
+            ("current-using", tube.using + others.using),
+            ("current-watching", tube.watching + others.watching),
+            ("current-waiting", len(tube.waiters) + others.waiting),
+            ("cmd-delete", tube.deletes + others.deletes),
+            ("cmd-pause-tube", tube.pauses + others.pauses),
             ("pause", int(tube.pause)),
             ("pause-time-left", max(0, left)),
         ]

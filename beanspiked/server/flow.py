@@ -11,7 +11,7 @@ from typing import Final, cast
 from mypy_extensions import mypyc_attr
 
 from beanspiked.engine.contract import Job, Tube, Waiter
-from beanspiked.engine.errors import StoreFull
+from beanspiked.engine.errors import JobGone, StoreFull
 from beanspiked.engine.later import Later
 from beanspiked.engine.queue import Queue
 from beanspiked.engine.timers import NEVER
@@ -31,6 +31,8 @@ READ_AHEAD: Final = 65536
 WRITE_CHUNK: Final = 262144
 # How many changes of one connection may be on their way to the store at once.
 UNSETTLED_MAX: Final = 1000
+# How many reserves of one connection may be served together.
+RESERVES_AT_ONCE: Final = 1000
 # How many commands one connection may execute in one turn.
 COMMANDS_PER_TURN: Final = 1000
 DEFAULT: Final = "default"
@@ -161,6 +163,9 @@ class Flow(Waiter):
         self._hung_up: bool = False
         self._quit: bool = False
         self._stalled: Command | None = None
+        self._looking: bool = False
+        self._seek: Later | None = None
+        self._next: Command | None = None
         self._unsettled: int = 0
         self._upload: Command | None = None
         self._upload_id: int = 0
@@ -205,9 +210,13 @@ class Flow(Waiter):
         budget = COMMANDS_PER_TURN
         blocked = self._blocked()
         while not blocked:
-            command = parser.next()
+            command = self._next
             if command is None:
-                break
+                command = parser.next()
+                if command is None:
+                    break
+            else:
+                self._next = None
             self._execute(command)
             if self._out_bytes > WRITE_CHUNK:
                 self.flush()
@@ -218,6 +227,8 @@ class Flow(Waiter):
                 self.broker.next_turn.append(self)
                 blocked = True
         if blocked:
+            if self._seek is not None and self._next is None:
+                self._read_reserves()
             if parser.buffered > READ_AHEAD and not self._reading_paused and not self.closed:
                 self._reading_paused = True
                 self.sink.pause_reading()
@@ -227,6 +238,28 @@ class Flow(Waiter):
         done = self._quit or (self._eof and not blocked) or (self.broker.stopping and self._idle())
         if done and not self._slots and not self.closed:
             self._finish()
+
+    def _read_reserves(self) -> None:
+        """Count the reserves that come directly after the one in progress: one take may serve them all."""
+        while self.wants < RESERVES_AT_ONCE:
+            command = self.parser.next()
+            if command is None:
+                return
+            if command.verb != verbs.RESERVE:
+                self._next = command
+                return
+            self.wants += 1
+
+    def _reserve_on(self) -> None:
+        """Begin the next of the reserves that were read ahead."""
+        while self.wants > 1 and not self.waiting and not self.closed:
+            self.wants -= 1
+            self.broker.commands[verbs.RESERVE] += 1
+            self._reserve(NEVER)
+
+    def _reserve(self, timeout: float) -> None:
+        """Begin a reserve."""
+        raise NotImplementedError
 
     def _blocked(self) -> bool:
         """Tell whether the next command has to wait."""
@@ -259,10 +292,16 @@ class Flow(Waiter):
         if self.waiting:
             self._leave_waiters()
         self._quit = True
-        self._stalled = None
-        self.parser.clear()
+        self._forget_input()
         self._give_back()
         self.run()
+
+    def _forget_input(self) -> None:
+        """Drop what was read and not executed."""
+        self._stalled = None
+        self._next = None
+        self.wants = 1
+        self.parser.clear()
 
     def _finish(self) -> None:
         """Send what is known, give everything back and close."""
@@ -305,9 +344,8 @@ class Flow(Waiter):
         broker.workers -= self._worker
         # The two refer to each other; full garbage collections, which would find that out, are not run under load.
         self.sink = NOWHERE
-        self.parser.clear()
+        self._forget_input()
         self._out = []
-        self._stalled = None
         self._upload = None
         self._give_back()
         self.used.using -= 1
@@ -330,10 +368,11 @@ class Flow(Waiter):
         """End the blocked reserve with a job."""
         self._leave_waiters()
         self._grant(job)
+        self._reserve_on()
         self._go_on()
 
     def lost(self, job: Job) -> None:
-        """A held job was deleted with its tube."""
+        """A held job was deleted with its tube, or this process lost it."""
         if job.queued():
             self.held.remove(job)
         job.holder = None
@@ -342,12 +381,8 @@ class Flow(Waiter):
 
     def on_time(self, now: float) -> None:
         """Give up jobs whose time is up, and end a reserve whose time is up or whose job's deadline is near."""
+        self._end_wait(now)
         first = self.held.first()
-        if self.waiting:
-            if first is not None and first.key - SAFETY_MARGIN <= now:
-                self._stop_waiting(replies.DEADLINE_SOON)
-            elif self._wait_until <= now:
-                self._stop_waiting(replies.TIMED_OUT)
         while first is not None and first.key <= now:
             assert isinstance(first, Job)
             self.held.remove(first)
@@ -359,11 +394,41 @@ class Flow(Waiter):
         if self.broker.stopping:
             self._go_on()
 
+    def _end_wait(self, now: float) -> None:
+        """End a reserve whose time is up or whose job's deadline is near, unless it is not known yet whether a job is there."""
+        if self.waiting and self._seek is None:
+            first = self.held.first()
+            if first is not None and first.key - SAFETY_MARGIN <= now:
+                self._stop_waiting(replies.DEADLINE_SOON)
+            elif self._wait_until <= now or self._hung_up:
+                self._stop_waiting(replies.TIMED_OUT)
+
+    def _wait_for_sought(self, until: float, patient: bool) -> None:
+        """Wait for a job of a shared store, which has to be asked; the reply may be due when it has answered."""
+        self._wait(until)
+        seek = self.engine.seek(self, self.watched, patient)
+        if seek is None:
+            self._end_wait(self.broker.now())
+        else:
+            self._seek = seek
+            seek.then(self._sought)
+
+    def _sought(self, seek: Later) -> None:
+        """The store has no job for the reserve in progress, or did not answer."""
+        if self._seek is not seek:
+            return
+        self._seek = None
+        if seek.error is not None:
+            self._stop_waiting(replies.INTERNAL_ERROR)
+        else:
+            self._end_wait(self.broker.now())
+            self._schedule()
+
     def _schedule(self) -> None:
         """Ask to be called at the next deadline, or a margin before it while a reserve waits, or at that one's end."""
         first = self.held.first()
         at = NEVER if first is None else first.key
-        if self.waiting:
+        if self.waiting and self._seek is None:
             at = min(at - SAFETY_MARGIN, self._wait_until)
         if at < NEVER:
             self.broker.timers.schedule(self, at)
@@ -378,6 +443,7 @@ class Flow(Waiter):
 
     def _leave_waiters(self) -> None:
         self.waiting = False
+        self._seek = None
         self.broker.waiting -= 1
         for tube in self.watched:
             del tube.waiters[self]
@@ -385,6 +451,7 @@ class Flow(Waiter):
     def _stop_waiting(self, reply: bytes) -> None:
         self._leave_waiters()
         self._reply(reply)
+        self._reserve_on()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -397,10 +464,14 @@ class Flow(Waiter):
 
     def _grant(self, job: Job) -> None:
         """Hold a job and send it."""
+        self._keep(job)
+        self._reply_job(replies.reserved(job.id, len(job.body)), job.body)
+
+    def _keep(self, job: Job) -> None:
+        """Hold a job that was just reserved."""
         self._reserve_seq += 1
         job.reserve_seq = self._reserve_seq
         self._hold(job, self.broker.now() + job.ttr if job.ttr else NEVER)
-        self._reply_job(replies.reserved(job.id, len(job.body)), job.body)
 
     def _hold(self, job: Job, deadline: float) -> None:
         job.holder = self
@@ -440,8 +511,14 @@ class Flow(Waiter):
         self._reply(replies.CRLF)
         self._out_bytes += len(header) + len(body)
 
-    def _reply_later(self, later: Later | None, reply: bytes, failed: "Callable[[], None] | None" = None) -> None:
-        """Reply when a change is committed; if it fails, undo with `failed` and say so."""
+    def _reply_later(
+        self,
+        later: Later | None,
+        reply: bytes,
+        failed: "Callable[[], None] | None" = None,
+        made: "Callable[[Later], bytes] | None" = None,
+    ) -> None:
+        """Reply when a change is committed, with what `made` makes of the outcome if given; if it fails, undo with `failed` and say so."""
         if later is None:
             self._reply(reply)
             return
@@ -451,7 +528,9 @@ class Flow(Waiter):
 
         def settled(outcome: Later) -> None:
             if outcome.error is None:
-                slot.reply = reply
+                slot.reply = reply if made is None else made(outcome)
+            elif isinstance(outcome.error, JobGone):
+                slot.reply = replies.NOT_FOUND
             else:
                 full = isinstance(outcome.error, StoreFull) or reply.startswith(b"INSERTED")
                 slot.reply = replies.OUT_OF_MEMORY if full else replies.INTERNAL_ERROR
@@ -477,10 +556,11 @@ class Flow(Waiter):
             self._dirty = True
             self.broker.dirty.append(self)
         if self._stalled is not None:
-            if self._unsettled == 0:
+            if self._unsettled == 0 and not self._looking:
                 self._retry()
         elif (
             self._reading_paused
+            or self._next is not None
             or self.parser.buffered
             or (not slots and (self._eof or self._quit or self.broker.stopping))
         ):
@@ -521,7 +601,31 @@ class Flow(Waiter):
                 self._stalled = command
                 change.then(lambda _: self._retry_after(command))
                 return True
+        if self.engine.shared:
+            look = self._look(command)
+            if look is not None:
+                self._stalled = command
+                self._looking = True
+                look.then(lambda looked: self._looked(command, looked))
+                return True
         return False
+
+    def _look(self, command: Command) -> Later | None:
+        """Have a shared engine learn what a command is about to look at."""
+        raise NotImplementedError
+
+    def _looked(self, command: Command, look: Later) -> None:
+        if self._stalled is not command:
+            return
+        self._stalled = None
+        self._looking = False
+        if self.closed:
+            return
+        if look.error is None:
+            self._do(command)
+        else:
+            self._reply(replies.INTERNAL_ERROR)
+        self._go_on()
 
     def _retry_after(self, command: Command) -> None:
         if self._stalled is command:

@@ -257,10 +257,15 @@ async def _close(engine: TubeEngine, loop: asyncio.AbstractEventLoop) -> None:
         try:
             await asyncio.wait_for(done, CLOSE_WITHIN)
         except TimeoutError:
-            logger.critical("the journal did not finish in time; what was acknowledged is on disk")
+            logger.critical("the store did not finish in time; what was acknowledged is in it")
 
 
 def _engine(settings: Settings, timers: Timers, broker: Broker, loop: asyncio.AbstractEventLoop) -> TubeEngine:
+    if settings.shared is not None:
+        # The client is only loaded where it is used.
+        from beanspiked.engine.aerospike.start import start  # noqa: PLC0415
+
+        return start(settings.shared, timers, broker, broker.end_turn, broker.max_job_size)
     if settings.journal is None:
         logger.warning("jobs live in memory only; -b DIR keeps them")
         return EmbeddedEngine(timers, broker)

@@ -69,7 +69,7 @@ class Session(Flow):
                 self._reply(replies.inserted(job_id))
             else:
                 later.then(self._count_put)
-                self._reply_later(later, replies.inserted(job_id))
+                self._reply_later(later, b"" if self.engine.shared else replies.inserted(job_id), made=_inserted)
 
     def _count_put(self, later: Later) -> None:
         if later.error is None:
@@ -85,6 +85,9 @@ class Session(Flow):
             self._grant(job)
             return
         now = self.broker.now()
+        if self.engine.shared:
+            self._wait_for_sought(now + timeout, patient=timeout > 0 and not self._hung_up)
+            return
         first = self.held.first()
         if first is not None and first.key - SAFETY_MARGIN <= now:
             self._reply(replies.DEADLINE_SOON)
@@ -94,12 +97,25 @@ class Session(Flow):
             self._wait(now + timeout)
 
     def _reserve_job(self, command: Command) -> None:
-        job = self.engine.take_job(command.id)
-        if job is None:
+        job = self.engine.find_job(command.id)
+        if job is None or job.state == RESERVED or job.moving is not None:
             self._reply(replies.NOT_FOUND)
-        else:
+            return
+        later = self.engine.take_job(job)
+        if later is None:
             self._become_worker()
             self._grant(job)
+        else:
+            self._reply_later(later, b"", made=lambda _: self._taken(job))
+
+    def _taken(self, job: Job) -> bytes:
+        """Hold a job that came later; return the reply."""
+        if self.closed:
+            self.engine.give_back(job, timed_out=False)
+            return replies.NOT_FOUND
+        self._become_worker()
+        self._keep(job)
+        return b"".join((replies.reserved(job.id, len(job.body)), job.body, replies.CRLF))
 
     def _become_worker(self) -> None:
         if not self._worker:
@@ -156,7 +172,7 @@ class Session(Flow):
 
     def _kick(self, command: Command) -> None:
         count, later = self.engine.kick(self.used, command.id)
-        self._reply_later(later, replies.kicked(count))
+        self._reply_later(later, replies.kicked(count), made=_kicked)
 
     def _kick_job(self, command: Command) -> None:
         job = self.engine.find_job(command.id)
@@ -269,6 +285,34 @@ class Session(Flow):
         self._quit = True
         self.parser.clear()
 
+    def _look(self, command: Command) -> Later | None:
+        """Have a shared engine learn what a command is about to look at."""
+        verb = command.verb
+        engine = self.engine
+        if verb in LOOKS_AT_JOB:
+            return engine.look_job(command.id)
+        if verb in (verbs.STATS_TUBE, verbs.PAUSE_TUBE):
+            return engine.look_tube(command.name)
+        if verb in (verbs.STATS, verbs.LIST_TUBES):
+            return engine.look_all()
+        if verb == verbs.PEEK_READY:
+            return engine.look_next(self.used, READY)
+        if verb == verbs.PEEK_DELAYED:
+            return engine.look_next(self.used, DELAYED)
+        if verb == verbs.PEEK_BURIED:
+            return engine.look_next(self.used, BURIED)
+        return None
+
+
+def _inserted(later: Later) -> bytes:
+    return replies.inserted(later.value)
+
+
+def _kicked(later: Later) -> bytes:
+    return replies.kicked(later.value)
+
+
+LOOKS_AT_JOB: Final = (verbs.DELETE, verbs.PEEK, verbs.STATS_JOB, verbs.KICK_JOB, verbs.RESERVE_JOB)
 
 Handler = Callable[[Session, Command], None]
 

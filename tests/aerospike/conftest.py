@@ -6,6 +6,7 @@ tests on it are skipped, which one line says.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from ports import free_port
 
 from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
+from beanspiked.engine.aerospike.udf import module_directory
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -112,7 +114,7 @@ def client(address: tuple[str, int]) -> Iterator[Any]:
     deadline = time.monotonic() + 30
     while True:
         try:
-            client = aerospike.client({"hosts": [address]}).connect()
+            client = aerospike.client({"hosts": [address], "lua": {"user_path": module_directory()}}).connect()
             client.put(("test", "probe", 1), {"a": 1})
             break
         except AerospikeError as error:
@@ -123,21 +125,43 @@ def client(address: tuple[str, int]) -> Iterator[Any]:
     client.close()
 
 
-@pytest.fixture(params=["memory", "aerospike"])
-def store(request: pytest.FixtureRequest) -> Iterator[SegmentStore]:
-    """An empty store."""
-    if request.param == "memory":
-        yield MemoryStore(Cluster(lambda: int(time.time() * 1000)))
-        return
-    client = request.getfixturevalue("client")
+@pytest.fixture(scope="session")
+def prepared(client: Any) -> Iterator[tuple[SegmentStore, list[str]]]:
+    """A store on the real server with its index, and the names of its sets."""
     from beanspiked.engine.aerospike.adapter import AerospikeStore  # noqa: PLC0415 - not needed where there is no server
 
-    # Sets of its own, so that runs share a namespace with each other and with anything else.
-    store = AerospikeStore(client, "test", f"t{uuid.uuid4().hex[:6]}_")
+    # Sets of its own, so that runs share a namespace with each other and with anything else. They are the same for all tests, and
+    # emptied after each: a namespace has room for a limited number of them, and they never go.
+    prefix = f"t{uuid.uuid4().hex[:6]}_"
+    store = AerospikeStore(client, "test", prefix)
+    for _ in range(2):
+        asyncio.run(store.prepare())
+    yield store, [prefix + name for name in ("seg", "dir", "ctl", "ses", "news", "body")]
+    store.close_pool()
+    client.index_remove("test", f"{prefix}held")
+
+
+@pytest.fixture
+def real(
+    prepared: tuple[SegmentStore, list[str]], client: Any, request: pytest.FixtureRequest
+) -> Iterator[SegmentStore]:
+    """An empty store on the real server."""
+    store, sets = prepared
     build = str(next(iter(client.info_all("build").values()))[1]).strip()
     request.node.user_properties.append(("aerospike", build))
     yield store
-    store.close_pool()
+    for name in sets:
+        for key, _, _ in client.query("test", name).results():
+            client.remove(key)
+
+
+@pytest.fixture(params=["memory", "aerospike"])
+def store(request: pytest.FixtureRequest) -> SegmentStore:
+    """An empty store."""
+    if request.param == "memory":
+        return MemoryStore(Cluster(lambda: int(time.time() * 1000)))
+    store: SegmentStore = request.getfixturevalue("real")
+    return store
 
 
 @pytest.hookimpl(wrapper=True)

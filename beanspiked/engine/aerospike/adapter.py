@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
+import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,17 +24,19 @@ from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
+from beanspiked.engine.aerospike import check, health, udf
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
     DEAD,
     DELAYED,
+    HEAD_KEYS,
     OPEN,
     READY,
     SERIAL_BITS,
     Busy,
     Change,
-    Entry,
+    Directory,
     Fenced,
     Full,
     Head,
@@ -41,12 +45,18 @@ from beanspiked.engine.aerospike.store import (
     Segment,
     SessionRecord,
     Settlement,
+    Sizes,
     StoreError,
     Unknown,
+    lease_session,
+    ready_key,
 )
+from beanspiked.engine.errors import StoreUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from beanspiked.engine.aerospike.store import Entries
 
 __all__ = ["AerospikeStore"]
 
@@ -56,6 +66,8 @@ Result = TypeVar("Result")
 SEGMENT_RECORDS: Final = 1 << 20
 # More threads lose to the interpreter lock.
 THREADS: Final = 4
+# The list of all tubes lies in so many records.
+TUBE_LISTS: Final = 64
 QUEUES: Final = (READY, DELAYED, BURIED)
 MAPS: Final = (*QUEUES, "held")
 
@@ -73,6 +85,7 @@ WRITE_POLICY: Final = {
 CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
 READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
+BATCH_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
 
 # proto.h: what a node or the client answers.
 CODE_PARAMETER: Final = -2
@@ -104,7 +117,7 @@ class AerospikeStore:
     """A cluster's namespace; see SegmentStore for the methods.
 
     Args:
-        client: A connected client of the `aerospike` package.
+        client: A connected client of the `aerospike` package; None before there is one: everything then fails with Busy.
         namespace: Where to keep everything.
         prefix: What the names of all sets and indexes begin with; records outside them are never touched.
     """
@@ -113,11 +126,52 @@ class AerospikeStore:
         self._client = client
         self._namespace = namespace
         self._prefix = prefix
-        self._pool = ThreadPoolExecutor(THREADS, "aerospike")
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name="aerospike", daemon=True) for _ in range(THREADS)]
+        for thread in self._threads:
+            thread.start()
+
+    async def connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
+        """Connect, see whether the cluster is fit, and make what is needed there. Raises StoreUnusable."""
+        future: asyncio.Future[list[health.Finding]] = asyncio.get_running_loop().create_future()
+        self._calls.put((partial(self._connect, config, max_job_size), future))
+        return await future
+
+    def _connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
+        client = check.connect(config)
+        try:
+            findings = health.inspect(client, self._namespace, max_job_size)
+            if any(finding.level == "error" for finding in findings):
+                return findings
+            self._client = client
+            self._prepare()
+            udf.register(client)
+        except client_errors.AerospikeError as error:
+            self._client = None
+            raise StoreUnusable(f"{error.code}: {error.msg}") from error
+        return findings
 
     def close_pool(self) -> None:
-        """Let the worker threads end."""
-        self._pool.shutdown(wait=True)
+        """Let the worker threads end when they have done what was asked for."""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        """Do one call after the other. A queue and a wake-up of the loop cost half of what an executor does."""
+        while True:
+            call = self._calls.get()
+            if call is None:
+                return
+            function, future = call
+            loop = future.get_loop()
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001 - it is raised where the call was asked for
+                _hand_over(loop, _fail, future, error)
+            else:
+                _hand_over(loop, _succeed, future, result)
 
     async def prepare(self) -> None:
         """Make the index that finds a session's leases."""
@@ -144,8 +198,12 @@ class AerospikeStore:
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         """Run a blocking call on a worker thread and give its failure its meaning."""
+        if self._client is None:
+            raise Busy("not connected yet")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._calls.put((function, future))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+            return await future
         except client_errors.AerospikeError as error:
             if error.code == CODE_PARAMETER:
                 raise
@@ -169,35 +227,34 @@ class AerospikeStore:
 
     # --- segments
 
-    async def create(self, number: int, tube: str) -> None:
+    async def create(self, number: int, tube: str, lease: int) -> None:
         """See SegmentStore."""
-        await self._call(partial(self._create, number, tube))
+        await self._call(partial(self._create, number, tube, lease))
 
-    def _create(self, number: int, tube: str) -> None:
+    def _create(self, number: int, tube: str, lease: int) -> None:
         key = self._segment_key(number)
         head = [
             operations.write("no", number),
             operations.write("tube", tube),
+            operations.write("own", lease_session(lease)),
             operations.write("st", OPEN),
             operations.write("hwm", 0),
+            operations.write("bodies", 0),
+            operations.write("nheld", 0),
         ]
+        leased = _lease_ops(lease)
         try:
             made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, False) for name in MAPS]
-            self._make(key, [*head, *made], aerospike.POLICY_EXISTS_CREATE)
+            self._make(key, [*head, *made, *leased], aerospike.POLICY_EXISTS_CREATE)
         except client_errors.RecordExistsError:
             guard = exp.And(exp.Eq(exp.IntBin("st"), DEAD), exp.LT(exp.IntBin("no"), number))
-            self._operate(key, [*head, *[map_operations.map_clear(name) for name in MAPS]], guard)
+            self._operate(key, [*head, *[map_operations.map_clear(name) for name in MAPS], *leased], guard)
 
     async def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
         guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
-        context = [cdt_ctx.cdt_ctx_map_key(lease)]
-        ops = [
-            map_operations.map_put("held", lease, {}, ONCE),
-            map_operations.map_set_policy("held", SORTED, context),
-        ]
         try:
-            await self._call(partial(self._operate, self._segment_key(number), ops, guard))
+            await self._call(partial(self._operate, self._segment_key(number), _lease_ops(lease), guard))
         except Refused as error:
             if getattr(error.__cause__, "code", 0) == CODE_FILTERED_OUT:
                 raise Fenced(f"segment {number} is gone or dead") from error
@@ -208,46 +265,51 @@ class AerospikeStore:
         context = [cdt_ctx.cdt_ctx_map_key(lease)]
         ops: list[Any] = [map_operations.map_size("held", context)]
         for name, entries in change.puts.items():
-            ops.append(map_operations.map_put_items(name, _values(entries), SORTED))
-        if change.held:
-            ops.append(map_operations.map_put_items("held", _values(change.held), SORTED, context))
+            ops.append(map_operations.map_put_items(name, entries, SORTED))
         if change.last_slot:
             ops.append(operations.write("hwm", change.last_slot))
+        if change.close:
+            ops.append(operations.write("st", CLOSED))
+        if change.replaced:
+            ops.append(map_operations.map_put_items("held", change.replaced, SORTED, context))
         if change.moves:
             gone = [move.key for move in change.moves]
             ops.append(map_operations.map_remove_by_key_list("held", gone, aerospike.MAP_RETURN_NONE, False, context))
-            for name in QUEUES:
-                into = {m.new_key: [m.entry.slot, m.entry.packed] for m in change.moves if m.queue == name and m.entry}
-                if into:
-                    ops.append(map_operations.map_put_items(name, into, SORTED))
-        if change.revive:
-            keys = list(change.revive)
-            back = exp_map.MapGetByKeyList(context, aerospike.MAP_RETURN_ORDERED_MAP, keys, exp.MapBin("held"))
-            ops += [
-                _write_map(READY, exp_map.MapPutItems(None, SORTED, back, exp.MapBin(READY))),
-                map_operations.map_remove_by_key_list("held", keys, aerospike.MAP_RETURN_NONE, False, context),
-            ]
+            into: dict[str, dict[bytes, bytes]] = {}
+            for move in change.moves:
+                if move.queue is not None:
+                    into.setdefault(move.queue, {})[move.new_key] = move.packed
+            for name, moved in into.items():
+                ops.append(map_operations.map_put_items(name, moved, SORTED))
+            ops.append(operations.increment("nheld", -len(gone)))
         if change.take:
             best = exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_ORDERED_MAP, 0, change.take, exp.MapBin(READY))
+            count = arithmetic.Min(change.take, exp_map.MapSize(None, exp.MapBin(READY)))
             ops += [
+                expression_operations.expression_write("nheld", arithmetic.Add(exp.IntBin("nheld"), count).compile()),
                 _write_map("held", exp_map.MapPutItems(context, SORTED, best, exp.MapBin("held"))),
                 map_operations.map_remove_by_index_range(READY, 0, change.take, aerospike.MAP_RETURN_KEY_VALUE),
             ]
-        results = await self._call(partial(self._operate, self._segment_key(number), [*ops, *HEAD_OPS]))
-        values = [value for _, value in results]
-        taken = _pairs(values[-len(HEAD_OPS) - 1]) if change.take else []
-        return Outcome(taken, _head(values[-len(HEAD_OPS) :]))
+        ops += HEAD_OPS
+        results = await self._call(partial(self._operate, self._segment_key(number), ops))
+        taken: list[tuple[bytes, bytes]] = []
+        if change.take:
+            flat = results[-len(HEAD_OPS) - 1][1]
+            taken = list(zip(flat[::2], flat[1::2], strict=True))
+        return Outcome(taken, _head(results))
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         """See SegmentStore."""
         try:
             results = await self._call(partial(self._settle, number, lease, renewed))
-        except (Fenced, Refused):
-            # An earlier attempt may have done it.
-            segment = await self.read(number)
-            if segment is None or renewed not in segment.leases:
-                raise
-            return Settlement(segment.last_slot, segment.leases[renewed])
+        except Fenced:
+            # An earlier attempt may have done it. That is looked up by a write, too: a read may be answered by a stale copy.
+            ops = [
+                map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(renewed)]),
+                operations.write("settled", renewed),
+                *_settled_reads(renewed),
+            ]
+            results = await self._call(partial(self._operate, self._segment_key(number), ops))
         return Settlement(results[-2][1], _entries(results[-1][1]))
 
     def _settle(self, number: int, lease: int, renewed: int) -> list[tuple[str, Any]]:
@@ -259,8 +321,7 @@ class AerospikeStore:
             [
                 map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)]),
                 _write_map("held", moved),
-                operations.read("hwm"),
-                map_operations.map_get_by_key("held", renewed, aerospike.MAP_RETURN_VALUE),
+                *_settled_reads(renewed),
             ],
         )
 
@@ -275,8 +336,11 @@ class AerospikeStore:
         return Segment(
             number,
             bins["tube"],
+            bins["own"],
             bins["st"],
             bins["hwm"],
+            bins["bodies"],
+            bins["nheld"],
             _entries(bins[READY]),
             _entries(bins[DELAYED]),
             _entries(bins[BURIED]),
@@ -285,42 +349,77 @@ class AerospikeStore:
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
         """See SegmentStore."""
-        # A batch gives one value a name, so each read has a name of its own.
-        ops = [operations.read("no"), *[expression_operations.expression_read(name, read) for name, read in HEAD_READS]]
-        wanted = batch_records.BatchRecords([batch_records.Read(self._segment_key(number), ops) for number in numbers])
-        found = (await self._call(lambda: self._client.batch_write(wanted))).batch_records
-        heads: list[Head | None] = []
-        for number, record in zip(numbers, found, strict=True):
-            if record.result not in (0, CODE_NOT_FOUND):
-                raise MEANINGS.get(record.result, Busy)(f"{record.result}: reading segment {number}")
-            bins = record.record[2] if record.result == 0 else {}
-            there = bins.get("no") == number
-            heads.append(_head([bins[name] for name, _ in HEAD_READS]) if there else None)
-        return heads
+        found = await self._read_many([self._segment_key(number) for number in numbers], HEAD_READS)
+        return [
+            Head(
+                bins["keys"],
+                bins["last"][0] if bins["last"] else None,
+                bins["due"][0] if bins["due"] else None,
+                bins["ready-n"],
+                bins["delayed-n"],
+                bins["buried-n"],
+                bins["nheld"],
+                bins["st"],
+            )
+            if bins is not None and bins["no"] == number
+            else None
+            for number, bins in zip(numbers, found, strict=True)
+        ]
 
-    async def shift(
-        self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Mapping[bytes, Entry]
-    ) -> None:
+    async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
+        """See SegmentStore."""
+        found = await self._read_many([self._segment_key(number) for number in numbers], SIZE_READS)
+        return [
+            Sizes(
+                bins["ready-n"],
+                bins["delayed-n"],
+                bins["buried-n"],
+                bins["nheld"],
+                bins["urgent"],
+                bins["first"][0] if bins["first"] else None,
+                bins["due"][0] if bins["due"] else None,
+                bins["oldest"][0] if bins["oldest"] else None,
+            )
+            if bins is not None and bins["no"] == number
+            else None
+            for number, bins in zip(numbers, found, strict=True)
+        ]
+
+    async def _read_many(
+        self, keys: Sequence[tuple[str, str, int | str]], reads: Sequence[Any]
+    ) -> list[dict[str, Any] | None]:
+        """Do the same reads on many records, in one call; None for one that is not there."""
+        if not keys:
+            return []
+        wanted = batch_records.BatchRecords([batch_records.Read(key, reads) for key in keys])
+        found = (await self._call(lambda: self._client.batch_write(wanted, policy_batch=BATCH_POLICY))).batch_records
+        results: list[dict[str, Any] | None] = []
+        for record in found:
+            if record.result not in (0, CODE_NOT_FOUND):
+                raise MEANINGS.get(record.result, Busy)(f"{record.result}: reading {record.key[1]}")
+            results.append(record.record[2] if record.result == 0 else None)
+        return results
+
+    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """See SegmentStore."""
         there = exp_map.MapGetByKeyList(None, aerospike.MAP_RETURN_COUNT, list(keys), exp.MapBin(source))
         guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(there, len(keys)))
         ops = [map_operations.map_remove_by_key_list(source, list(keys), aerospike.MAP_RETURN_NONE, False)]
         if isinstance(target, str):
-            ops.append(map_operations.map_put_items(target, _values(entries), SORTED))
+            ops.append(map_operations.map_put_items(target, entries, SORTED))
         else:
             context = [cdt_ctx.cdt_ctx_map_key(target)]
             # The size first: it does not create the lease.
             ops.insert(0, map_operations.map_size("held", context))
-            ops.append(map_operations.map_put_items("held", _values(entries), SORTED, context))
-        await self._call(partial(self._operate, self._segment_key(number), ops, guard))
+            ops.append(map_operations.map_put_items("held", entries, SORTED, context))
+            ops.append(operations.increment("nheld", len(keys)))
+        return _head(await self._call(partial(self._operate, self._segment_key(number), [*ops, *HEAD_OPS], guard)))
 
-    async def delete_slot(self, number: int, slot: int) -> bool:
+    async def remove(self, number: int, queue: str, key: bytes) -> bool:
         """See SegmentStore."""
-        guard = exp.Eq(exp.IntBin("no"), number)
-        wanted = [slot, aerospike.CDTWildcard()]
-        ops = [map_operations.map_remove_by_value(name, wanted, aerospike.MAP_RETURN_COUNT) for name in QUEUES]
-        results = await self._guarded_by_number(number, ops, guard)
-        return any(count for _, count in results)
+        ops = [map_operations.map_remove_by_key(queue, key, aerospike.MAP_RETURN_COUNT)]
+        results = await self._guarded_by_number(number, ops, exp.Eq(exp.IntBin("no"), number))
+        return bool(results[0][1])
 
     async def _guarded_by_number(self, number: int, ops: list[Any], guard: Any) -> list[tuple[str, Any]]:
         """Operate on a segment under a guard that only its number can fail: another one has its record now."""
@@ -333,8 +432,10 @@ class AerospikeStore:
         """See SegmentStore."""
         held = exp.MapBin("held")
         jobs = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.MAP, lease, held)
+        count = exp_map.MapSize([cdt_ctx.cdt_ctx_map_key(lease)], held)
         ops = [
             map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)]),
+            expression_operations.expression_write("nheld", arithmetic.Sub(exp.IntBin("nheld"), count).compile()),
             _write_map(READY, exp_map.MapPutItems(None, SORTED, jobs, exp.MapBin(READY))),
             map_operations.map_remove_by_key("held", lease, aerospike.MAP_RETURN_NONE),
         ]
@@ -342,8 +443,8 @@ class AerospikeStore:
             results = await self._call(partial(self._operate, self._segment_key(number), ops))
         except Fenced:
             return 0
-        count: int = results[0][1]
-        return count
+        reclaimed: int = results[0][1]
+        return reclaimed
 
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
@@ -358,30 +459,20 @@ class AerospikeStore:
 
     async def retire(self, number: int) -> bool:
         """See SegmentStore."""
-        segment = await self.read(number)
-        if segment is None:
-            raise Fenced(f"segment {number} is gone")
-        if segment.state == DEAD:
-            return True
-        if segment.state != CLOSED or any(segment.leases.values()):
-            return False
-        empty = [exp.Eq(exp_map.MapSize(None, exp.MapBin(name)), 0) for name in QUEUES]
-        # A literal empty map cannot be compared with: each lease that was read is, by its size.
-        leases = [
-            exp.Eq(exp_map.MapSize([cdt_ctx.cdt_ctx_map_key(lease)], exp.MapBin("held")), 0) for lease in segment.leases
-        ]
         guard = exp.And(
             exp.Eq(exp.IntBin("no"), number),
             exp.Eq(exp.IntBin("st"), CLOSED),
-            exp.Eq(exp_map.MapSize(None, exp.MapBin("held")), len(segment.leases)),
-            *empty,
-            *leases,
+            exp.Eq(exp.IntBin("nheld"), 0),
+            *[exp.Eq(exp_map.MapSize(None, exp.MapBin(name)), 0) for name in QUEUES],
         )
         ops = [operations.write("st", DEAD), map_operations.map_clear("held")]
         try:
             await self._call(partial(self._operate, self._segment_key(number), ops, guard))
         except Refused:
-            return False
+            segment = await self.read(number)
+            if segment is None:
+                raise Fenced(f"segment {number} is gone") from None
+            return segment.state == DEAD
         return True
 
     async def leased_by(self, session: int) -> list[int]:
@@ -400,13 +491,15 @@ class AerospikeStore:
 
     async def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        await self._call(partial(self._put_item, self._key("dir", tube), "segments", number, {"tube": tube}))
-        await self._call(partial(self._put_item, self._key("ctl", "tubes"), "names", tube, {}))
+        await self._call(partial(self._put_item, self._key("dir", tube), "segments", number))
+        await self._call(partial(self._put_item, self._list_key(tube), "names", tube))
 
-    def _put_item(self, key: tuple[str, str, int | str], name: str, item: int | str, bins: dict[str, str]) -> None:
+    def _list_key(self, tube: str) -> tuple[str, str, int | str]:
+        return self._key("ctl", f"tubes-{zlib.crc32(tube.encode()) % TUBE_LISTS}")
+
+    def _put_item(self, key: tuple[str, str, int | str], name: str, item: int | str) -> None:
         """Add to a map that stands for a set, making its record where needed."""
-        writes = [operations.write(bin_name, value) for bin_name, value in bins.items()]
-        self._make(key, [*writes, map_operations.map_put(name, item, 0, SORTED)], aerospike.POLICY_EXISTS_IGNORE)
+        self._make(key, [map_operations.map_put(name, item, 0, SORTED)], aerospike.POLICY_EXISTS_IGNORE)
 
     async def unlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
@@ -418,13 +511,46 @@ class AerospikeStore:
         with contextlib.suppress(Fenced):
             await self._call(partial(self._operate, key, ops))
 
-    async def directory(self, tube: str) -> list[int]:
+    async def directory(self, tube: str) -> Directory | None:
         """See SegmentStore."""
-        return sorted(await self._items(self._key("dir", tube), "segments"))
+        return (await self.directories([tube]))[0]
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """See SegmentStore."""
+        found = await self._read_many([self._key("dir", tube) for tube in tubes], DIRECTORY_READS)
+        return [
+            None
+            if bins is None
+            else Directory(
+                sorted(bins.get("segments") or ()),
+                bins.get("pause") or 0,
+                bins.get("until") or 0,
+                {name: bins[name] for name in COUNTERS if bins.get(name) is not None},
+            )
+            for bins in found
+        ]
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """See SegmentStore."""
+        ops = [operations.write("pause", pause_ms), operations.write("until", until_ms)]
+        await self._call(partial(self._make, self._key("dir", tube), ops, aerospike.POLICY_EXISTS_IGNORE))
+
+    async def forget_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        ops = [operations.write(name, 0) for name in ("pause", "until", *COUNTERS)]
+        with contextlib.suppress(Fenced):
+            await self._call(partial(self._operate, self._key("dir", tube), ops))
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """See SegmentStore."""
+        ops = [operations.increment(name, count) for name, count in counters.items()]
+        await self._call(partial(self._make, self._key("dir", tube), ops, aerospike.POLICY_EXISTS_IGNORE))
 
     async def tubes(self) -> list[str]:
         """See SegmentStore."""
-        return sorted(await self._items(self._key("ctl", "tubes"), "names"))
+        keys = [self._key("ctl", f"tubes-{part}") for part in range(TUBE_LISTS)]
+        found = await self._read_many(keys, [operations.read("names")])
+        return sorted(name for bins in found if bins is not None for name in bins["names"])
 
     async def _items(self, key: tuple[str, str, int | str], name: str) -> list[Any]:
         try:
@@ -443,60 +569,85 @@ class AerospikeStore:
         last: int = results[-1][1]
         return last - count + 1
 
-    async def heartbeat(self, session: int, payload: bytes) -> int:
+    async def join(self, session: int) -> None:
         """See SegmentStore."""
-        key = self._key("ses", session)
-        try:
-            return await self._call(partial(self._beat, key, payload))
-        except Fenced:
-            made = [operations.write("dead", 0), operations.write("payload", payload)]
-            await self._call(partial(self._make, key, made, aerospike.POLICY_EXISTS_CREATE))
-            await self._call(partial(self._put_item, self._key("ctl", "sessions"), "numbers", session, {}))
-            return await self._call(partial(self._beat, key, payload))
+        made = [operations.write("dead", 0), operations.write("payload", b"")]
+        await self._call(partial(self._make, self._key("ses", session), made, aerospike.POLICY_EXISTS_CREATE))
+        await self._call(partial(self._put_item, self._key("ctl", "sessions"), "numbers", session))
 
-    def _beat(self, key: tuple[str, str, int | str], payload: bytes) -> int:
-        ops = [expression_operations.expression_read("now", SERVER_NOW_MS), operations.write("payload", payload)]
-        now_ms: int = self._operate(key, ops, exp.Eq(exp.IntBin("dead"), 0))[0][1]
+    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """See SegmentStore."""
+        ops = [expression_operations.expression_read("now", SERVER_NOW_MS)]
+        if payload is None:
+            ops.append(operations.write("beat", 1))
+        else:
+            ops.append(operations.write("payload", payload))
+        results = await self._call(
+            partial(self._operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
+        )
+        now_ms: int = results[0][1]
         return now_ms
+
+    async def resign(self, session: int) -> None:
+        """See SegmentStore."""
+        with contextlib.suppress(Fenced):
+            await self._call(partial(self._operate, self._key("ses", session), [operations.write("dead", 1)]))
 
     async def kill(self, session: int, silent_ms: int) -> bool:
         """See SegmentStore."""
-        key = self._key("ses", session)
         guard = exp.And(exp.Eq(exp.IntBin("dead"), 0), exp.GT(exp.SinceUpdateTime(), silent_ms))
         try:
-            await self._call(partial(self._operate, key, [operations.write("dead", 1)], guard))
+            await self._call(partial(self._operate, self._key("ses", session), [operations.write("dead", 1)], guard))
         except Refused:
-            bins = await self._call(lambda: self._client.get(key, READ_POLICY)[2])
-            return bool(bins["dead"])
+            return False
         return True
 
     async def sessions(self) -> list[SessionRecord]:
         """See SegmentStore."""
         numbers = sorted(await self._items(self._key("ctl", "sessions"), "numbers"))
-        if not numbers:
-            return []
-        ops = [
-            operations.read("dead"),
-            operations.read("payload"),
-            expression_operations.expression_read("silent", exp.SinceUpdateTime().compile()),
-        ]
-        wanted = batch_records.BatchRecords([batch_records.Read(self._key("ses", number), ops) for number in numbers])
-        found = (await self._call(lambda: self._client.batch_write(wanted))).batch_records
+        found = await self._read_many([self._key("ses", number) for number in numbers], SESSION_READS)
         return [
             SessionRecord(number, bool(bins["dead"]), bins["silent"], bytes(bins["payload"]))
-            for number, record in zip(numbers, found, strict=True)
-            if record.result == 0
-            for bins in [record.record[2]]
+            for number, bins in zip(numbers, found, strict=True)
+            if bins is not None
         ]
 
     async def forget_session(self, session: int) -> None:
         """See SegmentStore."""
         await self._drop_item(self._key("ctl", "sessions"), "numbers", session)
 
+    # --- news
+
+    async def publish(self, session: int, news: bytes) -> None:
+        """See SegmentStore."""
+        ops = [operations.write("news", news)]
+        await self._call(partial(self._make, self._key("news", session), ops, aerospike.POLICY_EXISTS_IGNORE))
+
+    async def news(self, sessions: Sequence[int]) -> list[bytes]:
+        """See SegmentStore."""
+        found = await self._read_many([self._key("news", session) for session in sessions], [operations.read("news")])
+        return [b"" if bins is None else bytes(bins["news"]) for bins in found]
+
+    # --- the store as a whole
+
+    async def has_room(self) -> bool:
+        """See SegmentStore."""
+        roomy, _ = await self._call(lambda: health.has_room(self._client, self._namespace))
+        return roomy
+
     # --- bodies
 
     def _body_key(self, number: int, body_number: int) -> tuple[str, str, int | str]:
         return self._key("body", f"{number}-{body_number}")
+
+    async def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
+        """See SegmentStore."""
+        ops = [
+            map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)]),
+            # One that comes late must not take back a later one.
+            expression_operations.expression_write("bodies", arithmetic.Max(exp.IntBin("bodies"), bodies).compile()),
+        ]
+        await self._call(partial(self._operate, self._segment_key(number), ops))
 
     async def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""
@@ -505,14 +656,8 @@ class AerospikeStore:
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See SegmentStore."""
-        wanted = batch_records.BatchRecords(
-            [batch_records.Read(self._body_key(*name), [operations.read("body")]) for name in names]
-        )
-        found = (await self._call(lambda: self._client.batch_write(wanted))).batch_records
-        for record in found:
-            if record.result not in (0, CODE_NOT_FOUND):
-                raise MEANINGS.get(record.result, Busy)(f"{record.result}: reading a body")
-        return [bytes(record.record[2]["body"]) if record.result == 0 else None for record in found]
+        found = await self._read_many([self._body_key(*name) for name in names], [operations.read("body")])
+        return [None if bins is None else bytes(bins["body"]) for bins in found]
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """See SegmentStore."""
@@ -522,42 +667,96 @@ class AerospikeStore:
                 await self._call(partial(self._client.remove, key, policy=REMOVE_POLICY))
 
 
+def _hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: object) -> None:
+    # The loop may have ended while the call was under way: then nobody waits for it any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, *args)
+
+
+def _succeed(future: asyncio.Future[Any], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _lease_ops(lease: int) -> list[Any]:
+    """Make an empty lease; it must not exist."""
+    return [
+        map_operations.map_put("held", lease, {}, ONCE),
+        map_operations.map_set_policy("held", SORTED, [cdt_ctx.cdt_ctx_map_key(lease)]),
+    ]
+
+
+def _settled_reads(renewed: int) -> list[Any]:
+    return [operations.read("hwm"), map_operations.map_get_by_key("held", renewed, aerospike.MAP_RETURN_VALUE)]
+
+
 def _write_map(name: str, value: Any) -> Any:
     return expression_operations.expression_write(name, value.compile())
 
 
-def _values(entries: Mapping[bytes, Entry]) -> dict[bytes, list[int | bytes]]:
-    return {key: [entry.slot, entry.packed] for key, entry in entries.items()}
+def _entries(values: Mapping[Any, Any]) -> dict[bytes, bytes]:
+    return {bytes(key): bytes(value) for key, value in sorted(values.items())}
 
 
-def _entry(value: Sequence[Any]) -> Entry:
-    return Entry(value[0], bytes(value[1]))
-
-
-def _entries(values: Mapping[Any, Sequence[Any]]) -> dict[bytes, Entry]:
-    return {bytes(key): _entry(value) for key, value in sorted(values.items())}
-
-
-def _pairs(flat: Sequence[Any]) -> list[tuple[bytes, Entry]]:
-    """Read what MAP_RETURN_KEY_VALUE gives: keys and values by turns."""
-    return [(bytes(key), _entry(value)) for key, value in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def _head(values: Sequence[Any]) -> Head:
-    """Read what HEAD_OPS and HEAD_READS give: the list of first keys of each queue, then the sizes."""
-    first = [bytes(keys[0]) if keys else None for keys in values[:3]]
-    return Head(first[0], first[1], first[2], values[3], values[4], values[5])
+def _head(results: Sequence[tuple[str, Any]]) -> Head:
+    """Read what HEAD_OPS give at the end of an operation's results."""
+    keys, last, due, ready, delayed, buried, held, state = [value for _, value in results[-len(HEAD_OPS) :]]
+    return Head(keys, last[0] if last else None, due[0] if due else None, ready, delayed, buried, held, state)
 
 
 HEAD_OPS: Final = [
-    *[map_operations.map_get_by_index_range(name, 0, 1, aerospike.MAP_RETURN_KEY) for name in QUEUES],
-    *[map_operations.map_size(name) for name in QUEUES],
+    map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
+    map_operations.map_get_by_index_range(READY, -1, 1, aerospike.MAP_RETURN_KEY),
+    map_operations.map_get_by_index_range(DELAYED, 0, 1, aerospike.MAP_RETURN_KEY),
+    map_operations.map_size(READY),
+    map_operations.map_size(DELAYED),
+    map_operations.map_size(BURIED),
+    operations.read("nheld"),
+    operations.read("st"),
+]
+
+
+def _keys_read(name: str, queue: str, index: int, count: int) -> Any:
+    keys = exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_KEY, index, count, exp.MapBin(queue))
+    return expression_operations.expression_read(name, keys.compile())
+
+
+# A batch gives one value a name, so each read has a name of its own.
+SIZE_OF_EACH: Final = [
+    expression_operations.expression_read(f"{name}-n", exp_map.MapSize(None, exp.MapBin(name)).compile())
+    for name in QUEUES
 ]
 HEAD_READS: Final = [
-    *[
-        (f"{name}-1", exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_KEY, 0, 1, exp.MapBin(name)).compile())
-        for name in QUEUES
-    ],
-    *[(f"{name}-n", exp_map.MapSize(None, exp.MapBin(name)).compile()) for name in QUEUES],
+    operations.read("no"),
+    operations.read("st"),
+    operations.read("nheld"),
+    _keys_read("keys", READY, 0, HEAD_KEYS),
+    _keys_read("last", READY, -1, 1),
+    _keys_read("due", DELAYED, 0, 1),
+    *SIZE_OF_EACH,
+]
+URGENT: Final = exp_map.MapGetByKeyRange(
+    None, aerospike.MAP_RETURN_COUNT, ready_key(0, 0, 0), ready_key(1024, 0, 0), exp.MapBin(READY)
+)
+SIZE_READS: Final = [
+    operations.read("no"),
+    operations.read("nheld"),
+    expression_operations.expression_read("urgent", URGENT.compile()),
+    _keys_read("first", READY, 0, 1),
+    _keys_read("due", DELAYED, 0, 1),
+    _keys_read("oldest", BURIED, 0, 1),
+    *SIZE_OF_EACH,
+]
+COUNTERS: Final = ("total_jobs", "deletes", "pauses")
+DIRECTORY_READS: Final = [operations.read(name) for name in ("segments", "pause", "until", *COUNTERS)]
+SESSION_READS: Final = [
+    operations.read("dead"),
+    operations.read("payload"),
+    expression_operations.expression_read("silent", exp.SinceUpdateTime().compile()),
 ]
 SERVER_NOW_MS: Final = arithmetic.Add(arithmetic.Div(exp.LastUpdateTime(), 1_000_000), exp.SinceUpdateTime()).compile()

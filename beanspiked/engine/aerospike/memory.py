@@ -1,24 +1,24 @@
-"""A store in memory with the semantics of the real one, for tests; the same contract tests run on both.
+"""The seam in memory, for tests and simulations: every operation passes a transport, where faults can be put.
 
-A `MemoryStore` is one front-end's access to a `Cluster`. Every operation passes its `transport`, where a scheduler can hold it back,
-lose its reply, or apply it late.
+Sound as the real one must be: the same contract tests run on both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
     DEAD,
     DELAYED,
+    HEAD_KEYS,
     OPEN,
     READY,
     Change,
-    Entry,
+    Directory,
     Fenced,
     Head,
     Outcome,
@@ -26,52 +26,75 @@ from beanspiked.engine.aerospike.store import (
     Segment,
     SessionRecord,
     Settlement,
+    Sizes,
     lease_session,
+    ready_key,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Cluster", "MemoryStore"]
+    from beanspiked.engine.aerospike.store import Entries
+
+__all__ = ["Cluster", "MemoryStore", "at_once"]
 
 Result = TypeVar("Result")
 
-# Segment numbers share records modulo this, as in the real store; small here so that tests reuse records.
-RECORDS = 1 << 20
+# As many as a cluster has by default.
+RECORDS: Final = 1 << 20
+FIRST_NOT_URGENT: Final = ready_key(1024, 0, 0)
 
 
 class SegmentRecord:
     """One segment's record."""
 
-    def __init__(self, number: int, tube: str) -> None:
+    def __init__(self, number: int, tube: str, owner: int) -> None:
         self.number = number
         self.tube = tube
+        self.owner = owner
         self.state = OPEN
         self.last_slot = 0
-        self.queues: dict[str, dict[bytes, Entry]] = {READY: {}, DELAYED: {}, BURIED: {}}
-        self.leases: dict[int, dict[bytes, Entry]] = {}
+        self.bodies = 0
+        self.queues: dict[str, dict[bytes, bytes]] = {READY: {}, DELAYED: {}, BURIED: {}}
+        self.leases: dict[int, dict[bytes, bytes]] = {}
+
+    def held(self) -> int:
+        """Count the jobs in its leases."""
+        return sum(len(held) for held in self.leases.values())
 
     def head(self) -> Head:
         """Return what it would give next."""
-        first = {name: min(queue, default=None) for name, queue in self.queues.items()}
+        ready = sorted(self.queues[READY])
         return Head(
-            first[READY],
-            first[DELAYED],
-            first[BURIED],
-            len(self.queues[READY]),
+            ready[:HEAD_KEYS],
+            ready[-1] if ready else None,
+            min(self.queues[DELAYED], default=None),
+            len(ready),
             len(self.queues[DELAYED]),
             len(self.queues[BURIED]),
+            self.held(),
+            self.state,
         )
 
 
-class Session:
+class SessionState:
     """One session's record."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: int) -> None:
         self.dead = False
-        self.written_ms = 0
+        self.written_ms = now_ms
         self.payload = b""
         self.forgotten = False
+
+
+class DirectoryRecord:
+    """One tube's record."""
+
+    def __init__(self) -> None:
+        self.segments: set[int] = set()
+        self.pause_ms = 0
+        self.paused_until_ms = 0
+        self.counters: dict[str, int] = {}
 
 
 class Cluster:
@@ -80,15 +103,21 @@ class Cluster:
     Args:
         now_ms: The server's clock.
         records: How many records segments share.
+
+    Attributes:
+        roomy: What `has_room` tells.
     """
 
     def __init__(self, now_ms: Callable[[], int], records: int = RECORDS) -> None:
         self.now_ms = now_ms
+        self.roomy = True
         self._records = records
         self._segments: dict[int, SegmentRecord] = {}
-        self._directories: dict[str, set[int]] = {}
+        self._directories: dict[str, DirectoryRecord] = {}
+        self._tubes: set[str] = set()
         self._counters: dict[str, int] = {}
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, SessionState] = {}
+        self._news: dict[int, bytes] = {}
         self._bodies: dict[tuple[int, int], bytes] = {}
 
     def _segment(self, number: int) -> SegmentRecord:
@@ -97,12 +126,14 @@ class Cluster:
             raise Fenced(f"segment {number} is not there")
         return record
 
-    def create(self, number: int, tube: str) -> None:
+    def create(self, number: int, tube: str, lease: int) -> None:
         """See SegmentStore."""
         record = self._segments.get(number % self._records)
         if record is not None and not (record.state == DEAD and record.number < number):
             raise Refused(f"the record of segment {number} is in use")
-        self._segments[number % self._records] = SegmentRecord(number, tube)
+        made = SegmentRecord(number, tube, lease_session(lease))
+        made.leases[lease] = {}
+        self._segments[number % self._records] = made
 
     def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
@@ -119,22 +150,23 @@ class Cluster:
         held = self._lease(record, lease)
         for name, entries in change.puts.items():
             record.queues[name].update(entries)
-        held.update(change.held)
         record.last_slot = max(record.last_slot, change.last_slot)
         ready = record.queues[READY]
+        for key, packed in change.replaced.items():
+            assert key in held
+            held[key] = packed
         for move in change.moves:
             # A KeyError here is an engine that moves what it does not hold.
             del held[move.key]
             if move.queue is not None:
-                assert move.entry is not None
-                record.queues[move.queue][move.new_key] = move.entry
-        for key in change.revive:
-            ready[key] = held.pop(key)
+                record.queues[move.queue][move.new_key] = move.packed
         taken = [(key, ready.pop(key)) for key in sorted(ready)[: change.take]]
         held.update(taken)
+        if change.close:
+            record.state = CLOSED
         return Outcome(taken, record.head())
 
-    def _lease(self, record: SegmentRecord, lease: int) -> dict[bytes, Entry]:
+    def _lease(self, record: SegmentRecord, lease: int) -> dict[bytes, bytes]:
         held = record.leases.get(lease)
         if held is None:
             raise Fenced(f"lease {lease} is gone")
@@ -158,8 +190,11 @@ class Cluster:
         return Segment(
             record.number,
             record.tube,
+            record.owner,
             record.state,
             record.last_slot,
+            record.bodies,
+            record.held(),
             dict(sorted(record.queues[READY].items())),
             dict(sorted(record.queues[DELAYED].items())),
             dict(sorted(record.queues[BURIED].items())),
@@ -173,32 +208,49 @@ class Cluster:
         except Fenced:
             return None
 
-    def shift(
-        self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Mapping[bytes, Entry]
-    ) -> None:
+    def size(self, number: int) -> Sizes | None:
+        """Count the jobs of one segment."""
+        try:
+            record = self._segment(number)
+        except Fenced:
+            return None
+        ready = record.queues[READY]
+        return Sizes(
+            len(ready),
+            len(record.queues[DELAYED]),
+            len(record.queues[BURIED]),
+            record.held(),
+            sum(key < FIRST_NOT_URGENT for key in ready),
+            min(ready, default=None),
+            min(record.queues[DELAYED], default=None),
+            min(record.queues[BURIED], default=None),
+        )
+
+    def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """See SegmentStore."""
-        record = self._segment(number)
+        record = self._segments.get(number % self._records)
+        if record is None:
+            raise Fenced(f"segment {number} is not there")
         queue = record.queues[source]
-        if not all(key in queue for key in keys):
+        # As on a server: jobs that are gone are noticed before a lease that is.
+        if record.number != number or not all(key in queue for key in keys):
             raise Refused("not all of them are there")
         into = record.queues[target] if isinstance(target, str) else self._lease(record, target)
         for key in keys:
             del queue[key]
         into.update(entries)
+        return record.head()
 
-    def delete_slot(self, number: int, slot: int) -> bool:
+    def remove(self, number: int, queue: str, key: bytes) -> bool:
         """See SegmentStore."""
-        record = self._segment(number)
-        for queue in record.queues.values():
-            for key, entry in queue.items():
-                if entry.slot == slot:
-                    del queue[key]
-                    return True
-        return False
+        return self._segment(number).queues[queue].pop(key, None) is not None
 
     def reclaim(self, number: int, lease: int) -> int:
         """See SegmentStore."""
-        record = self._segment(number)
+        try:
+            record = self._segment(number)
+        except Fenced:
+            return 0
         held = record.leases.pop(lease, {})
         record.queues[READY].update(held)
         return len(held)
@@ -214,7 +266,7 @@ class Cluster:
     def retire(self, number: int) -> bool:
         """See SegmentStore."""
         record = self._segment(number)
-        if record.state == CLOSED and not any(record.queues.values()) and not any(record.leases.values()):
+        if record.state == CLOSED and not any(record.queues.values()) and not record.held():
             record.state = DEAD
             record.leases = {}
         return record.state == DEAD
@@ -229,19 +281,46 @@ class Cluster:
 
     def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        self._directories.setdefault(tube, set()).add(number)
+        self._directory(tube).segments.add(number)
+        self._tubes.add(tube)
+
+    def _directory(self, tube: str) -> DirectoryRecord:
+        return self._directories.setdefault(tube, DirectoryRecord())
 
     def unlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        self._directories.setdefault(tube, set()).discard(number)
+        record = self._directories.get(tube)
+        if record is not None:
+            record.segments.discard(number)
 
-    def directory(self, tube: str) -> list[int]:
+    def directory(self, tube: str) -> Directory | None:
         """See SegmentStore."""
-        return sorted(self._directories.get(tube, ()))
+        record = self._directories.get(tube)
+        if record is None:
+            return None
+        return Directory(sorted(record.segments), record.pause_ms, record.paused_until_ms, dict(record.counters))
+
+    def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """See SegmentStore."""
+        record = self._directory(tube)
+        record.pause_ms = pause_ms
+        record.paused_until_ms = until_ms
+
+    def forget_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        record = self._directory(tube)
+        record.pause_ms = record.paused_until_ms = 0
+        record.counters = {}
+
+    def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """See SegmentStore."""
+        record = self._directory(tube)
+        for name, count in counters.items():
+            record.counters[name] = record.counters.get(name, 0) + count
 
     def tubes(self) -> list[str]:
         """See SegmentStore."""
-        return sorted(self._directories)
+        return sorted(self._tubes)
 
     def reserve_numbers(self, counter: str, count: int) -> int:
         """See SegmentStore."""
@@ -249,23 +328,39 @@ class Cluster:
         self._counters[counter] = last + count
         return last + 1
 
-    def heartbeat(self, session: int, payload: bytes) -> int:
+    def join(self, session: int) -> None:
         """See SegmentStore."""
-        record = self._sessions.setdefault(session, Session())
+        if session in self._sessions:
+            raise Refused(f"session {session} exists")
+        self._sessions[session] = SessionState(self.now_ms())
+
+    def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """See SegmentStore."""
+        record = self._sessions.get(session)
+        if record is None:
+            raise Fenced(f"session {session} was never there")
         if record.dead:
             raise Refused(f"session {session} is dead")
         record.written_ms = self.now_ms()
-        record.payload = payload
+        if payload is not None:
+            record.payload = payload
         return record.written_ms
+
+    def resign(self, session: int) -> None:
+        """See SegmentStore."""
+        record = self._sessions.get(session)
+        if record is not None:
+            record.dead = True
 
     def kill(self, session: int, silent_ms: int) -> bool:
         """See SegmentStore."""
         record = self._sessions.get(session)
         if record is None:
             raise Fenced(f"session {session} was never there")
-        if self.now_ms() - record.written_ms > silent_ms:
-            record.dead = True
-        return record.dead
+        if record.dead or self.now_ms() - record.written_ms <= silent_ms:
+            return False
+        record.dead = True
+        return True
 
     def sessions(self) -> list[SessionRecord]:
         """See SegmentStore."""
@@ -278,7 +373,27 @@ class Cluster:
 
     def forget_session(self, session: int) -> None:
         """See SegmentStore."""
-        self._sessions[session].forgotten = True
+        record = self._sessions.get(session)
+        if record is not None:
+            record.forgotten = True
+
+    def publish(self, session: int, news: bytes) -> None:
+        """See SegmentStore."""
+        self._news[session] = news
+
+    def one_news(self, session: int) -> bytes:
+        """Read what one session has told."""
+        return self._news.get(session, b"")
+
+    def room(self) -> bool:
+        """See SegmentStore."""
+        return self.roomy
+
+    def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
+        """See SegmentStore."""
+        record = self._segment(number)
+        self._lease(record, lease)
+        record.bodies = max(record.bodies, bodies)
 
     def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""
@@ -313,76 +428,96 @@ class MemoryStore:
         self._cluster = cluster
         self._transport = transport
 
-    async def create(self, number: int, tube: str) -> None:
+    async def create(self, number: int, tube: str, lease: int) -> None:
         """See SegmentStore."""
-        await self._transport("create", lambda: self._cluster.create(number, tube))
+        await self._transport("create", partial(self._cluster.create, number, tube, lease))
 
     async def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
-        await self._transport("attach", lambda: self._cluster.attach(number, lease))
+        await self._transport("attach", partial(self._cluster.attach, number, lease))
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """See SegmentStore."""
-        outcome: Outcome = await self._transport("apply", lambda: self._cluster.apply(number, lease, change))
+        outcome: Outcome = await self._transport("apply", partial(self._cluster.apply, number, lease, change))
         return outcome
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         """See SegmentStore."""
-        settlement: Settlement = await self._transport("settle", lambda: self._cluster.settle(number, lease, renewed))
-        return settlement
+        made: Settlement = await self._transport("settle", partial(self._cluster.settle, number, lease, renewed))
+        return made
 
     async def read(self, number: int) -> Segment | None:
         """See SegmentStore."""
-        segment: Segment | None = await self._transport("read", lambda: self._cluster.read(number))
+        segment: Segment | None = await self._transport("read", partial(self._cluster.read, number))
         return segment
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
         """See SegmentStore."""
         return [await self._transport("head", partial(self._cluster.head, number)) for number in numbers]
 
-    async def shift(
-        self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Mapping[bytes, Entry]
-    ) -> None:
+    async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
         """See SegmentStore."""
-        await self._transport("shift", lambda: self._cluster.shift(number, source, keys, target, entries))
+        return [await self._transport("size", partial(self._cluster.size, number)) for number in numbers]
 
-    async def delete_slot(self, number: int, slot: int) -> bool:
+    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """See SegmentStore."""
-        deleted: bool = await self._transport("delete_slot", lambda: self._cluster.delete_slot(number, slot))
-        return deleted
+        operation = partial(self._cluster.shift, number, source, keys, target, entries)
+        head: Head = await self._transport("shift", operation)
+        return head
+
+    async def remove(self, number: int, queue: str, key: bytes) -> bool:
+        """See SegmentStore."""
+        removed: bool = await self._transport("remove", partial(self._cluster.remove, number, queue, key))
+        return removed
 
     async def reclaim(self, number: int, lease: int) -> int:
         """See SegmentStore."""
-        count: int = await self._transport("reclaim", lambda: self._cluster.reclaim(number, lease))
+        count: int = await self._transport("reclaim", partial(self._cluster.reclaim, number, lease))
         return count
 
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
-        closed: bool = await self._transport("close", lambda: self._cluster.close(number))
+        closed: bool = await self._transport("close", partial(self._cluster.close, number))
         return closed
 
     async def retire(self, number: int) -> bool:
         """See SegmentStore."""
-        retired: bool = await self._transport("retire", lambda: self._cluster.retire(number))
+        retired: bool = await self._transport("retire", partial(self._cluster.retire, number))
         return retired
 
     async def leased_by(self, session: int) -> list[int]:
         """See SegmentStore."""
-        numbers: list[int] = await self._transport("leased_by", lambda: self._cluster.leased_by(session))
+        numbers: list[int] = await self._transport("leased_by", partial(self._cluster.leased_by, session))
         return numbers
 
     async def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        await self._transport("enlist", lambda: self._cluster.enlist(tube, number))
+        await self._transport("enlist", partial(self._cluster.enlist, tube, number))
 
     async def unlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        await self._transport("unlist", lambda: self._cluster.unlist(tube, number))
+        await self._transport("unlist", partial(self._cluster.unlist, tube, number))
 
-    async def directory(self, tube: str) -> list[int]:
+    async def directory(self, tube: str) -> Directory | None:
         """See SegmentStore."""
-        numbers: list[int] = await self._transport("directory", lambda: self._cluster.directory(tube))
-        return numbers
+        record: Directory | None = await self._transport("directory", partial(self._cluster.directory, tube))
+        return record
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """See SegmentStore."""
+        return [await self._transport("directory", partial(self._cluster.directory, tube)) for tube in tubes]
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """See SegmentStore."""
+        await self._transport("pause", partial(self._cluster.pause, tube, pause_ms, until_ms))
+
+    async def forget_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        await self._transport("forget_tube", partial(self._cluster.forget_tube, tube))
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """See SegmentStore."""
+        await self._transport("add_counters", partial(self._cluster.add_counters, tube, counters))
 
     async def tubes(self) -> list[str]:
         """See SegmentStore."""
@@ -391,18 +526,26 @@ class MemoryStore:
 
     async def reserve_numbers(self, counter: str, count: int) -> int:
         """See SegmentStore."""
-        first: int = await self._transport("reserve_numbers", lambda: self._cluster.reserve_numbers(counter, count))
+        first: int = await self._transport("reserve_numbers", partial(self._cluster.reserve_numbers, counter, count))
         return first
 
-    async def heartbeat(self, session: int, payload: bytes) -> int:
+    async def join(self, session: int) -> None:
         """See SegmentStore."""
-        now_ms: int = await self._transport("heartbeat", lambda: self._cluster.heartbeat(session, payload))
+        await self._transport("join", partial(self._cluster.join, session))
+
+    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """See SegmentStore."""
+        now_ms: int = await self._transport("heartbeat", partial(self._cluster.heartbeat, session, payload))
         return now_ms
+
+    async def resign(self, session: int) -> None:
+        """See SegmentStore."""
+        await self._transport("resign", partial(self._cluster.resign, session))
 
     async def kill(self, session: int, silent_ms: int) -> bool:
         """See SegmentStore."""
-        dead: bool = await self._transport("kill", lambda: self._cluster.kill(session, silent_ms))
-        return dead
+        killed: bool = await self._transport("kill", partial(self._cluster.kill, session, silent_ms))
+        return killed
 
     async def sessions(self) -> list[SessionRecord]:
         """See SegmentStore."""
@@ -411,11 +554,28 @@ class MemoryStore:
 
     async def forget_session(self, session: int) -> None:
         """See SegmentStore."""
-        await self._transport("forget_session", lambda: self._cluster.forget_session(session))
+        await self._transport("forget_session", partial(self._cluster.forget_session, session))
+
+    async def publish(self, session: int, news: bytes) -> None:
+        """See SegmentStore."""
+        await self._transport("publish", partial(self._cluster.publish, session, news))
+
+    async def news(self, sessions: Sequence[int]) -> list[bytes]:
+        """See SegmentStore."""
+        return [await self._transport("news", partial(self._cluster.one_news, session)) for session in sessions]
+
+    async def has_room(self) -> bool:
+        """See SegmentStore."""
+        roomy: bool = await self._transport("has_room", self._cluster.room)
+        return roomy
+
+    async def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
+        """See SegmentStore."""
+        await self._transport("allow_bodies", partial(self._cluster.allow_bodies, number, lease, bodies))
 
     async def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""
-        await self._transport("write_body", lambda: self._cluster.write_body(number, body_number, body))
+        await self._transport("write_body", partial(self._cluster.write_body, number, body_number, body))
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See SegmentStore."""

@@ -15,23 +15,30 @@ never will be), `Full` (likewise; the store has no room), or `Unknown` (it was a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from beanspiked.engine.errors import EngineError, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    # Packed jobs by their keys. A key ends with the job's slot; what is packed the store does not look into.
+    Entries: TypeAlias = Mapping[bytes, bytes]
+
 __all__ = [
     "BURIED",
     "CLOSED",
     "DEAD",
     "DELAYED",
+    "HEAD_KEYS",
+    "LAST_SLOT",
     "OPEN",
     "READY",
+    "SLOT_BITS",
     "Busy",
     "Change",
-    "Entry",
+    "Directory",
     "Fenced",
     "Full",
     "Head",
@@ -42,10 +49,12 @@ __all__ = [
     "SegmentStore",
     "SessionRecord",
     "Settlement",
+    "Sizes",
     "StoreError",
     "Unknown",
     "due_key",
     "job_slot",
+    "key_ms",
     "lease_key",
     "lease_session",
     "ready_key",
@@ -60,6 +69,13 @@ BURIED: Final = "buried"
 OPEN: Final = 0
 CLOSED: Final = 1
 DEAD: Final = 2
+
+# A job's id is segment << SLOT_BITS | slot. Keys end with a slot of 16 bits.
+SLOT_BITS: Final = 14
+LAST_SLOT: Final = (1 << SLOT_BITS) - 1
+
+# How many of its first ready keys a head tells: a take over several segments knows so how many of them are next.
+HEAD_KEYS: Final = 16
 
 # A lease is session << SERIAL_BITS | serial; every attach and every settling takes the session's next serial.
 SERIAL_BITS: Final = 32
@@ -89,34 +105,20 @@ class Unknown(StoreError):  # noqa: N818 - likewise
     """Applied, or not, or still to be applied."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One job as a segment holds it.
-
-    Attributes:
-        slot: Its number in the segment, from 1.
-        packed: Everything else about it, which the store does not look into.
-    """
-
-    slot: int
-    packed: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """A job leaves the lease.
 
     Attributes:
         key: Its key in the lease.
         queue: Where it goes, or None to delete it.
         new_key: Its key there.
-        entry: What stands there.
+        packed: What stands there.
     """
 
     key: bytes
     queue: str | None = None
     new_key: bytes = b""
-    entry: Entry | None = None
+    packed: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,53 +127,74 @@ class Change:
 
     Attributes:
         last_slot: The highest slot of the puts, 0 without any.
-        puts: New entries by queue and key.
-        held: New entries that go straight into the lease.
+        puts: New jobs by queue and key.
+        replaced: New values of jobs that stay in the lease, by key.
         moves: Jobs that leave the lease; they must be in it, which only their holder can change.
-        revive: Keys of jobs that go back from the lease to the ready ones as they are; they, too, must be in it.
         take: How many of the first ready ones to move into the lease.
+        close: Whether the segment accepts no more puts from now on.
     """
 
     last_slot: int = 0
-    puts: Mapping[str, Mapping[bytes, Entry]] = field(default_factory=dict)
-    held: Mapping[bytes, Entry] = field(default_factory=dict)
+    puts: Mapping[str, Entries] = field(default_factory=dict)
+    replaced: Entries = field(default_factory=dict)
     moves: Sequence[Move] = ()
-    revive: Sequence[bytes] = ()
     take: int = 0
+    close: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a segment would give next.
+class Head(NamedTuple):
+    """What a segment would give next, and how much there is in it.
 
     Attributes:
-        ready_key, due_key, buried_key: The first key of each queue, or None.
-        ready, delayed, buried: How many jobs there are of each.
+        first_keys: The first keys of the ready jobs, at most HEAD_KEYS.
+        last_key: The last of them, or None.
+        due_key: The first key of the delayed jobs, or None.
+        ready, delayed, buried, held: How many jobs there are of each.
+        state: OPEN, CLOSED or DEAD.
     """
 
-    ready_key: bytes | None
+    first_keys: Sequence[bytes]
+    last_key: bytes | None
     due_key: bytes | None
-    buried_key: bytes | None
     ready: int
     delayed: int
     buried: int
+    held: int
+    state: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Sizes(NamedTuple):
+    """How many jobs a segment holds in each state.
+
+    Attributes:
+        ready, delayed, buried, held: How many there are of each.
+        urgent: How many of the ready ones are more urgent than 1024 (protocol.txt: current-jobs-urgent).
+        ready_key, due_key, buried_key: The first key of each queue, or None.
+    """
+
+    ready: int
+    delayed: int
+    buried: int
+    held: int
+    urgent: int
+    ready_key: bytes | None
+    due_key: bytes | None
+    buried_key: bytes | None
+
+
+class Outcome(NamedTuple):
     """What an operation under a lease gave.
 
     Attributes:
-        taken: The entries that were moved into the lease, in order, with their keys.
+        taken: The jobs that were moved into the lease, in order, with their keys.
         head: The segment afterwards.
     """
 
-    taken: Sequence[tuple[bytes, Entry]]
+    taken: Sequence[tuple[bytes, bytes]]
     head: Head
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What an operation of unknown outcome has done; what it has not done it never will.
 
     Attributes:
@@ -180,25 +203,39 @@ class Settlement:
     """
 
     last_slot: int
-    held: Mapping[bytes, Entry]
+    held: Entries
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A whole segment, read at one moment."""
+    """A whole segment, read at one moment.
+
+    Attributes:
+        owner: The session that made it, and alone puts into it.
+        bodies: The highest number that a body of it may have.
+        held: How many jobs its leases hold together.
+    """
 
     number: int
     tube: str
+    owner: int
     state: int
     last_slot: int
-    ready: Mapping[bytes, Entry]
-    delayed: Mapping[bytes, Entry]
-    buried: Mapping[bytes, Entry]
-    leases: Mapping[int, Mapping[bytes, Entry]]
+    bodies: int
+    held: int
+    ready: Entries
+    delayed: Entries
+    buried: Entries
+    leases: Mapping[int, Entries]
 
-    def queue(self, name: str) -> Mapping[bytes, Entry]:
+    def queue(self, name: str) -> Entries:
         """Return one of the queues by its name."""
         return {READY: self.ready, DELAYED: self.delayed, BURIED: self.buried}[name]
+
+    def has_slot(self, slot: int) -> bool:
+        """Tell whether the job in a slot is there, in whatever state."""
+        places = (self.ready, self.delayed, self.buried, *self.leases.values())
+        return any(job_slot(key) == slot for entries in places for key in entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +246,7 @@ class SessionRecord:
         number: Its session number, never used twice.
         dead: Whether it was killed or has ended.
         silent_ms: How long ago it last wrote, by the server's clock.
-        payload: What it published with its last heartbeat.
+        payload: What it published last with a heartbeat.
     """
 
     number: int
@@ -218,13 +255,33 @@ class SessionRecord:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A tube's own record.
+
+    Attributes:
+        segments: Its segments that are not dead, in the order of their numbers.
+        pause_ms: How long the last pause was to last.
+        paused_until_ms: When it ends, by the server's clock; 0 without one.
+        counters: What sessions that are gone have counted here.
+    """
+
+    segments: Sequence[int]
+    pause_ms: int = 0
+    paused_until_ms: int = 0
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
 class SegmentStore(Protocol):
     """What implements the seam. Every method is one atomic operation on one record unless it says otherwise."""
 
     # --- segments
 
-    async def create(self, number: int, tube: str) -> None:
-        """Make an empty, open segment. Raises Refused where another one, not dead or of a higher number, has its record."""
+    async def create(self, number: int, tube: str, lease: int) -> None:
+        """Make an empty, open segment with an empty lease of its owner.
+
+        Raises Refused where another segment, not dead or of a higher number, has its record.
+        """
 
     async def attach(self, number: int, lease: int) -> None:
         """Give a session an empty lease, once. Raises Fenced unless the segment is there and not dead, Refused if the lease exists."""
@@ -241,22 +298,29 @@ class SegmentStore(Protocol):
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
         """Read the heads of many segments, each at a moment of its own."""
 
-    async def shift(
-        self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Mapping[bytes, Entry]
-    ) -> None:
-        """Take keys out of a queue and put entries into another, or into a lease. Raises Refused unless all keys are there."""
+    async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
+        """Count the jobs of many segments, each at a moment of its own."""
 
-    async def delete_slot(self, number: int, slot: int) -> bool:
-        """Delete the job in a slot if it is ready, delayed or buried; tell whether it was."""
+    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+        """Take keys out of a queue and put entries into another, or into a lease.
+
+        Raises Refused unless all keys are there, and then Fenced without the lease.
+        """
+
+    async def remove(self, number: int, queue: str, key: bytes) -> bool:
+        """Delete a job that no one holds; tell whether it was there. Raises Fenced where the segment is gone."""
 
     async def reclaim(self, number: int, lease: int) -> int:
         """Make a lease's jobs ready as they are and remove it; return their number, 0 if it was gone."""
 
     async def close(self, number: int) -> bool:
-        """Accept no more puts; tell whether the segment was open until now."""
+        """Accept no more puts; tell whether the segment was open until now. Raises Fenced where it is gone."""
 
     async def retire(self, number: int) -> bool:
-        """Let a closed segment die if no job is in it, its empty leases with it; tell whether it is dead now."""
+        """Let a closed segment die if no job is in it, its empty leases with it; tell whether it is dead now.
+
+        Raises Fenced where it is gone.
+        """
 
     async def leased_by(self, session: int) -> list[int]:
         """Find the segments in which a session has a lease. A query: may miss some while data moves between nodes."""
@@ -264,27 +328,48 @@ class SegmentStore(Protocol):
     # --- directories
 
     async def enlist(self, tube: str, number: int) -> None:
-        """Enter a segment in its tube's directory, before its first put."""
+        """Enter a segment in its tube's directory, before its first put; may be repeated. Two operations."""
 
     async def unlist(self, tube: str, number: int) -> None:
         """Take a dead segment out of its tube's directory; may be repeated."""
 
-    async def directory(self, tube: str) -> list[int]:
-        """List the segments of a tube, in the order of their numbers."""
+    async def directory(self, tube: str) -> Directory | None:
+        """Read a tube's record; None if it never had a segment nor a pause."""
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """Read many tubes' records, each at a moment of its own."""
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """Note that a tube is paused until some time of the server's clock; 0 ends a pause."""
+
+    async def forget_tube(self, tube: str) -> None:
+        """Drop a tube's pause and counters: nobody uses it and no job is in it."""
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """Add what a session counted to its tube's record when it ends. After Unknown they are given up."""
 
     async def tubes(self) -> list[str]:
-        """List the tubes that ever had a segment."""
+        """List the tubes that ever had a segment. One operation a part of the list."""
 
     # --- sessions
 
     async def reserve_numbers(self, counter: str, count: int) -> int:
         """Take `count` numbers off a counter for good; return the first. After Unknown they are given up."""
 
-    async def heartbeat(self, session: int, payload: bytes) -> int:
-        """Say that a session lives, the first time also making it; return the server's time in ms. Raises Refused if it was killed."""
+    async def join(self, session: int) -> None:
+        """Make a session's record, under a number that was never used. Two operations; after Unknown the number is given up."""
+
+    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """Say that a session lives, and publish a payload unless it is None; return the server's time in ms.
+
+        Raises Refused if it is dead, Fenced if it never joined.
+        """
+
+    async def resign(self, session: int) -> None:
+        """Declare one's own session dead; may be repeated."""
 
     async def kill(self, session: int, silent_ms: int) -> bool:
-        """Declare a session dead that has been silent for longer; tell whether it is dead now."""
+        """Declare a session dead that has been silent for longer; tell whether this very call did."""
 
     async def sessions(self) -> list[SessionRecord]:
         """List the sessions that are not forgotten. One operation a session."""
@@ -292,7 +377,23 @@ class SegmentStore(Protocol):
     async def forget_session(self, session: int) -> None:
         """List a dead session no more, when nothing of it is left to reclaim; may be repeated."""
 
+    # --- news
+
+    async def publish(self, session: int, news: bytes) -> None:
+        """Replace what a session has told the others."""
+
+    async def news(self, sessions: Sequence[int]) -> list[bytes]:
+        """Read what sessions have told, each at a moment of its own; empty for one that has told nothing."""
+
+    # --- the store as a whole
+
+    async def has_room(self) -> bool:
+        """Tell whether there is room for more jobs with enough left over for everything else. One operation a node."""
+
     # --- bodies
+
+    async def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
+        """Note the highest number that a body of a segment may have, before one is written. Raises Fenced without the lease."""
 
     async def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """Keep a large body outside its segment, before its entry is put."""
@@ -304,14 +405,23 @@ class SegmentStore(Protocol):
         """Remove bodies; those that are gone already are no error."""
 
 
-def ready_key(pri: int, put_ms: int, slot: int) -> bytes:
-    """Make the key of a ready job: by priority, then by the time of its put, then by slot."""
-    return pri.to_bytes(4, "big") + put_ms.to_bytes(6, "big") + slot.to_bytes(2, "big")
+READY_KEY: Final = Struct(">IQH")
+DUE_KEY: Final = Struct(">HIH")
+
+
+def ready_key(pri: int, put_us: int, slot: int) -> bytes:
+    """Make the key of a ready job: by priority, then by the time of its put in microseconds, then by slot."""
+    return READY_KEY.pack(pri, put_us, slot)
 
 
 def due_key(at_ms: int, slot: int) -> bytes:
     """Make the key of a delayed job, by when it is due, or of a buried one, by when it was buried."""
-    return at_ms.to_bytes(6, "big") + slot.to_bytes(2, "big")
+    return DUE_KEY.pack(at_ms >> 32, at_ms & 0xFFFFFFFF, slot)
+
+
+def key_ms(key: bytes) -> int:
+    """Return when a delayed job is due, or a buried one was buried, by its key."""
+    return int.from_bytes(key[:6], "big")
 
 
 def job_slot(key: bytes) -> int:

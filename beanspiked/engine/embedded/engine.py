@@ -225,6 +225,7 @@ class EmbeddedEngine(TubeEngine):
             self._put(home, job, now + delay)
             return None
         write = Write(PUT, job)
+        write.value = job_id
         write.place = now + delay
         home.arriving += 1
         self._arriving[job_id] = write
@@ -250,13 +251,10 @@ class EmbeddedEngine(TubeEngine):
             self._reserve(best)
         return best
 
-    def take_job(self, job_id: int) -> Job | None:
+    def take_job(self, job: Job) -> Later | None:
         """Reserve a job that is ready, delayed or buried."""
-        job = self._jobs.get(job_id)
-        if job is None or job.state == RESERVED or job.moving is not None:
-            return None
         self._reserve(job)
-        return job
+        return None
 
     def _reserve(self, job: Job) -> None:
         self._shift(cast(EmbeddedTube, job.tube), job, RESERVED, 0.0)
@@ -377,6 +375,7 @@ class EmbeddedEngine(TubeEngine):
             return 0, None
         write = Write(KICK, None)
         write.jobs = jobs
+        write.value = len(jobs)
         for job in jobs:
             job.moving = write
         return len(jobs), self._send(write)

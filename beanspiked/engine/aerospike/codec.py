@@ -1,0 +1,292 @@
+"""How a job is packed: everything that a segment keeps of it besides its slot and its key.
+
+A packed job begins with flags, priority, delay, time to run and time of its put; what only some jobs have follows, each part only where
+its flag is set, and the body comes last. A plain job, which has no flag set, is these five numbers and its body.
+
+Large bodies are compressed on request, and those that are still large lie in a record of their own.
+"""
+
+import struct
+from typing import Final
+
+from beanspiked.engine.errors import EngineError
+
+__all__ = [
+    "COUNTED",
+    "DETAILED",
+    "FAILED",
+    "INLINE_MAX",
+    "OUTSIDE",
+    "RESIZED",
+    "SKIPPED",
+    "SQUEEZE_ABOVE",
+    "DamagedEntry",
+    "Packed",
+    "expand",
+    "pack",
+    "pack_plain",
+    "squeeze",
+    "unpack",
+]
+
+# The five counters follow.
+COUNTED: Final = 0x01
+# The body's size before compression follows; the body, wherever it lies, is an LZ4 block.
+RESIZED: Final = 0x02
+# The body's number and its stored size follow; the body lies in a record of its own.
+OUTSIDE: Final = 0x04
+# Time of birth, retries, metadata and reason follow.
+DETAILED: Final = 0x08
+# Compression was tried and given up.
+SKIPPED: Final = 0x10
+# The job's last try failed.
+FAILED: Final = 0x20
+ALL_FLAGS: Final = 0x3F
+
+# Stored bodies of more bytes lie in a record of their own: each change of a segment copies all of it.
+INLINE_MAX: Final = 1024
+# Bodies of more bytes are worth compressing; go-beanspike's threshold.
+SQUEEZE_ABOVE: Final = 2048
+# An LZ4 block never grows by more than this when it is expanded: a byte of it stands for 255 bytes at most.
+MOST_GROWTH: Final = 255
+
+# Flags, priority, delay, time to run, time of the put.
+HEAD: Final = struct.Struct(">BIQQQ")
+HEAD_SIZE: Final = 29
+# Reserves, timeouts, releases, buries, kicks.
+COUNTERS: Final = struct.Struct(">IIIII")
+COUNTERS_SIZE: Final = 20
+RAW_SIZE: Final = struct.Struct(">I")
+RAW_SIZE_SIZE: Final = 4
+# Body number, stored size.
+PLACE: Final = struct.Struct(">II")
+PLACE_SIZE: Final = 8
+# Time of birth, retries, length of the metadata, length of the reason.
+DETAILS: Final = struct.Struct(">QIHH")
+DETAILS_SIZE: Final = 16
+TEXT_MAX: Final = 65535
+
+
+class DamagedEntry(EngineError):  # noqa: N818 - names what was found
+    """What a store keeps of a job cannot be read: it is too short, contradicts itself, or was written by a newer version."""
+
+
+class Packed:
+    """A job, taken apart.
+
+    Attributes:
+        pri: 0 (most urgent) to 2**32 - 1.
+        delay_ms: The delay of its last put or release.
+        ttr_ms: Time to run; 0 means that it never times out.
+        put_us: When it was put, in microseconds since the epoch by the server's clock.
+        body: Its body as stored, b"" when it lies outside.
+        reserves, timeouts, releases, buries, kicks: How often each happened to it.
+        raw_size: The body's size in bytes before compression; -1 when it is not compressed.
+        body_number: Which of the segment's body records has the body; 0 when it is in `body`.
+        stored_size: The size of the body as stored, in bytes, wherever it lies.
+        skipped: Whether compression was tried and given up.
+        failed: Whether its last try failed.
+        born_ms: When its producer says that it was made, in milliseconds since the epoch; 0 when it was made with its put.
+        retries: How often it was released to be tried again.
+        metadata: A string to find jobs by.
+        reason: Why it was buried.
+    """
+
+    __slots__ = (
+        "body",
+        "body_number",
+        "born_ms",
+        "buries",
+        "delay_ms",
+        "failed",
+        "kicks",
+        "metadata",
+        "pri",
+        "put_us",
+        "raw_size",
+        "reason",
+        "releases",
+        "reserves",
+        "retries",
+        "skipped",
+        "stored_size",
+        "timeouts",
+        "ttr_ms",
+    )
+
+    def __init__(
+        self,
+        pri: int,
+        delay_ms: int,
+        ttr_ms: int,
+        put_us: int,
+        body: bytes,
+        reserves: int = 0,
+        timeouts: int = 0,
+        releases: int = 0,
+        buries: int = 0,
+        kicks: int = 0,
+        raw_size: int = -1,
+        body_number: int = 0,
+        stored_size: int = 0,
+        skipped: bool = False,
+        failed: bool = False,
+        born_ms: int = 0,
+        retries: int = 0,
+        metadata: str = "",
+        reason: str = "",
+    ) -> None:
+        self.pri: int = pri
+        self.delay_ms: int = delay_ms
+        self.ttr_ms: int = ttr_ms
+        self.put_us: int = put_us
+        self.body: bytes = body
+        self.reserves: int = reserves
+        self.timeouts: int = timeouts
+        self.releases: int = releases
+        self.buries: int = buries
+        self.kicks: int = kicks
+        self.raw_size: int = raw_size
+        self.body_number: int = body_number
+        self.stored_size: int = stored_size if body_number else len(body)
+        self.skipped: bool = skipped
+        self.failed: bool = failed
+        self.born_ms: int = born_ms
+        self.retries: int = retries
+        self.metadata: str = metadata
+        self.reason: str = reason
+
+
+def pack_plain(pri: int, delay_ms: int, ttr_ms: int, put_us: int, body: bytes) -> bytes:
+    """Pack a job that has nothing but these, as most have. Raises ValueError for a number that is out of range."""
+    try:
+        return HEAD.pack(0, pri, delay_ms, ttr_ms, put_us) + body
+    except struct.error as error:
+        raise ValueError(f"a job that cannot be packed: {error}") from error
+
+
+def pack(job: Packed) -> bytes:
+    """Pack a job. Raises ValueError for a number that is out of range or a text of more than 65,535 bytes."""
+    flags = 0
+    if job.reserves or job.timeouts or job.releases or job.buries or job.kicks:
+        flags |= COUNTED
+    if job.raw_size >= 0:
+        flags |= RESIZED
+    if job.body_number:
+        flags |= OUTSIDE
+    if job.born_ms or job.retries or job.metadata or job.reason:
+        flags |= DETAILED
+    if job.skipped:
+        flags |= SKIPPED
+    if job.failed:
+        flags |= FAILED
+    if flags == 0:
+        return pack_plain(job.pri, job.delay_ms, job.ttr_ms, job.put_us, job.body)
+    try:
+        parts = [HEAD.pack(flags, job.pri, job.delay_ms, job.ttr_ms, job.put_us)]
+        if flags & COUNTED:
+            parts.append(COUNTERS.pack(job.reserves, job.timeouts, job.releases, job.buries, job.kicks))
+        if flags & RESIZED:
+            parts.append(RAW_SIZE.pack(job.raw_size))
+        if flags & OUTSIDE:
+            if job.body:
+                raise ValueError("a job whose body lies outside has no body to pack")
+            parts.append(PLACE.pack(job.body_number, job.stored_size))
+        if flags & DETAILED:
+            metadata = job.metadata.encode()
+            reason = job.reason.encode()
+            if len(metadata) > TEXT_MAX or len(reason) > TEXT_MAX:
+                raise ValueError(f"metadata and reason take {len(metadata)} and {len(reason)} bytes of {TEXT_MAX}")
+            parts.append(DETAILS.pack(job.born_ms, job.retries, len(metadata), len(reason)))
+            parts.append(metadata)
+            parts.append(reason)
+        parts.append(job.body)
+        return b"".join(parts)
+    except struct.error as error:
+        raise ValueError(f"a job that cannot be packed: {error}") from error
+
+
+def unpack(packed: bytes) -> Packed:
+    """Take a packed job apart. Raises DamagedEntry where it cannot be one."""
+    try:
+        flags, pri, delay_ms, ttr_ms, put_us = HEAD.unpack_from(packed)
+    except struct.error as error:
+        raise DamagedEntry(f"a packed job of {len(packed)} bytes") from error
+    if flags == 0:
+        return Packed(pri, delay_ms, ttr_ms, put_us, packed[HEAD_SIZE:])
+    return _unpack_rest(packed, flags, pri, delay_ms, ttr_ms, put_us)
+
+
+def _unpack_rest(packed: bytes, flags: int, pri: int, delay_ms: int, ttr_ms: int, put_us: int) -> Packed:
+    """Take the parts apart that follow the head."""
+    if flags & ~ALL_FLAGS:
+        raise DamagedEntry(f"a packed job with unknown flags: {flags:#x}")
+    job = Packed(pri, delay_ms, ttr_ms, put_us, b"")
+    job.skipped = flags & SKIPPED != 0
+    job.failed = flags & FAILED != 0
+    at = HEAD_SIZE
+    try:
+        if flags & COUNTED:
+            job.reserves, job.timeouts, job.releases, job.buries, job.kicks = COUNTERS.unpack_from(packed, at)
+            at += COUNTERS_SIZE
+        if flags & RESIZED:
+            (job.raw_size,) = RAW_SIZE.unpack_from(packed, at)
+            at += RAW_SIZE_SIZE
+        if flags & OUTSIDE:
+            job.body_number, job.stored_size = PLACE.unpack_from(packed, at)
+            at += PLACE_SIZE
+        if flags & DETAILED:
+            job.born_ms, job.retries, metadata_size, reason_size = DETAILS.unpack_from(packed, at)
+            at += DETAILS_SIZE
+            end = at + metadata_size + reason_size
+            if end > len(packed):
+                raise DamagedEntry(f"a packed job whose metadata and reason end at byte {end} of {len(packed)}")
+            job.metadata = packed[at : at + metadata_size].decode()
+            job.reason = packed[at + metadata_size : end].decode()
+            at = end
+    except struct.error as error:
+        raise DamagedEntry(f"a packed job with flags {flags:#x} of {len(packed)} bytes") from error
+    except UnicodeDecodeError as error:
+        raise DamagedEntry("a packed job whose metadata or reason is not text") from error
+    if flags & OUTSIDE:
+        if job.body_number == 0 or at != len(packed):
+            raise DamagedEntry("a packed job with its body both inside and outside, or in neither")
+        return job
+    job.body = packed[at:]
+    job.stored_size = len(job.body)
+    return job
+
+
+def squeeze(body: bytes) -> tuple[bytes, int, bool]:
+    """Compress a body of more than 2,048 bytes if that makes it smaller.
+
+    Returns:
+        The body as it is to be stored; its size before compression, in bytes, or -1 when it is not compressed; and whether
+        compression was tried and given up.
+    """
+    if len(body) <= SQUEEZE_ABOVE:
+        return body, -1, False
+    import lz4.block  # noqa: PLC0415 - most servers never compress
+
+    block: bytes = lz4.block.compress(body, store_size=False)
+    if len(block) >= len(body):
+        return body, -1, True
+    return block, len(body), False
+
+
+def expand(stored: bytes, raw_size: int) -> bytes:
+    """Undo `squeeze`; a negative raw size means that there is nothing to undo. Raises DamagedEntry for a damaged block."""
+    if raw_size < 0:
+        return stored
+    # A damaged size must not ask for gigabytes.
+    if raw_size > MOST_GROWTH * len(stored):
+        raise DamagedEntry(f"an LZ4 block of {len(stored)} bytes that is to become {raw_size}")
+    import lz4.block  # noqa: PLC0415 - most servers never compress
+
+    try:
+        body: bytes = lz4.block.decompress(stored, uncompressed_size=raw_size)
+    except (lz4.block.LZ4BlockError, ValueError) as error:
+        raise DamagedEntry(f"an LZ4 block of {len(stored)} bytes: {error}") from error
+    if len(body) != raw_size:
+        raise DamagedEntry(f"an LZ4 block that gives {len(body)} bytes of {raw_size}")
+    return body

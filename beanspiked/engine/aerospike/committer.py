@@ -1,0 +1,753 @@
+"""One front-end's side of one segment: what it knows of it, its lease on it, and the one operation that is in flight.
+
+What arrives while an operation is in flight goes out together when it returns, so an idle segment costs one round trip a command and a
+busy one batches by itself. Whatever an operation's fate, nothing is told before it is known: an operation of unknown outcome is settled
+by moving the lease on, after which what has not happened never will (segment-protocol: a settle is a write, never a read).
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.codec import DamagedEntry
+from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, job_id, shared_job
+from beanspiked.engine.aerospike.store import (
+    DEAD,
+    DELAYED,
+    LAST_SLOT,
+    OPEN,
+    READY,
+    Busy,
+    Change,
+    Fenced,
+    Full,
+    Head,
+    Move,
+    Refused,
+    StoreError,
+    Unknown,
+    due_key,
+    ready_key,
+)
+from beanspiked.engine.contract import RESERVED, Waiter
+from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
+from beanspiked.engine.later import Later
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.membership import Session
+    from beanspiked.engine.aerospike.tubes import SharedTube
+
+__all__ = ["EMPTY", "Batch", "Committer", "Steal"]
+
+logger = logging.getLogger(__name__)
+
+EMPTY: Final = Head((), None, None, 0, 0, 0, 0, OPEN)
+# How many jobs one operation changes at most.
+BATCH_MAX: Final = 512
+# A segment takes puts while it holds fewer jobs and bytes than these: each operation copies the whole record.
+JOBS_MAX: Final = 1024
+BYTES_MAX: Final = 131072
+# Body numbers are allowed in blocks, so that a large put rarely costs a further operation.
+BODIES_BLOCK: Final = 64
+
+
+class Steal(Later):
+    """A job on its way from a queue into the lease: reserve-job.
+
+    Attributes:
+        job: The job as it was looked at; its place is its key in the queue.
+        queue: Which queue.
+    """
+
+    def __init__(self, job: SharedJob, queue: str) -> None:
+        super().__init__()
+        self.job: SharedJob = job
+        self.queue: str = queue
+
+
+class Batch:
+    """What one operation carries, and for whom.
+
+    Attributes:
+        puts, leaves: The changes.
+        asks: Who asked for how many jobs.
+        change: All of it, as the store takes it.
+        mark: The engine's step at which it began.
+    """
+
+    def __init__(self, puts: list[Put], leaves: list[Leave], asks: list[tuple[Waiter, int]], change: Change) -> None:
+        self.puts: list[Put] = puts
+        self.leaves: list[Leave] = leaves
+        self.asks: list[tuple[Waiter, int]] = asks
+        self.change: Change = change
+        self.mark: int = 0
+
+
+class Committer:
+    """One segment, as seen from here.
+
+    Args:
+        engine: Whose it is.
+        tube: The tube it belongs to.
+        number: Its number.
+        lease: The lease on it, 0 before one is needed.
+        owned: Whether this front-end made it, and alone puts into it.
+
+    Attributes:
+        session: The session that its leases are of.
+        head: What it was last seen to hold, or None.
+        mark: The engine's step at which the operation began that told so.
+        expected: How many ready jobs nobody here has asked for.
+        held: The jobs in the lease, by key.
+        closed: Whether it accepts no more puts, or soon will not.
+        gone: Whether it is over with it: dead, lost, or of a session that is over.
+    """
+
+    def __init__(self, engine: "SharedEngine", tube: "SharedTube", number: int, lease: int, owned: bool) -> None:
+        self.engine: SharedEngine = engine
+        self.tube: SharedTube = tube
+        self.number: int = number
+        self.lease: int = lease
+        self.owned: bool = owned
+        self.session: Session = engine.membership.session
+        self.head: Head | None = None
+        self.mark: int = 0
+        self.expected: int = 0
+        self.held: dict[bytes, SharedJob] = {}
+        self.closed: bool = not owned
+        self.gone: bool = False
+        self.running: bool = False
+        self.rank: bytes | None = None
+        self._asked: int = 0
+        self._first_put: bytes | None = None
+        self._last_put: bytes | None = None
+        self._puts: list[Put] = []
+        self._ready_puts: int = 0
+        self._leaves: list[Leave] = []
+        self._asks: list[tuple[Waiter, int]] = []
+        self._wanted: int = 0
+        self._steals: list[Steal] = []
+        self._slots: int = 0
+        self._bytes: int = 0
+        self._bodies: int = 0
+        self._bodies_allowed: int = 0
+        self._must_close: bool = False
+        self._turns: list[asyncio.Future[None]] = []
+
+    # --- what is known
+
+    def know(self, head: Head, mark: int) -> None:
+        """Take note of what it holds."""
+        self.head = head
+        self.mark = mark
+        if head.state != OPEN:
+            self.closed = True
+        self._asked = self._wanted
+        self._first_put = None
+        self._last_put = None
+        self._ready_puts = 0
+        for put in self._puts:
+            if put.due_ms == 0:
+                self._count_ready_put(put)
+        self.expected = head.ready + self._ready_puts - self._wanted
+        self.tube.rank(self)
+
+    def _count_ready_put(self, put: Put) -> None:
+        self._ready_puts += 1
+        key = ready_key(put.pri, put.put_us, 0)
+        if self._first_put is None or key < self._first_put:
+            self._first_put = key
+        if self._last_put is None or key > self._last_put:
+            self._last_put = key
+
+    def best(self) -> bytes | None:
+        """Return the key of the most urgent job that is expected here, or what is not greater."""
+        if self.expected <= 0:
+            return None
+        best = self._first_put
+        head = self.head
+        if head is not None and self._asked < head.ready:
+            keys = head.first_keys
+            key = keys[self._asked] if self._asked < len(keys) else keys[-1]
+            if best is None or key < best:
+                best = key
+        return best
+
+    def askable(self, bound: bytes | None) -> int:
+        """Count the expected jobs that surely are more urgent than a bound."""
+        if bound is None:
+            return self.expected
+        count = 0
+        head = self.head
+        if head is not None and self._asked < head.ready:
+            if head.last_key is not None and head.last_key <= bound:
+                count = head.ready - self._asked
+            else:
+                for key in head.first_keys[self._asked :]:
+                    if key > bound:
+                        return min(count, self.expected)
+                    count += 1
+                if self._asked + count < head.ready:
+                    return min(count, self.expected)
+        if self._last_put is not None and self._last_put <= bound:
+            count += self._ready_puts
+        elif self._first_put is not None and self._first_put <= bound:
+            count += 1
+        return min(count, self.expected)
+
+    def accepts(self, put: Put) -> bool:
+        """Tell whether a put may go here."""
+        if self.closed or self.gone:
+            return False
+        head = self.head
+        live = 0 if head is None else head.ready + head.delayed + head.buried + head.held
+        waiting = len(self._puts)
+        return (
+            self._slots + waiting < LAST_SLOT
+            and live + waiting < JOBS_MAX
+            and self._bytes + len(put.packed) <= BYTES_MAX
+        )
+
+    def knows_since(self, mark: int) -> bool:
+        """Tell whether nothing is to be learnt from what was read at a step: it knows better, or is over."""
+        return self.gone or self.mark >= mark
+
+    def busy(self) -> bool:
+        """Tell whether anything here is on its way or held."""
+        return bool(self.running or self.held or self._puts or self._leaves or self._asks or self._steals)
+
+    def idle_and_empty(self) -> bool:
+        """Tell whether nothing is on its way and, as far as is known, no job is in it."""
+        head = self.head
+        return not self.busy() and head is not None and head.ready + head.delayed + head.buried + head.held == 0
+
+    # --- what is asked of it
+
+    def put(self, put: Put) -> None:
+        """Add a job."""
+        self._puts.append(put)
+        self._bytes += len(put.packed)
+        if put.due_ms == 0:
+            self._count_ready_put(put)
+            self.expected += 1
+            self.tube.rank(self)
+        self.engine.wake(self)
+
+    def ask(self, waiter: Waiter, count: int) -> None:
+        """Take jobs for a waiter."""
+        self._asks.append((waiter, count))
+        self._wanted += count
+        self._asked += count
+        self.expected -= count
+
+    def leave(self, leave: Leave) -> None:
+        """Let a held job go where it goes."""
+        leave.job.leaving = True
+        leave.job.moving = leave
+        self._leaves.append(leave)
+        self.engine.wake(self)
+
+    def steal(self, steal: Steal) -> None:
+        """Reserve a job from one of its queues."""
+        self._steals.append(steal)
+        self.engine.wake(self)
+
+    def close(self) -> None:
+        """Accept no more puts, here at once and in the store with the next operation."""
+        self.closed = True
+        self._must_close = True
+        self.engine.wake(self)
+
+    def start(self) -> None:
+        """Begin with what has come in, unless an operation is in flight."""
+        if not self.running and not self.gone and self._pending():
+            self.running = True
+            self.engine.spawn(self._run())
+
+    def _pending(self) -> bool:
+        return bool(self._puts or self._leaves or self._asks or self._steals or self._must_close)
+
+    async def turn(self) -> None:
+        """Wait until the operation in flight has ended."""
+        if self.running:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append(future)
+            await future
+
+    # --- the operation in flight
+
+    async def _run(self) -> None:
+        try:
+            while self._pending() and not self.gone:
+                if not self.lease and not await self._attach():
+                    break
+                if self._steals:
+                    await self._steal(self._steals.pop(0))
+                else:
+                    await self._commit(self._gather())
+                self._end_turn()
+        except Exception as error:
+            # A bug here must not leave commands without a reply for ever.
+            logger.error("internal error; segment %d is given up", self.number, exc_info=error)
+            self.abandon(StoreFailed("internal error"))
+        finally:
+            self.running = False
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        turns = self._turns
+        self._turns = []
+        for future in turns:
+            if not future.done():
+                future.set_result(None)
+        self.engine.turn_over()
+        if not self.running and self.closed:
+            self.engine.consider_retiring(self)
+
+    def _gather(self) -> Batch:
+        """Make one change of what has come in. Slots are numbered here (segment-protocol H4)."""
+        puts = self._puts[:BATCH_MAX]
+        self._puts = self._puts[BATCH_MAX:]
+        leaves = self._leaves[:BATCH_MAX]
+        self._leaves = self._leaves[BATCH_MAX:]
+        asks: list[tuple[Waiter, int]] = []
+        wanted = 0
+        if not any(leave.queue == READY for leave in leaves):
+            # A job that is given back and taken again in one operation could not be told from one that never moved.
+            asks, self._asks = self._asks, []
+            wanted, self._wanted = self._wanted, 0
+        close = self._must_close and not self._puts
+        batch = Batch(puts, leaves, asks, self._change(puts, leaves, wanted, close))
+        if close:
+            self._must_close = False
+        return batch
+
+    def _change(self, puts: list[Put], leaves: list[Leave], take: int, close: bool) -> Change:
+        queues: dict[str, dict[bytes, bytes]] = {}
+        slot = self._slots
+        if puts:
+            ready: dict[bytes, bytes] = {}
+            delayed: dict[bytes, bytes] = {}
+            for put in puts:
+                slot += 1
+                put.slot = slot
+                if put.due_ms:
+                    delayed[due_key(put.due_ms, slot)] = put.packed
+                else:
+                    ready[ready_key(put.pri, put.put_us, slot)] = put.packed
+            if ready:
+                queues[READY] = ready
+            if delayed:
+                queues[DELAYED] = delayed
+            self._slots = slot
+        moves = [Move(leave.job.place, leave.queue, leave.new_key, leave.packed) for leave in leaves if not leave.stays]
+        replaced = {leave.job.place: leave.packed for leave in leaves if leave.stays}
+        return Change(slot if puts else 0, queues, replaced, moves, take, close)
+
+    async def _attach(self) -> bool:
+        """Get a lease, once."""
+        while True:
+            if self.session.over:
+                self._end(JobGone("the session is over"))
+                return False
+            lease = self.session.next_lease()
+            try:
+                await self.engine.store.attach(self.number, lease)
+            except Fenced:
+                self._end(JobGone("the segment is gone"))
+                return False
+            except StoreError as error:
+                # In doubt, too, the next attempt has a lease of its own; the audit finds one that was left behind.
+                if not await self._patience(error):
+                    return False
+            else:
+                self.lease = lease
+                return True
+
+    async def _patience(self, error: StoreError) -> bool:
+        """Fail what has waited for too long, then wait a little; tell whether there is still something to do."""
+        now = self.engine.now()
+        reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
+        self._expire(now, reason)
+        if self.session.over or self.gone:
+            self._end(JobGone("the session is over"))
+            return False
+        await self.engine.pause_between_tries()
+        return self._pending() and not self.gone
+
+    def _expire(self, now: float, reason: EngineError) -> None:
+        late_puts = [put for put in self._puts if put.until <= now]
+        if late_puts:
+            self._puts = [put for put in self._puts if put.until > now]
+            for put in late_puts:
+                self.expected -= put.due_ms == 0
+                put.settle(reason)
+        late = [leave for leave in self._leaves if leave.until <= now and not leave.insists]
+        if late:
+            self._leaves = [leave for leave in self._leaves if leave.until > now or leave.insists]
+            for leave in late:
+                self._undo(leave, reason)
+        steals = self._steals
+        self._steals = []
+        for steal in steals:
+            steal.settle(reason)
+        if late_puts or late or steals:
+            self.engine.turn_over()
+
+    def _undo(self, leave: Leave, reason: EngineError) -> None:
+        """A job stays where it was."""
+        leave.job.leaving = False
+        leave.job.moving = None
+        leave.settle(reason)
+
+    async def _commit(self, batch: Batch) -> None:
+        """Carry one batch through, whatever happens on the way."""
+        while True:
+            if not self.engine.membership.alive():
+                self._give_up(batch, JobGone("the session is over"))
+                return
+            batch.mark = self.engine.step()
+            try:
+                outcome = await self.engine.store.apply(self.number, self.lease, batch.change)
+            except Busy as error:
+                if not await self._try_again(batch, error):
+                    return
+            except Full as error:
+                self.engine.found_full(error)
+                if not await self._without_puts(batch, error):
+                    return
+            except Fenced:
+                await self._fenced(batch)
+                return
+            except Unknown as error:
+                if await self._settle(batch, error):
+                    return
+            else:
+                self._done(batch, outcome.taken, outcome.head)
+                return
+
+    async def _try_again(self, batch: Batch, error: StoreError) -> bool:
+        """After an operation that was not applied: wait a little; tell whether to repeat it."""
+        now = self.engine.now()
+        reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
+        late = any(put.until <= now for put in batch.puts) or any(
+            leave.until <= now and not leave.insists for leave in batch.leaves
+        )
+        if late:
+            self._drop(batch, reason)
+            return False
+        if not batch.puts and not batch.leaves and not batch.change.close and not self.engine.still_wanted(batch.asks):
+            self._drop(batch, reason)
+            return False
+        await self.engine.pause_between_tries()
+        if self.gone:
+            self._give_up(batch, JobGone("the session is over"))
+            return False
+        return True
+
+    async def _without_puts(self, batch: Batch, error: Full) -> bool:
+        """The store has no room: puts are told so, the rest is tried alone."""
+        if not batch.puts:
+            return await self._try_again(batch, error)
+        puts = batch.puts
+        batch.puts = []
+        self._slots -= len(puts)
+        batch.change = self._change([], batch.leaves, batch.change.take, batch.change.close)
+        for put in puts:
+            put.settle(StoreFull(str(error)))
+        if self.head is not None:
+            self.know(self.head, self.mark)
+        self.engine.turn_over()
+        return True
+
+    def _drop(self, batch: Batch, reason: EngineError) -> None:
+        """A batch that was not applied fails; give-backs are tried for as long as the lease is there."""
+        self._slots -= len(batch.puts)
+        for waiter, count in batch.asks:
+            self.engine.unclaim(waiter, count)
+        if batch.change.close:
+            self._must_close = True
+        insisting = [leave for leave in batch.leaves if leave.insists]
+        self._leaves = insisting + self._leaves
+        if self.head is not None:
+            self.know(self.head, self.mark)
+        for put in batch.puts:
+            put.settle(reason)
+        for leave in batch.leaves:
+            if not leave.insists:
+                self._undo(leave, reason)
+        self.engine.sought(self.tube, reason)
+
+    async def _settle(self, batch: Batch, error: StoreError) -> bool:
+        """Learn what became of an operation; tell whether that was the end of it."""
+        logger.info("segment %d: an operation of unknown outcome is settled: %s", self.number, error)
+        renewed = self.session.next_lease()
+        while True:
+            try:
+                settlement = await self.engine.store.settle(self.number, self.lease, renewed)
+            except Fenced:
+                await self._fenced_in_doubt(batch)
+                return True
+            except StoreError as failure:
+                if self.session.over:
+                    # Nobody can tell; who asked learns that it is not known.
+                    self._give_up(batch, StoreFailed(str(failure)), doubtful=True)
+                    return True
+                await self.engine.pause_between_tries()
+            else:
+                break
+        self.lease = renewed
+        held = settlement.held
+        taken = [(key, packed) for key, packed in held.items() if key not in self.held]
+        if batch.puts:
+            applied = settlement.last_slot >= batch.change.last_slot
+        elif batch.change.moves:
+            applied = batch.change.moves[0].key not in held
+        else:
+            # New values may be written again; what was taken is there.
+            applied = bool(taken) or not batch.leaves
+        if not applied:
+            return False
+        self._done(batch, taken, self.head or EMPTY)
+        # What it holds now is not known.
+        self.engine.refresh_segment(self)
+        return True
+
+    async def _fenced_in_doubt(self, batch: Batch) -> None:
+        """The lease is gone, so what was in doubt is decided: puts can be read off the segment (segment-protocol H4, H7)."""
+        segment = await self.engine.reading_segment(self.number)
+        if batch.puts and segment is not None and segment.last_slot >= batch.change.last_slot:
+            self._told(batch.puts)
+            batch.puts = []
+        for leave in list(batch.leaves):
+            if leave.queue is None and not leave.stays and not (segment and segment.has_slot(leave.job.slot())):
+                # Deleted, perhaps by this, perhaps by whoever got the job since.
+                batch.leaves.remove(leave)
+                self._undo(leave, StoreFailed("whether the job was deleted by this is not known"))
+        await self._fenced(batch)
+
+    async def _fenced(self, batch: Batch) -> None:
+        """The lease is gone: the session was declared dead, or the segment is, and nothing of the batch was done."""
+        await self.engine.membership.decide()
+        if not self.session.over:
+            segment = await self.engine.reading_segment(self.number)
+            if segment is not None and segment.state != DEAD:
+                logger.error(
+                    "segment %d: the lease of a session that lives is gone; its jobs are lost here", self.number
+                )
+        self._give_up(batch, JobGone("the lease is gone"))
+        self._end(JobGone("the lease is gone"))
+
+    def _give_up(self, batch: Batch, reason: EngineError, doubtful: bool = False) -> None:
+        """A batch will not be done here; puts that surely were not may be done elsewhere."""
+        for waiter, count in batch.asks:
+            self.engine.unclaim(waiter, count)
+        if doubtful:
+            for put in batch.puts:
+                put.settle(reason)
+        else:
+            self.engine.put_elsewhere(self.tube, batch.puts)
+        for leave in batch.leaves:
+            self._undo(leave, reason)
+        self.engine.sought(self.tube, None)
+
+    def abandon(self, reason: EngineError) -> None:
+        """Give everything up that is not in flight: the session is over, or something is wrong."""
+        self._end(reason)
+
+    def _end(self, reason: EngineError) -> None:
+        """Let go of everything here; what is in flight is seen to when it returns."""
+        self.gone = True
+        self.expected = 0
+        puts, self._puts = self._puts, []
+        leaves, self._leaves = self._leaves, []
+        asks, self._asks = self._asks, []
+        steals, self._steals = self._steals, []
+        self._wanted = 0
+        for seek in self.tube.seeks:
+            # What was seen of it has to be looked for anew.
+            seek.looked = False
+        self.tube.drop(self)
+        held = self.held
+        self.held = {}
+        for job in held.values():
+            self.engine.lose(job)
+        for waiter, count in asks:
+            self.engine.unclaim(waiter, count)
+        for leave in leaves:
+            self._undo(leave, reason)
+        for steal in steals:
+            steal.settle(reason)
+        self.engine.put_elsewhere(self.tube, puts)
+        self.engine.sought(self.tube, None)
+
+    # --- outcomes
+
+    def _told(self, puts: list[Put]) -> None:
+        self.tube.total_jobs += len(puts)
+        for put in puts:
+            put.value = job_id(self.number, put.slot)
+            put.settle(None)
+
+    def _done(self, batch: Batch, taken: "Sequence[tuple[bytes, bytes]]", head: Head) -> None:
+        """Tell everybody of a batch that was done."""
+        if self.gone:
+            # The session was given up meanwhile. What was done was done; what was taken, whoever reclaims it gives back.
+            self._told(batch.puts)
+            for leave in batch.leaves:
+                leave.job.moving = None
+                leave.settle(None)
+            for waiter, count in batch.asks:
+                self.engine.unclaim(waiter, count)
+            return
+        live = head.ready + head.delayed + head.buried + head.held
+        if self._slots:
+            # Jobs of about the same size, as far as one can know.
+            waiting = sum([len(put.packed) for put in self._puts])
+            average = self._bytes // max(1, live + len(batch.leaves) + len(self._puts))
+            self._bytes = live * average + waiting
+        self.know(head, batch.mark)
+        made_ready = False
+        for leave in batch.leaves:
+            job = leave.job
+            job.leaving = False
+            job.moving = None
+            if not leave.stays:
+                del self.held[job.place]
+                self.engine.left(job, leave.queue is None)
+                made_ready = made_ready or leave.queue == READY
+            leave.settle(None)
+        if batch.puts:
+            self._told(batch.puts)
+        self._receive(taken, batch.asks)
+        self.engine.sought(self.tube, None)
+        if head.ready and (batch.puts or made_ready):
+            self.engine.announce(self.tube)
+        if head.due_key is not None:
+            self.tube.expect(head.due_key)
+
+    def _receive(self, taken: "Sequence[tuple[bytes, bytes]]", asks: list[tuple[Waiter, int]]) -> None:
+        """Hand over what was taken, all together once the bodies are there."""
+        jobs: list[SharedJob] = []
+        outside = False
+        for key, packed in taken:
+            job = self._hold(key, packed)
+            if job is not None:
+                jobs.append(job)
+                outside = outside or job.body_number > 0
+        if outside:
+            self.engine.spawn(self.engine.fetch_and_deliver(self, jobs, asks))
+            return
+        for waiter, count in asks:
+            self.engine.unclaim(waiter, count)
+        if jobs:
+            self.tube.granted.extend(jobs)
+            self.engine.deliver(self.tube)
+
+    def _hold(self, key: bytes, packed: bytes) -> SharedJob | None:
+        """Enter a job in the lease; one that cannot be read is set aside and told of."""
+        try:
+            job = shared_job(self.number, key, self.tube, packed, self.session.offset_ms)
+            if job.raw_size >= 0 and not job.body_number:
+                job.unfold(None)
+        except DamagedEntry as error:
+            logger.error("segment %d: a damaged job is buried: %s", self.number, error)
+            self.engine.bury_unread(self, key, packed)
+            return None
+        job.committer = self
+        job.state = RESERVED
+        job.reserves += 1
+        self.held[key] = job
+        self.engine.jobs[job.id] = job
+        return job
+
+    async def _steal(self, steal: Steal) -> None:
+        """Move one job from a queue into the lease."""
+        job = steal.job
+        key = ready_key(job.pri, job.put_us, job.slot())
+        packed = job.pack()
+        while True:
+            if key in self.held:
+                # A take of this front-end was faster.
+                steal.settle(JobGone("somebody else was faster"))
+                return
+            mark = self.engine.step()
+            try:
+                head = await self.engine.store.shift(self.number, steal.queue, [job.place], self.lease, {key: packed})
+            except Refused:
+                steal.settle(JobGone("somebody else was faster"))
+                return
+            except Fenced:
+                steal.settle(JobGone("the lease is gone"))
+                await self._fenced(Batch([], [], [], Change()))
+                return
+            except Unknown:
+                renewed = self.session.next_lease()
+                outcome = await self._settle_steal(renewed)
+                if outcome is None:
+                    steal.settle(StoreFailed("not known"))
+                    return
+                if key not in outcome:
+                    continue
+                self.engine.refresh_segment(self)
+            except StoreError as error:
+                steal.settle(StoreFailed(str(error)))
+                return
+            else:
+                self.know(head, mark)
+            break
+        body = job.body
+        held = self._hold(key, packed)
+        if held is None:
+            steal.settle(JobGone("the job cannot be read"))
+            return
+        # The session knows the job by the object that it looked at.
+        job.committer = self
+        job.place = key
+        job.state = RESERVED
+        job.reserves = held.reserves
+        job.body = body
+        self.held[key] = job
+        self.engine.jobs[job.id] = job
+        steal.settle(None)
+
+    async def _settle_steal(self, renewed: int) -> "dict[bytes, bytes] | None":
+        while True:
+            try:
+                settlement = await self.engine.store.settle(self.number, self.lease, renewed)
+            except Fenced:
+                await self._fenced(Batch([], [], [], Change()))
+                return None
+            except StoreError:
+                if self.session.over:
+                    return None
+                await self.engine.pause_between_tries()
+            else:
+                self.lease = renewed
+                return dict(settlement.held)
+
+    # --- bodies
+
+    async def write_body(self, put: Put) -> bool:
+        """Write a put's body outside, under a number that is allowed before; tell whether it may be put here."""
+        assert put.outside is not None
+        assert put.job is not None
+        self._bodies += 1
+        number = self._bodies
+        while number > self._bodies_allowed:
+            allowed = self._bodies_allowed + BODIES_BLOCK
+            try:
+                await self.engine.store.allow_bodies(self.number, self.lease, allowed)
+            except Fenced:
+                if self.gone or self.closed:
+                    return False
+                await self.engine.pause_between_tries()
+            else:
+                self._bodies_allowed = max(self._bodies_allowed, allowed)
+        await self.engine.store.write_body(self.number, number, put.outside)
+        put.job.body_number = number
+        put.job.stored_size = len(put.outside)
+        put.packed = self.engine.pack(put.job)
+        return not self.gone and not self.closed

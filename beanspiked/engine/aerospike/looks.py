@@ -1,0 +1,443 @@
+"""Commands that look at the whole cluster, and the cold changes that look before they write.
+
+Each change is one operation guarded by what was seen; whoever comes second looks again.
+"""
+
+import heapq
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from beanspiked.engine.aerospike.codec import DamagedEntry, unpack
+from beanspiked.engine.aerospike.codec import pack as pack_job
+from beanspiked.engine.aerospike.jobs import SharedJob, shared_job
+from beanspiked.engine.aerospike.membership import usage_of
+from beanspiked.engine.aerospike.store import (
+    BURIED,
+    DELAYED,
+    READY,
+    SLOT_BITS,
+    Fenced,
+    Head,
+    Refused,
+    Segment,
+    Sizes,
+    StoreError,
+    Unknown,
+    due_key,
+    job_slot,
+    key_ms,
+    ready_key,
+)
+from beanspiked.engine.contract import BURIED as IS_BURIED
+from beanspiked.engine.contract import DELAYED as IS_DELAYED
+from beanspiked.engine.contract import READY as IS_READY
+from beanspiked.engine.contract import RESERVED, Counts, TubeUse
+from beanspiked.engine.errors import JobGone, StoreFailed
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.committer import Committer
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.store import Directory
+    from beanspiked.engine.aerospike.tubes import SharedTube
+
+__all__ = ["delete", "everything", "fetch_bodies", "job", "kick", "kick_job", "next_job", "pause", "promote", "tube"]
+
+logger = logging.getLogger(__name__)
+
+SLOT_MASK: Final = (1 << SLOT_BITS) - 1
+STATES: Final = {READY: IS_READY, DELAYED: IS_DELAYED, BURIED: IS_BURIED}
+QUEUES: Final = {IS_READY: READY, IS_DELAYED: DELAYED, IS_BURIED: BURIED}
+# How many segments are read at once, and how many jobs of one are moved at once.
+READ_AT_ONCE: Final = 1000
+MOVE_AT_ONCE: Final = 512
+# How long an outcome is looked for, in seconds.
+ANSWER_WITHIN: Final = 2.0
+# How often a look is repeated that others' changes spoil.
+LOOKS_MAX: Final = 20
+
+
+async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[SharedJob]:
+    """Fetch the bodies that lie outside; a held job whose body is lost is buried, any other left out."""
+    names = [(job.number, job.body_number) for job in jobs if job.body_number]
+    bodies = iter(await engine.store.read_bodies(names) if names else [])
+    whole: list[SharedJob] = []
+    for found in jobs:
+        body = next(bodies) if found.body_number else None
+        if found.body_number and body is None:
+            logger.error("job %d: its body is lost", found.id)
+            if found.committer is not None:
+                engine.bury_lost(found, "its body is lost")
+            continue
+        try:
+            if body is not None or found.raw_size >= 0:
+                found.unfold(body)
+        except DamagedEntry as error:
+            logger.error("job %d: its body is damaged: %s", found.id, error)
+            if found.committer is not None:
+                engine.bury_lost(found, "its body is damaged")
+            continue
+        whole.append(found)
+    return whole
+
+
+def _find(segment: Segment, slot: int) -> tuple[str, bytes, bytes] | None:
+    """Find a job in a segment: its queue ("" for a lease), key and packed form."""
+    for name in (READY, DELAYED, BURIED):
+        for key, packed in segment.queue(name).items():
+            if job_slot(key) == slot:
+                return name, key, packed
+    for held in segment.leases.values():
+        for key, packed in held.items():
+            if job_slot(key) == slot:
+                return "", key, packed
+    return None
+
+
+def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packed: bytes) -> SharedJob | None:
+    """Make a job of what was seen; None of what cannot be read."""
+    try:
+        found = shared_job(segment.number, key, engine.tube(segment.tube), packed, engine.membership.session.offset_ms)
+    except DamagedEntry as error:
+        logger.error("segment %d: a damaged job: %s", segment.number, error)
+        return None
+    if name == "":
+        found.state = RESERVED
+        # Its holder knows more; this much is certain.
+        found.reserves += 1
+        found.key = engine.now() + found.ttr
+    else:
+        found.state = STATES[name]
+        if name == DELAYED:
+            found.key = engine.local_time(key_ms(key))
+    return found
+
+
+async def job(engine: "SharedEngine", job_id: int) -> SharedJob | None:
+    """Read one job, in whatever state."""
+    number, slot = job_id >> SLOT_BITS, job_id & SLOT_MASK
+    if not 0 < number < 1 << 62 or slot == 0:
+        return None
+    segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))
+    if segment is None:
+        return None
+    place = _find(segment, slot)
+    if place is None:
+        return None
+    name, key, packed = place
+    if name == DELAYED and key_ms(key) <= engine.membership.server_ms():
+        if await _make_ready(engine, number, DELAYED, {key: packed}, kicked=False):
+            engine.segment_changed(segment.tube)
+        return await job(engine, job_id)
+    found = _seen(engine, segment, name, key, packed)
+    if found is None:
+        return None
+    whole: list[SharedJob] = await engine.try_for_a_while(lambda: fetch_bodies(engine, [found]))
+    return whole[0] if whole else None
+
+
+async def _sizes(
+    engine: "SharedEngine", names: list[str], records: "list[Directory | None]"
+) -> list[list[tuple[int, Sizes]]]:
+    """Count the segments of tubes; due jobs are made ready first, so that they count as such."""
+    per_tube: list[list[tuple[int, Sizes]]] = [[] for _ in names]
+    wanted = [(i, number) for i, record in enumerate(records) if record is not None for number in record.segments]
+    now_ms = engine.membership.server_ms()
+    for start in range(0, len(wanted), READ_AT_ONCE):
+        part = wanted[start : start + READ_AT_ONCE]
+        numbers = [number for _, number in part]
+        sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))  # noqa: B023
+        for (i, number), found in zip(part, sizes, strict=True):
+            size = found
+            while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
+                await promote_segment(engine, number)
+                size = (await engine.try_for_a_while(lambda: engine.store.sizes([number])))[0]  # noqa: B023
+            if size is not None:
+                per_tube[i].append((number, size))
+    return per_tube
+
+
+def _note(
+    engine: "SharedEngine", name: str, sizes: list[tuple[int, Sizes]], record: "Directory | None"
+) -> "SharedTube":
+    """Note what a look found in a tube."""
+    found = engine.tube(name)
+    counts = Counts()
+    for _, size in sizes:
+        counts.ready += size.ready
+        counts.urgent += size.urgent
+        counts.delayed += size.delayed
+        counts.buried += size.buried
+        counts.reserved += size.held
+    found.counts = counts
+    found.first_number = record.segments[0] if record is not None and record.segments else 0
+    use = TubeUse()
+    if record is not None:
+        engine.apply_pause(found, record.pause_ms, record.paused_until_ms)
+        use.total_jobs = record.counters.get("total_jobs", 0)
+        use.deletes = record.counters.get("deletes", 0)
+        use.pauses = record.counters.get("pauses", 0)
+    found.use = use
+    paused = record is not None and record.paused_until_ms > engine.membership.server_ms()
+    found.exists = counts.jobs() > 0 or paused
+    return found
+
+
+def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
+    """Add how live sessions of others use tubes."""
+    live = set(engine.membership.others)
+    for record in engine.membership.records:
+        if record.number not in live:
+            continue
+        for name, use in usage_of(record).items():
+            if only is not None and name != only:
+                continue
+            found = engine.tube(name)
+            if found.use is None:
+                found.use = TubeUse()
+            found.use.using += use[0]
+            found.use.watching += use[1]
+            found.use.waiting += use[2]
+            found.use.total_jobs += use[3]
+            found.use.deletes += use[4]
+            found.use.pauses += use[5]
+            if use[0] or use[1]:
+                found.exists = True
+
+
+async def tube(engine: "SharedEngine", name: str) -> None:
+    """Count a tube's jobs and users."""
+    await engine.forgotten(name)
+    records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([name]))
+    await engine.try_for_a_while(engine.membership.look)
+    sizes = (await _sizes(engine, [name], records))[0]
+    known = engine.known_tube(name)
+    record = records[0]
+    if record is None and known is None and not engine.used_elsewhere(name):
+        return
+    _note(engine, name, sizes, record)
+    _add_uses(engine, name)
+
+
+async def everything(engine: "SharedEngine") -> None:
+    """Count all jobs, and find all tubes."""
+    names: list[str] = await engine.try_for_a_while(engine.store.tubes)
+    await engine.try_for_a_while(engine.membership.look)
+    records: list[Directory | None] = []
+    for start in range(0, len(names), READ_AT_ONCE):
+        part = names[start : start + READ_AT_ONCE]
+        records += await engine.try_for_a_while(lambda: engine.store.directories(part))  # noqa: B023
+    sizes = await _sizes(engine, names, records)
+    total = Counts()
+    for found in engine.known_tubes():
+        found.exists = False
+        found.use = None
+        found.counts = Counts()
+    for name, size, record in zip(names, sizes, records, strict=True):
+        if not size and engine.known_tube(name) is None:
+            continue
+        counts = _note(engine, name, size, record).counts
+        total.ready += counts.ready
+        total.urgent += counts.urgent
+        total.delayed += counts.delayed
+        total.buried += counts.buried
+        total.reserved += counts.reserved
+    _add_uses(engine)
+    engine.counts = total
+
+
+async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> SharedJob | None:
+    """Read the job of a tube that would leave a state next."""
+    queue = QUEUES[state]
+    for _ in range(LOOKS_MAX):
+        records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
+        best: tuple[bytes, int] | None = None
+        for number, size in (await _sizes(engine, [home.name], records))[0]:
+            key = size.ready_key if state == IS_READY else size.due_key if state == IS_DELAYED else size.buried_key
+            if key is not None and (best is None or (key[:-2], number) < best):
+                best = (key[:-2], number)
+        if best is None:
+            return None
+        number = best[1]
+        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        entries = {} if segment is None else segment.queue(queue)
+        for key, packed in entries.items():
+            assert segment is not None
+            found = _seen(engine, segment, queue, key, packed)
+            if found is not None:
+                whole: list[SharedJob] = await engine.try_for_a_while(lambda: fetch_bodies(engine, [found]))  # noqa: B023
+                if whole:
+                    return whole[0]
+        # Somebody was faster.
+    return None
+
+
+async def delete(engine: "SharedEngine", found: SharedJob) -> None:
+    """Delete a job that was looked at. Raises JobGone if it is not where it was seen any more (segment-protocol H7)."""
+    queue, place = QUEUES[found.state], found.place
+    try:
+        if not await engine.store.remove(found.number, queue, place):
+            raise JobGone("somebody else was faster")
+    except Fenced as error:
+        raise JobGone("somebody else was faster") from error
+    except StoreError:
+        # It may be done, or still be done: from now on only a job that is nowhere, or a certain success, may be told of.
+        await _delete_in_doubt(engine, found)
+    _deleted(engine, found)
+
+
+async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
+    until = engine.now() + ANSWER_WITHIN
+    while True:
+        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(found.number))
+        place = None if segment is None else _find(segment, found.slot())
+        if place is None:
+            return
+        queue, key, _ = place
+        try:
+            if queue and await engine.store.remove(found.number, queue, key):
+                return
+        except Fenced:
+            return
+        except StoreError as error:
+            logger.info("delete of job %d: %s", found.id, error)
+        if engine.now() >= until:
+            raise StoreFailed("whether the job is deleted is not known")
+        await engine.pause_between_tries()
+
+
+def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
+    found.tube.deletes += 1
+    if found.body_number:
+        engine.drop_body(found)
+    committer = cast("SharedTube", found.tube).committers.get(found.number)
+    if committer is not None:
+        engine.refresh_segment(committer)
+
+
+async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
+    """Make a buried or delayed job that was looked at ready. Raises JobGone if it is not where it was seen any more."""
+    packed = pack_job(found.packed())
+    if not await _make_ready(engine, found.number, QUEUES[found.state], {found.place: packed}, kicked=True):
+        raise JobGone("somebody else was faster")
+    _changed(engine, cast("SharedTube", found.tube), found.number)
+
+
+def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
+    """Jobs of a segment were made ready."""
+    committer = engine.committer_of(number, home)
+    engine.refresh_segment(committer)
+    engine.news.tell(home.name)
+
+
+async def _make_ready(
+    engine: "SharedEngine", number: int, queue: str, jobs: dict[bytes, bytes], *, kicked: bool
+) -> bool:
+    """Move jobs from a queue to the ready ones; tell whether all of them were still there."""
+    entries: dict[bytes, bytes] = {}
+    for key, packed in jobs.items():
+        try:
+            found = unpack(packed)
+        except DamagedEntry as error:
+            logger.error("segment %d: a damaged job stays where it is: %s", number, error)
+            return False
+        value = packed
+        if kicked:
+            found.kicks += 1
+            found.reason = ""
+            value = pack_job(found)
+        entries[ready_key(found.pri, found.put_us, job_slot(key))] = value
+    doubt = False
+    while True:
+        try:
+            await engine.store.shift(number, queue, list(jobs), READY, entries)
+        except (Refused, Fenced):
+            # After an attempt in doubt: whoever moved them, they are not where they were (segment-protocol H10).
+            return doubt
+        except Unknown:
+            doubt = True
+            await engine.pause_between_tries()
+        else:
+            return True
+
+
+async def promote(engine: "SharedEngine", committer: "Committer") -> Head | None:
+    """Make due jobs of one segment ready; return what it holds afterwards."""
+    await promote_segment(engine, committer.number)
+    if committer.running or committer.gone:
+        await committer.turn()
+    mark = engine.step()
+    head = (await engine.store.heads([committer.number]))[0]
+    if head is None:
+        return None
+    if not committer.running and not committer.gone and committer.mark < mark:
+        committer.know(head, mark)
+        engine.announce(committer.tube)
+    return head
+
+
+async def promote_segment(engine: "SharedEngine", number: int) -> None:
+    """Make due jobs of one segment ready."""
+    segment = await engine.store.read(number)
+    if segment is None:
+        return
+    limit = due_key(engine.membership.server_ms() + 1, 0)
+    due = {key: packed for key, packed in list(segment.delayed.items())[:MOVE_AT_ONCE] if key < limit}
+    if due:
+        await _make_ready(engine, number, DELAYED, due, kicked=False)
+
+
+async def kick(engine: "SharedEngine", home: "SharedTube", bound: int) -> int:
+    """Make up to `bound` buried jobs of a tube ready, oldest first; if none is buried, delayed ones, soonest first."""
+    records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
+    sizes = (await _sizes(engine, [home.name], records))[0]
+    buried = [(size.buried_key, number) for number, size in sizes if size.buried_key is not None]
+    delayed = [(size.due_key, number) for number, size in sizes if size.due_key is not None]
+    count = await _kick(engine, home, BURIED, buried, bound)
+    if count == 0 and not buried:
+        count = await _kick(engine, home, DELAYED, delayed, bound)
+    return count
+
+
+async def _kick(
+    engine: "SharedEngine", home: "SharedTube", queue: str, first: list[tuple[bytes, int]], bound: int
+) -> int:
+    """Kick jobs of one queue over segments, in the order of their keys."""
+    order = [(key[:-2], number) for key, number in first]
+    heapq.heapify(order)
+    left = bound
+    while order and left:
+        number = heapq.heappop(order)[1]
+        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        if segment is None:
+            continue
+        # This segment's jobs up to the first one of the next segment.
+        limit = order[0] if order else None
+        entries = list(segment.queue(queue).items())
+        some = {
+            key: packed
+            for key, packed in entries[: min(left, MOVE_AT_ONCE)]
+            if limit is None or (key[:-2], number) <= limit
+        }
+        if some and await _make_ready(engine, number, queue, some, kicked=True):
+            left -= len(some)
+            _changed(engine, home, number)
+            entries = entries[len(some) :]
+        elif some:
+            # Somebody changed it: look again.
+            entries = []
+            again: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+            if again is not None:
+                entries = list(again.queue(queue).items())
+        if entries:
+            heapq.heappush(order, (entries[0][0][:-2], number))
+    return bound - left
+
+
+async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> None:
+    """Pause a tube everywhere."""
+    await engine.forgotten(home.name)
+    pause_ms = round(seconds * 1000)
+    until_ms = engine.membership.server_ms() + pause_ms if pause_ms else 0
+    await engine.try_for_a_while(lambda: engine.store.pause(home.name, pause_ms, until_ms))
+    engine.apply_pause(home, pause_ms, until_ms)
+    engine.news.tell(home.name)

@@ -1,0 +1,353 @@
+"""A front-end among others: its session, the others' sessions, and what those that died leave behind.
+
+Death is a decision, and a write (segment-protocol H5): a session that has been silent for DEAD_AFTER by the server's clock is killed by
+somebody whose own session was healthy for as long, and only then its leases are taken. The owner stops on its own, STOP_AFTER after its
+last good heartbeat was sent, which it checks before every operation and before it hands out a job.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.store import (
+    OPEN,
+    SERIAL_BITS,
+    Refused,
+    SessionRecord,
+    StoreError,
+    lease_key,
+    lease_session,
+)
+from beanspiked.engine.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.store import SegmentStore
+
+__all__ = ["DEAD_AFTER", "STOP_AFTER", "Membership", "Session"]
+
+logger = logging.getLogger(__name__)
+
+# All in seconds.
+HEARTBEAT_EVERY: Final = 1.0
+JOIN_EVERY: Final = 0.1
+STOP_AFTER: Final = 6.0
+DEAD_AFTER: Final = 10.0
+WATCH_EVERY: Final = 2.0
+# Queries may miss records while data moves between nodes: a dead session is forgotten after two empty passes so far apart.
+PASSES_APART: Final = 60.0
+AUDIT_EVERY: Final = 60.0
+LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
+
+COUNTER_NAMES: Final = ("total_jobs", "deletes", "pauses")
+
+
+class Session:
+    """One session number and the leases under it.
+
+    Attributes:
+        number: The number; 0 before there is one.
+        over: Whether it was declared dead, stopped on its own or has ended.
+        offset_ms: How far the server's clock is ahead of this process's.
+    """
+
+    def __init__(self, number: int, offset_ms: int) -> None:
+        self.number: int = number
+        self.over: bool = False
+        self.offset_ms: int = offset_ms
+        self._serial = 0
+
+    def next_lease(self) -> int:
+        """Name a lease that was never used."""
+        self._serial += 1
+        assert self._serial <= LAST_SERIAL
+        return lease_key(self.number, self._serial)
+
+
+class Membership:
+    """Keeps this front-end's session alive, and buries those of others.
+
+    Args:
+        engine: Whose it is.
+        store: The store.
+        monotonic: A clock in seconds that goes on while the machine sleeps (CLOCK_BOOTTIME).
+
+    Attributes:
+        session: The session in force; `over` before the first and between two.
+        others: The sessions of other front-ends that live, as last read.
+        records: All of them, as last read.
+    """
+
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore", monotonic: Callable[[], float]) -> None:
+        self._engine = engine
+        self._store = store
+        self._monotonic = monotonic
+        self.session: Session = Session(0, 0)
+        self.session.over = True
+        self.others: list[int] = []
+        self.records: list[SessionRecord] = []
+        self.reachable: bool = False
+        self._last_good: float = 0.0
+        self._healthy_since: float = 0.0
+        self._last_ms: int = 0
+        self._last_ticket: int = 0
+        self._published = b""
+        self._passes: dict[int, float] = {}
+        self._suspects: set[int] = set()
+        self._ended = False
+        self._joined: asyncio.Event = asyncio.Event()
+
+    # --- time and life
+
+    def server_ms(self) -> int:
+        """Return the server's time in ms as far as known; it never goes back."""
+        self._last_ms = max(self._last_ms, round(self._engine.now() * 1000) + self.session.offset_ms)
+        return self._last_ms
+
+    def ticket(self) -> int:
+        """Return the server's time in microseconds as far as known, never the same twice: the place of a put."""
+        now = round(self._engine.now() * 1_000_000) + self.session.offset_ms * 1000
+        self._last_ticket = max(self._last_ticket + 1, now)
+        return self._last_ticket
+
+    def alive(self) -> bool:
+        """Tell whether the session may act, and end it if its time is up."""
+        if self.session.over:
+            return False
+        if self._monotonic() - self._last_good > STOP_AFTER:
+            logger.error("session %d: no heartbeat for %g s; held jobs are given up", self.session.number, STOP_AFTER)
+            self._over()
+            return False
+        return True
+
+    def _over(self) -> None:
+        self.session.over = True
+        self._joined.clear()
+        self._engine.session_over()
+
+    async def joined(self, seconds: float) -> bool:
+        """Wait for a session; tell whether there is one."""
+        if self.session.over:
+            try:
+                await asyncio.wait_for(self._joined.wait(), seconds)
+            except TimeoutError:
+                return False
+        return not self.session.over
+
+    async def have_session(self, seconds: float) -> None:
+        """Wait for a session. Raises StoreFailed when there is none in time."""
+        if not await self.joined(seconds):
+            raise StoreFailed("the store cannot be reached")
+
+    async def run(self) -> None:
+        """Join, and send a heartbeat every second, for as long as this process serves."""
+        warned = False
+        former = 0
+        started = self._monotonic()
+        while not self._ended:
+            try:
+                if self.session.over:
+                    former = former or self.session.number
+                    await self._join()
+                    if former:
+                        await self._resign(former)
+                        former = 0
+                else:
+                    await self.verify()
+                if warned:
+                    logger.warning("the store answers again")
+                    warned = False
+            except StoreError as error:
+                self._healthy_since = self._monotonic()
+                self.reachable = self._monotonic() - self._last_good <= 2 * HEARTBEAT_EVERY and not self.session.over
+                silent = self._monotonic() - max(self._last_good, started) > 2 * HEARTBEAT_EVERY
+                if not warned and silent:
+                    warned = True
+                    logger.warning("the store does not answer, trying on: %s", error)
+                self.alive()
+            self._engine.tick()
+            await asyncio.sleep(JOIN_EVERY if self.session.over else HEARTBEAT_EVERY)
+
+    async def _join(self) -> None:
+        number = await self._store.reserve_numbers("session", 1)
+        await self._store.join(number)
+        self._published = b""
+        sent = self._monotonic()
+        before = self._engine.now()
+        now_ms = await self._store.heartbeat(number, b"{}")
+        self.session = Session(number, now_ms - round((before + self._engine.now()) * 500))
+        self._last_good = sent
+        self._healthy_since = sent
+        self.reachable = True
+        logger.info("session %d", number)
+        self._joined.set()
+        self._engine.session_began()
+
+    async def verify(self) -> None:
+        """Send a heartbeat now. Ends the session if it was declared dead; raises nothing else than StoreError."""
+        session = self.session
+        if session.over:
+            return
+        payload = self._payload()
+        sent = self._monotonic()
+        before = self._engine.now()
+        try:
+            now_ms = await self._store.heartbeat(session.number, None if payload == self._published else payload)
+        except Refused:
+            if self.session is session and not session.over:
+                logger.error("session %d was declared dead; held jobs are given up", session.number)
+                self._over()
+            return
+        self._published = payload
+        self._last_good = max(self._last_good, sent)
+        self.reachable = True
+        session.offset_ms = now_ms - round((before + self._engine.now()) * 500)
+
+    async def decide(self) -> None:
+        """Find out whether the session is over, however long the store takes to answer."""
+        while self.alive():
+            try:
+                await self.verify()
+            except StoreError:
+                await self._engine.pause_between_tries()
+            else:
+                return
+
+    def _payload(self) -> bytes:
+        return json.dumps(self._engine.usage(), separators=(",", ":")).encode()
+
+    async def _resign(self, number: int) -> None:
+        """Give up an own session that is over, and take its leases."""
+        await self._store.resign(number)
+        await self.reclaim(number)
+
+    # --- the others
+
+    async def watch(self) -> None:
+        """Look after the other sessions, for as long as this process serves."""
+        audited = self._monotonic()
+        while not self._ended:
+            await asyncio.sleep(WATCH_EVERY if self.others else WATCH_EVERY / 2)
+            try:
+                await self.look()
+                await self._bury()
+                if self._monotonic() - audited >= AUDIT_EVERY:
+                    audited = self._monotonic()
+                    await self._audit()
+                    await self._engine.sweep()
+            except StoreError as error:
+                self._healthy_since = self._monotonic()
+                logger.info("looking after other sessions: %s", error)
+
+    async def look(self) -> None:
+        """Read the others' sessions."""
+        self.records = await self._store.sessions()
+        mine = self.session.number
+        alone = not self.others
+        self.others = [record.number for record in self.records if not record.dead and record.number != mine]
+        if alone and self.others:
+            # Until now nobody's news were read.
+            self._engine.stop_following()
+            self._engine.look_everywhere()
+
+    async def _bury(self) -> None:
+        healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
+        for record in self.records:
+            if record.number == self.session.number:
+                continue
+            if not record.dead:
+                silent = record.silent_ms > DEAD_AFTER * 1000
+                if not silent or not healthy or not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):
+                    continue
+                logger.warning(
+                    "session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000
+                )
+                await self._keep_counters(record)
+            await self._reclaim_again(record.number)
+
+    async def _reclaim_again(self, number: int) -> None:
+        now = self._monotonic()
+        last = self._passes.get(number)
+        if last is not None and now - last < PASSES_APART:
+            return
+        found = await self.reclaim(number)
+        if last is not None and not found:
+            await self._store.forget_session(number)
+            self._passes.pop(number, None)
+        else:
+            self._passes[number] = now
+
+    async def _keep_counters(self, record: SessionRecord) -> None:
+        """Add what a dead session has counted to its tubes; whoever killed it does, so it happens once."""
+        for name, use in usage_of(record).items():
+            counters = dict(zip(COUNTER_NAMES, use[3:6], strict=True))
+            if any(counters.values()):
+                try:
+                    await self._store.add_counters(name, counters)
+                except StoreError as error:
+                    logger.info("counters of tube %s are lost: %s", name, error)
+
+    async def reclaim(self, number: int) -> int:
+        """Make the jobs that a dead session held ready, and close its segments; return how many leases it had."""
+        leases = 0
+        for segment_number in await self._store.leased_by(number):
+            segment = await self._store.read(segment_number)
+            if segment is None:
+                continue
+            for lease in segment.leases:
+                if lease_session(lease) == number:
+                    leases += 1
+                    await self._store.reclaim(segment_number, lease)
+            if segment.owner == number and segment.state == OPEN:
+                await self._store.close(segment_number)
+            self._engine.segment_changed(segment.tube)
+        if leases:
+            logger.info("session %d: %d leases taken back", number, leases)
+        return leases
+
+    async def _audit(self) -> None:
+        """Take back leases of this session that nobody here knows: of attaches and creates whose answer was lost."""
+        session = self.session
+        if session.over:
+            return
+        known = self._engine.known_leases()
+        unknown: set[int] = set()
+        for segment_number in await self._store.leased_by(session.number):
+            segment = await self._store.read(segment_number)
+            if segment is None:
+                continue
+            for lease in segment.leases:
+                if lease_session(lease) != session.number or lease in known:
+                    continue
+                if lease not in self._suspects:
+                    # It may be on its way to being known: the next audit decides.
+                    unknown.add(lease)
+                elif lease not in self._engine.known_leases():
+                    logger.warning("segment %d: a lease that nobody here knows is taken back", segment_number)
+                    await self._store.reclaim(segment_number, lease)
+                    if segment.owner == session.number and not self._engine.knows_segment(segment_number):
+                        await self._store.close(segment_number)
+                    self._engine.segment_changed(segment.tube)
+        self._suspects = unknown
+
+    async def end(self) -> None:
+        """Leave: everything was given back."""
+        self._ended = True
+        session = self.session
+        if not session.over:
+            session.over = True
+            self._joined.clear()
+            for record in await self._store.sessions():
+                if record.number == session.number:
+                    await self._keep_counters(
+                        SessionRecord(session.number, dead=True, silent_ms=0, payload=self._payload())
+                    )
+            await self._store.resign(session.number)
+            await self.reclaim(session.number)
+
+
+def usage_of(record: SessionRecord) -> dict[str, list[int]]:
+    """Read what a session published: tube to using, watching, waiting, total jobs, deletes, pauses."""
+    return json.loads(record.payload) if record.payload else {}

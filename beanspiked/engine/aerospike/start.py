@@ -1,0 +1,67 @@
+"""Begins to serve the tubes of a cluster, also of one that cannot be reached yet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.engine import SharedEngine
+from beanspiked.engine.aerospike.udf import module_directory
+from beanspiked.engine.aerospike.url import client_config
+from beanspiked.engine.errors import StoreUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.engine.aerospike.url import StoreAddress
+    from beanspiked.engine.contract import ReadyListener
+    from beanspiked.engine.timers import Timers
+
+__all__ = ["start"]
+
+logger = logging.getLogger(__name__)
+
+# Between two tries to connect, in seconds.
+CONNECT_EVERY: Final = 1.0
+
+
+def start(
+    address: StoreAddress, timers: Timers, listener: ReadyListener, turn: Callable[[], None], max_job_size: int
+) -> SharedEngine:
+    """Make an engine that connects on its own, and goes on trying; needs a running event loop."""
+    store = AerospikeStore(None, address.namespace, address.prefix)
+    engine = SharedEngine(timers, listener, store, turn, _monotonic)
+    logger.info("jobs live in %s", address)
+    engine.spawn(_connect(store, address, max_job_size))
+    engine.start()
+    return engine
+
+
+def _monotonic() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+async def _connect(store: AerospikeStore, address: StoreAddress, max_job_size: int) -> None:
+    """Connect once the cluster can be reached and is fit; say once what is wrong until then."""
+    config = {**client_config(address), "lua": {"user_path": module_directory()}}
+    said: set[str] = set()
+    while True:
+        try:
+            findings = await store.connect(config, max_job_size)
+        except StoreUnusable as error:
+            if str(error) not in said:
+                said.add(str(error))
+                logger.error("%s: %s; trying on", address, error)
+            await asyncio.sleep(CONNECT_EVERY)
+            continue
+        for finding in findings:
+            if finding.level != "ok" and finding.text not in said:
+                said.add(finding.text)
+                logger.log(logging.ERROR if finding.level == "error" else logging.WARNING, "%s", finding.text)
+        if not any(finding.level == "error" for finding in findings):
+            logger.info("connected to %s", address)
+            return
+        await asyncio.sleep(CONNECT_EVERY)

@@ -1,0 +1,125 @@
+"""Stores with one rule of the segment protocol removed each. The simulation must notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from beanspiked.engine.aerospike.codec import unpack
+from beanspiked.engine.aerospike.memory import Cluster, MemoryStore, SegmentRecord
+from beanspiked.engine.aerospike.store import Change, Fenced, Outcome, SessionRecord, Settlement
+
+
+class EverythingHappened(Cluster):
+    """Settling does not look at the highest slot: a put of unknown outcome counts as done (H4 b)."""
+
+    def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        return super().settle(number, lease, renewed)._replace(last_slot=1 << 14)
+
+
+class NothingHappened(Cluster):
+    """Settling does not look at the highest slot: a put of unknown outcome is put once more (H4 a)."""
+
+    def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        return super().settle(number, lease, renewed)._replace(last_slot=0)
+
+
+class CreatingContext(Cluster):
+    """The lease's context creates it where it is gone (H3)."""
+
+    def _lease(self, record: SegmentRecord, lease: int) -> dict[bytes, bytes]:
+        return record.leases.setdefault(lease, {})
+
+
+class PutBeforeListing(MemoryStore):
+    """A segment is entered in its directory some time after its first put (H6)."""
+
+    async def enlist(self, tube: str, number: int) -> None:
+        self._listing = asyncio.get_running_loop().create_task(self._enlist_later(tube, number))
+
+    async def _enlist_later(self, tube: str, number: int) -> None:
+        await asyncio.sleep(0.2)
+        # Nobody tries it again, which is the fault.
+        with contextlib.suppress(Exception):
+            await super().enlist(tube, number)
+
+
+class SettledByARead(MemoryStore):
+    """An operation of unknown outcome is settled by looking; the lease stays as it is (H3)."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self._real: dict[int, int] = {}
+
+    def _lease_of(self, lease: int) -> int:
+        return self._real.get(lease, lease)
+
+    async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        real = self._lease_of(lease)
+        segment = await self.read(number)
+        if segment is None or real not in segment.leases:
+            raise Fenced("gone")
+        self._real[renewed] = real
+        return Settlement(segment.last_slot, dict(segment.leases[real]))
+
+    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        return await super().apply(number, self._lease_of(lease), change)
+
+
+class BodyDroppedFirst(MemoryStore):
+    """The body of a deleted job is removed before its entry is (H11)."""
+
+    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        segment = self._cluster.read(number)
+        held = {} if segment is None else segment.leases.get(lease, {})
+        for move in change.moves:
+            if move.queue is None and move.key in held:
+                body_number = unpack(held[move.key]).body_number
+                if body_number:
+                    self._cluster.drop_body((number, body_number))
+        return await super().apply(number, lease, change)
+
+    async def remove(self, number: int, queue: str, key: bytes) -> bool:
+        segment = self._cluster.read(number)
+        entries = {} if segment is None else segment.queue(queue)
+        if key in entries:
+            await self.drop_bodies([(number, unpack(entries[key]).body_number)])
+        return await super().remove(number, queue, key)
+
+
+class StaleSessions(MemoryStore):
+    """Sessions are read from a copy that is some seconds old. With the rules in force this does no harm."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self._old: list[tuple[int, list[SessionRecord]]] = []
+
+    async def sessions(self) -> list[SessionRecord]:
+        fresh = await super().sessions()
+        now = self._cluster.now_ms()
+        self._old.append((now, fresh))
+        read_at, records = self._old[max(0, len(self._old) - 8)]
+        return [
+            SessionRecord(record.number, record.dead, record.silent_ms + now - read_at, record.payload)
+            for record in records
+        ]
+
+
+class KillByARead(StaleSessions):
+    """A session is dead when it looks dead: nothing is written (H5)."""
+
+    async def kill(self, session: int, silent_ms: int) -> bool:
+        return any(record.number == session and record.silent_ms > silent_ms for record in await self.sessions())
+
+
+Planted = tuple[type[MemoryStore], type[Cluster]]
+
+PLANTED: dict[str, Planted] = {
+    "a put is done whatever the highest slot says": (MemoryStore, EverythingHappened),
+    "a put is not done whatever the highest slot says": (MemoryStore, NothingHappened),
+    "a lease context that creates": (MemoryStore, CreatingContext),
+    "a put before listing": (PutBeforeListing, Cluster),
+    "a take settled by a read": (SettledByARead, Cluster),
+    "a body dropped before its entry": (BodyDroppedFirst, Cluster),
+    "a kill judged by a read": (KillByARead, Cluster),
+}

@@ -1,0 +1,433 @@
+"""A whole cluster in one thread: front-ends with their clients, a store, a network that fails, and a clock that is told the time.
+
+Every front-end has an event loop of its own, so that it can be killed or frozen between any two steps. What runs next, how long anything
+takes and what goes wrong comes from one seeded source of chance: the same seed is the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from beanspiked.engine.aerospike.engine import SharedEngine
+from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
+from beanspiked.engine.aerospike.store import READY, SLOT_BITS, Busy, Outcome, StoreError, Unknown, job_slot
+from beanspiked.engine.timers import NEVER, Clock, Timers
+from beanspiked.server.broker import Alarm, Broker
+from beanspiked.server.flow import Sink
+from beanspiked.server.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TIMEOUT = 0.3
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """As much of an event loop as tasks, futures and timers need."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.ready: deque[asyncio.Handle] = deque()
+        self.later: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self.frozen_until = 0.0
+        self.dead = False
+        self.errors: list[dict[str, Any]] = []
+
+    def time(self) -> float:
+        return self.world.time
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self.ready.append(handle)
+        return handle
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self.later, (when, self.world.next(), handle))
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.world.time + delay, callback, *args, context=context)
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
+        return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return self.dead
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.errors.append(context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass
+
+
+class SimClock(Clock):
+    """A front-end's own clock: the world's, and wrong by a little."""
+
+    def __init__(self, world: World, skew: float) -> None:
+        self.world = world
+        self.skew = skew
+
+    def now(self) -> float:
+        return 1_700_000_000.0 + self.world.time + self.skew
+
+
+class SimAlarm(Alarm):
+    """Calls the broker from a simulated loop."""
+
+    def __init__(self, loop: SimLoop, broker: Broker, clock: SimClock) -> None:
+        self.loop = loop
+        self.broker = broker
+        self.clock = clock
+        self.handle: asyncio.TimerHandle | None = None
+
+    def set(self, at: float) -> None:
+        if self.handle is not None:
+            self.handle.cancel()
+            self.handle = None
+        if at < NEVER:
+            self.handle = self.loop.call_later(max(0.0, at - self.clock.now()) + 0.0006, self.broker.on_alarm)
+
+    def soon(self) -> None:
+        self.loop.call_soon(self.broker.on_alarm)
+
+
+class Faults:
+    """What goes wrong on the way to the store and back, each as a chance for one operation.
+
+    Attributes:
+        lost: Never applied, and not answered.
+        unanswered: Applied, and not answered.
+        late: Not answered, and applied up to `latest` seconds later.
+        busy: Refused.
+    """
+
+    def __init__(
+        self, lost: float = 0.0, unanswered: float = 0.0, late: float = 0.0, busy: float = 0.0, latest: float = 3.0
+    ) -> None:
+        self.lost = lost
+        self.unanswered = unanswered
+        self.late = late
+        self.busy = busy
+        self.latest = latest
+
+
+class World:
+    """The clock, the chance, the store, and everybody."""
+
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults | None = None,
+        records: int = 1 << 20,
+        store_class: type[MemoryStore] = MemoryStore,
+        cluster_class: type[Cluster] = Cluster,
+    ) -> None:
+        self.seed = seed
+        self.store_class = store_class
+        self.chance = random.Random(seed)
+        self.time = 0.0
+        self.faults = faults or Faults()
+        self.cluster = cluster_class(lambda: round(1_700_000_000_000 + self.time * 1000), records)
+        self.front_ends: list[FrontEnd] = []
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.down_until = 0.0
+        self.steps = 0
+        self.left: dict[int, float] = {}
+        self._sequence = 0
+
+    def next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def at(self, when: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self.events, (when, self.next(), event))
+
+    def front_end(self, skew: float = 0.0) -> FrontEnd:
+        made = FrontEnd(self, skew)
+        self.front_ends.append(made)
+        return made
+
+    # --- the network
+
+    def send(self, loop: SimLoop, name: str, operation: Callable[[], Any]) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = loop.create_future()
+        chance = self.chance
+        faults = self.faults
+        there = chance.uniform(0.0001, 0.0008)
+        back = chance.uniform(0.0001, 0.0008)
+
+        def answer(value: Any, error: BaseException | None) -> None:
+            if not loop.dead and not future.done():
+                loop.call_soon(_answer, future, value, error)
+
+        def arrive() -> None:
+            if self.time < self.down_until:
+                if chance.random() < 0.5:
+                    self.at(self.time + back, lambda: answer(None, Busy("the node is down")))
+                else:
+                    self.at(self.time + TIMEOUT, lambda: answer(None, Unknown("no answer")))
+                return
+            value, error = self.apply(operation)
+            self.at(self.time + back, lambda: answer(value, error))
+
+        draw = chance.random()
+        if draw < faults.lost:
+            self.at(self.time + TIMEOUT, lambda: answer(None, Unknown(f"{name} was lost")))
+        elif draw < faults.lost + faults.unanswered:
+            self.at(self.time + there, lambda: self.apply(operation))
+            self.at(self.time + TIMEOUT, lambda: answer(None, Unknown(f"{name} was not answered")))
+        elif draw < faults.lost + faults.unanswered + faults.late:
+            self.at(self.time + TIMEOUT, lambda: answer(None, Unknown(f"{name} is late")))
+            self.at(self.time + TIMEOUT + chance.uniform(0, faults.latest), lambda: self.apply(operation))
+        elif draw < faults.lost + faults.unanswered + faults.late + faults.busy:
+            self.at(self.time + back, lambda: answer(None, Busy(f"{name} found it busy")))
+        else:
+            self.at(self.time + there, arrive)
+        return future
+
+    def apply(self, operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+        """Have the store do something, and note which jobs were taken from the ready ones."""
+        value, error = _apply(operation)
+        if isinstance(operation, partial) and error is None:
+            arguments = operation.args
+            keys: list[bytes] = []
+            if isinstance(value, Outcome):
+                keys = [key for key, _ in value.taken]
+            elif len(arguments) > 2 and arguments[1] == READY:
+                keys = arguments[2] if isinstance(arguments[2], list) else [arguments[2]]
+            for key in keys:
+                self.left[arguments[0] << SLOT_BITS | job_slot(key)] = self.time
+        return value, error
+
+    # --- time
+
+    def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
+        """Let time pass; stop early when `until` holds, and tell whether it did."""
+        end = self.time + seconds
+        while True:
+            while self.step():
+                pass
+            if until is not None and until():
+                return True
+            when = self.next_time()
+            if when > end:
+                self.time = end
+                return until is not None and until()
+            self.time = max(self.time, when)
+
+    def next_time(self) -> float:
+        when = self.events[0][0] if self.events else NEVER
+        for front_end in self.front_ends:
+            loop = front_end.loop
+            if loop.dead:
+                continue
+            if loop.ready:
+                when = min(when, max(loop.frozen_until, self.time))
+            if loop.later:
+                when = min(when, max(loop.later[0][0], loop.frozen_until))
+        return when
+
+    def step(self) -> bool:
+        """Do one thing that can be done now; tell whether there was any."""
+        while self.events and self.events[0][0] <= self.time:
+            heapq.heappop(self.events)[2]()
+        able = []
+        for front_end in self.front_ends:
+            loop = front_end.loop
+            if loop.dead or loop.frozen_until > self.time:
+                continue
+            while loop.later and loop.later[0][0] <= self.time:
+                loop.ready.append(heapq.heappop(loop.later)[2])
+            if loop.ready:
+                able.append(loop)
+        if not able:
+            return False
+        loop = able[0] if len(able) == 1 else self.chance.choice(able)
+        handle = loop.ready.popleft()
+        if not handle.cancelled():
+            self.steps += 1
+            before = asyncio._get_running_loop()
+            asyncio._set_running_loop(loop)
+            try:
+                handle._run()
+            finally:
+                asyncio._set_running_loop(before)
+            if loop.errors:
+                raise AssertionError(f"seed {self.seed}: {loop.errors[0]}")
+        return True
+
+
+def _apply(operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return operation(), None
+    except StoreError as error:
+        return None, error
+    except KeyError as error:
+        raise AssertionError("a front-end moves what its lease does not hold") from error
+
+
+def _answer(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+
+
+class FrontEnd:
+    """One server but for its sockets."""
+
+    def __init__(self, world: World, skew: float) -> None:
+        self.world = world
+        self.loop = SimLoop(world)
+        self.clock = SimClock(world, skew)
+        self.timers = Timers(self.clock)
+        self.broker = Broker(self.timers, 65535, "test")
+        self.broker.alarm = SimAlarm(self.loop, self.broker, self.clock)
+        self.store = world.store_class(world.cluster, self._transport)
+        self.clients: list[Client] = []
+        self.leaving = False
+        self.engine: SharedEngine
+        self.inside(self._start)
+
+    def _start(self) -> None:
+        self.engine = SharedEngine(
+            self.timers,
+            self.broker,
+            self.store,
+            self.broker.end_turn,
+            lambda: self.world.time,
+            random.Random(self.world.chance.random()),
+        )
+        self.broker.engine = self.engine
+        self.engine.start()
+
+    async def _transport(self, name: str, operation: Callable[[], Any]) -> Any:
+        return await self.world.send(self.loop, name, operation)
+
+    def inside(self, function: Callable[[], None]) -> None:
+        """Call something as this front-end's event loop would."""
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self.loop)
+        try:
+            function()
+        finally:
+            asyncio._set_running_loop(before)
+
+    def connect(self) -> Client:
+        made = Client(self)
+        self.clients.append(made)
+        return made
+
+    def kill(self) -> None:
+        self.loop.dead = True
+        for client in self.clients:
+            client.is_closed = True
+
+    def freeze(self, seconds: float) -> None:
+        self.loop.frozen_until = self.world.time + seconds
+
+    def close(self) -> None:
+        """Leave properly."""
+        self.leaving = True
+        self.inside(lambda: self.engine.close() and None)
+
+
+class Client(Sink):
+    """One connection."""
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        self.front_end = front_end
+        self.received = b""
+        self.is_closed = False
+        front_end.inside(self._open)
+
+    def _open(self) -> None:
+        self.session = Session(self.front_end.broker, self)
+        self.front_end.broker.end_turn()
+
+    def write(self, data: bytes) -> None:
+        self.received += data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def post(self, data: bytes) -> None:
+        """Send bytes; the front-end sees them as soon as it runs."""
+        self.front_end.loop.call_soon(self._receive, data)
+
+    def _receive(self, data: bytes) -> None:
+        self.session.receive(data)
+        self.front_end.broker.end_turn()
+
+    def hang_up(self) -> None:
+        self.is_closed = True
+        self.front_end.loop.call_soon(self._hang_up)
+
+    def _hang_up(self) -> None:
+        self.session.close()
+        self.front_end.broker.end_turn()
+
+    def ask(self, data: bytes, seconds: float = 30.0) -> bytes:
+        """Send bytes and return the first whole reply."""
+        self.post(data)
+        assert self.front_end.world.run(seconds, self.answered), f"no reply to {data!r}: {self.received!r}"
+        return self.take()
+
+    def answered(self) -> bool:
+        """Tell whether a whole reply is there."""
+        line, end, rest = self.received.partition(b"\r\n")
+        if not end:
+            return False
+        words = line.split()
+        if words[0] in (b"RESERVED", b"FOUND", b"OK"):
+            return len(rest) >= int(words[-1]) + 2
+        return True
+
+    def take(self) -> bytes:
+        """Take the first whole reply."""
+        line, _, rest = self.received.partition(b"\r\n")
+        words = line.split()
+        size = len(line) + 2
+        if words[0] in (b"RESERVED", b"FOUND", b"OK"):
+            size += int(words[-1]) + 2
+        reply, self.received = self.received[:size], self.received[size:]
+        assert rest is not None
+        return reply
+
+    def put(self, body: bytes = b"x", pri: int = 0, delay: int = 0, ttr: int = 60) -> int:
+        reply = self.ask(b"put %d %d %d %d\r\n%b\r\n" % (pri, delay, ttr, len(body), body))
+        assert reply.startswith(b"INSERTED "), reply
+        return int(reply.split()[1])
+
+    def stats(self, what: str) -> dict[str, str]:
+        reply = self.ask(what.encode() + b"\r\n")
+        assert reply.startswith(b"OK "), reply
+        return dict(line.split(": ", 1) for line in reply.decode().split("---\n")[1].splitlines() if line)

@@ -1,0 +1,62 @@
+"""Random runs of a cluster in which everything goes wrong, and proof that such runs see what they are for."""
+
+from __future__ import annotations
+
+import os
+
+import planted
+import pytest
+import schedule
+
+# A front-end that is killed leaves its coroutines where they stood, as a process does.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
+
+# A failing seed is replayed by `BEANSPIKED_SEEDS=SEED-SEED`.
+CHUNK = 50
+CHUNKS = 40
+
+
+def seeds() -> list[range]:
+    named = os.environ.get("BEANSPIKED_SEEDS")
+    if named:
+        first, _, last = named.partition("-")
+        return [range(int(first), int(last or first) + 1)]
+    return [range(CHUNK * chunk, CHUNK * (chunk + 1)) for chunk in range(CHUNKS)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", seeds(), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
+def test_no_reply_is_a_lie_and_nothing_acknowledged_is_lost(chunk: range) -> None:
+    for seed in chunk:
+        schedule.run(seed, harsh=seed % 5 == 4)
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    first, second = schedule.run(7), schedule.run(7)
+    assert (first.replies, first.world.steps, first.by_id.keys()) == (
+        second.replies,
+        second.world.steps,
+        second.by_id.keys(),
+    )
+
+
+@pytest.mark.slow
+def test_sessions_read_from_a_stale_copy_do_no_harm() -> None:
+    for seed in range(60):
+        schedule.run(seed, store_class=planted.StaleSessions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", planted.PLANTED)
+def test_a_planted_fault_is_noticed(fault: str) -> None:
+    store_class, cluster_class = planted.PLANTED[fault]
+
+    def search() -> None:
+        for seed in range(300):
+            schedule.run(seed, store_class=store_class, cluster_class=cluster_class, harsh=seed % 2 == 1)
+
+    with pytest.raises(AssertionError, match=r"seed \d+|does not hold"):
+        search()

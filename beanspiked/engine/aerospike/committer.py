@@ -49,6 +49,10 @@ BATCH_MAX: Final = 512
 # A segment takes puts while it holds fewer jobs and bytes than these: each operation copies the whole record.
 JOBS_MAX: Final = 1024
 BYTES_MAX: Final = 131072
+# Fewer commands than this in one operation are those of clients that nobody else waits with.
+ALONE: Final = 4
+# How often the sockets are looked at in vain before the next operation begins.
+LOOKS_MAX: Final = 4
 # Body numbers are allowed in blocks, so that a large put rarely costs a further operation.
 BODIES_BLOCK: Final = 64
 
@@ -283,11 +287,15 @@ class Committer:
             while self._pending() and not self.gone:
                 if not self.lease and not await self._attach():
                     break
+                told = 0
                 if self._steals:
                     await self._steal(self._steals.pop(0))
                 else:
-                    await self._commit(self._gather())
+                    batch = self._gather()
+                    told = len(batch.puts) + len(batch.leaves) + batch.change.take
+                    await self._commit(batch)
                 self._end_turn()
+                await self._gather_on(told)
         except Exception as error:
             # A bug here must not leave commands without a reply for ever.
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
@@ -305,6 +313,25 @@ class Committer:
         self.engine.turn_over()
         if not self.running and self.closed:
             self.engine.consider_retiring(self)
+
+    async def _gather_on(self, told: int) -> None:
+        """Let those who have just got a reply ask for more, so that it goes along with the next operation.
+
+        Micro-optimization: an operation costs a hundred times as much as a look at the sockets. Nobody waits for a clock here, and a
+        client that is alone does not wait at all.
+        """
+        if told < ALONE:
+            return
+        looks = 0
+        waiting = self._waiting()
+        while waiting < told and looks < LOOKS_MAX:
+            await asyncio.sleep(0)
+            now = self._waiting()
+            looks = 0 if now > waiting else looks + 1
+            waiting = now
+
+    def _waiting(self) -> int:
+        return len(self._puts) + len(self._leaves) + self._wanted
 
     def _gather(self) -> Batch:
         """Make one change of what has come in. Slots are numbered here (segment-protocol H4)."""

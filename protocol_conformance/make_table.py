@@ -93,6 +93,7 @@ def _markers(function: ast.FunctionDef) -> Iterator[Marker]:
                 "since_1_13",
                 "beanstalkd_bug",
                 "cluster_relaxed",
+                "shared_store_relaxed",
             }:
                 yield Marker(name, tuple(ast.literal_eval(arg) for arg in args))
             case _:
@@ -141,9 +142,15 @@ def tables() -> str:
                 rows.append((test.link(), title, reason))
     parts.append(_table(("test", "beanstalkd", "reason"), rows))
     parts.append("## What several front-ends of one cluster may relax")
-    reasons = ((test, test.reason("cluster_relaxed")) for test in tests)
-    parts.append(_table(("test", "reason"), ((test.link(), reason) for test, reason in reasons if reason is not None)))
+    parts.append(_reasons(tests, "cluster_relaxed"))
+    parts.append("## What a single server with a shared store may relax, too")
+    parts.append(_reasons(tests, "shared_store_relaxed"))
     return "\n\n".join(parts)
+
+
+def _reasons(tests: Iterable[Test], marker: str) -> str:
+    reasons = ((test, test.reason(marker)) for test in tests)
+    return _table(("test", "reason"), ((test.link(), reason) for test, reason in reasons if reason is not None))
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -73,6 +73,7 @@ def test_an_unknown_user_exits_with_33(farm: Farm) -> None:
 
 
 @needs_root
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.12/flag-u")
 def test_u_serves_as_another_user(farm: Farm) -> None:
     server = farm.start("-u", "nobody")
@@ -83,6 +84,7 @@ def test_u_serves_as_another_user(farm: Farm) -> None:
     assert f"\nGid:\t{nobody.pw_gid}\t{nobody.pw_gid}\t" in status
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.12/flag-z", "1.2/size-limit")
 @pytest.mark.parametrize("flags", [["-z", "77"], ["-z77"], ["-FVz77"], ["-z", "5", "-z", "77"]], ids=" ".join)
 def test_z_sets_the_size_limit_and_values_may_be_attached_and_flags_bundled(farm: Farm, flags: list[str]) -> None:

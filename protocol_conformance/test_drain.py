@@ -45,6 +45,7 @@ def test_other_refusals_of_a_put_go_before_draining(farm: Farm) -> None:
     assert connection.ask(b"put 0 0 60 x") == b"BAD_FORMAT"
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.8/rest-works")
 def test_everything_but_put_works_while_draining(farm: Farm) -> None:
     connection = drained(farm)

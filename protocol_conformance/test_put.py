@@ -158,6 +158,7 @@ def test_the_id_of_a_job_is_that_of_its_put_line_not_of_its_last_byte(connect: C
     assert int(early.reply().split()[1]) < second
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.1/id-gaps")
 def test_a_put_refused_for_its_trailer_costs_an_id_and_an_earlier_refusal_does_not(farm: Farm) -> None:
     connection = farm.start("-z", "10").connect()
@@ -171,6 +172,7 @@ def test_a_put_refused_for_its_trailer_costs_an_id_and_an_earlier_refusal_does_n
     assert connection.insert() == 4
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.1/ids-rise")
 def test_ids_begin_at_1_on_a_new_server_and_count_up_over_all_tubes(farm: Farm) -> None:
     server = farm.start()
@@ -178,6 +180,7 @@ def test_ids_begin_at_1_on_a_new_server_and_count_up_over_all_tubes(farm: Farm) 
     assert [one.insert(), other.insert(), one.insert(), other.insert()] == [1, 2, 3, 4]
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.1/disconnect", "2.1/id-gaps")
 def test_a_connection_lost_in_the_body_leaves_no_job_but_a_gap(farm: Farm) -> None:
     server = farm.start()
@@ -203,6 +206,7 @@ def test_a_job_whose_body_has_not_come_yet_is_not_found(farm: Farm, command: byt
     assert other.ask(command + b" 1") == b"NOT_FOUND"
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.1/half-uploaded")
 @pytest.mark.parametrize("command", [b"delete", b"kick-job", b"reserve-job"])
 def test_a_job_whose_body_has_not_come_yet_cannot_be_touched_by_id(farm: Farm, command: bytes) -> None:
@@ -217,6 +221,7 @@ def test_a_job_whose_body_has_not_come_yet_cannot_be_touched_by_id(farm: Farm, c
     assert other.peek(1).body == b"abcde"
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.12/flag-z")
 def test_the_size_limit_may_be_0(farm: Farm) -> None:
     connection = farm.start("-z", "0").connect()

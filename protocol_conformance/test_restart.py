@@ -225,6 +225,7 @@ def test_every_acknowledged_put_survives_a_crash(crash: Crash, flags: tuple[str,
     assert [(job.id, job.body) for job in jobs] == [(ids[number], b"%0100d" % number) for number in range(count)]
 
 
+@pytest.mark.shared_store_relaxed("ids do not begin at 1")
 @pytest.mark.rule("2.13/without")
 def test_without_b_nothing_survives(farm: Farm) -> None:
     first = farm.start()

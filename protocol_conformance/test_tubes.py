@@ -76,6 +76,7 @@ def test_the_watch_list_keeps_its_order_but_the_last_fills_a_gap(connect: Connec
     assert connection.ask_text(b"list-tubes-watched") == f"---\n- {c}\n- {d}\n- {a}\n"
 
 
+@pytest.mark.shared_store_relaxed("a front-end lists its own tubes first")
 @pytest.mark.rule("1.2/list-tubes")
 def test_tubes_are_listed_as_created_but_the_last_fills_a_gap(farm: Farm) -> None:
     server = farm.start()

@@ -108,8 +108,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
 @pytest.fixture(scope="session")
 def client(address: tuple[str, int]) -> Iterator[Any]:
     """A client of the real server."""
-    import aerospike  # noqa: PLC0415 - not needed where there is no server
-    from aerospike.exception import AerospikeError  # noqa: PLC0415 - likewise
+    import aerospike
+    from aerospike.exception import AerospikeError
 
     deadline = time.monotonic() + 30
     while True:
@@ -128,7 +128,7 @@ def client(address: tuple[str, int]) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def prepared(client: Any) -> Iterator[tuple[SegmentStore, list[str]]]:
     """A store on the real server with its index, and the names of its sets."""
-    from beanspiked.engine.aerospike.adapter import AerospikeStore  # noqa: PLC0415 - not needed where there is no server
+    from beanspiked.engine.aerospike.adapter import AerospikeStore
 
     # Sets of its own, so that runs share a namespace with each other and with anything else. They are the same for all tests, and
     # emptied after each: a namespace has room for a limited number of them, and they never go.

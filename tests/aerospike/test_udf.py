@@ -160,7 +160,7 @@ def test_a_job_that_cannot_be_read_counts_by_its_state_only(segments: Segments) 
 
 
 def test_the_store_writes_what_the_module_reads(client: Any) -> None:
-    from beanspiked.engine.aerospike.adapter import AerospikeStore  # noqa: PLC0415 - not needed where there is no server
+    from beanspiked.engine.aerospike.adapter import AerospikeStore
 
     prefix = f"t{uuid.uuid4().hex[:6]}_"
     store = AerospikeStore(client, "test", prefix)

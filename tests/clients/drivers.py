@@ -184,7 +184,7 @@ class TableDriver:
 
 def greenstalk_status(error: Exception) -> str | None:
     """Greenstalk has one exception class per reply and no text in it."""
-    import greenstalk  # noqa: PLC0415 - only where it is installed
+    import greenstalk
 
     for status, kind in greenstalk.ERROR_RESPONSES.items():
         if type(error) is kind:
@@ -193,7 +193,7 @@ def greenstalk_status(error: Exception) -> str | None:
 
 
 def greenstalk_client(port: int) -> Driver:
-    import greenstalk  # noqa: PLC0415
+    import greenstalk
 
     client = greenstalk.Client((HOST, port), encoding=None)
 
@@ -232,7 +232,7 @@ def greenstalk_client(port: int) -> Driver:
 
 
 def aiostalk_client(port: int) -> Driver:
-    import aiostalk  # noqa: PLC0415
+    import aiostalk
 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -280,7 +280,7 @@ def aiostalk_client(port: int) -> Driver:
 
 
 def beanstalkc3_client(port: int) -> Driver:
-    import beanstalkc  # noqa: PLC0415
+    import beanstalkc
 
     # Left to itself it calls `yaml.load` without a loader, which PyYAML has refused since version 6.
     client = beanstalkc.Connection(HOST, port, parse_yaml=yaml.safe_load, connect_timeout=10, encoding=None)
@@ -328,7 +328,7 @@ def beanstalkc3_client(port: int) -> Driver:
 
 
 def pystalk_client(port: int) -> Driver:
-    import pystalk  # noqa: PLC0415
+    import pystalk
 
     client = pystalk.BeanstalkClient(HOST, port, socket_timeout=REPLY_SECONDS)
 

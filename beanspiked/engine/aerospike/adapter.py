@@ -143,12 +143,11 @@ class AerospikeStore:
             findings = health.inspect(client, self._namespace, max_job_size)
             if any(finding.level == "error" for finding in findings):
                 return findings
-            self._client = client
-            self._prepare()
             udf.register(client)
         except client_errors.AerospikeError as error:
-            self._client = None
             raise StoreUnusable(f"{error.code}: {error.msg}") from error
+        # Only now, and for good: calls begin as soon as there is a client.
+        self._client = client
         return findings
 
     def close_pool(self) -> None:
@@ -178,12 +177,13 @@ class AerospikeStore:
         await self._call(self._prepare)
 
     def _prepare(self) -> None:
-        try:
-            self._client.index_map_keys_create(
-                self._namespace, self._set("seg"), "held", aerospike.INDEX_NUMERIC, self._set("held")
-            )
-        except client_errors.IndexFoundError:
+        name = self._set("held")
+        listed = self._client.info_all(f"sindex-list:namespace={self._namespace}")
+        if all(f"indexname={name}:" in str(answer) for _, answer in listed.values()):
+            # The client waits for two seconds whenever it is asked for an index.
             return
+        with contextlib.suppress(client_errors.IndexFoundError):
+            self._client.index_map_keys_create(self._namespace, self._set("seg"), "held", aerospike.INDEX_NUMERIC, name)
 
     # --- plumbing
 

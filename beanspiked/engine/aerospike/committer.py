@@ -636,7 +636,8 @@ class Committer:
             average = self._bytes // max(1, live + len(batch.leaves) + len(self._puts))
             self._bytes = live * average + waiting
         self.know(head, batch.mark)
-        made_ready = False
+        made_ready = any(not put.due_ms for put in batch.puts)
+        delayed = any(put.due_ms for put in batch.puts)
         for leave in batch.leaves:
             job = leave.job
             job.leaving = False
@@ -645,13 +646,14 @@ class Committer:
                 del self.held[job.place]
                 self.engine.left(job, leave.queue is None)
                 made_ready = made_ready or leave.queue == READY
+                delayed = delayed or leave.queue == DELAYED
             leave.settle(None)
         if batch.puts:
             self._told(batch.puts)
         self._receive(taken, batch.asks)
         self.engine.sought(self.tube, None)
-        if head.ready and (batch.puts or made_ready):
-            self.engine.announce(self.tube)
+        if delayed or (head.ready and made_ready):
+            self.engine.announce(self.tube, delayed)
         if head.due_key is not None:
             self.tube.expect(head.due_key)
 

@@ -535,7 +535,7 @@ class SharedEngine(TubeEngine):
                 for waiter in waiters:
                     claimed = claims.get(waiter, 0)
                     count = min(waiter.wants - claimed, room)
-                    if count > 0:
+                    if count > 0 and self._may_ask(tube, waiter):
                         claims[waiter] = claimed + count
                         committer.ask(waiter, count)
                         asked = True
@@ -546,6 +546,23 @@ class SharedEngine(TubeEngine):
                 return
             self._awake[committer] = None
             tube.rank(committer)
+
+    def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
+        """Tell whether a waiter's next job is to come from this tube: not if another of its tubes has a more urgent one."""
+        seek = self._seeks.get(waiter)
+        if seek is None:
+            return True
+        if seek.refreshing:
+            return False
+        if len(seek.tubes) > 1:
+            now = self._clock.now()
+            mine = tube.best()
+            for other in seek.tubes:
+                best = None if other is tube or other.paused(now) else other.best()
+                if best is not None and (mine is None or best < mine):
+                    self._restless[other] = None
+                    return False
+        return True
 
     def unclaim(self, waiter: Waiter, count: int) -> None:
         """Jobs that were asked for a waiter have come, or will not."""
@@ -720,8 +737,8 @@ class SharedEngine(TubeEngine):
             found = await look()
         except EngineError as failure:
             error = failure
-        except Exception as failure:
-            logger.error("internal error", exc_info=failure)
+        except Exception as bug:
+            logger.error("internal error", exc_info=bug)
             error = StoreFailed("internal error")
         self._looked_job = found
         self._looked_next = found
@@ -919,8 +936,8 @@ class SharedEngine(TubeEngine):
             later.value = await change() or 0
         except EngineError as failure:
             error = failure
-        except Exception as failure:
-            logger.error("internal error", exc_info=failure)
+        except Exception as bug:
+            logger.error("internal error", exc_info=bug)
             error = StoreFailed("internal error")
         later.settle(error)
         self.turn_over()
@@ -946,8 +963,8 @@ class SharedEngine(TubeEngine):
                 await self.try_for_a_while(lambda: self._look_at([tube]))
             except EngineError as failure:
                 error = failure
-            except Exception as failure:
-                logger.error("internal error", exc_info=failure)
+            except Exception as bug:
+                logger.error("internal error", exc_info=bug)
                 error = StoreFailed("internal error")
             for callback in callbacks:
                 callback(error)
@@ -1086,9 +1103,9 @@ class SharedEngine(TubeEngine):
         self._rechecked = 0.0
         self.news.wake()
 
-    def announce(self, tube: SharedTube) -> None:
-        """Tell the others of ready jobs that nobody here has asked for."""
-        if tube.best() is not None:
+    def announce(self, tube: SharedTube, delayed: bool = False) -> None:
+        """Tell the others of ready jobs that nobody here has asked for, or of one that will be ready."""
+        if delayed or tube.best() is not None:
             self.news.tell(tube.name)
 
     async def _promote(self, tube: SharedTube) -> None:

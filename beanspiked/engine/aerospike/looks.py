@@ -108,7 +108,8 @@ def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packe
     else:
         found.state = STATES[name]
         if name == DELAYED:
-            found.key = engine.local_time(key_ms(key))
+            # Due times are whole milliseconds of another clock: what is left must not seem more than it was asked for.
+            found.key = engine.local_time(key_ms(key)) - 0.002
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.engine import SharedEngine
+from beanspiked.engine.aerospike.store import StoreError
 from beanspiked.engine.aerospike.udf import module_directory
 from beanspiked.engine.aerospike.url import client_config
 from beanspiked.engine.errors import StoreUnusable
@@ -63,5 +64,14 @@ async def _connect(store: AerospikeStore, address: StoreAddress, max_job_size: i
                 logger.log(logging.ERROR if finding.level == "error" else logging.WARNING, "%s", finding.text)
         if not any(finding.level == "error" for finding in findings):
             logger.info("connected to %s", address)
-            return
+            break
         await asyncio.sleep(CONNECT_EVERY)
+    # It takes seconds to make, and only who looks for the leases of the dead needs it.
+    while True:
+        try:
+            await store.prepare()
+        except StoreError as error:
+            logger.warning("the index that finds the leases of the dead cannot be made yet: %s", error)
+            await asyncio.sleep(CONNECT_EVERY)
+        else:
+            return

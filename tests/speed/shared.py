@@ -1,0 +1,259 @@
+"""Measure front-ends of an Aerospike server, against beanstalkd and against bare operations on the same server.
+
+    python tests/speed/shared.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--rounds 3] [--ready 0,100000,1000000]
+
+Servers that are compared run turn about in the same run. Figures move from minute to minute; quote the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from measure import default_peer, default_server
+from rig.client import Client
+from rig.load import Bsload
+from rig.process import Server
+
+BODY = b"x" * 100
+PUT = b"put 100 0 600 100\r\n" + BODY + b"\r\n"
+LOAD_WITHIN_S = 300
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def front_end(server: str, store: str, prefix: str) -> Server:
+    """Start a front-end and wait until it has a session."""
+    made = Server((*shlex.split(server), "--store", f"aerospike://{store}?prefix={prefix}"))
+    with Client(made.port) as client:
+        until = time.monotonic() + 15
+        while not client.ask("peek 1").startswith("NOT_FOUND"):
+            if time.monotonic() > until:
+                raise SystemExit("the front-end does not reach the Aerospike server")
+    return made
+
+
+def load(program: Path, port: int, mode: str, connections: int, depth: int, jobs: int, tubes: int = 0) -> float:
+    """Run the generator; return jobs per second."""
+    words = [str(program), str(port), mode, *map(str, (connections, depth, jobs, 100, tubes))]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=LOAD_WITHIN_S, check=True).stdout
+    return float(said.split()[0].partition("=")[2])
+
+
+def speed(arguments: argparse.Namespace, program: Path) -> None:
+    """Cycles per second, turn about with beanstalkd."""
+    peer = Server(tuple(shlex.split(arguments.peer)))
+    server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
+    with peer, server:
+        load(program, server.port, "cycle", 50, 16, 20000)
+        for connections, depth, tubes, jobs in (
+            (50, 16, 0, 80000),
+            (50, 1, 0, 20000),
+            (50, 16, 10, 80000),
+            (50, 16, 50, 80000),
+        ):
+            mine, theirs = [], []
+            for _ in range(arguments.rounds):
+                mine.append(load(program, server.port, "cycle", connections, depth, jobs, tubes))
+                theirs.append(load(program, peer.port, "cycle", connections, depth, jobs, tubes))
+            ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+            print(
+                f"{connections} x {depth}, {tubes or 1} tubes: {median(mine):,.0f} jobs/s, beanstalkd in memory {median(theirs):,.0f},"
+                f" {median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})",
+                flush=True,
+            )
+
+
+def two(arguments: argparse.Namespace, program: Path) -> None:
+    """One front-end against two with half of the load each, turn about."""
+    prefix = f"s{uuid.uuid4().hex[:6]}_"
+    first = front_end(arguments.server, arguments.aerospike, prefix)
+    second = front_end(arguments.server, arguments.aerospike, prefix)
+    with first, second:
+        time.sleep(3)
+        ratios, totals = [], []
+        for _ in range(arguments.rounds):
+            alone = load(program, first.port, "cycle", 50, 16, 60000, 10)
+            with ThreadPoolExecutor(2) as pool:
+                halves = [pool.submit(load, program, side.port, "cycle", 25, 16, 30000, 5) for side in (first, second)]
+            both = [half.result() for half in halves]
+            ratios.append(sum(both) / alone)
+            totals.append(sum(both))
+        print(
+            f"two front-ends together: {median(totals):,.0f} jobs/s, {median(ratios):.2f} x one ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+        wake(first, second)
+
+
+def wake(first: Server, second: Server) -> None:
+    """How long a put at one front-end takes to reach a reserve that waits at another."""
+    times = []
+    with Client(first.port) as producer, Client(second.port) as worker:
+        producer.ask("use woken")
+        worker.ask("watch woken")
+        for number in range(60):
+            worker._socket.sendall(b"reserve\r\n")
+            time.sleep(0.05 + number % 10 / 100)
+            began = time.perf_counter()
+            producer._socket.sendall(PUT)
+            reply = b""
+            while reply.count(b"\r\n") < 2:
+                reply += worker._socket.recv(1 << 16)
+            times.append(time.perf_counter() - began)
+            producer._socket.recv(1 << 16)
+            worker.ask(f"delete {reply.split()[1].decode()}")
+    print(
+        f"a put at one front-end reaches a reserve at another in {median(times) * 1000:.1f} ms, {max(times) * 1000:.1f} at most"
+    )
+
+
+def latency(arguments: argparse.Namespace, program: Path) -> None:
+    """One connection, one command in flight, against the same operations from a bare script on such a segment."""
+    for ready in arguments.ready:
+        server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
+        with server, Client(server.port) as client:
+            if ready:
+                load(program, server.port, "put", 50, 16, ready)
+            nothing, bare, mine = [], [], {"put": [], "reserve": [], "delete": []}
+            for _ in range(arguments.rounds):
+                bare.append(bare_operations(arguments.aerospike))
+                for _ in range(300):
+                    began = time.perf_counter()
+                    client.ask("list-tube-used")
+                    at = time.perf_counter()
+                    nothing.append(at - began)
+                    client.exchange(PUT, 1)
+                    put_at = time.perf_counter()
+                    reply = client.exchange(b"reserve\r\n", 2)
+                    reserved_at = time.perf_counter()
+                    client.ask(f"delete {reply.split()[1].decode()}")
+                    for name, value in zip(
+                        mine, (put_at - at, reserved_at - put_at, time.perf_counter() - reserved_at), strict=True
+                    ):
+                        mine[name].append(value)
+            idle = median(nothing)
+            for index, name in enumerate(mine):
+                base = median([operations[index] for operations in bare])
+                own = median(mine[name]) - idle
+                print(
+                    f"{name} with {ready:,} ready: {own * 1e6:.0f} us, bare {base * 1e6:.0f} us, {own / base:.2f} x",
+                    flush=True,
+                )
+            if ready >= 1000000:
+                times = []
+                for _ in range(7):
+                    began = time.perf_counter()
+                    client._socket.sendall(b"stats-tube default\r\n")
+                    while not client._socket.recv(1 << 16).endswith(b"\n\r\n"):
+                        pass
+                    times.append(time.perf_counter() - began)
+                print(f"stats-tube with {ready:,} jobs: {median(times) * 1000:.1f} ms")
+
+
+def bare_operations(where: str) -> tuple[float, float, float]:
+    """Time put, take and delete on a segment of its own from a bare script: the client's call, nothing else."""
+    import aerospike
+
+    from beanspiked.engine.aerospike.adapter import AerospikeStore
+    from beanspiked.engine.aerospike.store import Change, Move, lease_key, ready_key
+
+    address, _, namespace = where.partition("/")
+    host, _, port = address.partition(":")
+    client = aerospike.client({"hosts": [(host, int(port or 3000))]}).connect()
+    store = AerospikeStore(client, namespace, f"b{uuid.uuid4().hex[:6]}_")
+
+    async def at_once(function: Any) -> Any:
+        return function()
+
+    store._call = at_once  # type: ignore[method-assign, assignment]
+    times: tuple[list[float], ...] = ([], [], [])
+
+    async def run() -> None:
+        lease = lease_key(1, 1)
+        await store.create(1, "tube", lease)
+        for slot in range(1, 400):
+            key = ready_key(100, slot, slot)
+            changes = (
+                Change(last_slot=slot, puts={"ready": {key: b"\0" * 29 + BODY}}),
+                Change(take=1),
+                Change(moves=[Move(key)]),
+            )
+            for taken, change in zip(times, changes, strict=True):
+                began = time.perf_counter()
+                await store.apply(1, lease, change)
+                taken.append(time.perf_counter() - began)
+
+    asyncio.run(run())
+    store.close_pool()
+    client.close()
+    return median(times[0]), median(times[1]), median(times[2])
+
+
+def idle(arguments: argparse.Namespace, program: Path) -> None:  # noqa: ARG001 - one shape for all rows
+    """What a front-end costs that only waits, beside another one."""
+    prefix = f"s{uuid.uuid4().hex[:6]}_"
+    first, second = (front_end(arguments.server, arguments.aerospike, prefix) for _ in range(2))
+    with first, second, Client(first.port) as client:
+        client.watch(1000)
+        client._socket.sendall(b"reserve\r\n")
+        time.sleep(5)
+        began, used = time.monotonic(), first.cpu_s()
+        time.sleep(15)
+        print(f"waiting on 1,000 tubes: {100 * (first.cpu_s() - used) / (time.monotonic() - began):.1f} % of a core")
+
+
+def stored(arguments: argparse.Namespace, program: Path) -> None:
+    """What a waiting job takes in the store."""
+    import aerospike
+
+    address, _, namespace = arguments.aerospike.partition("/")
+    host, _, port = address.partition(":")
+    client = aerospike.client({"hosts": [(host, int(port or 3000))]}).connect()
+
+    def used() -> int:
+        answers = client.info_all(f"namespace/{namespace}").values()
+        facts = [dict(fact.split("=", 1) for fact in said.strip().split(";")) for _, said in answers]
+        return sum(int(fact["data_used_bytes"]) for fact in facts)
+
+    with front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_") as server:
+        before = used()
+        load(program, server.port, "put", 50, 16, 200000)
+        print(f"bytes stored per waiting job of 100 bytes: {(used() - before) / 200000:.0f}")
+
+
+ROWS = {"speed": speed, "two": two, "latency": latency, "idle": idle, "stored": stored}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--aerospike", required=True, metavar="HOST:PORT/NAMESPACE")
+    parser.add_argument("--server", default=default_server(), metavar="CMD")
+    parser.add_argument("--peer", default=default_peer(), metavar="CMD")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--ready", default="0,100000,1000000", type=lambda text: [int(word) for word in text.split(",")]
+    )
+    parser.add_argument("--only", default=",".join(ROWS), metavar="ROW,...")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        program = Bsload(Path(folder))._program
+        for name in itertools.filterfalse(lambda word: not word, arguments.only.split(",")):
+            ROWS[name](arguments, program)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

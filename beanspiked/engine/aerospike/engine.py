@@ -552,7 +552,8 @@ class SharedEngine(TubeEngine):
         seek = self._seeks.get(waiter)
         if seek is None:
             return True
-        if seek.refreshing:
+        if seek.refreshing and (len(seek.tubes) > 1 or not tube.live):
+            # What the look finds may be more urgent. A tube whose news are followed has no such surprises.
             return False
         if len(seek.tubes) > 1:
             now = self._clock.now()

@@ -3,6 +3,7 @@
 Each change is one operation guarded by what was seen; whoever comes second looks again.
 """
 
+import asyncio
 import heapq
 import logging
 from typing import TYPE_CHECKING, Final, cast
@@ -49,6 +50,7 @@ STATES: Final = {READY: IS_READY, DELAYED: IS_DELAYED, BURIED: IS_BURIED}
 QUEUES: Final = {IS_READY: READY, IS_DELAYED: DELAYED, IS_BURIED: BURIED}
 # How many segments are read at once, and how many jobs of one are moved at once.
 READ_AT_ONCE: Final = 1000
+SIZES_AT_ONCE: Final = 250
 MOVE_AT_ONCE: Final = 512
 # How long an outcome is looked for, in seconds.
 ANSWER_WITHIN: Final = 2.0
@@ -136,6 +138,11 @@ async def job(engine: "SharedEngine", job_id: int) -> SharedJob | None:
     return whole[0] if whole else None
 
 
+async def _sizes_of(engine: "SharedEngine", numbers: list[int]) -> "list[Sizes | None]":
+    sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))
+    return sizes
+
+
 async def _sizes(
     engine: "SharedEngine", names: list[str], records: "list[Directory | None]"
 ) -> list[list[tuple[int, Sizes]]]:
@@ -143,15 +150,15 @@ async def _sizes(
     per_tube: list[list[tuple[int, Sizes]]] = [[] for _ in names]
     wanted = [(i, number) for i, record in enumerate(records) if record is not None for number in record.segments]
     now_ms = engine.membership.server_ms()
-    for start in range(0, len(wanted), READ_AT_ONCE):
-        part = wanted[start : start + READ_AT_ONCE]
-        numbers = [number for _, number in part]
-        sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))  # noqa: B023
+    parts = [wanted[start : start + SIZES_AT_ONCE] for start in range(0, len(wanted), SIZES_AT_ONCE)]
+    # Side by side: while the client reads one answer the cluster works at the next.
+    answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part]) for part in parts])
+    for part, sizes in zip(parts, answers, strict=True):
         for (i, number), found in zip(part, sizes, strict=True):
             size = found
             while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
                 await promote_segment(engine, number)
-                size = (await engine.try_for_a_while(lambda: engine.store.sizes([number])))[0]  # noqa: B023
+                size = (await _sizes_of(engine, [number]))[0]
             if size is not None:
                 per_tube[i].append((number, size))
     return per_tube

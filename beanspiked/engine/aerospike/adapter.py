@@ -93,6 +93,7 @@ CODE_NOT_FOUND: Final = 2
 CODE_EXISTS: Final = 5
 CODE_NO_ROOM: Final = 8
 CODE_TIMEOUT: Final = 9
+CODE_RECORD_TOO_BIG: Final = 13
 CODE_KEY_BUSY: Final = 14
 CODE_PARTITION_UNAVAILABLE: Final = 11
 CODE_DEVICE_OVERLOAD: Final = 18
@@ -110,6 +111,7 @@ MEANINGS: Final[dict[int, type[StoreError]]] = {
     CODE_DEVICE_OVERLOAD: Busy,
     CODE_PARTITION_UNAVAILABLE: Busy,
     CODE_NO_ROOM: Full,
+    CODE_RECORD_TOO_BIG: Refused,
 }
 
 
@@ -141,13 +143,15 @@ class AerospikeStore:
         client = check.connect(config)
         try:
             findings = health.inspect(client, self._namespace, max_job_size)
-            if any(finding.level == "error" for finding in findings):
-                return findings
-            udf.register(client)
+            if not any(finding.level == "error" for finding in findings):
+                udf.register(client)
+                # Only now, and for good: calls begin as soon as there is a client.
+                self._client = client
         except client_errors.AerospikeError as error:
             raise StoreUnusable(f"{error.code}: {error.msg}") from error
-        # Only now, and for good: calls begin as soon as there is a client.
-        self._client = client
+        finally:
+            if self._client is not client:
+                client.close()
         return findings
 
     def close_pool(self) -> None:

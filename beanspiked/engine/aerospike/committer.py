@@ -283,6 +283,7 @@ class Committer:
     # --- the operation in flight
 
     async def _run(self) -> None:
+        batch: Batch | None = None
         try:
             while self._pending() and not self.gone:
                 if not self.lease and not await self._attach():
@@ -294,11 +295,14 @@ class Committer:
                     batch = self._gather()
                     told = len(batch.puts) + len(batch.leaves) + batch.change.take
                     await self._commit(batch)
+                    batch = None
                 self._end_turn()
                 await self._gather_on(told)
         except Exception as error:
             # A bug here must not leave commands without a reply for ever.
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
+            if batch is not None:
+                self._fail_unsettled(batch, StoreFailed("internal error"))
             self.abandon(StoreFailed("internal error"))
         finally:
             self.running = False
@@ -579,6 +583,13 @@ class Committer:
         for leave in batch.leaves:
             self._undo(leave, reason)
         self.engine.sought(self.tube, None)
+
+    def _fail_unsettled(self, batch: Batch, reason: EngineError) -> None:
+        """After a bug nobody knows how far a batch has come: whoever was not told of it is told that."""
+        batch.puts = [put for put in batch.puts if not put.done]
+        batch.leaves = [leave for leave in batch.leaves if not leave.done]
+        batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.claimed(waiter) >= count]
+        self._give_up(batch, reason, doubtful=True)
 
     def abandon(self, reason: EngineError) -> None:
         """Give everything up that is not in flight: the session is over, or something is wrong."""

@@ -415,7 +415,9 @@ class SharedEngine(TubeEngine):
         try:
             here = await self.try_for_a_while(lambda: committer.write_body(put))
         except EngineError as error:
-            put.settle(StoreFailed(str(error)))
+            # A body is refused that is larger than the namespace's records may be.
+            too_big = isinstance(error, (Refused, Full))
+            put.settle(StoreFull(str(error)) if too_big else StoreFailed(str(error)))
             self.turn_over()
             return
         if here and committer.accepts(put):
@@ -564,6 +566,10 @@ class SharedEngine(TubeEngine):
                     self._restless[other] = None
                     return False
         return True
+
+    def claimed(self, waiter: Waiter) -> int:
+        """Count the jobs that were asked for a waiter."""
+        return self._claims.get(waiter, 0)
 
     def unclaim(self, waiter: Waiter, count: int) -> None:
         """Jobs that were asked for a waiter have come, or will not."""

@@ -1,0 +1,84 @@
+"""The engine on a shared store, as its clients see it when something in it is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import world
+from world import World
+
+from beanspiked.engine.aerospike.store import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def any_failure(operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """Hand a bug over to the front-end, too, which the simulation would stop at."""
+    try:
+        return operation(), None
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        return None, error
+
+
+def test_a_bug_in_an_operation_leaves_no_command_without_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    job_id = client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(here.cluster, "apply", broken)
+    monkeypatch.setattr(world, "_apply", any_failure)
+    assert client.ask(b"delete %d\r\n" % job_id) == b"INTERNAL_ERROR\r\n"
+
+
+def test_a_body_that_no_record_can_hold_is_refused_and_other_puts_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    keep = here.cluster.write_body
+
+    def limited(number: int, body_number: int, body: bytes) -> None:
+        if len(body) > 10_000:
+            raise Refused("13: record too big")
+        keep(number, body_number, body)
+
+    monkeypatch.setattr(here.cluster, "write_body", limited)
+    body = here.chance.randbytes(20_000)
+    assert client.ask(b"put 0 0 60 %d\r\n%b\r\n" % (len(body), body)) == b"OUT_OF_MEMORY\r\n"
+    client.put()
+
+
+def test_a_full_store_refuses_puts_and_everything_can_be_deleted() -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    ids = [client.put() for _ in range(20)]
+    here.cluster.roomy = False
+    here.run(6.0)
+    assert client.ask(b"put 0 0 60 1\r\nx\r\n") == b"OUT_OF_MEMORY\r\n"
+    assert all(client.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n" for job_id in ids)
+    here.cluster.roomy = True
+    here.run(6.0)
+    client.put()
+
+
+def test_a_store_that_cannot_be_reached_is_told_of_after_two_seconds_and_not_waited_for() -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    client.put()
+    here.down_until = here.time + 60
+    here.run(3.0)
+    for command in (
+        b"put 0 0 60 1\r\nx\r\n",
+        b"reserve-with-timeout 0\r\n",
+        b"peek-ready\r\n",
+        b"stats-tube default\r\n",
+    ):
+        asked_at = here.time
+        assert client.ask(command) == b"INTERNAL_ERROR\r\n"
+        assert here.time - asked_at < 5
+    here.run(70.0)
+    assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")

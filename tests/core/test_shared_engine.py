@@ -82,3 +82,20 @@ def test_a_store_that_cannot_be_reached_is_told_of_after_two_seconds_and_not_wai
         assert here.time - asked_at < 5
     here.run(70.0)
     assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")
+
+
+def test_a_front_end_comes_back_whatever_its_clients_asked_for_while_the_store_was_away() -> None:
+    here = World(1)
+    here.down_until = 8.0
+    front_end = here.front_end()
+    first, client = front_end.connect(), front_end.connect()
+    first.post(b"put 0 0 60 1\r\nx\r\n")
+    here.run(0.5)
+    # This put fails in the middle of a walk over all tubes, and the commands behind it make new ones.
+    uses = b"".join(b"use tube-%d\r\n" % number for number in range(20))
+    client.post(b"put 0 0 60 1\r\nx\r\nlist-tubes-watched\r\n" + uses)
+    here.run(20.0)
+    assert client.received.startswith(b"INTERNAL_ERROR\r\nOK 14\r\n")
+    assert client.received.endswith(b"USING tube-19\r\n")
+    client.received = b""
+    client.put()

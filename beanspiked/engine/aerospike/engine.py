@@ -116,9 +116,18 @@ class SharedEngine(TubeEngine):
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
-        self.spawn(self.membership.run())
-        self.spawn(self.membership.watch())
-        self.spawn(self.news.read())
+        self.spawn(self._keep(self.membership.run))
+        self.spawn(self._keep(self.membership.watch))
+        self.spawn(self._keep(self.news.read))
+
+    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something for as long as this front-end serves: without its heartbeat, a bug once would be an outage for ever."""
+        while not self._closing:
+            try:
+                await work()
+            except Exception as bug:
+                logger.error("internal error; going on", exc_info=bug)
+                await asyncio.sleep(1.0)
 
     # --- plumbing
 
@@ -294,6 +303,15 @@ class SharedEngine(TubeEngine):
             for tube in self._tubes.values()
             if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
         }
+
+    def uncount(self, usage: dict[str, list[int]]) -> None:
+        """Somebody else has added what a lost session had published to the tubes' records: count it no longer here."""
+        for name, use in usage.items():
+            tube = self._tubes.get(name)
+            if tube is not None:
+                tube.total_jobs -= use[3]
+                tube.deletes -= use[4]
+                tube.pauses -= use[5]
 
     def tube_time(self, tube: SharedTube, now: float) -> None:
         """Make a tube's due jobs ready if somebody waits for them, end its pause, and wait for the next of both."""
@@ -1258,7 +1276,8 @@ class SharedEngine(TubeEngine):
             if not self.membership.reachable:
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
         if self.membership.session.over:
-            for tube in self._tubes.values():
+            # Who learns that a put has failed may go on to a new tube.
+            for tube in self.known_tubes():
                 if tube.arriving:
                     self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
         elif now - self._rechecked >= RECHECK_EVERY and not self._rechecking:
@@ -1271,23 +1290,27 @@ class SharedEngine(TubeEngine):
         tubes = [tube for tube in self._tubes.values() if tube.waiters]
         try:
             self.has_room = await self.store.has_room()
+        except StoreError as error:
+            logger.info("whether there is room is not known: %s", error)
+        try:
             for start in range(0, len(tubes), RECHECK_AT_ONCE):
                 await self._look_at(tubes[start : start + RECHECK_AT_ONCE])
                 self.turn_over()
-        except StoreError as error:
+        except EngineError as error:
             logger.info("recheck: %s", error)
         finally:
             self._rechecking = False
 
     def close(self) -> Later | None:
         """Give everything back and leave."""
+        self._closing = True
         later = Later()
         self.spawn(self._close(later))
         return later
 
     async def _close(self, later: Later) -> None:
         try:
-            for tube in self._tubes.values():
+            for tube in self.known_tubes():
                 for committer in list(tube.committers.values()):
                     while committer.running:
                         await committer.turn()

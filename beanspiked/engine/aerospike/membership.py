@@ -35,7 +35,7 @@ HEARTBEAT_EVERY: Final = 1.0
 JOIN_EVERY: Final = 0.1
 STOP_AFTER: Final = 6.0
 DEAD_AFTER: Final = 10.0
-WATCH_EVERY: Final = 2.0
+WATCH_EVERY: Final = 1.0
 # Queries may miss records while data moves between nodes: a dead session is forgotten after two empty passes so far apart.
 PASSES_APART: Final = 60.0
 AUDIT_EVERY: Final = 60.0
@@ -96,6 +96,7 @@ class Membership:
         self._published = b""
         self._passes: dict[int, float] = {}
         self._suspects: set[int] = set()
+        self._formers: set[int] = set()
         self._ended = False
         self._joined: asyncio.Event = asyncio.Event()
 
@@ -144,18 +145,18 @@ class Membership:
     async def run(self) -> None:
         """Join, and send a heartbeat every second, for as long as this process serves."""
         warned = False
-        former = 0
         started = self._monotonic()
         while not self._ended:
             try:
                 if self.session.over:
-                    former = former or self.session.number
+                    if self.session.number:
+                        self._formers.add(self.session.number)
                     await self._join()
-                    if former:
-                        await self._resign(former)
-                        former = 0
                 else:
                     await self.verify()
+                for former in list(self._formers):
+                    await self._resign(former)
+                    self._formers.discard(former)
                 if warned:
                     logger.warning("the store answers again")
                     warned = False
@@ -198,7 +199,12 @@ class Membership:
         except Refused:
             if self.session is session and not session.over:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
+                if self._published:
+                    # Who killed it has kept its counters.
+                    self._engine.uncount(json.loads(self._published))
                 self._over()
+            return
+        if self.session is not session:
             return
         self._published = payload
         self._last_good = max(self._last_good, sent)
@@ -229,7 +235,7 @@ class Membership:
         """Look after the other sessions, for as long as this process serves."""
         audited = self._monotonic()
         while not self._ended:
-            await asyncio.sleep(WATCH_EVERY if self.others else WATCH_EVERY / 2)
+            await asyncio.sleep(WATCH_EVERY)
             try:
                 await self.look()
                 await self._bury()
@@ -245,10 +251,10 @@ class Membership:
         """Read the others' sessions."""
         self.records = await self._store.sessions()
         mine = self.session.number
-        alone = not self.others
+        known = set(self.others)
         self.others = [record.number for record in self.records if not record.dead and record.number != mine]
-        if alone and self.others:
-            # Until now nobody's news were read.
+        if not known.issuperset(self.others):
+            # Until now the news of the new ones were not read.
             self._engine.stop_following()
             self._engine.look_everywhere()
 
@@ -339,11 +345,7 @@ class Membership:
         if not session.over:
             session.over = True
             self._joined.clear()
-            for record in await self._store.sessions():
-                if record.number == session.number:
-                    await self._keep_counters(
-                        SessionRecord(session.number, dead=True, silent_ms=0, payload=self._payload())
-                    )
+            await self._keep_counters(SessionRecord(session.number, dead=True, silent_ms=0, payload=self._payload()))
             await self._store.resign(session.number)
             await self.reclaim(session.number)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import zlib
@@ -25,6 +26,8 @@ from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
 from beanspiked.engine.aerospike import check, health, udf
+from beanspiked.engine.aerospike.deadline import NODE_NOW_MS, Deadline
+from beanspiked.engine.aerospike.nodes import Agreement, NodeWatch
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -60,10 +63,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AerospikeStore"]
 
+logger = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 
 # Segment numbers share records modulo this: space is bounded by the most segments that ever were at once.
 SEGMENT_RECORDS: Final = 1 << 20
+# While nothing is asked of the cluster, in seconds.
+LOOK_AGAIN: Final = 0.02
 # More threads lose to the interpreter lock.
 THREADS: Final = 4
 # The list of all tubes lies in so many records.
@@ -73,11 +80,13 @@ MAPS: Final = (*QUEUES, "held")
 
 SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 ONCE: Final = {"map_order": aerospike.MAP_KEY_ORDERED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY}
+# With no retries by the client this is how long it waits for a write.
+WRITE_WITHIN_MS: Final = 300
 WRITE_POLICY: Final = {
     # Retries are the engine's: it knows what may be repeated.
     "max_retries": 0,
     "total_timeout": 1000,
-    "socket_timeout": 300,
+    "socket_timeout": WRITE_WITHIN_MS,
     # A namespace's default-ttl must not expire jobs.
     "ttl": aerospike.TTL_NEVER_EXPIRE,
 }
@@ -128,6 +137,9 @@ class AerospikeStore:
         self._client = client
         self._namespace = namespace
         self._prefix = prefix
+        self._deadline = Deadline(WRITE_WITHIN_MS)
+        self._agreement = Agreement()
+        self._watch: NodeWatch | None = None
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name="aerospike", daemon=True) for _ in range(THREADS)]
         for thread in self._threads:
@@ -147,6 +159,8 @@ class AerospikeStore:
                 udf.register(client)
                 # Only now, and for good: calls begin as soon as there is a client.
                 self._client = client
+                self._watch = NodeWatch(client, self._agreement)
+                self._watch.start()
         except client_errors.AerospikeError as error:
             raise StoreUnusable(f"{error.code}: {error.msg}") from error
         finally:
@@ -156,6 +170,8 @@ class AerospikeStore:
 
     def close_pool(self) -> None:
         """Let the worker threads end when they have done what was asked for."""
+        if self._watch is not None:
+            self._watch.stop()
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
@@ -200,10 +216,12 @@ class AerospikeStore:
     def _segment_key(self, number: int) -> tuple[str, str, int | str]:
         return self._key("seg", number % SEGMENT_RECORDS)
 
-    async def _call(self, function: Callable[[], Result]) -> Result:
-        """Run a blocking call on a worker thread and give its failure its meaning."""
+    async def _call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
+        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
         if self._client is None:
             raise Busy("not connected yet")
+        while self._agreement.doubtful and not at_once:  # noqa: ASYNC110 - other threads end it
+            await asyncio.sleep(LOOK_AGAIN)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._calls.put((function, future))
         try:
@@ -219,15 +237,35 @@ class AerospikeStore:
 
     def _operate(self, key: tuple[str, str, int | str], ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
         """Change a record that exists, if the guard holds."""
-        policy = CHANGE_POLICY if guard is None else {**CHANGE_POLICY, "expressions": guard.compile()}
-        results: list[tuple[str, Any]] = self._client.operate_ordered(key, ops, policy=policy)[2]
-        return results
+        return self._write(key, ops, CHANGE_POLICY, guard)
 
     def _make(self, key: tuple[str, str, int | str], ops: list[Any], exists: int) -> list[tuple[str, Any]]:
         """Change a record that may not exist."""
-        policy = {**WRITE_POLICY, "exists": exists}
-        results: list[tuple[str, Any]] = self._client.operate_ordered(key, ops, policy=policy)[2]
+        return self._write(key, ops, {**WRITE_POLICY, "exists": exists})
+
+    def _write(
+        self, key: tuple[str, str, int | str], ops: list[Any], policy: dict[str, Any], guard: Any = None
+    ) -> list[tuple[str, Any]]:
+        """Change a record while somebody waits for it, and never later."""
+        until_ms, filtered = self._deadline.filter(guard)
+        if filtered is not None:
+            policy = {**policy, "expressions": filtered}
+        try:
+            results: list[tuple[str, Any]] = self._client.operate_ordered(key, ops, policy=policy)[2]
+        except client_errors.FilteredOut:
+            if until_ms and self._node_now(key) > until_ms:
+                # Nothing was done. Or the guard did not hold: then the next try tells.
+                raise Busy("it came too late, by the clock of the node") from None
+            raise
         return results
+
+    def _node_now(self, key: tuple[str, str, int | str]) -> int:
+        """Return the time of the node that has a record, in ms."""
+        read = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
+        now_ms: int = self._client.operate(key, read, policy=READ_POLICY)[2]["now"]
+        if self._deadline.seen(now_ms):
+            logger.warning("the clocks of the store's nodes differ: one of them is ahead")
+        return now_ms
 
     # --- segments
 
@@ -581,15 +619,16 @@ class AerospikeStore:
 
     async def heartbeat(self, session: int, payload: bytes | None) -> int:
         """See SegmentStore."""
-        ops = [expression_operations.expression_read("now", SERVER_NOW_MS)]
+        ops = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
         if payload is None:
             ops.append(operations.write("beat", 1))
         else:
             ops.append(operations.write("payload", payload))
-        results = await self._call(
-            partial(self._operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
-        )
+        change = partial(self._operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
+        # Nobody else writes to this record but who declares the session dead.
+        results = await self._call(change, at_once=True)
         now_ms: int = results[0][1]
+        self._deadline.seen(now_ms)
         return now_ms
 
     async def resign(self, session: int) -> None:
@@ -763,4 +802,3 @@ SESSION_READS: Final = [
     operations.read("payload"),
     expression_operations.expression_read("silent", exp.SinceUpdateTime().compile()),
 ]
-SERVER_NOW_MS: Final = arithmetic.Add(arithmetic.Div(exp.LastUpdateTime(), 1_000_000), exp.SinceUpdateTime()).compile()

@@ -1,0 +1,64 @@
+"""Until when a node may still carry out what was sent to it.
+
+A node that was frozen finds in its sockets, once it wakes, what was sent to it meanwhile. By then the cluster may have gone on without
+it, and a write to its old copy of a record would win over everything written since: the younger copy is kept when they meet. So every
+write carries a filter that holds until a moment of the node's own clock, by which its sender has given up waiting for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from aerospike_helpers.expressions import arithmetic
+from aerospike_helpers.expressions import base as exp
+
+__all__ = ["NODE_NOW_MS", "Deadline"]
+
+NODE_NOW_MS: Final = arithmetic.Add(arithmetic.Div(exp.LastUpdateTime(), 1_000_000), exp.SinceUpdateTime())
+# Filters are shared by all writes of so long, in ms: making one costs as much as a write.
+STEP_MS: Final = 100
+
+
+class Deadline:
+    """The moments until which writes hold, by the clock of the node that is ahead of the others.
+
+    A node whose clock is behind that one carries a write out by so much longer.
+
+    Args:
+        within_ms: How long a sender waits for a write.
+    """
+
+    def __init__(self, within_ms: int) -> None:
+        self._within_ms = within_ms
+        self._ahead_ms: int | None = None
+        self._filter: tuple[int, Any, Any] = (0, None, None)
+
+    def seen(self, node_ms: int) -> bool:
+        """Take note of a node's time, as just heard of; tell whether it is ahead of all others by more than a step."""
+        ahead = node_ms - _local_ms()
+        before = self._ahead_ms
+        if before is None or ahead > before:
+            self._ahead_ms = ahead
+            self._filter = (0, None, None)
+        return before is not None and ahead > before + STEP_MS
+
+    def filter(self, guard: Any = None) -> tuple[int, Any]:
+        """Return when what is sent now ends to hold, in ms of a node's clock, and the compiled filter, a guard included.
+
+        Before any node's time is known, that is 0 and the guard alone.
+        """
+        if self._ahead_ms is None:
+            return 0, None if guard is None else guard.compile()
+        until_ms = _local_ms() + self._ahead_ms + self._within_ms
+        until_ms += STEP_MS - until_ms % STEP_MS
+        known, expression, compiled = self._filter
+        if known != until_ms:
+            expression = exp.LE(NODE_NOW_MS, until_ms)
+            compiled = expression.compile()
+            self._filter = (until_ms, expression, compiled)
+        return until_ms, compiled if guard is None else exp.And(expression, guard).compile()
+
+
+def _local_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

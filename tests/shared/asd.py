@@ -1,0 +1,96 @@
+"""The Aerospike servers that tests start: their configuration and how they are run."""
+
+from __future__ import annotations
+
+from string import Template
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "prepared"]
+
+HOST = "127.0.0.1"
+NAMESPACE = "test"
+NO_SERVER = "no Aerospike server: neither BEANSPIKED_TEST_AEROSPIKE nor an asd on the PATH"
+
+CONFIG = Template("""
+service {
+    run-as-daemon false
+    work-directory $work
+    pidfile $work/pid
+    proto-fd-max 1024
+    $service
+}
+logging {
+    console {
+        context any $level
+    }
+}
+mod-lua {
+    user-path $work/udf
+}
+network {
+    service {
+        address $host
+        access-address $host
+        port $port
+    }
+    fabric {
+        address $host
+        port $fabric
+    }
+    heartbeat {
+        mode mesh
+        address $host
+        port $mesh
+        interval 150
+        $heartbeat
+    }
+    admin {
+        address $host
+        port $admin
+    }
+}
+namespace $name {
+    conflict-resolution-policy last-update-time
+    transaction-pending-limit 0
+    index-stage-size 128M
+    $namespace
+}
+""")
+
+
+def prepared(
+    asd: str, work: Path, ports: Sequence[int], *, service: str, level: str, heartbeat: str, namespace: str
+) -> list[str]:
+    """Prepare a node's folder; return the command that runs it.
+
+    Args:
+        asd: The server's program.
+        work: Where everything of the node goes.
+        ports: Its own four; clients connect to the first, other nodes send their heartbeats to the third.
+        service: What else to say in this part of the configuration.
+        level: What to log.
+        heartbeat: As `service`.
+        namespace: As `service`, and where the data lie.
+    """
+    for folder in ("smd", "udf"):
+        (work / folder).mkdir(parents=True)
+    port, fabric, mesh, admin = ports
+    text = CONFIG.substitute(
+        work=work,
+        host=HOST,
+        port=port,
+        fabric=fabric,
+        mesh=mesh,
+        admin=admin,
+        name=NAMESPACE,
+        service=service,
+        level=level,
+        heartbeat=heartbeat,
+        namespace=namespace,
+    )
+    (work / "conf").write_text(text)
+    return [asd, "--foreground", "--config-file", str(work / "conf")]

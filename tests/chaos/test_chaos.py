@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from asd import NO_SERVER
 from script import said_by
 
 HERE = Path(__file__).parent
-NO_SERVER = "no Aerospike server: neither BEANSPIKED_TEST_AEROSPIKE nor an asd on the PATH"
 NO_NODES = "no asd on the PATH: chaos runs start nodes of their own"
 DONE_WITHIN_S = 280
 ENDED_WITHIN_S = 20

@@ -11,6 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asd import connected
 
 from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
 from beanspiked.engine.aerospike.udf import module_directory
@@ -24,19 +25,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def client(address: tuple[str, int]) -> Iterator[Any]:
     """A client of the real server."""
-    import aerospike
-    from aerospike.exception import AerospikeError
-
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            client = aerospike.client({"hosts": [address], "lua": {"user_path": module_directory()}}).connect()
-            client.put(("test", "probe", 1), {"a": 1})
-            break
-        except AerospikeError as error:
-            if time.monotonic() > deadline:
-                pytest.fail(f"the Aerospike server at {address} does not answer: {error}")
-            time.sleep(0.2)
+    client = connected(address, lua={"user_path": module_directory()})
     yield client
     client.close()
 

@@ -1,19 +1,22 @@
-"""The Aerospike servers that tests start: their configuration and how they are run."""
+"""The Aerospike servers of the tests: their configuration, how they are run, and a client once they answer."""
 
 from __future__ import annotations
 
+import time
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "prepared"]
+__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "connected", "prepared"]
 
 HOST = "127.0.0.1"
 NAMESPACE = "test"
 NO_SERVER = "no Aerospike server: neither BEANSPIKED_TEST_AEROSPIKE nor an asd on the PATH"
+
+ANSWERS_WITHIN_S = 30
 
 CONFIG = Template("""
 service {
@@ -94,3 +97,21 @@ def prepared(
     )
     (work / "conf").write_text(text)
     return [asd, "--foreground", "--config-file", str(work / "conf")]
+
+
+def connected(address: tuple[str, int], **settings: object) -> Any:
+    """Return a client of a server that may just be starting. Raises TimeoutError."""
+    import aerospike
+    from aerospike.exception import AerospikeError
+
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while True:
+        try:
+            client = aerospike.client({"hosts": [address], **settings}).connect()
+            client.put((NAMESPACE, "probe", 1), {"a": 1})
+        except AerospikeError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the Aerospike server at {address} does not answer: {error}") from error
+            time.sleep(0.2)
+        else:
+            return client

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from asd import NAMESPACE, connected
+from asd import NAMESPACE, connected, forget
 from ports import free_port
 
 if TYPE_CHECKING:
@@ -146,16 +145,6 @@ exec {command} --store "aerospike://{host}:{port}/{NAMESPACE}?prefix={mine}$$_" 
     wrapper.chmod(0o755)
     yield wrapper
     forget(client, mine)
-
-
-def forget(client: Any, prefix: str) -> None:
-    """Remove what servers left: a namespace has room for 256 indexes, and later runs need some of them."""
-    for answer in client.info_all(f"sindex-list:namespace={NAMESPACE}").values():
-        for name in set(re.findall(rf"indexname=({prefix}\w+)", str(answer))):
-            client.index_remove(NAMESPACE, name)
-    for answer in client.info_all(f"sets/{NAMESPACE}").values():
-        for name in set(re.findall(rf"set=({prefix}\w+)", str(answer))):
-            client.truncate(NAMESPACE, name, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "connected", "prepared"]
+__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "connected", "forget", "prepared"]
 
 HOST = "127.0.0.1"
 NAMESPACE = "test"
@@ -115,3 +116,13 @@ def connected(address: tuple[str, int], **settings: object) -> Any:
             time.sleep(0.2)
         else:
             return client
+
+
+def forget(client: Any, prefix: str) -> None:
+    """Remove what servers left: a namespace has room for 256 indexes, and later runs need some of them."""
+    for answer in client.info_all(f"sindex-list:namespace={NAMESPACE}").values():
+        for name in set(re.findall(rf"indexname=({prefix}\w+)", str(answer))):
+            client.index_remove(NAMESPACE, name)
+    for answer in client.info_all(f"sets/{NAMESPACE}").values():
+        for name in set(re.findall(rf"set=({prefix}\w+)", str(answer))):
+            client.truncate(NAMESPACE, name, 0)

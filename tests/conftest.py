@@ -1,11 +1,29 @@
-"""What all tests share: which core is tested, and a clean environment."""
+"""What all tests share: which core is tested, a clean environment, and where a real Aerospike server is.
+
+`BEANSPIKED_TEST_AEROSPIKE=host:port` names a server with a namespace `test`; else an `asd` on the PATH is started on loopback; else the
+tests on it are skipped, which one line says.
+"""
 
 import importlib.util
 import os
+import shutil
+import subprocess
 from collections import Counter
+from collections.abc import Generator, Iterator
 from typing import Any
 
+import pytest
+from asd import HOST, NO_SERVER, prepared
+from ports import free_port
+
 import beanspiked
+
+# One node, with its data in memory.
+NAMESPACE_SETTINGS = """
+    replication-factor 1
+    storage-engine memory {
+        data-size 512M
+    }"""
 
 
 def pytest_report_header() -> str:
@@ -21,6 +39,46 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     builds = Counter(value for report in ended for name, value in report.user_properties if name == "aerospike")
     for build, count in builds.items():
         terminalreporter.write_line(f"Aerospike {build}: {count} tests ran on it")
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """Where a real Aerospike server listens."""
+    named = os.environ.get("BEANSPIKED_TEST_AEROSPIKE")
+    asd = shutil.which("asd")
+    if named:
+        host, _, port = named.rpartition(":")
+        yield host, int(port)
+    elif asd is None:
+        pytest.skip(NO_SERVER)
+    else:
+        work = tmp_path_factory.mktemp("asd")
+        ports = [free_port() for _ in range(4)]
+        command = prepared(
+            asd,
+            work,
+            ports,
+            service="cluster-name beanspiked-test",
+            level="warning",
+            heartbeat="timeout 10",
+            namespace=NAMESPACE_SETTINGS,
+        )
+        with (work / "log").open("wb") as log:
+            server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            yield HOST, ports[0]
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let all tests that a missing server skips be told of in one line."""
+    report = yield
+    if report.skipped and NO_SERVER in str(report.longrepr):
+        report.longrepr = (__file__, 1, f"Skipped: {NO_SERVER}")
+    return report
 
 
 # What steers the tests themselves; every other variable of the server's is cleared.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from typing import Any
 
 import pytest
+from asd import NAMESPACE, forget
 from suite import conformance, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -13,9 +15,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("front_ends", "profile"), [(1, "shared"), (3, "cluster")])
-def test_front_ends_of_a_cluster_conform(address: tuple[str, int], front_ends: int, profile: str) -> None:
-    store = f"aerospike://{address[0]}:{address[1]}/test?prefix=c{uuid.uuid4().hex[:6]}_"
+def test_front_ends_of_a_cluster_conform(address: tuple[str, int], client: Any, front_ends: int, profile: str) -> None:
+    prefix = f"c{uuid.uuid4().hex[:6]}_"
+    store = f"aerospike://{address[0]}:{address[1]}/{NAMESPACE}?prefix={prefix}"
     with contextlib.ExitStack() as stack:
+        stack.callback(forget, client, prefix)
         servers = [stack.enter_context(serving("127.0.0.1", "--store", store)) for _ in range(front_ends)]
         named = [word for server in servers for word in ("--server", server)]
         ended = conformance(*named, "--profile", profile)

@@ -7,70 +7,34 @@ import contextlib
 import random
 import socket
 import struct
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from processes import Process, until
 
+# run.py is started on its own.
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+
+from asd import HOST, NAMESPACE, prepared
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-HOST = "127.0.0.1"
-NAMESPACE = "test"
 INFO_WITHIN = 2.0
 # How long a cluster may take to be whole again, data and all, in seconds.
 WHOLE_WITHIN = 120.0
 
-# As in deploy/aerospike, with smaller files.
-CONFIG = """
-service {{
-    run-as-daemon false
+# Together with what all tests set, as in deploy/aerospike, with smaller files.
+SERVICE = """
     cluster-name beanspiked-chaos
     node-id a{number}
-    work-directory {work}
-    pidfile {work}/pid
-    proto-fd-max 1024
-    min-cluster-size {least}
-}}
-logging {{
-    console {{
-        context any info
-    }}
-}}
-mod-lua {{
-    user-path {work}/udf
-}}
-network {{
-    service {{
-        address 127.0.0.1
-        access-address 127.0.0.1
-        port {ports[0]}
-    }}
-    fabric {{
-        address 127.0.0.1
-        port {ports[1]}
-    }}
-    heartbeat {{
-        mode mesh
-        address 127.0.0.1
-        port {ports[2]}
-{seeds}
-        interval 150
-        timeout {beats}
-    }}
-    admin {{
-        address 127.0.0.1
-        port {ports[3]}
-    }}
-}}
-namespace {namespace} {{
+    min-cluster-size {least}"""
+NAMESPACE_SETTINGS = """
     replication-factor 2
     write-commit-level-override all
-    conflict-resolution-policy last-update-time
-    transaction-pending-limit 0
     nsup-period 0
     default-ttl 0
-    index-stage-size 128M
     sindex-stage-size 128M
     storage-engine device {{
         file {work}/data
@@ -78,9 +42,7 @@ namespace {namespace} {{
         direct-files true
         flush-max-ms 1000
         post-write-cache 64M
-    }}
-}}
-"""
+    }}"""
 
 
 class Ports:
@@ -117,13 +79,18 @@ async def info(port: int, command: str) -> str:
 class Node(Process):
     """One node."""
 
-    def __init__(self, asd: str, work: Path, number: int, ports: Sequence[int], **settings: object) -> None:
-        super().__init__(f"node {number}", [asd, "--foreground", "--config-file", str(work / "conf")], work / "log")
+    def __init__(self, asd: str, work: Path, number: int, ports: Sequence[int], least: int, heartbeat: str) -> None:
+        command = prepared(
+            asd,
+            work,
+            ports,
+            service=SERVICE.format(number=number, least=least),
+            level="info",
+            heartbeat=heartbeat,
+            namespace=NAMESPACE_SETTINGS.format(work=work),
+        )
+        super().__init__(f"node {number}", command, work / "log")
         self.port = ports[0]
-        for folder in ("smd", "udf"):
-            (work / folder).mkdir(parents=True)
-        text = CONFIG.format(number=number, work=work, ports=ports, namespace=NAMESPACE, **settings)
-        (work / "conf").write_text(text)
 
 
 class Cluster:
@@ -131,10 +98,10 @@ class Cluster:
 
     def __init__(self, asd: str, work: Path, count: int, ports: Ports, beats: int) -> None:
         all_ports = [[ports.take() for _ in range(4)] for _ in range(count)]
-        seeds = "\n".join(f"        mesh-seed-address-port {HOST} {four[2]}" for four in all_ports)
+        seeds = "\n".join(f"mesh-seed-address-port {HOST} {four[2]}" for four in all_ports)
         least = 2 if count > 2 else 1
         self.nodes = [
-            Node(asd, work / f"node{number}", number, four, seeds=seeds, least=least, beats=beats)
+            Node(asd, work / f"node{number}", number, four, least, f"timeout {beats}\n{seeds}")
             for number, four in enumerate(all_ports, start=1)
         ]
 

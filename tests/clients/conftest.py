@@ -1,7 +1,8 @@
 """The server under test, and other people's packages from the public registries, for the tests in this folder.
 
-`BEANSPIKED_TEST_COMMAND` names the server's command, so the same tests can be pointed at beanstalkd itself. Packages
-are fetched once, checked by hash, and kept in `.clients/` at the top of the checkout.
+Everything runs twice: with jobs in memory, and in Aerospike where tests/conftest.py finds a server. `BEANSPIKED_TEST_COMMAND`
+names the server's command, so the same tests can be pointed at beanstalkd itself, with `-k memory`. Packages are fetched
+once, checked by hash, and kept in `.clients/` at the top of the checkout.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import subprocess
 import sys
 import tarfile
 import time
+import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from asd import NAMESPACE, connected, forget
 from ports import free_port
 
 if TYPE_CHECKING:
@@ -85,8 +88,8 @@ def accepts(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    with subprocess.Popen([*command, "-l", "127.0.0.1", "-p", str(port)], stdin=subprocess.DEVNULL) as process:
+def running(executable: Path, port: int) -> Iterator[None]:
+    with subprocess.Popen([executable, "-l", "127.0.0.1", "-p", str(port)], stdin=subprocess.DEVNULL) as process:
         try:
             give_up_at = time.monotonic() + 20
             while not accepts(port):
@@ -104,34 +107,67 @@ def running(command: list[str], port: int) -> Iterator[None]:
                 process.kill()
 
 
+@pytest.fixture(scope="session", params=["memory", "aerospike"])
+def store(request: pytest.FixtureRequest) -> str:
+    """Where the jobs of the servers under test live."""
+    store: str = request.param
+    return store
+
+
 @pytest.fixture(scope="session")
-def server_command() -> list[str]:
+def aerospike_client(address: tuple[str, int]) -> Iterator[Any]:
+    client = connected(address)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def server_executable(
+    store: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A server that begins empty, as one file: suites that start it themselves take no options."""
     named = os.environ.get("BEANSPIKED_TEST_COMMAND")
-    return shlex.split(named) if named else [str(Path(sys.executable).with_name("beanspiked"))]
-
-
-@pytest.fixture(scope="session")
-def server_executable(server_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The server's command as one file, for suites that start it themselves."""
+    command = named or shlex.quote(str(Path(sys.executable).with_name("beanspiked")))
     wrapper = tmp_path_factory.mktemp("bin") / "server"
-    wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(server_command)} "$@"\n')
+    if store == "memory":
+        wrapper.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        wrapper.chmod(0o755)
+        yield wrapper
+        return
+    host, port = request.getfixturevalue("address")
+    client = request.getfixturevalue("aerospike_client")
+    mine = f"k{uuid.uuid4().hex[:6]}_"
+    # The shell's process id makes each server's prefix its own. A suite that asks for a journal gets the cluster instead.
+    wrapper.write_text(f"""#!/bin/sh
+[ "$1" = -b ] && shift 2
+exec {command} --store "aerospike://{host}:{port}/{NAMESPACE}?prefix={mine}$$_" "$@"
+""")
     wrapper.chmod(0o755)
-    return wrapper
+    yield wrapper
+    forget(client, mine)
+
+
+@pytest.fixture(autouse=True)
+def _told_of(store: str, request: pytest.FixtureRequest) -> None:
+    """Let the end of the run say how many tests an Aerospike server saw."""
+    if store == "aerospike":
+        build = str(next(iter(request.getfixturevalue("aerospike_client").info_all("build").values()))[1]).strip()
+        request.node.user_properties.append(("aerospike", build))
 
 
 @pytest.fixture(scope="session")
-def server(server_command: list[str]) -> Iterator[int]:
+def server(server_executable: Path) -> Iterator[int]:
     """The port of a server that all scenarios of this process share; each keeps to tubes of its own."""
     port = free_port()
-    with running(server_command, port):
+    with running(server_executable, port):
         yield port
 
 
 @pytest.fixture
-def fresh_server(server_command: list[str]) -> Iterator[int]:
+def fresh_server(server_executable: Path) -> Iterator[int]:
     """The port of a server that nothing else talks to."""
     port = free_port()
-    with running(server_command, port):
+    with running(server_executable, port):
         yield port
 
 
@@ -187,15 +223,16 @@ def namespace() -> list[str] | None:
 
 
 @pytest.fixture(scope="session")
-def with_fixed_port(namespace: list[str] | None) -> Callable[[int], list[str]]:
+def with_fixed_port(store: str, namespace: list[str] | None) -> Callable[[int], list[str]]:
     """Words that run a server on a port and a command that is known to use it: see `apart.py`."""
 
     def words(port: int) -> list[str]:
         runner = [sys.executable, str(HERE / "apart.py")]
-        if namespace is not None:
+        # A network of its own has no way to a cluster.
+        if namespace is not None and store == "memory":
             return [*namespace, *runner, "--loopback", str(port)]
         if accepts(port):
-            absent(f"port {port} is taken, and unshare cannot give this test a network of its own")
+            absent(f"port {port} is taken, and this test cannot have a network of its own")
         return [*runner, str(port)]
 
     return words

@@ -74,6 +74,8 @@ def test_pystalkd_passes_all_10_of_its_tests(sdists: Path, fresh_server: int) ->
     assert result == {"run": 10, "broken": [], "skipped": 0}, finished.stdout
 
 
+# Without a network of its own a run needs the port for itself.
+@pytest.mark.xdist_group("port-11300")
 def test_fivebeans_passes_all_of_its_tests_but_one_that_is_wrong_about_node(
     node_modules: Path,
     server_executable: Path,

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +26,8 @@ from rig.process import Server
 
 BODY = b"x" * 100
 PUT = b"put 100 0 600 100\r\n" + BODY + b"\r\n"
-LOAD_WITHIN_S = 300
+# Its status, `---`, 14 figures, and the empty line after them.
+STATS_TUBE_LINES = 17
 
 
 def median(values: list[float]) -> float:
@@ -46,29 +45,23 @@ def front_end(server: str, store: str, prefix: str) -> Server:
     return made
 
 
-def load(program: Path, port: int, mode: str, connections: int, depth: int, jobs: int, tubes: int = 0) -> float:
-    """Run the generator; return jobs per second."""
-    words = [str(program), str(port), mode, *map(str, (connections, depth, jobs, 100, tubes))]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=LOAD_WITHIN_S, check=True).stdout
-    return float(said.split()[0].partition("=")[2])
-
-
-def speed(arguments: argparse.Namespace, program: Path) -> None:
+def speed(arguments: argparse.Namespace, bsload: Bsload) -> None:
     """Cycles per second, turn about with beanstalkd."""
     peer = Server(tuple(shlex.split(arguments.peer)))
     server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
     with peer, server:
-        load(program, server.port, "cycle", 50, 16, 20000)
+        bsload.run(server, "cycle", 50, 16, 20000)
         for connections, depth, tubes, jobs in (
             (50, 16, 0, 80000),
             (50, 1, 0, 20000),
             (50, 16, 10, 80000),
             (50, 16, 50, 80000),
         ):
-            mine, theirs = [], []
+            mine: list[float] = []
+            theirs: list[float] = []
             for _ in range(arguments.rounds):
-                mine.append(load(program, server.port, "cycle", connections, depth, jobs, tubes))
-                theirs.append(load(program, peer.port, "cycle", connections, depth, jobs, tubes))
+                for side, speeds in ((server, mine), (peer, theirs)):
+                    speeds.append(bsload.run(side, "cycle", connections, depth, jobs, tubes=tubes).jobs_per_s)
             ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
             print(
                 f"{connections} x {depth}, {tubes or 1} tubes: {median(mine):,.0f} jobs/s, beanstalkd in memory {median(theirs):,.0f},"
@@ -77,7 +70,7 @@ def speed(arguments: argparse.Namespace, program: Path) -> None:
             )
 
 
-def two(arguments: argparse.Namespace, program: Path) -> None:
+def two(arguments: argparse.Namespace, bsload: Bsload) -> None:
     """One front-end against two with half of the load each, turn about."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     first = front_end(arguments.server, arguments.aerospike, prefix)
@@ -86,10 +79,10 @@ def two(arguments: argparse.Namespace, program: Path) -> None:
         time.sleep(3)
         ratios, totals = [], []
         for _ in range(arguments.rounds):
-            alone = load(program, first.port, "cycle", 50, 16, 60000, 10)
+            alone = bsload.run(first, "cycle", 50, 16, 60000, tubes=10).jobs_per_s
             with ThreadPoolExecutor(2) as pool:
-                halves = [pool.submit(load, program, side.port, "cycle", 25, 16, 30000, 5) for side in (first, second)]
-            both = [half.result() for half in halves]
+                halves = [pool.submit(bsload.run, side, "cycle", 25, 16, 30000, tubes=5) for side in (first, second)]
+            both = [half.result().jobs_per_s for half in halves]
             ratios.append(sum(both) / alone)
             totals.append(sum(both))
         print(
@@ -105,28 +98,26 @@ def wake(first: Server, second: Server) -> None:
         producer.ask("use woken")
         worker.ask("watch woken")
         for number in range(60):
-            worker._socket.sendall(b"reserve\r\n")
+            worker.exchange(b"reserve\r\n", 0)
             time.sleep(0.05 + number % 10 / 100)
             began = time.perf_counter()
-            producer._socket.sendall(PUT)
-            reply = b""
-            while reply.count(b"\r\n") < 2:
-                reply += worker._socket.recv(1 << 16)
+            producer.exchange(PUT, 0)
+            reply = worker.exchange(b"", 2)
             times.append(time.perf_counter() - began)
-            producer._socket.recv(1 << 16)
+            producer.exchange(b"", 1)
             worker.ask(f"delete {reply.split()[1].decode()}")
     print(
         f"a put at one front-end reaches a reserve at another in {median(times) * 1000:.1f} ms, {max(times) * 1000:.1f} at most"
     )
 
 
-def latency(arguments: argparse.Namespace, program: Path) -> None:
+def latency(arguments: argparse.Namespace, bsload: Bsload) -> None:
     """One connection, one command in flight, against the same operations from a bare script on such a segment."""
     for ready in arguments.ready:
         server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
         with server, Client(server.port) as client:
             if ready:
-                load(program, server.port, "put", 50, 16, ready)
+                bsload.run(server, "put", 50, 16, ready)
             nothing, bare, mine = [], [], {"put": [], "reserve": [], "delete": []}
             for _ in range(arguments.rounds):
                 bare.append(bare_operations(arguments.aerospike))
@@ -156,9 +147,7 @@ def latency(arguments: argparse.Namespace, program: Path) -> None:
                 times = []
                 for _ in range(7):
                     began = time.perf_counter()
-                    client._socket.sendall(b"stats-tube default\r\n")
-                    while not client._socket.recv(1 << 16).endswith(b"\n\r\n"):
-                        pass
+                    client.exchange(b"stats-tube default\r\n", STATS_TUBE_LINES)
                     times.append(time.perf_counter() - began)
                 print(f"stats-tube with {ready:,} jobs: {median(times) * 1000:.1f} ms")
 
@@ -202,20 +191,20 @@ def bare_operations(where: str) -> tuple[float, float, float]:
     return median(times[0]), median(times[1]), median(times[2])
 
 
-def idle(arguments: argparse.Namespace, program: Path) -> None:  # noqa: ARG001 - one shape for all rows
+def idle(arguments: argparse.Namespace, bsload: Bsload) -> None:  # noqa: ARG001 - one shape for all rows
     """What a front-end costs that only waits, beside another one."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     first, second = (front_end(arguments.server, arguments.aerospike, prefix) for _ in range(2))
     with first, second, Client(first.port) as client:
         client.watch(1000)
-        client._socket.sendall(b"reserve\r\n")
+        client.exchange(b"reserve\r\n", 0)
         time.sleep(5)
         began, used = time.monotonic(), first.cpu_s()
         time.sleep(15)
         print(f"waiting on 1,000 tubes: {100 * (first.cpu_s() - used) / (time.monotonic() - began):.1f} % of a core")
 
 
-def stored(arguments: argparse.Namespace, program: Path) -> None:
+def stored(arguments: argparse.Namespace, bsload: Bsload) -> None:
     """What a waiting job takes in the store."""
     import aerospike
 
@@ -230,7 +219,7 @@ def stored(arguments: argparse.Namespace, program: Path) -> None:
 
     with front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_") as server:
         before = used()
-        load(program, server.port, "put", 50, 16, 200000)
+        bsload.run(server, "put", 50, 16, 200000)
         print(f"bytes stored per waiting job of 100 bytes: {(used() - before) / 200000:.0f}")
 
 
@@ -249,9 +238,9 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(ROWS), metavar="ROW,...")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        program = Bsload(Path(folder))._program
-        for name in itertools.filterfalse(lambda word: not word, arguments.only.split(",")):
-            ROWS[name](arguments, program)
+        bsload = Bsload(Path(folder))
+        for name in filter(None, arguments.only.split(",")):
+            ROWS[name](arguments, bsload)
     return 0
 
 

@@ -31,7 +31,7 @@ class Client:
         self._socket.close()
 
     def exchange(self, commands: bytes, lines: int) -> bytes:
-        """Send commands and return their replies, which are this many lines."""
+        """Send commands and return their replies, which are this many lines; with no commands, those of earlier ones."""
         self._socket.sendall(commands)
         parts: list[bytes] = []
         while lines > 0:

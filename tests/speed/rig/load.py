@@ -20,6 +20,7 @@ SOURCE = Path(__file__).parent.parent / "bsload.c"
 COMPILE_WITHIN_S = 60.0
 LOAD_WITHIN_S = 900.0
 PROBE_EVERY_S = 0.001
+BODY_BYTES = 100
 COMMANDS_PER_CYCLE = 3
 
 
@@ -99,12 +100,13 @@ class Bsload:
         depth: int,
         jobs: int,
         meanwhile: Callable[[], None] | None = None,
+        tubes: int = 0,
     ) -> Load:
-        """Load a server with jobs of 100 bytes; do something `meanwhile`, again and again."""
+        """Load a server with jobs of 100 bytes, in `default` or over so many tubes; do something `meanwhile`, again and again."""
         # bsload gives each connection the same number of jobs.
         jobs -= jobs % connections
         cpu_s = server.cpu_s()
-        with self._running(server.port, mode, connections, depth, jobs) as process:
+        with self._running(server.port, mode, connections, depth, jobs, tubes) as process:
             if meanwhile is not None:
                 until = time.monotonic() + LOAD_WITHIN_S
                 while process.poll() is None and time.monotonic() < until:
@@ -117,10 +119,11 @@ class Bsload:
 
     @contextlib.contextmanager
     def _running(
-        self, port: int, mode: str, connections: int, depth: int, jobs: int
+        self, port: int, mode: str, connections: int, depth: int, jobs: int, tubes: int
     ) -> Iterator[subprocess.Popen[str]]:
+        numbers = (connections, depth, jobs, BODY_BYTES, tubes)
         with subprocess.Popen(
-            [self._program, str(port), mode, str(connections), str(depth), str(jobs)],
+            [self._program, str(port), mode, *map(str, numbers)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,0 +1,128 @@
+"""The Aerospike servers of the tests: their configuration, how they are run, and a client once they answer."""
+
+from __future__ import annotations
+
+import re
+import time
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "connected", "forget", "prepared"]
+
+HOST = "127.0.0.1"
+NAMESPACE = "test"
+NO_SERVER = "no Aerospike server: neither BEANSPIKED_TEST_AEROSPIKE nor an asd on the PATH"
+
+ANSWERS_WITHIN_S = 30
+
+CONFIG = Template("""
+service {
+    run-as-daemon false
+    work-directory $work
+    pidfile $work/pid
+    proto-fd-max 1024
+    $service
+}
+logging {
+    console {
+        context any $level
+    }
+}
+mod-lua {
+    user-path $work/udf
+}
+network {
+    service {
+        address $host
+        access-address $host
+        port $port
+    }
+    fabric {
+        address $host
+        port $fabric
+    }
+    heartbeat {
+        mode mesh
+        address $host
+        port $mesh
+        interval 150
+        $heartbeat
+    }
+    admin {
+        address $host
+        port $admin
+    }
+}
+namespace $name {
+    conflict-resolution-policy last-update-time
+    transaction-pending-limit 0
+    index-stage-size 128M
+    $namespace
+}
+""")
+
+
+def prepared(
+    asd: str, work: Path, ports: Sequence[int], *, service: str, level: str, heartbeat: str, namespace: str
+) -> list[str]:
+    """Prepare a node's folder; return the command that runs it.
+
+    Args:
+        asd: The server's program.
+        work: Where everything of the node goes.
+        ports: Its own four; clients connect to the first, other nodes send their heartbeats to the third.
+        service: What else to say in this part of the configuration.
+        level: What to log.
+        heartbeat: As `service`.
+        namespace: As `service`, and where the data lie.
+    """
+    for folder in ("smd", "udf"):
+        (work / folder).mkdir(parents=True)
+    port, fabric, mesh, admin = ports
+    text = CONFIG.substitute(
+        work=work,
+        host=HOST,
+        port=port,
+        fabric=fabric,
+        mesh=mesh,
+        admin=admin,
+        name=NAMESPACE,
+        service=service,
+        level=level,
+        heartbeat=heartbeat,
+        namespace=namespace,
+    )
+    (work / "conf").write_text(text)
+    return [asd, "--foreground", "--config-file", str(work / "conf")]
+
+
+def connected(address: tuple[str, int], **settings: object) -> Any:
+    """Return a client of a server that may just be starting. Raises TimeoutError."""
+    import aerospike
+    from aerospike.exception import AerospikeError
+
+    deadline = time.monotonic() + ANSWERS_WITHIN_S
+    while True:
+        try:
+            client = aerospike.client({"hosts": [address], **settings}).connect()
+            client.put((NAMESPACE, "probe", 1), {"a": 1})
+        except AerospikeError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the Aerospike server at {address} does not answer: {error}") from error
+            time.sleep(0.2)
+        else:
+            return client
+
+
+def forget(client: Any, prefix: str) -> None:
+    """Remove what servers left: a namespace has room for 256 indexes, and later runs need some of them."""
+    for answer in client.info_all(f"sindex-list:namespace={NAMESPACE}").values():
+        for name in set(re.findall(rf"indexname=({prefix}\w+)", str(answer))):
+            client.index_remove(NAMESPACE, name)
+    for answer in client.info_all(f"sets/{NAMESPACE}").values():
+        for name in set(re.findall(rf"set=({prefix}\w+)", str(answer))):
+            client.truncate(NAMESPACE, name, 0)

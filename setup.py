@@ -18,6 +18,7 @@ COMPILED = [
     "protocol/parser.py",
     "protocol/replies.py",
     "protocol/yaml.py",
+    "engine/compression.py",
     "engine/contract.py",
     "engine/errors.py",
     "engine/later.py",

@@ -1,8 +1,104 @@
-"""A drop-in beanstalkd whose jobs live in a store that can outgrow one machine.
+"""A drop-in beanstalkd whose jobs live in a store that can outgrow one machine, and the same tubes as a library.
 
-Importing this package loads nothing else: the server has 100 ms from exec to listen.
+    import beanspiked
+
+    async with beanspiked.connect("aerospike://db1:3000/beanspike") as conn:      # or "sqlite:./jobs", or "memory:"
+        tube = conn.use("testtube")
+        await tube.put(b"hello", ttr=30)
+        job = await tube.reserve(timeout=1)
+        if job is not None:
+            await job.delete()
+
+`connect`, `dial` and `dial_default` make a Conn; `Conn.use` gives a Tube; `Tube.reserve` gives a Job; a Worker does the usual loop. The
+same for programs without an event loop is in `beanspiked.blocking`. Everything that fails raises a BeanspikeError, but for arguments that
+cannot be, which raise ValueError or TypeError.
+
+Importing this package loads nothing else until a name is used: the server has 100 ms from exec to listen.
 """
 
-__all__ = ["__version__"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beanspiked.engine.errors import (
+        BeanspikeError,
+        DamagedEntry,
+        OutcomeUnknown,
+        StoreFailed,
+        StoreFull,
+        StoreUnusable,
+    )
+    from beanspiked.library.conn import Conn, connect, dial, dial_default
+    from beanspiked.library.errors import ConnClosed, DecodingError, JobLost, JobNotFound, NotKickable
+    from beanspiked.library.job import Job, JobInfo
+    from beanspiked.library.metrics import Metrics
+    from beanspiked.library.retry import Retry
+    from beanspiked.library.serving import Serving, serve
+    from beanspiked.library.tube import Tube, TubeStats
+    from beanspiked.library.worker import Worker
+
+__all__ = [
+    "BeanspikeError",
+    "Conn",
+    "ConnClosed",
+    "DamagedEntry",
+    "DecodingError",
+    "Job",
+    "JobInfo",
+    "JobLost",
+    "JobNotFound",
+    "Metrics",
+    "NotKickable",
+    "OutcomeUnknown",
+    "Retry",
+    "Serving",
+    "StoreFailed",
+    "StoreFull",
+    "StoreUnusable",
+    "Tube",
+    "TubeStats",
+    "Worker",
+    "__version__",
+    "connect",
+    "dial",
+    "dial_default",
+    "serve",
+]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "conn": ("Conn", "connect", "dial", "dial_default"),
+    "errors": (
+        "BeanspikeError",
+        "ConnClosed",
+        "DamagedEntry",
+        "DecodingError",
+        "JobLost",
+        "JobNotFound",
+        "NotKickable",
+        "OutcomeUnknown",
+        "StoreFailed",
+        "StoreFull",
+        "StoreUnusable",
+    ),
+    "job": ("Job", "JobInfo"),
+    "metrics": ("Metrics",),
+    "retry": ("Retry",),
+    "serving": ("Serving", "serve"),
+    "tube": ("Tube", "TubeStats"),
+    "worker": ("Worker",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.library.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

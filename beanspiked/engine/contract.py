@@ -9,6 +9,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
+from beanspiked.engine.compression import expand
 from beanspiked.engine.later import Later
 from beanspiked.engine.queue import Entry
 from beanspiked.engine.timers import Timed
@@ -16,6 +17,8 @@ from beanspiked.engine.timers import Timed
 __all__ = [
     "BURIED",
     "DELAYED",
+    "GIVEN_UP",
+    "PLAIN",
     "READY",
     "RESERVED",
     "STATE_NAMES",
@@ -25,6 +28,7 @@ __all__ = [
     "ReadyListener",
     "Tube",
     "TubeEngine",
+    "TubeSizes",
     "TubeUse",
     "Waiter",
 ]
@@ -35,6 +39,10 @@ RESERVED: Final = 2
 BURIED: Final = 3
 
 STATE_NAMES: Final[list[str]] = ["ready", "delayed", "reserved", "buried"]
+
+# What `Details.raw_size` says of a body that is not compressed.
+PLAIN: Final = -1
+GIVEN_UP: Final = -2
 
 # protocol.txt: jobs more urgent than this are counted as urgent.
 URGENT_BELOW: Final = 1024
@@ -48,19 +56,28 @@ class Details:
         reason: Why the job was buried.
         retries: How often it was released to be tried again.
         failed: Whether its last try failed.
-        raw_size: The body's size before compression, in bytes; -1 when it is not compressed.
+        raw_size: The body's size before compression, in bytes; PLAIN when it is not compressed, GIVEN_UP when that did not make it
+            smaller.
+        born: When its producer says that it was made, in seconds since the epoch; 0 when that is when it was put.
     """
 
-    __slots__ = ("failed", "metadata", "raw_size", "reason", "retries")
+    __slots__ = ("born", "failed", "metadata", "raw_size", "reason", "retries")
 
     def __init__(
-        self, metadata: str = "", reason: str = "", retries: int = 0, failed: bool = False, raw_size: int = -1
+        self,
+        metadata: str = "",
+        reason: str = "",
+        retries: int = 0,
+        failed: bool = False,
+        raw_size: int = PLAIN,
+        born: float = 0.0,
     ) -> None:
         self.metadata: str = metadata
         self.reason: str = reason
         self.retries: int = retries
         self.failed: bool = failed
         self.raw_size: int = raw_size
+        self.born: float = born
 
 
 class Job(Entry):
@@ -129,6 +146,11 @@ class Job(Entry):
         self.moving: Later | None = None
         self.details: Details | None = details
 
+    def raw_body(self) -> bytes:
+        """Return its body as it was put. Raises DamagedBody."""
+        details = self.details
+        return self.body if details is None or details.raw_size < 0 else expand(self.body, details.raw_size)
+
 
 class Counts:
     """How many jobs are in each state."""
@@ -160,6 +182,7 @@ class Counts:
         return self.ready + self.delayed + self.reserved + self.buried
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Waiter(Timed):
     """Somebody in this process who waits for jobs and holds them.
 
@@ -173,8 +196,12 @@ class Waiter(Timed):
         super().__init__(id)
         self.wants: int = 1
 
+    def serve(self, job: Job) -> None:
+        """Take a job that was reserved for it, and wait no more."""
+        raise NotImplementedError
+
     def lost(self, job: Job) -> None:
-        """A job that this one holds was deleted with its tube."""
+        """A job that this one holds was deleted with its tube, or this process lost it."""
         raise NotImplementedError
 
 
@@ -219,6 +246,23 @@ class Tube(Timed):
         self.pauses: int = 0
         self.pause: float = 0.0
         self.paused_until: float = 0.0
+
+
+class TubeSizes:
+    """What the bodies of a tube's jobs take.
+
+    Attributes:
+        raw: Their bytes as they were put.
+        stored: Their bytes as they are kept.
+        skipped: The bytes of those that compression was given up for.
+    """
+
+    __slots__ = ("raw", "skipped", "stored")
+
+    def __init__(self, raw: int = 0, stored: int = 0, skipped: int = 0) -> None:
+        self.raw: int = raw
+        self.stored: int = stored
+        self.skipped: int = skipped
 
 
 class TubeUse:
@@ -297,6 +341,14 @@ class TubeEngine:
         """Learn what `tubes` and the engine's counts tell."""
         return None
 
+    def look_sizes(self, tube: Tube) -> Later | None:
+        """Learn what `sizes` tells."""
+        return None
+
+    def look_found(self, tube: Tube, metadata: str) -> Later | None:
+        """Learn what `find` tells."""
+        return None
+
     def elsewhere(self, tube: Tube) -> TubeUse | None:
         """Return how other processes use a tube; None when there are none."""
         return None
@@ -323,7 +375,10 @@ class TubeEngine:
         body: bytes,
         details: Details | None = None,
     ) -> Later | None:
-        """Add a job under a number from `new_id`; its outcome's `value` is its id. Fails with StoreFull or StoreFailed."""
+        """Add a job under a number from `new_id`; its outcome's `value` is its id. Fails with StoreFull or StoreFailed.
+
+        Who gives details says with them whether the body is compressed; else the engine may compress it.
+        """
         raise NotImplementedError
 
     def take(self, tubes: list[Tube]) -> Job | None:
@@ -351,7 +406,10 @@ class TubeEngine:
         raise NotImplementedError
 
     def release(self, job: Job, pri: int, delay: float) -> Later | None:
-        """Put a held job back. Fails with StoreFull or StoreFailed; it is then still the caller's. Or with JobGone."""
+        """Put a held job back, its retries and whether it failed as its details say by now.
+
+        Fails with StoreFull or StoreFailed; it is then still the caller's. Or with JobGone.
+        """
         raise NotImplementedError
 
     def bury(self, job: Job, pri: int, reason: str = "") -> Later | None:
@@ -377,12 +435,16 @@ class TubeEngine:
         """Keep a tube's jobs from being taken for a time; 0 ends a pause. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
-    def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:
-        """Replace the body of a held job. Fails with StoreFull or StoreFailed; it is then unchanged."""
+    def update(self, job: Job, body: bytes, raw_size: int = PLAIN) -> Later | None:
+        """Replace the body of a held job; `raw_size` as in Details. Fails with StoreFull or StoreFailed; it is then unchanged."""
         raise NotImplementedError
 
     def find(self, tube: Tube, metadata: str) -> list[int]:
         """List the ids of the tube's jobs, buried ones left out, that were put with this metadata."""
+        raise NotImplementedError
+
+    def sizes(self, tube: Tube) -> TubeSizes:
+        """Add up the sizes of a tube's bodies."""
         raise NotImplementedError
 
     def delete_tube(self, tube: Tube) -> Later | None:

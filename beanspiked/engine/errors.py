@@ -1,16 +1,32 @@
-"""What an engine can fail with.
+"""What can go wrong with an engine.
 
-EngineError
-├── StoreFull           the store has no room for more; nothing was changed
-├── StoreFailed         the store did not take a change, or whether it did is not known
-├── JobGone             the job is not there any more, or not the caller's
-└── StoreUnusable       a store cannot be opened: missing, locked, foreign, damaged, or of a newer version
+BeanspikeError
+└── EngineError
+    ├── StoreFull           the store has no room for more; nothing was changed
+    ├── StoreFailed         the store did not take a change
+    │   └── OutcomeUnknown  whether it did is not known
+    ├── JobGone             the job is not there any more, or not the caller's
+    ├── DamagedEntry        what a store keeps of a job cannot be read
+    └── StoreUnusable       a store cannot be opened: missing, locked, foreign, damaged, or of a newer version
 """
 
-__all__ = ["EngineError", "JobGone", "StoreFailed", "StoreFull", "StoreUnusable"]
+__all__ = [
+    "BeanspikeError",
+    "DamagedEntry",
+    "EngineError",
+    "JobGone",
+    "OutcomeUnknown",
+    "StoreFailed",
+    "StoreFull",
+    "StoreUnusable",
+]
 
 
-class EngineError(Exception):
+class BeanspikeError(Exception):
+    """Anything that beanspiked fails with, but for wrong arguments."""
+
+
+class EngineError(BeanspikeError):
     """Any failure of a tube engine."""
 
 
@@ -19,11 +35,19 @@ class StoreFull(EngineError):  # noqa: N818 - it names a state of the store
 
 
 class StoreFailed(EngineError):  # noqa: N818 - likewise
-    """The store did not take the change. An embedded one did not make it; a shared one that fell silent may have."""
+    """The store did not take the change."""
+
+
+class OutcomeUnknown(StoreFailed):
+    """A shared store fell silent, and the session with it: the change was made, or it was not."""
 
 
 class JobGone(EngineError):  # noqa: N818 - likewise
     """Somebody else deleted or took the job, or this front-end lost it; the change was not made."""
+
+
+class DamagedEntry(EngineError):  # noqa: N818 - likewise
+    """What a store keeps of a job cannot be read: it is too short, contradicts itself, or was written by a newer version."""
 
 
 class StoreUnusable(EngineError):  # noqa: N818 - likewise

@@ -20,6 +20,7 @@ class Clock:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Timed(Entry):
     """What can be called at a time."""
 

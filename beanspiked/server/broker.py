@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import mypyc_attr
 
@@ -101,7 +101,7 @@ class Broker(ReadyListener):
             job = self.engine.take([tube])
             if job is None:
                 return
-            cast("Flow", next(iter(waiters))).serve(job)
+            next(iter(waiters)).serve(job)
 
     def on_alarm(self) -> None:
         """Do what is due by now."""

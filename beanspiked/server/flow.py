@@ -465,7 +465,8 @@ class Flow(Waiter):
     def _grant(self, job: Job) -> None:
         """Hold a job and send it."""
         self._keep(job)
-        self._reply_job(replies.reserved(job.id, len(job.body)), job.body)
+        body = job.raw_body()
+        self._reply_job(replies.reserved(job.id, len(body)), body)
 
     def _keep(self, job: Job) -> None:
         """Hold a job that was just reserved."""

@@ -17,10 +17,10 @@ import uvloop
 from beanspiked import __version__
 from beanspiked.config import Settings
 from beanspiked.engine.contract import TubeEngine
-from beanspiked.engine.embedded.engine import EmbeddedEngine
-from beanspiked.engine.errors import StoreUnusable
-from beanspiked.engine.timers import NEVER, Timers
-from beanspiked.server.broker import Alarm, Broker
+from beanspiked.engine.embedded.start import start as start_embedded
+from beanspiked.engine.timers import Timers
+from beanspiked.server.alarm import LoopAlarm
+from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
 from beanspiked.server.connection import Connection, Registry
 
@@ -36,28 +36,6 @@ OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 # How long a stop may take after the drain, in seconds: for replies to leave, and for the journal to be closed.
 REPLY_WITHIN: Final = 2.0
 CLOSE_WITHIN: Final = 2.0
-
-
-class LoopAlarm(Alarm):
-    """Calls the broker from an asyncio event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, broker: Broker) -> None:
-        self._loop = loop
-        self._broker = broker
-        self._handle: asyncio.TimerHandle | None = None
-
-    def set(self, at: float) -> None:
-        """Call at this time; replaces an earlier one."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-        if at < NEVER:
-            # Loops of milliseconds round: a call that comes early would find nothing due.
-            self._handle = self._loop.call_later(max(0.0, at - self._broker.now()) + 0.0006, self._broker.on_alarm)
-
-    def soon(self) -> None:
-        """Call in the next turn."""
-        self._loop.call_soon(self._broker.on_alarm)
 
 
 class Server(Registry):
@@ -215,7 +193,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     broker.binlog_max_size = settings.binlog_size
     broker.tracing = settings.verbose > 1
     broker.alarm = LoopAlarm(loop, broker)
-    broker.engine = _engine(settings, timers, broker, loop)
+    broker.engine = _engine(settings, timers, broker)
     stopped: asyncio.Event = asyncio.Event()
 
     def stop() -> None:
@@ -260,7 +238,7 @@ async def _close(engine: TubeEngine, loop: asyncio.AbstractEventLoop) -> None:
             logger.critical("the store did not finish in time; what was acknowledged is in it")
 
 
-def _engine(settings: Settings, timers: Timers, broker: Broker, loop: asyncio.AbstractEventLoop) -> TubeEngine:
+def _engine(settings: Settings, timers: Timers, broker: Broker) -> TubeEngine:
     if settings.shared is not None:
         # The client is only loaded where it is used.
         from beanspiked.engine.aerospike.start import start  # noqa: PLC0415
@@ -268,28 +246,7 @@ def _engine(settings: Settings, timers: Timers, broker: Broker, loop: asyncio.Ab
         return start(settings.shared, timers, broker, broker.end_turn, broker.max_job_size)
     if settings.journal is None:
         logger.warning("jobs live in memory only; -b DIR keeps them")
-        return EmbeddedEngine(timers, broker)
-    from beanspiked.engine.embedded.journal import Journal  # noqa: PLC0415 - SQLite is only loaded where it is used
-
-    journal = Journal(settings.journal, settings.fsync_ms)
-    engine = EmbeddedEngine(timers, broker, journal)
-    try:
-        engine.load(journal.rows(), *journal.state())
-    except StoreUnusable:
-        journal.abandon()
-        raise
-    logger.info("%s: %d jobs", settings.journal, engine.counts.jobs())
-
-    def settle() -> None:
-        journal.settle()
-        broker.end_turn()
-
-    def notify() -> None:
-        loop.call_soon_threadsafe(settle)
-
-    journal.notify = notify
-    journal.start()
-    return engine
+    return start_embedded(settings.journal, settings.fsync_ms, timers, broker, broker.end_turn)
 
 
 def _notify(state: str) -> None:

@@ -115,7 +115,8 @@ class Session(Flow):
             return replies.NOT_FOUND
         self._become_worker()
         self._keep(job)
-        return b"".join((replies.reserved(job.id, len(job.body)), job.body, replies.CRLF))
+        body = job.raw_body()
+        return b"".join((replies.reserved(job.id, len(body)), body, replies.CRLF))
 
     def _become_worker(self) -> None:
         if not self._worker:
@@ -185,7 +186,8 @@ class Session(Flow):
         if job is None:
             self._reply(replies.NOT_FOUND)
         else:
-            self._reply_job(replies.found(job.id, len(job.body)), job.body)
+            body = job.raw_body()
+            self._reply_job(replies.found(job.id, len(body)), body)
 
     def _peek(self, command: Command) -> None:
         self._found(self.engine.find_job(command.id))

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -138,7 +139,7 @@ class AerospikeStore:
         self._namespace = namespace
         self._prefix = prefix
         self._deadline = Deadline(WRITE_WITHIN_MS)
-        self._agreement = Agreement()
+        self._agreement = Agreement(_now)
         self._watch: NodeWatch | None = None
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name="aerospike", daemon=True) for _ in range(THREADS)]
@@ -220,10 +221,10 @@ class AerospikeStore:
         """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
         if self._client is None:
             raise Busy("not connected yet")
-        while self._agreement.doubtful and not at_once:  # noqa: ASYNC110 - other threads end it
+        while self._agreement.doubtful() and not at_once:  # noqa: ASYNC110 - other threads end it
             await asyncio.sleep(LOOK_AGAIN)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._calls.put((function, future))
+        self._calls.put((function if at_once else partial(self._unless_doubtful, function), future))
         try:
             return await future
         except client_errors.AerospikeError as error:
@@ -234,6 +235,12 @@ class AerospikeStore:
                 # What a node or the network failed with: not sent at all, or who knows.
                 meaning = Unknown if error.in_doubt or error.code == CODE_TIMEOUT else Busy
             raise meaning(f"{error.code}: {error.msg}") from error
+
+    def _unless_doubtful(self, function: Callable[[], Result]) -> Result:
+        """Run a call, unless the nodes cannot be relied on any more since it was asked for."""
+        if self._agreement.doubtful():
+            raise Busy("the cluster is finding out who belongs to it")
+        return function()
 
     def _operate(self, key: tuple[str, str, int | str], ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
         """Change a record that exists, if the guard holds."""
@@ -708,6 +715,10 @@ class AerospikeStore:
             key = self._body_key(*name)
             with contextlib.suppress(Fenced):
                 await self._call(partial(self._client.remove, key, policy=REMOVE_POLICY))
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: object) -> None:

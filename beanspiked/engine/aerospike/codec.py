@@ -9,7 +9,8 @@ Large bodies are compressed on request, and those that are still large lie in a 
 import struct
 from typing import Final
 
-from beanspiked.engine.errors import EngineError
+from beanspiked.engine.compression import expand, squeeze
+from beanspiked.engine.errors import DamagedEntry
 
 __all__ = [
     "COUNTED",
@@ -19,7 +20,6 @@ __all__ = [
     "OUTSIDE",
     "RESIZED",
     "SKIPPED",
-    "SQUEEZE_ABOVE",
     "DamagedEntry",
     "Packed",
     "expand",
@@ -45,10 +45,6 @@ ALL_FLAGS: Final = 0x3F
 
 # Stored bodies of more bytes lie in a record of their own: each change of a segment copies all of it.
 INLINE_MAX: Final = 1024
-# Bodies of more bytes are worth compressing; go-beanspike's threshold.
-SQUEEZE_ABOVE: Final = 2048
-# An LZ4 block never grows by more than this when it is expanded: a byte of it stands for 255 bytes at most.
-MOST_GROWTH: Final = 255
 
 # Flags, priority, delay, time to run, time of the put.
 HEAD: Final = struct.Struct(">BIQQQ")
@@ -65,10 +61,6 @@ PLACE_SIZE: Final = 8
 DETAILS: Final = struct.Struct(">QIHH")
 DETAILS_SIZE: Final = 16
 TEXT_MAX: Final = 65535
-
-
-class DamagedEntry(EngineError):  # noqa: N818 - names what was found
-    """What a store keeps of a job cannot be read: it is too short, contradicts itself, or was written by a newer version."""
 
 
 class Packed:
@@ -255,38 +247,3 @@ def _unpack_rest(packed: bytes, flags: int, pri: int, delay_ms: int, ttr_ms: int
     job.body = packed[at:]
     job.stored_size = len(job.body)
     return job
-
-
-def squeeze(body: bytes) -> tuple[bytes, int, bool]:
-    """Compress a body of more than 2,048 bytes if that makes it smaller.
-
-    Returns:
-        The body as it is to be stored; its size before compression, in bytes, or -1 when it is not compressed; and whether
-        compression was tried and given up.
-    """
-    if len(body) <= SQUEEZE_ABOVE:
-        return body, -1, False
-    import lz4.block  # noqa: PLC0415 - most servers never compress
-
-    block: bytes = lz4.block.compress(body, store_size=False)
-    if len(block) >= len(body):
-        return body, -1, True
-    return block, len(body), False
-
-
-def expand(stored: bytes, raw_size: int) -> bytes:
-    """Undo `squeeze`; a negative raw size means that there is nothing to undo. Raises DamagedEntry for a damaged block."""
-    if raw_size < 0:
-        return stored
-    # A damaged size must not ask for gigabytes.
-    if raw_size > MOST_GROWTH * len(stored):
-        raise DamagedEntry(f"an LZ4 block of {len(stored)} bytes that is to become {raw_size}")
-    import lz4.block  # noqa: PLC0415 - most servers never compress
-
-    try:
-        body: bytes = lz4.block.decompress(stored, uncompressed_size=raw_size)
-    except (lz4.block.LZ4BlockError, ValueError) as error:
-        raise DamagedEntry(f"an LZ4 block of {len(stored)} bytes: {error}") from error
-    if len(body) != raw_size:
-        raise DamagedEntry(f"an LZ4 block that gives {len(body)} bytes of {raw_size}")
-    return body

@@ -3,13 +3,13 @@
 For a second or two such a node goes on with what it has, and what is written to it wins over what the others have written while it was
 away, because it is younger. So nothing is asked of the cluster from the moment on at which a node answers that was silent for long,
 until all nodes agree again on who belongs to it. A question waits in the node's socket when it wakes, so that its answer comes first.
+The same holds when this process was frozen: what it knows of the cluster is old.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from aerospike import exception as client_errors
@@ -29,23 +29,49 @@ AGREED_FOR: Final = 1.5
 AT_LONGEST: Final = 10.0
 ASK_EVERY: Final = 0.2
 ANSWER_WITHIN_MS: Final = 1000
+# Instead of a cluster's key: the node is finding out who belongs to it.
+UNSTABLE: Final = "unstable"
 QUESTION: Final = "cluster-stable:ignore-migrations=true"
 
 
 class Agreement:
     """What nodes said last of the cluster they belong to.
 
-    Attributes:
-        doubtful: Whether one of them woke up, and not all have agreed for long enough since.
+    Args:
+        clock: A clock in seconds that goes on while the machine sleeps.
     """
 
-    def __init__(self) -> None:
-        self.doubtful: bool = False
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._doubtful = False
+        # When this process was last seen to run; 0 while nobody watches.
+        self._ticked_at: float = 0.0
         self._silent_since: dict[str, float] = {}
         self._answers: dict[str, str] = {}
         self._woken_at: float = 0.0
         self._agreed_at: float = 0.0
         self._lock = threading.Lock()
+
+    def now(self) -> float:
+        """Return the time by its clock."""
+        return self._clock()
+
+    def doubtful(self) -> bool:
+        """Tell whether a node, or this process, woke up, and not all have agreed for long enough since."""
+        return self._doubtful or (self._ticked_at > 0 and self._clock() - self._ticked_at > SILENT)
+
+    def tick(self) -> None:
+        """This process runs."""
+        now = self._clock()
+        with self._lock:
+            if self._ticked_at and now - self._ticked_at > SILENT:
+                self._doubt(now, f"this process was frozen for {now - self._ticked_at:.1f} s")
+            self._ticked_at = now
+
+    def _doubt(self, now: float, why: str) -> None:
+        logger.warning("%s; waiting for the cluster", why)
+        self._doubtful = True
+        self._woken_at = self._agreed_at = now
 
     def silent(self, node: str, asked_at: float) -> None:
         """A node has not answered what it was asked."""
@@ -53,28 +79,32 @@ class Agreement:
             self._silent_since.setdefault(node, asked_at)
             self._answers.pop(node, None)
 
+    def left_out(self, node: str) -> None:
+        """The client does not count a node among the cluster's any more; it may be frozen all the same."""
+        with self._lock:
+            self._answers.pop(node, None)
+
     def gone(self, node: str) -> None:
-        """A node does not run, or is not of the cluster."""
+        """A node does not run: it will begin anew, without claims from before."""
         with self._lock:
             self._silent_since.pop(node, None)
             self._answers.pop(node, None)
 
-    def answered(self, node: str, answer: str, now: float) -> None:
-        """A node has told the key of its cluster, or that it has none."""
+    def answered(self, node: str, answer: str) -> None:
+        """A node has told the key of its cluster, or UNSTABLE."""
+        now = self._clock()
         with self._lock:
             silent_since = self._silent_since.pop(node, now)
             self._answers[node] = answer
             if now - silent_since > SILENT:
-                logger.warning("node %s answers again after %.1f s; waiting for the cluster", node, now - silent_since)
-                self.doubtful = True
-                self._woken_at = self._agreed_at = now
-            if not self.doubtful:
+                self._doubt(now, f"node {node} answers again after {now - silent_since:.1f} s")
+            if not self._doubtful:
                 return
-            if len(set(self._answers.values())) != 1 or "ERROR" in answer:
+            if answer == UNSTABLE or len(set(self._answers.values())) != 1:
                 self._agreed_at = now
             if now - self._agreed_at >= AGREED_FOR or now - self._woken_at >= AT_LONGEST:
-                logger.warning("going on")
-                self.doubtful = False
+                logger.warning("the cluster is of one mind again")
+                self._doubtful = False
 
 
 class NodeWatch:
@@ -85,10 +115,9 @@ class NodeWatch:
         agreement: What learns from the answers.
     """
 
-    def __init__(self, client: Any, agreement: Agreement, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: Any, agreement: Agreement) -> None:
         self._client = client
         self._agreement = agreement
-        self._clock = clock
         self._stopped = threading.Event()
         self._known: set[str] = set()
 
@@ -102,6 +131,7 @@ class NodeWatch:
 
     def _look_for_nodes(self) -> None:
         while not self._stopped.wait(ASK_EVERY):
+            self._agreement.tick()
             for node in self._client.get_node_names():
                 name = node["node_name"]
                 if name not in self._known:
@@ -109,14 +139,21 @@ class NodeWatch:
                     threading.Thread(target=self._ask, args=(name,), name=f"node {name}", daemon=True).start()
 
     def _ask(self, name: str) -> None:
-        while not self._stopped.wait(ASK_EVERY):
-            asked_at = self._clock()
+        agreement = self._agreement
+        while not self._stopped.is_set():
+            asked_at = agreement.now()
             try:
                 answer = self._client.info_single_node(QUESTION, name, {"timeout": ANSWER_WITHIN_MS})
             except client_errors.TimeoutError:
-                self._agreement.silent(name, asked_at)
+                agreement.silent(name, asked_at)
+                # At once again: a question has to be there when it wakes.
+                continue
+            except client_errors.ClusterChangeError:
+                agreement.answered(name, UNSTABLE)
+            except client_errors.ParamError:
+                agreement.left_out(name)
             except client_errors.AerospikeError:
-                # Nobody listens there, or the client does not count it as a node any more.
-                self._agreement.gone(name)
+                agreement.gone(name)
             else:
-                self._agreement.answered(name, answer.strip(), self._clock())
+                agreement.answered(name, answer.strip())
+            self._stopped.wait(ASK_EVERY)

@@ -52,7 +52,7 @@ MIGRATIONS: Final[list[str]] = [
         reason    TEXT    NOT NULL DEFAULT '',
         retries   INTEGER NOT NULL DEFAULT 0,
         failed    INTEGER NOT NULL DEFAULT 0,
-        raw_size  INTEGER NOT NULL DEFAULT -1,        -- before compression; -1: not compressed
+        raw_size  INTEGER NOT NULL DEFAULT -1,        -- before compression; -1: not compressed, -2: given up
         body      BLOB    NOT NULL
     );
     CREATE TABLE pause (

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 from beanspiked.engine.contract import (
     BURIED,
     DELAYED,
+    GIVEN_UP,
+    PLAIN,
     READY,
     RESERVED,
     Counts,
@@ -19,6 +21,7 @@ from beanspiked.engine.contract import (
     ReadyListener,
     Tube,
     TubeEngine,
+    TubeSizes,
 )
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.write import BURY, DELETE, DROP, KICK, PAUSE, PUT, RELEASE, UPDATE, Row, Write
@@ -219,7 +222,8 @@ class EmbeddedEngine(TubeEngine):
     ) -> Later | None:
         """Add a job."""
         now = self._clock.now()
-        job = Job(job_id, tube, pri, delay, ttr, now, body, details)
+        born = now if details is None or details.born == 0.0 else details.born
+        job = Job(job_id, tube, pri, delay, ttr, born, body, details)
         home = cast(EmbeddedTube, tube)
         if self._journal is None:
             self._put(home, job, now + delay)
@@ -422,7 +426,7 @@ class EmbeddedEngine(TubeEngine):
         else:
             self._tell(tube)
 
-    def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:
+    def update(self, job: Job, body: bytes, raw_size: int = PLAIN) -> Later | None:
         """Replace the body of a held job."""
         if self._journal is None:
             self._update(job, body, raw_size)
@@ -436,7 +440,7 @@ class EmbeddedEngine(TubeEngine):
         job.body = body
         if job.details is not None:
             job.details.raw_size = raw_size
-        elif raw_size >= 0:
+        elif raw_size != PLAIN:
             job.details = Details(raw_size=raw_size)
 
     def find(self, tube: Tube, metadata: str) -> list[int]:
@@ -446,6 +450,19 @@ class EmbeddedEngine(TubeEngine):
             for job in self._jobs.all()
             if job.tube is tube and job.state != BURIED and job.details is not None and job.details.metadata == metadata
         ]
+
+    def sizes(self, tube: Tube) -> TubeSizes:
+        """Add up the sizes of a tube's bodies."""
+        sizes = TubeSizes()
+        for job in self._jobs.all():
+            if job.tube is tube:
+                raw_size = PLAIN if job.details is None else job.details.raw_size
+                stored = len(job.body)
+                sizes.stored += stored
+                sizes.raw += raw_size if raw_size >= 0 else stored
+                if raw_size == GIVEN_UP:
+                    sizes.skipped += stored
+        return sizes
 
     def delete_tube(self, tube: Tube) -> Later | None:
         """Delete all jobs of a tube, reserved ones included."""

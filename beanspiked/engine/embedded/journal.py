@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, READY, Details, Job
+from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, Job
 from beanspiked.engine.embedded.database import FILE_NAME, lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.write import (
     BURY,
@@ -132,7 +132,7 @@ class Journal:
             job_id, tube, state, pri, delay, ttr, born, place, *counters, body = record[:14]
             metadata, reason, retries, failed, raw_size = record[14:]
             details = None
-            if metadata or reason or retries or failed or raw_size >= 0:
+            if metadata or reason or retries or failed or raw_size != PLAIN:
                 details = Details(metadata, reason, retries, bool(failed), raw_size)
             if state not in (READY, DELAYED, BURIED):
                 raise ValueError(f"job {job_id} is in an unknown state")

@@ -1,0 +1,301 @@
+"""The library for programs without an event loop: the same calls, each of which waits.
+
+    from beanspiked import blocking
+
+    with blocking.connect("sqlite:./jobs") as conn:
+        tube = conn.use("testtube")
+        tube.put(b"hello", ttr=30)
+        job = tube.reserve(timeout=1)
+        if job is not None:
+            job.delete()
+
+A connection has an event loop of its own in a thread of its own, so jobs time out and are kept alive whatever the program does. Its
+objects may be used from any thread. Arguments, results and errors are those of the asynchronous calls of the same name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from beanspiked.library import conn as asynchronous
+from beanspiked.library.errors import ConnClosed
+from beanspiked.library.serving import serve as _serve
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Mapping
+    from concurrent.futures import Future
+    from types import TracebackType
+    from typing import Unpack
+
+    from beanspiked.library.job import Job as AsyncJob
+    from beanspiked.library.job import JobInfo, Seconds
+    from beanspiked.library.tube import Tube as AsyncTube
+    from beanspiked.library.tube import TubeStats
+
+__all__ = ["Conn", "Job", "Tube", "connect", "dial", "dial_default"]
+
+Result = TypeVar("Result")
+
+
+def connect(url: str, **options: Unpack[asynchronous.Options]) -> Conn:
+    """Connect to a store; see `beanspiked.connect`. Raises StoreUnusable."""
+    return Conn(asynchronous.connect(url, **options))
+
+
+def dial(host: str, port: int = 3000, namespace: str = "beanspike", **options: Unpack[asynchronous.Options]) -> Conn:
+    """Connect to an Aerospike cluster by one of its nodes; see `beanspiked.dial`. Raises StoreUnusable."""
+    return Conn(asynchronous.dial(host, port, namespace, **options))
+
+
+def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[asynchronous.Options]) -> Conn:
+    """Connect as go-beanspike's DialDefault does; see `beanspiked.dial_default`. Raises StoreUnusable."""
+    return Conn(asynchronous.dial_default(environ, **options))
+
+
+class Conn:
+    """A connection to a store, opened; see `beanspiked.Conn`."""
+
+    def __init__(self, conn: asynchronous.Conn) -> None:
+        self._conn = conn
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"beanspiked {conn.client_id}", daemon=True)
+        self._thread.start()
+        try:
+            self.run(conn.open())
+        except BaseException:
+            self._end()
+            raise
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for a coroutine in this connection's event loop."""
+        if not self._thread.is_alive():
+            coroutine.close()
+            raise ConnClosed(f"{self._conn.client_id}: closed")
+        future = self.start(coroutine)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C: what was waited for must not get a job that nobody takes.
+            future.cancel()
+            raise
+
+    def start(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Run a coroutine in this connection's event loop without waiting for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def close(self) -> None:
+        """Give all held jobs back and leave the store."""
+        if self._thread.is_alive():
+            try:
+                self.run(self._conn.close())
+            finally:
+                self._end()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def client_id(self) -> str:
+        """What it is called in logs."""
+        return self._conn.client_id
+
+    def use(self, name: str) -> Tube:
+        """Return a tube; see `beanspiked.Conn.use`."""
+
+        async def use() -> AsyncTube:
+            return self._conn.use(name)
+
+        return Tube(self, self.run(use()))
+
+    def tubes(self) -> list[str]:
+        """List the names of all tubes that exist."""
+        return self.run(self._conn.tubes())
+
+    def delete_tube(self, name: str) -> None:
+        """Delete all jobs of a tube; see `beanspiked.Conn.delete_tube`."""
+        self.run(self._conn.delete_tube(name))
+
+    def peek(self, job_id: int) -> JobInfo | None:
+        """Look at a job of any state."""
+        return self.run(self._conn.peek(job_id))
+
+    def serve(self, *addresses: str) -> list[str]:
+        """Serve wire clients until the connection is closed; see `beanspiked.serve`. Returns where it listens."""
+        return self.run(_serve(self._conn, *addresses)).addresses
+
+
+class Tube:
+    """A tube; see `beanspiked.Tube`."""
+
+    def __init__(self, conn: Conn, tube: AsyncTube) -> None:
+        self.conn: Conn = conn
+        self.name: str = tube.name
+        self._tube = tube
+
+    def put(
+        self,
+        body: bytes,
+        *,
+        delay: Seconds = 0,
+        ttr: Seconds | None = None,
+        priority: int = 1024,
+        compress: bool = True,
+        metadata: str = "",
+        born: float | None = None,
+    ) -> int:
+        """Add a job; returns its id."""
+        put = self._tube.put(
+            body, delay=delay, ttr=ttr, priority=priority, compress=compress, metadata=metadata, born=born
+        )
+        return self.conn.run(put)
+
+    def reserve(self, timeout: Seconds | None = None) -> Job | None:
+        """Take the most urgent ready job; None when the time is up."""
+        job = self.conn.run(self._tube.reserve(timeout))
+        return None if job is None else Job(self, job)
+
+    def reserve_many(self, number: int, timeout: Seconds | None = None) -> list[Job]:
+        """Take up to so many jobs."""
+        return [Job(self, job) for job in self.conn.run(self._tube.reserve_many(number, timeout))]
+
+    def peek(self, job_id: int) -> JobInfo | None:
+        """Look at a job of any state."""
+        return self.conn.run(self._tube.peek(job_id))
+
+    def peek_ready(self) -> JobInfo | None:
+        """Look at the job that would be reserved next."""
+        return self.conn.run(self._tube.peek_ready())
+
+    def peek_delayed(self) -> JobInfo | None:
+        """Look at the delayed job that is due first."""
+        return self.conn.run(self._tube.peek_delayed())
+
+    def peek_buried(self) -> JobInfo | None:
+        """Look at the job that was buried first."""
+        return self.conn.run(self._tube.peek_buried())
+
+    def stats(self) -> TubeStats:
+        """Count its jobs and add up their sizes."""
+        return self.conn.run(self._tube.stats())
+
+    def find(self, metadata: str) -> list[int]:
+        """List the ids of its jobs that were put with this metadata."""
+        return self.conn.run(self._tube.find(metadata))
+
+    def kick(self, number: int) -> int:
+        """Make up to so many buried jobs ready, or delayed ones; returns their number."""
+        return self.conn.run(self._tube.kick(number))
+
+    def kick_job(self, job_id: int) -> None:
+        """Make a buried or delayed job ready."""
+        self.conn.run(self._tube.kick_job(job_id))
+
+    def pause(self, duration: Seconds) -> None:
+        """Let nobody get its jobs for a time."""
+        self.conn.run(self._tube.pause(duration))
+
+
+class Job:
+    """A job that this program has reserved; see `beanspiked.Job`."""
+
+    def __init__(self, tube: Tube, job: AsyncJob) -> None:
+        self.tube: Tube = tube
+        self.id: int = job.id
+        self._job = job
+
+    def __repr__(self) -> str:
+        return repr(self._job)
+
+    @property
+    def body(self) -> bytes:
+        """Its body."""
+        return self._job.body
+
+    @property
+    def held(self) -> bool:
+        """Whether it is this program's still."""
+        return self._job.held
+
+    @property
+    def priority(self) -> int:
+        """0 (most urgent) to 2**32 - 1."""
+        return self._job.priority
+
+    @property
+    def ttr(self) -> float:
+        """Time to run, in seconds; 0 means that it never times out."""
+        return self._job.ttr
+
+    @property
+    def born(self) -> float:
+        """When it was made, in seconds since the epoch."""
+        return self._job.born
+
+    @property
+    def retries(self) -> int:
+        """How often it was released to be tried again."""
+        return self._job.retries
+
+    @property
+    def failed(self) -> bool:
+        """Whether its last try failed."""
+        return self._job.failed
+
+    @property
+    def metadata(self) -> str:
+        """What its producer wrote to find it by."""
+        return self._job.metadata
+
+    @property
+    def time_left(self) -> float:
+        """How long until its time to run is over, in seconds."""
+        return self._job.time_left
+
+    def touch(self) -> None:
+        """Let its time to run begin anew."""
+        self.tube.conn.run(self._job.touch())
+
+    def delete(self) -> bool:
+        """Remove it; returns whether that was this call's doing."""
+        return self.tube.conn.run(self._job.delete())
+
+    def release(
+        self, delay: Seconds = 0, *, priority: int | None = None, count_retry: bool = False, failed: bool = False
+    ) -> None:
+        """Put it back for others."""
+        self.tube.conn.run(self._job.release(delay, priority=priority, count_retry=count_retry, failed=failed))
+
+    def bury(self, reason: str = "", *, priority: int | None = None) -> None:
+        """Set it aside until somebody kicks it."""
+        self.tube.conn.run(self._job.bury(reason, priority=priority))
+
+    def update(self, body: bytes, *, compress: bool = True) -> None:
+        """Replace its body; it stays held."""
+        self.tube.conn.run(self._job.update(body, compress=compress))
+
+    @contextlib.contextmanager
+    def keep_alive(self) -> Iterator[Job]:
+        """Touch it at half of its time to run for as long as the block lasts.
+
+        A block that blocks cannot be cancelled: whether the job was lost meanwhile is told at its end, by JobLost, and by `held`.
+        """
+        self.tube.conn.run(self._job.check_held())
+        touching = self.tube.conn.start(self._job.touch_on())
+        try:
+            yield self
+        finally:
+            touching.cancel()
+        self.tube.conn.run(self._job.check_held())

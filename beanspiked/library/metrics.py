@@ -1,0 +1,31 @@
+"""How a program learns what the library does: two methods for whatever counts and times there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["Metrics", "NoMetrics"]
+
+
+class Metrics(Protocol):
+    """What a program gives to count and to time; called in the thread of the event loop, so neither may block.
+
+    Events are `put`, `reserve`, `touch`, `release`, `bury`, `delete`, `kick`, `update`, `lost` (jobs that this program does not hold
+    any more), `put.retry`, and `ids.low` (ids near the end of what 63 bits can number: see `beanspiked.library.tube`).
+    """
+
+    def count(self, event: str, tube: str, number: int) -> None:
+        """Something happened to so many jobs of a tube."""
+
+    def timing(self, event: str, tube: str, seconds: float) -> None:
+        """An operation of this kind took so long."""
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def count(self, event: str, tube: str, number: int) -> None:
+        """Do nothing."""
+
+    def timing(self, event: str, tube: str, seconds: float) -> None:
+        """Do nothing."""

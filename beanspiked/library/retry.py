@@ -1,0 +1,48 @@
+"""When to try again."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+__all__ = ["Retry"]
+
+
+_CHANCE = random.Random()  # noqa: S311 - spreads retries
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often to try again, and how long to wait before: a little more each time, and never twice the same.
+
+    Attributes:
+        attempts: How many tries there are in all, the first included; None for no end.
+        first: The pause after the first try, in seconds.
+        multiplier: By how much each pause is longer than the one before.
+        longest: The longest pause, in seconds.
+        jitter: By which part a pause may be shorter or longer: 0.5 means half to one and a half times as long.
+    """
+
+    attempts: int | None = None
+    first: float = 0.1
+    multiplier: float = 2.0
+    longest: float = 30.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.attempts is not None and self.attempts < 1:
+            raise ValueError(f"attempts: at least 1, not {self.attempts}")
+        if self.first < 0 or self.longest < 0 or self.multiplier < 1 or not 0 <= self.jitter <= 1:
+            raise ValueError(f"no pauses can be made of {self}")
+
+    def more(self, tries: int) -> bool:
+        """Tell whether there is another try after so many."""
+        return self.attempts is None or tries < self.attempts
+
+    def pause(self, tries: int, chance: random.Random | None = None) -> float:
+        """Return how long to wait after so many tries, in seconds."""
+        pause = self.longest
+        if self.first == 0 or (tries - 1) * math.log(self.multiplier) < math.log(max(self.longest, 1e-9) / self.first):
+            pause = self.first * self.multiplier ** (tries - 1) if self.first else 0.0
+        return pause * (chance or _CHANCE).uniform(1 - self.jitter, 1 + self.jitter)

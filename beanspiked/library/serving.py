@@ -1,0 +1,97 @@
+"""Lets wire clients share the store of a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self
+
+from beanspiked.config import Settings
+from beanspiked.server.listeners import ListenError, bind
+
+if TYPE_CHECKING:
+    import socket
+    from types import TracebackType
+
+    from beanspiked.library.conn import Conn
+    from beanspiked.server.main import Server
+
+__all__ = ["Serving", "serve"]
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:11300"
+MAX_PORT: Final = 65535
+
+
+class Serving:
+    """A server of the beanstalkd protocol in this process; ends with `close`, or with the connection to the store.
+
+    Attributes:
+        addresses: Where it listens: `host:port` or `unix:PATH`.
+    """
+
+    def __init__(self, conn: Conn, server: Server, addresses: list[str]) -> None:
+        self.addresses: list[str] = addresses
+        self._conn = conn
+        self._server: Server | None = server
+
+    async def close(self, drain_seconds: float = 0.0) -> None:
+        """Accept no more, let clients that hold jobs finish for a while, then give everything back."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(drain_seconds)
+            # Only this server ends, not all of the process.
+            self._conn.broker.stopping = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def serve(conn: Conn, *addresses: str) -> Serving:
+    """Serve beanstalkd's protocol on the tubes of a connection, so that any client can put and reserve there, too.
+
+    Args:
+        conn: An open connection to a store.
+        addresses: Where to listen: `host:port` (port 0 for any) or `unix:PATH`; 127.0.0.1:11300 by default.
+
+    Raises:
+        OSError: An address cannot be listened on.
+        ValueError: An address cannot be understood.
+    """
+    conn.check_open()
+    from beanspiked.server.main import Server  # noqa: PLC0415 - most programs serve nobody
+
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses or (DEFAULT_ADDRESS,):
+            sockets += bind(_settings(address))
+    except BaseException as error:
+        for sock in sockets:
+            sock.close()
+        if isinstance(error, ListenError):
+            raise OSError(str(error)) from error
+        raise
+    server = Server(conn.broker, sockets)
+    names = [_name(sock) for sock in sockets]
+    server.accept()
+    serving = Serving(conn, server, names)
+    conn.before_close(serving.close)
+    return serving
+
+
+def _settings(address: str) -> Settings:
+    if address.startswith("unix:"):
+        return Settings(listen=(address,))
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ValueError(f"not host:port or unix:PATH: {address!r}")
+    return Settings(listen=(host.strip("[]"),), port=int(port))
+
+
+def _name(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

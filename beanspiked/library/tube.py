@@ -1,0 +1,284 @@
+"""A tube, as a program uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, TubeSizes
+from beanspiked.engine.errors import OutcomeUnknown, StoreFailed, StoreFull
+from beanspiked.library.errors import DamagedEntry, JobNotFound, NotKickable
+from beanspiked.library.job import Job, JobInfo, Seconds, checked_priority, checked_text, seconds_of
+from beanspiked.library.reservation import Reservation
+
+if TYPE_CHECKING:
+    from beanspiked.engine.contract import Job as EngineJob
+    from beanspiked.engine.contract import Tube as EngineTube
+    from beanspiked.library.conn import Conn
+
+__all__ = ["Tube", "TubeStats"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PRIORITY: Final = 1024
+# Of the numbers that 63 bits have, two thirds are gone: at a hundred million jobs a second the last thousand years begin.
+IDS_LOW: Final = 2**63 // 3 * 2
+
+
+@dataclass(frozen=True, slots=True)
+class TubeStats:
+    """What is in a tube.
+
+    Attributes:
+        jobs: How many jobs, in any state.
+        ready, urgent, reserved, delayed, buried: How many in each; the urgent are the ready ones with a priority below 1024.
+        deleted: How many were deleted since the tube exists, or since the process started that keeps it.
+        job_size: The bytes of all bodies as they were put.
+        used_size: The bytes of all bodies as they are stored.
+        skipped_size: The bytes of the bodies that compression did not make smaller.
+    """
+
+    jobs: int = 0
+    ready: int = 0
+    urgent: int = 0
+    reserved: int = 0
+    delayed: int = 0
+    buried: int = 0
+    deleted: int = 0
+    job_size: int = 0
+    used_size: int = 0
+    skipped_size: int = 0
+
+
+class Tube:
+    """A tube; made by `Conn.use`.
+
+    Attributes:
+        name: Its name.
+        conn: The connection to the store.
+    """
+
+    def __init__(self, conn: Conn, name: str, state: EngineTube) -> None:
+        self.name: str = name
+        self.conn: Conn = conn
+        self.state: EngineTube = state
+
+    def __repr__(self) -> str:
+        return f"<Tube {self.name}>"
+
+    # --- jobs in
+
+    async def put(
+        self,
+        body: bytes,
+        *,
+        delay: Seconds = 0,
+        ttr: Seconds | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        compress: bool = True,
+        metadata: str = "",
+        born: float | None = None,
+    ) -> int:
+        """Add a job.
+
+        When the store fails for a moment it is tried again as the connection's `put_retry` says, but never when the first try may
+        have gone through: a job is put once or not at all.
+
+        Args:
+            body: Its body.
+            delay: How long nobody gets it.
+            ttr: Time to run: how long a holder may keep it without a touch; None or 0 for ever.
+            priority: 0 (most urgent) to 2**32 - 1.
+            compress: Whether a body of more than 2 KiB is kept as LZ4 where that makes it smaller.
+            metadata: What `find` finds it by, at most 65,535 bytes.
+            born: When it was made, in seconds since the epoch; None for now.
+
+        Returns:
+            Its id.
+
+        Raises:
+            ValueError: A number is out of range, or a text or the body is too long.
+            StoreFull: There is no room.
+            OutcomeUnknown: The store fell silent; it may have the job.
+            StoreFailed: It does not have the job.
+        """
+        conn = self.conn
+        conn.check_open()
+        delay_s = seconds_of(delay, "delay")
+        ttr_s = seconds_of(ttr, "ttr")
+        checked_priority(priority)
+        stored, raw_size = conn.stored(body, compress)
+        if born is not None and born < 0:
+            raise ValueError(f"born: not before 1970, {born}")
+        details: Details | None = None
+        if metadata or born is not None or raw_size != PLAIN or not compress:
+            details = Details(checked_text(metadata, "metadata"), raw_size=raw_size, born=born or 0.0)
+        engine = conn.broker.engine
+        tries = 0
+        while True:
+            number = engine.new_id()
+            later = engine.put(self.state, number, priority, delay_s, ttr_s, stored, details)
+            tries += 1
+            try:
+                job_id = await conn.done(later, "put", self.name) or number
+            except OutcomeUnknown:
+                raise
+            except (StoreFull, StoreFailed):
+                retry = conn.put_retry
+                if retry is None or not retry.more(tries):
+                    raise
+                conn.metrics.count("put.retry", self.name, 1)
+                await asyncio.sleep(retry.pause(tries))
+                conn.check_open()
+                continue
+            conn.broker.total_jobs += 1
+            if job_id > IDS_LOW:
+                conn.ids_low(self.name, job_id)
+            return job_id
+
+    # --- jobs out
+
+    async def reserve(self, timeout: Seconds | None = None) -> Job | None:
+        """Take the most urgent ready job.
+
+        Args:
+            timeout: How long to wait for one; None for as long as it takes.
+
+        Returns:
+            The job, or None when the time is up.
+
+        Raises:
+            StoreFailed: The store does not answer.
+        """
+        jobs = await self.reserve_many(1, timeout)
+        return jobs[0] if jobs else None
+
+    async def reserve_many(self, number: int, timeout: Seconds | None = None) -> list[Job]:
+        """Take up to so many jobs: those that are ready when the first is there. Arguments and errors as with `reserve`."""
+        if number < 1:
+            raise ValueError(f"number: at least 1, not {number}")
+        self.conn.check_open()
+        began = self.conn.loop.time()
+        jobs = await Reservation(self, number).get(None if timeout is None else seconds_of(timeout, "timeout"))
+        if jobs:
+            self.conn.metrics.count("reserve", self.name, len(jobs))
+            self.conn.metrics.timing("reserve", self.name, self.conn.loop.time() - began)
+        return jobs
+
+    def got(self, jobs: list[Job], taken: EngineJob) -> None:
+        """Make a job that was reserved for this program its own; one whose body is damaged is buried."""
+        try:
+            jobs.append(Job(self, taken))
+        except DamagedEntry as error:
+            logger.error("job %d of %s is buried: %s", taken.id, self.name, error)
+            self.conn.broker.engine.bury(taken, taken.pri, str(error))
+
+    # --- looking
+
+    async def peek(self, job_id: int) -> JobInfo | None:
+        """Look at a job of any state, and of any tube; None when there is none with this id."""
+        return await self.conn.peek(job_id)
+
+    async def peek_ready(self) -> JobInfo | None:
+        """Look at the job that would be reserved next."""
+        return await self._peek_next(READY)
+
+    async def peek_delayed(self) -> JobInfo | None:
+        """Look at the delayed job that is due first."""
+        return await self._peek_next(DELAYED)
+
+    async def peek_buried(self) -> JobInfo | None:
+        """Look at the job that was buried first; its `reason` says why."""
+        return await self._peek_next(BURIED)
+
+    async def _peek_next(self, state: int) -> JobInfo | None:
+        conn = self.conn
+        engine = conn.broker.engine
+
+        def read() -> JobInfo | None:
+            job = engine.peek_next(self.state, state)
+            return None if job is None else JobInfo.of(job, conn.broker.now())
+
+        return await conn.look(engine.look_next(self.state, state), read)
+
+    async def stats(self) -> TubeStats:
+        """Count its jobs and add up their sizes; all zeros when it does not exist.
+
+        Raises:
+            StoreFailed: The store does not answer.
+            ModuleMissing: On Aerospike the nodes add the sizes up in Lua; without our module there they are not known.
+        """
+        conn = self.conn
+        engine = conn.broker.engine
+
+        def sizes() -> TubeSizes:
+            return engine.sizes(self.state)
+
+        def counts() -> TubeStats:
+            tube = engine.find_tube(self.name)
+            if tube is None:
+                return TubeStats()
+            others = engine.elsewhere(tube)
+            return TubeStats(
+                tube.counts.jobs(),
+                tube.counts.ready,
+                tube.counts.urgent,
+                tube.counts.reserved,
+                tube.counts.delayed,
+                tube.counts.buried,
+                tube.deletes + (0 if others is None else others.deletes),
+                summed.raw,
+                summed.stored,
+                summed.skipped,
+            )
+
+        summed = await conn.look(engine.look_sizes(self.state), sizes)
+        return await conn.look(engine.look_tube(self.name), counts)
+
+    async def find(self, metadata: str) -> list[int]:
+        """List the ids of its jobs that were put with this metadata, in their order; the buried ones are left out.
+
+        That looks at every job: nothing is kept for it when a job is put.
+        """
+        if not metadata:
+            raise ValueError("metadata: nothing to find")
+        engine = self.conn.broker.engine
+        found = await self.conn.look(engine.look_found(self.state, metadata), lambda: engine.find(self.state, metadata))
+        return sorted(found)
+
+    # --- changing what nobody holds
+
+    async def kick(self, number: int) -> int:
+        """Make up to so many buried jobs ready, oldest first; if none is buried, delayed ones. Returns their number."""
+        if number < 1:
+            raise ValueError(f"number: at least 1, not {number}")
+        self.conn.check_open()
+        count, later = self.conn.broker.engine.kick(self.state, number)
+        value = await self.conn.done(later, "", self.name)
+        kicked = value if count < 0 else count
+        self.conn.metrics.count("kick", self.name, kicked)
+        return kicked
+
+    async def kick_job(self, job_id: int) -> None:
+        """Make a buried or delayed job ready; the reason that it was buried for is forgotten.
+
+        Raises:
+            NotKickable: It is neither buried nor delayed.
+            JobNotFound: There is no such job.
+        """
+        await self.conn.kick_job(job_id)
+
+    async def pause(self, duration: Seconds) -> None:
+        """Let nobody get its jobs for a time; 0 ends that."""
+        seconds = seconds_of(duration, "duration")
+        self.conn.check_open()
+        await self.conn.done(self.conn.broker.engine.pause(self.state, seconds), "pause", self.name)
+
+
+def not_kickable(job: EngineJob | None, job_id: int) -> JobNotFound:
+    """Say why a job cannot be kicked."""
+    if job is None:
+        return JobNotFound(f"there is no job {job_id}")
+    return NotKickable(f"job {job_id} is neither buried nor delayed")

@@ -1,0 +1,235 @@
+"""A worker: takes jobs from tubes, lets a handler work on them, and does with each what its outcome asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+from beanspiked.library.errors import ConnClosed, DecodingError, EngineError, JobLost
+from beanspiked.library.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from beanspiked.library.job import Job
+    from beanspiked.library.tube import Tube
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+Task = TypeVar("Task")
+
+# go-beanspike's longest pause before another try is 2**10 seconds.
+BACKOFF: Final = Retry(first=1.0, multiplier=2.0, longest=1024.0)
+# When the store fails, in seconds between tries to go on.
+STORE_AGAIN: Final = Retry(first=0.1, longest=5.0)
+MAX_REASON: Final = 1000
+
+
+class Worker(Generic[Task]):
+    """Works on the jobs of a tube, several at a time.
+
+    For each job, the decoder makes of its body what the handler works on; a body that it cannot understand is buried with the reason.
+    When the handler returns, the job is deleted. When it raises, the job is released to be tried again, later each time, until it has
+    been tried `max_attempts` times: then it is buried with the reason. A handler may also delete, release or bury the job itself.
+    While the handler works the job is touched at half of its time to run; a handler whose job is lost all the same is cancelled.
+
+    Args:
+        tube: The tube.
+        handler: Called with what the decoder made, and the job.
+        decoder: Called with the body; raises DecodingError, or anything else, for one that it cannot understand. By default the
+            handler gets the body.
+        concurrency: How many handlers work at a time.
+        max_attempts: How often a job is tried before it is buried; None for no end.
+        backoff: How long a job waits before it is tried again, by the number of its tries; its `attempts` are not used.
+        chance: What makes pauses differ.
+    """
+
+    def __init__(
+        self,
+        tube: Tube,
+        handler: Callable[[Task, Job], Awaitable[object]],
+        *,
+        decoder: Callable[[bytes], Task] | None = None,
+        concurrency: int = 1,
+        max_attempts: int | None = None,
+        backoff: Retry = BACKOFF,
+        chance: random.Random | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency: at least 1, not {concurrency}")
+        if max_attempts is not None and max_attempts < 1:
+            raise ValueError(f"max_attempts: at least 1, not {max_attempts}")
+        self._tube = tube
+        self._handler = handler
+        self._decoder = decoder
+        self._concurrency = concurrency
+        self._max_attempts = max_attempts
+        self._backoff = backoff
+        self._chance = chance
+        self._takers: set[asyncio.Task[None]] = set()
+        self._reserving: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._started = False
+
+    # --- its life
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close(grace=0.0 if kind is not None else None)
+
+    def start(self) -> None:
+        """Begin to work, beside everything else."""
+        if self._started:
+            raise ValueError("a worker is started once")
+        self._started = True
+        self._tube.conn.before_close(self._close_at_once)
+        for number in range(self._concurrency):
+            taker = asyncio.create_task(self._work_on(), name=f"worker of {self._tube.name} {number}")
+            self._takers.add(taker)
+            taker.add_done_callback(self._takers.discard)
+
+    async def run(self, *, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)) -> None:
+        """Work until `stop` is called or a signal comes, then give what is left back.
+
+        Args:
+            signals: Which signals end it; only the main thread can ask for any.
+        """
+        loop = asyncio.get_running_loop()
+        asked = []
+        for number in signals:
+            with contextlib.suppress(ValueError, RuntimeError):
+                loop.add_signal_handler(number, self.stop)
+                asked.append(number)
+        try:
+            self.start()
+            await self._stopping.wait()
+        finally:
+            for number in asked:
+                loop.remove_signal_handler(number)
+            await self.close(grace=0.0)
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._stopping.set()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Take no more jobs, and let the handlers finish that work; those that do not are cancelled and their jobs go back at once.
+
+        Args:
+            grace: How long handlers may take, in seconds; None for as long as they need.
+        """
+        self._stopping.set()
+        for taker in list(self._reserving):
+            taker.cancel()
+        takers = set(self._takers)
+        if takers and grace != 0:
+            await asyncio.wait(takers, timeout=grace)
+        for taker in takers:
+            taker.cancel()
+        if takers:
+            await asyncio.wait(takers)
+
+    async def _close_at_once(self) -> None:
+        await self.close(grace=0.0)
+
+    # --- one job after the other
+
+    async def _work_on(self) -> None:
+        """Take a job and work on it, again and again."""
+        this = asyncio.current_task()
+        assert this is not None
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                self._reserving.add(this)
+                try:
+                    job = await self._tube.reserve()
+                finally:
+                    self._reserving.discard(this)
+                failures = 0
+            except ConnClosed:
+                return
+            except EngineError as error:
+                failures += 1
+                logger.warning("%s: no job: %s", self._tube.name, error)
+                self._reserving.add(this)
+                try:
+                    await asyncio.sleep(STORE_AGAIN.pause(failures, self._chance))
+                finally:
+                    self._reserving.discard(this)
+                continue
+            assert job is not None
+            try:
+                await self._work(job)
+            except ConnClosed:
+                return
+            finally:
+                # Cancelled: nobody works on it any more.
+                job.give_back()
+
+    async def _work(self, job: Job) -> None:
+        task: Any = job.body
+        if self._decoder is not None:
+            try:
+                task = self._decoder(job.body)
+            except Exception as error:  # noqa: BLE001 - whatever a decoder fails with, the body is the reason
+                text = str(error) if isinstance(error, DecodingError) else f"{type(error).__name__}: {error}"
+                logger.warning("job %d of %s cannot be decoded: %s", job.id, self._tube.name, text)
+                await self._bury(job, text)
+                return
+        try:
+            async with job.keep_alive():
+                await self._handler(task, job)
+        except JobLost:
+            logger.warning("job %d of %s was lost while it was worked on", job.id, self._tube.name)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever a handler fails with, its job is tried again
+            await self._failed(job, error)
+            return
+        if job.held:
+            await self._insist(job, job.delete)
+
+    async def _failed(self, job: Job, error: Exception) -> None:
+        """Release a job to be tried again, or bury it when that was its last try."""
+        if not job.held:
+            logger.warning("a handler of %s failed after it had let job %d go", self._tube.name, job.id, exc_info=error)
+            return
+        tries = job.retries + 1
+        logger.warning("job %d of %s failed, try %d", job.id, self._tube.name, tries, exc_info=error)
+        if self._max_attempts is not None and tries >= self._max_attempts:
+            await self._bury(job, f"{type(error).__name__}: {error}")
+        else:
+            pause = self._backoff.pause(tries, self._chance)
+            await self._insist(job, lambda: job.release(pause, count_retry=True, failed=True))
+
+    async def _bury(self, job: Job, reason: str) -> None:
+        await self._insist(job, lambda: job.bury(reason[:MAX_REASON]))
+
+    async def _insist(self, job: Job, change: Callable[[], Awaitable[object]]) -> None:
+        """Have a change made, however often the store fails, for as long as the job is held."""
+        tries = 0
+        while True:
+            try:
+                await change()
+                return
+            except JobLost:
+                logger.warning("job %d of %s was lost when it was done", job.id, self._tube.name)
+                return
+            except EngineError as error:
+                if not job.held:
+                    raise
+                tries += 1
+                logger.warning("job %d of %s: %s", job.id, self._tube.name, error)
+                await asyncio.sleep(STORE_AGAIN.pause(tries, self._chance))

@@ -181,10 +181,6 @@ class SharedEngine(TubeEngine):
             for committer in awake:
                 committer.start()
 
-    def reachable(self) -> bool:
-        """Tell whether the store answered lately, or has not been asked for long."""
-        return self.membership.reachable
-
     async def try_for_a_while(self, operation: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Repeat an operation that may be repeated. Raises StoreFailed after a while, and what is not worth another try."""
         until = self.now() + ANSWER_WITHIN

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.codec import DamagedEntry
+from beanspiked.engine.aerospike.codec import DamagedEntry, pack
 from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, job_id, shared_job
 from beanspiked.engine.aerospike.store import (
     DEAD,
@@ -789,5 +789,5 @@ class Committer:
         await self.engine.store.write_body(self.number, number, put.outside)
         put.job.body_number = number
         put.job.stored_size = len(put.outside)
-        put.packed = self.engine.pack(put.job)
+        put.packed = pack(put.job)
         return not self.gone and not self.closed

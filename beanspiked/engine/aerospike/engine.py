@@ -394,10 +394,6 @@ class SharedEngine(TubeEngine):
             put.job = packed
         return put
 
-    def pack(self, job: Packed) -> bytes:
-        """Pack a job."""
-        return pack(job)
-
     def put_elsewhere(self, tube: SharedTube, puts: list[Put]) -> None:
         """Put jobs that were certainly not put yet into another segment, before all that came later."""
         if puts:

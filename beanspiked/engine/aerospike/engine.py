@@ -73,6 +73,9 @@ class SharedEngine(TubeEngine):
         turn: What to call when something has happened outside of a turn of the event loop that the caller knows of.
         monotonic: A clock in seconds that goes on while the machine sleeps.
         chance: What makes the pauses between tries differ.
+
+    Attributes:
+        turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class SharedEngine(TubeEngine):
         self.membership: Membership = Membership(self, store, monotonic)
         self.news: News = News(self, store)
         self.has_room: bool = True
-        self._turn = turn
+        self.turn_over: Callable[[], None] = turn
         self._timers = timers
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
@@ -150,10 +153,6 @@ class SharedEngine(TubeEngine):
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("internal error", exc_info=task.exception())
-
-    def turn_over(self) -> None:
-        """Something became known: let sessions go on, and send on what they ask for."""
-        self._turn()
 
     async def pause_between_tries(self) -> None:
         """Wait a little, never twice the same."""

@@ -381,13 +381,13 @@ class Committer:
         """Get a lease, once."""
         while True:
             if self.session.over:
-                self._end(JobGone("the session is over"))
+                self.abandon(JobGone("the session is over"))
                 return False
             lease = self.session.next_lease()
             try:
                 await self.engine.store.attach(self.number, lease)
             except Fenced:
-                self._end(JobGone("the segment is gone"))
+                self.abandon(JobGone("the segment is gone"))
                 return False
             except StoreError as error:
                 # In doubt, too, the next attempt has a lease of its own; the audit finds one that was left behind.
@@ -403,7 +403,7 @@ class Committer:
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
         self._expire(now, reason)
         if self.session.over or self.gone:
-            self._end(JobGone("the session is over"))
+            self.abandon(JobGone("the session is over"))
             return False
         await self.engine.pause_between_tries()
         return self._pending() and not self.gone
@@ -569,7 +569,7 @@ class Committer:
                     "segment %d: the lease of a session that lives is gone; its jobs are lost here", self.number
                 )
         self._give_up(batch, JobGone("the lease is gone"))
-        self._end(JobGone("the lease is gone"))
+        self.abandon(JobGone("the lease is gone"))
 
     def _give_up(self, batch: Batch, reason: EngineError, doubtful: bool = False) -> None:
         """A batch will not be done here; puts that surely were not may be done elsewhere."""
@@ -592,11 +592,7 @@ class Committer:
         self._give_up(batch, reason, doubtful=True)
 
     def abandon(self, reason: EngineError) -> None:
-        """Give everything up that is not in flight: the session is over, or something is wrong."""
-        self._end(reason)
-
-    def _end(self, reason: EngineError) -> None:
-        """Let go of everything here; what is in flight is seen to when it returns."""
+        """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
         self.gone = True
         self.expected = 0
         puts, self._puts = self._puts, []

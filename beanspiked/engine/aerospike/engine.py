@@ -108,8 +108,7 @@ class SharedEngine(TubeEngine):
         self._step = 0
         self._numbers: list[int] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._looked_job: SharedJob | None = None
-        self._looked_next: SharedJob | None = None
+        self._looked: SharedJob | None = None
         self._rechecked: float = 0.0
         self._sought_at: float = 0.0
         self._rechecking = False
@@ -709,7 +708,7 @@ class SharedEngine(TubeEngine):
         job = self.jobs.get(job_id)
         if job is not None:
             return job if self.membership.alive() else None
-        looked = self._looked_job
+        looked = self._looked
         return looked if looked is not None and looked.id == job_id else None
 
     def in_flight(self, job_id: int) -> Later | None:
@@ -737,7 +736,7 @@ class SharedEngine(TubeEngine):
 
     def peek_next(self, tube: Tube, state: int) -> Job | None:  # noqa: ARG002 - it was looked for before
         """Return what the last look found."""
-        return self._looked_next
+        return self._looked
 
     def _look(self, look: "Callable[[], Coroutine[Any, Any, SharedJob | None]]") -> Later:
         later = Later()
@@ -756,11 +755,9 @@ class SharedEngine(TubeEngine):
         except Exception as bug:
             logger.error("internal error", exc_info=bug)
             error = StoreFailed("internal error")
-        self._looked_job = found
-        self._looked_next = found
+        self._looked = found
         later.settle(error)
-        self._looked_job = None
-        self._looked_next = None
+        self._looked = None
         self.turn_over()
 
     def take_job(self, job: Job) -> Later | None:

@@ -777,10 +777,18 @@ class SharedEngine(TubeEngine):
         return committer
 
     def _leave(
-        self, job: SharedJob, queue: str | None, new_key: bytes, packed: bytes, *, insists: bool = False
+        self,
+        job: SharedJob,
+        queue: str | None,
+        new_key: bytes,
+        packed: bytes,
+        *,
+        insists: bool = False,
+        stays: bool = False,
     ) -> Leave:
         leave = Leave(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
         leave.insists = insists
+        leave.stays = stays
         if job.committer is None or not self.membership.alive():
             leave.settle(JobGone("the job was lost"))
             return leave
@@ -922,19 +930,14 @@ class SharedEngine(TubeEngine):
         packed.skipped = skipped
         packed.body_number = 0
         packed.stored_size = len(stored)
-        leave = Leave(mine, None, b"", pack(packed), self._clock.now() + ANSWER_WITHIN)
-        leave.stays = True
-        if mine.committer is None or not self.membership.alive():
-            leave.settle(JobGone("the job was lost"))
-            return leave
 
         def updated(outcome: Later) -> None:
             if outcome.error is None:
                 mine.stored, mine.body, mine.raw_size, mine.skipped = stored, body, raw, skipped
                 mine.body_number, mine.stored_size = 0, len(stored)
 
+        leave = self._leave(mine, None, b"", pack(packed), stays=True)
         leave.then(updated)
-        mine.committer.leave(leave)
         return leave
 
     def _change(self, change: "Callable[[], Coroutine[Any, Any, None]]") -> Later:

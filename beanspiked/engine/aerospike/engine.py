@@ -63,6 +63,18 @@ FOLLOW_FOR: Final = 2.0
 READ_AT_ONCE: Final = 1000
 
 
+class Asked(Later):
+    """A command on its way that reads or changes what is not held here.
+
+    Attributes:
+        found: The job that it looked for, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: SharedJob | None = None
+
+
 class SharedEngine(TubeEngine):
     """Tubes whose jobs live in a store that other processes share.
 
@@ -191,6 +203,17 @@ class SharedEngine(TubeEngine):
                 if self.now() >= until:
                     raise StoreFailed(str(error)) from error
                 await self.pause_between_tries()
+
+    async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
+        """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
+        try:
+            await work()
+        except EngineError as error:
+            return error
+        except Exception as bug:
+            logger.error("internal error", exc_info=bug)
+            return StoreFailed("internal error")
+        return None
 
     # --- tubes
 
@@ -720,45 +743,46 @@ class SharedEngine(TubeEngine):
         """Read a job that is not held here."""
         if job_id in self.jobs:
             return None
-        return self._look(lambda: looks.job(self, job_id))
+        return self._ask(lambda: looks.job(self, job_id))
 
     def look_next(self, tube: Tube, state: int) -> Later | None:
         """Read the job that would leave a state next."""
-        return self._look(lambda: looks.next_job(self, cast(SharedTube, tube), state))
+        return self._ask(lambda: looks.next_job(self, cast(SharedTube, tube), state))
 
     def look_tube(self, name: str) -> Later | None:
         """Count a tube's jobs."""
-        return self._look(lambda: looks.tube(self, name))
+        return self._ask(lambda: looks.tube(self, name))
 
     def look_all(self) -> Later | None:
         """Count all jobs."""
-        return self._look(lambda: looks.everything(self))
+        return self._ask(lambda: looks.everything(self))
 
     def peek_next(self, tube: Tube, state: int) -> Job | None:  # noqa: ARG002 - it was looked for before
         """Return what the last look found."""
         return self._looked
 
-    def _look(self, look: "Callable[[], Coroutine[Any, Any, SharedJob | None]]") -> Later:
-        later = Later()
-        self.spawn(self._finish_look(look, later))
-        return later
+    def _ask(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]") -> Later:
+        """Have a command done that reads or changes what is not held here."""
+        asked = Asked()
+        self.spawn(self._answer(work, asked))
+        return asked
 
-    async def _finish_look(self, look: "Callable[[], Coroutine[Any, Any, SharedJob | None]]", later: Later) -> None:
-        error: EngineError | None = None
-        found: SharedJob | None = None
-        try:
-            # Without a session the server's time is not known.
-            await self.membership.have_session(ANSWER_WITHIN)
-            found = await look()
-        except EngineError as failure:
-            error = failure
-        except Exception as bug:
-            logger.error("internal error", exc_info=bug)
-            error = StoreFailed("internal error")
-        self._looked = found
-        later.settle(error)
+    async def _answer(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]", asked: Asked) -> None:
+        error = await self.failure(lambda: self._do(work, asked))
+        # Known until the end of the callback (TubeEngine.shared).
+        self._looked = asked.found
+        asked.settle(error)
         self._looked = None
         self.turn_over()
+
+    async def _do(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]", asked: Asked) -> None:
+        # Without a session the server's time is not known.
+        await self.membership.have_session(ANSWER_WITHIN)
+        result = await work()
+        if isinstance(result, SharedJob):
+            asked.found = result
+        else:
+            asked.value = result or 0
 
     def take_job(self, job: Job) -> Later | None:
         """Reserve a job that was looked at."""
@@ -799,7 +823,7 @@ class SharedEngine(TubeEngine):
         """Remove a job that is held here, or one that was looked at."""
         mine = cast(SharedJob, job)
         if mine.committer is None:
-            return self._change(lambda: looks.delete(self, mine))
+            return self._ask(lambda: looks.delete(self, mine))
         return self._leave(mine, None, b"", b"")
 
     def left(self, job: SharedJob, deleted: bool) -> None:
@@ -891,18 +915,16 @@ class SharedEngine(TubeEngine):
 
     def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
         """Make buried jobs ready, oldest first; if none is buried, delayed ones, soonest first."""
-        later = Later()
-        self.spawn(self._finish(lambda: looks.kick(self, cast(SharedTube, tube), bound), later))
-        return -1, later
+        return -1, self._ask(lambda: looks.kick(self, cast(SharedTube, tube), bound))
 
     def kick_job(self, job: Job) -> Later | None:
         """Make a buried or delayed job ready."""
-        return self._change(lambda: looks.kick_job(self, cast(SharedJob, job)))
+        return self._ask(lambda: looks.kick_job(self, cast(SharedJob, job)))
 
     def pause(self, tube: Tube, seconds: float) -> Later | None:
         """Keep a tube's jobs from being taken for a time."""
         tube.pauses += 1
-        return self._change(lambda: looks.pause(self, cast(SharedTube, tube), seconds))
+        return self._ask(lambda: looks.pause(self, cast(SharedTube, tube), seconds))
 
     def apply_pause(self, tube: SharedTube, pause_ms: int, until_ms: int) -> None:
         """Take note of a pause."""
@@ -940,24 +962,6 @@ class SharedEngine(TubeEngine):
         leave.then(updated)
         return leave
 
-    def _change(self, change: "Callable[[], Coroutine[Any, Any, None]]") -> Later:
-        later = Later()
-        self.spawn(self._finish(change, later))
-        return later
-
-    async def _finish(self, change: "Callable[[], Coroutine[Any, Any, int | None]]", later: Later) -> None:
-        error: EngineError | None = None
-        try:
-            await self.membership.have_session(ANSWER_WITHIN)
-            later.value = await change() or 0
-        except EngineError as failure:
-            error = failure
-        except Exception as bug:
-            logger.error("internal error", exc_info=bug)
-            error = StoreFailed("internal error")
-        later.settle(error)
-        self.turn_over()
-
     # --- what others did
 
     def refresh(self, tube: SharedTube, then: Callable[[EngineError | None], None] | None = None) -> None:
@@ -974,14 +978,7 @@ class SharedEngine(TubeEngine):
             first = False
             callbacks = tube.refreshed
             tube.refreshed = []
-            error: EngineError | None = None
-            try:
-                await self.try_for_a_while(lambda: self._look_at([tube]))
-            except EngineError as failure:
-                error = failure
-            except Exception as bug:
-                logger.error("internal error", exc_info=bug)
-                error = StoreFailed("internal error")
+            error = await self.failure(lambda: self.try_for_a_while(lambda: self._look_at([tube])))
             for callback in callbacks:
                 callback(error)
             self.turn_over()

@@ -302,7 +302,7 @@ class Committer:
             # A bug here must not leave commands without a reply for ever.
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
             if batch is not None:
-                self._fail_unsettled(batch, StoreFailed("internal error"))
+                self._give_up(batch, StoreFailed("internal error"), doubtful=True)
             self.abandon(StoreFailed("internal error"))
         finally:
             self.running = False
@@ -572,7 +572,14 @@ class Committer:
         self.abandon(JobGone("the lease is gone"))
 
     def _give_up(self, batch: Batch, reason: EngineError, doubtful: bool = False) -> None:
-        """A batch will not be done here; puts that surely were not may be done elsewhere."""
+        """A batch will not be done here; puts that surely were not may be done elsewhere.
+
+        In doubt nobody knows how far it has come: whoever was not told of it is told that.
+        """
+        if doubtful:
+            batch.puts = [put for put in batch.puts if not put.done]
+            batch.leaves = [leave for leave in batch.leaves if not leave.done]
+            batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.claimed(waiter) >= count]
         for waiter, count in batch.asks:
             self.engine.unclaim(waiter, count)
         if doubtful:
@@ -583,13 +590,6 @@ class Committer:
         for leave in batch.leaves:
             self._undo(leave, reason)
         self.engine.sought(self.tube, None)
-
-    def _fail_unsettled(self, batch: Batch, reason: EngineError) -> None:
-        """After a bug nobody knows how far a batch has come: whoever was not told of it is told that."""
-        batch.puts = [put for put in batch.puts if not put.done]
-        batch.leaves = [leave for leave in batch.leaves if not leave.done]
-        batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.claimed(waiter) >= count]
-        self._give_up(batch, reason, doubtful=True)
 
     def abandon(self, reason: EngineError) -> None:
         """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""

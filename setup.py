@@ -30,6 +30,7 @@ COMPILED = [
     "engine/aerospike/looks.py",
     "engine/aerospike/membership.py",
     "engine/aerospike/news.py",
+    "engine/aerospike/registry.py",
     "engine/aerospike/tubes.py",
     "engine/embedded/engine.py",
     "engine/embedded/table.py",

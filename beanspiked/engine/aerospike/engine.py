@@ -14,8 +14,9 @@ from beanspiked.engine.aerospike import looks
 from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, pack_plain, squeeze
 from beanspiked.engine.aerospike.committer import EMPTY, Committer, Steal
 from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob
-from beanspiked.engine.aerospike.membership import Membership, usage_of
+from beanspiked.engine.aerospike.membership import Membership
 from beanspiked.engine.aerospike.news import News
+from beanspiked.engine.aerospike.registry import Registry
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -47,7 +48,6 @@ __all__ = ["SharedEngine"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT: Final = "default"
 # How long a command waits for a store that does not answer, in seconds.
 ANSWER_WITHIN: Final = 2.0
 # Pauses between tries of the same operation, in seconds: the first and the longest.
@@ -87,7 +87,10 @@ class SharedEngine(TubeEngine):
         chance: What makes the pauses between tries differ.
 
     Attributes:
+        jobs: The jobs held here, by id.
+        membership, news, registry: What it knows of other front-ends, what it hears from them, and its tubes.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
+        closing: Whether it is about to end.
     """
 
     def __init__(
@@ -107,12 +110,13 @@ class SharedEngine(TubeEngine):
         self.jobs: dict[int, SharedJob] = {}
         self.membership: Membership = Membership(self, store, monotonic)
         self.news: News = News(self, store)
+        self.registry: Registry = Registry(self, store, timers)
+        self.closing: bool = False
         self.has_room: bool = True
         self.turn_over: Callable[[], None] = turn
         self._timers = timers
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
-        self._tubes: dict[str, SharedTube] = {}
         self._claims: dict[Waiter, int] = {}
         self._seeks: dict[Waiter, Seek] = {}
         self._awake: dict[Committer, None] = {}
@@ -124,9 +128,7 @@ class SharedEngine(TubeEngine):
         self._rechecked: float = 0.0
         self._sought_at: float = 0.0
         self._rechecking = False
-        self._closing = False
         self._retiring: set[int] = set()
-        self.tube(DEFAULT)
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -136,7 +138,7 @@ class SharedEngine(TubeEngine):
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do something for as long as this front-end serves: without its heartbeat, a bug once would be an outage for ever."""
-        while not self._closing:
+        while not self.closing:
             try:
                 await work()
             except Exception as bug:
@@ -154,11 +156,12 @@ class SharedEngine(TubeEngine):
         self._step += 1
         return self._step
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a coroutine beside everything else."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
+        return task
 
     def _reap(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
@@ -219,116 +222,23 @@ class SharedEngine(TubeEngine):
 
     def tube(self, name: str) -> SharedTube:
         """Find or make a tube."""
-        tube = self._tubes.get(name)
-        if tube is None:
-            tube = SharedTube(self._timers.new_id(), name, self)
-            self._tubes[name] = tube
-        return tube
-
-    def known_tubes(self) -> list[SharedTube]:
-        """List all tubes that are known here, for whatever reason."""
-        return list(self._tubes.values())
-
-    def known_tube(self, name: str) -> SharedTube | None:
-        """Find a tube that is known here, for whatever reason."""
-        return self._tubes.get(name)
-
-    def used_elsewhere(self, name: str) -> bool:
-        """Tell whether a live session of others uses or watches a tube."""
-        live = set(self.membership.others)
-        uses = [usage_of(record).get(name) for record in self.membership.records if record.number in live]
-        return any(use is not None and (use[0] or use[1]) for use in uses)
+        return self.registry.tube(name)
 
     def find_tube(self, name: str) -> Tube | None:
         """Find a tube that is used here, or that was found with the last look."""
-        tube = self._tubes.get(name)
-        return tube if tube is not None and self.in_existence(tube) else None
-
-    def in_existence(self, tube: SharedTube) -> bool:
-        """Tell whether a tube is used here, or was found with the last look."""
-        return bool(tube.using or tube.watching or tube.exists or tube.arriving or tube.name == DEFAULT)
+        return self.registry.find_tube(name)
 
     def forget(self, tube: Tube) -> None:
         """A tube that nobody uses, and that has no job, begins anew: without its counters and its pause."""
-        home = cast(SharedTube, tube)
-        if tube.using or tube.watching or tube.name == DEFAULT or self._closing:
-            return
-        if not (tube.total_jobs or tube.deletes or tube.pauses or tube.pause) or home.arriving:
-            return
-        for committer in home.committers.values():
-            if committer.busy() or not committer.idle_and_empty():
-                return
-        counted = (tube.total_jobs, tube.deletes, tube.pauses)
-        coroutine = self._forget(home, home.forgetting, counted, tube.paused_until)
-        home.forgetting = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(home.forgetting)
-        home.forgetting.add_done_callback(self._reap)
-
-    async def _forget(
-        self, tube: SharedTube, former: "asyncio.Task[None] | None", counted: tuple[int, int, int], paused_until: float
-    ) -> None:
-        """Forget what was counted until now, unless others have jobs or users of the tube."""
-        if former is not None:
-            await former
-        try:
-            record = (await self.store.directories([tube.name]))[0]
-            numbers = [] if record is None else list(record.segments)
-            sizes = await self.store.sizes(numbers)
-            await self.membership.look()
-            if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
-                return
-            if self.used_elsewhere(tube.name):
-                return
-            if record is not None and (record.pause_ms or any(record.counters.values())):
-                await self.store.forget_tube(tube.name)
-        except StoreError as error:
-            logger.info("tube %s is remembered: %s", tube.name, error)
-            return
-        tube.total_jobs -= counted[0]
-        tube.deletes -= counted[1]
-        tube.pauses -= counted[2]
-        if tube.pause and tube.paused_until == paused_until:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
-
-    async def forgotten(self, name: str) -> None:
-        """Wait until a tube has been forgotten that is being forgotten."""
-        tube = self._tubes.get(name)
-        if tube is not None and tube.forgetting is not None:
-            await asyncio.wait([tube.forgetting])
+        self.registry.forget(cast(SharedTube, tube))
 
     def tubes(self) -> list[Tube]:
         """List the tubes that exist as of the last look: those used here in their order, then the others by age."""
-        mine: list[Tube] = []
-        others: list[SharedTube] = []
-        for tube in self._tubes.values():
-            if tube.using or tube.watching or tube.name == DEFAULT:
-                mine.append(tube)
-            elif self.in_existence(tube):
-                others.append(tube)
-        others.sort(key=_age)
-        return mine + cast("list[Tube]", others)
+        return self.registry.tubes()
 
     def elsewhere(self, tube: Tube) -> TubeUse | None:
         """Return how other front-ends use a tube, as of the last look."""
         return cast(SharedTube, tube).use
-
-    def usage(self) -> dict[str, list[int]]:
-        """Return what the others should know of this front-end's use of its tubes."""
-        return {
-            tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
-            for tube in self._tubes.values()
-            if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
-        }
-
-    def uncount(self, usage: dict[str, list[int]]) -> None:
-        """Somebody else has added what a lost session had published to the tubes' records: count it no longer here."""
-        for name, use in usage.items():
-            tube = self._tubes.get(name)
-            if tube is not None:
-                tube.total_jobs -= use[3]
-                tube.deletes -= use[4]
-                tube.pauses -= use[5]
 
     def tube_time(self, tube: SharedTube, now: float) -> None:
         """Make a tube's due jobs ready if somebody waits for them, end its pause, and wait for the next of both."""
@@ -1081,7 +991,7 @@ class SharedEngine(TubeEngine):
 
     def segment_changed(self, tube_name: str) -> None:
         """Jobs of a tube became ready without an operation under a lease."""
-        tube = self._tubes.get(tube_name)
+        tube = self.registry.known_tube(tube_name)
         if tube is not None and tube.waiters:
             self.refresh(tube)
         self.news.tell(tube_name)
@@ -1093,19 +1003,19 @@ class SharedEngine(TubeEngine):
         now = self._clock.now()
         if now - self._sought_at < FOLLOW_FOR:
             return True
-        if any(tube.waiters for tube in self._tubes.values()):
+        if any(tube.waiters for tube in self.registry.known_tubes()):
             self._sought_at = now
             return True
         return False
 
     def stop_following(self) -> None:
         """News are not read any more: what is known of tubes grows old."""
-        for tube in self._tubes.values():
+        for tube in self.registry.known_tubes():
             tube.live = False
 
     def heard_of(self, name: str) -> None:
         """Somebody else has news of a tube."""
-        tube = self._tubes.get(name)
+        tube = self.registry.known_tube(name)
         if tube is not None:
             tube.live = False
             if tube.waiters:
@@ -1197,44 +1107,11 @@ class SharedEngine(TubeEngine):
         except StoreError as error:
             logger.info("segment %d is not unlisted yet: %s", number, error)
 
-    def known_leases(self) -> set[int]:
-        """List the leases that are in use here."""
-        return {committer.lease for tube in self._tubes.values() for committer in tube.committers.values()}
-
-    def knows_segment(self, number: int) -> bool:
-        """Tell whether a segment is known here."""
-        return any(number in tube.committers for tube in self._tubes.values())
-
-    async def sweep(self) -> None:
-        """Let go of tubes that nobody here uses, and of their segments where these are empty."""
-        for tube in list(self._tubes.values()):
-            if self._in_use(tube):
-                continue
-            if tube.open is not None and tube.open.idle_and_empty():
-                committer = tube.open
-                tube.open = None
-                committer.close()
-            elif tube.open is None and not any(committer.busy() for committer in tube.committers.values()):
-                if tube.total_jobs or tube.deletes or tube.pauses:
-                    await self.store.add_counters(
-                        tube.name, {"total_jobs": tube.total_jobs, "deletes": tube.deletes, "pauses": tube.pauses}
-                    )
-                    tube.total_jobs = tube.deletes = tube.pauses = 0
-                if self._tubes.get(tube.name) is tube and not self._in_use(tube):
-                    self._timers.cancel(tube)
-                    del self._tubes[tube.name]
-        self.turn_over()
-
-    def _in_use(self, tube: SharedTube) -> bool:
-        return bool(
-            tube.using or tube.watching or tube.waiters or tube.arriving or tube.opening or tube.name == DEFAULT
-        )
-
     # --- the session
 
     def session_began(self) -> None:
         """There is a session: what waits for it goes on."""
-        for tube in self._tubes.values():
+        for tube in self.registry.known_tubes():
             tube.live = False
             for committer in list(tube.committers.values()):
                 if committer.session.over:
@@ -1248,7 +1125,7 @@ class SharedEngine(TubeEngine):
     def session_over(self) -> None:
         """The session is over: every held job is lost, and what was not sent goes with the next one."""
         self._numbers = []
-        for tube in self._tubes.values():
+        for tube in self.registry.known_tubes():
             tube.live = False
             tube.open = None
             tube.granted.clear()
@@ -1265,7 +1142,7 @@ class SharedEngine(TubeEngine):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
         if self.membership.session.over:
             # Who learns that a put has failed may go on to a new tube.
-            for tube in self.known_tubes():
+            for tube in self.registry.known_tubes():
                 if tube.arriving:
                     self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
         elif now - self._rechecked >= RECHECK_EVERY and not self._rechecking:
@@ -1275,7 +1152,7 @@ class SharedEngine(TubeEngine):
         self.turn_over()
 
     async def _recheck(self) -> None:
-        tubes = [tube for tube in self._tubes.values() if tube.waiters]
+        tubes = [tube for tube in self.registry.known_tubes() if tube.waiters]
         try:
             self.has_room = await self.store.has_room()
         except StoreError as error:
@@ -1291,14 +1168,14 @@ class SharedEngine(TubeEngine):
 
     def close(self) -> Later | None:
         """Give everything back and leave."""
-        self._closing = True
+        self.closing = True
         later = Later()
         self.spawn(self._close(later))
         return later
 
     async def _close(self, later: Later) -> None:
         try:
-            for tube in self.known_tubes():
+            for tube in self.registry.known_tubes():
                 for committer in list(tube.committers.values()):
                     while committer.running:
                         await committer.turn()
@@ -1314,10 +1191,6 @@ class SharedEngine(TubeEngine):
 def queue_of(job: SharedJob) -> str:
     """Return the queue that a job stands in which is not reserved."""
     return BURIED if job.state == IS_BURIED else DELAYED if job.state == IS_DELAYED else READY
-
-
-def _age(tube: SharedTube) -> int:
-    return tube.first_number
 
 
 def _best(tube: SharedTube) -> bytes:

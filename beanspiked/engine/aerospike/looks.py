@@ -214,13 +214,13 @@ def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
 
 async def tube(engine: "SharedEngine", name: str) -> None:
     """Count a tube's jobs and users."""
-    await engine.forgotten(name)
+    await engine.registry.forgotten(name)
     records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([name]))
     await engine.try_for_a_while(engine.membership.look)
     sizes = (await _sizes(engine, [name], records))[0]
-    known = engine.known_tube(name)
+    known = engine.registry.known_tube(name)
     record = records[0]
-    if record is None and known is None and not engine.used_elsewhere(name):
+    if record is None and known is None and not engine.registry.used_elsewhere(name):
         return
     _note(engine, name, sizes, record)
     _add_uses(engine, name)
@@ -236,12 +236,12 @@ async def everything(engine: "SharedEngine") -> None:
         records += await engine.try_for_a_while(lambda: engine.store.directories(part))  # noqa: B023
     sizes = await _sizes(engine, names, records)
     total = Counts()
-    for found in engine.known_tubes():
+    for found in engine.registry.known_tubes():
         found.exists = False
         found.use = None
         found.counts = Counts()
     for name, size, record in zip(names, sizes, records, strict=True):
-        if not size and engine.known_tube(name) is None:
+        if not size and engine.registry.known_tube(name) is None:
             continue
         counts = _note(engine, name, size, record).counts
         total.ready += counts.ready
@@ -443,7 +443,7 @@ async def _kick(
 
 async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> None:
     """Pause a tube everywhere."""
-    await engine.forgotten(home.name)
+    await engine.registry.forgotten(home.name)
     pause_ms = round(seconds * 1000)
     until_ms = engine.membership.server_ms() + pause_ms if pause_ms else 0
     await engine.try_for_a_while(lambda: engine.store.pause(home.name, pause_ms, until_ms))

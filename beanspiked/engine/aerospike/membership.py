@@ -201,7 +201,7 @@ class Membership:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
                 if self._published:
                     # Who killed it has kept its counters.
-                    self._engine.uncount(json.loads(self._published))
+                    self._engine.registry.uncount(json.loads(self._published))
                 self._over()
             return
         if self.session is not session:
@@ -222,7 +222,7 @@ class Membership:
                 return
 
     def _payload(self) -> bytes:
-        return json.dumps(self._engine.usage(), separators=(",", ":")).encode()
+        return json.dumps(self._engine.registry.usage(), separators=(",", ":")).encode()
 
     async def _resign(self, number: int) -> None:
         """Give up an own session that is over, and take its leases."""
@@ -242,7 +242,7 @@ class Membership:
                 if self._monotonic() - audited >= AUDIT_EVERY:
                     audited = self._monotonic()
                     await self._audit()
-                    await self._engine.sweep()
+                    await self._engine.registry.sweep()
             except StoreError as error:
                 self._healthy_since = self._monotonic()
                 logger.info("looking after other sessions: %s", error)
@@ -318,7 +318,7 @@ class Membership:
         session = self.session
         if session.over:
             return
-        known = self._engine.known_leases()
+        known = self._engine.registry.known_leases()
         unknown: set[int] = set()
         for segment_number in await self._store.leased_by(session.number):
             segment = await self._store.read(segment_number)
@@ -330,10 +330,10 @@ class Membership:
                 if lease not in self._suspects:
                     # It may be on its way to being known: the next audit decides.
                     unknown.add(lease)
-                elif lease not in self._engine.known_leases():
+                elif lease not in self._engine.registry.known_leases():
                     logger.warning("segment %d: a lease that nobody here knows is taken back", segment_number)
                     await self._store.reclaim(segment_number, lease)
-                    if segment.owner == session.number and not self._engine.knows_segment(segment_number):
+                    if segment.owner == session.number and not self._engine.registry.knows_segment(segment_number):
                         await self._store.close(segment_number)
                     self._engine.segment_changed(segment.tube)
         self._suspects = unknown

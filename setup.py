@@ -31,6 +31,7 @@ COMPILED = [
     "engine/aerospike/membership.py",
     "engine/aerospike/news.py",
     "engine/aerospike/registry.py",
+    "engine/aerospike/retirement.py",
     "engine/aerospike/tubes.py",
     "engine/embedded/engine.py",
     "engine/embedded/table.py",

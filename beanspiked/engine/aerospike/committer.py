@@ -316,7 +316,7 @@ class Committer:
                 future.set_result(None)
         self.engine.turn_over()
         if not self.running and self.closed:
-            self.engine.consider_retiring(self)
+            self.engine.retirement.consider(self)
 
     async def _gather_on(self, told: int) -> None:
         """Let those who have just got a reply ask for more, so that it goes along with the next operation.

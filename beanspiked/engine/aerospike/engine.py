@@ -17,6 +17,7 @@ from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob
 from beanspiked.engine.aerospike.membership import Membership
 from beanspiked.engine.aerospike.news import News
 from beanspiked.engine.aerospike.registry import Registry
+from beanspiked.engine.aerospike.retirement import Retirement
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -88,7 +89,9 @@ class SharedEngine(TubeEngine):
 
     Attributes:
         jobs: The jobs held here, by id.
-        membership, news, registry: What it knows of other front-ends, what it hears from them, and its tubes.
+        membership, news: What it knows of other front-ends, and what it hears from them.
+        registry: Its tubes.
+        retirement: What lets segments die.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
         closing: Whether it is about to end.
     """
@@ -111,6 +114,7 @@ class SharedEngine(TubeEngine):
         self.membership: Membership = Membership(self, store, monotonic)
         self.news: News = News(self, store)
         self.registry: Registry = Registry(self, store, timers)
+        self.retirement: Retirement = Retirement(self, store)
         self.closing: bool = False
         self.has_room: bool = True
         self.turn_over: Callable[[], None] = turn
@@ -128,7 +132,6 @@ class SharedEngine(TubeEngine):
         self._rechecked: float = 0.0
         self._sought_at: float = 0.0
         self._rechecking = False
-        self._retiring: set[int] = set()
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -958,12 +961,12 @@ class SharedEngine(TubeEngine):
                 elif head is not None and head.state != DEAD:
                     committer.know(head, mark)
                     if head.state == CLOSED and committer.idle_and_empty():
-                        self.consider_retiring(committer)
+                        self.retirement.consider(committer)
                 elif not committer.busy():
                     committer.gone = True
                     committer.tube.drop(committer)
                     if head is not None:
-                        self.spawn(self._unlist(committer.tube.name, committer.number))
+                        self.retirement.unlist(committer)
         return again
 
     def refresh_segment(self, committer: Committer) -> None:
@@ -1062,50 +1065,6 @@ class SharedEngine(TubeEngine):
                 if self.membership.session.over:
                     return None
                 await self.pause_between_tries()
-
-    # --- the life of segments
-
-    def consider_retiring(self, committer: Committer) -> None:
-        """Let a closed, empty segment die."""
-        if committer.idle_and_empty() and not committer.gone and committer.number not in self._retiring:
-            head = committer.head
-            if committer.owned and head is not None and head.state != CLOSED:
-                return
-            self._retiring.add(committer.number)
-            self.spawn(self._retire(committer))
-
-    async def _retire(self, committer: Committer) -> None:
-        number = committer.number
-        try:
-            if await self.retire_segment(number):
-                committer.gone = True
-                committer.tube.drop(committer)
-                await self._unlist(committer.tube.name, number)
-        except StoreError as error:
-            # A later look finds it again.
-            logger.info("segment %d is not retired yet: %s", number, error)
-        finally:
-            self._retiring.discard(number)
-
-    async def retire_segment(self, number: int) -> bool:
-        """Let a segment die if it is closed and empty, its bodies with it; tell whether it is dead."""
-        try:
-            if not await self.store.retire(number):
-                return False
-            segment = await self.store.read(number)
-        except Fenced:
-            return True
-        if segment is not None and segment.bodies:
-            await self.store.drop_bodies([(number, body) for body in range(1, segment.bodies + 1)])
-        return True
-
-    async def _unlist(self, name: str, number: int) -> None:
-        try:
-            # Somebody may have died between the segment's death and the end of its bodies.
-            await self.retire_segment(number)
-            await self.store.unlist(name, number)
-        except StoreError as error:
-            logger.info("segment %d is not unlisted yet: %s", number, error)
 
     # --- the session
 

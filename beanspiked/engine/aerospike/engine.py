@@ -34,6 +34,7 @@ from beanspiked.engine.aerospike.store import (
     key_ms,
     ready_key,
 )
+from beanspiked.engine.aerospike.timetable import Timetable
 from beanspiked.engine.aerospike.tubes import Seek, SharedTube
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
@@ -92,6 +93,7 @@ class SharedEngine(TubeEngine):
         membership, news: What it knows of other front-ends, and what it hears from them.
         registry: Its tubes.
         retirement: What lets segments die.
+        timetable: What keeps pauses and makes due jobs ready.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
         closing: Whether it is about to end.
     """
@@ -115,6 +117,7 @@ class SharedEngine(TubeEngine):
         self.news: News = News(self, store)
         self.registry: Registry = Registry(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
+        self.timetable: Timetable = Timetable(self, timers)
         self.closing: bool = False
         self.has_room: bool = True
         self.turn_over: Callable[[], None] = turn
@@ -242,29 +245,6 @@ class SharedEngine(TubeEngine):
     def elsewhere(self, tube: Tube) -> TubeUse | None:
         """Return how other front-ends use a tube, as of the last look."""
         return cast(SharedTube, tube).use
-
-    def tube_time(self, tube: SharedTube, now: float) -> None:
-        """Make a tube's due jobs ready if somebody waits for them, end its pause, and wait for the next of both."""
-        if tube.pause and tube.paused_until <= now:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
-            self.restless(tube)
-        if tube.pause:
-            self._timers.schedule(tube, tube.paused_until)
-        self.wait_for_due(tube)
-
-    def wait_for_due(self, tube: SharedTube) -> None:
-        """Promote due jobs now, or when the first is due, if somebody waits for them."""
-        if tube.next_due and tube.waiters and not tube.promoting:
-            if tube.next_due <= self.membership.server_ms():
-                tube.promoting = True
-                self.spawn(self._promote(tube))
-            else:
-                self._timers.schedule(tube, self.local_time(tube.next_due))
-
-    def local_time(self, server_ms: int) -> float:
-        """Return this process's time in seconds for a time of the server's clock in ms."""
-        return (server_ms - self.membership.session.offset_ms) / 1000
 
     # --- puts
 
@@ -839,18 +819,6 @@ class SharedEngine(TubeEngine):
         tube.pauses += 1
         return self._ask(lambda: looks.pause(self, cast(SharedTube, tube), seconds))
 
-    def apply_pause(self, tube: SharedTube, pause_ms: int, until_ms: int) -> None:
-        """Take note of a pause."""
-        until = self.local_time(until_ms) if until_ms else 0.0
-        if pause_ms and until > self._clock.now():
-            tube.pause = pause_ms / 1000
-            tube.paused_until = until
-            self._timers.schedule(tube, until)
-        elif tube.pause:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
-            self.restless(tube)
-
     def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:  # noqa: ARG002 - compressed here
         """Replace the body of a held job. The new one must fit into its segment: at most INLINE_MAX bytes when stored."""
         mine = cast(SharedJob, job)
@@ -910,7 +878,7 @@ class SharedEngine(TubeEngine):
         for tube, record in zip(tubes, records, strict=True):
             listed = set() if record is None else set(record.segments)
             if record is not None:
-                self.apply_pause(tube, record.pause_ms, record.paused_until_ms)
+                self.timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
             for number in listed:
                 if number not in tube.committers:
                     tube.committers[number] = Committer(self, tube, number, 0, owned=False)
@@ -935,11 +903,11 @@ class SharedEngine(TubeEngine):
             if tube.next_due and tube.next_due <= self.membership.server_ms():
                 due.append(tube)
             elif tube.next_due:
-                self.wait_for_due(tube)
+                self.timetable.wait_for_due(tube)
             tube.live = follows_news and self.news.following()
             self.restless(tube)
         for tube in due:
-            await self._promote_due(tube)
+            await self.timetable.promote_due(tube)
 
     async def _read_heads(self, committers: list[Committer], mark: int) -> list[Committer]:
         """Learn the heads of segments as of a step or later; return those that have to be read once more."""
@@ -1033,28 +1001,6 @@ class SharedEngine(TubeEngine):
         """Tell the others of ready jobs that nobody here has asked for, or of one that will be ready."""
         if delayed or tube.best() is not None:
             self.news.tell(tube.name)
-
-    async def _promote(self, tube: SharedTube) -> None:
-        try:
-            await self.try_for_a_while(lambda: self._promote_due(tube))
-        except EngineError as error:
-            logger.info("tube %s: due jobs wait: %s", tube.name, error)
-            await self.pause_between_tries()
-        finally:
-            tube.promoting = False
-        self.wait_for_due(tube)
-        self.turn_over()
-
-    async def _promote_due(self, tube: SharedTube) -> None:
-        """Make all due jobs of a tube ready."""
-        tube.next_due = 0
-        for committer in list(tube.committers.values()):
-            head = committer.head
-            while head is not None and head.due_key is not None and not committer.gone:
-                if key_ms(head.due_key) > self.membership.server_ms():
-                    tube.expect(head.due_key)
-                    break
-                head = await looks.promote(self, committer)
 
     async def reading_segment(self, number: int) -> Segment | None:
         """Read a segment, however long it takes while the session lasts; None also when that is not known."""

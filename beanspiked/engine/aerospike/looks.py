@@ -111,7 +111,7 @@ def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packe
         found.state = STATES[name]
         if name == DELAYED:
             # Due times are whole milliseconds of another clock: what is left must not seem more than it was asked for.
-            found.key = engine.local_time(key_ms(key)) - 0.002
+            found.key = engine.membership.local_time(key_ms(key)) - 0.002
     return found
 
 
@@ -180,7 +180,7 @@ def _note(
     found.first_number = record.segments[0] if record is not None and record.segments else 0
     use = TubeUse()
     if record is not None:
-        engine.apply_pause(found, record.pause_ms, record.paused_until_ms)
+        engine.timetable.apply_pause(found, record.pause_ms, record.paused_until_ms)
         use.total_jobs = record.counters.get("total_jobs", 0)
         use.deletes = record.counters.get("deletes", 0)
         use.pauses = record.counters.get("pauses", 0)
@@ -447,5 +447,5 @@ async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> N
     pause_ms = round(seconds * 1000)
     until_ms = engine.membership.server_ms() + pause_ms if pause_ms else 0
     await engine.try_for_a_while(lambda: engine.store.pause(home.name, pause_ms, until_ms))
-    engine.apply_pause(home, pause_ms, until_ms)
+    engine.timetable.apply_pause(home, pause_ms, until_ms)
     engine.news.tell(home.name)

@@ -107,6 +107,10 @@ class Membership:
         self._last_ms = max(self._last_ms, round(self._engine.now() * 1000) + self.session.offset_ms)
         return self._last_ms
 
+    def local_time(self, server_ms: int) -> float:
+        """Return this process's time in seconds for a time of the server's clock in ms."""
+        return (server_ms - self.session.offset_ms) / 1000
+
     def ticket(self) -> int:
         """Return the server's time in microseconds as far as known, never the same twice: the place of a put."""
         now = round(self._engine.now() * 1_000_000) + self.session.offset_ms * 1000

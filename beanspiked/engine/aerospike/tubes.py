@@ -103,7 +103,7 @@ class SharedTube(Tube):
 
     def on_time(self, now: float) -> None:
         """Make due jobs ready and end a pause."""
-        self.engine.tube_time(self, now)
+        self.engine.timetable.tube_time(self, now)
 
     def rank(self, committer: Committer) -> None:
         """Take note that a segment's most urgent job may have changed."""
@@ -165,7 +165,7 @@ class SharedTube(Tube):
         due_ms = key_ms(due)
         if self.next_due == 0 or due_ms < self.next_due:
             self.next_due = due_ms
-        self.engine.wait_for_due(self)
+        self.engine.timetable.wait_for_due(self)
 
     def paused(self, now: float) -> bool:
         """Tell whether no job may be taken now."""

@@ -32,6 +32,7 @@ COMPILED = [
     "engine/aerospike/news.py",
     "engine/aerospike/registry.py",
     "engine/aerospike/retirement.py",
+    "engine/aerospike/takes.py",
     "engine/aerospike/timetable.py",
     "engine/aerospike/tubes.py",
     "engine/embedded/engine.py",

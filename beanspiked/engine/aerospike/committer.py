@@ -469,7 +469,12 @@ class Committer:
         if late:
             self._drop(batch, reason)
             return False
-        if not batch.puts and not batch.leaves and not batch.change.close and not self.engine.still_wanted(batch.asks):
+        if (
+            not batch.puts
+            and not batch.leaves
+            and not batch.change.close
+            and not self.engine.takes.still_wanted(batch.asks)
+        ):
             self._drop(batch, reason)
             return False
         await self.engine.pause_between_tries()
@@ -497,7 +502,7 @@ class Committer:
         """A batch that was not applied fails; give-backs are tried for as long as the lease is there."""
         self._slots -= len(batch.puts)
         for waiter, count in batch.asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         if batch.change.close:
             self._must_close = True
         insisting = [leave for leave in batch.leaves if leave.insists]
@@ -509,7 +514,7 @@ class Committer:
         for leave in batch.leaves:
             if not leave.insists:
                 self._undo(leave, reason)
-        self.engine.sought(self.tube, reason)
+        self.engine.takes.sought(self.tube, reason)
 
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
         """Learn what became of an operation; tell whether that was the end of it."""
@@ -579,9 +584,9 @@ class Committer:
         if doubtful:
             batch.puts = [put for put in batch.puts if not put.done]
             batch.leaves = [leave for leave in batch.leaves if not leave.done]
-            batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.claimed(waiter) >= count]
+            batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.takes.claimed(waiter) >= count]
         for waiter, count in batch.asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         if doubtful:
             for put in batch.puts:
                 put.settle(reason)
@@ -589,7 +594,7 @@ class Committer:
             self.engine.put_elsewhere(self.tube, batch.puts)
         for leave in batch.leaves:
             self._undo(leave, reason)
-        self.engine.sought(self.tube, None)
+        self.engine.takes.sought(self.tube, None)
 
     def abandon(self, reason: EngineError) -> None:
         """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
@@ -609,13 +614,13 @@ class Committer:
         for job in held.values():
             self.engine.lose(job)
         for waiter, count in asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         for leave in leaves:
             self._undo(leave, reason)
         for steal in steals:
             steal.settle(reason)
         self.engine.put_elsewhere(self.tube, puts)
-        self.engine.sought(self.tube, None)
+        self.engine.takes.sought(self.tube, None)
 
     # --- outcomes
 
@@ -634,7 +639,7 @@ class Committer:
                 leave.job.moving = None
                 leave.settle(None)
             for waiter, count in batch.asks:
-                self.engine.unclaim(waiter, count)
+                self.engine.takes.unclaim(waiter, count)
             return
         live = head.ready + head.delayed + head.buried + head.held
         if self._slots:
@@ -658,7 +663,7 @@ class Committer:
         if batch.puts:
             self._told(batch.puts)
         self._receive(taken, batch.asks)
-        self.engine.sought(self.tube, None)
+        self.engine.takes.sought(self.tube, None)
         if delayed or (head.ready and made_ready):
             self.engine.announce(self.tube, delayed)
         if head.due_key is not None:
@@ -674,13 +679,13 @@ class Committer:
                 jobs.append(job)
                 outside = outside or job.body_number > 0
         if outside:
-            self.engine.spawn(self.engine.fetch_and_deliver(self, jobs, asks))
+            self.engine.spawn(self.engine.takes.fetch_and_deliver(self, jobs, asks))
             return
         for waiter, count in asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         if jobs:
             self.tube.granted.extend(jobs)
-            self.engine.deliver(self.tube)
+            self.engine.takes.deliver(self.tube)
 
     def _hold(self, key: bytes, packed: bytes) -> SharedJob | None:
         """Enter a job in the lease; one that cannot be read is set aside and told of."""

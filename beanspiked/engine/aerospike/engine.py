@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from beanspiked.engine.aerospike import looks
 from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, pack_plain, squeeze
 from beanspiked.engine.aerospike.committer import EMPTY, Committer, Steal
-from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, Put, SharedJob
 from beanspiked.engine.aerospike.membership import Membership
 from beanspiked.engine.aerospike.news import News
 from beanspiked.engine.aerospike.registry import Registry
@@ -34,8 +34,9 @@ from beanspiked.engine.aerospike.store import (
     key_ms,
     ready_key,
 )
+from beanspiked.engine.aerospike.takes import Takes
 from beanspiked.engine.aerospike.timetable import Timetable
-from beanspiked.engine.aerospike.tubes import Seek, SharedTube
+from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import RESERVED, Counts, Details, Job, ReadyListener, Tube, TubeEngine, TubeUse, Waiter
@@ -50,8 +51,6 @@ __all__ = ["SharedEngine"]
 
 logger = logging.getLogger(__name__)
 
-# How long a command waits for a store that does not answer, in seconds.
-ANSWER_WITHIN: Final = 2.0
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
 # Segment numbers are taken in blocks.
@@ -59,8 +58,6 @@ NUMBERS_BLOCK: Final = 32
 # Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once.
 RECHECK_EVERY: Final = 5.0
 RECHECK_AT_ONCE: Final = 500
-# News are followed for this long after somebody wanted a job, in seconds.
-FOLLOW_FOR: Final = 2.0
 # How many segments are read at once.
 READ_AT_ONCE: Final = 1000
 
@@ -92,6 +89,7 @@ class SharedEngine(TubeEngine):
         jobs: The jobs held here, by id.
         membership, news: What it knows of other front-ends, and what it hears from them.
         registry: Its tubes.
+        takes: Who waits for jobs, and who gets which.
         retirement: What lets segments die.
         timetable: What keeps pauses and makes due jobs ready.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
@@ -118,22 +116,19 @@ class SharedEngine(TubeEngine):
         self.registry: Registry = Registry(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
         self.timetable: Timetable = Timetable(self, timers)
+        self.takes: Takes = Takes(self, timers.clock)
         self.closing: bool = False
         self.has_room: bool = True
         self.turn_over: Callable[[], None] = turn
         self._timers = timers
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
-        self._claims: dict[Waiter, int] = {}
-        self._seeks: dict[Waiter, Seek] = {}
         self._awake: dict[Committer, None] = {}
-        self._restless: dict[SharedTube, None] = {}
         self._step = 0
         self._numbers: list[int] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looked: SharedJob | None = None
         self._rechecked: float = 0.0
-        self._sought_at: float = 0.0
         self._rechecking = False
 
     def start(self) -> None:
@@ -182,18 +177,9 @@ class SharedEngine(TubeEngine):
         """Have a segment's operation begin at the end of this turn."""
         self._awake[committer] = None
 
-    def restless(self, tube: SharedTube) -> None:
-        """Have jobs of a tube asked for at the end of this turn, if somebody waits for them."""
-        if tube.waiters:
-            self._restless[tube] = None
-
     def flush(self) -> None:
         """Send on what was asked for in this turn of the event loop."""
-        while self._restless:
-            restless = self._restless
-            self._restless = {}
-            for tube in restless:
-                self._hunt(tube)
+        self.takes.hunt()
         if self._awake:
             awake = self._awake
             self._awake = {}
@@ -426,196 +412,11 @@ class SharedEngine(TubeEngine):
 
     def take(self, tubes: list[Tube]) -> Job | None:
         """Hand over a job that was taken for somebody who waits."""
-        for tube in tubes:
-            granted = cast(SharedTube, tube).granted
-            while granted:
-                job = granted.popleft()
-                if job.committer is not None and self.membership.alive():
-                    return job
-        return None
-
-    def deliver(self, tube: SharedTube) -> None:
-        """Hand taken jobs to those who wait; what nobody wants any more goes back at once."""
-        if tube.granted and tube.waiters and self.membership.alive():
-            self.listener.tube_ready(tube)
-        while tube.granted:
-            job = tube.granted.popleft()
-            if job.committer is not None:
-                job.reserves -= 1
-                self.give_back(job, timed_out=False)
-
-    def _hunt(self, tube: SharedTube) -> None:
-        """Ask for jobs for those who wait and were not asked for yet, the most urgent jobs first."""
-        waiters = tube.waiters
-        if not waiters or tube.paused(self._clock.now()) or self.membership.session.over:
-            return
-        claims = self._claims
-        while True:
-            found = tube.first()
-            if found is None:
-                return
-            committer, bound = found
-            room = committer.askable(bound)
-            asked = False
-            if room > 0:
-                for waiter in waiters:
-                    claimed = claims.get(waiter, 0)
-                    count = min(waiter.wants - claimed, room)
-                    if count > 0 and self._may_ask(tube, waiter):
-                        claims[waiter] = claimed + count
-                        committer.ask(waiter, count)
-                        asked = True
-                        room -= count
-                        if room == 0:
-                            break
-            if not asked:
-                return
-            self._awake[committer] = None
-            tube.rank(committer)
-
-    def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
-        """Tell whether a waiter's next job is to come from this tube: not if another of its tubes has a more urgent one."""
-        seek = self._seeks.get(waiter)
-        if seek is None:
-            return True
-        if seek.refreshing and (len(seek.tubes) > 1 or not tube.live):
-            # What the look finds may be more urgent. A tube whose news are followed has no such surprises.
-            return False
-        if len(seek.tubes) > 1:
-            now = self._clock.now()
-            mine = tube.best()
-            for other in seek.tubes:
-                best = None if other is tube or other.paused(now) else other.best()
-                if best is not None and (mine is None or best < mine):
-                    self._restless[other] = None
-                    return False
-        return True
-
-    def claimed(self, waiter: Waiter) -> int:
-        """Count the jobs that were asked for a waiter."""
-        return self._claims.get(waiter, 0)
-
-    def unclaim(self, waiter: Waiter, count: int) -> None:
-        """Jobs that were asked for a waiter have come, or will not."""
-        left = self._claims[waiter] - count
-        if left:
-            self._claims[waiter] = left
-        else:
-            del self._claims[waiter]
-
-    def still_wanted(self, asks: list[tuple[Waiter, int]]) -> bool:
-        """Tell whether anybody still waits of those for whom jobs were asked for."""
-        for waiter, _ in asks:
-            seek = self._seeks.get(waiter)
-            if seek is None or not seek.done:
-                return True
-        return False
+        return self.takes.take(tubes)
 
     def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
         """Look for a job for one who waits."""
-        homes = cast("list[SharedTube]", tubes)
-        now = self._clock.now()
-        best: bytes | None = None
-        likely: SharedTube | None = None
-        live = not self.membership.session.over
-        for tube in homes:
-            live = live and tube.live
-            if tube.paused(now):
-                continue
-            key = tube.best()
-            if key is not None and (best is None or key < best):
-                best = key
-                likely = tube
-        if likely is None and live and patient:
-            # News are followed: a job that is put anywhere will be told of.
-            return None
-        self._sought_at = now
-        self.news.wake()
-        seek = Seek(waiter, homes, now + ANSWER_WITHIN)
-        self._end_seek(waiter)
-        self._seeks[waiter] = seek
-        for tube in homes:
-            tube.seeks[seek] = None
-        if likely is not None and live:
-            self._restless[likely] = None
-        else:
-            self._look_for(seek)
-        return seek
-
-    def _end_seek(self, waiter: Waiter) -> None:
-        former = self._seeks.pop(waiter, None)
-        if former is not None:
-            for tube in former.tubes:
-                tube.seeks.pop(former, None)
-
-    def _look_for(self, seek: Seek) -> None:
-        """Look at all tubes of a question, from now on."""
-        seek.refreshing = len(seek.tubes)
-
-        def refreshed(error: EngineError | None) -> None:
-            seek.refreshing -= 1
-            if error is not None:
-                self._settle_seek(seek, error)
-            elif seek.refreshing == 0:
-                seek.looked = True
-                self._advance(seek)
-
-        for tube in seek.tubes:
-            self.refresh(tube, refreshed)
-
-    def _advance(self, seek: Seek) -> None:
-        """Go on with a question after something was learnt."""
-        waiter = seek.waiter
-        if seek.done or self._seeks.get(waiter) is not seek:
-            return
-        if waiter not in seek.tubes[0].waiters:
-            self._end_seek(waiter)
-            return
-        if waiter in self._claims or seek.refreshing:
-            return
-        now = self._clock.now()
-        hopeful = [tube for tube in seek.tubes if not tube.paused(now) and tube.best() is not None]
-        if hopeful:
-            hopeful.sort(key=_best)
-            for tube in hopeful:
-                self._restless[tube] = None
-        elif seek.looked:
-            self._settle_seek(seek, None)
-        else:
-            self._look_for(seek)
-
-    def _settle_seek(self, seek: Seek, error: EngineError | None) -> None:
-        if not seek.done and self._seeks.get(seek.waiter) is seek:
-            self._end_seek(seek.waiter)
-            seek.settle(error)
-
-    def sought(self, tube: SharedTube, error: EngineError | None) -> None:
-        """Jobs that were asked for in a tube have come, or will not: go on with the questions about it."""
-        for seek in list(tube.seeks):
-            if error is not None and seek.waiter not in self._claims:
-                self._settle_seek(seek, error)
-            else:
-                self._advance(seek)
-
-    async def fetch_and_deliver(
-        self, committer: Committer, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
-    ) -> None:
-        """Fetch the bodies of taken jobs that lie outside, then hand them over."""
-        try:
-            jobs = await self.try_for_a_while(lambda: looks.fetch_bodies(self, jobs))
-        except EngineError as error:
-            logger.warning("segment %d: bodies cannot be read, jobs go back: %s", committer.number, error)
-            for job in jobs:
-                if job.committer is not None:
-                    job.reserves -= 1
-                    self.give_back(job, timed_out=False)
-            jobs = []
-        for waiter, count in asks:
-            self.unclaim(waiter, count)
-        committer.tube.granted.extend([job for job in jobs if job.committer is not None])
-        self.deliver(committer.tube)
-        self.sought(committer.tube, None)
-        self.turn_over()
+        return self.takes.seek(waiter, tubes, patient)
 
     # --- jobs
 
@@ -905,7 +706,7 @@ class SharedEngine(TubeEngine):
             elif tube.next_due:
                 self.timetable.wait_for_due(tube)
             tube.live = follows_news and self.news.following()
-            self.restless(tube)
+            self.takes.restless(tube)
         for tube in due:
             await self.timetable.promote_due(tube)
 
@@ -953,7 +754,7 @@ class SharedEngine(TubeEngine):
                 if not committer.running:
                     if head is not None:
                         committer.know(head, mark)
-                        self.sought(committer.tube, None)
+                        self.takes.sought(committer.tube, None)
                         self.turn_over()
                     return
                 await committer.turn()
@@ -968,16 +769,6 @@ class SharedEngine(TubeEngine):
         self.news.tell(tube_name)
 
     # --- news
-
-    def wants_jobs(self) -> bool:
-        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
-        now = self._clock.now()
-        if now - self._sought_at < FOLLOW_FOR:
-            return True
-        if any(tube.waiters for tube in self.registry.known_tubes()):
-            self._sought_at = now
-            return True
-        return False
 
     def stop_following(self) -> None:
         """News are not read any more: what is known of tubes grows old."""
@@ -1042,9 +833,7 @@ class SharedEngine(TubeEngine):
     def tick(self) -> None:
         """Once a second: fail what waits for a store that does not answer, and look at tubes that are waited for."""
         now = self._clock.now()
-        for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
-            if not self.membership.reachable:
-                self._settle_seek(seek, StoreFailed("the store does not answer"))
+        self.takes.expire(now)
         if self.membership.session.over:
             # Who learns that a put has failed may go on to a new tube.
             for tube in self.registry.known_tubes():
@@ -1096,9 +885,3 @@ class SharedEngine(TubeEngine):
 def queue_of(job: SharedJob) -> str:
     """Return the queue that a job stands in which is not reserved."""
     return BURIED if job.state == IS_BURIED else DELAYED if job.state == IS_DELAYED else READY
-
-
-def _best(tube: SharedTube) -> bytes:
-    best = tube.best()
-    assert best is not None
-    return best

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.codec import DamagedEntry, unpack
 from beanspiked.engine.aerospike.codec import pack as pack_job
-from beanspiked.engine.aerospike.jobs import SharedJob, shared_job
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, shared_job
 from beanspiked.engine.aerospike.membership import usage_of
 from beanspiked.engine.aerospike.store import (
     BURIED,
@@ -52,8 +52,6 @@ QUEUES: Final = {IS_READY: READY, IS_DELAYED: DELAYED, IS_BURIED: BURIED}
 READ_AT_ONCE: Final = 1000
 SIZES_AT_ONCE: Final = 250
 MOVE_AT_ONCE: Final = 512
-# How long an outcome is looked for, in seconds.
-ANSWER_WITHIN: Final = 2.0
 # How often a look is repeated that others' changes spoil.
 LOOKS_MAX: Final = 20
 

@@ -86,7 +86,7 @@ class News:
         while True:
             await asyncio.sleep(READ_EVERY)
             others = self._engine.membership.others
-            if not others or not self._engine.wants_jobs() or self._engine.membership.session.over:
+            if not others or not self._engine.takes.wants_jobs() or self._engine.membership.session.over:
                 if self._following:
                     self._following = False
                     self._engine.stop_following()

@@ -34,7 +34,7 @@ class Timetable:
         if tube.pause and tube.paused_until <= now:
             tube.pause = 0.0
             tube.paused_until = 0.0
-            self._engine.restless(tube)
+            self._engine.takes.restless(tube)
         if tube.pause:
             self._timers.schedule(tube, tube.paused_until)
         self.wait_for_due(tube)
@@ -49,7 +49,7 @@ class Timetable:
         elif tube.pause:
             tube.pause = 0.0
             tube.paused_until = 0.0
-            self._engine.restless(tube)
+            self._engine.takes.restless(tube)
 
     def wait_for_due(self, tube: "SharedTube") -> None:
         """Promote due jobs now, or when the first is due, if somebody waits for them."""

@@ -114,7 +114,7 @@ class SharedTube(Tube):
         if best != committer.rank:
             committer.rank = best
             heapq.heappush(self._order, (best, committer.number))
-        self.engine.restless(self)
+        self.engine.takes.restless(self)
 
     def first(self) -> tuple[Committer, bytes | None] | None:
         """Return the segment with the most urgent job, and the key of the most urgent job of the others."""

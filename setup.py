@@ -30,6 +30,7 @@ COMPILED = [
     "engine/aerospike/looks.py",
     "engine/aerospike/membership.py",
     "engine/aerospike/news.py",
+    "engine/aerospike/puts.py",
     "engine/aerospike/registry.py",
     "engine/aerospike/retirement.py",
     "engine/aerospike/takes.py",

@@ -446,7 +446,7 @@ class Committer:
                 if not await self._try_again(batch, error):
                     return
             except Full as error:
-                self.engine.found_full(error)
+                self.engine.puts.found_full(error)
                 if not await self._without_puts(batch, error):
                     return
             except Fenced:
@@ -591,7 +591,7 @@ class Committer:
             for put in batch.puts:
                 put.settle(reason)
         else:
-            self.engine.put_elsewhere(self.tube, batch.puts)
+            self.engine.puts.put_elsewhere(self.tube, batch.puts)
         for leave in batch.leaves:
             self._undo(leave, reason)
         self.engine.takes.sought(self.tube, None)
@@ -619,7 +619,7 @@ class Committer:
             self._undo(leave, reason)
         for steal in steals:
             steal.settle(reason)
-        self.engine.put_elsewhere(self.tube, puts)
+        self.engine.puts.put_elsewhere(self.tube, puts)
         self.engine.takes.sought(self.tube, None)
 
     # --- outcomes

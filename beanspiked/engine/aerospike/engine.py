@@ -11,11 +11,12 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from beanspiked.engine.aerospike import looks
-from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, pack_plain, squeeze
-from beanspiked.engine.aerospike.committer import EMPTY, Committer, Steal
-from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, Put, SharedJob
+from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, squeeze
+from beanspiked.engine.aerospike.committer import Committer, Steal
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, SharedJob
 from beanspiked.engine.aerospike.membership import Membership
 from beanspiked.engine.aerospike.news import News
+from beanspiked.engine.aerospike.puts import Puts
 from beanspiked.engine.aerospike.registry import Registry
 from beanspiked.engine.aerospike.retirement import Retirement
 from beanspiked.engine.aerospike.store import (
@@ -26,7 +27,6 @@ from beanspiked.engine.aerospike.store import (
     READY,
     Busy,
     Fenced,
-    Full,
     Refused,
     Segment,
     StoreError,
@@ -40,7 +40,7 @@ from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import RESERVED, Counts, Details, Job, ReadyListener, Tube, TubeEngine, TubeUse, Waiter
-from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
+from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
@@ -53,8 +53,6 @@ logger = logging.getLogger(__name__)
 
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
-# Segment numbers are taken in blocks.
-NUMBERS_BLOCK: Final = 32
 # Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once.
 RECHECK_EVERY: Final = 5.0
 RECHECK_AT_ONCE: Final = 500
@@ -89,6 +87,7 @@ class SharedEngine(TubeEngine):
         jobs: The jobs held here, by id.
         membership, news: What it knows of other front-ends, and what it hears from them.
         registry: Its tubes.
+        puts: What brings jobs into segments.
         takes: Who waits for jobs, and who gets which.
         retirement: What lets segments die.
         timetable: What keeps pauses and makes due jobs ready.
@@ -116,16 +115,15 @@ class SharedEngine(TubeEngine):
         self.registry: Registry = Registry(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
         self.timetable: Timetable = Timetable(self, timers)
+        self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)
         self.closing: bool = False
-        self.has_room: bool = True
         self.turn_over: Callable[[], None] = turn
         self._timers = timers
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
         self._awake: dict[Committer, None] = {}
         self._step = 0
-        self._numbers: list[int] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looked: SharedJob | None = None
         self._rechecked: float = 0.0
@@ -249,164 +247,7 @@ class SharedEngine(TubeEngine):
         details: Details | None = None,
     ) -> Later | None:
         """Add a job."""
-        home = cast(SharedTube, tube)
-        now = self._clock.now()
-        put_us = job_id
-        due_ms = self.membership.server_ms() + round(delay * 1000) if delay else 0
-        delay_ms = round(delay * 1000)
-        ttr_ms = round(ttr * 1000)
-        if details is None and len(body) <= INLINE_MAX:
-            put = Put(home, pri, put_us, due_ms, pack_plain(pri, delay_ms, ttr_ms, put_us, body), now + ANSWER_WITHIN)
-        else:
-            put = self._large_put(home, pri, delay_ms, ttr_ms, put_us, due_ms, body, details)
-        if not self.has_room:
-            put.settle(StoreFull("the store is nearly full"))
-            return put
-        home.arriving.append(put)
-        self._place(home)
-        return put
-
-    def _large_put(
-        self,
-        tube: SharedTube,
-        pri: int,
-        delay_ms: int,
-        ttr_ms: int,
-        put_us: int,
-        due_ms: int,
-        body: bytes,
-        details: Details | None,
-    ) -> Put:
-        stored, raw_size, skipped = squeeze(body)
-        packed = Packed(pri, delay_ms, ttr_ms, put_us, stored, raw_size=raw_size, skipped=skipped)
-        if details is not None:
-            packed.metadata = details.metadata
-            packed.reason = details.reason
-            packed.retries = details.retries
-            packed.failed = details.failed
-        outside = len(stored) > INLINE_MAX
-        if outside:
-            packed.body = b""
-            packed.stored_size = len(stored)
-        put = Put(tube, pri, put_us, due_ms, pack(packed), self._clock.now() + ANSWER_WITHIN)
-        if outside:
-            put.outside = stored
-            put.job = packed
-        return put
-
-    def put_elsewhere(self, tube: SharedTube, puts: list[Put]) -> None:
-        """Put jobs that were certainly not put yet into another segment, before all that came later."""
-        if puts:
-            tube.arriving.extendleft(reversed(puts))
-            self._place(tube)
-
-    def _place(self, tube: SharedTube) -> None:
-        """Send waiting puts to the tube's open segment while it takes them, and have another one made."""
-        arriving = tube.arriving
-        committer = tube.open
-        while arriving and committer is not None:
-            if not committer.accepts(arriving[0]):
-                tube.open = None
-                committer.close()
-                committer = None
-                break
-            put = arriving.popleft()
-            if put.outside is None:
-                committer.put(put)
-            else:
-                self.spawn(self._put_outside(committer, put))
-        if arriving and not tube.opening:
-            tube.opening = True
-            self.spawn(self._open(tube))
-
-    async def _put_outside(self, committer: Committer, put: Put) -> None:
-        """Write a large body, then put its job."""
-        tube = cast(SharedTube, put.tube)
-        try:
-            here = await self.try_for_a_while(lambda: committer.write_body(put))
-        except EngineError as error:
-            # A body is refused that is larger than the namespace's records may be.
-            too_big = isinstance(error, (Refused, Full))
-            put.settle(StoreFull(str(error)) if too_big else StoreFailed(str(error)))
-            self.turn_over()
-            return
-        if here and committer.accepts(put):
-            committer.put(put)
-        else:
-            self.put_elsewhere(tube, [put])
-        self.turn_over()
-
-    async def _open(self, tube: SharedTube) -> None:
-        """Make segments for a tube for as long as puts wait: create, list, then put (segment-protocol H6)."""
-        try:
-            while tube.arriving and tube.open is None:
-                if not await self.membership.joined(ANSWER_WITHIN):
-                    self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
-                    continue
-                try:
-                    committer = await self._create(tube)
-                except Full as error:
-                    self.found_full(error)
-                    self._fail_arriving(tube, StoreFull(str(error)), everything=True)
-                    continue
-                except StoreError as error:
-                    self._fail_arriving(tube, StoreFailed(str(error)), everything=False)
-                    await self.pause_between_tries()
-                    continue
-                if committer is not None:
-                    tube.open = committer
-                    self._place(tube)
-                    self.turn_over()
-        finally:
-            tube.opening = False
-        if tube.arriving:
-            self._place(tube)
-
-    def _fail_arriving(self, tube: SharedTube, reason: EngineError, *, everything: bool) -> None:
-        now = self.now()
-        late = [put for put in tube.arriving if everything or put.until <= now]
-        for put in late:
-            tube.arriving.remove(put)
-            put.settle(reason)
-        if late:
-            self.turn_over()
-
-    async def _create(self, tube: SharedTube) -> Committer | None:
-        """Make one segment; None when the number was taken. In doubt the number is given up: the audit clears what is left."""
-        session = self.membership.session
-        if not self._numbers:
-            first = await self.store.reserve_numbers("segment", NUMBERS_BLOCK)
-            self._numbers = list(range(first + NUMBERS_BLOCK - 1, first - 1, -1))
-        number = self._numbers.pop()
-        lease = session.next_lease()
-        try:
-            await self.store.create(number, tube.name, lease)
-        except Refused:
-            return None
-        while True:
-            try:
-                await self.store.enlist(tube.name, number)
-            except Full:
-                raise
-            except StoreError:
-                if session.over:
-                    return None
-                self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
-                await self.pause_between_tries()
-            else:
-                break
-        if session.over or not self.membership.alive():
-            return None
-        committer = Committer(self, tube, number, lease, owned=True)
-        tube.committers[number] = committer
-        committer.know(EMPTY, self.step())
-        return committer
-
-    def found_full(self, error: StoreError) -> None:
-        """The store refused a write for want of room: no more puts until it takes one."""
-        if self.has_room:
-            logger.warning("the store has no room; puts are refused: %s", error)
-        self.has_room = False
+        return self.puts.put(cast(SharedTube, tube), job_id, pri, delay, ttr, body, details)
 
     # --- takes
 
@@ -813,14 +654,14 @@ class SharedEngine(TubeEngine):
                 if committer.session.over:
                     committer.abandon(JobGone("the session is over"))
             if tube.arriving:
-                self._place(tube)
+                self.puts.place(tube)
             if tube.waiters:
                 self.refresh(tube)
         self.turn_over()
 
     def session_over(self) -> None:
         """The session is over: every held job is lost, and what was not sent goes with the next one."""
-        self._numbers = []
+        self.puts.forget_numbers()
         for tube in self.registry.known_tubes():
             tube.live = False
             tube.open = None
@@ -835,10 +676,7 @@ class SharedEngine(TubeEngine):
         now = self._clock.now()
         self.takes.expire(now)
         if self.membership.session.over:
-            # Who learns that a put has failed may go on to a new tube.
-            for tube in self.registry.known_tubes():
-                if tube.arriving:
-                    self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
+            self.puts.expire()
         elif now - self._rechecked >= RECHECK_EVERY and not self._rechecking:
             self._rechecked = now
             self._rechecking = True
@@ -848,7 +686,7 @@ class SharedEngine(TubeEngine):
     async def _recheck(self) -> None:
         tubes = [tube for tube in self.registry.known_tubes() if tube.waiters]
         try:
-            self.has_room = await self.store.has_room()
+            self.puts.has_room = await self.store.has_room()
         except StoreError as error:
             logger.info("whether there is room is not known: %s", error)
         try:

@@ -323,17 +323,8 @@ class SharedEngine(TubeEngine):
         """Reserve a job that was looked at."""
         looked = cast(SharedJob, job)
         steal = Steal(looked, queue_of(looked))
-        committer = self.committer_of(looked.number, cast(SharedTube, looked.tube))
-        committer.steal(steal)
+        cast(SharedTube, looked.tube).committer_of(looked.number).steal(steal)
         return steal
-
-    def committer_of(self, number: int, tube: SharedTube) -> Committer:
-        """Find or make this front-end's side of a segment."""
-        committer = tube.committers.get(number)
-        if committer is None:
-            committer = Committer(self, tube, number, 0, owned=False)
-            tube.committers[number] = committer
-        return committer
 
     def _leave(
         self,
@@ -522,8 +513,7 @@ class SharedEngine(TubeEngine):
             if record is not None:
                 self.timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
             for number in listed:
-                if number not in tube.committers:
-                    tube.committers[number] = Committer(self, tube, number, 0, owned=False)
+                tube.committer_of(number)
             for committer in list(tube.committers.values()):
                 if committer.number in listed:
                     wanted.append(committer)

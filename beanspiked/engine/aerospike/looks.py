@@ -330,8 +330,7 @@ async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
 
 def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     """Jobs of a segment were made ready."""
-    committer = engine.committer_of(number, home)
-    engine.refresh_segment(committer)
+    engine.refresh_segment(home.committer_of(number))
     engine.news.tell(home.name)
 
 

@@ -152,6 +152,14 @@ class SharedTube(Tube):
         top = self._top()
         return None if top is None else top.best()
 
+    def committer_of(self, number: int) -> Committer:
+        """Find or make this front-end's side of a segment."""
+        committer = self.committers.get(number)
+        if committer is None:
+            committer = Committer(self.engine, self, number, 0, owned=False)
+            self.committers[number] = committer
+        return committer
+
     def drop(self, committer: Committer) -> None:
         """Forget a segment."""
         if self.committers.get(committer.number) is committer:

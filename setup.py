@@ -33,6 +33,7 @@ COMPILED = [
     "engine/aerospike/puts.py",
     "engine/aerospike/registry.py",
     "engine/aerospike/retirement.py",
+    "engine/aerospike/scout.py",
     "engine/aerospike/takes.py",
     "engine/aerospike/timetable.py",
     "engine/aerospike/tubes.py",

@@ -548,7 +548,7 @@ class Committer:
             return False
         self._done(batch, taken, self.head or EMPTY)
         # What it holds now is not known.
-        self.engine.refresh_segment(self)
+        self.engine.scout.refresh_segment(self)
         return True
 
     async def _fenced_in_doubt(self, batch: Batch) -> None:
@@ -665,7 +665,7 @@ class Committer:
         self._receive(taken, batch.asks)
         self.engine.takes.sought(self.tube, None)
         if delayed or (head.ready and made_ready):
-            self.engine.announce(self.tube, delayed)
+            self.engine.scout.announce(self.tube, delayed)
         if head.due_key is not None:
             self.tube.expect(head.due_key)
 
@@ -732,7 +732,7 @@ class Committer:
                     return
                 if key not in outcome:
                     continue
-                self.engine.refresh_segment(self)
+                self.engine.scout.refresh_segment(self)
             except StoreError as error:
                 steal.settle(StoreFailed(str(error)))
                 return

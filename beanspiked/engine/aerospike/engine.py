@@ -19,19 +19,16 @@ from beanspiked.engine.aerospike.news import News
 from beanspiked.engine.aerospike.puts import Puts
 from beanspiked.engine.aerospike.registry import Registry
 from beanspiked.engine.aerospike.retirement import Retirement
+from beanspiked.engine.aerospike.scout import Scout
 from beanspiked.engine.aerospike.store import (
     BURIED,
-    CLOSED,
-    DEAD,
     DELAYED,
     READY,
-    Busy,
     Fenced,
     Refused,
     Segment,
     StoreError,
     due_key,
-    key_ms,
     ready_key,
 )
 from beanspiked.engine.aerospike.takes import Takes
@@ -53,11 +50,6 @@ logger = logging.getLogger(__name__)
 
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
-# Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once.
-RECHECK_EVERY: Final = 5.0
-RECHECK_AT_ONCE: Final = 500
-# How many segments are read at once.
-READ_AT_ONCE: Final = 1000
 
 
 class Asked(Later):
@@ -90,6 +82,7 @@ class SharedEngine(TubeEngine):
         puts: What brings jobs into segments.
         takes: Who waits for jobs, and who gets which.
         retirement: What lets segments die.
+        scout: What looks at what others did.
         timetable: What keeps pauses and makes due jobs ready.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
         closing: Whether it is about to end.
@@ -114,6 +107,7 @@ class SharedEngine(TubeEngine):
         self.news: News = News(self, store)
         self.registry: Registry = Registry(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
+        self.scout: Scout = Scout(self, store, timers.clock)
         self.timetable: Timetable = Timetable(self, timers)
         self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)
@@ -126,8 +120,6 @@ class SharedEngine(TubeEngine):
         self._step = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looked: SharedJob | None = None
-        self._rechecked: float = 0.0
-        self._rechecking = False
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -195,6 +187,16 @@ class SharedEngine(TubeEngine):
             except StoreError as error:
                 if self.now() >= until:
                     raise StoreFailed(str(error)) from error
+                await self.pause_between_tries()
+
+    async def reading_segment(self, number: int) -> Segment | None:
+        """Read a segment, however long it takes while the session lasts; None also when that is not known."""
+        while True:
+            try:
+                return await self.store.read(number)
+            except StoreError:
+                if self.membership.session.over:
+                    return None
                 await self.pause_between_tries()
 
     async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
@@ -476,164 +478,6 @@ class SharedEngine(TubeEngine):
         leave.then(updated)
         return leave
 
-    # --- what others did
-
-    def refresh(self, tube: SharedTube, then: Callable[[EngineError | None], None] | None = None) -> None:
-        """Look at a tube's segments anew, and call back when a look that begins after this call has ended."""
-        if then is not None:
-            tube.refreshed.append(then)
-        if not tube.refreshing:
-            tube.refreshing = True
-            self.spawn(self._refresh(tube))
-
-    async def _refresh(self, tube: SharedTube) -> None:
-        first = True
-        while tube.refreshed or first:
-            first = False
-            callbacks = tube.refreshed
-            tube.refreshed = []
-            error = await self.failure(lambda: self.try_for_a_while(lambda: self._look_at([tube])))
-            for callback in callbacks:
-                callback(error)
-            self.turn_over()
-        tube.refreshing = False
-
-    async def _look_at(self, tubes: list[SharedTube]) -> None:
-        """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished."""
-        await self.membership.have_session(ANSWER_WITHIN)
-        session = self.membership.session
-        mark = self.step()
-        follows_news = self.news.following()
-        wanted: list[Committer] = []
-        records = await self.store.directories([tube.name for tube in tubes])
-        if session.over:
-            raise Busy("the session was over before the look was")
-        for tube, record in zip(tubes, records, strict=True):
-            listed = set() if record is None else set(record.segments)
-            if record is not None:
-                self.timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
-            for number in listed:
-                tube.committer_of(number)
-            for committer in list(tube.committers.values()):
-                if committer.number in listed:
-                    wanted.append(committer)
-                elif not committer.owned and not committer.busy():
-                    committer.gone = True
-                    tube.drop(committer)
-        while wanted:
-            wanted = await self._read_heads(wanted, mark)
-        if session.over:
-            raise Busy("the session was over before the look was")
-        due: list[SharedTube] = []
-        for tube in tubes:
-            tube.next_due = 0
-            for committer in tube.committers.values():
-                if committer.head is not None and committer.head.due_key is not None:
-                    due_ms = key_ms(committer.head.due_key)
-                    if tube.next_due == 0 or due_ms < tube.next_due:
-                        tube.next_due = due_ms
-            if tube.next_due and tube.next_due <= self.membership.server_ms():
-                due.append(tube)
-            elif tube.next_due:
-                self.timetable.wait_for_due(tube)
-            tube.live = follows_news and self.news.following()
-            self.takes.restless(tube)
-        for tube in due:
-            await self.timetable.promote_due(tube)
-
-    async def _read_heads(self, committers: list[Committer], mark: int) -> list[Committer]:
-        """Learn the heads of segments as of a step or later; return those that have to be read once more."""
-        for committer in committers:
-            # An operation that began after this look tells as much as the look.
-            while committer.running and not committer.knows_since(mark):
-                await committer.turn()
-        wanted = [committer for committer in committers if not committer.knows_since(mark)]
-        again: list[Committer] = []
-        for start in range(0, len(wanted), READ_AT_ONCE):
-            part = wanted[start : start + READ_AT_ONCE]
-            heads = await self.store.heads([committer.number for committer in part])
-            for committer, head in zip(part, heads, strict=True):
-                if committer.knows_since(mark):
-                    continue
-                if committer.running:
-                    # Its operation may have changed what was read.
-                    again.append(committer)
-                elif head is not None and head.state != DEAD:
-                    committer.know(head, mark)
-                    if head.state == CLOSED and committer.idle_and_empty():
-                        self.retirement.consider(committer)
-                elif not committer.busy():
-                    committer.gone = True
-                    committer.tube.drop(committer)
-                    if head is not None:
-                        self.retirement.unlist(committer)
-        return again
-
-    def refresh_segment(self, committer: Committer) -> None:
-        """Look at one segment anew."""
-        self.spawn(self._refresh_segment(committer))
-
-    async def _refresh_segment(self, committer: Committer) -> None:
-        try:
-            while True:
-                if committer.gone:
-                    return
-                mark = self.step()
-                head = (await self.try_for_a_while(lambda: self.store.heads([committer.number])))[0]
-                if committer.knows_since(mark):
-                    return
-                if not committer.running:
-                    if head is not None:
-                        committer.know(head, mark)
-                        self.takes.sought(committer.tube, None)
-                        self.turn_over()
-                    return
-                await committer.turn()
-        except EngineError as error:
-            logger.info("segment %d: %s", committer.number, error)
-
-    def segment_changed(self, tube_name: str) -> None:
-        """Jobs of a tube became ready without an operation under a lease."""
-        tube = self.registry.known_tube(tube_name)
-        if tube is not None and tube.waiters:
-            self.refresh(tube)
-        self.news.tell(tube_name)
-
-    # --- news
-
-    def stop_following(self) -> None:
-        """News are not read any more: what is known of tubes grows old."""
-        for tube in self.registry.known_tubes():
-            tube.live = False
-
-    def heard_of(self, name: str) -> None:
-        """Somebody else has news of a tube."""
-        tube = self.registry.known_tube(name)
-        if tube is not None:
-            tube.live = False
-            if tube.waiters:
-                self.refresh(tube)
-
-    def look_everywhere(self) -> None:
-        """News were missed: look at everything that somebody waits for."""
-        self._rechecked = 0.0
-        self.news.wake()
-
-    def announce(self, tube: SharedTube, delayed: bool = False) -> None:
-        """Tell the others of ready jobs that nobody here has asked for, or of one that will be ready."""
-        if delayed or tube.best() is not None:
-            self.news.tell(tube.name)
-
-    async def reading_segment(self, number: int) -> Segment | None:
-        """Read a segment, however long it takes while the session lasts; None also when that is not known."""
-        while True:
-            try:
-                return await self.store.read(number)
-            except StoreError:
-                if self.membership.session.over:
-                    return None
-                await self.pause_between_tries()
-
     # --- the session
 
     def session_began(self) -> None:
@@ -646,7 +490,7 @@ class SharedEngine(TubeEngine):
             if tube.arriving:
                 self.puts.place(tube)
             if tube.waiters:
-                self.refresh(tube)
+                self.scout.refresh(tube)
         self.turn_over()
 
     def session_over(self) -> None:
@@ -667,26 +511,9 @@ class SharedEngine(TubeEngine):
         self.takes.expire(now)
         if self.membership.session.over:
             self.puts.expire()
-        elif now - self._rechecked >= RECHECK_EVERY and not self._rechecking:
-            self._rechecked = now
-            self._rechecking = True
-            self.spawn(self._recheck())
+        else:
+            self.scout.recheck(now)
         self.turn_over()
-
-    async def _recheck(self) -> None:
-        tubes = [tube for tube in self.registry.known_tubes() if tube.waiters]
-        try:
-            self.puts.has_room = await self.store.has_room()
-        except StoreError as error:
-            logger.info("whether there is room is not known: %s", error)
-        try:
-            for start in range(0, len(tubes), RECHECK_AT_ONCE):
-                await self._look_at(tubes[start : start + RECHECK_AT_ONCE])
-                self.turn_over()
-        except EngineError as error:
-            logger.info("recheck: %s", error)
-        finally:
-            self._rechecking = False
 
     def close(self) -> Later | None:
         """Give everything back and leave."""

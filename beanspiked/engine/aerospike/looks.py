@@ -127,7 +127,7 @@ async def job(engine: "SharedEngine", job_id: int) -> SharedJob | None:
     name, key, packed = place
     if name == DELAYED and key_ms(key) <= engine.membership.server_ms():
         if await _make_ready(engine, number, DELAYED, {key: packed}, kicked=False):
-            engine.segment_changed(segment.tube)
+            engine.scout.segment_changed(segment.tube)
         return await job(engine, job_id)
     found = _seen(engine, segment, name, key, packed)
     if found is None:
@@ -317,7 +317,7 @@ def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
         engine.drop_body(found)
     committer = cast("SharedTube", found.tube).committers.get(found.number)
     if committer is not None:
-        engine.refresh_segment(committer)
+        engine.scout.refresh_segment(committer)
 
 
 async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
@@ -330,7 +330,7 @@ async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
 
 def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     """Jobs of a segment were made ready."""
-    engine.refresh_segment(home.committer_of(number))
+    engine.scout.refresh_segment(home.committer_of(number))
     engine.news.tell(home.name)
 
 
@@ -376,7 +376,7 @@ async def promote(engine: "SharedEngine", committer: "Committer") -> Head | None
         return None
     if not committer.running and not committer.gone and committer.mark < mark:
         committer.know(head, mark)
-        engine.announce(committer.tube)
+        engine.scout.announce(committer.tube)
     return head
 
 

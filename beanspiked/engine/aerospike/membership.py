@@ -259,8 +259,8 @@ class Membership:
         self.others = [record.number for record in self.records if not record.dead and record.number != mine]
         if not known.issuperset(self.others):
             # Until now the news of the new ones were not read.
-            self._engine.stop_following()
-            self._engine.look_everywhere()
+            self._engine.scout.stop_following()
+            self._engine.scout.look_everywhere()
 
     async def _bury(self) -> None:
         healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
@@ -312,7 +312,7 @@ class Membership:
                     await self._store.reclaim(segment_number, lease)
             if segment.owner == number and segment.state == OPEN:
                 await self._store.close(segment_number)
-            self._engine.segment_changed(segment.tube)
+            self._engine.scout.segment_changed(segment.tube)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
         return leases
@@ -339,7 +339,7 @@ class Membership:
                     await self._store.reclaim(segment_number, lease)
                     if segment.owner == session.number and not self._engine.registry.knows_segment(segment_number):
                         await self._store.close(segment_number)
-                    self._engine.segment_changed(segment.tube)
+                    self._engine.scout.segment_changed(segment.tube)
         self._suspects = unknown
 
     async def end(self) -> None:

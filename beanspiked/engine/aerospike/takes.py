@@ -177,7 +177,7 @@ class Takes:
                 self._advance(seek)
 
         for tube in seek.tubes:
-            self._engine.refresh(tube, refreshed)
+            self._engine.scout.refresh(tube, refreshed)
 
     def _advance(self, seek: Seek) -> None:
         """Go on with a question after something was learnt."""

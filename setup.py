@@ -26,6 +26,7 @@ COMPILED = [
     "engine/aerospike/codec.py",
     "engine/aerospike/committer.py",
     "engine/aerospike/engine.py",
+    "engine/aerospike/holdings.py",
     "engine/aerospike/jobs.py",
     "engine/aerospike/looks.py",
     "engine/aerospike/membership.py",

@@ -612,7 +612,7 @@ class Committer:
         held = self.held
         self.held = {}
         for job in held.values():
-            self.engine.lose(job)
+            self.engine.holdings.lose(job)
         for waiter, count in asks:
             self.engine.takes.unclaim(waiter, count)
         for leave in leaves:
@@ -656,7 +656,7 @@ class Committer:
             job.moving = None
             if not leave.stays:
                 del self.held[job.place]
-                self.engine.left(job, leave.queue is None)
+                self.engine.holdings.left(job, leave.queue is None)
                 made_ready = made_ready or leave.queue == READY
                 delayed = delayed or leave.queue == DELAYED
             leave.settle(None)
@@ -695,13 +695,13 @@ class Committer:
                 job.unfold(None)
         except DamagedEntry as error:
             logger.error("segment %d: a damaged job is buried: %s", self.number, error)
-            self.engine.bury_unread(self, key, packed)
+            self.engine.holdings.bury_unread(self, key, packed)
             return None
         job.committer = self
         job.state = RESERVED
         job.reserves += 1
         self.held[key] = job
-        self.engine.jobs[job.id] = job
+        self.engine.holdings.jobs[job.id] = job
         return job
 
     async def _steal(self, steal: Steal) -> None:
@@ -751,7 +751,7 @@ class Committer:
         job.reserves = held.reserves
         job.body = body
         self.held[key] = job
-        self.engine.jobs[job.id] = job
+        self.engine.holdings.jobs[job.id] = job
         steal.settle(None)
 
     async def _settle_steal(self, renewed: int) -> "dict[bytes, bytes] | None":

@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from beanspiked.engine.aerospike import looks
-from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, squeeze
 from beanspiked.engine.aerospike.committer import Committer, Steal
-from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, SharedJob
+from beanspiked.engine.aerospike.holdings import Holdings
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob
 from beanspiked.engine.aerospike.membership import Membership
 from beanspiked.engine.aerospike.news import News
 from beanspiked.engine.aerospike.puts import Puts
@@ -28,15 +28,13 @@ from beanspiked.engine.aerospike.store import (
     Refused,
     Segment,
     StoreError,
-    due_key,
-    ready_key,
 )
 from beanspiked.engine.aerospike.takes import Takes
 from beanspiked.engine.aerospike.timetable import Timetable
 from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
-from beanspiked.engine.contract import RESERVED, Counts, Details, Job, ReadyListener, Tube, TubeEngine, TubeUse, Waiter
+from beanspiked.engine.contract import Counts, Details, Job, ReadyListener, Tube, TubeEngine, TubeUse, Waiter
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
@@ -76,14 +74,14 @@ class SharedEngine(TubeEngine):
         chance: What makes the pauses between tries differ.
 
     Attributes:
-        jobs: The jobs held here, by id.
         membership, news: What it knows of other front-ends, and what it hears from them.
         registry: Its tubes.
-        puts: What brings jobs into segments.
+        puts: How jobs come into segments.
         takes: Who waits for jobs, and who gets which.
-        retirement: What lets segments die.
+        holdings: The jobs held here, and how they leave.
         scout: What looks at what others did.
-        timetable: What keeps pauses and makes due jobs ready.
+        timetable: What makes due jobs ready, and keeps pauses.
+        retirement: What lets segments die.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
         closing: Whether it is about to end.
     """
@@ -102,18 +100,17 @@ class SharedEngine(TubeEngine):
         self.durable: bool = True
         self.shared: bool = True
         self.store: SegmentStore = store
-        self.jobs: dict[int, SharedJob] = {}
         self.membership: Membership = Membership(self, store, monotonic)
         self.news: News = News(self, store)
         self.registry: Registry = Registry(self, store, timers)
-        self.retirement: Retirement = Retirement(self, store)
-        self.scout: Scout = Scout(self, store, timers.clock)
-        self.timetable: Timetable = Timetable(self, timers)
         self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)
+        self.holdings: Holdings = Holdings(self, timers.clock)
+        self.scout: Scout = Scout(self, store, timers.clock)
+        self.timetable: Timetable = Timetable(self, timers)
+        self.retirement: Retirement = Retirement(self, store)
         self.closing: bool = False
         self.turn_over: Callable[[], None] = turn
-        self._timers = timers
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
         self._awake: dict[Committer, None] = {}
@@ -265,7 +262,7 @@ class SharedEngine(TubeEngine):
 
     def find_job(self, job_id: int) -> Job | None:
         """Find a job that is held here, or that was found with the last look."""
-        job = self.jobs.get(job_id)
+        job = self.holdings.jobs.get(job_id)
         if job is not None:
             return job if self.membership.alive() else None
         looked = self._looked
@@ -273,12 +270,12 @@ class SharedEngine(TubeEngine):
 
     def in_flight(self, job_id: int) -> Later | None:
         """Return the change of a job held here that is on its way."""
-        job = self.jobs.get(job_id)
+        job = self.holdings.jobs.get(job_id)
         return None if job is None else job.moving
 
     def look_job(self, job_id: int) -> Later | None:
         """Read a job that is not held here."""
-        if job_id in self.jobs:
+        if job_id in self.holdings.jobs:
             return None
         return self._ask(lambda: looks.job(self, job_id))
 
@@ -328,118 +325,24 @@ class SharedEngine(TubeEngine):
         cast(SharedTube, looked.tube).committer_of(looked.number).steal(steal)
         return steal
 
-    def _leave(
-        self,
-        job: SharedJob,
-        queue: str | None,
-        new_key: bytes,
-        packed: bytes,
-        *,
-        insists: bool = False,
-        stays: bool = False,
-    ) -> Leave:
-        leave = Leave(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
-        leave.insists = insists
-        leave.stays = stays
-        if job.committer is None or not self.membership.alive():
-            leave.settle(JobGone("the job was lost"))
-            return leave
-        job.committer.leave(leave)
-        return leave
-
     def delete(self, job: Job) -> Later | None:
         """Remove a job that is held here, or one that was looked at."""
         mine = cast(SharedJob, job)
         if mine.committer is None:
             return self._ask(lambda: looks.delete(self, mine))
-        return self._leave(mine, None, b"", b"")
-
-    def left(self, job: SharedJob, deleted: bool) -> None:
-        """A job has left the lease."""
-        if self.jobs.get(job.id) is job:
-            del self.jobs[job.id]
-        job.committer = None
-        if deleted:
-            job.tube.deletes += 1
-            if job.body_number:
-                self.drop_body(job)
-            if not job.tube.using and not job.tube.watching:
-                self.forget(job.tube)
-
-    def drop_body(self, job: SharedJob) -> None:
-        """Remove the body of a job that is gone; one that stays behind goes with its segment."""
-        self.spawn(self._drop_body(job.number, job.body_number))
-
-    async def _drop_body(self, number: int, body_number: int) -> None:
-        try:
-            await self.store.drop_bodies([(number, body_number)])
-        except StoreError as error:
-            logger.info("a body stays until its segment is dead: %s", error)
-
-    def lose(self, job: SharedJob) -> None:
-        """A held job is not this front-end's any more."""
-        self.jobs.pop(job.id, None)
-        job.committer = None
-        job.moving = None
-        job.leaving = False
-        if job.holder is not None:
-            job.holder.lost(job)
+        return self.holdings.delete(mine)
 
     def release(self, job: Job, pri: int, delay: float) -> Later | None:
         """Put a held job back."""
-        mine = cast(SharedJob, job)
-        packed = mine.packed()
-        packed.pri = pri
-        packed.delay_ms = round(delay * 1000)
-        packed.releases += 1
-        if delay:
-            due_ms = self.membership.server_ms() + packed.delay_ms
-            return self._leave(mine, DELAYED, due_key(due_ms, mine.slot()), pack(packed))
-        return self._leave(mine, READY, ready_key(pri, mine.put_us, mine.slot()), pack(packed))
+        return self.holdings.release(cast(SharedJob, job), pri, delay)
 
     def bury(self, job: Job, pri: int, reason: str = "") -> Later | None:
         """Set a held job aside."""
-        mine = cast(SharedJob, job)
-        packed = mine.packed()
-        packed.pri = pri
-        packed.buries += 1
-        if reason:
-            packed.reason = reason
-        return self._leave(mine, BURIED, due_key(self.membership.server_ms(), mine.slot()), pack(packed))
-
-    def bury_unread(self, committer: Committer, place: bytes, packed: bytes) -> None:
-        """Set aside what cannot be read, as it is."""
-        job = SharedJob(committer.number, place, committer.tube, Packed(0, 0, 0, 0, b""), 0)
-        job.committer = committer
-        job.state = RESERVED
-        committer.held[place] = job
-        self._leave(job, BURIED, due_key(self.membership.server_ms(), job.slot()), packed, insists=True)
-
-    def bury_lost(self, job: SharedJob, reason: str) -> None:
-        """Set aside a held job whose body is lost."""
-        packed = job.packed()
-        packed.reason = reason
-        packed.buries += 1
-        place = due_key(self.membership.server_ms(), job.slot())
-        self._leave(job, BURIED, place, pack(packed), insists=True)
+        return self.holdings.bury(cast(SharedJob, job), pri, reason)
 
     def give_back(self, job: Job, timed_out: bool) -> None:
         """Make a held job ready as it was."""
-        mine = cast(SharedJob, job)
-        if mine.committer is None:
-            return
-        if mine.moving is not None:
-            # Its holder is gone, or out of time, while a change of the job is on its way: that one first.
-            mine.moving.then(lambda _: self._give_back_after(mine, timed_out))
-            return
-        if timed_out:
-            mine.timeouts += 1
-        # Its place is its old one, so that its order does not change.
-        self._leave(mine, READY, mine.place, mine.pack(), insists=True)
-
-    def _give_back_after(self, job: SharedJob, timed_out: bool) -> None:
-        if job.committer is not None and job.holder is None:
-            self.give_back(job, timed_out)
+        self.holdings.give_back(cast(SharedJob, job), timed_out)
 
     def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
         """Make buried jobs ready, oldest first; if none is buried, delayed ones, soonest first."""
@@ -456,27 +359,7 @@ class SharedEngine(TubeEngine):
 
     def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:  # noqa: ARG002 - compressed here
         """Replace the body of a held job. The new one must fit into its segment: at most INLINE_MAX bytes when stored."""
-        mine = cast(SharedJob, job)
-        stored, raw, skipped = squeeze(body)
-        if len(stored) > INLINE_MAX:
-            later = Later()
-            later.settle(StoreFailed(f"a new body is stored in at most {INLINE_MAX} bytes"))
-            return later
-        packed = mine.packed()
-        packed.body = stored
-        packed.raw_size = raw
-        packed.skipped = skipped
-        packed.body_number = 0
-        packed.stored_size = len(stored)
-
-        def updated(outcome: Later) -> None:
-            if outcome.error is None:
-                mine.stored, mine.body, mine.raw_size, mine.skipped = stored, body, raw, skipped
-                mine.body_number, mine.stored_size = 0, len(stored)
-
-        leave = self._leave(mine, None, b"", pack(packed), stays=True)
-        leave.then(updated)
-        return leave
+        return self.holdings.update(cast(SharedJob, job), body)
 
     # --- the session
 

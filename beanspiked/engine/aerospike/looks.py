@@ -66,7 +66,7 @@ async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[Sh
         if found.body_number and body is None:
             logger.error("job %d: its body is lost", found.id)
             if found.committer is not None:
-                engine.bury_lost(found, "its body is lost")
+                engine.holdings.bury_lost(found, "its body is lost")
             continue
         try:
             if body is not None or found.raw_size >= 0:
@@ -74,7 +74,7 @@ async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[Sh
         except DamagedEntry as error:
             logger.error("job %d: its body is damaged: %s", found.id, error)
             if found.committer is not None:
-                engine.bury_lost(found, "its body is damaged")
+                engine.holdings.bury_lost(found, "its body is damaged")
             continue
         whole.append(found)
     return whole
@@ -314,7 +314,7 @@ async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
 def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
     found.tube.deletes += 1
     if found.body_number:
-        engine.drop_body(found)
+        engine.retirement.drop_body(found)
     committer = cast("SharedTube", found.tube).committers.get(found.number)
     if committer is not None:
         engine.scout.refresh_segment(committer)

@@ -11,6 +11,7 @@ from beanspiked.engine.aerospike.store import CLOSED, Fenced, StoreError
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.committer import Committer
     from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.jobs import SharedJob
     from beanspiked.engine.aerospike.store import SegmentStore
 
 __all__ = ["Retirement"]
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Retirement:
-    """Lets segments die that are closed and empty.
+    """Lets segments die that are closed and empty, and removes bodies that nothing refers to.
 
     Args:
         engine: Whose it is.
@@ -76,3 +77,13 @@ class Retirement:
             await self._store.unlist(name, number)
         except StoreError as error:
             logger.info("segment %d is not unlisted yet: %s", number, error)
+
+    def drop_body(self, job: "SharedJob") -> None:
+        """Remove the body of a job that is gone; one that stays behind goes with its segment."""
+        self._engine.spawn(self._drop_body(job.number, job.body_number))
+
+    async def _drop_body(self, number: int, body_number: int) -> None:
+        try:
+            await self._store.drop_bodies([(number, body_number)])
+        except StoreError as error:
+            logger.info("a body stays until its segment is dead: %s", error)

@@ -249,7 +249,7 @@ class Takes:
             job = tube.granted.popleft()
             if job.committer is not None:
                 job.reserves -= 1
-                self._engine.give_back(job, timed_out=False)
+                self._engine.holdings.give_back(job, timed_out=False)
 
     async def fetch_and_deliver(
         self, committer: "Committer", jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
@@ -262,7 +262,7 @@ class Takes:
             for job in jobs:
                 if job.committer is not None:
                     job.reserves -= 1
-                    self._engine.give_back(job, timed_out=False)
+                    self._engine.holdings.give_back(job, timed_out=False)
             jobs = []
         for waiter, count in asks:
             self.unclaim(waiter, count)

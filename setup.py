@@ -23,6 +23,7 @@ COMPILED = [
     "engine/later.py",
     "engine/queue.py",
     "engine/timers.py",
+    "engine/aerospike/batch.py",
     "engine/aerospike/codec.py",
     "engine/aerospike/committer.py",
     "engine/aerospike/engine.py",

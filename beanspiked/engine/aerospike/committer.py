@@ -10,8 +10,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.batch import Batch
 from beanspiked.engine.aerospike.codec import DamagedEntry, pack
-from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, job_id, shared_job
+from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, Steal, job_id, shared_job
 from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
@@ -19,27 +20,23 @@ from beanspiked.engine.aerospike.store import (
     OPEN,
     READY,
     Busy,
-    Change,
     Fenced,
     Full,
     Head,
-    Move,
     Refused,
     StoreError,
     Unknown,
-    due_key,
     ready_key,
 )
 from beanspiked.engine.contract import RESERVED, Waiter
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
-from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.membership import Session
     from beanspiked.engine.aerospike.tubes import SharedTube
 
-__all__ = ["EMPTY", "Batch", "Committer", "Steal"]
+__all__ = ["EMPTY", "Committer"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,38 +52,6 @@ ALONE: Final = 4
 LOOKS_MAX: Final = 4
 # Body numbers are allowed in blocks, so that a large put rarely costs a further operation.
 BODIES_BLOCK: Final = 64
-
-
-class Steal(Later):
-    """A job on its way from a queue into the lease: reserve-job.
-
-    Attributes:
-        job: The job as it was looked at; its place is its key in the queue.
-        queue: Which queue.
-    """
-
-    def __init__(self, job: SharedJob, queue: str) -> None:
-        super().__init__()
-        self.job: SharedJob = job
-        self.queue: str = queue
-
-
-class Batch:
-    """What one operation carries, and for whom.
-
-    Attributes:
-        puts, leaves: The changes.
-        asks: Who asked for how many jobs.
-        change: All of it, as the store takes it.
-        mark: The engine's step at which it began.
-    """
-
-    def __init__(self, puts: list[Put], leaves: list[Leave], asks: list[tuple[Waiter, int]], change: Change) -> None:
-        self.puts: list[Put] = puts
-        self.leaves: list[Leave] = leaves
-        self.asks: list[tuple[Waiter, int]] = asks
-        self.change: Change = change
-        self.mark: int = 0
 
 
 class Committer:
@@ -350,32 +315,11 @@ class Committer:
             asks, self._asks = self._asks, []
             wanted, self._wanted = self._wanted, 0
         close = self._must_close and not self._puts
-        batch = Batch(puts, leaves, asks, self._change(puts, leaves, wanted, close))
+        batch = Batch(puts, leaves, asks, wanted, close, self._slots)
+        self._slots += len(puts)
         if close:
             self._must_close = False
         return batch
-
-    def _change(self, puts: list[Put], leaves: list[Leave], take: int, close: bool) -> Change:
-        queues: dict[str, dict[bytes, bytes]] = {}
-        slot = self._slots
-        if puts:
-            ready: dict[bytes, bytes] = {}
-            delayed: dict[bytes, bytes] = {}
-            for put in puts:
-                slot += 1
-                put.slot = slot
-                if put.due_ms:
-                    delayed[due_key(put.due_ms, slot)] = put.packed
-                else:
-                    ready[ready_key(put.pri, put.put_us, slot)] = put.packed
-            if ready:
-                queues[READY] = ready
-            if delayed:
-                queues[DELAYED] = delayed
-            self._slots = slot
-        moves = [Move(leave.job.place, leave.queue, leave.new_key, leave.packed) for leave in leaves if not leave.stays]
-        replaced = {leave.job.place: leave.packed for leave in leaves if leave.stays}
-        return Change(slot if puts else 0, queues, replaced, moves, take, close)
 
     async def _attach(self) -> bool:
         """Get a lease, once."""
@@ -463,10 +407,7 @@ class Committer:
         """After an operation that was not applied: wait a little; tell whether to repeat it."""
         now = self.engine.now()
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
-        late = any(put.until <= now for put in batch.puts) or any(
-            leave.until <= now and not leave.insists for leave in batch.leaves
-        )
-        if late:
+        if batch.late(now):
             self._drop(batch, reason)
             return False
         if (
@@ -487,10 +428,8 @@ class Committer:
         """The store has no room: puts are told so, the rest is tried alone."""
         if not batch.puts:
             return await self._try_again(batch, error)
-        puts = batch.puts
-        batch.puts = []
+        puts = batch.drop_puts()
         self._slots -= len(puts)
-        batch.change = self._change([], batch.leaves, batch.change.take, batch.change.close)
         for put in puts:
             put.settle(StoreFull(str(error)))
         if self.head is not None:
@@ -537,14 +476,7 @@ class Committer:
         self.lease = renewed
         held = settlement.held
         taken = [(key, packed) for key, packed in held.items() if key not in self.held]
-        if batch.puts:
-            applied = settlement.last_slot >= batch.change.last_slot
-        elif batch.change.moves:
-            applied = batch.change.moves[0].key not in held
-        else:
-            # New values may be written again; what was taken is there.
-            applied = bool(taken) or not batch.leaves
-        if not applied:
+        if not batch.applied(settlement, bool(taken)):
             return False
         self._done(batch, taken, self.head or EMPTY)
         # What it holds now is not known.
@@ -722,7 +654,7 @@ class Committer:
                 return
             except Fenced:
                 steal.settle(JobGone("the lease is gone"))
-                await self._fenced(Batch([], [], [], Change()))
+                await self._fenced(Batch([], [], []))
                 return
             except Unknown:
                 renewed = self.session.next_lease()
@@ -759,7 +691,7 @@ class Committer:
             try:
                 settlement = await self.engine.store.settle(self.number, self.lease, renewed)
             except Fenced:
-                await self._fenced(Batch([], [], [], Change()))
+                await self._fenced(Batch([], [], []))
                 return None
             except StoreError:
                 if self.session.over:

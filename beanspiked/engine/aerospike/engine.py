@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from beanspiked.engine.aerospike import looks
-from beanspiked.engine.aerospike.committer import Committer, Steal
+from beanspiked.engine.aerospike.committer import Committer
 from beanspiked.engine.aerospike.holdings import Holdings
-from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, Steal
 from beanspiked.engine.aerospike.membership import Membership
 from beanspiked.engine.aerospike.news import News
 from beanspiked.engine.aerospike.puts import Puts

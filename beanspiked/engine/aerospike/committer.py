@@ -24,6 +24,7 @@ from beanspiked.engine.aerospike.store import (
     Full,
     Head,
     Refused,
+    Settlement,
     StoreError,
     Unknown,
     ready_key,
@@ -458,30 +459,38 @@ class Committer:
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
         """Learn what became of an operation; tell whether that was the end of it."""
         logger.info("segment %d: an operation of unknown outcome is settled: %s", self.number, error)
-        renewed = self.session.next_lease()
-        while True:
-            try:
-                settlement = await self.engine.store.settle(self.number, self.lease, renewed)
-            except Fenced:
-                await self._fenced_in_doubt(batch)
-                return True
-            except StoreError as failure:
-                if self.session.over:
-                    # Nobody can tell; who asked learns that it is not known.
-                    self._give_up(batch, StoreFailed(str(failure)), doubtful=True)
-                    return True
-                await self.engine.pause_between_tries()
-            else:
-                break
-        self.lease = renewed
-        held = settlement.held
-        taken = [(key, packed) for key, packed in held.items() if key not in self.held]
+        try:
+            settlement = await self._renew()
+        except Fenced:
+            await self._fenced_in_doubt(batch)
+            return True
+        if settlement is None:
+            # Nobody can tell; who asked learns that it is not known.
+            self._give_up(batch, StoreFailed("not known"), doubtful=True)
+            return True
+        taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
         if not batch.applied(settlement, bool(taken)):
             return False
         self._done(batch, taken, self.head or EMPTY)
         # What it holds now is not known.
         self.engine.scout.refresh_segment(self)
         return True
+
+    async def _renew(self) -> Settlement | None:
+        """Move the lease on, however long it takes, and learn what is under it; None if the session ends before. Raises Fenced."""
+        renewed = self.session.next_lease()
+        while True:
+            try:
+                settlement = await self.engine.store.settle(self.number, self.lease, renewed)
+            except Fenced:
+                raise
+            except StoreError:
+                if self.session.over:
+                    return None
+                await self.engine.pause_between_tries()
+            else:
+                self.lease = renewed
+                return settlement
 
     async def _fenced_in_doubt(self, batch: Batch) -> None:
         """The lease is gone, so what was in doubt is decided: puts can be read off the segment (segment-protocol H4, H7)."""
@@ -657,12 +666,15 @@ class Committer:
                 await self._fenced(Batch([], [], []))
                 return
             except Unknown:
-                renewed = self.session.next_lease()
-                outcome = await self._settle_steal(renewed)
-                if outcome is None:
+                try:
+                    settlement = await self._renew()
+                except Fenced:
+                    await self._fenced(Batch([], [], []))
+                    settlement = None
+                if settlement is None:
                     steal.settle(StoreFailed("not known"))
                     return
-                if key not in outcome:
+                if key not in settlement.held:
                     continue
                 self.engine.scout.refresh_segment(self)
             except StoreError as error:
@@ -685,21 +697,6 @@ class Committer:
         self.held[key] = job
         self.engine.holdings.jobs[job.id] = job
         steal.settle(None)
-
-    async def _settle_steal(self, renewed: int) -> "dict[bytes, bytes] | None":
-        while True:
-            try:
-                settlement = await self.engine.store.settle(self.number, self.lease, renewed)
-            except Fenced:
-                await self._fenced(Batch([], [], []))
-                return None
-            except StoreError:
-                if self.session.over:
-                    return None
-                await self.engine.pause_between_tries()
-            else:
-                self.lease = renewed
-                return dict(settlement.held)
 
     # --- bodies
 

@@ -32,6 +32,7 @@ COMPILED = [
     "engine/aerospike/looks.py",
     "engine/aerospike/membership.py",
     "engine/aerospike/news.py",
+    "engine/aerospike/outlook.py",
     "engine/aerospike/puts.py",
     "engine/aerospike/registry.py",
     "engine/aerospike/retirement.py",

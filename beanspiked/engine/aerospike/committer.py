@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.engine.aerospike.batch import Batch
 from beanspiked.engine.aerospike.codec import DamagedEntry, pack
 from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, Steal, job_id, shared_job
+from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
@@ -69,7 +70,7 @@ class Committer:
         session: The session that its leases are of.
         head: What it was last seen to hold, or None.
         mark: The engine's step at which the operation began that told so.
-        expected: How many ready jobs nobody here has asked for.
+        outlook: Which ready jobs it has for whoever asks next.
         held: The jobs in the lease, by key.
         closed: Whether it accepts no more puts, or soon will not.
         gone: Whether it is over with it: dead, lost, or of a session that is over.
@@ -84,17 +85,13 @@ class Committer:
         self.session: Session = engine.membership.session
         self.head: Head | None = None
         self.mark: int = 0
-        self.expected: int = 0
+        self.outlook: Outlook = Outlook()
         self.held: dict[bytes, SharedJob] = {}
         self.closed: bool = not owned
         self.gone: bool = False
         self.running: bool = False
         self.rank: bytes | None = None
-        self._asked: int = 0
-        self._first_put: bytes | None = None
-        self._last_put: bytes | None = None
         self._puts: list[Put] = []
-        self._ready_puts: int = 0
         self._leaves: list[Leave] = []
         self._asks: list[tuple[Waiter, int]] = []
         self._wanted: int = 0
@@ -114,58 +111,8 @@ class Committer:
         self.mark = mark
         if head.state != OPEN:
             self.closed = True
-        self._asked = self._wanted
-        self._first_put = None
-        self._last_put = None
-        self._ready_puts = 0
-        for put in self._puts:
-            if put.due_ms == 0:
-                self._count_ready_put(put)
-        self.expected = head.ready + self._ready_puts - self._wanted
+        self.outlook.know(head, self._puts, self._wanted)
         self.tube.rank(self)
-
-    def _count_ready_put(self, put: Put) -> None:
-        self._ready_puts += 1
-        key = ready_key(put.pri, put.put_us, 0)
-        if self._first_put is None or key < self._first_put:
-            self._first_put = key
-        if self._last_put is None or key > self._last_put:
-            self._last_put = key
-
-    def best(self) -> bytes | None:
-        """Return the key of the most urgent job that is expected here, or what is not greater."""
-        if self.expected <= 0:
-            return None
-        best = self._first_put
-        head = self.head
-        if head is not None and self._asked < head.ready:
-            keys = head.first_keys
-            key = keys[self._asked] if self._asked < len(keys) else keys[-1]
-            if best is None or key < best:
-                best = key
-        return best
-
-    def askable(self, bound: bytes | None) -> int:
-        """Count the expected jobs that surely are more urgent than a bound."""
-        if bound is None:
-            return self.expected
-        count = 0
-        head = self.head
-        if head is not None and self._asked < head.ready:
-            if head.last_key is not None and head.last_key <= bound:
-                count = head.ready - self._asked
-            else:
-                for key in head.first_keys[self._asked :]:
-                    if key > bound:
-                        return min(count, self.expected)
-                    count += 1
-                if self._asked + count < head.ready:
-                    return min(count, self.expected)
-        if self._last_put is not None and self._last_put <= bound:
-            count += self._ready_puts
-        elif self._first_put is not None and self._first_put <= bound:
-            count += 1
-        return min(count, self.expected)
 
     def accepts(self, put: Put) -> bool:
         """Tell whether a put may go here."""
@@ -200,8 +147,7 @@ class Committer:
         self._puts.append(put)
         self._bytes += len(put.packed)
         if put.due_ms == 0:
-            self._count_ready_put(put)
-            self.expected += 1
+            self.outlook.add(put)
             self.tube.rank(self)
         self.engine.wake(self)
 
@@ -209,8 +155,7 @@ class Committer:
         """Take jobs for a waiter."""
         self._asks.append((waiter, count))
         self._wanted += count
-        self._asked += count
-        self.expected -= count
+        self.outlook.ask(count)
 
     def leave(self, leave: Leave) -> None:
         """Let a held job go where it goes."""
@@ -358,7 +303,7 @@ class Committer:
         if late_puts:
             self._puts = [put for put in self._puts if put.until > now]
             for put in late_puts:
-                self.expected -= put.due_ms == 0
+                self.outlook.expected -= put.due_ms == 0
                 put.settle(reason)
         late = [leave for leave in self._leaves if leave.until <= now and not leave.insists]
         if late:
@@ -540,7 +485,7 @@ class Committer:
     def abandon(self, reason: EngineError) -> None:
         """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
         self.gone = True
-        self.expected = 0
+        self.outlook.expected = 0
         puts, self._puts = self._puts, []
         leaves, self._leaves = self._leaves, []
         asks, self._asks = self._asks, []

@@ -69,7 +69,7 @@ class Takes:
             if found is None:
                 return
             committer, bound = found
-            room = committer.askable(bound)
+            room = committer.outlook.askable(bound)
             asked = False
             if room > 0:
                 for waiter in waiters:

@@ -107,7 +107,7 @@ class SharedTube(Tube):
 
     def rank(self, committer: Committer) -> None:
         """Take note that a segment's most urgent job may have changed."""
-        best = committer.best()
+        best = committer.outlook.best()
         if best is None:
             committer.rank = None
             return
@@ -128,7 +128,7 @@ class SharedTube(Tube):
             heapq.heappop(self._order)
             second = self._top()
         heapq.heappush(self._order, entry)
-        return first, None if second is None else second.best()
+        return first, None if second is None else second.outlook.best()
 
     def _top(self) -> Committer | None:
         order = self._order
@@ -138,7 +138,7 @@ class SharedTube(Tube):
             if committer is None or committer.rank != key:
                 heapq.heappop(order)
                 continue
-            best = committer.best()
+            best = committer.outlook.best()
             if best == key:
                 return committer
             heapq.heappop(order)
@@ -150,7 +150,7 @@ class SharedTube(Tube):
     def best(self) -> bytes | None:
         """Return the key of the most urgent job that is expected in it."""
         top = self._top()
-        return None if top is None else top.best()
+        return None if top is None else top.outlook.best()
 
     def committer_of(self, number: int) -> Committer:
         """Find or make this front-end's side of a segment."""

@@ -1,7 +1,8 @@
 """The tube engine on a shared store: any number of front-ends, the same tubes, and nothing in any of them that could not be lost.
 
 Every command is one operation on one segment (`committer.py`); what a front-end knows of the others' doings are hints that cost an
-operation when they are stale, never a job. Commands that only look are in `looks.py`.
+operation when they are stale, never a job. Commands that only look are in `looks.py`; whatever has a state has a class and a module of
+its own, and comes together here.
 """
 
 import asyncio

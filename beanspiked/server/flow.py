@@ -72,6 +72,25 @@ BY_ID: Final = [
     )
     for verb in range(VERB_COUNT)
 ]
+# Commands that look at what a shared engine has to learn first.
+LOOKS: Final = [
+    verb
+    in (
+        verbs.DELETE,
+        verbs.PEEK,
+        verbs.STATS_JOB,
+        verbs.KICK_JOB,
+        verbs.RESERVE_JOB,
+        verbs.STATS_TUBE,
+        verbs.PAUSE_TUBE,
+        verbs.STATS,
+        verbs.LIST_TUBES,
+        verbs.PEEK_READY,
+        verbs.PEEK_DELAYED,
+        verbs.PEEK_BURIED,
+    )
+    for verb in range(VERB_COUNT)
+]
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -602,7 +621,7 @@ class Flow(Waiter):
                 self._stalled = command
                 change.then(lambda _: self._retry_after(command))
                 return True
-        if self.engine.shared:
+        if self.engine.shared and LOOKS[command.verb]:
             look = self._look(command)
             if look is not None:
                 self._stalled = command
@@ -612,7 +631,7 @@ class Flow(Waiter):
         return False
 
     def _look(self, command: Command) -> Later | None:
-        """Have a shared engine learn what a command is about to look at."""
+        """Have a shared engine learn what one of LOOKS is about to look at; None when it is known."""
         raise NotImplementedError
 
     def _looked(self, command: Command, look: Later) -> None:

@@ -288,11 +288,9 @@ class Session(Flow):
         self.parser.clear()
 
     def _look(self, command: Command) -> Later | None:
-        """Have a shared engine learn what a command is about to look at."""
+        """Have a shared engine learn what one of LOOKS is about to look at; None when it is known."""
         verb = command.verb
         engine = self.engine
-        if verb in LOOKS_AT_JOB:
-            return engine.look_job(command.id)
         if verb in (verbs.STATS_TUBE, verbs.PAUSE_TUBE):
             return engine.look_tube(command.name)
         if verb in (verbs.STATS, verbs.LIST_TUBES):
@@ -303,7 +301,7 @@ class Session(Flow):
             return engine.look_next(self.used, DELAYED)
         if verb == verbs.PEEK_BURIED:
             return engine.look_next(self.used, BURIED)
-        return None
+        return engine.look_job(command.id)
 
 
 def _inserted(later: Later) -> bytes:
@@ -313,8 +311,6 @@ def _inserted(later: Later) -> bytes:
 def _kicked(later: Later) -> bytes:
     return replies.kicked(later.value)
 
-
-LOOKS_AT_JOB: Final = (verbs.DELETE, verbs.PEEK, verbs.STATS_JOB, verbs.KICK_JOB, verbs.RESERVE_JOB)
 
 Handler = Callable[[Session, Command], None]
 

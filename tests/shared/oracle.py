@@ -84,7 +84,7 @@ class Oracle:
         for front_end in self.world.front_ends:
             if front_end.loop.dead:
                 continue
-            job = front_end.engine.jobs.get(job_id)
+            job = front_end.engine.holdings.jobs.get(job_id)
             membership = front_end.engine.membership
             fresh = not membership.session.over and self.world.time - membership._last_good <= 6.0
             if job is not None and job.committer is not None and not job.leaving and fresh:
@@ -261,7 +261,9 @@ class Person:
         holders = self.oracle.holders(job_id)
         if len(holders) > 1:
             raise self.oracle.lie(f"job {job_id} has {len(holders)} live holders")
-        ttr = next((job.ttr for job in [self.front_end.engine.jobs.get(job_id)] if job is not None), float(SHORT_TTR))
+        ttr = next(
+            (job.ttr for job in [self.front_end.engine.holdings.jobs.get(job_id)] if job is not None), float(SHORT_TTR)
+        )
         self.held[job_id] = Holding(self.session(), self.world.time + ttr)
         assert known.job_id == job_id
 

@@ -10,8 +10,10 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.codec import DamagedEntry
-from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, job_id, shared_job
+from beanspiked.engine.aerospike.batch import Batch
+from beanspiked.engine.aerospike.codec import DamagedEntry, pack
+from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, Steal, job_id, shared_job
+from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
@@ -19,27 +21,24 @@ from beanspiked.engine.aerospike.store import (
     OPEN,
     READY,
     Busy,
-    Change,
     Fenced,
     Full,
     Head,
-    Move,
     Refused,
+    Settlement,
     StoreError,
     Unknown,
-    due_key,
     ready_key,
 )
 from beanspiked.engine.contract import RESERVED, Waiter
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
-from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.membership import Session
     from beanspiked.engine.aerospike.tubes import SharedTube
 
-__all__ = ["EMPTY", "Batch", "Committer", "Steal"]
+__all__ = ["EMPTY", "Committer"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,38 +56,6 @@ LOOKS_MAX: Final = 4
 BODIES_BLOCK: Final = 64
 
 
-class Steal(Later):
-    """A job on its way from a queue into the lease: reserve-job.
-
-    Attributes:
-        job: The job as it was looked at; its place is its key in the queue.
-        queue: Which queue.
-    """
-
-    def __init__(self, job: SharedJob, queue: str) -> None:
-        super().__init__()
-        self.job: SharedJob = job
-        self.queue: str = queue
-
-
-class Batch:
-    """What one operation carries, and for whom.
-
-    Attributes:
-        puts, leaves: The changes.
-        asks: Who asked for how many jobs.
-        change: All of it, as the store takes it.
-        mark: The engine's step at which it began.
-    """
-
-    def __init__(self, puts: list[Put], leaves: list[Leave], asks: list[tuple[Waiter, int]], change: Change) -> None:
-        self.puts: list[Put] = puts
-        self.leaves: list[Leave] = leaves
-        self.asks: list[tuple[Waiter, int]] = asks
-        self.change: Change = change
-        self.mark: int = 0
-
-
 class Committer:
     """One segment, as seen from here.
 
@@ -103,7 +70,7 @@ class Committer:
         session: The session that its leases are of.
         head: What it was last seen to hold, or None.
         mark: The engine's step at which the operation began that told so.
-        expected: How many ready jobs nobody here has asked for.
+        outlook: Which ready jobs it has for whoever asks next.
         held: The jobs in the lease, by key.
         closed: Whether it accepts no more puts, or soon will not.
         gone: Whether it is over with it: dead, lost, or of a session that is over.
@@ -118,17 +85,13 @@ class Committer:
         self.session: Session = engine.membership.session
         self.head: Head | None = None
         self.mark: int = 0
-        self.expected: int = 0
+        self.outlook: Outlook = Outlook()
         self.held: dict[bytes, SharedJob] = {}
         self.closed: bool = not owned
         self.gone: bool = False
         self.running: bool = False
         self.rank: bytes | None = None
-        self._asked: int = 0
-        self._first_put: bytes | None = None
-        self._last_put: bytes | None = None
         self._puts: list[Put] = []
-        self._ready_puts: int = 0
         self._leaves: list[Leave] = []
         self._asks: list[tuple[Waiter, int]] = []
         self._wanted: int = 0
@@ -148,58 +111,8 @@ class Committer:
         self.mark = mark
         if head.state != OPEN:
             self.closed = True
-        self._asked = self._wanted
-        self._first_put = None
-        self._last_put = None
-        self._ready_puts = 0
-        for put in self._puts:
-            if put.due_ms == 0:
-                self._count_ready_put(put)
-        self.expected = head.ready + self._ready_puts - self._wanted
+        self.outlook.know(head, self._puts, self._wanted)
         self.tube.rank(self)
-
-    def _count_ready_put(self, put: Put) -> None:
-        self._ready_puts += 1
-        key = ready_key(put.pri, put.put_us, 0)
-        if self._first_put is None or key < self._first_put:
-            self._first_put = key
-        if self._last_put is None or key > self._last_put:
-            self._last_put = key
-
-    def best(self) -> bytes | None:
-        """Return the key of the most urgent job that is expected here, or what is not greater."""
-        if self.expected <= 0:
-            return None
-        best = self._first_put
-        head = self.head
-        if head is not None and self._asked < head.ready:
-            keys = head.first_keys
-            key = keys[self._asked] if self._asked < len(keys) else keys[-1]
-            if best is None or key < best:
-                best = key
-        return best
-
-    def askable(self, bound: bytes | None) -> int:
-        """Count the expected jobs that surely are more urgent than a bound."""
-        if bound is None:
-            return self.expected
-        count = 0
-        head = self.head
-        if head is not None and self._asked < head.ready:
-            if head.last_key is not None and head.last_key <= bound:
-                count = head.ready - self._asked
-            else:
-                for key in head.first_keys[self._asked :]:
-                    if key > bound:
-                        return min(count, self.expected)
-                    count += 1
-                if self._asked + count < head.ready:
-                    return min(count, self.expected)
-        if self._last_put is not None and self._last_put <= bound:
-            count += self._ready_puts
-        elif self._first_put is not None and self._first_put <= bound:
-            count += 1
-        return min(count, self.expected)
 
     def accepts(self, put: Put) -> bool:
         """Tell whether a put may go here."""
@@ -234,8 +147,7 @@ class Committer:
         self._puts.append(put)
         self._bytes += len(put.packed)
         if put.due_ms == 0:
-            self._count_ready_put(put)
-            self.expected += 1
+            self.outlook.add(put)
             self.tube.rank(self)
         self.engine.wake(self)
 
@@ -243,8 +155,7 @@ class Committer:
         """Take jobs for a waiter."""
         self._asks.append((waiter, count))
         self._wanted += count
-        self._asked += count
-        self.expected -= count
+        self.outlook.ask(count)
 
     def leave(self, leave: Leave) -> None:
         """Let a held job go where it goes."""
@@ -302,7 +213,7 @@ class Committer:
             # A bug here must not leave commands without a reply for ever.
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
             if batch is not None:
-                self._fail_unsettled(batch, StoreFailed("internal error"))
+                self._give_up(batch, StoreFailed("internal error"), doubtful=True)
             self.abandon(StoreFailed("internal error"))
         finally:
             self.running = False
@@ -316,7 +227,7 @@ class Committer:
                 future.set_result(None)
         self.engine.turn_over()
         if not self.running and self.closed:
-            self.engine.consider_retiring(self)
+            self.engine.retirement.consider(self)
 
     async def _gather_on(self, told: int) -> None:
         """Let those who have just got a reply ask for more, so that it goes along with the next operation.
@@ -350,44 +261,23 @@ class Committer:
             asks, self._asks = self._asks, []
             wanted, self._wanted = self._wanted, 0
         close = self._must_close and not self._puts
-        batch = Batch(puts, leaves, asks, self._change(puts, leaves, wanted, close))
+        batch = Batch(puts, leaves, asks, wanted, close, self._slots)
+        self._slots += len(puts)
         if close:
             self._must_close = False
         return batch
-
-    def _change(self, puts: list[Put], leaves: list[Leave], take: int, close: bool) -> Change:
-        queues: dict[str, dict[bytes, bytes]] = {}
-        slot = self._slots
-        if puts:
-            ready: dict[bytes, bytes] = {}
-            delayed: dict[bytes, bytes] = {}
-            for put in puts:
-                slot += 1
-                put.slot = slot
-                if put.due_ms:
-                    delayed[due_key(put.due_ms, slot)] = put.packed
-                else:
-                    ready[ready_key(put.pri, put.put_us, slot)] = put.packed
-            if ready:
-                queues[READY] = ready
-            if delayed:
-                queues[DELAYED] = delayed
-            self._slots = slot
-        moves = [Move(leave.job.place, leave.queue, leave.new_key, leave.packed) for leave in leaves if not leave.stays]
-        replaced = {leave.job.place: leave.packed for leave in leaves if leave.stays}
-        return Change(slot if puts else 0, queues, replaced, moves, take, close)
 
     async def _attach(self) -> bool:
         """Get a lease, once."""
         while True:
             if self.session.over:
-                self._end(JobGone("the session is over"))
+                self.abandon(JobGone("the session is over"))
                 return False
             lease = self.session.next_lease()
             try:
                 await self.engine.store.attach(self.number, lease)
             except Fenced:
-                self._end(JobGone("the segment is gone"))
+                self.abandon(JobGone("the segment is gone"))
                 return False
             except StoreError as error:
                 # In doubt, too, the next attempt has a lease of its own; the audit finds one that was left behind.
@@ -403,7 +293,7 @@ class Committer:
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
         self._expire(now, reason)
         if self.session.over or self.gone:
-            self._end(JobGone("the session is over"))
+            self.abandon(JobGone("the session is over"))
             return False
         await self.engine.pause_between_tries()
         return self._pending() and not self.gone
@@ -413,7 +303,7 @@ class Committer:
         if late_puts:
             self._puts = [put for put in self._puts if put.until > now]
             for put in late_puts:
-                self.expected -= put.due_ms == 0
+                self.outlook.expected -= put.due_ms == 0
                 put.settle(reason)
         late = [leave for leave in self._leaves if leave.until <= now and not leave.insists]
         if late:
@@ -446,7 +336,7 @@ class Committer:
                 if not await self._try_again(batch, error):
                     return
             except Full as error:
-                self.engine.found_full(error)
+                self.engine.puts.found_full(error)
                 if not await self._without_puts(batch, error):
                     return
             except Fenced:
@@ -463,13 +353,15 @@ class Committer:
         """After an operation that was not applied: wait a little; tell whether to repeat it."""
         now = self.engine.now()
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
-        late = any(put.until <= now for put in batch.puts) or any(
-            leave.until <= now and not leave.insists for leave in batch.leaves
-        )
-        if late:
+        if batch.late(now):
             self._drop(batch, reason)
             return False
-        if not batch.puts and not batch.leaves and not batch.change.close and not self.engine.still_wanted(batch.asks):
+        if (
+            not batch.puts
+            and not batch.leaves
+            and not batch.change.close
+            and not self.engine.takes.still_wanted(batch.asks)
+        ):
             self._drop(batch, reason)
             return False
         await self.engine.pause_between_tries()
@@ -482,10 +374,8 @@ class Committer:
         """The store has no room: puts are told so, the rest is tried alone."""
         if not batch.puts:
             return await self._try_again(batch, error)
-        puts = batch.puts
-        batch.puts = []
+        puts = batch.drop_puts()
         self._slots -= len(puts)
-        batch.change = self._change([], batch.leaves, batch.change.take, batch.change.close)
         for put in puts:
             put.settle(StoreFull(str(error)))
         if self.head is not None:
@@ -497,7 +387,7 @@ class Committer:
         """A batch that was not applied fails; give-backs are tried for as long as the lease is there."""
         self._slots -= len(batch.puts)
         for waiter, count in batch.asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         if batch.change.close:
             self._must_close = True
         insisting = [leave for leave in batch.leaves if leave.insists]
@@ -509,42 +399,43 @@ class Committer:
         for leave in batch.leaves:
             if not leave.insists:
                 self._undo(leave, reason)
-        self.engine.sought(self.tube, reason)
+        self.engine.takes.sought(self.tube, reason)
 
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
         """Learn what became of an operation; tell whether that was the end of it."""
         logger.info("segment %d: an operation of unknown outcome is settled: %s", self.number, error)
+        try:
+            settlement = await self._renew()
+        except Fenced:
+            await self._fenced_in_doubt(batch)
+            return True
+        if settlement is None:
+            # Nobody can tell; who asked learns that it is not known.
+            self._give_up(batch, StoreFailed("not known"), doubtful=True)
+            return True
+        taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
+        if not batch.applied(settlement, bool(taken)):
+            return False
+        self._done(batch, taken, self.head or EMPTY)
+        # What it holds now is not known.
+        self.engine.scout.refresh_segment(self)
+        return True
+
+    async def _renew(self) -> Settlement | None:
+        """Move the lease on, however long it takes, and learn what is under it; None if the session ends before. Raises Fenced."""
         renewed = self.session.next_lease()
         while True:
             try:
                 settlement = await self.engine.store.settle(self.number, self.lease, renewed)
             except Fenced:
-                await self._fenced_in_doubt(batch)
-                return True
-            except StoreError as failure:
+                raise
+            except StoreError:
                 if self.session.over:
-                    # Nobody can tell; who asked learns that it is not known.
-                    self._give_up(batch, StoreFailed(str(failure)), doubtful=True)
-                    return True
+                    return None
                 await self.engine.pause_between_tries()
             else:
-                break
-        self.lease = renewed
-        held = settlement.held
-        taken = [(key, packed) for key, packed in held.items() if key not in self.held]
-        if batch.puts:
-            applied = settlement.last_slot >= batch.change.last_slot
-        elif batch.change.moves:
-            applied = batch.change.moves[0].key not in held
-        else:
-            # New values may be written again; what was taken is there.
-            applied = bool(taken) or not batch.leaves
-        if not applied:
-            return False
-        self._done(batch, taken, self.head or EMPTY)
-        # What it holds now is not known.
-        self.engine.refresh_segment(self)
-        return True
+                self.lease = renewed
+                return settlement
 
     async def _fenced_in_doubt(self, batch: Batch) -> None:
         """The lease is gone, so what was in doubt is decided: puts can be read off the segment (segment-protocol H4, H7)."""
@@ -569,36 +460,32 @@ class Committer:
                     "segment %d: the lease of a session that lives is gone; its jobs are lost here", self.number
                 )
         self._give_up(batch, JobGone("the lease is gone"))
-        self._end(JobGone("the lease is gone"))
+        self.abandon(JobGone("the lease is gone"))
 
     def _give_up(self, batch: Batch, reason: EngineError, doubtful: bool = False) -> None:
-        """A batch will not be done here; puts that surely were not may be done elsewhere."""
+        """A batch will not be done here; puts that surely were not may be done elsewhere.
+
+        In doubt nobody knows how far it has come: whoever was not told of it is told that.
+        """
+        if doubtful:
+            batch.puts = [put for put in batch.puts if not put.done]
+            batch.leaves = [leave for leave in batch.leaves if not leave.done]
+            batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.takes.claimed(waiter) >= count]
         for waiter, count in batch.asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         if doubtful:
             for put in batch.puts:
                 put.settle(reason)
         else:
-            self.engine.put_elsewhere(self.tube, batch.puts)
+            self.engine.puts.put_elsewhere(self.tube, batch.puts)
         for leave in batch.leaves:
             self._undo(leave, reason)
-        self.engine.sought(self.tube, None)
-
-    def _fail_unsettled(self, batch: Batch, reason: EngineError) -> None:
-        """After a bug nobody knows how far a batch has come: whoever was not told of it is told that."""
-        batch.puts = [put for put in batch.puts if not put.done]
-        batch.leaves = [leave for leave in batch.leaves if not leave.done]
-        batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.claimed(waiter) >= count]
-        self._give_up(batch, reason, doubtful=True)
+        self.engine.takes.sought(self.tube, None)
 
     def abandon(self, reason: EngineError) -> None:
-        """Give everything up that is not in flight: the session is over, or something is wrong."""
-        self._end(reason)
-
-    def _end(self, reason: EngineError) -> None:
-        """Let go of everything here; what is in flight is seen to when it returns."""
+        """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
         self.gone = True
-        self.expected = 0
+        self.outlook.expected = 0
         puts, self._puts = self._puts, []
         leaves, self._leaves = self._leaves, []
         asks, self._asks = self._asks, []
@@ -611,15 +498,15 @@ class Committer:
         held = self.held
         self.held = {}
         for job in held.values():
-            self.engine.lose(job)
+            self.engine.holdings.lose(job)
         for waiter, count in asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         for leave in leaves:
             self._undo(leave, reason)
         for steal in steals:
             steal.settle(reason)
-        self.engine.put_elsewhere(self.tube, puts)
-        self.engine.sought(self.tube, None)
+        self.engine.puts.put_elsewhere(self.tube, puts)
+        self.engine.takes.sought(self.tube, None)
 
     # --- outcomes
 
@@ -638,7 +525,7 @@ class Committer:
                 leave.job.moving = None
                 leave.settle(None)
             for waiter, count in batch.asks:
-                self.engine.unclaim(waiter, count)
+                self.engine.takes.unclaim(waiter, count)
             return
         live = head.ready + head.delayed + head.buried + head.held
         if self._slots:
@@ -655,16 +542,16 @@ class Committer:
             job.moving = None
             if not leave.stays:
                 del self.held[job.place]
-                self.engine.left(job, leave.queue is None)
+                self.engine.holdings.left(job, leave.queue is None)
                 made_ready = made_ready or leave.queue == READY
                 delayed = delayed or leave.queue == DELAYED
             leave.settle(None)
         if batch.puts:
             self._told(batch.puts)
         self._receive(taken, batch.asks)
-        self.engine.sought(self.tube, None)
+        self.engine.takes.sought(self.tube, None)
         if delayed or (head.ready and made_ready):
-            self.engine.announce(self.tube, delayed)
+            self.engine.scout.announce(self.tube, delayed)
         if head.due_key is not None:
             self.tube.expect(head.due_key)
 
@@ -678,13 +565,13 @@ class Committer:
                 jobs.append(job)
                 outside = outside or job.body_number > 0
         if outside:
-            self.engine.spawn(self.engine.fetch_and_deliver(self, jobs, asks))
+            self.engine.spawn(self.engine.takes.fetch_and_deliver(self, jobs, asks))
             return
         for waiter, count in asks:
-            self.engine.unclaim(waiter, count)
+            self.engine.takes.unclaim(waiter, count)
         if jobs:
             self.tube.granted.extend(jobs)
-            self.engine.deliver(self.tube)
+            self.engine.takes.deliver(self.tube)
 
     def _hold(self, key: bytes, packed: bytes) -> SharedJob | None:
         """Enter a job in the lease; one that cannot be read is set aside and told of."""
@@ -694,13 +581,13 @@ class Committer:
                 job.unfold(None)
         except DamagedEntry as error:
             logger.error("segment %d: a damaged job is buried: %s", self.number, error)
-            self.engine.bury_unread(self, key, packed)
+            self.engine.holdings.bury_unread(self, key, packed)
             return None
         job.committer = self
         job.state = RESERVED
         job.reserves += 1
         self.held[key] = job
-        self.engine.jobs[job.id] = job
+        self.engine.holdings.jobs[job.id] = job
         return job
 
     async def _steal(self, steal: Steal) -> None:
@@ -721,17 +608,20 @@ class Committer:
                 return
             except Fenced:
                 steal.settle(JobGone("the lease is gone"))
-                await self._fenced(Batch([], [], [], Change()))
+                await self._fenced(Batch([], [], []))
                 return
             except Unknown:
-                renewed = self.session.next_lease()
-                outcome = await self._settle_steal(renewed)
-                if outcome is None:
+                try:
+                    settlement = await self._renew()
+                except Fenced:
+                    await self._fenced(Batch([], [], []))
+                    settlement = None
+                if settlement is None:
                     steal.settle(StoreFailed("not known"))
                     return
-                if key not in outcome:
+                if key not in settlement.held:
                     continue
-                self.engine.refresh_segment(self)
+                self.engine.scout.refresh_segment(self)
             except StoreError as error:
                 steal.settle(StoreFailed(str(error)))
                 return
@@ -750,23 +640,8 @@ class Committer:
         job.reserves = held.reserves
         job.body = body
         self.held[key] = job
-        self.engine.jobs[job.id] = job
+        self.engine.holdings.jobs[job.id] = job
         steal.settle(None)
-
-    async def _settle_steal(self, renewed: int) -> "dict[bytes, bytes] | None":
-        while True:
-            try:
-                settlement = await self.engine.store.settle(self.number, self.lease, renewed)
-            except Fenced:
-                await self._fenced(Batch([], [], [], Change()))
-                return None
-            except StoreError:
-                if self.session.over:
-                    return None
-                await self.engine.pause_between_tries()
-            else:
-                self.lease = renewed
-                return dict(settlement.held)
 
     # --- bodies
 
@@ -789,5 +664,5 @@ class Committer:
         await self.engine.store.write_body(self.number, number, put.outside)
         put.job.body_number = number
         put.job.stored_size = len(put.outside)
-        put.packed = self.engine.pack(put.job)
+        put.packed = pack(put.job)
         return not self.gone and not self.closed

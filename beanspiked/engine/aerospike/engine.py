@@ -1,7 +1,8 @@
 """The tube engine on a shared store: any number of front-ends, the same tubes, and nothing in any of them that could not be lost.
 
 Every command is one operation on one segment (`committer.py`); what a front-end knows of the others' doings are hints that cost an
-operation when they are stale, never a job. Commands that only look are in `looks.py`.
+operation when they are stale, never a job. Commands that only look are in `looks.py`; whatever has a state has a class and a module of
+its own, and comes together here.
 """
 
 import asyncio
@@ -11,32 +12,31 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from beanspiked.engine.aerospike import looks
-from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, pack_plain, squeeze
-from beanspiked.engine.aerospike.committer import EMPTY, Committer, Steal
-from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob
-from beanspiked.engine.aerospike.membership import Membership, usage_of
+from beanspiked.engine.aerospike.committer import Committer
+from beanspiked.engine.aerospike.holdings import Holdings
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, Steal
+from beanspiked.engine.aerospike.membership import Membership
 from beanspiked.engine.aerospike.news import News
+from beanspiked.engine.aerospike.puts import Puts
+from beanspiked.engine.aerospike.registry import Registry
+from beanspiked.engine.aerospike.retirement import Retirement
+from beanspiked.engine.aerospike.scout import Scout
 from beanspiked.engine.aerospike.store import (
     BURIED,
-    CLOSED,
-    DEAD,
     DELAYED,
     READY,
-    Busy,
     Fenced,
-    Full,
     Refused,
     Segment,
     StoreError,
-    due_key,
-    key_ms,
-    ready_key,
 )
-from beanspiked.engine.aerospike.tubes import Seek, SharedTube
+from beanspiked.engine.aerospike.takes import Takes
+from beanspiked.engine.aerospike.timetable import Timetable
+from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
-from beanspiked.engine.contract import RESERVED, Counts, Details, Job, ReadyListener, Tube, TubeEngine, TubeUse, Waiter
-from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
+from beanspiked.engine.contract import Counts, Details, Job, ReadyListener, Tube, TubeEngine, TubeUse, Waiter
+from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
@@ -47,20 +47,20 @@ __all__ = ["SharedEngine"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT: Final = "default"
-# How long a command waits for a store that does not answer, in seconds.
-ANSWER_WITHIN: Final = 2.0
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
-# Segment numbers are taken in blocks.
-NUMBERS_BLOCK: Final = 32
-# Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once.
-RECHECK_EVERY: Final = 5.0
-RECHECK_AT_ONCE: Final = 500
-# News are followed for this long after somebody wanted a job, in seconds.
-FOLLOW_FOR: Final = 2.0
-# How many segments are read at once.
-READ_AT_ONCE: Final = 1000
+
+
+class Asked(Later):
+    """A command on its way that reads or changes what is not held here.
+
+    Attributes:
+        found: The job that it looked for, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: SharedJob | None = None
 
 
 class SharedEngine(TubeEngine):
@@ -73,6 +73,18 @@ class SharedEngine(TubeEngine):
         turn: What to call when something has happened outside of a turn of the event loop that the caller knows of.
         monotonic: A clock in seconds that goes on while the machine sleeps.
         chance: What makes the pauses between tries differ.
+
+    Attributes:
+        membership, news: What it knows of other front-ends, and what it hears from them.
+        registry: Its tubes.
+        puts: How jobs come into segments.
+        takes: Who waits for jobs, and who gets which.
+        holdings: The jobs held here, and how they leave.
+        scout: What looks at what others did.
+        timetable: What makes due jobs ready, and keeps pauses.
+        retirement: What lets segments die.
+        turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
+        closing: Whether it is about to end.
     """
 
     def __init__(
@@ -89,30 +101,23 @@ class SharedEngine(TubeEngine):
         self.durable: bool = True
         self.shared: bool = True
         self.store: SegmentStore = store
-        self.jobs: dict[int, SharedJob] = {}
         self.membership: Membership = Membership(self, store, monotonic)
         self.news: News = News(self, store)
-        self.has_room: bool = True
-        self._turn = turn
-        self._timers = timers
+        self.registry: Registry = Registry(self, store, timers)
+        self.puts: Puts = Puts(self, store, timers.clock)
+        self.takes: Takes = Takes(self, timers.clock)
+        self.holdings: Holdings = Holdings(self, timers.clock)
+        self.scout: Scout = Scout(self, store, timers.clock)
+        self.timetable: Timetable = Timetable(self, timers)
+        self.retirement: Retirement = Retirement(self, store)
+        self.closing: bool = False
+        self.turn_over: Callable[[], None] = turn
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
-        self._tubes: dict[str, SharedTube] = {}
-        self._claims: dict[Waiter, int] = {}
-        self._seeks: dict[Waiter, Seek] = {}
         self._awake: dict[Committer, None] = {}
-        self._restless: dict[SharedTube, None] = {}
         self._step = 0
-        self._numbers: list[int] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._looked_job: SharedJob | None = None
-        self._looked_next: SharedJob | None = None
-        self._rechecked: float = 0.0
-        self._sought_at: float = 0.0
-        self._rechecking = False
-        self._closing = False
-        self._retiring: set[int] = set()
-        self.tube(DEFAULT)
+        self._looked: SharedJob | None = None
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -122,7 +127,7 @@ class SharedEngine(TubeEngine):
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do something for as long as this front-end serves: without its heartbeat, a bug once would be an outage for ever."""
-        while not self._closing:
+        while not self.closing:
             try:
                 await work()
             except Exception as bug:
@@ -140,20 +145,17 @@ class SharedEngine(TubeEngine):
         self._step += 1
         return self._step
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a coroutine beside everything else."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
+        return task
 
     def _reap(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("internal error", exc_info=task.exception())
-
-    def turn_over(self) -> None:
-        """Something became known: let sessions go on, and send on what they ask for."""
-        self._turn()
 
     async def pause_between_tries(self) -> None:
         """Wait a little, never twice the same."""
@@ -163,27 +165,14 @@ class SharedEngine(TubeEngine):
         """Have a segment's operation begin at the end of this turn."""
         self._awake[committer] = None
 
-    def restless(self, tube: SharedTube) -> None:
-        """Have jobs of a tube asked for at the end of this turn, if somebody waits for them."""
-        if tube.waiters:
-            self._restless[tube] = None
-
     def flush(self) -> None:
         """Send on what was asked for in this turn of the event loop."""
-        while self._restless:
-            restless = self._restless
-            self._restless = {}
-            for tube in restless:
-                self._hunt(tube)
+        self.takes.hunt()
         if self._awake:
             awake = self._awake
             self._awake = {}
             for committer in awake:
                 committer.start()
-
-    def reachable(self) -> bool:
-        """Tell whether the store answered lately, or has not been asked for long."""
-        return self.membership.reachable
 
     async def try_for_a_while(self, operation: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Repeat an operation that may be repeated. Raises StoreFailed after a while, and what is not worth another try."""
@@ -198,143 +187,48 @@ class SharedEngine(TubeEngine):
                     raise StoreFailed(str(error)) from error
                 await self.pause_between_tries()
 
+    async def reading_segment(self, number: int) -> Segment | None:
+        """Read a segment, however long it takes while the session lasts; None also when that is not known."""
+        while True:
+            try:
+                return await self.store.read(number)
+            except StoreError:
+                if self.membership.session.over:
+                    return None
+                await self.pause_between_tries()
+
+    async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
+        """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
+        try:
+            await work()
+        except EngineError as error:
+            return error
+        except Exception as bug:
+            logger.error("internal error", exc_info=bug)
+            return StoreFailed("internal error")
+        return None
+
     # --- tubes
 
     def tube(self, name: str) -> SharedTube:
         """Find or make a tube."""
-        tube = self._tubes.get(name)
-        if tube is None:
-            tube = SharedTube(self._timers.new_id(), name, self)
-            self._tubes[name] = tube
-        return tube
-
-    def known_tubes(self) -> list[SharedTube]:
-        """List all tubes that are known here, for whatever reason."""
-        return list(self._tubes.values())
-
-    def known_tube(self, name: str) -> SharedTube | None:
-        """Find a tube that is known here, for whatever reason."""
-        return self._tubes.get(name)
-
-    def used_elsewhere(self, name: str) -> bool:
-        """Tell whether a live session of others uses or watches a tube."""
-        live = set(self.membership.others)
-        uses = [usage_of(record).get(name) for record in self.membership.records if record.number in live]
-        return any(use is not None and (use[0] or use[1]) for use in uses)
+        return self.registry.tube(name)
 
     def find_tube(self, name: str) -> Tube | None:
         """Find a tube that is used here, or that was found with the last look."""
-        tube = self._tubes.get(name)
-        return tube if tube is not None and self.in_existence(tube) else None
-
-    def in_existence(self, tube: SharedTube) -> bool:
-        """Tell whether a tube is used here, or was found with the last look."""
-        return bool(tube.using or tube.watching or tube.exists or tube.arriving or tube.name == DEFAULT)
+        return self.registry.find_tube(name)
 
     def forget(self, tube: Tube) -> None:
         """A tube that nobody uses, and that has no job, begins anew: without its counters and its pause."""
-        home = cast(SharedTube, tube)
-        if tube.using or tube.watching or tube.name == DEFAULT or self._closing:
-            return
-        if not (tube.total_jobs or tube.deletes or tube.pauses or tube.pause) or home.arriving:
-            return
-        for committer in home.committers.values():
-            if committer.busy() or not committer.idle_and_empty():
-                return
-        counted = (tube.total_jobs, tube.deletes, tube.pauses)
-        coroutine = self._forget(home, home.forgetting, counted, tube.paused_until)
-        home.forgetting = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(home.forgetting)
-        home.forgetting.add_done_callback(self._reap)
-
-    async def _forget(
-        self, tube: SharedTube, former: "asyncio.Task[None] | None", counted: tuple[int, int, int], paused_until: float
-    ) -> None:
-        """Forget what was counted until now, unless others have jobs or users of the tube."""
-        if former is not None:
-            await former
-        try:
-            record = (await self.store.directories([tube.name]))[0]
-            numbers = [] if record is None else list(record.segments)
-            sizes = await self.store.sizes(numbers)
-            await self.membership.look()
-            if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
-                return
-            if self.used_elsewhere(tube.name):
-                return
-            if record is not None and (record.pause_ms or any(record.counters.values())):
-                await self.store.forget_tube(tube.name)
-        except StoreError as error:
-            logger.info("tube %s is remembered: %s", tube.name, error)
-            return
-        tube.total_jobs -= counted[0]
-        tube.deletes -= counted[1]
-        tube.pauses -= counted[2]
-        if tube.pause and tube.paused_until == paused_until:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
-
-    async def forgotten(self, name: str) -> None:
-        """Wait until a tube has been forgotten that is being forgotten."""
-        tube = self._tubes.get(name)
-        if tube is not None and tube.forgetting is not None:
-            await asyncio.wait([tube.forgetting])
+        self.registry.forget(cast(SharedTube, tube))
 
     def tubes(self) -> list[Tube]:
         """List the tubes that exist as of the last look: those used here in their order, then the others by age."""
-        mine: list[Tube] = []
-        others: list[SharedTube] = []
-        for tube in self._tubes.values():
-            if tube.using or tube.watching or tube.name == DEFAULT:
-                mine.append(tube)
-            elif self.in_existence(tube):
-                others.append(tube)
-        others.sort(key=_age)
-        return mine + cast("list[Tube]", others)
+        return self.registry.tubes()
 
     def elsewhere(self, tube: Tube) -> TubeUse | None:
         """Return how other front-ends use a tube, as of the last look."""
         return cast(SharedTube, tube).use
-
-    def usage(self) -> dict[str, list[int]]:
-        """Return what the others should know of this front-end's use of its tubes."""
-        return {
-            tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
-            for tube in self._tubes.values()
-            if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
-        }
-
-    def uncount(self, usage: dict[str, list[int]]) -> None:
-        """Somebody else has added what a lost session had published to the tubes' records: count it no longer here."""
-        for name, use in usage.items():
-            tube = self._tubes.get(name)
-            if tube is not None:
-                tube.total_jobs -= use[3]
-                tube.deletes -= use[4]
-                tube.pauses -= use[5]
-
-    def tube_time(self, tube: SharedTube, now: float) -> None:
-        """Make a tube's due jobs ready if somebody waits for them, end its pause, and wait for the next of both."""
-        if tube.pause and tube.paused_until <= now:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
-            self.restless(tube)
-        if tube.pause:
-            self._timers.schedule(tube, tube.paused_until)
-        self.wait_for_due(tube)
-
-    def wait_for_due(self, tube: SharedTube) -> None:
-        """Promote due jobs now, or when the first is due, if somebody waits for them."""
-        if tube.next_due and tube.waiters and not tube.promoting:
-            if tube.next_due <= self.membership.server_ms():
-                tube.promoting = True
-                self.spawn(self._promote(tube))
-            else:
-                self._timers.schedule(tube, self.local_time(tube.next_due))
-
-    def local_time(self, server_ms: int) -> float:
-        """Return this process's time in seconds for a time of the server's clock in ms."""
-        return (server_ms - self.membership.session.offset_ms) / 1000
 
     # --- puts
 
@@ -353,914 +247,140 @@ class SharedEngine(TubeEngine):
         details: Details | None = None,
     ) -> Later | None:
         """Add a job."""
-        home = cast(SharedTube, tube)
-        now = self._clock.now()
-        put_us = job_id
-        due_ms = self.membership.server_ms() + round(delay * 1000) if delay else 0
-        delay_ms = round(delay * 1000)
-        ttr_ms = round(ttr * 1000)
-        if details is None and len(body) <= INLINE_MAX:
-            put = Put(home, pri, put_us, due_ms, pack_plain(pri, delay_ms, ttr_ms, put_us, body), now + ANSWER_WITHIN)
-        else:
-            put = self._large_put(home, pri, delay_ms, ttr_ms, put_us, due_ms, body, details)
-        if not self.has_room:
-            put.settle(StoreFull("the store is nearly full"))
-            return put
-        home.arriving.append(put)
-        self._place(home)
-        return put
-
-    def _large_put(
-        self,
-        tube: SharedTube,
-        pri: int,
-        delay_ms: int,
-        ttr_ms: int,
-        put_us: int,
-        due_ms: int,
-        body: bytes,
-        details: Details | None,
-    ) -> Put:
-        stored, raw_size, skipped = squeeze(body)
-        packed = Packed(pri, delay_ms, ttr_ms, put_us, stored, raw_size=raw_size, skipped=skipped)
-        if details is not None:
-            packed.metadata = details.metadata
-            packed.reason = details.reason
-            packed.retries = details.retries
-            packed.failed = details.failed
-        outside = len(stored) > INLINE_MAX
-        if outside:
-            packed.body = b""
-            packed.stored_size = len(stored)
-        put = Put(tube, pri, put_us, due_ms, pack(packed), self._clock.now() + ANSWER_WITHIN)
-        if outside:
-            put.outside = stored
-            put.job = packed
-        return put
-
-    def pack(self, job: Packed) -> bytes:
-        """Pack a job."""
-        return pack(job)
-
-    def put_elsewhere(self, tube: SharedTube, puts: list[Put]) -> None:
-        """Put jobs that were certainly not put yet into another segment, before all that came later."""
-        if puts:
-            tube.arriving.extendleft(reversed(puts))
-            self._place(tube)
-
-    def _place(self, tube: SharedTube) -> None:
-        """Send waiting puts to the tube's open segment while it takes them, and have another one made."""
-        arriving = tube.arriving
-        committer = tube.open
-        while arriving and committer is not None:
-            if not committer.accepts(arriving[0]):
-                tube.open = None
-                committer.close()
-                committer = None
-                break
-            put = arriving.popleft()
-            if put.outside is None:
-                committer.put(put)
-            else:
-                self.spawn(self._put_outside(committer, put))
-        if arriving and not tube.opening:
-            tube.opening = True
-            self.spawn(self._open(tube))
-
-    async def _put_outside(self, committer: Committer, put: Put) -> None:
-        """Write a large body, then put its job."""
-        tube = cast(SharedTube, put.tube)
-        try:
-            here = await self.try_for_a_while(lambda: committer.write_body(put))
-        except EngineError as error:
-            # A body is refused that is larger than the namespace's records may be.
-            too_big = isinstance(error, (Refused, Full))
-            put.settle(StoreFull(str(error)) if too_big else StoreFailed(str(error)))
-            self.turn_over()
-            return
-        if here and committer.accepts(put):
-            committer.put(put)
-        else:
-            self.put_elsewhere(tube, [put])
-        self.turn_over()
-
-    async def _open(self, tube: SharedTube) -> None:
-        """Make segments for a tube for as long as puts wait: create, list, then put (segment-protocol H6)."""
-        try:
-            while tube.arriving and tube.open is None:
-                if not await self.membership.joined(ANSWER_WITHIN):
-                    self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
-                    continue
-                try:
-                    committer = await self._create(tube)
-                except Full as error:
-                    self.found_full(error)
-                    self._fail_arriving(tube, StoreFull(str(error)), everything=True)
-                    continue
-                except StoreError as error:
-                    self._fail_arriving(tube, StoreFailed(str(error)), everything=False)
-                    await self.pause_between_tries()
-                    continue
-                if committer is not None:
-                    tube.open = committer
-                    self._place(tube)
-                    self.turn_over()
-        finally:
-            tube.opening = False
-        if tube.arriving:
-            self._place(tube)
-
-    def _fail_arriving(self, tube: SharedTube, reason: EngineError, *, everything: bool) -> None:
-        now = self.now()
-        late = [put for put in tube.arriving if everything or put.until <= now]
-        for put in late:
-            tube.arriving.remove(put)
-            put.settle(reason)
-        if late:
-            self.turn_over()
-
-    async def _create(self, tube: SharedTube) -> Committer | None:
-        """Make one segment; None when the number was taken. In doubt the number is given up: the audit clears what is left."""
-        session = self.membership.session
-        if not self._numbers:
-            first = await self.store.reserve_numbers("segment", NUMBERS_BLOCK)
-            self._numbers = list(range(first + NUMBERS_BLOCK - 1, first - 1, -1))
-        number = self._numbers.pop()
-        lease = session.next_lease()
-        try:
-            await self.store.create(number, tube.name, lease)
-        except Refused:
-            return None
-        while True:
-            try:
-                await self.store.enlist(tube.name, number)
-            except Full:
-                raise
-            except StoreError:
-                if session.over:
-                    return None
-                self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
-                await self.pause_between_tries()
-            else:
-                break
-        if session.over or not self.membership.alive():
-            return None
-        committer = Committer(self, tube, number, lease, owned=True)
-        tube.committers[number] = committer
-        committer.know(EMPTY, self.step())
-        return committer
-
-    def found_full(self, error: StoreError) -> None:
-        """The store refused a write for want of room: no more puts until it takes one."""
-        if self.has_room:
-            logger.warning("the store has no room; puts are refused: %s", error)
-        self.has_room = False
+        return self.puts.put(cast(SharedTube, tube), job_id, pri, delay, ttr, body, details)
 
     # --- takes
 
     def take(self, tubes: list[Tube]) -> Job | None:
         """Hand over a job that was taken for somebody who waits."""
-        for tube in tubes:
-            granted = cast(SharedTube, tube).granted
-            while granted:
-                job = granted.popleft()
-                if job.committer is not None and self.membership.alive():
-                    return job
-        return None
-
-    def deliver(self, tube: SharedTube) -> None:
-        """Hand taken jobs to those who wait; what nobody wants any more goes back at once."""
-        if tube.granted and tube.waiters and self.membership.alive():
-            self.listener.tube_ready(tube)
-        while tube.granted:
-            job = tube.granted.popleft()
-            if job.committer is not None:
-                job.reserves -= 1
-                self.give_back(job, timed_out=False)
-
-    def _hunt(self, tube: SharedTube) -> None:
-        """Ask for jobs for those who wait and were not asked for yet, the most urgent jobs first."""
-        waiters = tube.waiters
-        if not waiters or tube.paused(self._clock.now()) or self.membership.session.over:
-            return
-        claims = self._claims
-        while True:
-            found = tube.first()
-            if found is None:
-                return
-            committer, bound = found
-            room = committer.askable(bound)
-            asked = False
-            if room > 0:
-                for waiter in waiters:
-                    claimed = claims.get(waiter, 0)
-                    count = min(waiter.wants - claimed, room)
-                    if count > 0 and self._may_ask(tube, waiter):
-                        claims[waiter] = claimed + count
-                        committer.ask(waiter, count)
-                        asked = True
-                        room -= count
-                        if room == 0:
-                            break
-            if not asked:
-                return
-            self._awake[committer] = None
-            tube.rank(committer)
-
-    def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
-        """Tell whether a waiter's next job is to come from this tube: not if another of its tubes has a more urgent one."""
-        seek = self._seeks.get(waiter)
-        if seek is None:
-            return True
-        if seek.refreshing and (len(seek.tubes) > 1 or not tube.live):
-            # What the look finds may be more urgent. A tube whose news are followed has no such surprises.
-            return False
-        if len(seek.tubes) > 1:
-            now = self._clock.now()
-            mine = tube.best()
-            for other in seek.tubes:
-                best = None if other is tube or other.paused(now) else other.best()
-                if best is not None and (mine is None or best < mine):
-                    self._restless[other] = None
-                    return False
-        return True
-
-    def claimed(self, waiter: Waiter) -> int:
-        """Count the jobs that were asked for a waiter."""
-        return self._claims.get(waiter, 0)
-
-    def unclaim(self, waiter: Waiter, count: int) -> None:
-        """Jobs that were asked for a waiter have come, or will not."""
-        left = self._claims[waiter] - count
-        if left:
-            self._claims[waiter] = left
-        else:
-            del self._claims[waiter]
-
-    def still_wanted(self, asks: list[tuple[Waiter, int]]) -> bool:
-        """Tell whether anybody still waits of those for whom jobs were asked for."""
-        for waiter, _ in asks:
-            seek = self._seeks.get(waiter)
-            if seek is None or not seek.done:
-                return True
-        return False
+        return self.takes.take(tubes)
 
     def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
         """Look for a job for one who waits."""
-        homes = cast("list[SharedTube]", tubes)
-        now = self._clock.now()
-        best: bytes | None = None
-        likely: SharedTube | None = None
-        live = not self.membership.session.over
-        for tube in homes:
-            live = live and tube.live
-            if tube.paused(now):
-                continue
-            key = tube.best()
-            if key is not None and (best is None or key < best):
-                best = key
-                likely = tube
-        if likely is None and live and patient:
-            # News are followed: a job that is put anywhere will be told of.
-            return None
-        self._sought_at = now
-        self.news.wake()
-        seek = Seek(waiter, homes, now + ANSWER_WITHIN)
-        self._end_seek(waiter)
-        self._seeks[waiter] = seek
-        for tube in homes:
-            tube.seeks[seek] = None
-        if likely is not None and live:
-            self._restless[likely] = None
-        else:
-            self._look_for(seek)
-        return seek
-
-    def _end_seek(self, waiter: Waiter) -> None:
-        former = self._seeks.pop(waiter, None)
-        if former is not None:
-            for tube in former.tubes:
-                tube.seeks.pop(former, None)
-
-    def _look_for(self, seek: Seek) -> None:
-        """Look at all tubes of a question, from now on."""
-        seek.refreshing = len(seek.tubes)
-
-        def refreshed(error: EngineError | None) -> None:
-            seek.refreshing -= 1
-            if error is not None:
-                self._settle_seek(seek, error)
-            elif seek.refreshing == 0:
-                seek.looked = True
-                self._advance(seek)
-
-        for tube in seek.tubes:
-            self.refresh(tube, refreshed)
-
-    def _advance(self, seek: Seek) -> None:
-        """Go on with a question after something was learnt."""
-        waiter = seek.waiter
-        if seek.done or self._seeks.get(waiter) is not seek:
-            return
-        if waiter not in seek.tubes[0].waiters:
-            self._end_seek(waiter)
-            return
-        if waiter in self._claims or seek.refreshing:
-            return
-        now = self._clock.now()
-        hopeful = [tube for tube in seek.tubes if not tube.paused(now) and tube.best() is not None]
-        if hopeful:
-            hopeful.sort(key=_best)
-            for tube in hopeful:
-                self._restless[tube] = None
-        elif seek.looked:
-            self._settle_seek(seek, None)
-        else:
-            self._look_for(seek)
-
-    def _settle_seek(self, seek: Seek, error: EngineError | None) -> None:
-        if not seek.done and self._seeks.get(seek.waiter) is seek:
-            self._end_seek(seek.waiter)
-            seek.settle(error)
-
-    def sought(self, tube: SharedTube, error: EngineError | None) -> None:
-        """Jobs that were asked for in a tube have come, or will not: go on with the questions about it."""
-        for seek in list(tube.seeks):
-            if error is not None and seek.waiter not in self._claims:
-                self._settle_seek(seek, error)
-            else:
-                self._advance(seek)
-
-    async def fetch_and_deliver(
-        self, committer: Committer, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
-    ) -> None:
-        """Fetch the bodies of taken jobs that lie outside, then hand them over."""
-        try:
-            jobs = await self.try_for_a_while(lambda: looks.fetch_bodies(self, jobs))
-        except EngineError as error:
-            logger.warning("segment %d: bodies cannot be read, jobs go back: %s", committer.number, error)
-            for job in jobs:
-                if job.committer is not None:
-                    job.reserves -= 1
-                    self.give_back(job, timed_out=False)
-            jobs = []
-        for waiter, count in asks:
-            self.unclaim(waiter, count)
-        committer.tube.granted.extend([job for job in jobs if job.committer is not None])
-        self.deliver(committer.tube)
-        self.sought(committer.tube, None)
-        self.turn_over()
+        return self.takes.seek(waiter, tubes, patient)
 
     # --- jobs
 
     def find_job(self, job_id: int) -> Job | None:
         """Find a job that is held here, or that was found with the last look."""
-        job = self.jobs.get(job_id)
+        job = self.holdings.jobs.get(job_id)
         if job is not None:
             return job if self.membership.alive() else None
-        looked = self._looked_job
+        looked = self._looked
         return looked if looked is not None and looked.id == job_id else None
 
     def in_flight(self, job_id: int) -> Later | None:
         """Return the change of a job held here that is on its way."""
-        job = self.jobs.get(job_id)
+        job = self.holdings.jobs.get(job_id)
         return None if job is None else job.moving
 
     def look_job(self, job_id: int) -> Later | None:
         """Read a job that is not held here."""
-        if job_id in self.jobs:
+        if job_id in self.holdings.jobs:
             return None
-        return self._look(lambda: looks.job(self, job_id))
+        return self._ask(lambda: looks.job(self, job_id))
 
     def look_next(self, tube: Tube, state: int) -> Later | None:
         """Read the job that would leave a state next."""
-        return self._look(lambda: looks.next_job(self, cast(SharedTube, tube), state))
+        return self._ask(lambda: looks.next_job(self, cast(SharedTube, tube), state))
 
     def look_tube(self, name: str) -> Later | None:
         """Count a tube's jobs."""
-        return self._look(lambda: looks.tube(self, name))
+        return self._ask(lambda: looks.tube(self, name))
 
     def look_all(self) -> Later | None:
         """Count all jobs."""
-        return self._look(lambda: looks.everything(self))
+        return self._ask(lambda: looks.everything(self))
 
     def peek_next(self, tube: Tube, state: int) -> Job | None:  # noqa: ARG002 - it was looked for before
         """Return what the last look found."""
-        return self._looked_next
+        return self._looked
 
-    def _look(self, look: "Callable[[], Coroutine[Any, Any, SharedJob | None]]") -> Later:
-        later = Later()
-        self.spawn(self._finish_look(look, later))
-        return later
+    def _ask(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]") -> Later:
+        """Have a command done that reads or changes what is not held here."""
+        asked = Asked()
+        self.spawn(self._answer(work, asked))
+        return asked
 
-    async def _finish_look(self, look: "Callable[[], Coroutine[Any, Any, SharedJob | None]]", later: Later) -> None:
-        error: EngineError | None = None
-        found: SharedJob | None = None
-        try:
-            # Without a session the server's time is not known.
-            await self.membership.have_session(ANSWER_WITHIN)
-            found = await look()
-        except EngineError as failure:
-            error = failure
-        except Exception as bug:
-            logger.error("internal error", exc_info=bug)
-            error = StoreFailed("internal error")
-        self._looked_job = found
-        self._looked_next = found
-        later.settle(error)
-        self._looked_job = None
-        self._looked_next = None
+    async def _answer(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]", asked: Asked) -> None:
+        error = await self.failure(lambda: self._do(work, asked))
+        # Known until the end of the callback (TubeEngine.shared).
+        self._looked = asked.found
+        asked.settle(error)
+        self._looked = None
         self.turn_over()
+
+    async def _do(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]", asked: Asked) -> None:
+        # Without a session the server's time is not known.
+        await self.membership.have_session(ANSWER_WITHIN)
+        result = await work()
+        if isinstance(result, SharedJob):
+            asked.found = result
+        else:
+            asked.value = result or 0
 
     def take_job(self, job: Job) -> Later | None:
         """Reserve a job that was looked at."""
         looked = cast(SharedJob, job)
         steal = Steal(looked, queue_of(looked))
-        committer = self.committer_of(looked.number, cast(SharedTube, looked.tube))
-        committer.steal(steal)
+        cast(SharedTube, looked.tube).committer_of(looked.number).steal(steal)
         return steal
-
-    def committer_of(self, number: int, tube: SharedTube) -> Committer:
-        """Find or make this front-end's side of a segment."""
-        committer = tube.committers.get(number)
-        if committer is None:
-            committer = Committer(self, tube, number, 0, owned=False)
-            tube.committers[number] = committer
-        return committer
-
-    def _leave(
-        self, job: SharedJob, queue: str | None, new_key: bytes, packed: bytes, *, insists: bool = False
-    ) -> Leave:
-        leave = Leave(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
-        leave.insists = insists
-        if job.committer is None or not self.membership.alive():
-            leave.settle(JobGone("the job was lost"))
-            return leave
-        job.committer.leave(leave)
-        return leave
 
     def delete(self, job: Job) -> Later | None:
         """Remove a job that is held here, or one that was looked at."""
         mine = cast(SharedJob, job)
         if mine.committer is None:
-            return self._change(lambda: looks.delete(self, mine))
-        return self._leave(mine, None, b"", b"")
-
-    def left(self, job: SharedJob, deleted: bool) -> None:
-        """A job has left the lease."""
-        if self.jobs.get(job.id) is job:
-            del self.jobs[job.id]
-        job.committer = None
-        if deleted:
-            job.tube.deletes += 1
-            if job.body_number:
-                self.drop_body(job)
-            if not job.tube.using and not job.tube.watching:
-                self.forget(job.tube)
-
-    def drop_body(self, job: SharedJob) -> None:
-        """Remove the body of a job that is gone; one that stays behind goes with its segment."""
-        self.spawn(self._drop_body(job.number, job.body_number))
-
-    async def _drop_body(self, number: int, body_number: int) -> None:
-        try:
-            await self.store.drop_bodies([(number, body_number)])
-        except StoreError as error:
-            logger.info("a body stays until its segment is dead: %s", error)
-
-    def lose(self, job: SharedJob) -> None:
-        """A held job is not this front-end's any more."""
-        self.jobs.pop(job.id, None)
-        job.committer = None
-        job.moving = None
-        job.leaving = False
-        if job.holder is not None:
-            job.holder.lost(job)
+            return self._ask(lambda: looks.delete(self, mine))
+        return self.holdings.delete(mine)
 
     def release(self, job: Job, pri: int, delay: float) -> Later | None:
         """Put a held job back."""
-        mine = cast(SharedJob, job)
-        packed = mine.packed()
-        packed.pri = pri
-        packed.delay_ms = round(delay * 1000)
-        packed.releases += 1
-        if delay:
-            due_ms = self.membership.server_ms() + packed.delay_ms
-            return self._leave(mine, DELAYED, due_key(due_ms, mine.slot()), pack(packed))
-        return self._leave(mine, READY, ready_key(pri, mine.put_us, mine.slot()), pack(packed))
+        return self.holdings.release(cast(SharedJob, job), pri, delay)
 
     def bury(self, job: Job, pri: int, reason: str = "") -> Later | None:
         """Set a held job aside."""
-        mine = cast(SharedJob, job)
-        packed = mine.packed()
-        packed.pri = pri
-        packed.buries += 1
-        if reason:
-            packed.reason = reason
-        return self._leave(mine, BURIED, due_key(self.membership.server_ms(), mine.slot()), pack(packed))
-
-    def bury_unread(self, committer: Committer, place: bytes, packed: bytes) -> None:
-        """Set aside what cannot be read, as it is."""
-        job = SharedJob(committer.number, place, committer.tube, Packed(0, 0, 0, 0, b""), 0)
-        job.committer = committer
-        job.state = RESERVED
-        committer.held[place] = job
-        self._leave(job, BURIED, due_key(self.membership.server_ms(), job.slot()), packed, insists=True)
-
-    def bury_lost(self, job: SharedJob, reason: str) -> None:
-        """Set aside a held job whose body is lost."""
-        packed = job.packed()
-        packed.reason = reason
-        packed.buries += 1
-        place = due_key(self.membership.server_ms(), job.slot())
-        self._leave(job, BURIED, place, pack(packed), insists=True)
+        return self.holdings.bury(cast(SharedJob, job), pri, reason)
 
     def give_back(self, job: Job, timed_out: bool) -> None:
         """Make a held job ready as it was."""
-        mine = cast(SharedJob, job)
-        if mine.committer is None:
-            return
-        if mine.moving is not None:
-            # Its holder is gone, or out of time, while a change of the job is on its way: that one first.
-            mine.moving.then(lambda _: self._give_back_after(mine, timed_out))
-            return
-        if timed_out:
-            mine.timeouts += 1
-        # Its place is its old one, so that its order does not change.
-        self._leave(mine, READY, mine.place, mine.pack(), insists=True)
-
-    def _give_back_after(self, job: SharedJob, timed_out: bool) -> None:
-        if job.committer is not None and job.holder is None:
-            self.give_back(job, timed_out)
+        self.holdings.give_back(cast(SharedJob, job), timed_out)
 
     def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
         """Make buried jobs ready, oldest first; if none is buried, delayed ones, soonest first."""
-        later = Later()
-        self.spawn(self._finish(lambda: looks.kick(self, cast(SharedTube, tube), bound), later))
-        return -1, later
+        return -1, self._ask(lambda: looks.kick(self, cast(SharedTube, tube), bound))
 
     def kick_job(self, job: Job) -> Later | None:
         """Make a buried or delayed job ready."""
-        return self._change(lambda: looks.kick_job(self, cast(SharedJob, job)))
+        return self._ask(lambda: looks.kick_job(self, cast(SharedJob, job)))
 
     def pause(self, tube: Tube, seconds: float) -> Later | None:
         """Keep a tube's jobs from being taken for a time."""
         tube.pauses += 1
-        return self._change(lambda: looks.pause(self, cast(SharedTube, tube), seconds))
-
-    def apply_pause(self, tube: SharedTube, pause_ms: int, until_ms: int) -> None:
-        """Take note of a pause."""
-        until = self.local_time(until_ms) if until_ms else 0.0
-        if pause_ms and until > self._clock.now():
-            tube.pause = pause_ms / 1000
-            tube.paused_until = until
-            self._timers.schedule(tube, until)
-        elif tube.pause:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
-            self.restless(tube)
+        return self._ask(lambda: looks.pause(self, cast(SharedTube, tube), seconds))
 
     def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:  # noqa: ARG002 - compressed here
         """Replace the body of a held job. The new one must fit into its segment: at most INLINE_MAX bytes when stored."""
-        mine = cast(SharedJob, job)
-        stored, raw, skipped = squeeze(body)
-        if len(stored) > INLINE_MAX:
-            later = Later()
-            later.settle(StoreFailed(f"a new body is stored in at most {INLINE_MAX} bytes"))
-            return later
-        packed = mine.packed()
-        packed.body = stored
-        packed.raw_size = raw
-        packed.skipped = skipped
-        packed.body_number = 0
-        packed.stored_size = len(stored)
-        leave = Leave(mine, None, b"", pack(packed), self._clock.now() + ANSWER_WITHIN)
-        leave.stays = True
-        if mine.committer is None or not self.membership.alive():
-            leave.settle(JobGone("the job was lost"))
-            return leave
-
-        def updated(outcome: Later) -> None:
-            if outcome.error is None:
-                mine.stored, mine.body, mine.raw_size, mine.skipped = stored, body, raw, skipped
-                mine.body_number, mine.stored_size = 0, len(stored)
-
-        leave.then(updated)
-        mine.committer.leave(leave)
-        return leave
-
-    def _change(self, change: "Callable[[], Coroutine[Any, Any, None]]") -> Later:
-        later = Later()
-        self.spawn(self._finish(change, later))
-        return later
-
-    async def _finish(self, change: "Callable[[], Coroutine[Any, Any, int | None]]", later: Later) -> None:
-        error: EngineError | None = None
-        try:
-            await self.membership.have_session(ANSWER_WITHIN)
-            later.value = await change() or 0
-        except EngineError as failure:
-            error = failure
-        except Exception as bug:
-            logger.error("internal error", exc_info=bug)
-            error = StoreFailed("internal error")
-        later.settle(error)
-        self.turn_over()
-
-    # --- what others did
-
-    def refresh(self, tube: SharedTube, then: Callable[[EngineError | None], None] | None = None) -> None:
-        """Look at a tube's segments anew, and call back when a look that begins after this call has ended."""
-        if then is not None:
-            tube.refreshed.append(then)
-        if not tube.refreshing:
-            tube.refreshing = True
-            self.spawn(self._refresh(tube))
-
-    async def _refresh(self, tube: SharedTube) -> None:
-        first = True
-        while tube.refreshed or first:
-            first = False
-            callbacks = tube.refreshed
-            tube.refreshed = []
-            error: EngineError | None = None
-            try:
-                await self.try_for_a_while(lambda: self._look_at([tube]))
-            except EngineError as failure:
-                error = failure
-            except Exception as bug:
-                logger.error("internal error", exc_info=bug)
-                error = StoreFailed("internal error")
-            for callback in callbacks:
-                callback(error)
-            self.turn_over()
-        tube.refreshing = False
-
-    async def _look_at(self, tubes: list[SharedTube]) -> None:
-        """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished."""
-        await self.membership.have_session(ANSWER_WITHIN)
-        session = self.membership.session
-        mark = self.step()
-        follows_news = self.news.following()
-        wanted: list[Committer] = []
-        records = await self.store.directories([tube.name for tube in tubes])
-        if session.over:
-            raise Busy("the session was over before the look was")
-        for tube, record in zip(tubes, records, strict=True):
-            listed = set() if record is None else set(record.segments)
-            if record is not None:
-                self.apply_pause(tube, record.pause_ms, record.paused_until_ms)
-            for number in listed:
-                if number not in tube.committers:
-                    tube.committers[number] = Committer(self, tube, number, 0, owned=False)
-            for committer in list(tube.committers.values()):
-                if committer.number in listed:
-                    wanted.append(committer)
-                elif not committer.owned and not committer.busy():
-                    committer.gone = True
-                    tube.drop(committer)
-        while wanted:
-            wanted = await self._read_heads(wanted, mark)
-        if session.over:
-            raise Busy("the session was over before the look was")
-        due: list[SharedTube] = []
-        for tube in tubes:
-            tube.next_due = 0
-            for committer in tube.committers.values():
-                if committer.head is not None and committer.head.due_key is not None:
-                    due_ms = key_ms(committer.head.due_key)
-                    if tube.next_due == 0 or due_ms < tube.next_due:
-                        tube.next_due = due_ms
-            if tube.next_due and tube.next_due <= self.membership.server_ms():
-                due.append(tube)
-            elif tube.next_due:
-                self.wait_for_due(tube)
-            tube.live = follows_news and self.news.following()
-            self.restless(tube)
-        for tube in due:
-            await self._promote_due(tube)
-
-    async def _read_heads(self, committers: list[Committer], mark: int) -> list[Committer]:
-        """Learn the heads of segments as of a step or later; return those that have to be read once more."""
-        for committer in committers:
-            # An operation that began after this look tells as much as the look.
-            while committer.running and not committer.knows_since(mark):
-                await committer.turn()
-        wanted = [committer for committer in committers if not committer.knows_since(mark)]
-        again: list[Committer] = []
-        for start in range(0, len(wanted), READ_AT_ONCE):
-            part = wanted[start : start + READ_AT_ONCE]
-            heads = await self.store.heads([committer.number for committer in part])
-            for committer, head in zip(part, heads, strict=True):
-                if committer.knows_since(mark):
-                    continue
-                if committer.running:
-                    # Its operation may have changed what was read.
-                    again.append(committer)
-                elif head is not None and head.state != DEAD:
-                    committer.know(head, mark)
-                    if head.state == CLOSED and committer.idle_and_empty():
-                        self.consider_retiring(committer)
-                elif not committer.busy():
-                    committer.gone = True
-                    committer.tube.drop(committer)
-                    if head is not None:
-                        self.spawn(self._unlist(committer.tube.name, committer.number))
-        return again
-
-    def refresh_segment(self, committer: Committer) -> None:
-        """Look at one segment anew."""
-        self.spawn(self._refresh_segment(committer))
-
-    async def _refresh_segment(self, committer: Committer) -> None:
-        try:
-            while True:
-                if committer.gone:
-                    return
-                mark = self.step()
-                head = (await self.try_for_a_while(lambda: self.store.heads([committer.number])))[0]
-                if committer.knows_since(mark):
-                    return
-                if not committer.running:
-                    if head is not None:
-                        committer.know(head, mark)
-                        self.sought(committer.tube, None)
-                        self.turn_over()
-                    return
-                await committer.turn()
-        except EngineError as error:
-            logger.info("segment %d: %s", committer.number, error)
-
-    def segment_changed(self, tube_name: str) -> None:
-        """Jobs of a tube became ready without an operation under a lease."""
-        tube = self._tubes.get(tube_name)
-        if tube is not None and tube.waiters:
-            self.refresh(tube)
-        self.news.tell(tube_name)
-
-    # --- news
-
-    def wants_jobs(self) -> bool:
-        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
-        now = self._clock.now()
-        if now - self._sought_at < FOLLOW_FOR:
-            return True
-        if any(tube.waiters for tube in self._tubes.values()):
-            self._sought_at = now
-            return True
-        return False
-
-    def stop_following(self) -> None:
-        """News are not read any more: what is known of tubes grows old."""
-        for tube in self._tubes.values():
-            tube.live = False
-
-    def heard_of(self, name: str) -> None:
-        """Somebody else has news of a tube."""
-        tube = self._tubes.get(name)
-        if tube is not None:
-            tube.live = False
-            if tube.waiters:
-                self.refresh(tube)
-
-    def look_everywhere(self) -> None:
-        """News were missed: look at everything that somebody waits for."""
-        self._rechecked = 0.0
-        self.news.wake()
-
-    def announce(self, tube: SharedTube, delayed: bool = False) -> None:
-        """Tell the others of ready jobs that nobody here has asked for, or of one that will be ready."""
-        if delayed or tube.best() is not None:
-            self.news.tell(tube.name)
-
-    async def _promote(self, tube: SharedTube) -> None:
-        try:
-            await self.try_for_a_while(lambda: self._promote_due(tube))
-        except EngineError as error:
-            logger.info("tube %s: due jobs wait: %s", tube.name, error)
-            await self.pause_between_tries()
-        finally:
-            tube.promoting = False
-        self.wait_for_due(tube)
-        self.turn_over()
-
-    async def _promote_due(self, tube: SharedTube) -> None:
-        """Make all due jobs of a tube ready."""
-        tube.next_due = 0
-        for committer in list(tube.committers.values()):
-            head = committer.head
-            while head is not None and head.due_key is not None and not committer.gone:
-                if key_ms(head.due_key) > self.membership.server_ms():
-                    tube.expect(head.due_key)
-                    break
-                head = await looks.promote(self, committer)
-
-    async def reading_segment(self, number: int) -> Segment | None:
-        """Read a segment, however long it takes while the session lasts; None also when that is not known."""
-        while True:
-            try:
-                return await self.store.read(number)
-            except StoreError:
-                if self.membership.session.over:
-                    return None
-                await self.pause_between_tries()
-
-    # --- the life of segments
-
-    def consider_retiring(self, committer: Committer) -> None:
-        """Let a closed, empty segment die."""
-        if committer.idle_and_empty() and not committer.gone and committer.number not in self._retiring:
-            head = committer.head
-            if committer.owned and head is not None and head.state != CLOSED:
-                return
-            self._retiring.add(committer.number)
-            self.spawn(self._retire(committer))
-
-    async def _retire(self, committer: Committer) -> None:
-        number = committer.number
-        try:
-            if await self.retire_segment(number):
-                committer.gone = True
-                committer.tube.drop(committer)
-                await self._unlist(committer.tube.name, number)
-        except StoreError as error:
-            # A later look finds it again.
-            logger.info("segment %d is not retired yet: %s", number, error)
-        finally:
-            self._retiring.discard(number)
-
-    async def retire_segment(self, number: int) -> bool:
-        """Let a segment die if it is closed and empty, its bodies with it; tell whether it is dead."""
-        try:
-            if not await self.store.retire(number):
-                return False
-            segment = await self.store.read(number)
-        except Fenced:
-            return True
-        if segment is not None and segment.bodies:
-            await self.store.drop_bodies([(number, body) for body in range(1, segment.bodies + 1)])
-        return True
-
-    async def _unlist(self, name: str, number: int) -> None:
-        try:
-            # Somebody may have died between the segment's death and the end of its bodies.
-            await self.retire_segment(number)
-            await self.store.unlist(name, number)
-        except StoreError as error:
-            logger.info("segment %d is not unlisted yet: %s", number, error)
-
-    def known_leases(self) -> set[int]:
-        """List the leases that are in use here."""
-        return {committer.lease for tube in self._tubes.values() for committer in tube.committers.values()}
-
-    def knows_segment(self, number: int) -> bool:
-        """Tell whether a segment is known here."""
-        return any(number in tube.committers for tube in self._tubes.values())
-
-    async def sweep(self) -> None:
-        """Let go of tubes that nobody here uses, and of their segments where these are empty."""
-        for tube in list(self._tubes.values()):
-            if self._in_use(tube):
-                continue
-            if tube.open is not None and tube.open.idle_and_empty():
-                committer = tube.open
-                tube.open = None
-                committer.close()
-            elif tube.open is None and not any(committer.busy() for committer in tube.committers.values()):
-                if tube.total_jobs or tube.deletes or tube.pauses:
-                    await self.store.add_counters(
-                        tube.name, {"total_jobs": tube.total_jobs, "deletes": tube.deletes, "pauses": tube.pauses}
-                    )
-                    tube.total_jobs = tube.deletes = tube.pauses = 0
-                if self._tubes.get(tube.name) is tube and not self._in_use(tube):
-                    self._timers.cancel(tube)
-                    del self._tubes[tube.name]
-        self.turn_over()
-
-    def _in_use(self, tube: SharedTube) -> bool:
-        return bool(
-            tube.using or tube.watching or tube.waiters or tube.arriving or tube.opening or tube.name == DEFAULT
-        )
+        return self.holdings.update(cast(SharedJob, job), body)
 
     # --- the session
 
     def session_began(self) -> None:
         """There is a session: what waits for it goes on."""
-        for tube in self._tubes.values():
+        for tube in self.registry.known_tubes():
             tube.live = False
             for committer in list(tube.committers.values()):
                 if committer.session.over:
                     committer.abandon(JobGone("the session is over"))
             if tube.arriving:
-                self._place(tube)
+                self.puts.place(tube)
             if tube.waiters:
-                self.refresh(tube)
+                self.scout.refresh(tube)
         self.turn_over()
 
     def session_over(self) -> None:
         """The session is over: every held job is lost, and what was not sent goes with the next one."""
-        self._numbers = []
-        for tube in self._tubes.values():
+        self.puts.forget_numbers()
+        for tube in self.registry.known_tubes():
             tube.live = False
             tube.open = None
             tube.granted.clear()
@@ -1272,45 +392,23 @@ class SharedEngine(TubeEngine):
     def tick(self) -> None:
         """Once a second: fail what waits for a store that does not answer, and look at tubes that are waited for."""
         now = self._clock.now()
-        for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
-            if not self.membership.reachable:
-                self._settle_seek(seek, StoreFailed("the store does not answer"))
+        self.takes.expire(now)
         if self.membership.session.over:
-            # Who learns that a put has failed may go on to a new tube.
-            for tube in self.known_tubes():
-                if tube.arriving:
-                    self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
-        elif now - self._rechecked >= RECHECK_EVERY and not self._rechecking:
-            self._rechecked = now
-            self._rechecking = True
-            self.spawn(self._recheck())
+            self.puts.expire()
+        else:
+            self.scout.recheck(now)
         self.turn_over()
-
-    async def _recheck(self) -> None:
-        tubes = [tube for tube in self._tubes.values() if tube.waiters]
-        try:
-            self.has_room = await self.store.has_room()
-        except StoreError as error:
-            logger.info("whether there is room is not known: %s", error)
-        try:
-            for start in range(0, len(tubes), RECHECK_AT_ONCE):
-                await self._look_at(tubes[start : start + RECHECK_AT_ONCE])
-                self.turn_over()
-        except EngineError as error:
-            logger.info("recheck: %s", error)
-        finally:
-            self._rechecking = False
 
     def close(self) -> Later | None:
         """Give everything back and leave."""
-        self._closing = True
+        self.closing = True
         later = Later()
         self.spawn(self._close(later))
         return later
 
     async def _close(self, later: Later) -> None:
         try:
-            for tube in self.known_tubes():
+            for tube in self.registry.known_tubes():
                 for committer in list(tube.committers.values()):
                     while committer.running:
                         await committer.turn()
@@ -1326,13 +424,3 @@ class SharedEngine(TubeEngine):
 def queue_of(job: SharedJob) -> str:
     """Return the queue that a job stands in which is not reserved."""
     return BURIED if job.state == IS_BURIED else DELAYED if job.state == IS_DELAYED else READY
-
-
-def _age(tube: SharedTube) -> int:
-    return tube.first_number
-
-
-def _best(tube: SharedTube) -> bytes:
-    best = tube.best()
-    assert best is not None
-    return best

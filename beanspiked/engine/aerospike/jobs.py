@@ -10,8 +10,10 @@ from beanspiked.engine.later import Later
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.committer import Committer
 
-__all__ = ["Leave", "Put", "SharedJob", "job_id", "shared_job"]
+__all__ = ["ANSWER_WITHIN", "Leave", "Put", "SharedJob", "Steal", "job_id", "shared_job"]
 
+# How long a command waits for a store that does not answer, in seconds.
+ANSWER_WITHIN: Final = 2.0
 MASK: Final = (1 << SLOT_BITS) - 1
 
 
@@ -174,3 +176,17 @@ class Leave(Later):
         self.stays: bool = False
         self.insists: bool = False
         self.until: float = until
+
+
+class Steal(Later):
+    """A job on its way from a queue into the lease: reserve-job.
+
+    Attributes:
+        job: The job as it was looked at; its place is its key in the queue.
+        queue: Which queue.
+    """
+
+    def __init__(self, job: SharedJob, queue: str) -> None:
+        super().__init__()
+        self.job: SharedJob = job
+        self.queue: str = queue

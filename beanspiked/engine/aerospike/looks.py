@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.codec import DamagedEntry, unpack
 from beanspiked.engine.aerospike.codec import pack as pack_job
-from beanspiked.engine.aerospike.jobs import SharedJob, shared_job
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, shared_job
 from beanspiked.engine.aerospike.membership import usage_of
 from beanspiked.engine.aerospike.store import (
     BURIED,
@@ -52,8 +52,6 @@ QUEUES: Final = {IS_READY: READY, IS_DELAYED: DELAYED, IS_BURIED: BURIED}
 READ_AT_ONCE: Final = 1000
 SIZES_AT_ONCE: Final = 250
 MOVE_AT_ONCE: Final = 512
-# How long an outcome is looked for, in seconds.
-ANSWER_WITHIN: Final = 2.0
 # How often a look is repeated that others' changes spoil.
 LOOKS_MAX: Final = 20
 
@@ -68,7 +66,7 @@ async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[Sh
         if found.body_number and body is None:
             logger.error("job %d: its body is lost", found.id)
             if found.committer is not None:
-                engine.bury_lost(found, "its body is lost")
+                engine.holdings.bury_lost(found, "its body is lost")
             continue
         try:
             if body is not None or found.raw_size >= 0:
@@ -76,7 +74,7 @@ async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[Sh
         except DamagedEntry as error:
             logger.error("job %d: its body is damaged: %s", found.id, error)
             if found.committer is not None:
-                engine.bury_lost(found, "its body is damaged")
+                engine.holdings.bury_lost(found, "its body is damaged")
             continue
         whole.append(found)
     return whole
@@ -111,7 +109,7 @@ def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packe
         found.state = STATES[name]
         if name == DELAYED:
             # Due times are whole milliseconds of another clock: what is left must not seem more than it was asked for.
-            found.key = engine.local_time(key_ms(key)) - 0.002
+            found.key = engine.membership.local_time(key_ms(key)) - 0.002
     return found
 
 
@@ -129,7 +127,7 @@ async def job(engine: "SharedEngine", job_id: int) -> SharedJob | None:
     name, key, packed = place
     if name == DELAYED and key_ms(key) <= engine.membership.server_ms():
         if await _make_ready(engine, number, DELAYED, {key: packed}, kicked=False):
-            engine.segment_changed(segment.tube)
+            engine.scout.segment_changed(segment.tube)
         return await job(engine, job_id)
     found = _seen(engine, segment, name, key, packed)
     if found is None:
@@ -180,7 +178,7 @@ def _note(
     found.first_number = record.segments[0] if record is not None and record.segments else 0
     use = TubeUse()
     if record is not None:
-        engine.apply_pause(found, record.pause_ms, record.paused_until_ms)
+        engine.timetable.apply_pause(found, record.pause_ms, record.paused_until_ms)
         use.total_jobs = record.counters.get("total_jobs", 0)
         use.deletes = record.counters.get("deletes", 0)
         use.pauses = record.counters.get("pauses", 0)
@@ -214,13 +212,13 @@ def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
 
 async def tube(engine: "SharedEngine", name: str) -> None:
     """Count a tube's jobs and users."""
-    await engine.forgotten(name)
+    await engine.registry.forgotten(name)
     records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([name]))
     await engine.try_for_a_while(engine.membership.look)
     sizes = (await _sizes(engine, [name], records))[0]
-    known = engine.known_tube(name)
+    known = engine.registry.known_tube(name)
     record = records[0]
-    if record is None and known is None and not engine.used_elsewhere(name):
+    if record is None and known is None and not engine.registry.used_elsewhere(name):
         return
     _note(engine, name, sizes, record)
     _add_uses(engine, name)
@@ -236,12 +234,12 @@ async def everything(engine: "SharedEngine") -> None:
         records += await engine.try_for_a_while(lambda: engine.store.directories(part))  # noqa: B023
     sizes = await _sizes(engine, names, records)
     total = Counts()
-    for found in engine.known_tubes():
+    for found in engine.registry.known_tubes():
         found.exists = False
         found.use = None
         found.counts = Counts()
     for name, size, record in zip(names, sizes, records, strict=True):
-        if not size and engine.known_tube(name) is None:
+        if not size and engine.registry.known_tube(name) is None:
             continue
         counts = _note(engine, name, size, record).counts
         total.ready += counts.ready
@@ -316,10 +314,10 @@ async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
 def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
     found.tube.deletes += 1
     if found.body_number:
-        engine.drop_body(found)
+        engine.retirement.drop_body(found)
     committer = cast("SharedTube", found.tube).committers.get(found.number)
     if committer is not None:
-        engine.refresh_segment(committer)
+        engine.scout.refresh_segment(committer)
 
 
 async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
@@ -332,8 +330,7 @@ async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
 
 def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     """Jobs of a segment were made ready."""
-    committer = engine.committer_of(number, home)
-    engine.refresh_segment(committer)
+    engine.scout.refresh_segment(home.committer_of(number))
     engine.news.tell(home.name)
 
 
@@ -379,7 +376,7 @@ async def promote(engine: "SharedEngine", committer: "Committer") -> Head | None
         return None
     if not committer.running and not committer.gone and committer.mark < mark:
         committer.know(head, mark)
-        engine.announce(committer.tube)
+        engine.scout.announce(committer.tube)
     return head
 
 
@@ -443,9 +440,9 @@ async def _kick(
 
 async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> None:
     """Pause a tube everywhere."""
-    await engine.forgotten(home.name)
+    await engine.registry.forgotten(home.name)
     pause_ms = round(seconds * 1000)
     until_ms = engine.membership.server_ms() + pause_ms if pause_ms else 0
     await engine.try_for_a_while(lambda: engine.store.pause(home.name, pause_ms, until_ms))
-    engine.apply_pause(home, pause_ms, until_ms)
+    engine.timetable.apply_pause(home, pause_ms, until_ms)
     engine.news.tell(home.name)

@@ -107,6 +107,10 @@ class Membership:
         self._last_ms = max(self._last_ms, round(self._engine.now() * 1000) + self.session.offset_ms)
         return self._last_ms
 
+    def local_time(self, server_ms: int) -> float:
+        """Return this process's time in seconds for a time of the server's clock in ms."""
+        return (server_ms - self.session.offset_ms) / 1000
+
     def ticket(self) -> int:
         """Return the server's time in microseconds as far as known, never the same twice: the place of a put."""
         now = round(self._engine.now() * 1_000_000) + self.session.offset_ms * 1000
@@ -201,7 +205,7 @@ class Membership:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
                 if self._published:
                     # Who killed it has kept its counters.
-                    self._engine.uncount(json.loads(self._published))
+                    self._engine.registry.uncount(json.loads(self._published))
                 self._over()
             return
         if self.session is not session:
@@ -222,7 +226,7 @@ class Membership:
                 return
 
     def _payload(self) -> bytes:
-        return json.dumps(self._engine.usage(), separators=(",", ":")).encode()
+        return json.dumps(self._engine.registry.usage(), separators=(",", ":")).encode()
 
     async def _resign(self, number: int) -> None:
         """Give up an own session that is over, and take its leases."""
@@ -242,7 +246,7 @@ class Membership:
                 if self._monotonic() - audited >= AUDIT_EVERY:
                     audited = self._monotonic()
                     await self._audit()
-                    await self._engine.sweep()
+                    await self._engine.registry.sweep()
             except StoreError as error:
                 self._healthy_since = self._monotonic()
                 logger.info("looking after other sessions: %s", error)
@@ -255,8 +259,8 @@ class Membership:
         self.others = [record.number for record in self.records if not record.dead and record.number != mine]
         if not known.issuperset(self.others):
             # Until now the news of the new ones were not read.
-            self._engine.stop_following()
-            self._engine.look_everywhere()
+            self._engine.scout.stop_following()
+            self._engine.scout.look_everywhere()
 
     async def _bury(self) -> None:
         healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
@@ -308,7 +312,7 @@ class Membership:
                     await self._store.reclaim(segment_number, lease)
             if segment.owner == number and segment.state == OPEN:
                 await self._store.close(segment_number)
-            self._engine.segment_changed(segment.tube)
+            self._engine.scout.segment_changed(segment.tube)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
         return leases
@@ -318,7 +322,7 @@ class Membership:
         session = self.session
         if session.over:
             return
-        known = self._engine.known_leases()
+        known = self._engine.registry.known_leases()
         unknown: set[int] = set()
         for segment_number in await self._store.leased_by(session.number):
             segment = await self._store.read(segment_number)
@@ -330,12 +334,12 @@ class Membership:
                 if lease not in self._suspects:
                     # It may be on its way to being known: the next audit decides.
                     unknown.add(lease)
-                elif lease not in self._engine.known_leases():
+                elif lease not in self._engine.registry.known_leases():
                     logger.warning("segment %d: a lease that nobody here knows is taken back", segment_number)
                     await self._store.reclaim(segment_number, lease)
-                    if segment.owner == session.number and not self._engine.knows_segment(segment_number):
+                    if segment.owner == session.number and not self._engine.registry.knows_segment(segment_number):
                         await self._store.close(segment_number)
-                    self._engine.segment_changed(segment.tube)
+                    self._engine.scout.segment_changed(segment.tube)
         self._suspects = unknown
 
     async def end(self) -> None:

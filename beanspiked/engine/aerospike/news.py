@@ -86,10 +86,10 @@ class News:
         while True:
             await asyncio.sleep(READ_EVERY)
             others = self._engine.membership.others
-            if not others or not self._engine.wants_jobs() or self._engine.membership.session.over:
+            if not others or not self._engine.takes.wants_jobs() or self._engine.membership.session.over:
                 if self._following:
                     self._following = False
-                    self._engine.stop_following()
+                    self._engine.scout.stop_following()
                 self._wanted.clear()
                 await self._wanted.wait()
                 continue
@@ -98,7 +98,7 @@ class News:
             except StoreError as error:
                 logger.info("news: %s", error)
                 self._following = False
-                self._engine.stop_following()
+                self._engine.scout.stop_following()
                 continue
             self._following = True
             for session, record in zip(others, records, strict=True):
@@ -115,8 +115,8 @@ class News:
         self._seen[session] = last
         if seen is None or (len(items) == ITEMS_MAX and items[0][0] > seen + 1):
             # Who knows what was missed.
-            self._engine.look_everywhere()
+            self._engine.scout.look_everywhere()
             return
         for number, tube in items:
             if number > seen:
-                self._engine.heard_of(tube)
+                self._engine.scout.heard_of(tube)

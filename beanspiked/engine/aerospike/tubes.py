@@ -103,18 +103,18 @@ class SharedTube(Tube):
 
     def on_time(self, now: float) -> None:
         """Make due jobs ready and end a pause."""
-        self.engine.tube_time(self, now)
+        self.engine.timetable.tube_time(self, now)
 
     def rank(self, committer: Committer) -> None:
         """Take note that a segment's most urgent job may have changed."""
-        best = committer.best()
+        best = committer.outlook.best()
         if best is None:
             committer.rank = None
             return
         if best != committer.rank:
             committer.rank = best
             heapq.heappush(self._order, (best, committer.number))
-        self.engine.restless(self)
+        self.engine.takes.restless(self)
 
     def first(self) -> tuple[Committer, bytes | None] | None:
         """Return the segment with the most urgent job, and the key of the most urgent job of the others."""
@@ -128,7 +128,7 @@ class SharedTube(Tube):
             heapq.heappop(self._order)
             second = self._top()
         heapq.heappush(self._order, entry)
-        return first, None if second is None else second.best()
+        return first, None if second is None else second.outlook.best()
 
     def _top(self) -> Committer | None:
         order = self._order
@@ -138,7 +138,7 @@ class SharedTube(Tube):
             if committer is None or committer.rank != key:
                 heapq.heappop(order)
                 continue
-            best = committer.best()
+            best = committer.outlook.best()
             if best == key:
                 return committer
             heapq.heappop(order)
@@ -150,7 +150,15 @@ class SharedTube(Tube):
     def best(self) -> bytes | None:
         """Return the key of the most urgent job that is expected in it."""
         top = self._top()
-        return None if top is None else top.best()
+        return None if top is None else top.outlook.best()
+
+    def committer_of(self, number: int) -> Committer:
+        """Find or make this front-end's side of a segment."""
+        committer = self.committers.get(number)
+        if committer is None:
+            committer = Committer(self.engine, self, number, 0, owned=False)
+            self.committers[number] = committer
+        return committer
 
     def drop(self, committer: Committer) -> None:
         """Forget a segment."""
@@ -165,7 +173,7 @@ class SharedTube(Tube):
         due_ms = key_ms(due)
         if self.next_due == 0 or due_ms < self.next_due:
             self.next_due = due_ms
-        self.engine.wait_for_due(self)
+        self.engine.timetable.wait_for_due(self)
 
     def paused(self, now: float) -> bool:
         """Tell whether no job may be taken now."""

@@ -1,0 +1,83 @@
+"""What one operation on a segment carries, and for whom."""
+
+from beanspiked.engine.aerospike.jobs import Leave, Put
+from beanspiked.engine.aerospike.store import DELAYED, READY, Change, Move, Settlement, due_key, ready_key
+from beanspiked.engine.contract import Waiter
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Changes of one segment that are done together or not at all.
+
+    Args:
+        puts, leaves: The changes. The puts get their slots here (segment-protocol H4).
+        asks: Who asked for how many jobs.
+        take: How many that are in all.
+        close: Whether the segment accepts no more puts afterwards.
+        slots: The highest slot that was given to earlier puts.
+
+    Attributes:
+        puts, leaves, asks: As given, less what was told already.
+        change: All of it, as the store takes it.
+        mark: The engine's step at which it began.
+    """
+
+    def __init__(
+        self,
+        puts: list[Put],
+        leaves: list[Leave],
+        asks: list[tuple[Waiter, int]],
+        take: int = 0,
+        close: bool = False,
+        slots: int = 0,
+    ) -> None:
+        self.puts: list[Put] = puts
+        self.leaves: list[Leave] = leaves
+        self.asks: list[tuple[Waiter, int]] = asks
+        self.change: Change = _change(puts, leaves, take, close, slots)
+        self.mark: int = 0
+
+    def drop_puts(self) -> list[Put]:
+        """Leave the puts out from now on, and return them; only of a batch that was not applied."""
+        puts = self.puts
+        self.puts = []
+        self.change = _change([], self.leaves, self.change.take, self.change.close, 0)
+        return puts
+
+    def late(self, now: float) -> bool:
+        """Tell whether somebody has waited for too long for it."""
+        return any(put.until <= now for put in self.puts) or any(
+            leave.until <= now and not leave.insists for leave in self.leaves
+        )
+
+    def applied(self, settlement: Settlement, took: bool) -> bool:
+        """Tell by what its segment holds whether it was applied; `took` tells whether the lease holds new jobs."""
+        if self.puts:
+            return settlement.last_slot >= self.change.last_slot
+        if self.change.moves:
+            return self.change.moves[0].key not in settlement.held
+        # New values may be written again; what was taken is there.
+        return took or not self.leaves
+
+
+def _change(puts: list[Put], leaves: list[Leave], take: int, close: bool, slots: int) -> Change:
+    queues: dict[str, dict[bytes, bytes]] = {}
+    slot = slots
+    if puts:
+        ready: dict[bytes, bytes] = {}
+        delayed: dict[bytes, bytes] = {}
+        for put in puts:
+            slot += 1
+            put.slot = slot
+            if put.due_ms:
+                delayed[due_key(put.due_ms, slot)] = put.packed
+            else:
+                ready[ready_key(put.pri, put.put_us, slot)] = put.packed
+        if ready:
+            queues[READY] = ready
+        if delayed:
+            queues[DELAYED] = delayed
+    moves = [Move(leave.job.place, leave.queue, leave.new_key, leave.packed) for leave in leaves if not leave.stays]
+    replaced = {leave.job.place: leave.packed for leave in leaves if leave.stays}
+    return Change(slot if puts else 0, queues, replaced, moves, take, close)

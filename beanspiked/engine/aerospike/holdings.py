@@ -1,0 +1,157 @@
+"""The jobs that this front-end holds, and every way out of its hands.
+
+A change of a held job goes through its segment's committer; until it is done the job is nobody else's to move (segment-protocol H9).
+"""
+
+from typing import TYPE_CHECKING
+
+from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, squeeze
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, SharedJob
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, due_key, ready_key
+from beanspiked.engine.contract import RESERVED
+from beanspiked.engine.errors import JobGone, StoreFailed
+from beanspiked.engine.later import Later
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.committer import Committer
+    from beanspiked.engine.aerospike.engine import SharedEngine
+
+__all__ = ["Holdings"]
+
+
+class Holdings:
+    """The jobs held here.
+
+    Args:
+        engine: Whose it is.
+        clock: This process's time.
+
+    Attributes:
+        jobs: All of them, by id.
+    """
+
+    def __init__(self, engine: "SharedEngine", clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self.jobs: dict[int, SharedJob] = {}
+
+    def _leave(
+        self,
+        job: SharedJob,
+        queue: str | None,
+        new_key: bytes,
+        packed: bytes,
+        *,
+        insists: bool = False,
+        stays: bool = False,
+    ) -> Leave:
+        leave = Leave(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
+        leave.insists = insists
+        leave.stays = stays
+        if job.committer is None or not self._engine.membership.alive():
+            leave.settle(JobGone("the job was lost"))
+            return leave
+        job.committer.leave(leave)
+        return leave
+
+    def delete(self, job: SharedJob) -> Leave:
+        """Remove a held job."""
+        return self._leave(job, None, b"", b"")
+
+    def release(self, job: SharedJob, pri: int, delay: float) -> Leave:
+        """Put a held job back."""
+        packed = job.packed()
+        packed.pri = pri
+        packed.delay_ms = round(delay * 1000)
+        packed.releases += 1
+        if delay:
+            due_ms = self._engine.membership.server_ms() + packed.delay_ms
+            return self._leave(job, DELAYED, due_key(due_ms, job.slot()), pack(packed))
+        return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), pack(packed))
+
+    def bury(self, job: SharedJob, pri: int, reason: str) -> Leave:
+        """Set a held job aside."""
+        packed = job.packed()
+        packed.pri = pri
+        packed.buries += 1
+        if reason:
+            packed.reason = reason
+        return self._leave(job, BURIED, due_key(self._engine.membership.server_ms(), job.slot()), pack(packed))
+
+    def update(self, job: SharedJob, body: bytes) -> Later:
+        """Replace the body of a held job. The new one must fit into its segment: at most INLINE_MAX bytes when stored."""
+        stored, raw, skipped = squeeze(body)
+        if len(stored) > INLINE_MAX:
+            later = Later()
+            later.settle(StoreFailed(f"a new body is stored in at most {INLINE_MAX} bytes"))
+            return later
+        packed = job.packed()
+        packed.body = stored
+        packed.raw_size = raw
+        packed.skipped = skipped
+        packed.body_number = 0
+        packed.stored_size = len(stored)
+
+        def updated(outcome: Later) -> None:
+            if outcome.error is None:
+                job.stored, job.body, job.raw_size, job.skipped = stored, body, raw, skipped
+                job.body_number, job.stored_size = 0, len(stored)
+
+        leave = self._leave(job, None, b"", pack(packed), stays=True)
+        leave.then(updated)
+        return leave
+
+    def give_back(self, job: SharedJob, timed_out: bool) -> None:
+        """Make a held job ready as it was."""
+        if job.committer is None:
+            return
+        if job.moving is not None:
+            # Its holder is gone, or out of time, while a change of the job is on its way: that one first.
+            job.moving.then(lambda _: self._give_back_after(job, timed_out))
+            return
+        if timed_out:
+            job.timeouts += 1
+        # Its place is its old one, so that its order does not change.
+        self._leave(job, READY, job.place, job.pack(), insists=True)
+
+    def _give_back_after(self, job: SharedJob, timed_out: bool) -> None:
+        if job.committer is not None and job.holder is None:
+            self.give_back(job, timed_out)
+
+    def bury_unread(self, committer: "Committer", place: bytes, packed: bytes) -> None:
+        """Set aside what cannot be read, as it is."""
+        job = SharedJob(committer.number, place, committer.tube, Packed(0, 0, 0, 0, b""), 0)
+        job.committer = committer
+        job.state = RESERVED
+        committer.held[place] = job
+        self._leave(job, BURIED, due_key(self._engine.membership.server_ms(), job.slot()), packed, insists=True)
+
+    def bury_lost(self, job: SharedJob, reason: str) -> None:
+        """Set aside a held job whose body is lost."""
+        packed = job.packed()
+        packed.reason = reason
+        packed.buries += 1
+        place = due_key(self._engine.membership.server_ms(), job.slot())
+        self._leave(job, BURIED, place, pack(packed), insists=True)
+
+    def left(self, job: SharedJob, deleted: bool) -> None:
+        """A job has left the lease."""
+        if self.jobs.get(job.id) is job:
+            del self.jobs[job.id]
+        job.committer = None
+        if deleted:
+            job.tube.deletes += 1
+            if job.body_number:
+                self._engine.retirement.drop_body(job)
+            if not job.tube.using and not job.tube.watching:
+                self._engine.forget(job.tube)
+
+    def lose(self, job: SharedJob) -> None:
+        """A held job is not this front-end's any more."""
+        self.jobs.pop(job.id, None)
+        job.committer = None
+        job.moving = None
+        job.leaving = False
+        if job.holder is not None:
+            job.holder.lost(job)

@@ -1,0 +1,89 @@
+"""How segments end: a closed one that is empty dies, its bodies with it, and is taken out of its tube's directory.
+
+Whoever finds one may do any part of it, once more than needed, too (segment-protocol H6).
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from beanspiked.engine.aerospike.store import CLOSED, Fenced, StoreError
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.committer import Committer
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.jobs import SharedJob
+    from beanspiked.engine.aerospike.store import SegmentStore
+
+__all__ = ["Retirement"]
+
+logger = logging.getLogger(__name__)
+
+
+class Retirement:
+    """Lets segments die that are closed and empty, and removes bodies that nothing refers to.
+
+    Args:
+        engine: Whose it is.
+        store: The store.
+    """
+
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore") -> None:
+        self._engine = engine
+        self._store = store
+        self._retiring: set[int] = set()
+
+    def consider(self, committer: "Committer") -> None:
+        """Let a closed, empty segment die."""
+        if committer.idle_and_empty() and not committer.gone and committer.number not in self._retiring:
+            head = committer.head
+            if committer.owned and head is not None and head.state != CLOSED:
+                return
+            self._retiring.add(committer.number)
+            self._engine.spawn(self._retire(committer))
+
+    async def _retire(self, committer: "Committer") -> None:
+        number = committer.number
+        try:
+            if await self._retire_segment(number):
+                committer.gone = True
+                committer.tube.drop(committer)
+                await self._unlist(committer.tube.name, number)
+        except StoreError as error:
+            # A later look finds it again.
+            logger.info("segment %d is not retired yet: %s", number, error)
+        finally:
+            self._retiring.discard(number)
+
+    async def _retire_segment(self, number: int) -> bool:
+        """Let a segment die if it is closed and empty, its bodies with it; tell whether it is dead."""
+        try:
+            if not await self._store.retire(number):
+                return False
+            segment = await self._store.read(number)
+        except Fenced:
+            return True
+        if segment is not None and segment.bodies:
+            await self._store.drop_bodies([(number, body) for body in range(1, segment.bodies + 1)])
+        return True
+
+    def unlist(self, committer: "Committer") -> None:
+        """Take a segment that was found dead out of its tube's directory."""
+        self._engine.spawn(self._unlist(committer.tube.name, committer.number))
+
+    async def _unlist(self, name: str, number: int) -> None:
+        try:
+            # Somebody may have died between the segment's death and the end of its bodies.
+            await self._retire_segment(number)
+            await self._store.unlist(name, number)
+        except StoreError as error:
+            logger.info("segment %d is not unlisted yet: %s", number, error)
+
+    def drop_body(self, job: "SharedJob") -> None:
+        """Remove the body of a job that is gone; one that stays behind goes with its segment."""
+        self._engine.spawn(self._drop_body(job.number, job.body_number))
+
+    async def _drop_body(self, number: int, body_number: int) -> None:
+        try:
+            await self._store.drop_bodies([(number, body_number)])
+        except StoreError as error:
+            logger.info("a body stays until its segment is dead: %s", error)

@@ -1,0 +1,278 @@
+"""Who waits for a job, and who gets which.
+
+A waiter that finds none has a *seek* in each of its tubes until it is known whether there is a job for it; what is asked of a segment
+for a waiter is its *claim*, so that nobody asks twice. Jobs come to whoever waits longest then, claim or not.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from beanspiked.engine.aerospike import looks
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob
+from beanspiked.engine.aerospike.tubes import Seek, SharedTube
+from beanspiked.engine.contract import Job, Tube, Waiter
+from beanspiked.engine.errors import EngineError, StoreFailed
+from beanspiked.engine.later import Later
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.committer import Committer
+    from beanspiked.engine.aerospike.engine import SharedEngine
+
+__all__ = ["Takes"]
+
+logger = logging.getLogger(__name__)
+
+# News are followed for this long after somebody wanted a job, in seconds.
+FOLLOW_FOR: Final = 2.0
+
+
+class Takes:
+    """Takes jobs for those who wait.
+
+    Args:
+        engine: Whose it is.
+        clock: This process's time.
+    """
+
+    def __init__(self, engine: "SharedEngine", clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._restless: dict[SharedTube, None] = {}
+        self._claims: dict[Waiter, int] = {}
+        self._seeks: dict[Waiter, Seek] = {}
+        self._sought_at: float = 0.0
+
+    # --- asking
+
+    def restless(self, tube: SharedTube) -> None:
+        """Have jobs of a tube asked for at the end of this turn, if somebody waits for them."""
+        if tube.waiters:
+            self._restless[tube] = None
+
+    def hunt(self) -> None:
+        """Ask for jobs of the restless tubes."""
+        while self._restless:
+            restless = self._restless
+            self._restless = {}
+            for tube in restless:
+                self._ask_for(tube)
+
+    def _ask_for(self, tube: SharedTube) -> None:
+        """Ask for jobs for those who wait and were not asked for yet, the most urgent jobs first."""
+        waiters = tube.waiters
+        if not waiters or tube.paused(self._clock.now()) or self._engine.membership.session.over:
+            return
+        claims = self._claims
+        while True:
+            found = tube.first()
+            if found is None:
+                return
+            committer, bound = found
+            room = committer.outlook.askable(bound)
+            asked = False
+            if room > 0:
+                for waiter in waiters:
+                    claimed = claims.get(waiter, 0)
+                    count = min(waiter.wants - claimed, room)
+                    if count > 0 and self._may_ask(tube, waiter):
+                        claims[waiter] = claimed + count
+                        committer.ask(waiter, count)
+                        asked = True
+                        room -= count
+                        if room == 0:
+                            break
+            if not asked:
+                return
+            self._engine.wake(committer)
+            tube.rank(committer)
+
+    def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
+        """Tell whether a waiter's next job is to come from this tube: not if another of its tubes has a more urgent one."""
+        seek = self._seeks.get(waiter)
+        if seek is None:
+            return True
+        if seek.refreshing and (len(seek.tubes) > 1 or not tube.live):
+            # What the look finds may be more urgent. A tube whose news are followed has no such surprises.
+            return False
+        if len(seek.tubes) > 1:
+            now = self._clock.now()
+            mine = tube.best()
+            for other in seek.tubes:
+                best = None if other is tube or other.paused(now) else other.best()
+                if best is not None and (mine is None or best < mine):
+                    self._restless[other] = None
+                    return False
+        return True
+
+    def claimed(self, waiter: Waiter) -> int:
+        """Count the jobs that were asked for a waiter."""
+        return self._claims.get(waiter, 0)
+
+    def unclaim(self, waiter: Waiter, count: int) -> None:
+        """Jobs that were asked for a waiter have come, or will not."""
+        left = self._claims[waiter] - count
+        if left:
+            self._claims[waiter] = left
+        else:
+            del self._claims[waiter]
+
+    def still_wanted(self, asks: list[tuple[Waiter, int]]) -> bool:
+        """Tell whether anybody still waits of those for whom jobs were asked for."""
+        for waiter, _ in asks:
+            seek = self._seeks.get(waiter)
+            if seek is None or not seek.done:
+                return True
+        return False
+
+    # --- questions
+
+    def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
+        """Look for a job for one who waits."""
+        homes = cast("list[SharedTube]", tubes)
+        now = self._clock.now()
+        best: bytes | None = None
+        likely: SharedTube | None = None
+        live = not self._engine.membership.session.over
+        for tube in homes:
+            live = live and tube.live
+            if tube.paused(now):
+                continue
+            key = tube.best()
+            if key is not None and (best is None or key < best):
+                best = key
+                likely = tube
+        if likely is None and live and patient:
+            # News are followed: a job that is put anywhere will be told of.
+            return None
+        self._sought_at = now
+        self._engine.news.wake()
+        seek = Seek(waiter, homes, now + ANSWER_WITHIN)
+        self._end_seek(waiter)
+        self._seeks[waiter] = seek
+        for tube in homes:
+            tube.seeks[seek] = None
+        if likely is not None and live:
+            self._restless[likely] = None
+        else:
+            self._look_for(seek)
+        return seek
+
+    def _end_seek(self, waiter: Waiter) -> None:
+        former = self._seeks.pop(waiter, None)
+        if former is not None:
+            for tube in former.tubes:
+                tube.seeks.pop(former, None)
+
+    def _look_for(self, seek: Seek) -> None:
+        """Look at all tubes of a question, from now on."""
+        seek.refreshing = len(seek.tubes)
+
+        def refreshed(error: EngineError | None) -> None:
+            seek.refreshing -= 1
+            if error is not None:
+                self._settle_seek(seek, error)
+            elif seek.refreshing == 0:
+                seek.looked = True
+                self._advance(seek)
+
+        for tube in seek.tubes:
+            self._engine.scout.refresh(tube, refreshed)
+
+    def _advance(self, seek: Seek) -> None:
+        """Go on with a question after something was learnt."""
+        waiter = seek.waiter
+        if seek.done or self._seeks.get(waiter) is not seek:
+            return
+        if waiter not in seek.tubes[0].waiters:
+            self._end_seek(waiter)
+            return
+        if waiter in self._claims or seek.refreshing:
+            return
+        now = self._clock.now()
+        hopeful = [tube for tube in seek.tubes if not tube.paused(now) and tube.best() is not None]
+        if hopeful:
+            hopeful.sort(key=_best)
+            for tube in hopeful:
+                self._restless[tube] = None
+        elif seek.looked:
+            self._settle_seek(seek, None)
+        else:
+            self._look_for(seek)
+
+    def _settle_seek(self, seek: Seek, error: EngineError | None) -> None:
+        if not seek.done and self._seeks.get(seek.waiter) is seek:
+            self._end_seek(seek.waiter)
+            seek.settle(error)
+
+    def sought(self, tube: SharedTube, error: EngineError | None) -> None:
+        """Jobs that were asked for in a tube have come, or will not: go on with the questions about it."""
+        for seek in list(tube.seeks):
+            if error is not None and seek.waiter not in self._claims:
+                self._settle_seek(seek, error)
+            else:
+                self._advance(seek)
+
+    def expire(self, now: float) -> None:
+        """Fail the questions that have waited for too long for a store that does not answer."""
+        for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
+            if not self._engine.membership.reachable:
+                self._settle_seek(seek, StoreFailed("the store does not answer"))
+
+    def wants_jobs(self) -> bool:
+        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
+        now = self._clock.now()
+        if now - self._sought_at < FOLLOW_FOR:
+            return True
+        if any(tube.waiters for tube in self._engine.registry.known_tubes()):
+            self._sought_at = now
+            return True
+        return False
+
+    # --- what comes
+
+    def take(self, tubes: list[Tube]) -> Job | None:
+        """Hand over a job that was taken for somebody who waits."""
+        for tube in tubes:
+            granted = cast(SharedTube, tube).granted
+            while granted:
+                job = granted.popleft()
+                if job.committer is not None and self._engine.membership.alive():
+                    return job
+        return None
+
+    def deliver(self, tube: SharedTube) -> None:
+        """Hand taken jobs to those who wait; what nobody wants any more goes back at once."""
+        if tube.granted and tube.waiters and self._engine.membership.alive():
+            self._engine.listener.tube_ready(tube)
+        while tube.granted:
+            job = tube.granted.popleft()
+            if job.committer is not None:
+                job.reserves -= 1
+                self._engine.holdings.give_back(job, timed_out=False)
+
+    async def fetch_and_deliver(
+        self, committer: "Committer", jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
+    ) -> None:
+        """Fetch the bodies of taken jobs that lie outside, then hand them over."""
+        try:
+            jobs = await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, jobs))
+        except EngineError as error:
+            logger.warning("segment %d: bodies cannot be read, jobs go back: %s", committer.number, error)
+            for job in jobs:
+                if job.committer is not None:
+                    job.reserves -= 1
+                    self._engine.holdings.give_back(job, timed_out=False)
+            jobs = []
+        for waiter, count in asks:
+            self.unclaim(waiter, count)
+        committer.tube.granted.extend([job for job in jobs if job.committer is not None])
+        self.deliver(committer.tube)
+        self.sought(committer.tube, None)
+        self._engine.turn_over()
+
+
+def _best(tube: SharedTube) -> bytes:
+    best = tube.best()
+    assert best is not None
+    return best

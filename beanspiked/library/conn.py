@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
 from beanspiked import __version__
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import BURIED, DELAYED, GIVEN_UP, PLAIN
-from beanspiked.engine.errors import EngineError, JobGone, StoreUnusable
+from beanspiked.engine.errors import JobGone, StoreUnusable
 from beanspiked.engine.timers import Timers
 from beanspiked.library.errors import ConnClosed, JobNotFound
 from beanspiked.library.job import Job, JobInfo
@@ -45,7 +45,8 @@ MEMORY: Final = "memory:"
 SQLITE: Final = "sqlite:"
 # What go-beanspike falls back to.
 DEFAULT_HOST: Final = "aerospike"
-MAX_JOB_SIZE: Final = 2**20 - 1024
+# As much as a namespace takes whose max-record-size is the default of 1 MiB.
+MAX_JOB_SIZE: Final = 960 * 1024
 NO_RETRY: Final = Retry(attempts=1)
 # A store that cannot be reached is complained of once in so many tries.
 COMPLAIN_EVERY: Final = 20
@@ -147,12 +148,13 @@ class Conn:
         self._tubes: dict[str, Tube] = {}
         self._turning = False
         self._opened = False
+        self._ready = False
         self._closed = False
         self._ids_low = False
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._opened else "not open yet"
+        state = "closed" if self._closed else "open" if self._ready else "not open yet"
         return f"<Conn {self.client_id}, {state}>"
 
     # --- its life
@@ -194,6 +196,7 @@ class Conn:
                     logger.warning("%s: not connected after %d tries: %s", self.client_id, tries, error)
                 await asyncio.sleep(self._retry.pause(tries))
             else:
+                self._ready = True
                 self.broker.on_alarm()
                 return self
 
@@ -202,12 +205,10 @@ class Conn:
         if self._store is None or isinstance(self._store, str):
             from beanspiked.engine.embedded.start import start  # noqa: PLC0415 - only the store that is used is loaded
 
-            if self._store is not None:
-                Path(self._store).mkdir(exist_ok=True)
-            return start(self._store, 0, timers, broker, broker.end_turn)
+            return start(_made(self._store), 0, timers, broker, self._now)
         from beanspiked.engine.aerospike.start import connect  # noqa: PLC0415 - likewise
 
-        return await connect(self._store, timers, broker, broker.end_turn, self._max_job_size)
+        return await connect(self._store, timers, broker, self._now, self._max_job_size)
 
     @property
     def closed(self) -> bool:
@@ -216,12 +217,12 @@ class Conn:
 
     def check_open(self) -> None:
         """Raise ConnClosed unless it is open."""
-        if self._closed or not self._opened:
+        if self._closed or not self._ready:
             raise ConnClosed(f"{self.client_id}: {'closed' if self._closed else 'not open yet'}")
 
     async def close(self) -> None:
         """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
-        if self._closed or not self._opened:
+        if self._closed or not self._ready:
             return
         closers, self._closers = self._closers, []
         for closer in closers:
@@ -257,6 +258,11 @@ class Conn:
     def _turn(self) -> None:
         self._turning = False
         self.broker.end_turn()
+
+    def _now(self) -> None:
+        """The store has news; before the connection is open nobody waits for any."""
+        if self._ready:
+            self.broker.end_turn()
 
     def _future(self, later: Later) -> asyncio.Future[int]:
         future: asyncio.Future[int] = self.loop.create_future()
@@ -296,7 +302,7 @@ class Conn:
                 if outcome.error is not None:
                     raise outcome.error
                 future.set_result(read())
-            except EngineError as error:
+            except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
                 future.set_exception(error)
 
         look.then(looked)
@@ -383,6 +389,16 @@ class Conn:
             # Its outcome is another's business.
             await asyncio.wait([self._future(change)])
         return await self.look(engine.look_job(job_id), lambda: read(engine.find_job(job_id)))
+
+
+def _made(directory: str | None) -> str | None:
+    """Return a journal's directory, made where it was missing; None for memory."""
+    if directory is not None:
+        try:
+            Path(directory).mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreUnusable(f"{directory}: {error.strerror}") from error
+    return directory
 
 
 def _store_of(url: str) -> StoreAddress | str | None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.contract import DELAYED, RESERVED, STATE_NAMES, Details, Waiter
-from beanspiked.engine.errors import BeanspikeError, JobGone
+from beanspiked.engine.errors import BeanspikeError, JobGone, OutcomeUnknown
 from beanspiked.engine.timers import NEVER
 from beanspiked.library.errors import ConnClosed, JobLost
 
@@ -213,7 +213,10 @@ class Job:
             raise JobLost(str(error)) from error
 
     def _undo(self, later: Later) -> None:
-        if later.error is not None and not isinstance(later.error, JobGone):
+        if isinstance(later.error, OutcomeUnknown):
+            # It went with the session.
+            self.told_lost()
+        elif later.error is not None and not isinstance(later.error, JobGone):
             self._take_again()
 
     def _take_again(self) -> None:
@@ -271,7 +274,7 @@ class Job:
         """Remove it: the work is done. Returns whether that was this call's doing.
 
         Raises:
-            StoreFull, StoreFailed: It is still held.
+            StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
         """
         self._conn.check_open()
         if not self.held:
@@ -301,7 +304,7 @@ class Job:
 
         Raises:
             JobLost: Somebody else may have it.
-            StoreFull, StoreFailed: It is still held.
+            StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
         """
         seconds = seconds_of(delay, "delay")
         pri = self._job.pri if priority is None else checked_priority(priority)
@@ -325,7 +328,7 @@ class Job:
 
         Raises:
             JobLost: Somebody else may have it.
-            StoreFull, StoreFailed: It is still held.
+            StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
         """
         text = checked_text(reason, "reason")
         pri = self._job.pri if priority is None else checked_priority(priority)
@@ -337,7 +340,7 @@ class Job:
 
         Raises:
             JobLost: Somebody else may have it.
-            StoreFull, StoreFailed: It is unchanged, and still held.
+            StoreFull, StoreFailed: It is unchanged, and still held, but after OutcomeUnknown.
         """
         stored, raw_size = self._conn.stored(body, compress)
         self._let_go()

@@ -11,7 +11,7 @@ from typing import Final, cast
 from mypy_extensions import mypyc_attr
 
 from beanspiked.engine.contract import Job, Tube, Waiter
-from beanspiked.engine.errors import JobGone, StoreFull
+from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFull
 from beanspiked.engine.later import Later
 from beanspiked.engine.queue import Queue
 from beanspiked.engine.timers import NEVER
@@ -554,7 +554,8 @@ class Flow(Waiter):
             else:
                 full = isinstance(outcome.error, StoreFull) or reply.startswith(b"INSERTED")
                 slot.reply = replies.OUT_OF_MEMORY if full else replies.INTERNAL_ERROR
-                if failed is not None:
+                # After an unknown outcome a job went with the session.
+                if failed is not None and not isinstance(outcome.error, OutcomeUnknown):
                     failed()
             self._unsettled -= 1
             self._slot_bytes += len(slot.reply)

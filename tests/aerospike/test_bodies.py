@@ -5,18 +5,42 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from segments import LEASE, opened, run, whole
+import pytest
+from segments import LEASE, OTHER, key_of, opened, run, whole
+
+from beanspiked.engine.aerospike.codec import Packed, pack
+from beanspiked.engine.aerospike.store import DELAYED, READY, Change, lease_key
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store import SegmentStore
 
 
-def test_the_highest_number_of_a_body_never_goes_down(store: SegmentStore) -> None:
+def test_no_number_of_a_body_is_given_twice(store: SegmentStore) -> None:
     async def check() -> None:
         await opened(store, 1)
-        for bodies, noted in ((16, 16), (3, 16), (16, 16), (17, 17)):
-            await store.allow_bodies(1, LEASE, bodies)
-            assert (await whole(store)).bodies == noted
+        assert [await store.number_bodies(1, LEASE, count) for count in (16, 3, 1)] == [1, 17, 20]
+        assert (await whole(store)).bodies == 20
+
+    run(check())
+
+
+@pytest.mark.xdist_group("aerospike-modules")
+def test_the_sizes_of_a_tube_are_those_of_all_its_bodies(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.create(1, "tube", LEASE)
+        await store.create(2, "tube", OTHER)
+        await store.create(3, "other", lease_key(9, 9))
+        plain = pack(Packed(1, 0, 0, 0, b"x" * 10))
+        squeezed = pack(Packed(1, 0, 0, 0, b"y" * 7, raw_size=3000))
+        skipped = pack(Packed(1, 0, 0, 0, b"", body_number=1, stored_size=5000, skipped=True))
+        await store.apply(1, LEASE, Change(2, {READY: {key_of(1): plain, key_of(2): squeezed}}))
+        await store.apply(1, LEASE, Change(take=1))
+        await store.apply(2, OTHER, Change(1, {DELAYED: {key_of(1, DELAYED): skipped}}))
+        await store.apply(3, lease_key(9, 9), Change(1, {READY: {key_of(1): plain}}))
+        summed = await store.tube_sizes("tube")
+        assert (summed.raw, summed.stored, summed.skipped) == (10 + 3000 + 5000, 10 + 7 + 5000, 5000)
+        nothing = await store.tube_sizes("nobody's")
+        assert (nothing.raw, nothing.stored, nothing.skipped) == (0, 0, 0)
 
     run(check())
 

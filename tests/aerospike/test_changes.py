@@ -266,7 +266,7 @@ def test_without_its_lease_nothing_of_a_change_applies(store: SegmentStore, chan
         (Refused, "create", ("later", NEVER)),
         (Refused, "attach", (LEASE,)),
         (Fenced, "settle", (NEVER, lease_key(9, 2))),
-        (Fenced, "allow_bodies", (NEVER, 9)),
+        (Fenced, "number_bodies", (NEVER, 9)),
         (Refused, "shift", (READY, [key_of(1), key_of(9)], BURIED, jobs(1, 9, queue=BURIED))),
         (Refused, "shift", (DELAYED, [key_of(3, DELAYED), key_of(4, DELAYED)], LEASE, jobs(3, 4))),
         (Refused, "shift", (READY, [key_of(5)], LEASE, jobs(5))),

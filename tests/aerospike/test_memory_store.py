@@ -61,9 +61,10 @@ WEIGHTS = {
     "remove": 8,
     "close": 1,
     "retire": 8,
+    "wipe": 1,
     "heads": 1,
     "sizes": 3,
-    "allow_bodies": 2,
+    "number_bodies": 2,
     "leased_by": 2,
     "enlist": 1,
     "unlist": 1,
@@ -191,10 +192,13 @@ class Walk:
     def reclaim(self, segment: Segment) -> tuple[Any, ...]:
         return segment.number, self.lease(segment)
 
-    def allow_bodies(self, segment: Segment) -> tuple[Any, ...]:
-        return segment.number, self.lease(segment), self.random.randrange(9)
+    def number_bodies(self, segment: Segment) -> tuple[Any, ...]:
+        return segment.number, self.lease(segment), self.random.randrange(1, 9)
 
     def close(self, segment: Segment) -> tuple[Any, ...]:
+        return (segment.number,)
+
+    def wipe(self, segment: Segment) -> tuple[Any, ...]:
         return (segment.number,)
 
     def retire(self, segment: Segment) -> tuple[Any, ...]:

@@ -67,7 +67,7 @@ def test_a_new_segment_is_empty_and_open_and_its_makers(store: SegmentStore) -> 
         ("remove", (READY, key_of(1))),
         ("close", ()),
         ("retire", ()),
-        ("allow_bodies", (LEASE, 1)),
+        ("number_bodies", (LEASE, 1)),
     ],
 )
 def test_an_absent_segment_is_fenced(store: SegmentStore, operation: str, arguments: tuple[Any, ...]) -> None:
@@ -153,7 +153,7 @@ def test_a_segment_with_a_job_anywhere_does_not_retire(store: SegmentStore, plac
         ("attach", (OTHER,)),
         ("apply", (LEASE, puts(2))),
         ("settle", (LEASE, RENEWED)),
-        ("allow_bodies", (LEASE, 1)),
+        ("number_bodies", (LEASE, 1)),
     ],
 )
 def test_a_dead_segment_has_no_leases(store: SegmentStore, operation: str, arguments: tuple[Any, ...]) -> None:
@@ -170,11 +170,34 @@ def test_a_dead_segment_has_no_leases(store: SegmentStore, operation: str, argum
     run(check())
 
 
+def test_a_wiped_segment_has_no_job_and_no_lease_and_takes_no_puts(store: SegmentStore) -> None:
+    async def check() -> None:
+        await opened(store, 1, 2, 3)
+        await store.apply(1, LEASE, Change(4, {BURIED: jobs(4, queue=BURIED)}, take=1))
+        before = await whole(store)
+        held = sum(map(len, before.leases.values()))
+        jobs_there = held + sum(len(before.queue(name)) for name in (READY, DELAYED, BURIED))
+        assert (held, jobs_there) == (1, 4)
+        assert await store.wipe(1) == jobs_there
+        assert await store.wipe(1) == 0
+        after = await whole(store)
+        assert (after.state, after.held, after.leases) == (CLOSED, 0, {})
+        assert not any(after.queue(name) for name in (READY, DELAYED, BURIED))
+        with pytest.raises(Fenced):
+            await store.apply(1, LEASE, puts(9))
+        assert await store.retire(1) is True
+        assert await store.wipe(1) == 0
+        with pytest.raises(Fenced):
+            await store.wipe(1 + RECORDS)
+
+    run(check())
+
+
 def test_a_dead_segments_record_is_used_again_under_a_higher_number_only(store: SegmentStore) -> None:
     async def check() -> None:
         later = lease_key(7, 2)
         await opened(store, 1)
-        await store.allow_bodies(1, LEASE, 4)
+        await store.number_bodies(1, LEASE, 4)
         with pytest.raises(Refused):
             await store.create(1 + RECORDS, "later", later)
         await store.remove(1, READY, key_of(1))
@@ -208,7 +231,7 @@ def test_a_segment_whose_record_is_used_again_is_gone(store: SegmentStore) -> No
             store.attach(1, OTHER),
             store.apply(1, LEASE, puts(1)),
             store.settle(1, LEASE, lease_key(7, 3)),
-            store.allow_bodies(1, LEASE, 9),
+            store.number_bodies(1, LEASE, 9),
             store.remove(1, READY, key_of(1)),
             store.close(1),
             store.retire(1),

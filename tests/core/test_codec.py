@@ -13,15 +13,13 @@ from beanspiked.engine.aerospike.codec import (
     DETAILED,
     OUTSIDE,
     RESIZED,
-    SQUEEZE_ABOVE,
-    DamagedEntry,
     Packed,
-    expand,
     pack,
     pack_plain,
-    squeeze,
     unpack,
 )
+from beanspiked.engine.compression import SQUEEZE_ABOVE, expand, squeeze
+from beanspiked.engine.errors import DamagedEntry
 
 FIELDS = (
     "pri",

@@ -8,7 +8,7 @@ import pytest
 import world
 from world import World
 
-from beanspiked.engine.aerospike.store import Refused
+from beanspiked.engine.aerospike.store import Busy, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,3 +99,49 @@ def test_a_front_end_comes_back_whatever_its_clients_asked_for_while_the_store_w
     assert client.received.endswith(b"USING tube-19\r\n")
     client.received = b""
     client.put()
+
+
+@pytest.mark.parametrize("the_session_ends_first", [False, True])
+def test_reserve_job_gives_no_job_of_a_session_that_ended_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, the_session_ends_first: bool
+) -> None:
+    here = World(1)
+    front_end, other = here.front_end(), here.front_end()
+    client, holder = front_end.connect(), front_end.connect()
+    here.run(3.0)
+    held = client.put()
+    assert holder.ask(b"reserve\r\n").startswith(b"RESERVED")
+    wanted = client.put()
+    send = World.send
+
+    def freezing(self: World, loop: Any, name: str, operation: Any) -> Any:
+        result = send(self, loop, name, operation)
+        if name == "shift" and loop is front_end.loop:
+            front_end.freeze(14.0)
+            if the_session_ends_first:
+                # Its reply asks whether the session is alive, before the outcome of reserve-job is known.
+                front_end.loop.call_soon(holder._receive, b"delete %d\r\n" % held)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "send", freezing)
+        client.post(b"reserve-job %d\r\n" % wanted)
+        here.run(14.0)
+    here.run(6.0)
+    assert client.received == b"NOT_FOUND\r\n"
+    assert other.connect().ask(b"reserve-job %d\r\n" % wanted).startswith(b"RESERVED")
+    assert client.ask(b"delete %d\r\n" % wanted) == b"NOT_FOUND\r\n"
+
+
+def test_a_reserve_of_a_segment_that_stays_busy_is_answered() -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    client.put()
+
+    def busy(*_: object) -> None:
+        raise Busy("14: key busy")
+
+    here.cluster.apply = busy  # type: ignore[method-assign]
+    client.post(b"reserve-with-timeout 0\r\n")
+    here.run(5.0)
+    assert client.received == b"INTERNAL_ERROR\r\n"

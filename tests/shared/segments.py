@@ -68,7 +68,7 @@ async def filled(store: SegmentStore) -> None:
     await store.apply(1, LEASE, puts(1, 2))
     await store.apply(1, LEASE, puts(3, queue=DELAYED))
     await store.apply(1, LEASE, Change(last_slot=7, puts={BURIED: jobs(4, queue=BURIED)}))
-    await store.allow_bodies(1, LEASE, 3)
+    await store.number_bodies(1, LEASE, 3)
 
 
 async def whole(store: SegmentStore, number: int = 1) -> Segment:

@@ -55,6 +55,7 @@ from beanspiked.engine.aerospike.store import (
     lease_session,
     ready_key,
 )
+from beanspiked.engine.contract import TubeSizes
 from beanspiked.engine.errors import StoreUnusable
 
 if TYPE_CHECKING:
@@ -524,6 +525,24 @@ class AerospikeStore:
             return segment.state == DEAD
         return True
 
+    async def wipe(self, number: int) -> int:
+        """See SegmentStore."""
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
+        ops = [
+            operations.read("nheld"),
+            *[map_operations.map_size(name) for name in QUEUES],
+            *[map_operations.map_clear(name) for name in MAPS],
+            operations.write("nheld", 0),
+            operations.write("st", CLOSED),
+        ]
+        try:
+            results = await self._call(partial(self._operate, self._segment_key(number), ops, guard))
+        except Refused:
+            if await self.read(number) is None:
+                raise Fenced(f"segment {number} is gone") from None
+            return 0
+        return sum(size for _, size in results[: 1 + len(QUEUES)])
+
     async def leased_by(self, session: int) -> list[int]:
         """See SegmentStore."""
         return await self._call(partial(self._leased_by, session))
@@ -685,19 +704,33 @@ class AerospikeStore:
         roomy, _ = await self._call(lambda: health.has_room(self._client, self._namespace))
         return roomy
 
+    async def tube_sizes(self, tube: str) -> TubeSizes:
+        """See SegmentStore."""
+        summed = await self._call(lambda: udf.sizes(self._client, self._namespace, self._set("seg"), tube, 0))
+        return TubeSizes(summed.job_size, summed.used_size, summed.skipped_size)
+
+    async def leave(self) -> None:
+        """See SegmentStore."""
+        client, self._client = self._client, None
+        self.close_pool()
+        if client is not None:
+            client.close()
+
     # --- bodies
 
     def _body_key(self, number: int, body_number: int) -> tuple[str, str, int | str]:
         return self._key("body", f"{number}-{body_number}")
 
-    async def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
+    async def number_bodies(self, number: int, lease: int, count: int) -> int:
         """See SegmentStore."""
         ops = [
             map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)]),
-            # One that comes late must not take back a later one.
-            expression_operations.expression_write("bodies", arithmetic.Max(exp.IntBin("bodies"), bodies).compile()),
+            operations.increment("bodies", count),
+            operations.read("bodies"),
         ]
-        await self._call(partial(self._operate, self._segment_key(number), ops))
+        results = await self._call(partial(self._operate, self._segment_key(number), ops))
+        last: int = results[-1][1]
+        return last - count + 1
 
     async def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""

@@ -21,6 +21,7 @@ class Batch:
         puts, leaves, asks: As given, less what was told already.
         change: All of it, as the store takes it.
         mark: The engine's step at which it began.
+        until: When it fails if it only asks and its segment is busy, in seconds since the epoch.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Batch:
         self.asks: list[tuple[Waiter, int]] = asks
         self.change: Change = _change(puts, leaves, take, close, slots)
         self.mark: int = 0
+        self.until: float = 0.0
 
     def drop_puts(self) -> list[Put]:
         """Leave the puts out from now on, and return them; only of a batch that was not applied."""

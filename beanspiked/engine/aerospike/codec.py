@@ -9,7 +9,6 @@ Large bodies are compressed on request, and those that are still large lie in a 
 import struct
 from typing import Final
 
-from beanspiked.engine.compression import expand, squeeze
 from beanspiked.engine.errors import DamagedEntry
 
 __all__ = [
@@ -20,12 +19,9 @@ __all__ = [
     "OUTSIDE",
     "RESIZED",
     "SKIPPED",
-    "DamagedEntry",
     "Packed",
-    "expand",
     "pack",
     "pack_plain",
-    "squeeze",
     "unpack",
 ]
 

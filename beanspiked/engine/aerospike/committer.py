@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.batch import Batch
-from beanspiked.engine.aerospike.codec import DamagedEntry, pack
-from beanspiked.engine.aerospike.jobs import Leave, Put, SharedJob, Steal, job_id, shared_job
+from beanspiked.engine.aerospike.codec import pack
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal, job_id, shared_job
 from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
     DEAD,
@@ -31,7 +31,7 @@ from beanspiked.engine.aerospike.store import (
     ready_key,
 )
 from beanspiked.engine.contract import RESERVED, Waiter
-from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
+from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone, OutcomeUnknown, StoreFailed, StoreFull
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
@@ -98,8 +98,7 @@ class Committer:
         self._steals: list[Steal] = []
         self._slots: int = 0
         self._bytes: int = 0
-        self._bodies: int = 0
-        self._bodies_allowed: int = 0
+        self._bodies: list[int] = []
         self._must_close: bool = False
         self._turns: list[asyncio.Future[None]] = []
 
@@ -213,7 +212,7 @@ class Committer:
             # A bug here must not leave commands without a reply for ever.
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
             if batch is not None:
-                self._give_up(batch, StoreFailed("internal error"), doubtful=True)
+                self._give_up(batch, OutcomeUnknown("internal error"), doubtful=True)
             self.abandon(StoreFailed("internal error"))
         finally:
             self.running = False
@@ -262,6 +261,7 @@ class Committer:
             wanted, self._wanted = self._wanted, 0
         close = self._must_close and not self._puts
         batch = Batch(puts, leaves, asks, wanted, close, self._slots)
+        batch.until = self.engine.now() + ANSWER_WITHIN
         self._slots += len(puts)
         if close:
             self._must_close = False
@@ -353,15 +353,8 @@ class Committer:
         """After an operation that was not applied: wait a little; tell whether to repeat it."""
         now = self.engine.now()
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
-        if batch.late(now):
-            self._drop(batch, reason)
-            return False
-        if (
-            not batch.puts
-            and not batch.leaves
-            and not batch.change.close
-            and not self.engine.takes.still_wanted(batch.asks)
-        ):
+        asks_only = not batch.puts and not batch.leaves and not batch.change.close
+        if batch.late(now) or (asks_only and (batch.until <= now or not self.engine.takes.still_wanted(batch.asks))):
             self._drop(batch, reason)
             return False
         await self.engine.pause_between_tries()
@@ -411,7 +404,7 @@ class Committer:
             return True
         if settlement is None:
             # Nobody can tell; who asked learns that it is not known.
-            self._give_up(batch, StoreFailed("not known"), doubtful=True)
+            self._give_up(batch, OutcomeUnknown("whether it was done is not known"), doubtful=True)
             return True
         taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
         if not batch.applied(settlement, bool(taken)):
@@ -447,7 +440,7 @@ class Committer:
             if leave.queue is None and not leave.stays and not (segment and segment.has_slot(leave.job.slot())):
                 # Deleted, perhaps by this, perhaps by whoever got the job since.
                 batch.leaves.remove(leave)
-                self._undo(leave, StoreFailed("whether the job was deleted by this is not known"))
+                self._undo(leave, OutcomeUnknown("whether the job was deleted by this is not known"))
         await self._fenced(batch)
 
     async def _fenced(self, batch: Batch) -> None:
@@ -470,9 +463,9 @@ class Committer:
         if doubtful:
             batch.puts = [put for put in batch.puts if not put.done]
             batch.leaves = [leave for leave in batch.leaves if not leave.done]
-            batch.asks = [(waiter, count) for waiter, count in batch.asks if self.engine.takes.claimed(waiter) >= count]
         for waiter, count in batch.asks:
-            self.engine.takes.unclaim(waiter, count)
+            if not doubtful or self.engine.takes.claimed(waiter) >= count:
+                self.engine.takes.unclaim(waiter, count)
         if doubtful:
             for put in batch.puts:
                 put.settle(reason)
@@ -617,7 +610,7 @@ class Committer:
                     await self._fenced(Batch([], [], []))
                     settlement = None
                 if settlement is None:
-                    steal.settle(StoreFailed("not known"))
+                    steal.settle(OutcomeUnknown("whether it was reserved is not known"))
                     return
                 if key not in settlement.held:
                     continue
@@ -628,6 +621,10 @@ class Committer:
             else:
                 self.know(head, mark)
             break
+        if self.gone or not self.engine.membership.alive():
+            # Whoever declares the session dead gives it to others.
+            steal.settle(JobGone("the session is over"))
+            return
         body = job.body
         held = self._hold(key, packed)
         if held is None:
@@ -646,23 +643,32 @@ class Committer:
     # --- bodies
 
     async def write_body(self, put: Put) -> bool:
-        """Write a put's body outside, under a number that is allowed before; tell whether it may be put here."""
+        """Write a put's body outside, under a number taken before; tell whether it may be put here."""
         assert put.outside is not None
         assert put.job is not None
-        self._bodies += 1
-        number = self._bodies
-        while number > self._bodies_allowed:
-            allowed = self._bodies_allowed + BODIES_BLOCK
-            try:
-                await self.engine.store.allow_bodies(self.number, self.lease, allowed)
-            except Fenced:
-                if self.gone or self.closed:
-                    return False
-                await self.engine.pause_between_tries()
-            else:
-                self._bodies_allowed = max(self._bodies_allowed, allowed)
-        await self.engine.store.write_body(self.number, number, put.outside)
+        try:
+            number = await self.new_body(put.outside)
+        except Fenced:
+            if self.gone or self.closed:
+                return False
+            raise
         put.job.body_number = number
         put.job.stored_size = len(put.outside)
         put.packed = pack(put.job)
         return not self.gone and not self.closed
+
+    async def new_body(self, stored: bytes) -> int:
+        """Write a body outside, before what refers to it; return its number. One that nothing refers to goes with the segment."""
+        while not self._bodies:
+            lease = self.lease
+            try:
+                first = await self.engine.store.number_bodies(self.number, lease, BODIES_BLOCK)
+            except Fenced:
+                # A settle may have moved the lease on meanwhile.
+                if self.gone or lease == self.lease:
+                    raise
+                continue
+            self._bodies += range(first, first + BODIES_BLOCK)
+        number = self._bodies.pop(0)
+        await self.engine.store.write_body(self.number, number, stored)
+        return number

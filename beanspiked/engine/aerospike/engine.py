@@ -35,7 +35,18 @@ from beanspiked.engine.aerospike.timetable import Timetable
 from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
-from beanspiked.engine.contract import Counts, Details, Job, ReadyListener, Tube, TubeEngine, TubeUse, Waiter
+from beanspiked.engine.contract import (
+    PLAIN,
+    Counts,
+    Details,
+    Job,
+    ReadyListener,
+    Tube,
+    TubeEngine,
+    TubeSizes,
+    TubeUse,
+    Waiter,
+)
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
@@ -56,11 +67,15 @@ class Asked(Later):
 
     Attributes:
         found: The job that it looked for, or None.
+        ids: The ids of the jobs that it looked for.
+        sizes: What it summed up.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: SharedJob | None = None
+        self.ids: list[int] = []
+        self.sizes: TubeSizes = TubeSizes()
 
 
 class SharedEngine(TubeEngine):
@@ -117,7 +132,7 @@ class SharedEngine(TubeEngine):
         self._awake: dict[Committer, None] = {}
         self._step = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._looked: SharedJob | None = None
+        self._answer: Asked | None = None
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -266,8 +281,8 @@ class SharedEngine(TubeEngine):
         job = self.holdings.jobs.get(job_id)
         if job is not None:
             return job if self.membership.alive() else None
-        looked = self._looked
-        return looked if looked is not None and looked.id == job_id else None
+        found = None if self._answer is None else self._answer.found
+        return found if found is not None and found.id == job_id else None
 
     def in_flight(self, job_id: int) -> Later | None:
         """Return the change of a job held here that is on its way."""
@@ -292,32 +307,44 @@ class SharedEngine(TubeEngine):
         """Count all jobs."""
         return self._ask(lambda: looks.everything(self))
 
+    def look_sizes(self, tube: Tube) -> Later | None:
+        """Add up the sizes of a tube's bodies."""
+        return self._ask(lambda: looks.sizes(self, cast(SharedTube, tube)))
+
+    def look_found(self, tube: Tube, metadata: str) -> Later | None:
+        """Find a tube's jobs by their metadata."""
+        return self._ask(lambda: looks.find(self, cast(SharedTube, tube), metadata))
+
     def peek_next(self, tube: Tube, state: int) -> Job | None:  # noqa: ARG002 - it was looked for before
         """Return what the last look found."""
-        return self._looked
+        return None if self._answer is None else self._answer.found
 
-    def _ask(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]") -> Later:
+    def _ask(self, work: "Callable[[], Coroutine[Any, Any, object]]") -> Later:
         """Have a command done that reads or changes what is not held here."""
         asked = Asked()
-        self.spawn(self._answer(work, asked))
+        self.spawn(self._do(work, asked))
         return asked
 
-    async def _answer(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]", asked: Asked) -> None:
-        error = await self.failure(lambda: self._do(work, asked))
-        # Known until the end of the callback (TubeEngine.shared).
-        self._looked = asked.found
-        asked.settle(error)
-        self._looked = None
-        self.turn_over()
+    async def _do(self, work: "Callable[[], Coroutine[Any, Any, object]]", asked: Asked) -> None:
+        async def do() -> None:
+            # Without a session the server's time is not known.
+            await self.membership.have_session(ANSWER_WITHIN)
+            result = await work()
+            if isinstance(result, SharedJob):
+                asked.found = result
+            elif isinstance(result, int):
+                asked.value = result
+            elif isinstance(result, TubeSizes):
+                asked.sizes = result
+            elif isinstance(result, list):
+                asked.ids = result
 
-    async def _do(self, work: "Callable[[], Coroutine[Any, Any, SharedJob | int | None]]", asked: Asked) -> None:
-        # Without a session the server's time is not known.
-        await self.membership.have_session(ANSWER_WITHIN)
-        result = await work()
-        if isinstance(result, SharedJob):
-            asked.found = result
-        else:
-            asked.value = result or 0
+        error = await self.failure(do)
+        # Known until the end of the callback (TubeEngine.shared).
+        self._answer = asked
+        asked.settle(error)
+        self._answer = None
+        self.turn_over()
 
     def take_job(self, job: Job) -> Later | None:
         """Reserve a job that was looked at."""
@@ -358,9 +385,21 @@ class SharedEngine(TubeEngine):
         tube.pauses += 1
         return self._ask(lambda: looks.pause(self, cast(SharedTube, tube), seconds))
 
-    def update(self, job: Job, body: bytes, raw_size: int = -1) -> Later | None:  # noqa: ARG002 - compressed here
-        """Replace the body of a held job. The new one must fit into its segment: at most INLINE_MAX bytes when stored."""
-        return self.holdings.update(cast(SharedJob, job), body)
+    def update(self, job: Job, body: bytes, raw_size: int = PLAIN) -> Later | None:
+        """Replace the body of a held job."""
+        return self.holdings.update(cast(SharedJob, job), body, raw_size)
+
+    def find(self, tube: Tube, metadata: str) -> list[int]:  # noqa: ARG002 - they were looked for before
+        """Return what the last look found."""
+        return [] if self._answer is None else self._answer.ids
+
+    def sizes(self, tube: Tube) -> TubeSizes:  # noqa: ARG002 - likewise
+        """Return what the last look summed up."""
+        return TubeSizes() if self._answer is None else self._answer.sizes
+
+    def delete_tube(self, tube: Tube) -> Later | None:
+        """Delete all jobs of a tube, reserved ones included."""
+        return self._ask(lambda: looks.delete_tube(self, cast(SharedTube, tube)))
 
     # --- the session
 
@@ -418,6 +457,7 @@ class SharedEngine(TubeEngine):
         for task in list(self._tasks):
             if task is not asyncio.current_task():
                 task.cancel()
+        await self.store.leave()
         later.settle(None)
 
 

@@ -5,11 +5,11 @@ A change of a held job goes through its segment's committer; until it is done th
 
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, squeeze
+from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, SharedJob
-from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, due_key, ready_key
-from beanspiked.engine.contract import RESERVED
-from beanspiked.engine.errors import JobGone, StoreFailed
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Refused, due_key, ready_key
+from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
+from beanspiked.engine.errors import EngineError, JobGone, StoreFull
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
 
@@ -79,28 +79,58 @@ class Holdings:
             packed.reason = reason
         return self._leave(job, BURIED, due_key(self._engine.membership.server_ms(), job.slot()), pack(packed))
 
-    def update(self, job: SharedJob, body: bytes) -> Later:
-        """Replace the body of a held job. The new one must fit into its segment: at most INLINE_MAX bytes when stored."""
-        stored, raw, skipped = squeeze(body)
-        if len(stored) > INLINE_MAX:
-            later = Later()
-            later.settle(StoreFailed(f"a new body is stored in at most {INLINE_MAX} bytes"))
+    def update(self, job: SharedJob, stored: bytes, raw_size: int) -> Later:
+        """Replace the body of a held job, as it is stored."""
+        later = Later()
+        if job.committer is None or not self._engine.membership.alive():
+            later.settle(JobGone("the job was lost"))
             return later
         packed = job.packed()
-        packed.body = stored
-        packed.raw_size = raw
-        packed.skipped = skipped
-        packed.body_number = 0
+        packed.raw_size = max(raw_size, PLAIN)
+        packed.skipped = raw_size == GIVEN_UP
         packed.stored_size = len(stored)
+        packed.body_number = 0
+        packed.body = stored
+        job.moving = later
+        if len(stored) > INLINE_MAX:
+            packed.body = b""
+            self._engine.spawn(self._update_outside(job, packed, stored, later))
+        else:
+            self._update(job, packed, stored, later)
+        return later
+
+    async def _update_outside(self, job: SharedJob, packed: Packed, stored: bytes, later: Later) -> None:
+        """Write a new large body, then the entry that refers to it."""
+        committer = job.committer
+        error: EngineError | None = JobGone("the job was lost")
+        if committer is not None:
+
+            async def write() -> None:
+                packed.body_number = await self._engine.try_for_a_while(lambda: committer.new_body(stored))
+
+            error = await self._engine.failure(write)
+            if isinstance(error, Refused):
+                error = StoreFull(str(error))
+        if error is None and job.committer is committer:
+            self._update(job, packed, stored, later)
+        else:
+            job.moving = None
+            later.settle(error or JobGone("the job was lost"))
+        self._engine.turn_over()
+
+    def _update(self, job: SharedJob, packed: Packed, stored: bytes, later: Later) -> None:
+        former = job.body_number
 
         def updated(outcome: Later) -> None:
             if outcome.error is None:
-                job.stored, job.body, job.raw_size, job.skipped = stored, body, raw, skipped
-                job.body_number, job.stored_size = 0, len(stored)
+                job.stored, job.raw_size, job.skipped = packed.body, packed.raw_size, packed.skipped
+                job.body_number, job.stored_size = packed.body_number, packed.stored_size
+                job.unfold(stored)
+                if former:
+                    self._engine.retirement.drop_body(job, former)
+            later.settle(outcome.error)
 
-        leave = self._leave(job, None, b"", pack(packed), stays=True)
-        leave.then(updated)
-        return leave
+        self._leave(job, None, b"", pack(packed), stays=True).then(updated)
 
     def give_back(self, job: SharedJob, timed_out: bool) -> None:
         """Make a held job ready as it was."""
@@ -143,7 +173,7 @@ class Holdings:
         if deleted:
             job.tube.deletes += 1
             if job.body_number:
-                self._engine.retirement.drop_body(job)
+                self._engine.retirement.drop_body(job, job.body_number)
             if not job.tube.using and not job.tube.watching:
                 self._engine.forget(job.tube)
 

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.codec import Packed, expand, pack, unpack
+from beanspiked.engine.aerospike.codec import Packed, pack, unpack
 from beanspiked.engine.aerospike.store import SLOT_BITS, job_slot
+from beanspiked.engine.compression import expand
 from beanspiked.engine.contract import READY, Details, Job, Tube
 from beanspiked.engine.later import Later
 
@@ -60,7 +61,7 @@ class SharedJob(Job):
             packed.pri,
             packed.delay_ms / 1000,
             packed.ttr_ms / 1000,
-            ((packed.born_ms or packed.put_us // 1000) - offset_ms) / 1000,
+            (packed.born_ms or packed.put_us // 1000 - offset_ms) / 1000,
             packed.body,
             details,
         )

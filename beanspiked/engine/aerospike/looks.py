@@ -8,8 +8,8 @@ import heapq
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.codec import DamagedEntry, unpack
 from beanspiked.engine.aerospike.codec import pack as pack_job
+from beanspiked.engine.aerospike.codec import unpack
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, shared_job
 from beanspiked.engine.aerospike.membership import usage_of
 from beanspiked.engine.aerospike.store import (
@@ -32,8 +32,8 @@ from beanspiked.engine.aerospike.store import (
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import READY as IS_READY
-from beanspiked.engine.contract import RESERVED, Counts, TubeUse
-from beanspiked.engine.errors import JobGone, StoreFailed
+from beanspiked.engine.contract import RESERVED, Counts, TubeSizes, TubeUse
+from beanspiked.engine.errors import DamagedEntry, JobGone, OutcomeUnknown
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.committer import Committer
@@ -41,7 +41,21 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store import Directory
     from beanspiked.engine.aerospike.tubes import SharedTube
 
-__all__ = ["delete", "everything", "fetch_bodies", "job", "kick", "kick_job", "next_job", "pause", "promote", "tube"]
+__all__ = [
+    "delete",
+    "delete_tube",
+    "everything",
+    "fetch_bodies",
+    "find",
+    "job",
+    "kick",
+    "kick_job",
+    "next_job",
+    "pause",
+    "promote",
+    "sizes",
+    "tube",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -307,14 +321,14 @@ async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
         except StoreError as error:
             logger.info("delete of job %d: %s", found.id, error)
         if engine.now() >= until:
-            raise StoreFailed("whether the job is deleted is not known")
+            raise OutcomeUnknown("whether the job is deleted is not known")
         await engine.pause_between_tries()
 
 
 def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
     found.tube.deletes += 1
     if found.body_number:
-        engine.retirement.drop_body(found)
+        engine.retirement.drop_body(found, found.body_number)
     committer = cast("SharedTube", found.tube).committers.get(found.number)
     if committer is not None:
         engine.scout.refresh_segment(committer)
@@ -436,6 +450,44 @@ async def _kick(
         if entries:
             heapq.heappush(order, (entries[0][0][:-2], number))
     return bound - left
+
+
+async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> list[int]:
+    """List the ids of a tube's jobs, buried ones left out, that were put with this metadata."""
+    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
+    found: list[int] = []
+    for number in [] if record is None else record.segments:
+        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        if segment is None:
+            continue
+        for entries in (segment.queue(READY), segment.queue(DELAYED), *segment.leases.values()):
+            for key, packed in entries.items():
+                try:
+                    if unpack(packed).metadata == metadata:
+                        found.append(number << SLOT_BITS | job_slot(key))
+                except DamagedEntry as error:
+                    logger.error("segment %d: a damaged job: %s", number, error)
+    return found
+
+
+async def sizes(engine: "SharedEngine", home: "SharedTube") -> TubeSizes:
+    """Add up the sizes of the bodies of a tube's jobs."""
+    summed: TubeSizes = await engine.try_for_a_while(lambda: engine.store.tube_sizes(home.name))
+    return summed
+
+
+async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
+    """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced."""
+    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
+    for number in [] if record is None else record.segments:
+        try:
+            home.deletes += await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
+        except Fenced:
+            continue
+        committer = home.committers.get(number)
+        if committer is not None:
+            committer.abandon(JobGone("the tube was deleted"))
+        await engine.retirement.end(home.name, number)
 
 
 async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from beanspiked.engine.aerospike.codec import unpack
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -30,6 +31,8 @@ from beanspiked.engine.aerospike.store import (
     lease_session,
     ready_key,
 )
+from beanspiked.engine.contract import TubeSizes
+from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -271,6 +274,27 @@ class Cluster:
             record.leases = {}
         return record.state == DEAD
 
+    def wipe(self, number: int) -> int:
+        """See SegmentStore."""
+        record = self._segment(number)
+        if record.state == DEAD:
+            return 0
+        jobs = record.held() + sum(map(len, record.queues.values()))
+        record.state = CLOSED
+        record.queues = {READY: {}, DELAYED: {}, BURIED: {}}
+        record.leases = {}
+        return jobs
+
+    def tube_sizes(self, tube: str) -> TubeSizes:
+        """See SegmentStore."""
+        sizes = TubeSizes()
+        for record in self._segments.values():
+            if record.tube == tube:
+                for entries in (*record.queues.values(), *record.leases.values()):
+                    for packed in entries.values():
+                        _add_size(sizes, packed)
+        return sizes
+
     def leased_by(self, session: int) -> list[int]:
         """See SegmentStore."""
         return sorted(
@@ -389,11 +413,12 @@ class Cluster:
         """See SegmentStore."""
         return self.roomy
 
-    def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
+    def number_bodies(self, number: int, lease: int, count: int) -> int:
         """See SegmentStore."""
         record = self._segment(number)
         self._lease(record, lease)
-        record.bodies = max(record.bodies, bodies)
+        record.bodies += count
+        return record.bodies - count + 1
 
     def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""
@@ -406,6 +431,17 @@ class Cluster:
     def drop_body(self, name: tuple[int, int]) -> None:
         """Remove one body."""
         self._bodies.pop(name, None)
+
+
+def _add_size(sizes: TubeSizes, packed: bytes) -> None:
+    try:
+        job = unpack(packed)
+    except DamagedEntry:
+        # As in lua/: it counts by its state only.
+        return
+    sizes.stored += job.stored_size
+    sizes.raw += job.raw_size if job.raw_size >= 0 else job.stored_size
+    sizes.skipped += job.stored_size if job.skipped else 0
 
 
 Transport = Callable[[str, Callable[[], Any]], Awaitable[Any]]
@@ -484,6 +520,19 @@ class MemoryStore:
         """See SegmentStore."""
         retired: bool = await self._transport("retire", partial(self._cluster.retire, number))
         return retired
+
+    async def wipe(self, number: int) -> int:
+        """See SegmentStore."""
+        jobs: int = await self._transport("wipe", partial(self._cluster.wipe, number))
+        return jobs
+
+    async def tube_sizes(self, tube: str) -> TubeSizes:
+        """See SegmentStore."""
+        sizes: TubeSizes = await self._transport("tube_sizes", partial(self._cluster.tube_sizes, tube))
+        return sizes
+
+    async def leave(self) -> None:
+        """See SegmentStore."""
 
     async def leased_by(self, session: int) -> list[int]:
         """See SegmentStore."""
@@ -569,9 +618,11 @@ class MemoryStore:
         roomy: bool = await self._transport("has_room", self._cluster.room)
         return roomy
 
-    async def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
+    async def number_bodies(self, number: int, lease: int, count: int) -> int:
         """See SegmentStore."""
-        await self._transport("allow_bodies", partial(self._cluster.allow_bodies, number, lease, bodies))
+        numbering = partial(self._cluster.number_bodies, number, lease, count)
+        first: int = await self._transport("number_bodies", numbering)
+        return first
 
     async def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""

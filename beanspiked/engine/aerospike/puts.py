@@ -6,12 +6,13 @@ A tube has one open segment here at a time. Puts wait in their tube's `arriving`
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, pack_plain, squeeze
+from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack, pack_plain
 from beanspiked.engine.aerospike.committer import EMPTY, Committer
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Put
 from beanspiked.engine.aerospike.store import Full, Refused, StoreError
 from beanspiked.engine.aerospike.tubes import SharedTube
-from beanspiked.engine.contract import Details
+from beanspiked.engine.compression import squeeze
+from beanspiked.engine.contract import GIVEN_UP, PLAIN, Details
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
 from beanspiked.engine.timers import Clock
 
@@ -83,9 +84,15 @@ class Puts:
         body: bytes,
         details: Details | None,
     ) -> Put:
-        stored, raw_size, skipped = squeeze(body)
+        stored, raw_size, skipped = body, PLAIN, False
+        if details is None:
+            stored, raw_size, skipped = squeeze(body)
+        else:
+            raw_size = max(details.raw_size, PLAIN)
+            skipped = details.raw_size == GIVEN_UP
         packed = Packed(pri, delay_ms, ttr_ms, put_us, stored, raw_size=raw_size, skipped=skipped)
         if details is not None:
+            packed.born_ms = round(details.born * 1000)
             packed.metadata = details.metadata
             packed.reason = details.reason
             packed.retries = details.retries

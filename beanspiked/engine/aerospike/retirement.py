@@ -47,7 +47,7 @@ class Retirement:
             if await self._retire_segment(number):
                 committer.gone = True
                 committer.tube.drop(committer)
-                await self._unlist(committer.tube.name, number)
+                await self.end(committer.tube.name, number)
         except StoreError as error:
             # A later look finds it again.
             logger.info("segment %d is not retired yet: %s", number, error)
@@ -68,9 +68,10 @@ class Retirement:
 
     def unlist(self, committer: "Committer") -> None:
         """Take a segment that was found dead out of its tube's directory."""
-        self._engine.spawn(self._unlist(committer.tube.name, committer.number))
+        self._engine.spawn(self.end(committer.tube.name, committer.number))
 
-    async def _unlist(self, name: str, number: int) -> None:
+    async def end(self, name: str, number: int) -> None:
+        """See a dead segment, or a closed and empty one, to its end."""
         try:
             # Somebody may have died between the segment's death and the end of its bodies.
             await self._retire_segment(number)
@@ -78,9 +79,9 @@ class Retirement:
         except StoreError as error:
             logger.info("segment %d is not unlisted yet: %s", number, error)
 
-    def drop_body(self, job: "SharedJob") -> None:
-        """Remove the body of a job that is gone; one that stays behind goes with its segment."""
-        self._engine.spawn(self._drop_body(job.number, job.body_number))
+    def drop_body(self, job: "SharedJob", body_number: int) -> None:
+        """Remove a body that a job, which may be gone, refers to no more; one that stays behind goes with its segment."""
+        self._engine.spawn(self._drop_body(job.number, body_number))
 
     async def _drop_body(self, number: int, body_number: int) -> None:
         try:

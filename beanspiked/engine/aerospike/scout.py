@@ -56,15 +56,17 @@ class Scout:
 
     async def _refresh(self, tube: SharedTube) -> None:
         first = True
-        while tube.refreshed or first:
-            first = False
-            callbacks = tube.refreshed
-            tube.refreshed = []
-            error = await self._engine.failure(lambda: self._engine.try_for_a_while(lambda: self._look_at([tube])))
-            for callback in callbacks:
-                callback(error)
-            self._engine.turn_over()
-        tube.refreshing = False
+        try:
+            while tube.refreshed or first:
+                first = False
+                callbacks = tube.refreshed
+                tube.refreshed = []
+                error = await self._engine.failure(lambda: self._engine.try_for_a_while(lambda: self._look_at([tube])))
+                for callback in callbacks:
+                    callback(error)
+                self._engine.turn_over()
+        finally:
+            tube.refreshing = False
 
     async def _look_at(self, tubes: list[SharedTube]) -> None:
         """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.engine import SharedEngine
 from beanspiked.engine.aerospike.store import StoreError
 from beanspiked.engine.aerospike.udf import module_directory
 from beanspiked.engine.aerospike.url import client_config
-from beanspiked.engine.errors import StoreUnusable
+from beanspiked.engine.errors import StoreFailed, StoreUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from beanspiked.engine.contract import ReadyListener
     from beanspiked.engine.timers import Timers
 
-__all__ = ["start"]
+__all__ = ["connect", "start"]
 
 logger = logging.getLogger(__name__)
 
 # Between two tries to connect, in seconds.
 CONNECT_EVERY: Final = 1.0
+# How long a cluster that answers may take until there is a session, in seconds.
+JOINED_WITHIN: Final = 5.0
 
 
 def start(
@@ -41,13 +43,50 @@ def start(
     return engine
 
 
+async def connect(
+    address: StoreAddress, timers: Timers, listener: ReadyListener, turn: Callable[[], None], max_job_size: int
+) -> SharedEngine:
+    """Make an engine that is connected.
+
+    Raises:
+        StoreUnusable: The cluster cannot be reached, or is not fit.
+    """
+    store = AerospikeStore(None, address.namespace, address.prefix)
+    try:
+        findings = await store.connect(_config(address), max_job_size)
+        faults = [finding.text for finding in findings if finding.level == "error"]
+        if faults:
+            raise StoreUnusable("; ".join(faults))
+    except BaseException:
+        await store.leave()
+        raise
+    for finding in findings:
+        if finding.level == "warning":
+            logger.warning("%s", finding.text)
+    engine = SharedEngine(timers, listener, store, turn, _monotonic)
+    engine.spawn(_prepare(store))
+    engine.start()
+    try:
+        await engine.membership.have_session(JOINED_WITHIN)
+    except BaseException as error:
+        closed = engine.close()
+        if closed is not None and isinstance(error, StoreFailed):
+            raise StoreUnusable(f"no session: {error}") from error
+        raise
+    return engine
+
+
 def _monotonic() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def _config(address: StoreAddress) -> dict[str, Any]:
+    return {**client_config(address), "lua": {"user_path": module_directory()}}
+
+
 async def _connect(store: AerospikeStore, address: StoreAddress, max_job_size: int) -> None:
     """Connect once the cluster can be reached and is fit; say once what is wrong until then."""
-    config = {**client_config(address), "lua": {"user_path": module_directory()}}
+    config = _config(address)
     said: set[str] = set()
     while True:
         try:
@@ -66,6 +105,11 @@ async def _connect(store: AerospikeStore, address: StoreAddress, max_job_size: i
             logger.info("connected to %s", address)
             break
         await asyncio.sleep(CONNECT_EVERY)
+    await _prepare(store)
+
+
+async def _prepare(store: AerospikeStore) -> None:
+    """Make the index, however often it takes."""
     # It takes seconds to make, and only who looks for the leases of the dead needs it.
     while True:
         try:

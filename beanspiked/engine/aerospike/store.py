@@ -23,6 +23,8 @@ from beanspiked.engine.errors import EngineError, StoreFull
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from beanspiked.engine.contract import TubeSizes
+
     # Packed jobs by their keys. A key ends with the job's slot; what is packed the store does not look into.
     Entries: TypeAlias = Mapping[bytes, bytes]
 
@@ -325,6 +327,9 @@ class SegmentStore(Protocol):
     async def leased_by(self, session: int) -> list[int]:
         """Find the segments in which a session has a lease. A query: may miss some while data moves between nodes."""
 
+    async def wipe(self, number: int) -> int:
+        """Close a segment and remove all its jobs and leases; return how many jobs there were. May be repeated; Fenced if it is gone."""
+
     # --- directories
 
     async def enlist(self, tube: str, number: int) -> None:
@@ -390,10 +395,19 @@ class SegmentStore(Protocol):
     async def has_room(self) -> bool:
         """Tell whether there is room for more jobs with enough left over for everything else. One operation a node."""
 
+    async def tube_sizes(self, tube: str) -> TubeSizes:
+        """Add up the sizes of a tube's bodies. One query over all segments; raises EngineError where that cannot be done."""
+
+    async def leave(self) -> None:
+        """Let go of the store: nothing is asked of it any more."""
+
     # --- bodies
 
-    async def allow_bodies(self, number: int, lease: int, bodies: int) -> None:
-        """Note the highest number that a body of a segment may have, before one is written. Raises Fenced without the lease."""
+    async def number_bodies(self, number: int, lease: int, count: int) -> int:
+        """Take `count` numbers for bodies of a segment, before one is written; return the first. Raises Fenced without the lease.
+
+        After Unknown they are given up.
+        """
 
     async def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """Keep a large body outside its segment, before its entry is put."""

@@ -255,18 +255,21 @@ class Takes:
         self, committer: "Committer", jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
     ) -> None:
         """Fetch the bodies of taken jobs that lie outside, then hand them over."""
-        try:
-            jobs = await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, jobs))
-        except EngineError as error:
+        whole: list[SharedJob] = []
+
+        async def fetch() -> None:
+            whole.extend(await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, jobs)))
+
+        error = await self._engine.failure(fetch)
+        if error is not None:
             logger.warning("segment %d: bodies cannot be read, jobs go back: %s", committer.number, error)
             for job in jobs:
                 if job.committer is not None:
                     job.reserves -= 1
                     self._engine.holdings.give_back(job, timed_out=False)
-            jobs = []
         for waiter, count in asks:
             self.unclaim(waiter, count)
-        committer.tube.granted.extend([job for job in jobs if job.committer is not None])
+        committer.tube.granted.extend([job for job in whole if job.committer is not None])
         self.deliver(committer.tube)
         self.sought(committer.tube, None)
         self._engine.turn_over()

@@ -15,8 +15,8 @@ __all__ = [
     "APPLICATION_ID",
     "FILE_NAME",
     "SCHEMA_VERSION",
+    "Lock",
     "backup",
-    "lock",
     "open_for_writing",
     "open_read_only",
     "prepare",
@@ -64,12 +64,42 @@ MIGRATIONS: Final[list[str]] = [
 ]
 
 
-def lock(directory: Path) -> int:
-    """Lock a directory as beanstalkd does (walinit, waldirlock)."""
-    try:
-        if not stat.S_ISDIR(directory.stat().st_mode):
+# Directories that this process has locked, by device and inode.
+_locked: set[tuple[int, int]] = set()
+
+
+class Lock:
+    """A directory's lock, held as beanstalkd does (walinit, waldirlock).
+
+    Such locks do not keep a process from itself, and it loses one as soon as it closes any descriptor of the file: so it also
+    remembers what it has locked.
+
+    Raises:
+        StoreUnusable: The directory is none, or in use.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            status = directory.stat()
+        except OSError as error:
+            raise StoreUnusable(f"{directory}: {error.strerror}") from error
+        if not stat.S_ISDIR(status.st_mode):
             raise StoreUnusable(f"{directory}: not a directory")
-        fd = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._place = (status.st_dev, status.st_ino)
+        if self._place in _locked:
+            raise StoreUnusable(f"{directory}: in use by this process already")
+        self._fd = _lock(directory)
+        _locked.add(self._place)
+
+    def release(self) -> None:
+        """Let others have the directory."""
+        _locked.discard(self._place)
+        os.close(self._fd)
+
+
+def _lock(directory: Path) -> int:
+    try:
+        fd = os.open(directory / "Lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnusable(f"{directory}: {error.strerror}") from error
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, Job
-from beanspiked.engine.embedded.database import FILE_NAME, lock, open_for_writing, open_read_only, prepare
+from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.write import (
     BURY,
     DELETE,
@@ -86,7 +86,7 @@ class Journal:
         self._full = False
         self._complained = False
         self._wal_fd = -1
-        self._lock_fd = lock(self.directory)
+        self._lock = Lock(self.directory)
         try:
             self._path = self.directory / FILE_NAME
             prepare(self._path)
@@ -96,7 +96,7 @@ class Journal:
                 self._full = True
                 logger.warning("%s: no room for the reserve; puts are refused until there is", self.directory)
         except BaseException:
-            os.close(self._lock_fd)
+            self._lock.release()
             raise
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -152,7 +152,7 @@ class Journal:
     def abandon(self) -> None:
         """Let go of a journal that was not started."""
         self._database.close()
-        os.close(self._lock_fd)
+        self._lock.release()
 
     def add(self, write: Write) -> None:
         """Take a change; it goes out with the next `flush`."""
@@ -489,4 +489,4 @@ class Journal:
             logger.critical("%s: %s", self.directory, error)
         if self._wal_fd >= 0:
             os.close(self._wal_fd)
-        os.close(self._lock_fd)
+        self._lock.release()

@@ -16,8 +16,8 @@ cannot be, which raise ValueError or TypeError.
 Importing this package loads nothing else until a name is used: the server has 100 ms from exec to listen.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# As `typing` has it, which takes longer to import than all of this.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from beanspiked.engine.errors import (
@@ -92,10 +92,12 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.library.{_HOME[name]}"), name)
+    from importlib import import_module  # noqa: PLC0415 - see above
+
+    value: object = getattr(import_module(f"{__name__}.library.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -199,6 +199,10 @@ class Tube:
         """Make up to so many buried jobs ready, or delayed ones; returns their number."""
         return self.conn.run(self._tube.kick(number))
 
+    def delete(self, job_id: int) -> bool:
+        """Remove a job that this program holds or that nobody does; returns whether that was this call's doing."""
+        return self.conn.run(self._tube.delete(job_id))
+
     def kick_job(self, job_id: int) -> None:
         """Make a buried or delayed job ready."""
         self.conn.run(self._tube.kick_job(job_id))

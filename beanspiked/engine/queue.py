@@ -8,12 +8,15 @@ live in the entries, so that removal from the middle needs no search and leaves 
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 __all__ = ["Entry", "Queue"]
 
 NOWHERE: Final = -2
 IN_RUN: Final = -1
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Entry:
     """What can stand in a queue, in one at a time.
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
 
 from beanspiked import __version__
 from beanspiked.engine.compression import squeeze
-from beanspiked.engine.contract import BURIED, DELAYED, GIVEN_UP, PLAIN
+from beanspiked.engine.contract import BURIED, DELAYED, GIVEN_UP, PLAIN, RESERVED
 from beanspiked.engine.errors import JobGone, StoreUnusable
 from beanspiked.engine.timers import Timers
 from beanspiked.library.errors import ConnClosed, JobNotFound
-from beanspiked.library.job import Job, JobInfo
+from beanspiked.library.job import Hold, Job, JobInfo
 from beanspiked.library.metrics import Metrics, NoMetrics
 from beanspiked.library.retry import Retry
 from beanspiked.library.tube import Tube, not_kickable
@@ -365,6 +365,29 @@ class Conn:
     async def peek(self, job_id: int) -> JobInfo | None:
         """Look at a job of any state; None when there is none with this id."""
         return await self._by_id(job_id, lambda job: None if job is None else JobInfo.of(job, self.broker.now()))
+
+    async def delete(self, job_id: int) -> bool:
+        """Remove a job that this program holds or that nobody does. Returns whether that was this call's doing."""
+
+        def delete(job: EngineJob | None) -> tuple[Later | None, Job | None, str]:
+            if job is None:
+                return None, None, ""
+            if isinstance(job.holder, Hold) and job.holder.job in self.held:
+                return None, job.holder.job, job.tube.name
+            if job.state == RESERVED:
+                return None, None, ""
+            return self.broker.engine.delete(job), None, job.tube.name
+
+        later, mine, tube = await self._by_id(job_id, delete)
+        if mine is not None:
+            return await mine.delete()
+        if not tube:
+            return False
+        try:
+            await self.done(later, "delete", tube)
+        except JobGone:
+            return False
+        return True
 
     async def kick_job(self, job_id: int) -> None:
         """Make a buried or delayed job ready. Raises NotKickable and JobNotFound."""

@@ -400,19 +400,23 @@ class Job:
 
 
 class Hold(Waiter):
-    """A job's place among those whose time is over some day, and what an engine knows its holder by."""
+    """A job's place among those whose time is over some day, and what an engine knows its holder by.
+
+    Attributes:
+        job: The job.
+    """
 
     def __init__(self, job: Job, number: int) -> None:
         super().__init__(number)
-        self._held = job
+        self.job: Job = job
 
     def on_time(self, now: float) -> None:
         """Give the job up, unless it was touched."""
-        self._held.time_is_up(now)
+        self.job.time_is_up(now)
 
     def lost(self, job: EngineJob) -> None:  # noqa: ARG002 - it holds only one
         """The job was deleted with its tube, or this process lost it."""
-        self._held.lose()
+        self.job.lose()
 
 
 def _retries(details: Details | None) -> int:

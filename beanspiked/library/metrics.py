@@ -10,8 +10,8 @@ __all__ = ["Metrics", "NoMetrics"]
 class Metrics(Protocol):
     """What a program gives to count and to time; called in the thread of the event loop, so neither may block.
 
-    Events are `put`, `reserve`, `touch`, `release`, `bury`, `delete`, `kick`, `update`, `lost` (jobs that this program does not hold
-    any more), `put.retry`, and `ids.low` (ids near the end of what 63 bits can number: see `beanspiked.library.tube`).
+    Events are `put`, `reserve`, `touch`, `release`, `bury`, `delete`, `kick`, `update`, `pause`, `delete_tube`, `lost` (jobs that this
+    program does not hold any more), `put.retry`, and `ids.low` (two thirds of the numbers that 63 bits have are used up).
     """
 
     def count(self, event: str, tube: str, number: int) -> None:

@@ -261,6 +261,14 @@ class Tube:
         self.conn.metrics.count("kick", self.name, kicked)
         return kicked
 
+    async def delete(self, job_id: int) -> bool:
+        """Remove a job that this program holds or that nobody does.
+
+        Returns:
+            Whether that was this call's doing; False when there is none with this id, or somebody else holds it.
+        """
+        return await self.conn.delete(job_id)
+
     async def kick_job(self, job_id: int) -> None:
         """Make a buried or delayed job ready; the reason that it was buried for is forgotten.
 

@@ -145,3 +145,19 @@ def test_a_reserve_of_a_segment_that_stays_busy_is_answered() -> None:
     client.post(b"reserve-with-timeout 0\r\n")
     here.run(5.0)
     assert client.received == b"INTERNAL_ERROR\r\n"
+
+
+def test_a_job_released_with_a_delay_comes_to_who_begins_to_wait_afterwards() -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    job_id = client.put()
+    for _ in range(3):
+        # The first of them looks; from then on the tube's news are followed.
+        assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+        assert client.ask(b"release %d 0 1\r\n" % job_id) == b"RELEASED\r\n"
+        released_at = here.time
+        client.post(b"reserve\r\n")
+        here.run(2.0)
+        assert client.received.startswith(b"RESERVED"), here.time - released_at
+        client.received = b""
+        assert client.ask(b"release %d 0 0\r\n" % job_id) == b"RELEASED\r\n"

@@ -136,6 +136,8 @@ class Takes:
         live = not self._engine.membership.session.over
         for tube in homes:
             live = live and tube.live
+            # As long as nobody waited, nobody was going to make its due jobs ready.
+            self._engine.timetable.wait_for_due(tube)
             if tube.paused(now):
                 continue
             key = tube.best()

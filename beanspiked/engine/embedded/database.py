@@ -99,7 +99,7 @@ class Lock:
 
 def _lock(directory: Path) -> int:
     try:
-        fd = os.open(directory / "Lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnusable(f"{directory}: {error.strerror}") from error
     try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from beanspiked.library import conn as asynchronous
 from beanspiked.library.errors import ConnClosed
-from beanspiked.library.serving import serve as _serve
+from beanspiked.library.job import touch_on
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
@@ -108,6 +108,11 @@ class Conn:
         self.close()
 
     @property
+    def closed(self) -> bool:
+        """Whether it cannot be used any more."""
+        return self._conn.closed
+
+    @property
     def client_id(self) -> str:
         """What it is called in logs."""
         return self._conn.client_id
@@ -132,9 +137,17 @@ class Conn:
         """Look at a job of any state."""
         return self.run(self._conn.peek(job_id))
 
+    def delete(self, job_id: int) -> bool:
+        """Remove a job that this program holds or that nobody does; returns whether that was this call's doing."""
+        return self.run(self._conn.delete(job_id))
+
+    def kick_job(self, job_id: int) -> None:
+        """Make a buried or delayed job ready."""
+        self.run(self._conn.kick_job(job_id))
+
     def serve(self, *addresses: str) -> list[str]:
         """Serve wire clients until the connection is closed; see `beanspiked.serve`. Returns where it listens."""
-        return self.run(_serve(self._conn, *addresses)).addresses
+        return self.run(self._conn.serve(*addresses)).addresses
 
 
 class Tube:
@@ -276,6 +289,14 @@ class Job:
         """Remove it; returns whether that was this call's doing."""
         return self.tube.conn.run(self._job.delete())
 
+    def give_back(self) -> None:
+        """Make it ready as it was, without an outcome."""
+
+        async def give_back() -> None:
+            self._job.give_back()
+
+        self.tube.conn.run(give_back())
+
     def release(
         self, delay: Seconds = 0, *, priority: int | None = None, count_retry: bool = False, failed: bool = False
     ) -> None:
@@ -296,10 +317,10 @@ class Job:
 
         A block that blocks cannot be cancelled: whether the job was lost meanwhile is told at its end, by JobLost, and by `held`.
         """
-        self.tube.conn.run(self._job.check_held())
-        touching = self.tube.conn.start(self._job.touch_on())
+        self.touch()
+        touching = self.tube.conn.start(touch_on(self._job))
         try:
             yield self
         finally:
             touching.cancel()
-        self.tube.conn.run(self._job.check_held())
+        self.touch()

@@ -8,38 +8,34 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
-from beanspiked import __version__
-from beanspiked.engine.compression import squeeze
-from beanspiked.engine.contract import BURIED, DELAYED, GIVEN_UP, PLAIN, RESERVED
+from beanspiked.engine.contract import BURIED, DELAYED, RESERVED
 from beanspiked.engine.errors import JobGone, StoreUnusable
-from beanspiked.engine.timers import Timers
-from beanspiked.library.errors import ConnClosed, JobNotFound
-from beanspiked.library.job import Hold, Job, JobInfo
+from beanspiked.library.core import Core
+from beanspiked.library.errors import JobLost, JobNotFound, NotKickable
+from beanspiked.library.hold import Hold
+from beanspiked.library.job import JobInfo
 from beanspiked.library.metrics import Metrics, NoMetrics
 from beanspiked.library.retry import Retry
-from beanspiked.library.tube import Tube, not_kickable
+from beanspiked.library.tube import Tube
 from beanspiked.protocol.parser import valid_tube_name
-from beanspiked.server.alarm import LoopAlarm
-from beanspiked.server.broker import Broker
-from beanspiked.server.clock import MonotonicClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
     from types import TracebackType
 
     from beanspiked.engine.aerospike.url import StoreAddress
     from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.contract import TubeEngine
     from beanspiked.engine.later import Later
-    from beanspiked.library.reservation import Reservation
+    from beanspiked.engine.timers import Timers
+    from beanspiked.library.serving import Serving
+    from beanspiked.server.broker import Broker
 
 __all__ = ["Conn", "connect", "dial", "dial_default"]
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 MEMORY: Final = "memory:"
 SQLITE: Final = "sqlite:"
@@ -119,14 +115,7 @@ class Conn:
     Attributes:
         client_id: What it is called in logs.
         put_retry: How often a put is tried; None for once.
-        metrics: What counts and times what is done.
-        broker: What everything in this process that uses the store shares.
-        held: The jobs that this program holds.
-        waiting: The calls that wait for jobs.
     """
-
-    broker: Broker
-    loop: asyncio.AbstractEventLoop
 
     def __init__(
         self,
@@ -139,23 +128,15 @@ class Conn:
     ) -> None:
         self.client_id: str = client_id or f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
         self.put_retry: Retry | None = put_retry
-        self.metrics: Metrics = metrics or NoMetrics()
-        self.held: dict[Job, None] = {}
-        self.waiting: dict[Reservation, None] = {}
+        self._core = Core(self.client_id, metrics or NoMetrics(), max_job_size)
         self._store = store
         self._retry = retry or NO_RETRY
         self._max_job_size = max_job_size
         self._tubes: dict[str, Tube] = {}
-        self._turning = False
         self._opened = False
-        self._ready = False
-        self._closed = False
-        self._ids_low = False
-        self._closers: list[Callable[[], Awaitable[None]]] = []
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._ready else "not open yet"
-        return f"<Conn {self.client_id}, {state}>"
+        return f"<Conn {self.client_id}{', closed' if self.closed else ''}>"
 
     # --- its life
 
@@ -180,15 +161,11 @@ class Conn:
         if self._opened:
             raise ValueError("a connection is opened once")
         self._opened = True
-        self.loop = asyncio.get_running_loop()
-        timers = Timers(MonotonicClock())
-        self.broker = Broker(timers, self._max_job_size, __version__)
-        self.broker.alarm = LoopAlarm(self.loop, self.broker)
         tries = 0
         while True:
             tries += 1
             try:
-                self.broker.engine = await self._start(timers)
+                await self._core.open(self._start)
             except StoreUnusable as error:
                 if not self._retry.more(tries):
                     raise
@@ -196,137 +173,30 @@ class Conn:
                     logger.warning("%s: not connected after %d tries: %s", self.client_id, tries, error)
                 await asyncio.sleep(self._retry.pause(tries))
             else:
-                self._ready = True
-                self.broker.on_alarm()
                 return self
 
-    async def _start(self, timers: Timers) -> TubeEngine:
-        broker = self.broker
+    async def _start(self, broker: Broker, timers: Timers, turn: Callable[[], None]) -> TubeEngine:
+        """Make the engine; only the store that is used is loaded."""
         if self._store is None or isinstance(self._store, str):
-            from beanspiked.engine.embedded.start import start  # noqa: PLC0415 - only the store that is used is loaded
+            from beanspiked.engine.embedded.start import start  # noqa: PLC0415 - see above
 
-            return start(_made(self._store), 0, timers, broker, self._now)
+            return start(_made(self._store), 0, timers, broker, turn)
         from beanspiked.engine.aerospike.start import connect  # noqa: PLC0415 - likewise
 
-        return await connect(self._store, timers, broker, self._now, self._max_job_size)
+        return await connect(self._store, timers, broker, turn, self._max_job_size)
 
     @property
     def closed(self) -> bool:
         """Whether it cannot be used any more."""
-        return self._closed
-
-    def check_open(self) -> None:
-        """Raise ConnClosed unless it is open."""
-        if self._closed or not self._ready:
-            raise ConnClosed(f"{self.client_id}: {'closed' if self._closed else 'not open yet'}")
+        return self._core.closed
 
     async def close(self) -> None:
         """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
-        if self._closed or not self._ready:
-            return
-        closers, self._closers = self._closers, []
-        for closer in closers:
-            await closer()
-        self._closed = True
-        for reservation in list(self.waiting):
-            reservation.stop(ConnClosed(f"{self.client_id}: closed"))
-        for job in list(self.held):
-            job.give_back()
-            job.told_lost()
-        engine = self.broker.engine
-        for tube in self._tubes.values():
-            tube.state.using -= 1
-            engine.forget(tube.state)
-        self.broker.end_turn()
-        closed = engine.close()
-        if closed is not None:
-            await self._future(closed)
-        self.broker.alarm = None
+        await self._core.close()
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Have something done first when the connection is closed."""
-        self._closers.append(closer)
-
-    # --- turns
-
-    def turn(self) -> None:
-        """Have what was asked for sent on when all tasks that can run now have run."""
-        if not self._turning:
-            self._turning = True
-            self.loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        self._turning = False
-        self.broker.end_turn()
-
-    def _now(self) -> None:
-        """The store has news; before the connection is open nobody waits for any."""
-        if self._ready:
-            self.broker.end_turn()
-
-    def _future(self, later: Later) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = self.loop.create_future()
-
-        def settled(outcome: Later) -> None:
-            if not future.done():
-                if outcome.error is None:
-                    future.set_result(outcome.value)
-                else:
-                    future.set_exception(outcome.error)
-
-        later.then(settled)
-        return future
-
-    async def done(self, later: Later | None, event: str, tube: str) -> int:
-        """Wait for an outcome and count it; return its value, 0 where there is none. Raises EngineError."""
-        self.turn()
-        began = self.loop.time()
-        value = 0 if later is None else await self._future(later)
-        if event:
-            self.metrics.count(event, tube, 1)
-            self.metrics.timing(event, tube, self.loop.time() - began)
-        return value
-
-    async def look(self, look: Later | None, read: Callable[[], Result]) -> Result:
-        """Return what is read when a look has ended: it holds no longer than its callback. Raises StoreFailed."""
-        self.check_open()
-        if look is None:
-            return read()
-        self.turn()
-        future: asyncio.Future[Result] = self.loop.create_future()
-
-        def looked(outcome: Later) -> None:
-            if future.done():
-                return
-            try:
-                if outcome.error is not None:
-                    raise outcome.error
-                future.set_result(read())
-            except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
-                future.set_exception(error)
-
-        look.then(looked)
-        return await future
-
-    # --- bodies and ids
-
-    def stored(self, body: bytes, compress: bool) -> tuple[bytes, int]:
-        """Return a body as it is to be stored, and its size before compression as engines note it. Raises ValueError."""
-        if not isinstance(body, bytes):
-            raise TypeError(f"a body is bytes, not {type(body).__name__}")
-        if len(body) > self._max_job_size:
-            raise ValueError(f"body: at most {self._max_job_size} bytes, not {len(body)}")
-        if not compress:
-            return body, PLAIN
-        stored, raw_size, skipped = squeeze(body)
-        return stored, GIVEN_UP if skipped else raw_size
-
-    def ids_low(self, tube: str, job_id: int) -> None:
-        """Warn: two thirds of all ids are gone."""
-        self.metrics.count("ids.low", tube, 1)
-        if not self._ids_low:
-            self._ids_low = True
-            logger.warning("%s: ids come near their end: %d", self.client_id, job_id)
+        self._core.before_close(closer)
 
     # --- tubes and jobs
 
@@ -336,22 +206,22 @@ class Conn:
         Raises:
             ValueError: A name is 1 to 200 letters, digits or any of `-+/;.$_()`, and does not begin with `-` (protocol.txt).
         """
-        self.check_open()
+        self._core.check_open()
         tube = self._tubes.get(name)
         if tube is None:
             if not valid_tube_name(name.encode("utf-8", "replace")):
                 raise ValueError(f"not a tube's name: {name!r}")
-            state = self.broker.engine.tube(name)
+            state = self._core.broker.engine.tube(name)
             state.using += 1
-            tube = Tube(self, name, state)
+            tube = Tube(self, self._core, state)
             self._tubes[name] = tube
         return tube
 
     async def tubes(self) -> list[str]:
         """List the names of all tubes that exist."""
-        engine = self.broker.engine
-        self.check_open()
-        return await self.look(engine.look_all(), lambda: [tube.name for tube in engine.tubes()])
+        self._core.check_open()
+        engine = self._core.broker.engine
+        return await self._core.look(engine.look_all(), lambda: [tube.name for tube in engine.tubes()])
 
     async def delete_tube(self, name: str) -> None:
         """Delete all jobs of a tube, reserved ones included: their holders learn it as for any lost job.
@@ -359,59 +229,76 @@ class Conn:
         Raises:
             StoreFull, StoreFailed: Some may be left.
         """
-        tube = self.use(name)
-        await self.done(self.broker.engine.delete_tube(tube.state), "delete_tube", name)
+        self.use(name)
+        engine = self._core.broker.engine
+        await self._core.done(engine.delete_tube(engine.tube(name)), "delete_tube", name)
 
     async def peek(self, job_id: int) -> JobInfo | None:
         """Look at a job of any state; None when there is none with this id."""
-        return await self._by_id(job_id, lambda job: None if job is None else JobInfo.of(job, self.broker.now()))
+
+        def read(job: EngineJob | None) -> JobInfo | None:
+            return None if job is None else JobInfo.of(job, self._core.broker.now())
+
+        return await self._core.by_id(job_id, read)
 
     async def delete(self, job_id: int) -> bool:
         """Remove a job that this program holds or that nobody does. Returns whether that was this call's doing."""
+        engine = self._core.broker.engine
 
-        def delete(job: EngineJob | None) -> tuple[Later | None, Job | None, str]:
-            if job is None:
-                return None, None, ""
-            if isinstance(job.holder, Hold) and job.holder.job in self.held:
-                return None, job.holder.job, job.tube.name
-            if job.state == RESERVED:
-                return None, None, ""
-            return self.broker.engine.delete(job), None, job.tube.name
+        async def nothing() -> bool:
+            return False
 
-        later, mine, tube = await self._by_id(job_id, delete)
-        if mine is not None:
-            return await mine.delete()
-        if not tube:
-            return False
-        try:
-            await self.done(later, "delete", tube)
-        except JobGone:
-            return False
-        return True
+        async def remove(later: Later | None, tube: str) -> bool:
+            try:
+                await self._core.done(later, "delete", tube)
+            except JobGone:
+                return False
+            return True
+
+        async def remove_held(hold: Hold) -> bool:
+            try:
+                await hold.change(lambda: engine.delete(hold.job), "delete")
+            except JobLost:
+                return False
+            return True
+
+        def begin(job: EngineJob | None) -> Coroutine[Any, Any, bool]:
+            if job is not None and isinstance(job.holder, Hold) and job.holder in self._core.held:
+                return remove_held(job.holder)
+            if job is None or job.state == RESERVED:
+                return nothing()
+            return remove(engine.delete(job), job.tube.name)
+
+        return await (await self._core.by_id(job_id, begin))
 
     async def kick_job(self, job_id: int) -> None:
-        """Make a buried or delayed job ready. Raises NotKickable and JobNotFound."""
+        """Make a buried or delayed job ready; the reason that it was buried for is forgotten.
+
+        Raises:
+            NotKickable: It is neither buried nor delayed.
+            JobNotFound: There is no such job.
+        """
+        engine = self._core.broker.engine
 
         def kick(job: EngineJob | None) -> tuple[Later | None, str]:
-            if job is None or job.state not in (BURIED, DELAYED):
-                raise not_kickable(job, job_id)
-            return self.broker.engine.kick_job(job), job.tube.name
+            if job is None:
+                raise JobNotFound(f"there is no job {job_id}")
+            if job.state not in (BURIED, DELAYED):
+                raise NotKickable(f"job {job_id} is neither buried nor delayed")
+            return engine.kick_job(job), job.tube.name
 
-        later, tube = await self._by_id(job_id, kick)
+        later, tube = await self._core.by_id(job_id, kick)
         try:
-            await self.done(later, "kick", tube)
+            await self._core.done(later, "kick", tube)
         except JobGone as error:
             raise JobNotFound(str(error)) from error
 
-    async def _by_id(self, job_id: int, read: Callable[[EngineJob | None], Result]) -> Result:
-        """Return what is made of a job, once no change of it is on its way that this process knows of."""
-        engine = self.broker.engine
-        self.check_open()
-        while (change := engine.in_flight(job_id)) is not None:
-            self.turn()
-            # Its outcome is another's business.
-            await asyncio.wait([self._future(change)])
-        return await self.look(engine.look_job(job_id), lambda: read(engine.find_job(job_id)))
+    async def serve(self, *addresses: str) -> Serving:
+        """Let wire clients share its tubes; see `beanspiked.serve`."""
+        self._core.check_open()
+        from beanspiked.library.serving import start  # noqa: PLC0415 - most programs serve nobody
+
+        return start(self._core, addresses)
 
 
 def _made(directory: str | None) -> str | None:

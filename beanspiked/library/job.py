@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.contract import DELAYED, RESERVED, STATE_NAMES, Details, Waiter
-from beanspiked.engine.errors import BeanspikeError, JobGone, OutcomeUnknown
+from beanspiked.engine.contract import DELAYED, RESERVED, STATE_NAMES, Details
 from beanspiked.engine.timers import NEVER
-from beanspiked.library.errors import ConnClosed, JobLost
+from beanspiked.library.errors import BeanspikeError, ConnClosed, JobLost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.later import Later
+    from beanspiked.library.core import Core
+    from beanspiked.library.hold import Hold
     from beanspiked.library.tube import Tube
 
-__all__ = ["Hold", "Job", "JobInfo", "Seconds", "checked_priority", "checked_text", "seconds_of"]
+__all__ = ["Job", "JobInfo", "Seconds", "checked_priority", "checked_text", "seconds_of", "touch_on"]
 
 Seconds = float | timedelta
 
@@ -120,16 +121,12 @@ class Job:
         tube: Where it lives.
     """
 
-    def __init__(self, tube: Tube, job: EngineJob) -> None:
-        self.id: int = job.id
-        self.body: bytes = job.raw_body()
+    def __init__(self, tube: Tube, hold: Hold, core: Core) -> None:
+        self.id: int = hold.job.id
+        self.body: bytes = hold.job.raw_body()
         self.tube: Tube = tube
-        self._conn = tube.conn
-        self._job = job
-        self._hold = Hold(self, tube.conn.broker.timers.new_id())
-        self._when_lost: list[Callable[[], None]] = []
-        self.held: bool = False
-        self._take(self._conn.broker.now() + job.ttr if job.ttr else NEVER)
+        self._hold = hold
+        self._core = core
 
     def __repr__(self) -> str:
         return (
@@ -139,136 +136,51 @@ class Job:
     # --- what is known of it
 
     @property
+    def held(self) -> bool:
+        """Whether it still is this program's."""
+        return self._hold.held
+
+    @property
     def priority(self) -> int:
         """0 (most urgent) to 2**32 - 1."""
-        return self._job.pri
+        return self._hold.job.pri
 
     @property
     def ttr(self) -> float:
         """Time to run, in seconds; 0 means that it never times out."""
-        return self._job.ttr
+        return self._hold.job.ttr
 
     @property
     def born(self) -> float:
         """When it was made, in seconds since the epoch: as its producer said, or when it was put."""
-        return self._job.born
+        return self._hold.job.born
 
     @property
     def retries(self) -> int:
         """How often it was released to be tried again; 1 when it is only known that its last try failed."""
-        return _retries(self._job.details)
+        return _retries(self._hold.job.details or NO_DETAILS)
 
     @property
     def failed(self) -> bool:
         """Whether its last try failed."""
-        return self._job.details is not None and self._job.details.failed
+        return (self._hold.job.details or NO_DETAILS).failed
 
     @property
     def metadata(self) -> str:
         """What its producer wrote to find it by."""
-        return "" if self._job.details is None else self._job.details.metadata
+        return (self._hold.job.details or NO_DETAILS).metadata
 
     @property
     def time_left(self) -> float:
         """How long until its time to run is over, in seconds; infinite when that never is."""
-        return self._job.key - self._conn.broker.now()
-
-    # --- holding
-
-    def _take(self, deadline: float) -> None:
-        self.held = True
-        self._job.holder = self._hold
-        self._job.key = deadline
-        self._conn.held[self] = None
-        if deadline < NEVER:
-            self._conn.broker.timers.schedule(self._hold, deadline)
-
-    def _drop(self) -> None:
-        self.held = False
-        self._job.holder = None
-        self._conn.held.pop(self, None)
-        self._conn.broker.timers.cancel(self._hold)
-
-    def _let_go(self) -> None:
-        """Take it out of the hands of everybody but the change that is to come. Raises JobLost and ConnClosed."""
-        self._must_hold()
-        self._drop()
-
-    def _must_hold(self) -> None:
-        self._conn.check_open()
-        if not self.held:
-            raise self._lost_error()
-
-    def _lost_error(self) -> JobLost:
-        return JobLost(f"job {self.id} of {self.tube.name} is not held any more")
-
-    async def _changed(self, later: Later | None, event: str) -> None:
-        """Wait for a change of this job, which was let go; when it fails the job is still held."""
-        if later is not None:
-            later.then(self._undo)
-        try:
-            await self._conn.done(later, event, self.tube.name)
-        except JobGone as error:
-            self.told_lost()
-            raise JobLost(str(error)) from error
-
-    def _undo(self, later: Later) -> None:
-        if isinstance(later.error, OutcomeUnknown):
-            # It went with the session.
-            self.told_lost()
-        elif later.error is not None and not isinstance(later.error, JobGone):
-            self._take_again()
-
-    def _take_again(self) -> None:
-        if self._conn.closed:
-            self._conn.broker.engine.give_back(self._job, timed_out=False)
-        else:
-            self._take(self._job.key)
-
-    def lose(self) -> None:
-        """It is this program's no more."""
-        self._drop()
-        self._conn.metrics.count("lost", self.tube.name, 1)
-        self.told_lost()
-
-    def told_lost(self) -> None:
-        """Tell those who asked that this program does not hold it any more."""
-        told, self._when_lost = self._when_lost, []
-        for callback in told:
-            callback()
-
-    def time_is_up(self, now: float) -> None:
-        """Give it up, unless it was touched."""
-        broker = self._conn.broker
-        if not self.held:
-            return
-        if self._job.key > now:
-            broker.timers.schedule(self._hold, self._job.key)
-            return
-        broker.job_timeouts += 1
-        self.lose()
-        broker.engine.give_back(self._job, timed_out=True)
-
-    def give_back(self) -> None:
-        """Make it ready as it was, at once and without an outcome: for programs that end."""
-        if self.held:
-            self._drop()
-            self._conn.broker.engine.give_back(self._job, timed_out=False)
-            self._conn.turn()
-
-    def when_lost(self, callback: Callable[[], None]) -> None:
-        """Call back once when it turns out that this program does not hold it any more."""
-        self._when_lost.append(callback)
+        return self._hold.job.key - self._core.broker.now()
 
     # --- what may be done with it
 
     async def touch(self) -> None:
         """Let its time to run begin anew; one without never ends. Raises JobLost."""
-        self._must_hold()
-        if self._job.ttr:
-            self._job.key = self._conn.broker.now() + self._job.ttr
-            self._conn.broker.timers.schedule(self._hold, self._job.key)
-        self._conn.metrics.count("touch", self.tube.name, 1)
+        self._hold.touch()
+        self._core.metrics.count("touch", self.tube.name, 1)
 
     async def delete(self) -> bool:
         """Remove it: the work is done. Returns whether that was this call's doing.
@@ -276,12 +188,8 @@ class Job:
         Raises:
             StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
         """
-        self._conn.check_open()
-        if not self.held:
-            return False
-        self._drop()
         try:
-            await self._changed(self._conn.broker.engine.delete(self._job), "delete")
+            await self._hold.change(lambda: self._core.broker.engine.delete(self._hold.job), "delete")
         except JobLost:
             return False
         return True
@@ -307,17 +215,20 @@ class Job:
             StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
         """
         seconds = seconds_of(delay, "delay")
-        pri = self._job.pri if priority is None else checked_priority(priority)
-        self._let_go()
-        job = self._job
+        job = self._hold.job
+        pri = job.pri if priority is None else checked_priority(priority)
         before = job.details
-        if count_retry or failed or (before is not None and before.failed):
-            now = Details() if before is None else copy(before)
-            now.retries += count_retry
-            now.failed = failed
-            job.details = now
+
+        def release() -> Later | None:
+            if count_retry or failed or (before is not None and before.failed):
+                now = Details() if before is None else copy(before)
+                now.retries += count_retry
+                now.failed = failed
+                job.details = now
+            return self._core.broker.engine.release(job, pri, seconds)
+
         try:
-            await self._changed(self._conn.broker.engine.release(job, pri, seconds), "release")
+            await self._hold.change(release, "release")
         except BeanspikeError:
             if self.held:
                 job.details = before
@@ -326,35 +237,38 @@ class Job:
     async def bury(self, reason: str = "", *, priority: int | None = None) -> None:
         """Set it aside until somebody kicks it; `find` passes it over meanwhile.
 
+        Args:
+            reason: Why; at most 65,535 bytes.
+            priority: Its new priority; None leaves it as it is.
+
         Raises:
             JobLost: Somebody else may have it.
             StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
         """
         text = checked_text(reason, "reason")
-        pri = self._job.pri if priority is None else checked_priority(priority)
-        self._let_go()
-        await self._changed(self._conn.broker.engine.bury(self._job, pri, text), "bury")
+        job = self._hold.job
+        pri = job.pri if priority is None else checked_priority(priority)
+        await self._hold.change(lambda: self._core.broker.engine.bury(job, pri, text), "bury")
 
     async def update(self, body: bytes, *, compress: bool = True) -> None:
-        """Replace its body; it stays held.
+        """Replace its body, for instance with a fresh token in it; it stays held.
 
         Raises:
             JobLost: Somebody else may have it.
             StoreFull, StoreFailed: It is unchanged, and still held, but after OutcomeUnknown.
         """
-        stored, raw_size = self._conn.stored(body, compress)
-        self._let_go()
-        later = self._conn.broker.engine.update(self._job, stored, raw_size)
-        if later is None:
-            self._take(self._job.key)
-        else:
-            later.then(self._updated)
-        await self._changed(later, "update")
+        stored, raw_size = self._core.stored(body, compress)
+        job = self._hold.job
+        await self._hold.change(lambda: self._core.broker.engine.update(job, stored, raw_size), "update", stays=True)
         self.body = body
 
-    def _updated(self, later: Later) -> None:
-        if later.error is None:
-            self._take_again()
+    def give_back(self) -> None:
+        """Make it ready as it was, at once and without an outcome: for programs that end. Does nothing once it is not held."""
+        self._hold.give_back()
+
+    def when_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back, once, when it turns out that this program does not hold it any more; return what ends that."""
+        return self._hold.when_lost(callback)
 
     @contextlib.asynccontextmanager
     async def keep_alive(self) -> AsyncIterator[Job]:
@@ -362,6 +276,7 @@ class Job:
 
         When the job is lost meanwhile the block is cancelled, and JobLost raised in its place.
         """
+        self._hold.check()
         task = asyncio.current_task()
         assert task is not None
         lost = False
@@ -373,54 +288,29 @@ class Job:
                 lost = True
                 task.cancel()
 
-        self._must_hold()
-        self.when_lost(stop)
-        toucher = asyncio.create_task(self.touch_on())
+        forget = self.when_lost(stop)
+        touching = asyncio.create_task(touch_on(self))
         try:
             yield self
         except asyncio.CancelledError:
             if lost and task.uncancel() == 0:
-                raise self._lost_error() from None
+                raise JobLost(f"job {self.id} of {self.tube.name} is not held any more") from None
             raise
         finally:
-            if stop in self._when_lost:
-                self._when_lost.remove(stop)
-            toucher.cancel()
-
-    async def check_held(self) -> None:
-        """Raise JobLost unless it is this program's still."""
-        self._must_hold()
-
-    async def touch_on(self) -> None:
-        """Touch it at half of its time to run, until it is lost; one without a time to run needs none."""
-        with contextlib.suppress(JobLost, ConnClosed):
-            while self._job.ttr:
-                await asyncio.sleep(max(SHORTEST_TOUCH, self._job.ttr / 2))
-                await self.touch()
+            forget()
+            touching.cancel()
 
 
-class Hold(Waiter):
-    """A job's place among those whose time is over some day, and what an engine knows its holder by.
-
-    Attributes:
-        job: The job.
-    """
-
-    def __init__(self, job: Job, number: int) -> None:
-        super().__init__(number)
-        self.job: Job = job
-
-    def on_time(self, now: float) -> None:
-        """Give the job up, unless it was touched."""
-        self.job.time_is_up(now)
-
-    def lost(self, job: EngineJob) -> None:  # noqa: ARG002 - it holds only one
-        """The job was deleted with its tube, or this process lost it."""
-        self.job.lose()
+async def touch_on(job: Job) -> None:
+    """Touch a job at half of its time to run until it is not held any more; one without a time to run needs none."""
+    with contextlib.suppress(JobLost, ConnClosed):
+        while job.ttr:
+            await asyncio.sleep(max(SHORTEST_TOUCH, job.ttr / 2))
+            await job.touch()
 
 
-def _retries(details: Details | None) -> int:
-    return 0 if details is None else details.retries or int(details.failed)
+def _retries(details: Details) -> int:
+    return details.retries or int(details.failed)
 
 
 def checked_priority(priority: int) -> int:

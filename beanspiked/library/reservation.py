@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.timers import NEVER
-from beanspiked.library.job import Job
+from beanspiked.library.hold import Hold
 
 if TYPE_CHECKING:
     import asyncio
 
     from beanspiked.engine.contract import Job as EngineJob
+    from beanspiked.engine.contract import Tube
     from beanspiked.engine.later import Later
-    from beanspiked.library.tube import Tube
+    from beanspiked.library.core import Core
 
 __all__ = ["Reservation"]
 
@@ -22,47 +23,48 @@ class Reservation(Waiter):
     """Takes up to so many jobs of a tube at once, and waits for the first.
 
     Args:
+        core: The connection.
         tube: The tube.
         number: How many jobs it takes at most.
 
     Attributes:
-        jobs: What it has got.
+        held: What it has got.
     """
 
-    def __init__(self, tube: Tube, number: int) -> None:
-        self._conn = tube.conn
-        super().__init__(self._conn.broker.timers.new_id())
+    def __init__(self, core: Core, tube: Tube, number: int) -> None:
+        super().__init__(core.broker.timers.new_id())
         self.wants = number
-        self.jobs: list[Job] = []
+        self.held: list[Hold] = []
+        self._core = core
         self._tube = tube
         self._number = number
         self._future: asyncio.Future[None] | None = None
         self._seek: Later | None = None
         self._until = NEVER
 
-    async def get(self, timeout: float | None) -> list[Job]:
+    async def get(self, timeout: float | None) -> list[Hold]:
         """Return the jobs; none when the time is up. Raises StoreFailed.
 
         Args:
             timeout: How long to wait, in seconds; None for as long as it takes.
         """
-        engine = self._conn.broker.engine
+        engine = self._core.broker.engine
         self._take_more()
-        if self.jobs:
-            self._conn.turn()
-            return self.jobs
+        if self.held:
+            self._core.turn()
+            return self.held
         if timeout == 0 and not engine.shared:
             return []
-        self._until = NEVER if timeout is None else self._conn.broker.now() + timeout
+        self._until = NEVER if timeout is None else self._core.broker.now() + timeout
         self._enter()
         if engine.shared:
-            seek = engine.seek(self, [self._tube.state], patient=timeout != 0)
+            seek = engine.seek(self, [self._tube], patient=timeout != 0)
             if seek is not None and self._future is not None:
                 self._seek = seek
                 seek.then(self._sought)
             elif seek is None and timeout == 0:
                 self._end()
-        self._conn.turn()
+        self._core.turn()
         future = self._future
         if future is not None:
             try:
@@ -70,35 +72,38 @@ class Reservation(Waiter):
             except BaseException:
                 # Nobody takes what has come meanwhile.
                 self._leave()
-                for job in self.jobs:
-                    job.give_back()
+                for hold in self.held:
+                    hold.give_back()
                 raise
-        return self.jobs
+        return self.held
 
     def _take_more(self) -> None:
         """Take what is ready now."""
-        engine = self._conn.broker.engine
-        tubes = [self._tube.state]
-        while len(self.jobs) < self._number:
+        engine = self._core.broker.engine
+        tubes = [self._tube]
+        while len(self.held) < self._number:
             job = engine.take(tubes)
             if job is None:
                 return
-            self._tube.got(self.jobs, job)
+            self._hold(job)
+
+    def _hold(self, job: EngineJob) -> None:
+        self.held.append(Hold(self._core, job))
 
     def _enter(self) -> None:
-        self._future = self._conn.loop.create_future()
-        self._conn.waiting[self] = None
-        self._conn.broker.waiting += 1
-        self._tube.state.waiters[self] = None
+        self._future = self._core.loop.create_future()
+        self._core.waiting[self] = None
+        self._core.broker.waiting += 1
+        self._tube.waiters[self] = None
         if self._until < NEVER:
-            self._conn.broker.timers.schedule(self, self._until)
+            self._core.broker.timers.schedule(self, self._until)
 
     def _leave(self) -> None:
-        if self._conn.waiting.pop(self, self) is None:
-            self._conn.broker.waiting -= 1
+        if self._core.waiting.pop(self, self) is None:
+            self._core.broker.waiting -= 1
             self._seek = None
-            del self._tube.state.waiters[self]
-            self._conn.broker.timers.cancel(self)
+            del self._tube.waiters[self]
+            self._core.broker.timers.cancel(self)
 
     def _end(self, error: Exception | None = None) -> None:
         """Wait no more."""
@@ -113,7 +118,7 @@ class Reservation(Waiter):
     def serve(self, job: EngineJob) -> None:
         """Take a job that was reserved for it, and what else is ready now."""
         self._leave()
-        self._tube.got(self.jobs, job)
+        self._hold(job)
         self._take_more()
         self._end()
 
@@ -124,7 +129,7 @@ class Reservation(Waiter):
     def on_time(self, now: float) -> None:
         """End when the time is up, unless it is not known yet whether a job is there."""
         if self._until > now:
-            self._conn.broker.timers.schedule(self, self._until)
+            self._core.broker.timers.schedule(self, self._until)
         elif self._seek is None:
             self._end()
 
@@ -135,10 +140,10 @@ class Reservation(Waiter):
         self._seek = None
         if seek.error is not None:
             self._end(seek.error)
-        elif self._until <= self._conn.broker.now():
+        elif self._until <= self._core.broker.now():
             self._end()
         elif self._until < NEVER:
-            self._conn.broker.timers.schedule(self, self._until)
+            self._core.broker.timers.schedule(self, self._until)
 
     def stop(self, error: Exception) -> None:
         """The connection is closed."""

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Final, Self
 
 from beanspiked.config import Settings
 from beanspiked.server.listeners import ListenError, bind
+from beanspiked.server.main import Server
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from types import TracebackType
 
     from beanspiked.library.conn import Conn
-    from beanspiked.server.main import Server
+    from beanspiked.library.core import Core
 
 __all__ = ["Serving", "serve"]
 
@@ -27,9 +29,9 @@ class Serving:
         addresses: Where it listens: `host:port` or `unix:PATH`.
     """
 
-    def __init__(self, conn: Conn, server: Server, addresses: list[str]) -> None:
+    def __init__(self, core: Core, server: Server, addresses: list[str]) -> None:
         self.addresses: list[str] = addresses
-        self._conn = conn
+        self._core = core
         self._server: Server | None = server
 
     async def close(self, drain_seconds: float = 0.0) -> None:
@@ -38,7 +40,7 @@ class Serving:
         if server is not None:
             await server.stop(drain_seconds)
             # Only this server ends, not all of the process.
-            self._conn.broker.stopping = False
+            self._core.broker.stopping = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,9 +62,11 @@ async def serve(conn: Conn, *addresses: str) -> Serving:
         OSError: An address cannot be listened on.
         ValueError: An address cannot be understood.
     """
-    conn.check_open()
-    from beanspiked.server.main import Server  # noqa: PLC0415 - most programs serve nobody
+    return await conn.serve(*addresses)
 
+
+def start(core: Core, addresses: Sequence[str]) -> Serving:
+    """Begin to serve; arguments and errors as with `serve`."""
     sockets: list[socket.socket] = []
     try:
         for address in addresses or (DEFAULT_ADDRESS,):
@@ -73,11 +77,10 @@ async def serve(conn: Conn, *addresses: str) -> Serving:
         if isinstance(error, ListenError):
             raise OSError(str(error)) from error
         raise
-    server = Server(conn.broker, sockets)
-    names = [_name(sock) for sock in sockets]
+    server = Server(core.broker, sockets)
+    serving = Serving(core, server, [_name(sock) for sock in sockets])
     server.accept()
-    serving = Serving(conn, server, names)
-    conn.before_close(serving.close)
+    core.before_close(serving.close)
     return serving
 
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, TubeSizes
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed, StoreFull
-from beanspiked.library.errors import DamagedEntry, JobNotFound, NotKickable
+from beanspiked.library.errors import DamagedEntry
 from beanspiked.library.job import Job, JobInfo, Seconds, checked_priority, checked_text, seconds_of
 from beanspiked.library.reservation import Reservation
 
 if TYPE_CHECKING:
-    from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.contract import Tube as EngineTube
     from beanspiked.library.conn import Conn
+    from beanspiked.library.core import Core
+    from beanspiked.library.hold import Hold
 
 __all__ = ["Tube", "TubeStats"]
 
@@ -60,10 +61,11 @@ class Tube:
         conn: The connection to the store.
     """
 
-    def __init__(self, conn: Conn, name: str, state: EngineTube) -> None:
-        self.name: str = name
+    def __init__(self, conn: Conn, core: Core, state: EngineTube) -> None:
+        self.name: str = state.name
         self.conn: Conn = conn
-        self.state: EngineTube = state
+        self._core = core
+        self._state = state
 
     def __repr__(self) -> str:
         return f"<Tube {self.name}>"
@@ -104,38 +106,38 @@ class Tube:
             OutcomeUnknown: The store fell silent; it may have the job.
             StoreFailed: It does not have the job.
         """
-        conn = self.conn
-        conn.check_open()
+        core = self._core
+        core.check_open()
         delay_s = seconds_of(delay, "delay")
         ttr_s = seconds_of(ttr, "ttr")
         checked_priority(priority)
-        stored, raw_size = conn.stored(body, compress)
+        stored, raw_size = core.stored(body, compress)
         if born is not None and born < 0:
             raise ValueError(f"born: not before 1970, {born}")
         details: Details | None = None
         if metadata or born is not None or raw_size != PLAIN or not compress:
             details = Details(checked_text(metadata, "metadata"), raw_size=raw_size, born=born or 0.0)
-        engine = conn.broker.engine
+        engine = core.broker.engine
         tries = 0
         while True:
             number = engine.new_id()
-            later = engine.put(self.state, number, priority, delay_s, ttr_s, stored, details)
+            later = engine.put(self._state, number, priority, delay_s, ttr_s, stored, details)
             tries += 1
             try:
-                job_id = await conn.done(later, "put", self.name) or number
+                job_id = await core.done(later, "put", self.name) or number
             except OutcomeUnknown:
                 raise
             except (StoreFull, StoreFailed):
-                retry = conn.put_retry
+                retry = self.conn.put_retry
                 if retry is None or not retry.more(tries):
                     raise
-                conn.metrics.count("put.retry", self.name, 1)
+                core.metrics.count("put.retry", self.name, 1)
                 await asyncio.sleep(retry.pause(tries))
-                conn.check_open()
+                core.check_open()
                 continue
-            conn.broker.total_jobs += 1
+            core.broker.total_jobs += 1
             if job_id > IDS_LOW:
-                conn.ids_low(self.name, job_id)
+                core.ids_low(self.name, job_id)
             return job_id
 
     # --- jobs out
@@ -159,21 +161,29 @@ class Tube:
         """Take up to so many jobs: those that are ready when the first is there. Arguments and errors as with `reserve`."""
         if number < 1:
             raise ValueError(f"number: at least 1, not {number}")
-        self.conn.check_open()
-        began = self.conn.loop.time()
-        jobs = await Reservation(self, number).get(None if timeout is None else seconds_of(timeout, "timeout"))
-        if jobs:
-            self.conn.metrics.count("reserve", self.name, len(jobs))
-            self.conn.metrics.timing("reserve", self.name, self.conn.loop.time() - began)
+        self._core.check_open()
+        core = self._core
+        began = core.loop.time()
+        left = None if timeout is None else seconds_of(timeout, "timeout")
+        jobs: list[Job] = []
+        while not jobs:
+            spent = core.loop.time() - began
+            holds = await Reservation(core, self._state, number).get(None if left is None else max(0.0, left - spent))
+            if not holds:
+                return []
+            jobs = [job for job in map(self._job, holds) if job is not None]
+        core.metrics.count("reserve", self.name, len(jobs))
+        core.metrics.timing("reserve", self.name, core.loop.time() - began)
         return jobs
 
-    def got(self, jobs: list[Job], taken: EngineJob) -> None:
-        """Make a job that was reserved for this program its own; one whose body is damaged is buried."""
+    def _job(self, hold: Hold) -> Job | None:
+        """Make a job of what is held; one whose body is damaged is buried."""
         try:
-            jobs.append(Job(self, taken))
+            return Job(self, hold, self._core)
         except DamagedEntry as error:
-            logger.error("job %d of %s is buried: %s", taken.id, self.name, error)
-            self.conn.broker.engine.bury(taken, taken.pri, str(error))
+            logger.error("job %d of %s is buried: %s", hold.job.id, self.name, error)
+            hold.bury(str(error))
+            return None
 
     # --- looking
 
@@ -194,14 +204,14 @@ class Tube:
         return await self._peek_next(BURIED)
 
     async def _peek_next(self, state: int) -> JobInfo | None:
-        conn = self.conn
-        engine = conn.broker.engine
+        core = self._core
+        engine = core.broker.engine
 
         def read() -> JobInfo | None:
-            job = engine.peek_next(self.state, state)
-            return None if job is None else JobInfo.of(job, conn.broker.now())
+            job = engine.peek_next(self._state, state)
+            return None if job is None else JobInfo.of(job, core.broker.now())
 
-        return await conn.look(engine.look_next(self.state, state), read)
+        return await core.look(engine.look_next(self._state, state), read)
 
     async def stats(self) -> TubeStats:
         """Count its jobs and add up their sizes; all zeros when it does not exist.
@@ -210,11 +220,11 @@ class Tube:
             StoreFailed: The store does not answer.
             ModuleMissing: On Aerospike the nodes add the sizes up in Lua; without our module there they are not known.
         """
-        conn = self.conn
-        engine = conn.broker.engine
+        core = self._core
+        engine = core.broker.engine
 
         def sizes() -> TubeSizes:
-            return engine.sizes(self.state)
+            return engine.sizes(self._state)
 
         def counts() -> TubeStats:
             tube = engine.find_tube(self.name)
@@ -234,8 +244,8 @@ class Tube:
                 summed.skipped,
             )
 
-        summed = await conn.look(engine.look_sizes(self.state), sizes)
-        return await conn.look(engine.look_tube(self.name), counts)
+        summed = await core.look(engine.look_sizes(self._state), sizes)
+        return await core.look(engine.look_tube(self.name), counts)
 
     async def find(self, metadata: str) -> list[int]:
         """List the ids of its jobs that were put with this metadata, in their order; the buried ones are left out.
@@ -244,8 +254,10 @@ class Tube:
         """
         if not metadata:
             raise ValueError("metadata: nothing to find")
-        engine = self.conn.broker.engine
-        found = await self.conn.look(engine.look_found(self.state, metadata), lambda: engine.find(self.state, metadata))
+        engine = self._core.broker.engine
+        found = await self._core.look(
+            engine.look_found(self._state, metadata), lambda: engine.find(self._state, metadata)
+        )
         return sorted(found)
 
     # --- changing what nobody holds
@@ -254,11 +266,11 @@ class Tube:
         """Make up to so many buried jobs ready, oldest first; if none is buried, delayed ones. Returns their number."""
         if number < 1:
             raise ValueError(f"number: at least 1, not {number}")
-        self.conn.check_open()
-        count, later = self.conn.broker.engine.kick(self.state, number)
-        value = await self.conn.done(later, "", self.name)
+        self._core.check_open()
+        count, later = self._core.broker.engine.kick(self._state, number)
+        value = await self._core.done(later, "", self.name)
         kicked = value if count < 0 else count
-        self.conn.metrics.count("kick", self.name, kicked)
+        self._core.metrics.count("kick", self.name, kicked)
         return kicked
 
     async def delete(self, job_id: int) -> bool:
@@ -281,12 +293,5 @@ class Tube:
     async def pause(self, duration: Seconds) -> None:
         """Let nobody get its jobs for a time; 0 ends that."""
         seconds = seconds_of(duration, "duration")
-        self.conn.check_open()
-        await self.conn.done(self.conn.broker.engine.pause(self.state, seconds), "pause", self.name)
-
-
-def not_kickable(job: EngineJob | None, job_id: int) -> JobNotFound:
-    """Say why a job cannot be kicked."""
-    if job is None:
-        return JobNotFound(f"there is no job {job_id}")
-    return NotKickable(f"job {job_id} is neither buried nor delayed")
+        self._core.check_open()
+        await self._core.done(self._core.broker.engine.pause(self._state, seconds), "pause", self.name)

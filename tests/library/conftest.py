@@ -2,80 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from asd import NAMESPACE, connected, forget
+from stores import Stores
 
-from beanspiked.engine.aerospike.engine import SharedEngine
-from beanspiked.engine.aerospike.memory import Cluster, MemoryStore, at_once
+from beanspiked.engine.aerospike.memory import Cluster
 from beanspiked.engine.aerospike.udf import module_directory
-from beanspiked.library.conn import Conn, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from beanspiked.engine.contract import TubeEngine
-    from beanspiked.engine.timers import Timers
-
 STORES = ["memory", "sqlite", "simulated", "aerospike"]
-
-
-class SimulatedConn(Conn):
-    """A connection to a cluster in this process."""
-
-    def __init__(self, cluster: Cluster, **options: Any) -> None:
-        super().__init__(None, **options)
-        self._cluster = cluster
-        self.transport: Any = at_once
-
-    async def _start(self, timers: Timers) -> TubeEngine:
-        async def transport(name: str, operation: Callable[[], Any]) -> Any:
-            # As long as a cluster may take for it.
-            await asyncio.sleep(0)
-            return await self.transport(name, operation)
-
-        store = MemoryStore(self._cluster, transport)
-        engine = SharedEngine(timers, self.broker, store, self._now, time.monotonic)
-        engine.start()
-        await engine.membership.have_session(2.0)
-        return engine
-
-
-class Stores:
-    """Connections to one store.
-
-    Attributes:
-        name: Which kind of store it is.
-        tube: The name of a tube that nobody has used.
-        shared: Whether several connections may use it at once.
-        url: Where it is; only a simulated one has no URL.
-    """
-
-    def __init__(self, name: str, url: str, cluster: Cluster | None) -> None:
-        self.name = name
-        self.tube = f"tube-{uuid.uuid4().hex[:8]}"
-        self.url = url
-        self.shared = name in ("simulated", "aerospike")
-        self.cluster = cluster
-
-    def connect(self, **options: Any) -> Conn:
-        if self.cluster is not None:
-            return SimulatedConn(self.cluster, **options)
-        return connect(self.url, **options)
-
-    def run(self, check: Callable[[Conn], Awaitable[None]], **options: Any) -> None:
-        """Run a check with a connection."""
-
-        async def connected() -> None:
-            async with self.connect(**options) as conn:
-                await check(conn)
-
-        asyncio.run(connected())
 
 
 @pytest.fixture(scope="session")

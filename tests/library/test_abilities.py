@@ -20,7 +20,7 @@ from beanspiked.library.conn import DEFAULT_HOST, Conn, _store_of
 from beanspiked.library.tube import IDS_LOW, TubeStats
 
 if TYPE_CHECKING:
-    from conftest import Stores
+    from stores import Stores
 
 # More than compression begins with, and of use to it or not.
 SQUEEZABLE = b"as compressible as can be " * 200
@@ -226,8 +226,8 @@ def test_ids(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
         ids.extend([await tube.put(b"") for _ in range(20)])
         assert ("ids.low", 1) not in counted
         # As when two thirds of all ids are gone.
-        conn.ids_low(tube.name, IDS_LOW + 1)
-        conn.ids_low(tube.name, IDS_LOW + 2)
+        conn._core.ids_low(tube.name, IDS_LOW + 1)
+        conn._core.ids_low(tube.name, IDS_LOW + 2)
 
     async def second(conn: Conn) -> None:
         tube = conn.use(stores.tube)
@@ -247,7 +247,7 @@ def test_ids(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
 def test_put_retries(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
-        engine = conn.broker.engine
+        engine = conn._core.broker.engine
         put = type(engine).put
         failures: list[Exception] = []
 
@@ -262,7 +262,7 @@ def test_put_retries(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
             def __getattr__(self, name: str) -> Any:
                 return (lambda *args: failing(engine, *args)) if name == "put" else getattr(engine, name)
 
-        monkeypatch.setattr(conn, "broker", _Proxy(conn.broker, Failing()))
+        monkeypatch.setattr(conn._core, "broker", _Proxy(conn._core.broker, Failing()))
         failures += [StoreFailed("away"), StoreFailed("away")]
         await tube.put(b"third time lucky")
         failures += [StoreFailed("away")] * 3
@@ -329,7 +329,7 @@ def test_reserve_that_is_cancelled_takes_no_job(stores: Stores) -> None:
             assert job is not None
             await job.delete()
         assert (await tube.stats()).jobs == 0
-        assert not conn.held
+        assert not conn._core.held
 
     stores.run(check)
 

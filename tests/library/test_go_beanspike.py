@@ -11,7 +11,7 @@ import pytest
 import beanspiked
 
 if TYPE_CHECKING:
-    from conftest import Stores
+    from stores import Stores
 
     from beanspiked import Conn, Job, Tube
 
@@ -125,7 +125,7 @@ def test_delete(stores: Stores) -> None:
             if not put:
                 await reserved(tube)
             assert await tube.delete(job_id) is True
-        assert not conn.held
+        assert not conn._core.held
 
     stores.run(check)
 
@@ -221,7 +221,7 @@ def test_example_reserve_and_keep_loop(stores: Stores) -> None:
         assert (working, released) == (300, 0)
         await worker.close(grace=0)
         assert released == 300
-        assert not conn.held
+        assert not conn._core.held
         assert len(await tube.reserve_many(1, 5)) == 1
 
     stores.run(check)

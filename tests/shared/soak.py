@@ -1,6 +1,6 @@
 """A soak: many jobs through many workers that fail at random; none may be lost, none be worked on after its delete was acknowledged.
 
-    python tests/library/soak.py --url aerospike://127.0.0.1:3000/test?prefix=soak_ --minutes 10 --jobs 100000 --kill-every 20
+    python tests/shared/soak.py --url aerospike://127.0.0.1:3000/test?prefix=soak_ --minutes 10 --jobs 100000 --kill-every 20
 
 With --kill-every another process works on the same tube, and is killed that often, in seconds, and started again. It exits with 1 if a
 promise was broken.

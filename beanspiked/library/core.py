@@ -1,0 +1,197 @@
+"""What one connection of a program to a store consists of, behind the faces that programs see."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+from beanspiked import __version__
+from beanspiked.engine.compression import squeeze
+from beanspiked.engine.contract import GIVEN_UP, PLAIN
+from beanspiked.engine.timers import Timers
+from beanspiked.library.errors import ConnClosed
+from beanspiked.server.alarm import LoopAlarm
+from beanspiked.server.broker import Broker
+from beanspiked.server.clock import MonotonicClock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from beanspiked.engine.contract import Job as EngineJob
+    from beanspiked.engine.contract import TubeEngine
+    from beanspiked.engine.later import Later
+    from beanspiked.library.hold import Hold
+    from beanspiked.library.metrics import Metrics
+    from beanspiked.library.reservation import Reservation
+
+__all__ = ["Core"]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Core:
+    """A broker and an engine in an event loop, and what this program waits for and holds there.
+
+    Args:
+        client_id: What it is called in logs.
+        metrics: What counts and times what is done.
+        max_job_size: The largest body, in bytes.
+
+    Attributes:
+        broker: What everything in this process that uses the store shares; only once it is open.
+        loop: The event loop; likewise.
+        held: The jobs that this program holds.
+        waiting: The calls that wait for jobs.
+        closed: Whether it cannot be used any more.
+    """
+
+    broker: Broker
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, client_id: str, metrics: Metrics, max_job_size: int) -> None:
+        self.client_id: str = client_id
+        self.metrics: Metrics = metrics
+        self.held: dict[Hold, None] = {}
+        self.waiting: dict[Reservation, None] = {}
+        self.closed: bool = False
+        self._max_job_size = max_job_size
+        self._ready = False
+        self._turning = False
+        self._ids_low = False
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    # --- its life
+
+    async def open(self, start: Callable[[Broker, Timers, Callable[[], None]], Awaitable[TubeEngine]]) -> None:
+        """Make an engine and begin. Raises StoreUnusable; it may then be tried again."""
+        self.loop = asyncio.get_running_loop()
+        timers = Timers(MonotonicClock())
+        self.broker = Broker(timers, self._max_job_size, __version__)
+        self.broker.alarm = LoopAlarm(self.loop, self.broker)
+        self.broker.engine = await start(self.broker, timers, self._news)
+        self._ready = True
+        self.broker.on_alarm()
+
+    def check_open(self) -> None:
+        """Raise ConnClosed unless it is open."""
+        if self.closed or not self._ready:
+            raise ConnClosed(f"{self.client_id}: {'closed' if self.closed else 'not open yet'}")
+
+    def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Have something done first when it is closed."""
+        self._closers.append(closer)
+
+    async def close(self) -> None:
+        """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
+        if self.closed or not self._ready:
+            return
+        closers, self._closers = self._closers, []
+        for closer in closers:
+            await closer()
+        self.closed = True
+        for reservation in list(self.waiting):
+            reservation.stop(ConnClosed(f"{self.client_id}: closed"))
+        for hold in list(self.held):
+            hold.give_back()
+            hold.tell_lost()
+        self.broker.end_turn()
+        closed = self.broker.engine.close()
+        if closed is not None:
+            await self._future(closed)
+        self.broker.alarm = None
+
+    # --- turns
+
+    def turn(self) -> None:
+        """Have what was asked for sent on when all tasks that can run now have run."""
+        if not self._turning:
+            self._turning = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        self.broker.end_turn()
+
+    def _news(self) -> None:
+        """The store has news; before the connection is open nobody waits for any."""
+        if self._ready:
+            self.broker.end_turn()
+
+    # --- outcomes
+
+    def _future(self, later: Later) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = self.loop.create_future()
+
+        def settled(outcome: Later) -> None:
+            if not future.done():
+                if outcome.error is None:
+                    future.set_result(outcome.value)
+                else:
+                    future.set_exception(outcome.error)
+
+        later.then(settled)
+        return future
+
+    async def done(self, later: Later | None, event: str, tube: str) -> int:
+        """Wait for an outcome and count it; return its value, 0 where there is none. Raises EngineError."""
+        self.turn()
+        began = self.loop.time()
+        value = 0 if later is None else await self._future(later)
+        if event:
+            self.metrics.count(event, tube, 1)
+            self.metrics.timing(event, tube, self.loop.time() - began)
+        return value
+
+    async def look(self, look: Later | None, read: Callable[[], Result]) -> Result:
+        """Return what is read when a look has ended: it holds no longer than its callback. Raises StoreFailed."""
+        self.check_open()
+        if look is None:
+            return read()
+        self.turn()
+        future: asyncio.Future[Result] = self.loop.create_future()
+
+        def looked(outcome: Later) -> None:
+            if future.done():
+                return
+            try:
+                if outcome.error is not None:
+                    raise outcome.error
+                future.set_result(read())
+            except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
+                future.set_exception(error)
+
+        look.then(looked)
+        return await future
+
+    async def by_id(self, job_id: int, read: Callable[[EngineJob | None], Result]) -> Result:
+        """Return what is made of a job, once no change of it is on its way that this process knows of."""
+        self.check_open()
+        engine = self.broker.engine
+        while (change := engine.in_flight(job_id)) is not None:
+            self.turn()
+            # Its outcome is another's business.
+            await asyncio.wait([self._future(change)])
+        return await self.look(engine.look_job(job_id), lambda: read(engine.find_job(job_id)))
+
+    # --- bodies and ids
+
+    def stored(self, body: bytes, compress: bool) -> tuple[bytes, int]:
+        """Return a body as it is to be stored, and its size before compression as engines note it. Raises ValueError."""
+        if not isinstance(body, bytes):
+            raise TypeError(f"a body is bytes, not {type(body).__name__}")
+        if len(body) > self._max_job_size:
+            raise ValueError(f"body: at most {self._max_job_size} bytes, not {len(body)}")
+        if not compress:
+            return body, PLAIN
+        stored, raw_size, skipped = squeeze(body)
+        return stored, GIVEN_UP if skipped else raw_size
+
+    def ids_low(self, tube: str, job_id: int) -> None:
+        """Warn: ids come near their end."""
+        self.metrics.count("ids.low", tube, 1)
+        if not self._ids_low:
+            self._ids_low = True
+            logger.warning("%s: ids come near their end: %d", self.client_id, job_id)

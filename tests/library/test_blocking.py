@@ -1,0 +1,119 @@
+"""The library for programs without an event loop."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import beanspiked
+from beanspiked import blocking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stores import Stores
+
+
+@pytest.fixture
+def conn(stores: Stores) -> Iterator[blocking.Conn]:
+    with blocking.Conn(stores.connect()) as conn:
+        yield conn
+
+
+def test_a_jobs_usual_life(conn: blocking.Conn, stores: Stores) -> None:
+    tube = conn.use(stores.tube)
+    job_id = tube.put(b"hello", ttr=30, metadata="mine", born=5.0)
+    assert stores.tube in conn.tubes()
+    assert tube.find("mine") == [job_id]
+    job = tube.reserve(5)
+    assert job is not None
+    assert (job.id, job.body, job.ttr, job.born, job.metadata, job.held) == (job_id, b"hello", 30, 5.0, "mine", True)
+    job.touch()
+    job.update(b"changed")
+    job.release(count_retry=True, failed=True, priority=7)
+    job = tube.reserve(5)
+    assert job is not None
+    assert (job.body, job.retries, job.failed, job.priority) == (b"changed", 1, True, 7)
+    assert 0 < job.time_left <= 30
+    job.bury("why")
+    buried = tube.peek_buried()
+    assert buried is not None
+    assert (buried.reason, tube.stats().buried) == ("why", 1)
+    tube.kick_job(job_id)
+    ready = tube.peek_ready()
+    assert ready is not None
+    assert (ready.id, tube.peek_delayed(), tube.kick(5)) == (job_id, None, 0)
+    [job] = tube.reserve_many(5, 1)
+    assert job.delete() is True
+    assert job.delete() is False
+    assert (tube.peek(job_id), conn.peek(job_id), tube.reserve(0)) == (None, None, None)
+    with pytest.raises(beanspiked.JobLost):
+        job.touch()
+    tube.pause(0)
+    assert tube.delete(tube.put(b"")) is True
+    conn.delete_tube(stores.tube)
+
+
+def test_a_job_is_kept_alive_while_the_program_blocks(conn: blocking.Conn, stores: Stores) -> None:
+    tube = conn.use(stores.tube)
+    tube.put(b"", ttr=0.2)
+    job = tube.reserve(5)
+    assert job is not None
+    with job.keep_alive():
+        time.sleep(0.5)
+    assert job.held
+    with pytest.raises(beanspiked.JobLost), job.keep_alive():
+        conn.delete_tube(stores.tube)
+
+
+def test_threads_may_share_a_connection(conn: blocking.Conn, stores: Stores) -> None:
+    tube = conn.use(stores.tube)
+    got: list[bytes] = []
+
+    def work() -> None:
+        while (job := tube.reserve(1)) is not None:
+            got.append(job.body)
+            job.delete()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(40):
+        tube.put(b"%d" % number, ttr=60)
+    for thread in threads:
+        thread.join()
+    assert sorted(map(int, got)) == list(range(40))
+
+
+def test_a_closed_connection_says_so(stores: Stores) -> None:
+    conn = blocking.Conn(stores.connect())
+    tube = conn.use(stores.tube)
+    conn.close()
+    conn.close()
+    with pytest.raises(beanspiked.ConnClosed):
+        tube.put(b"")
+
+
+def test_a_store_that_cannot_be_used_leaves_no_thread(tmp_path: object) -> None:
+    before = threading.active_count()
+    with pytest.raises(beanspiked.StoreUnusable):
+        blocking.connect(f"sqlite:{tmp_path}/no/such/directory")
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("waiting", "asynchronous"),
+    [(blocking.Tube, beanspiked.Tube), (blocking.Job, beanspiked.Job), (blocking.Conn, beanspiked.Conn)],
+)
+def test_every_call_is_there_with_the_same_arguments(waiting: type, asynchronous: type) -> None:
+    for name, method in inspect.getmembers(asynchronous):
+        # What cannot be called from another thread, or is done when it is made.
+        if name.startswith("_") or name in ("when_lost", "open", "before_close"):
+            continue
+        twin = getattr(waiting, name)
+        if callable(method):
+            assert list(inspect.signature(twin).parameters) == list(inspect.signature(method).parameters), name

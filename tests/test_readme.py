@@ -44,10 +44,28 @@ def port(tmp_path: Path) -> Iterator[int]:
         server.wait(10)
 
 
-def test_the_python_examples_run(port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    for block in blocks("python"):
-        exec(compile(block.replace("11300", str(port)), "README.md", "exec"), {})
-    assert capsys.readouterr().out == "hello\n"
+# What each of the Python examples prints, in their order.
+PRINTED = [
+    "hello\n",
+    "True\nb'hello' 1 True\nnobody to greet\nTrue\n0 0 0 0 0 0\n",
+    "hello world\n",
+    "5000\n",
+]
+
+
+@pytest.mark.parametrize(("block", "printed"), list(zip(blocks("python"), PRINTED, strict=True)))
+def test_the_python_examples_run(
+    block: str,
+    printed: str,
+    port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    exec(compile(block.replace("11300", str(port)), "README.md", "exec"), {})
+    assert capsys.readouterr().out == printed
 
 
 def test_the_telnet_session_goes_as_shown(port: int) -> None:

@@ -87,8 +87,12 @@ class BodyDroppedFirst(MemoryStore):
         return await super().remove(number, queue, key)
 
 
+# How old the copy is that sessions are read from: older than a session may be silent before it is declared dead.
+STALE_MS = 12000
+
+
 class StaleSessions(MemoryStore):
-    """Sessions are read from a copy that is some seconds old. With the rules in force this does no harm."""
+    """Sessions are read from an old copy. With the rules in force this does no harm."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -98,7 +102,9 @@ class StaleSessions(MemoryStore):
         fresh = await super().sessions()
         now = self._cluster.now_ms()
         self._old.append((now, fresh))
-        read_at, records = self._old[max(0, len(self._old) - 8)]
+        while len(self._old) > 1 and self._old[1][0] <= now - STALE_MS:
+            self._old.pop(0)
+        read_at, records = self._old[0]
         return [
             SessionRecord(record.number, record.dead, record.silent_ms + now - read_at, record.payload)
             for record in records

@@ -1,0 +1,114 @@
+"""A node carries out nothing that its sender has given up waiting for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asd import HOST, NAMESPACE, connected, prepared
+from ports import free_port
+from segments import LEASE, key_of, puts, run, whole
+
+from beanspiked.engine.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store import READY, Busy, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Node:
+    """A server of its own that may be frozen."""
+
+    def __init__(self, asd: str, work: Path) -> None:
+        ports = [free_port() for _ in range(4)]
+        settings = "replication-factor 1\n storage-engine memory {\n data-size 512M\n }"
+        command = prepared(
+            asd,
+            work,
+            ports,
+            service="cluster-name beanspiked-frozen",
+            level="warning",
+            heartbeat="timeout 10",
+            namespace=settings,
+        )
+        with (work / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.client = connected((HOST, ports[0]))
+
+    def freeze(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.wake()
+        self.client.close()
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def node(tmp_path: Path, address: tuple[str, int], request: pytest.FixtureRequest) -> Iterator[Node]:  # noqa: ARG001
+    asd = shutil.which("asd")
+    if asd is None:
+        pytest.skip("a node that can be frozen needs an asd on the PATH")
+    node = Node(asd, tmp_path / "node")
+    build = str(next(iter(node.client.info_all("build").values()))[1]).strip()
+    request.node.user_properties.append(("aerospike", build))
+    yield node
+    node.stop()
+
+
+def test_a_node_that_was_frozen_does_not_do_what_it_finds_in_its_sockets(node: Node) -> None:
+    store = AerospikeStore(node.client, NAMESPACE, "late_")
+
+    async def check() -> None:
+        await store.join(1)
+        await store.heartbeat(1, None)
+        await store.create(1, "tube", LEASE)
+        await store.enlist("tube", 1)
+        node.freeze()
+        late: list[Any] = [
+            store.apply(1, LEASE, puts(1)),
+            store.close(1),
+            store.enlist("tube", 2),
+        ]
+        outcomes = await asyncio.gather(*late, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unknown] * 3
+        await asyncio.sleep(0.5)
+        node.wake()
+        await asyncio.sleep(0.5)
+        segment = await whole(store)
+        assert (segment.ready, segment.last_slot, segment.state) == ({}, 0, 0)
+        directory = await store.directory("tube")
+        assert directory is not None
+        assert list(directory.segments) == [1]
+        await store.apply(1, LEASE, puts(1))
+        assert list((await whole(store)).queue(READY)) == [key_of(1)]
+
+    run(check())
+    store.close_pool()
+
+
+def test_a_node_whose_clock_is_ahead_is_written_to_after_one_refusal(node: Node) -> None:
+    store = AerospikeStore(node.client, NAMESPACE, "ahead_")
+
+    async def check() -> None:
+        await store.join(1)
+        await store.heartbeat(1, None)
+        await store.create(1, "tube", LEASE)
+        # As if the heartbeat had gone to a node whose clock is five seconds behind.
+        store._deadline._ahead_ms -= 5000  # type: ignore[operator]
+        with pytest.raises(Busy, match="too late"):
+            await store.apply(1, LEASE, puts(1))
+        await store.apply(1, LEASE, puts(1))
+
+    run(check())
+    store.close_pool()

@@ -1,0 +1,138 @@
+"""When a front-end waits because a node, or it itself, was frozen, and when it goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from beanspiked.engine.aerospike.deadline import STEP_MS, Deadline
+from beanspiked.engine.aerospike.nodes import AGREED_FOR, AT_LONGEST, SILENT, UNSTABLE, Agreement
+
+
+class Cluster:
+    """Three nodes that answer whenever time goes on."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.agreement = Agreement(lambda: self.time)
+        self.answers = {"A": "one", "B": "one", "C": "one"}
+        self.go_on(1.0)
+
+    def go_on(self, seconds: float) -> None:
+        """Let everybody answer every 0.1 s, and this process run."""
+        until = self.time + seconds
+        while self.time < until:
+            self.agreement.tick()
+            for node, answer in self.answers.items():
+                self.agreement.answered(node, answer)
+            self.time += 0.1
+
+    def freeze(self, node: str, seconds: float) -> None:
+        """Let a node be silent."""
+        answer = self.answers.pop(node)
+        self.agreement.silent(node, self.time)
+        self.go_on(seconds)
+        self.answers[node] = answer
+
+    def wake(self, node: str) -> None:
+        self.agreement.answered(node, self.answers[node])
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+def test_nodes_that_answer_are_relied_on(cluster: Cluster) -> None:
+    cluster.go_on(60)
+    assert not cluster.agreement.doubtful()
+
+
+def test_while_a_node_is_silent_the_others_are_relied_on(cluster: Cluster) -> None:
+    cluster.freeze("A", 5.0)
+    assert not cluster.agreement.doubtful()
+
+
+def test_a_node_that_wakes_is_relied_on_when_all_have_agreed_for_a_while(cluster: Cluster) -> None:
+    cluster.freeze("A", 2.0)
+    cluster.wake("A")
+    assert cluster.agreement.doubtful()
+    cluster.go_on(AGREED_FOR - 0.2)
+    assert cluster.agreement.doubtful()
+    cluster.go_on(0.4)
+    assert not cluster.agreement.doubtful()
+
+
+def test_a_short_silence_is_nothing(cluster: Cluster) -> None:
+    cluster.freeze("A", SILENT - 0.2)
+    cluster.wake("A")
+    assert not cluster.agreement.doubtful()
+
+
+@pytest.mark.parametrize("others", ["two", UNSTABLE])
+def test_while_nodes_speak_of_different_clusters_none_is_relied_on(cluster: Cluster, others: str) -> None:
+    cluster.freeze("A", 2.0)
+    cluster.answers.update(B=others, C=others)
+    cluster.wake("A")
+    cluster.go_on(4.0)
+    assert cluster.agreement.doubtful()
+    cluster.answers = dict.fromkeys("ABC", "three")
+    cluster.go_on(AGREED_FOR + 0.3)
+    assert not cluster.agreement.doubtful()
+
+
+def test_nodes_that_never_agree_do_not_keep_everything_for_ever(cluster: Cluster) -> None:
+    cluster.freeze("A", 2.0)
+    cluster.answers.update(B="two")
+    cluster.wake("A")
+    cluster.go_on(AT_LONGEST + 0.3)
+    assert not cluster.agreement.doubtful()
+
+
+def test_a_frozen_node_that_the_client_forgets_meanwhile_is_not_forgotten(cluster: Cluster) -> None:
+    cluster.freeze("A", 2.0)
+    answer = cluster.answers.pop("A")
+    cluster.agreement.left_out("A")
+    cluster.go_on(3.0)
+    cluster.answers["A"] = answer
+    cluster.wake("A")
+    assert cluster.agreement.doubtful()
+
+
+def test_a_node_that_was_started_anew_is_relied_on_at_once(cluster: Cluster) -> None:
+    cluster.freeze("A", 2.0)
+    cluster.agreement.gone("A")
+    cluster.wake("A")
+    assert not cluster.agreement.doubtful()
+
+
+def test_a_process_that_was_frozen_itself_relies_on_nobody_at_first(cluster: Cluster) -> None:
+    cluster.time += 2.0
+    # Before anything else of it has run.
+    assert cluster.agreement.doubtful()
+    cluster.go_on(AGREED_FOR - 0.2)
+    assert cluster.agreement.doubtful()
+    cluster.go_on(0.4)
+    assert not cluster.agreement.doubtful()
+
+
+def test_without_a_watch_there_is_no_doubt() -> None:
+    assert not Agreement(lambda: 1e9).doubtful()
+
+
+def test_writes_of_a_step_share_their_deadline_and_it_lies_after_the_time_that_they_may_take() -> None:
+    deadline = Deadline(300)
+    assert deadline.filter() == (0, None)
+    deadline.seen(10**12)
+    until, shared = deadline.filter()
+    again, same = deadline.filter()
+    assert 10**12 + 300 <= until <= 10**12 + 300 + STEP_MS + 50
+    assert same is shared or again > until
+
+
+def test_the_deadline_is_by_the_node_that_is_ahead() -> None:
+    deadline = Deadline(300)
+    assert deadline.seen(10**12) is False
+    assert deadline.seen(10**12 - 5000) is False
+    assert deadline.filter()[0] >= 10**12 + 300
+    assert deadline.seen(10**12 + 5000) is True
+    assert deadline.filter()[0] >= 10**12 + 5300

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from model import Model, ModelJob
 from simulated import Client, HandJournal, Wire
+from world import World
 
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 
@@ -20,6 +21,10 @@ holders = st.sampled_from(HOLDERS)
 priorities = st.sampled_from([0, 5, 1023, 1024, 4294967295])
 delays = st.sampled_from([0, 0, 2, 7])
 ids = st.integers(1, 12)
+
+NAME_A_JOB = ("reserve-job", "delete", "release", "bury", "touch", "kick-job", "peek", "stats-job")
+# By how much a shared store's clock runs ahead with each step, in seconds.
+TICK = 0.002
 
 
 class InstantJournal(HandJournal):
@@ -136,6 +141,9 @@ class ServerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.25, 1, 3.5, 60]))
     def pass_time(self, seconds: float) -> None:
         self.model.advance(seconds)
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
         self.wire.advance(seconds)
 
     @rule(holder=holders)
@@ -149,9 +157,7 @@ class ServerMachine(RuleBasedStateMachine):
     def look_at_a_job(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(self.model.jobs))
         assert self.ask(self.asker, f"peek {job.id}") == self.expected_job("FOUND", job)
-        stats = self.asker.stats(f"stats-job {job.id}")
-        expected = self.model.job_stats(job.id) or {}
-        assert {key: stats[key].strip('"') for key in expected} == {key: str(value) for key, value in expected.items()}
+        self.compare(self.asker.stats(f"stats-job {job.id}"), self.model.job_stats(job.id) or {})
 
     @rule(tube=tubes, state=st.sampled_from(["ready", "delayed", "buried"]))
     def look_at_the_next(self, tube: str, state: str) -> None:
@@ -162,11 +168,10 @@ class ServerMachine(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         for tube in TUBES:
-            stats = self.asker.stats(f"stats-tube {tube}")
-            expected = self.model.tube_stats(tube) or {}
-            assert {key: stats[key].strip('"') for key in expected} == {
-                key: str(value) for key, value in expected.items()
-            }
+            self.compare(self.asker.stats(f"stats-tube {tube}"), self.model.tube_stats(tube) or {})
+
+    def compare(self, stats: dict[str, str], expected: dict[str, int | float | str]) -> None:
+        assert {key: stats[key].strip('"') for key in expected} == {key: str(value) for key, value in expected.items()}
 
 
 class DurableMachine(ServerMachine):
@@ -175,6 +180,86 @@ class DurableMachine(ServerMachine):
     journaled = True
 
 
+class WorldClient:
+    """A client of a front-end of a simulated cluster, which speaks of jobs by the ids that the model gives them."""
+
+    def __init__(self, machine: SharedMachine) -> None:
+        self.machine = machine
+        self.client = machine.front_end.connect()
+
+    def send(self, data: bytes) -> bytes:
+        return b"".join(self.client.ask(line + b"\r\n") for line in data.split(b"\r\n")[:-1])
+
+    def stats(self, what: str) -> dict[str, str]:
+        stats = self.client.stats(self.machine.to_store(what))
+        if "id" in stats:
+            stats["id"] = str(self.machine.model_id(int(stats["id"])))
+        return stats
+
+    def hang_up(self) -> None:
+        self.client.hang_up()
+        self.machine.world.run(TICK)
+
+
+class SharedMachine(ServerMachine):
+    """A front-end of a cluster in memory in which nothing goes wrong.
+
+    Operations take a moment there, so its clock runs ahead of the model's by a little more with every step; and burials are told apart
+    by the millisecond.
+    """
+
+    def __init__(self) -> None:
+        RuleBasedStateMachine.__init__(self)
+        self.world = World(1, latency=(1e-6, 1e-6))
+        self.front_end = self.world.front_end()
+        self.world.run(1.0)
+        self.model = Model()
+        self.model.referenced = set(TUBES)
+        self.ids: list[int] = []
+        self.asker = self.connect()
+        self.clients = {holder: self.connect() for holder in HOLDERS}
+
+    def connect(self) -> WorldClient:  # type: ignore[override]
+        client = WorldClient(self)
+        client.send(b"".join(b"watch %b\r\n" % tube.encode() for tube in TUBES))
+        return client
+
+    def model_id(self, job_id: int) -> int:
+        return self.ids.index(job_id) + 1
+
+    def to_store(self, line: str) -> str:
+        """Name a job as the store does."""
+        words = line.split()
+        if words[0] in NAME_A_JOB:
+            number = int(words[1])
+            words[1] = str(self.ids[number - 1] if number <= len(self.ids) else 2**60 + number)
+        return " ".join(words)
+
+    def ask(self, client: WorldClient, line: str, body: bytes | None = None) -> bytes:  # type: ignore[override]
+        data = self.to_store(line).encode() + b"\r\n" + (b"" if body is None else body + b"\r\n")
+        reply = client.client.ask(data)
+        self.world.run(TICK)
+        first, end, rest = reply.partition(b"\r\n")
+        words = first.split()
+        if words[0] == b"INSERTED":
+            self.ids.append(int(words[1]))
+        if words[0] in (b"INSERTED", b"RESERVED", b"FOUND"):
+            words[1] = b"%d" % self.model_id(int(words[1]))
+        return b" ".join(words) + end + rest
+
+    def advance(self, seconds: float) -> None:
+        self.world.run(seconds + TICK)
+
+    def compare(self, stats: dict[str, str], expected: dict[str, int | float | str]) -> None:
+        for left in ("time-left", "pause-time-left"):
+            # What is left in whole seconds, of a little less.
+            if left in expected and int(stats[left]) == int(expected[left]) - 1:
+                stats[left] = str(expected[left])
+        super().compare(stats, expected)
+
+
+SharedMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestOnASharedStore = SharedMachine.TestCase
 ServerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 DurableMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestInMemory = ServerMachine.TestCase

@@ -141,7 +141,9 @@ class World:
         records: int = 1 << 20,
         store_class: type[MemoryStore] = MemoryStore,
         cluster_class: type[Cluster] = Cluster,
+        latency: tuple[float, float] = (0.0001, 0.0008),
     ) -> None:
+        self.latency = latency
         self.seed = seed
         self.store_class = store_class
         self.chance = random.Random(seed)
@@ -173,8 +175,8 @@ class World:
         future: asyncio.Future[Any] = loop.create_future()
         chance = self.chance
         faults = self.faults
-        there = chance.uniform(0.0001, 0.0008)
-        back = chance.uniform(0.0001, 0.0008)
+        there = chance.uniform(*self.latency)
+        back = chance.uniform(*self.latency)
 
         def answer(value: Any, error: BaseException | None) -> None:
             if not loop.dead and not future.done():

@@ -170,6 +170,7 @@ async def _sizes(
             size = found
             while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
                 await promote_segment(engine, number)
+                engine.scout.segment_changed(names[i])
                 size = (await _sizes_of(engine, [number]))[0]
             if size is not None:
                 per_tube[i].append((number, size))
@@ -327,6 +328,7 @@ async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
 
 def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
     found.tube.deletes += 1
+    cast("SharedTube", found.tube).live = False
     if found.body_number:
         engine.retirement.drop_body(found, found.body_number)
     committer = cast("SharedTube", found.tube).committers.get(found.number)
@@ -344,6 +346,7 @@ async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
 
 def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     """Jobs of a segment were made ready."""
+    home.live = False
     engine.scout.refresh_segment(home.committer_of(number))
     engine.news.tell(home.name)
 

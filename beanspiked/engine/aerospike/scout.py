@@ -165,8 +165,10 @@ class Scout:
     def segment_changed(self, tube_name: str) -> None:
         """Jobs of a tube became ready without an operation under a lease."""
         tube = self._engine.registry.known_tube(tube_name)
-        if tube is not None and tube.waiters:
-            self.refresh(tube)
+        if tube is not None:
+            tube.live = False
+            if tube.waiters:
+                self.refresh(tube)
         self._engine.news.tell(tube_name)
 
     # --- what is heard

@@ -134,8 +134,10 @@ class Takes:
         best: bytes | None = None
         likely: SharedTube | None = None
         live = not self._engine.membership.session.over
+        server_ms = self._engine.membership.server_ms()
         for tube in homes:
-            live = live and tube.live
+            # A due job may be more urgent than those that are ready.
+            live = live and tube.live and not (0 < tube.next_due <= server_ms)
             # As long as nobody waited, nobody was going to make its due jobs ready.
             self._engine.timetable.wait_for_due(tube)
             if tube.paused(now):

@@ -52,7 +52,8 @@ class SharedTube(Tube):
         seeks: Who asks whether there is a job.
         refreshed: Whom to call when the refresh ends that begins next.
         refreshing: Whether it is being refreshed.
-        live: Whether news about it have been followed since it was last refreshed.
+        live: Whether all is known of it that is to be known: news about it have been followed since it was last refreshed, and nothing was
+            changed from here beside its committers.
         next_due: When the first delayed job that is known of is due, by the server's clock; 0 without one.
         promoting: Whether due jobs are being made ready.
         exists: Whether the last look found jobs in it or a user elsewhere.

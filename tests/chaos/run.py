@@ -27,9 +27,8 @@ from judge import judge
 from record import Record
 
 FRONT_ENDS = 3
-# A node that is frozen until the others have dropped it, and then goes on, serves what it has for a second or two, and what it is told
-# then wins because it is later: without strong consistency, which the Community Edition does not have, that is outside all promises.
-FREEZE = 1.0
+# Longer than the others wait for a node before they drop it.
+FREEZE = 4.0
 # By then the sessions of the dead are declared dead, and their jobs are taken back.
 SESSIONS_OVER = 15.0
 SHOWN = 10

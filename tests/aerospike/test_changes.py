@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from beanspiked.engine.aerospike.store import (
     Fenced,
     Head,
     Move,
+    Outcome,
     Refused,
     Settlement,
     StoreError,
@@ -360,5 +362,35 @@ def test_a_reclaimed_lease_cannot_be_settled(store: SegmentStore) -> None:
             with pytest.raises(Fenced):
                 await store.settle(1, LEASE, RENEWED)
         assert (await whole(store)).leases == {OTHER: jobs(7)}
+
+    run(check())
+
+
+def test_changes_of_many_segments_at_the_same_time_are_each_as_if_alone(store: SegmentStore) -> None:
+    async def check() -> None:
+        numbers = range(1, 61)
+        for number in numbers:
+            await store.create(number, "tube", LEASE)
+            await store.apply(number, LEASE, puts(1, 2, 3))
+        # Every third has no such lease, every fourth is gone.
+        changes = [
+            store.apply(
+                number + 1000 if number % 4 == 0 else number,
+                NEVER if number % 3 == 0 else LEASE,
+                Change(4, {READY: jobs(4), DELAYED: jobs(5, queue=DELAYED)}, take=2),
+            )
+            for number in numbers
+        ]
+        outcomes = await asyncio.gather(*changes, return_exceptions=True)
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            if number % 3 == 0 or number % 4 == 0:
+                assert isinstance(outcome, Fenced)
+                assert list((await whole(store, number)).ready) == [key_of(1), key_of(2), key_of(3)]
+            else:
+                assert isinstance(outcome, Outcome)
+                assert outcome.taken == [(key_of(1), packed(1)), (key_of(2), packed(2))]
+                head = outcome.head
+                assert (list(head.first_keys), head.last_key) == ([key_of(3), key_of(4)], key_of(4))
+                assert (head.due_key, head.ready, head.delayed, head.held) == (key_of(5, DELAYED), 2, 1, 2)
 
     run(check())

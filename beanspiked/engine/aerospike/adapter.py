@@ -13,8 +13,9 @@ import queue
 import threading
 import time
 import zlib
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import aerospike
 from aerospike import exception as client_errors
@@ -98,6 +99,11 @@ REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if n
 READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
 BATCH_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
 
+BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
+BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
+# How many changes go out together at most: the first of them waits for the last.
+APPLIES_MAX: Final = 32
+
 # proto.h: what a node or the client answers.
 CODE_PARAMETER: Final = -2
 CODE_NOT_FOUND: Final = 2
@@ -126,6 +132,22 @@ MEANINGS: Final[dict[int, type[StoreError]]] = {
 }
 
 
+class Apply(NamedTuple):
+    """A change of a segment under a lease that waits for a thread.
+
+    Attributes:
+        key: The segment's record.
+        ops: Its operations, without those that read what is there afterwards.
+        takes: Whether the last of them takes ready jobs out.
+        future: Whom to tell.
+    """
+
+    key: tuple[str, str, int | str]
+    ops: list[Any]
+    takes: bool
+    future: asyncio.Future[Outcome]
+
+
 class AerospikeStore:
     """A cluster's namespace; see SegmentStore for the methods.
 
@@ -142,7 +164,10 @@ class AerospikeStore:
         self._deadline = Deadline(WRITE_WITHIN_MS)
         self._agreement = Agreement(_now)
         self._watch: NodeWatch | None = None
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any] | None] | None] = (
+            queue.SimpleQueue()
+        )
+        self._applies: deque[Apply] = deque()
         self._threads = [threading.Thread(target=self._work, name="aerospike", daemon=True) for _ in range(THREADS)]
         for thread in self._threads:
             thread.start()
@@ -186,6 +211,9 @@ class AerospikeStore:
             if call is None:
                 return
             function, future = call
+            if future is None:
+                function()
+                continue
             loop = future.get_loop()
             try:
                 result = function()
@@ -218,12 +246,19 @@ class AerospikeStore:
     def _segment_key(self, number: int) -> tuple[str, str, int | str]:
         return self._key("seg", number % SEGMENT_RECORDS)
 
-    async def _call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
-        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
+    async def _ready(self) -> None:
+        """Wait until the nodes can be relied on. Raises Busy before there is a client."""
         if self._client is None:
             raise Busy("not connected yet")
-        while self._agreement.doubtful() and not at_once:  # noqa: ASYNC110 - other threads end it
+        while self._agreement.doubtful():  # noqa: ASYNC110 - other threads end it
             await asyncio.sleep(LOOK_AGAIN)
+
+    async def _call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
+        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
+        if not at_once:
+            await self._ready()
+        elif self._client is None:
+            raise Busy("not connected yet")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._calls.put((function if at_once else partial(self._unless_doubtful, function), future))
         try:
@@ -231,11 +266,7 @@ class AerospikeStore:
         except client_errors.AerospikeError as error:
             if error.code == CODE_PARAMETER:
                 raise
-            meaning = MEANINGS.get(error.code or 0)
-            if meaning is None:
-                # What a node or the network failed with: not sent at all, or who knows.
-                meaning = Unknown if error.in_doubt or error.code == CODE_TIMEOUT else Busy
-            raise meaning(f"{error.code}: {error.msg}") from error
+            raise _meaning(error.code or 0, error.in_doubt, error.msg or "") from error
 
     def _unless_doubtful(self, function: Callable[[], Result]) -> Result:
         """Run a call, unless the nodes cannot be relied on any more since it was asked for."""
@@ -340,13 +371,62 @@ class AerospikeStore:
                 _write_map("held", exp_map.MapPutItems(context, SORTED, best, exp.MapBin("held"))),
                 map_operations.map_remove_by_index_range(READY, 0, change.take, aerospike.MAP_RETURN_KEY_VALUE),
             ]
-        ops += HEAD_OPS
-        results = await self._call(partial(self._operate, self._segment_key(number), ops))
-        taken: list[tuple[bytes, bytes]] = []
-        if change.take:
-            flat = results[-len(HEAD_OPS) - 1][1]
-            taken = list(zip(flat[::2], flat[1::2], strict=True))
-        return Outcome(taken, _head(results))
+        await self._ready()
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._applies.append(Apply(self._segment_key(number), ops, change.take > 0, future))
+        self._calls.put((self._apply_waiting, None))
+        return await future
+
+    def _apply_waiting(self) -> None:
+        """Carry out the changes that wait, together: a thread hop and a wake-up of the loop cost as much as an operation."""
+        waiting: list[Apply] = []
+        with contextlib.suppress(IndexError):
+            while len(waiting) < APPLIES_MAX:
+                waiting.append(self._applies.popleft())
+        if not waiting:
+            # Another thread has done it along with its own.
+            return
+        outcomes: list[Outcome | Exception]
+        try:
+            if self._agreement.doubtful():
+                raise Busy("the cluster is finding out who belongs to it")
+            outcomes = [self._apply_one(waiting[0])] if len(waiting) == 1 else self._apply_all(waiting)
+        except client_errors.AerospikeError as error:
+            outcomes = [_meaning(error.code or 0, error.in_doubt, error.msg or "")] * len(waiting)
+        except Exception as error:  # noqa: BLE001 - it is raised where the change was asked for
+            outcomes = [error] * len(waiting)
+        futures = [apply.future for apply in waiting]
+        _hand_over(futures[0].get_loop(), _tell_all, futures, outcomes)
+
+    def _apply_one(self, apply: Apply) -> Outcome:
+        results = self._operate(apply.key, [*apply.ops, *HEAD_OPS])
+        return Outcome(_pairs(results[-len(HEAD_OPS) - 1][1]) if apply.takes else [], _head(results))
+
+    def _apply_all(self, waiting: Sequence[Apply]) -> list[Outcome | Exception]:
+        """Send many changes at once, each still an operation of its own on its record."""
+        until_ms, filtered = self._deadline.filter()
+        policy = BATCH_WRITE_POLICY if filtered is None else {**BATCH_WRITE_POLICY, "expressions": filtered}
+        # A batch gives one value a name, the last: that of a take is its removal.
+        writes = [
+            batch_records.Write(apply.key, [*apply.ops, *HEAD_READS], policy=BATCH_RECORD_POLICY) for apply in waiting
+        ]
+        batch = batch_records.BatchRecords(writes)
+        self._client.batch_write(batch, policy_batch=policy)
+        outcomes: list[Outcome | Exception] = []
+        for apply, record in zip(waiting, batch.batch_records, strict=True):
+            # A record that was never sent has no result either.
+            bins = None if record.record is None else record.record[2]
+            if record.result == 0 and bins:
+                outcomes.append(Outcome(_pairs(bins[READY]) if apply.takes else [], _head_of(bins)))
+                continue
+            code = record.result or batch.result or CODE_TIMEOUT
+            if code == CODE_FILTERED_OUT:
+                if self._node_now(apply.key) <= until_ms:
+                    logger.error("a write was refused before its deadline; it is tried again")
+                outcomes.append(Busy("it came too late, by the clock of the node"))
+            else:
+                outcomes.append(_meaning(code, record.in_doubt, "in a batch"))
+        return outcomes
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         """See SegmentStore."""
@@ -401,18 +481,7 @@ class AerospikeStore:
         """See SegmentStore."""
         found = await self._read_many([self._segment_key(number) for number in numbers], HEAD_READS)
         return [
-            Head(
-                bins["keys"],
-                bins["last"][0] if bins["last"] else None,
-                bins["due"][0] if bins["due"] else None,
-                bins["ready-n"],
-                bins["delayed-n"],
-                bins["buried-n"],
-                bins["nheld"],
-                bins["st"],
-            )
-            if bins is not None and bins["no"] == number
-            else None
+            _head_of(bins) if bins is not None and bins["no"] == number else None
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -770,6 +839,22 @@ def _fail(future: asyncio.Future[Any], error: Exception) -> None:
         future.set_exception(error)
 
 
+def _tell_all(futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[Outcome | Exception]) -> None:
+    for future, outcome in zip(futures, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            _fail(future, outcome)
+        else:
+            _succeed(future, outcome)
+
+
+def _meaning(code: int, in_doubt: bool | None, text: str) -> StoreError:
+    """Say what a failure means for a change: what a node or the network failed with was not sent at all, or who knows."""
+    meaning = MEANINGS.get(code)
+    if meaning is None:
+        meaning = Unknown if in_doubt or code == CODE_TIMEOUT else Busy
+    return meaning(f"{code}: {text}")
+
+
 def _lease_ops(lease: int) -> list[Any]:
     """Make an empty lease; it must not exist."""
     return [
@@ -788,6 +873,24 @@ def _write_map(name: str, value: Any) -> Any:
 
 def _entries(values: Mapping[Any, Any]) -> dict[bytes, bytes]:
     return {bytes(key): bytes(value) for key, value in sorted(values.items())}
+
+
+def _head_of(bins: Mapping[str, Any]) -> Head:
+    """Read what HEAD_READS give."""
+    return Head(
+        bins["keys"],
+        bins["last"][0] if bins["last"] else None,
+        bins["due"][0] if bins["due"] else None,
+        bins["ready-n"],
+        bins["delayed-n"],
+        bins["buried-n"],
+        bins["nheld"],
+        bins["st"],
+    )
+
+
+def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _head(results: Sequence[tuple[str, Any]]) -> Head:

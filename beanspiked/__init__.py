@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from beanspiked.engine.errors import (
         BeanspikeError,
         DamagedEntry,
+        EngineError,
         OutcomeUnknown,
         StoreFailed,
         StoreFull,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     )
     from beanspiked.library.conn import Conn, connect, dial, dial_default
     from beanspiked.library.errors import ConnClosed, DecodingError, JobLost, JobNotFound, NotKickable
-    from beanspiked.library.job import Job, JobInfo
+    from beanspiked.library.job import Job, JobInfo, Seconds
     from beanspiked.library.metrics import Metrics
     from beanspiked.library.retry import Retry
     from beanspiked.library.serving import Serving, serve
@@ -43,6 +44,7 @@ __all__ = [
     "ConnClosed",
     "DamagedEntry",
     "DecodingError",
+    "EngineError",
     "Job",
     "JobInfo",
     "JobLost",
@@ -51,6 +53,7 @@ __all__ = [
     "NotKickable",
     "OutcomeUnknown",
     "Retry",
+    "Seconds",
     "Serving",
     "StoreFailed",
     "StoreFull",
@@ -74,6 +77,7 @@ _HOMES = {
         "ConnClosed",
         "DamagedEntry",
         "DecodingError",
+        "EngineError",
         "JobLost",
         "JobNotFound",
         "NotKickable",
@@ -82,7 +86,7 @@ _HOMES = {
         "StoreFull",
         "StoreUnusable",
     ),
-    "job": ("Job", "JobInfo"),
+    "job": ("Job", "JobInfo", "Seconds"),
     "metrics": ("Metrics",),
     "retry": ("Retry",),
     "serving": ("Serving", "serve"),

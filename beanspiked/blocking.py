@@ -18,19 +18,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from beanspiked.library import conn as asynchronous
-from beanspiked.library.errors import ConnClosed
+from beanspiked.library.errors import ConnClosed, JobLost
+from beanspiked.library.job import Job as AsyncJob
 from beanspiked.library.job import touch_on
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from concurrent.futures import Future
     from types import TracebackType
     from typing import Unpack
 
-    from beanspiked.library.job import Job as AsyncJob
     from beanspiked.library.job import JobInfo, Seconds
     from beanspiked.library.tube import Tube as AsyncTube
     from beanspiked.library.tube import TubeStats
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["Conn", "Job", "Tube", "connect", "dial", "dial_default"]
 
 Result = TypeVar("Result")
+
+# How long a call that was interrupted may take to end, in seconds.
+INTERRUPTED_WITHIN: Final = 5.0
 
 
 def connect(url: str, **options: Unpack[asynchronous.Options]) -> Conn:
@@ -60,6 +64,8 @@ class Conn:
 
     def __init__(self, conn: asynchronous.Conn) -> None:
         self._conn = conn
+        self._lock = threading.Lock()
+        self._ended = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"beanspiked {conn.client_id}", daemon=True)
         self._thread.start()
@@ -71,30 +77,55 @@ class Conn:
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Wait for a coroutine in this connection's event loop."""
-        if not self._thread.is_alive():
+        task: asyncio.Task[Result] | None = None
+
+        async def main() -> Result:
+            nonlocal task
+            task = asyncio.current_task()
+            return await coroutine
+
+        try:
+            future = self.start(main())
+        except ConnClosed:
             coroutine.close()
-            raise ConnClosed(f"{self._conn.client_id}: closed")
-        future = self.start(coroutine)
+            raise
         try:
             return future.result()
-        except BaseException:
+        except BaseException as error:
+            if self._ended and isinstance(error, CancelledError):
+                raise ConnClosed(f"{self._conn.client_id}: closed") from None
+            if future.done() and not future.cancelled() and future.exception() is error:
+                raise
             # Ctrl-C: what was waited for must not get a job that nobody takes.
-            future.cancel()
+            self._loop.call_soon_threadsafe(lambda: None if task is None else task.cancel())
+            with contextlib.suppress(BaseException):
+                _give_back(self._loop, future.result(INTERRUPTED_WITHIN))
             raise
 
     def start(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Run a coroutine in this connection's event loop without waiting for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """Run a coroutine in this connection's event loop without waiting for it. Raises ConnClosed."""
+        with self._lock:
+            if self._ended:
+                coroutine.close()
+                raise ConnClosed(f"{self._conn.client_id}: closed")
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
-        """Give all held jobs back and leave the store."""
-        if self._thread.is_alive():
+        """Give all held jobs back and leave the store; calls of other threads end with ConnClosed."""
+        if not self._ended:
             try:
                 self.run(self._conn.close())
-            finally:
-                self._end()
+            except ConnClosed:
+                # Another thread was faster.
+                return
+            self._end()
 
     def _end(self) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -267,6 +298,11 @@ class Job:
         return self._job.retries
 
     @property
+    def timeouts(self) -> int:
+        """How often the time to run of a holder was over."""
+        return self._job.timeouts
+
+    @property
     def failed(self) -> bool:
         """Whether its last try failed."""
         return self._job.failed
@@ -313,14 +349,41 @@ class Job:
 
     @contextlib.contextmanager
     def keep_alive(self) -> Iterator[Job]:
-        """Touch it at half of its time to run for as long as the block lasts.
+        """Touch it at half of its time to run for as long as the block lasts, and at once.
 
         A block that blocks cannot be cancelled: whether the job was lost meanwhile is told at its end, by JobLost, and by `held`.
         """
-        self.touch()
-        touching = self.tube.conn.start(touch_on(self._job))
+        lost = threading.Event()
+        conn = self.tube.conn
+
+        async def begin() -> Callable[[], None]:
+            await self._job.touch()
+            return self._job.when_lost(lost.set)
+
+        async def end() -> None:
+            forget()
+
+        forget = conn.run(begin())
+        touching = conn.start(touch_on(self._job))
         try:
             yield self
         finally:
             touching.cancel()
-        self.touch()
+            conn.run(end())
+        if lost.is_set():
+            raise JobLost(f"job {self.id} of {self.tube.name} is not held any more")
+
+
+async def _cancel_all() -> None:
+    """End everything else that runs in this event loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _give_back(loop: asyncio.AbstractEventLoop, result: object) -> None:
+    """Make jobs ready again that nobody is going to take."""
+    for job in result if isinstance(result, list) else [result]:
+        if isinstance(job, AsyncJob):
+            loop.call_soon_threadsafe(job.give_back)

@@ -65,7 +65,7 @@ def connect(
             `aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=true]` (shared by any number of processes).
         client_id: What this client is called in logs; host, process and a number by default.
         retry: How often to try to connect; once by default. Cancelling the wait ends it.
-        put_retry: How often to try a put; once by default.
+        put_retry: How often to try a put; once by default. A Retry without `attempts` goes on until the store takes it.
         metrics: What counts and times what is done.
         max_job_size: The largest body, in bytes.
 
@@ -168,6 +168,7 @@ class Conn:
                 await self._core.open(self._start)
             except StoreUnusable as error:
                 if not self._retry.more(tries):
+                    await self.close()
                     raise
                 if tries % COMPLAIN_EVERY == 1:
                     logger.warning("%s: not connected after %d tries: %s", self.client_id, tries, error)
@@ -194,9 +195,9 @@ class Conn:
         """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
         await self._core.close()
 
-    def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Have something done first when the connection is closed."""
-        self._core.before_close(closer)
+    def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Have something done first when the connection is closed; return what ends that."""
+        return self._core.before_close(closer)
 
     # --- tubes and jobs
 
@@ -206,7 +207,7 @@ class Conn:
         Raises:
             ValueError: A name is 1 to 200 letters, digits or any of `-+/;.$_()`, and does not begin with `-` (protocol.txt).
         """
-        self._core.check_open()
+        self._core.check_usable()
         tube = self._tubes.get(name)
         if tube is None:
             if not valid_tube_name(name.encode("utf-8", "replace")):
@@ -225,6 +226,8 @@ class Conn:
 
     async def delete_tube(self, name: str) -> None:
         """Delete all jobs of a tube, reserved ones included: their holders learn it as for any lost job.
+
+        A job whose change is on its way at the moment may stay.
 
         Raises:
             StoreFull, StoreFailed: Some may be left.
@@ -260,6 +263,8 @@ class Conn:
                 await hold.change(lambda: engine.delete(hold.job), "delete")
             except JobLost:
                 return False
+            # Who works on it learns it.
+            hold.tell_lost()
             return True
 
         def begin(job: EngineJob | None) -> Coroutine[Any, Any, bool]:

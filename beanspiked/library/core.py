@@ -11,6 +11,7 @@ from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import GIVEN_UP, PLAIN
 from beanspiked.engine.timers import Timers
 from beanspiked.library.errors import ConnClosed
+from beanspiked.library.metrics import Guarded, Metrics
 from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from beanspiked.engine.contract import TubeEngine
     from beanspiked.engine.later import Later
     from beanspiked.library.hold import Hold
-    from beanspiked.library.metrics import Metrics
     from beanspiked.library.reservation import Reservation
 
 __all__ = ["Core"]
@@ -53,7 +53,7 @@ class Core:
 
     def __init__(self, client_id: str, metrics: Metrics, max_job_size: int) -> None:
         self.client_id: str = client_id
-        self.metrics: Metrics = metrics
+        self.metrics: Metrics = Guarded(metrics)
         self.held: dict[Hold, None] = {}
         self.waiting: dict[Reservation, None] = {}
         self.closed: bool = False
@@ -61,7 +61,8 @@ class Core:
         self._ready = False
         self._turning = False
         self._ids_low = False
-        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._closers: dict[Callable[[], Awaitable[None]], None] = {}
+        self._closing: asyncio.Task[None] | None = None
 
     # --- its life
 
@@ -76,20 +77,39 @@ class Core:
         self.broker.on_alarm()
 
     def check_open(self) -> None:
+        """Raise ConnClosed unless it is open, and RuntimeError in another event loop than its own."""
+        self.check_usable()
+        if asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError(f"{self.client_id} belongs to the event loop in which it was opened")
+
+    def check_usable(self) -> None:
         """Raise ConnClosed unless it is open."""
         if self.closed or not self._ready:
             raise ConnClosed(f"{self.client_id}: {'closed' if self.closed else 'not open yet'}")
 
-    def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Have something done first when it is closed."""
-        self._closers.append(closer)
+    def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+        """Have something done first when it is closed; return what ends that."""
+        self._closers[closer] = None
+
+        def forget() -> None:
+            self._closers.pop(closer, None)
+
+        return forget
 
     async def close(self) -> None:
         """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
-        if self.closed or not self._ready:
+        if not self._ready:
+            self.closed = True
             return
-        closers, self._closers = self._closers, []
-        for closer in closers:
+        if self._closing is None:
+            # Whoever asks for it, also if that one is cancelled, or asks from within what is to be closed.
+            self._closing = self.loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        while self._closers:
+            closer = next(iter(self._closers))
+            self._closers.pop(closer)
             await closer()
         self.closed = True
         for reservation in list(self.waiting):
@@ -135,6 +155,18 @@ class Core:
         later.then(settled)
         return future
 
+    async def ended(self, later: Later) -> None:
+        """Wait until an outcome is known that is another's business."""
+        future: asyncio.Future[None] = self.loop.create_future()
+
+        def settled(_: Later) -> None:
+            if not future.done():
+                future.set_result(None)
+
+        later.then(settled)
+        self.turn()
+        await future
+
     async def done(self, later: Later | None, event: str, tube: str) -> int:
         """Wait for an outcome and count it; return its value, 0 where there is none. Raises EngineError."""
         self.turn()
@@ -171,9 +203,7 @@ class Core:
         self.check_open()
         engine = self.broker.engine
         while (change := engine.in_flight(job_id)) is not None:
-            self.turn()
-            # Its outcome is another's business.
-            await asyncio.wait([self._future(change)])
+            await self.ended(change)
         return await self.look(engine.look_job(job_id), lambda: read(engine.find_job(job_id)))
 
     # --- bodies and ids

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from beanspiked.engine.contract import Waiter
@@ -18,25 +20,41 @@ if TYPE_CHECKING:
 
 __all__ = ["Hold"]
 
+logger = logging.getLogger(__name__)
+
 
 class Hold(Waiter):
     """Who holds a job towards its engine, and when its time to run is over.
 
+    While a change of the job is on its way nobody holds it towards the engine, so that no timer can revive it.
+
     Attributes:
         job: The job.
-        held: Whether it still is this program's.
     """
 
     def __init__(self, core: Core, job: EngineJob) -> None:
         super().__init__(core.broker.timers.new_id())
         self.job: EngineJob = job
-        self.held: bool = False
         self._core = core
+        self._held = False
+        # Of the change that is on its way: whether there is one, whether the job stays held after it, whether nobody wants it back
+        # should it fail, and whether nobody waits for its outcome any more.
+        self._changing = False
+        self._stays = False
+        self._abandoned = False
+        self._unheard = False
+        self._gone = False
+        self._later: Later | None = None
         self._when_lost: list[Callable[[], None]] = []
         self._take(core.broker.now() + job.ttr if job.ttr else NEVER)
 
+    @property
+    def held(self) -> bool:
+        """Whether the job is this program's."""
+        return self._held or (self._changing and self._stays and not self._abandoned)
+
     def _take(self, deadline: float) -> None:
-        self.held = True
+        self._held = True
         self.job.holder = self
         self.job.key = deadline
         self._core.held[self] = None
@@ -44,7 +62,7 @@ class Hold(Waiter):
             self._core.broker.timers.schedule(self, deadline)
 
     def _drop(self) -> None:
-        self.held = False
+        self._held = False
         self.job.holder = None
         self._core.held.pop(self, None)
         self._core.broker.timers.cancel(self)
@@ -57,10 +75,17 @@ class Hold(Waiter):
 
     def touch(self) -> None:
         """Let its time to run begin anew. Raises JobLost."""
-        self.check()
+        if self._changing and not self._gone:
+            # Should the change fail, it goes on with the new deadline.
+            self._core.check_open()
+        else:
+            self.check()
         if self.job.ttr:
             self.job.key = self._core.broker.now() + self.job.ttr
-            self._core.broker.timers.schedule(self, self.job.key)
+            if self._held:
+                self._core.broker.timers.schedule(self, self.job.key)
+
+    # --- changes
 
     async def change(self, change: Callable[[], Later | None], event: str, *, stays: bool = False) -> None:
         """Have a change made that takes it away, or that it `stays` held after. When that fails it is held again.
@@ -70,69 +95,104 @@ class Hold(Waiter):
             EngineError: It is held as before, but after OutcomeUnknown.
         """
         self.check()
+        while self.job.moving is not None:
+            # Another change is on its way, of this job or of all of its tube's: that one first.
+            await self._core.ended(self.job.moving)
+            self.check()
+        self._begin(change, stays=stays)
+        try:
+            await self._core.done(self._later, event, self.job.tube.name)
+        except JobGone as error:
+            self._lose_to_others()
+            raise JobLost(str(error)) from error
+        except OutcomeUnknown:
+            self._lose_to_others()
+            raise
+        except asyncio.CancelledError:
+            self._unheard = True
+            raise
+
+    def _begin(self, change: Callable[[], Later | None], *, stays: bool) -> None:
         self._drop()
-        later = change()
+        try:
+            later = change()
+        except BaseException:
+            self._take(self.job.key)
+            raise
+        self._later = later
+        self._stays = stays
+        self._unheard = False
         if later is not None:
-            later.then(lambda outcome: self._changed(outcome, stays))
+            self._changing = True
+            later.then(self._changed)
         elif stays:
             self._take(self.job.key)
-        try:
-            await self._core.done(later, event, self.job.tube.name)
-        except JobGone as error:
-            raise JobLost(str(error)) from error
 
-    def _changed(self, outcome: Later, stays: bool) -> None:
+    def _changed(self, outcome: Later) -> None:
+        self._changing = False
         if isinstance(outcome.error, (JobGone, OutcomeUnknown)):
-            self.tell_lost()
-        elif outcome.error is not None or stays:
-            if self._core.closed:
+            if self._unheard:
+                self._lose_to_others()
+        elif outcome.error is not None or self._stays:
+            if self._core.closed or self._abandoned:
                 self._core.broker.engine.give_back(self.job, timed_out=False)
+                self._core.turn()
             else:
                 self._take(self.job.key)
 
     def give_back(self) -> None:
-        """Make it ready as it was, at once and without an outcome."""
-        if self.held:
+        """Make it ready as it was, at once and without an outcome; while a change is on its way, should that leave it here."""
+        if self._changing:
+            self._abandoned = True
+        elif self._held:
             self._drop()
             self._core.broker.engine.give_back(self.job, timed_out=False)
             self._core.turn()
 
     def bury(self, reason: str) -> None:
-        """Set it aside, without an outcome."""
-        self._drop()
-        self._core.broker.engine.bury(self.job, self.job.pri, reason)
+        """Set it aside, without an outcome; should that fail, it goes back."""
+        self._abandoned = True
+        self._begin(lambda: self._core.broker.engine.bury(self.job, self.job.pri, reason), stays=False)
         self._core.turn()
 
     # --- what others do to it
 
     def on_time(self, now: float) -> None:
         """Give it up, unless it was touched."""
-        if not self.held:
+        if not self._held:
             return
         if self.job.key > now:
             self._core.broker.timers.schedule(self, self.job.key)
             return
         self._core.broker.job_timeouts += 1
-        self._lose()
+        self._drop()
         self._core.broker.engine.give_back(self.job, timed_out=True)
+        self._lose_to_others()
 
     def lost(self, job: EngineJob) -> None:  # noqa: ARG002 - it holds only one
         """The job was deleted with its tube, or this process lost it."""
-        self._lose()
-
-    def _lose(self) -> None:
         self._drop()
+        self._lose_to_others()
+
+    def _lose_to_others(self) -> None:
         self._core.metrics.count("lost", self.job.tube.name, 1)
         self.tell_lost()
 
     def tell_lost(self) -> None:
         """Tell those who asked that this program does not hold it any more."""
+        self._gone = True
         told, self._when_lost = self._when_lost, []
         for callback in told:
-            callback()
+            try:
+                callback()
+            except Exception:
+                logger.exception("job %d of %s: telling of its loss failed", self.job.id, self.job.tube.name)
 
     def when_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back when it turns out that it is held no more; return what ends that."""
+        if self._gone:
+            handle = self._core.loop.call_soon(callback)
+            return handle.cancel
         self._when_lost.append(callback)
 
         def forget() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.contract import DELAYED, RESERVED, STATE_NAMES, Details
 from beanspiked.engine.timers import NEVER
-from beanspiked.library.errors import BeanspikeError, ConnClosed, JobLost
+from beanspiked.library.errors import ConnClosed, JobLost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "JobInfo", "Seconds", "checked_priority", "checked_text", "seconds_of", "touch_on"]
 
+# A duration: seconds, or a timedelta.
 Seconds = float | timedelta
 
 # A time to run that is shorter than this is not worth keeping alive: the touch would come too late.
@@ -161,6 +162,11 @@ class Job:
         return _retries(self._hold.job.details or NO_DETAILS)
 
     @property
+    def timeouts(self) -> int:
+        """How often the time to run of a holder was over."""
+        return self._hold.job.timeouts
+
+    @property
     def failed(self) -> bool:
         """Whether its last try failed."""
         return (self._hold.job.details or NO_DETAILS).failed
@@ -205,7 +211,7 @@ class Job:
         """Put it back for others.
 
         Args:
-            delay: How long nobody gets it.
+            delay: How long nobody gets it, in seconds or as a timedelta.
             priority: Its new priority; None leaves it as it is.
             count_retry: Whether that counts among its retries.
             failed: Whether this try failed.
@@ -229,7 +235,8 @@ class Job:
 
         try:
             await self._hold.change(release, "release")
-        except BeanspikeError:
+        except BaseException:
+            # Cancelled, the outcome is not known yet: only a job that is here again has its old details.
             if self.held:
                 job.details = before
             raise
@@ -274,16 +281,17 @@ class Job:
     async def keep_alive(self) -> AsyncIterator[Job]:
         """Touch it at half of its time to run for as long as the block lasts.
 
-        When the job is lost meanwhile the block is cancelled, and JobLost raised in its place.
+        It is touched at once, too. When it is lost meanwhile the block is cancelled, and JobLost raised in its place; but who learns of
+        the loss from a call of its own is told by that call.
         """
-        self._hold.check()
+        await self.touch()
         task = asyncio.current_task()
         assert task is not None
+        asked_before = task.cancelling()
         lost = False
 
         def stop() -> None:
             nonlocal lost
-            # Whose own call found out learns it from that call.
             if asyncio.current_task() is not task:
                 lost = True
                 task.cancel()
@@ -293,12 +301,23 @@ class Job:
         try:
             yield self
         except asyncio.CancelledError:
-            if lost and task.uncancel() == 0:
-                raise JobLost(f"job {self.id} of {self.tube.name} is not held any more") from None
+            if lost and task.uncancel() <= asked_before:
+                raise self._lost() from None
             raise
+        except BaseException:
+            if lost:
+                task.uncancel()
+            raise
+        else:
+            # The block has swallowed it.
+            if lost and task.uncancel() <= asked_before:
+                raise self._lost()
         finally:
             forget()
             touching.cancel()
+
+    def _lost(self) -> JobLost:
+        return JobLost(f"job {self.id} of {self.tube.name} is not held any more")
 
 
 async def touch_on(job: Job) -> None:
@@ -315,6 +334,8 @@ def _retries(details: Details) -> int:
 
 def checked_priority(priority: int) -> int:
     """Return a priority. Raises ValueError for one that is out of range."""
+    if not isinstance(priority, int):
+        raise TypeError(f"priority: a whole number, not {priority!r}")
     if not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"priority: from 0 to {MAX_PRIORITY}, not {priority}")
     return priority

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
-__all__ = ["Metrics", "NoMetrics"]
+__all__ = ["Guarded", "Metrics", "NoMetrics"]
+
+logger = logging.getLogger(__name__)
 
 
 class Metrics(Protocol):
@@ -29,3 +32,24 @@ class NoMetrics:
 
     def timing(self, event: str, tube: str, seconds: float) -> None:
         """Do nothing."""
+
+
+class Guarded:
+    """Whatever a program counts with, so that its faults harm nobody else."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def count(self, event: str, tube: str, number: int) -> None:
+        """Pass on."""
+        try:
+            self._metrics.count(event, tube, number)
+        except Exception:
+            logger.exception("counting %s failed", event)
+
+    def timing(self, event: str, tube: str, seconds: float) -> None:
+        """Pass on."""
+        try:
+            self._metrics.timing(event, tube, seconds)
+        except Exception:
+            logger.exception("timing %s failed", event)

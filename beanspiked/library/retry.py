@@ -21,7 +21,8 @@ class Retry:
         first: The pause after the first try, in seconds.
         multiplier: By how much each pause is longer than the one before.
         longest: The longest pause, in seconds.
-        jitter: By which part a pause may be shorter or longer: 0.5 means half to one and a half times as long.
+        jitter: By which part a pause may be shorter or longer: 0.5 means half to one and a half times as long, but never longer than the
+            longest.
     """
 
     attempts: int | None = None
@@ -45,4 +46,4 @@ class Retry:
         pause = self.longest
         if self.first == 0 or (tries - 1) * math.log(self.multiplier) < math.log(max(self.longest, 1e-9) / self.first):
             pause = self.first * self.multiplier ** (tries - 1) if self.first else 0.0
-        return pause * (chance or _CHANCE).uniform(1 - self.jitter, 1 + self.jitter)
+        return min(self.longest, pause * (chance or _CHANCE).uniform(1 - self.jitter, 1 + self.jitter))

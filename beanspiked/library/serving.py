@@ -10,7 +10,7 @@ from beanspiked.server.main import Server
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from beanspiked.library.conn import Conn
@@ -29,18 +29,21 @@ class Serving:
         addresses: Where it listens: `host:port` or `unix:PATH`.
     """
 
-    def __init__(self, core: Core, server: Server, addresses: list[str]) -> None:
+    def __init__(self, server: Server, addresses: list[str]) -> None:
         self.addresses: list[str] = addresses
-        self._core = core
         self._server: Server | None = server
+        self._forget: Callable[[], None] = lambda: None
+
+    def ends_with(self, core: Core) -> None:
+        """End with a connection to the store at the latest."""
+        self._forget = core.before_close(self.close)
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Accept no more, let clients that hold jobs finish for a while, then give everything back."""
         server, self._server = self._server, None
         if server is not None:
+            self._forget()
             await server.stop(drain_seconds)
-            # Only this server ends, not all of the process.
-            self._core.broker.stopping = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,9 +81,9 @@ def start(core: Core, addresses: Sequence[str]) -> Serving:
             raise OSError(str(error)) from error
         raise
     server = Server(core.broker, sockets)
-    serving = Serving(core, server, [_name(sock) for sock in sockets])
+    serving = Serving(server, [_name(sock) for sock in sockets])
     server.accept()
-    core.before_close(serving.close)
+    serving.ends_with(core)
     return serving
 
 

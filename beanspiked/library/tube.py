@@ -24,6 +24,8 @@ __all__ = ["Tube", "TubeStats"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_PRIORITY: Final = 1024
+# Some thousand years hence, in seconds since the epoch.
+MAX_BORN: Final = 2**36
 # Of the numbers that 63 bits have, two thirds are gone: at a hundred million jobs a second the last thousand years begin.
 IDS_LOW: Final = 2**63 // 3 * 2
 
@@ -90,8 +92,8 @@ class Tube:
 
         Args:
             body: Its body.
-            delay: How long nobody gets it.
-            ttr: Time to run: how long a holder may keep it without a touch; None or 0 for ever.
+            delay: How long nobody gets it, in seconds or as a timedelta; exact to milliseconds.
+            ttr: Time to run: how long a holder may keep it without a touch, likewise; None or 0 for ever.
             priority: 0 (most urgent) to 2**32 - 1.
             compress: Whether a body of more than 2 KiB is kept as LZ4 where that makes it smaller.
             metadata: What `find` finds it by, at most 65,535 bytes.
@@ -112,8 +114,8 @@ class Tube:
         ttr_s = seconds_of(ttr, "ttr")
         checked_priority(priority)
         stored, raw_size = core.stored(body, compress)
-        if born is not None and born < 0:
-            raise ValueError(f"born: not before 1970, {born}")
+        if born is not None and not 0 <= born <= MAX_BORN:
+            raise ValueError(f"born: seconds since 1970, not {born}")
         details: Details | None = None
         if metadata or born is not None or raw_size != PLAIN or not compress:
             details = Details(checked_text(metadata, "metadata"), raw_size=raw_size, born=born or 0.0)
@@ -146,7 +148,7 @@ class Tube:
         """Take the most urgent ready job.
 
         Args:
-            timeout: How long to wait for one; None for as long as it takes.
+            timeout: How long to wait for one, in seconds or as a timedelta; None for as long as it takes.
 
         Returns:
             The job, or None when the time is up.
@@ -291,7 +293,7 @@ class Tube:
         await self.conn.kick_job(job_id)
 
     async def pause(self, duration: Seconds) -> None:
-        """Let nobody get its jobs for a time; 0 ends that."""
+        """Let nobody get its jobs for a time, in seconds or as a timedelta; 0 ends that."""
         seconds = seconds_of(duration, "duration")
         self._core.check_open()
         await self._core.done(self._core.broker.engine.pause(self._state, seconds), "pause", self.name)

@@ -13,7 +13,7 @@ from beanspiked.library.errors import ConnClosed, DecodingError, EngineError, Jo
 from beanspiked.library.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
     from beanspiked.library.job import Job
@@ -32,10 +32,40 @@ STORE_AGAIN: Final = Retry(first=0.1, longest=5.0)
 MAX_REASON: Final = 1000
 
 
+# Who stops at which signal, of all workers of this process.
+_stoppers: dict[int, list[Callable[[], None]]] = {}
+
+
+@contextlib.contextmanager
+def _stopped_by(signals: tuple[signal.Signals, ...], stop: Callable[[], None]) -> Iterator[None]:
+    """Call something when one of the signals comes; only the main thread can ask for any."""
+    loop = asyncio.get_running_loop()
+    asked: list[int] = []
+    for number in map(int, signals):
+        with contextlib.suppress(ValueError, RuntimeError):
+            if not _stoppers.get(number):
+                loop.add_signal_handler(number, _stop_all, number)
+            _stoppers.setdefault(number, []).append(stop)
+            asked.append(number)
+    try:
+        yield
+    finally:
+        for number in asked:
+            _stoppers[number].remove(stop)
+            if not _stoppers[number]:
+                loop.remove_signal_handler(number)
+
+
+def _stop_all(number: int) -> None:
+    for stop in list(_stoppers[number]):
+        stop()
+
+
 class Worker(Generic[Task]):
     """Works on the jobs of a tube, several at a time.
 
-    For each job, the decoder makes of its body what the handler works on; a body that it cannot understand is buried with the reason.
+    For each job, the decoder makes of its body what the handler works on, in the event loop; a body that it cannot understand is buried
+    with the reason.
     When the handler returns, the job is deleted. When it raises, the job is released to be tried again, later each time, until it has
     been tried `max_attempts` times: then it is buried with the reason. A handler may also delete, release or bury the job itself.
     While the handler works the job is touched at half of its time to run; a handler whose job is lost all the same is cancelled.
@@ -46,7 +76,7 @@ class Worker(Generic[Task]):
         decoder: Called with the body; raises DecodingError, or anything else, for one that it cannot understand. By default the
             handler gets the body.
         concurrency: How many handlers work at a time.
-        max_attempts: How often a job is tried before it is buried; None for no end.
+        max_attempts: How often a job is tried before it is buried, tries that took longer than its time to run included; None for no end.
         backoff: How long a job waits before it is tried again, by the number of its tries; its `attempts` are not used.
         chance: What makes pauses differ.
     """
@@ -73,6 +103,7 @@ class Worker(Generic[Task]):
         self._max_attempts = max_attempts
         self._backoff = backoff
         self._chance = chance
+        self._forget: Callable[[], None] = lambda: None
         self._takers: set[asyncio.Task[None]] = set()
         self._reserving: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -93,8 +124,10 @@ class Worker(Generic[Task]):
         """Begin to work, beside everything else."""
         if self._started:
             raise ValueError("a worker is started once")
+        if self._tube.conn.closed:
+            raise ConnClosed(f"{self._tube.conn.client_id}: closed")
         self._started = True
-        self._tube.conn.before_close(self._close_at_once)
+        self._forget = self._tube.conn.before_close(self._close_at_once)
         for number in range(self._concurrency):
             taker = asyncio.create_task(self._work_on(), name=f"worker of {self._tube.name} {number}")
             self._takers.add(taker)
@@ -106,19 +139,12 @@ class Worker(Generic[Task]):
         Args:
             signals: Which signals end it; only the main thread can ask for any.
         """
-        loop = asyncio.get_running_loop()
-        asked = []
-        for number in signals:
-            with contextlib.suppress(ValueError, RuntimeError):
-                loop.add_signal_handler(number, self.stop)
-                asked.append(number)
-        try:
+        with _stopped_by(signals, self.stop):
             self.start()
-            await self._stopping.wait()
-        finally:
-            for number in asked:
-                loop.remove_signal_handler(number)
-            await self.close(grace=0.0)
+            try:
+                await self._stopping.wait()
+            finally:
+                await self.close(grace=0.0)
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -128,12 +154,15 @@ class Worker(Generic[Task]):
         """Take no more jobs, and let the handlers finish that work; those that do not are cancelled and their jobs go back at once.
 
         Args:
-            grace: How long handlers may take, in seconds; None for as long as they need.
+            grace: How long handlers may take, in seconds; None for as long as they need. A handler that swallows its cancellation is
+                waited for all the same.
         """
         self._stopping.set()
+        self._forget()
         for taker in list(self._reserving):
             taker.cancel()
-        takers = set(self._takers)
+        # A handler that closes its own worker is not waited for.
+        takers = self._takers - {asyncio.current_task()}
         if takers and grace != 0:
             await asyncio.wait(takers, timeout=grace)
         for taker in takers:
@@ -172,15 +201,22 @@ class Worker(Generic[Task]):
                 continue
             assert job is not None
             try:
+                # A store in memory never lets others go on by itself.
+                await asyncio.sleep(0)
                 await self._work(job)
             except ConnClosed:
                 return
             finally:
-                # Cancelled: nobody works on it any more.
+                # Nobody works on it any more.
                 job.give_back()
 
     async def _work(self, job: Job) -> None:
         task: Any = job.body
+        tried = job.retries + job.timeouts
+        if self._max_attempts is not None and tried >= self._max_attempts:
+            # Its last holders did not even live to fail.
+            await self._bury(job, f"tried {tried} times, of which {job.timeouts} took longer than its time to run")
+            return
         if self._decoder is not None:
             try:
                 task = self._decoder(job.body)
@@ -192,8 +228,12 @@ class Worker(Generic[Task]):
         try:
             async with job.keep_alive():
                 await self._handler(task, job)
-        except JobLost:
-            logger.warning("job %d of %s was lost while it was worked on", job.id, self._tube.name)
+        except asyncio.CancelledError as error:
+            this = asyncio.current_task()
+            if this is not None and this.cancelling():
+                raise
+            # What it awaited was cancelled, not this worker.
+            await self._failed(job, error)
             return
         except Exception as error:  # noqa: BLE001 - whatever a handler fails with, its job is tried again
             await self._failed(job, error)
@@ -201,12 +241,15 @@ class Worker(Generic[Task]):
         if job.held:
             await self._insist(job, job.delete)
 
-    async def _failed(self, job: Job, error: Exception) -> None:
+    async def _failed(self, job: Job, error: BaseException) -> None:
         """Release a job to be tried again, or bury it when that was its last try."""
         if not job.held:
-            logger.warning("a handler of %s failed after it had let job %d go", self._tube.name, job.id, exc_info=error)
+            if isinstance(error, JobLost):
+                logger.warning("job %d of %s was lost while it was worked on", job.id, self._tube.name)
+            else:
+                logger.warning("job %d of %s failed after it was let go", job.id, self._tube.name, exc_info=error)
             return
-        tries = job.retries + 1
+        tries = job.retries + job.timeouts + 1
         logger.warning("job %d of %s failed, try %d", job.id, self._tube.name, tries, exc_info=error)
         if self._max_attempts is not None and tries >= self._max_attempts:
             await self._bury(job, f"{type(error).__name__}: {error}")
@@ -215,7 +258,9 @@ class Worker(Generic[Task]):
             await self._insist(job, lambda: job.release(pause, count_retry=True, failed=True))
 
     async def _bury(self, job: Job, reason: str) -> None:
-        await self._insist(job, lambda: job.bury(reason[:MAX_REASON]))
+        # What cannot be written as UTF-8 must not keep it from being buried.
+        text = reason[:MAX_REASON].encode("utf-8", "backslashreplace").decode()
+        await self._insist(job, lambda: job.bury(text))
 
     async def _insist(self, job: Job, change: Callable[[], Awaitable[object]]) -> None:
         """Have a change made, however often the store fails, for as long as the job is held."""
@@ -228,8 +273,8 @@ class Worker(Generic[Task]):
                 logger.warning("job %d of %s was lost when it was done", job.id, self._tube.name)
                 return
             except EngineError as error:
-                if not job.held:
-                    raise
                 tries += 1
                 logger.warning("job %d of %s: %s", job.id, self._tube.name, error)
+                if not job.held:
+                    return
                 await asyncio.sleep(STORE_AGAIN.pause(tries, self._chance))

@@ -58,7 +58,6 @@ class Broker(ReadyListener):
         dirty: Sessions whose replies leave at the end of this turn.
         runnable: Sessions that may go on with their input.
         next_turn: Sessions that have had their share of this turn.
-        stopping: Whether the server is about to end.
         tracing: Whether commands and replies are logged.
     """
 
@@ -83,7 +82,6 @@ class Broker(ReadyListener):
         self.dirty: list[Flow] = []
         self.runnable: deque[Flow] = deque()
         self.next_turn: list[Flow] = []
-        self.stopping: bool = False
         self.tracing: bool = False
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER

@@ -157,6 +157,7 @@ class Flow(Waiter):
         waiting: Whether a reserve is blocked.
         choked: Whether the client does not read its replies.
         closed: Whether the connection is gone.
+        stopping: Whether its server is about to end.
     """
 
     def __init__(self, broker: Broker, sink: Sink) -> None:
@@ -174,6 +175,7 @@ class Flow(Waiter):
         self.waiting: bool = False
         self.choked: bool = False
         self.closed: bool = False
+        self.stopping: bool = False
         self._wait_until: float = NEVER
         self._reserve_seq: int = 0
         self._producer: bool = False
@@ -254,7 +256,7 @@ class Flow(Waiter):
         elif self._reading_paused and not self.closed:
             self._reading_paused = False
             self.sink.resume_reading()
-        done = self._quit or (self._eof and not blocked) or (self.broker.stopping and self._idle())
+        done = self._quit or (self._eof and not blocked) or (self.stopping and self._idle())
         if done and not self._slots and not self.closed:
             self._finish()
 
@@ -298,6 +300,7 @@ class Flow(Waiter):
 
     def stop(self) -> None:
         """The server stops: end a blocked reserve without a reply, and the connection as soon as it holds no job."""
+        self.stopping = True
         if self.waiting:
             self._leave_waiters()
             self._finish()
@@ -395,7 +398,7 @@ class Flow(Waiter):
         if job.queued():
             self.held.remove(job)
         job.holder = None
-        if self.broker.stopping:
+        if self.stopping:
             self._go_on()
 
     def on_time(self, now: float) -> None:
@@ -410,7 +413,7 @@ class Flow(Waiter):
             self.engine.give_back(first, timed_out=True)
             first = self.held.first()
         self._schedule()
-        if self.broker.stopping:
+        if self.stopping:
             self._go_on()
 
     def _end_wait(self, now: float) -> None:
@@ -583,7 +586,7 @@ class Flow(Waiter):
             self._reading_paused
             or self._next is not None
             or self.parser.buffered
-            or (not slots and (self._eof or self._quit or self.broker.stopping))
+            or (not slots and (self._eof or self._quit or self.stopping))
         ):
             self._go_on()
 

@@ -150,7 +150,6 @@ class Server(Registry):
         self._stop_accepting()
         for sock in self._sockets:
             sock.close()
-        self.broker.stopping = True
         for connection in list(self.connections):
             connection.session.stop()
         self.broker.end_turn()

@@ -15,7 +15,7 @@ from ports import free_port
 from segments import LEASE, key_of, puts, run, whole
 
 from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.store import READY, Busy, Unknown
+from beanspiked.engine.aerospike.store import READY, Busy, Outcome, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,6 +92,31 @@ def test_a_node_that_was_frozen_does_not_do_what_it_finds_in_its_sockets(node: N
         assert list(directory.segments) == [1]
         await store.apply(1, LEASE, puts(1))
         assert list((await whole(store)).queue(READY)) == [key_of(1)]
+
+    run(check())
+    store.close_pool()
+
+
+def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Node) -> None:
+    store = AerospikeStore(node.client, NAMESPACE, "sleep_")
+
+    async def check() -> None:
+        await store.join(1)
+        await store.heartbeat(1, None)
+        for number in range(1, 41):
+            await store.create(number, "tube", LEASE)
+        # As the watch has it after its question was not answered.
+        store._agreement.silent("it", 0)
+
+        def changes() -> list[Any]:
+            return [store.apply(number, LEASE, puts(1)) for number in range(1, 41)]
+
+        node.freeze()
+        outcomes = await asyncio.gather(*changes(), store.close(1), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Busy] * 41
+        node.wake()
+        outcomes = await asyncio.gather(*changes(), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Outcome] * 40
 
     run(check())
     store.close_pool()

@@ -52,6 +52,16 @@ def test_while_a_node_is_silent_the_others_are_relied_on(cluster: Cluster) -> No
     assert not cluster.agreement.doubtful()
 
 
+def test_a_silent_node_is_asleep_while_the_client_counts_it_among_the_clusters(cluster: Cluster) -> None:
+    agreement = cluster.agreement
+    assert not agreement.asleep()
+    for wakes in (agreement.left_out, agreement.gone, lambda node: agreement.answered(node, "one")):
+        agreement.silent("A", cluster.time)
+        assert agreement.asleep()
+        wakes("A")
+        assert not agreement.asleep()
+
+
 def test_a_node_that_wakes_is_relied_on_when_all_have_agreed_for_a_while(cluster: Cluster) -> None:
     cluster.freeze("A", 2.0)
     cluster.wake("A")

@@ -74,6 +74,8 @@ Result = TypeVar("Result")
 SEGMENT_RECORDS: Final = 1 << 20
 # While nothing is asked of the cluster, in seconds.
 LOOK_AGAIN: Final = 0.02
+# How long a call waits for that, in seconds; whoever asked may try again.
+DOUBT_MAX: Final = 2.0
 # More threads lose to the interpreter lock.
 THREADS: Final = 4
 # The list of all tubes lies in so many records.
@@ -97,6 +99,13 @@ WRITE_POLICY: Final = {
 CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
 READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
+# To see whether a node answers at all: not from a copy elsewhere.
+PROBE_POLICY: Final = {
+    "max_retries": 0,
+    "total_timeout": 1000,
+    "socket_timeout": WRITE_WITHIN_MS,
+    "replica": aerospike.POLICY_REPLICA_MASTER,
+}
 BATCH_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
 
 BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
@@ -117,6 +126,8 @@ CODE_DEVICE_OVERLOAD: Final = 18
 CODE_ELEMENT_EXISTS: Final = 24
 CODE_OP_NOT_APPLICABLE: Final = 26
 CODE_FILTERED_OUT: Final = 27
+
+ANSWERED: Final = (0, CODE_NOT_FOUND)
 
 MEANINGS: Final[dict[int, type[StoreError]]] = {
     CODE_NOT_FOUND: Fenced,
@@ -197,12 +208,12 @@ class AerospikeStore:
 
     def close_pool(self) -> None:
         """Let the worker threads end when they have done what was asked for."""
-        if self._watch is not None:
-            self._watch.stop()
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
             thread.join()
+        if self._watch is not None:
+            self._watch.stop()
 
     def _work(self) -> None:
         """Do one call after the other. A queue and a wake-up of the loop cost half of what an executor does."""
@@ -250,7 +261,10 @@ class AerospikeStore:
         """Wait until the nodes can be relied on. Raises Busy before there is a client."""
         if self._client is None:
             raise Busy("not connected yet")
-        while self._agreement.doubtful():  # noqa: ASYNC110 - other threads end it
+        until = time.monotonic() + DOUBT_MAX
+        while self._agreement.doubtful():
+            if time.monotonic() > until:
+                raise Busy("the cluster is finding out who belongs to it")
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
@@ -286,6 +300,8 @@ class AerospikeStore:
         self, key: tuple[str, str, int | str], ops: list[Any], policy: dict[str, Any], guard: Any = None
     ) -> list[tuple[str, Any]]:
         """Change a record while somebody waits for it, and never later."""
+        if self._agreement.asleep():
+            self._probe(key)
         until_ms, filtered = self._deadline.filter(guard)
         if filtered is not None:
             policy = {**policy, "expressions": filtered}
@@ -297,6 +313,15 @@ class AerospikeStore:
                 raise Busy("it came too late, by the clock of the node") from None
             raise
         return results
+
+    def _probe(self, key: tuple[str, str, int | str]) -> None:
+        """See whether the node answers that has a record. Raises Busy."""
+        try:
+            self._client.exists(key, PROBE_POLICY)
+        except client_errors.RecordNotFound:
+            return
+        except client_errors.AerospikeError as error:
+            raise Busy(f"{error.code}: the node does not answer that has it") from error
 
     def _node_now(self, key: tuple[str, str, int | str]) -> int:
         """Return the time of the node that has a record, in ms."""
@@ -404,6 +429,19 @@ class AerospikeStore:
 
     def _apply_all(self, waiting: Sequence[Apply]) -> list[Outcome | Exception]:
         """Send many changes at once, each still an operation of its own on its record."""
+        if self._agreement.asleep():
+            probed = self._client.batch_read([apply.key for apply in waiting], [], PROBE_POLICY).batch_records
+            silent = {apply.key for apply, record in zip(waiting, probed, strict=True) if record.result not in ANSWERED}
+            if silent:
+                rest = iter(self._send([apply for apply in waiting if apply.key not in silent]))
+                busy = "the node does not answer that has it"
+                return [Busy(busy) if apply.key in silent else next(rest) for apply in waiting]
+        return self._send(waiting)
+
+    def _send(self, waiting: Sequence[Apply]) -> list[Outcome | Exception]:
+        """Send changes in one batch."""
+        if not waiting:
+            return []
         until_ms, filtered = self._deadline.filter()
         policy = BATCH_WRITE_POLICY if filtered is None else {**BATCH_WRITE_POLICY, "expressions": filtered}
         # A batch gives one value a name, the last: that of a take is its removal.
@@ -780,8 +818,10 @@ class AerospikeStore:
 
     async def leave(self) -> None:
         """See SegmentStore."""
+        # Threads that wait for a node must not keep the event loop.
+        await asyncio.get_running_loop().run_in_executor(None, self.close_pool)
+        # Only now: one of them may have been connecting.
         client, self._client = self._client, None
-        self.close_pool()
         if client is not None:
             client.close()
 

@@ -18,6 +18,7 @@ __all__ = ["NODE_NOW_MS", "Deadline"]
 NODE_NOW_MS: Final = arithmetic.Add(arithmetic.Div(exp.LastUpdateTime(), 1_000_000), exp.SinceUpdateTime())
 # Filters are shared by all writes of so long, in ms: making one costs as much as a write.
 STEP_MS: Final = 100
+FORGET_AFTER_MS: Final = 60_000
 
 
 class Deadline:
@@ -32,16 +33,27 @@ class Deadline:
     def __init__(self, within_ms: int) -> None:
         self._within_ms = within_ms
         self._ahead_ms: int | None = None
+        self._latest_ms: int | None = None
+        self._before_ms: int | None = None
+        self._since_ms: int = _local_ms()
         self._filter: tuple[int, Any, Any] = (0, None, None)
 
     def seen(self, node_ms: int) -> bool:
         """Take note of a node's time, as just heard of; tell whether it is ahead of all others by more than a step."""
-        ahead = node_ms - _local_ms()
-        before = self._ahead_ms
-        if before is None or ahead > before:
-            self._ahead_ms = ahead
+        now_ms = _local_ms()
+        ahead = node_ms - now_ms
+        if now_ms - self._since_ms > FORGET_AFTER_MS:
+            # Clocks drift, and are set back: what was seen in the period before the last one does not count any more.
+            self._before_ms = self._latest_ms
+            self._latest_ms = None
+            self._since_ms = now_ms
+        if self._latest_ms is None or ahead > self._latest_ms:
+            self._latest_ms = ahead
+        known = self._ahead_ms
+        self._ahead_ms = max(self._latest_ms, self._latest_ms if self._before_ms is None else self._before_ms)
+        if known != self._ahead_ms:
             self._filter = (0, None, None)
-        return before is not None and ahead > before + STEP_MS
+        return known is not None and ahead > known + STEP_MS
 
     def filter(self, guard: Any = None) -> tuple[int, Any]:
         """Return when what is sent now ends to hold, in ms of a node's clock, and the compiled filter, a guard included.

@@ -47,7 +47,7 @@ from beanspiked.engine.contract import (
     TubeUse,
     Waiter,
 )
-from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
+from beanspiked.engine.errors import EngineError, JobGone, OutcomeUnknown, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
@@ -132,13 +132,14 @@ class SharedEngine(TubeEngine):
         self._awake: dict[Committer, None] = {}
         self._step = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Those of them that only end with this front-end.
+        self._lasting: set[asyncio.Task[Any]] = set()
         self._answer: Asked | None = None
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
-        self.spawn(self._keep(self.membership.run))
-        self.spawn(self._keep(self.membership.watch))
-        self.spawn(self._keep(self.news.read))
+        for work in (self.membership.run, self.membership.watch, self.news.read):
+            self.spawn_lasting(self._keep(work))
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do something for as long as this front-end serves: without its heartbeat, a bug once would be an outage for ever."""
@@ -166,6 +167,12 @@ class SharedEngine(TubeEngine):
         self._tasks.add(task)
         task.add_done_callback(self._reap)
         return task
+
+    def spawn_lasting(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside everything else that no command waits for, until this front-end ends."""
+        task = self.spawn(coroutine)
+        self._lasting.add(task)
+        task.add_done_callback(self._lasting.discard)
 
     def _reap(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
@@ -339,7 +346,11 @@ class SharedEngine(TubeEngine):
             elif isinstance(result, list):
                 asked.ids = result
 
-        error = await self.failure(do)
+        try:
+            error = await self.failure(do)
+        except asyncio.CancelledError:
+            asked.settle(OutcomeUnknown("closed while it was on its way"))
+            raise
         # Known until the end of the callback (TubeEngine.shared).
         self._answer = asked
         asked.settle(error)
@@ -445,6 +456,21 @@ class SharedEngine(TubeEngine):
         self.spawn(self._close(later))
         return later
 
+    async def _let_go(self) -> None:
+        """Let what commands wait for come to its end, within the time that a store has to answer; then end it."""
+        this = asyncio.current_task()
+        lasting = self._lasting
+        doing = [task for task in self._tasks if task is not this and task not in lasting]
+        if doing:
+            await asyncio.wait(doing, timeout=ANSWER_WITHIN)
+        left = [task for task in self._tasks if task is not this]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=ANSWER_WITHIN)
+        for tube in self.registry.known_tubes():
+            self.puts.fail_all(tube, StoreFailed("closed before it was sent"))
+
     async def _close(self, later: Later) -> None:
         try:
             for tube in self.registry.known_tubes():
@@ -454,9 +480,7 @@ class SharedEngine(TubeEngine):
             await self.membership.end()
         except StoreError as error:
             logger.warning("what is held becomes ready when the others notice: %s", error)
-        for task in list(self._tasks):
-            if task is not asyncio.current_task():
-                task.cancel()
+        await self._let_go()
         await self.store.leave()
         later.settle(None)
 

@@ -3,13 +3,14 @@
 A change of a held job goes through its segment's committer; until it is done the job is nobody else's to move (segment-protocol H9).
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, SharedJob
 from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Refused, due_key, ready_key
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
-from beanspiked.engine.errors import EngineError, JobGone, StoreFull
+from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
 
@@ -108,7 +109,12 @@ class Holdings:
             async def write() -> None:
                 packed.body_number = await self._engine.try_for_a_while(lambda: committer.new_body(stored))
 
-            error = await self._engine.failure(write)
+            try:
+                error = await self._engine.failure(write)
+            except asyncio.CancelledError:
+                job.moving = None
+                later.settle(StoreFailed("closed before it was sent"))
+                raise
             if isinstance(error, Refused):
                 error = StoreFull(str(error))
         if error is None and job.committer is committer:

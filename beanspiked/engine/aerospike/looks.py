@@ -484,7 +484,8 @@ async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
     record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
     for number in [] if record is None else record.segments:
         try:
-            home.deletes += await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
+            deleted: int = await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
+            home.deletes += deleted
         except Fenced:
             continue
         committer = home.committers.get(number)

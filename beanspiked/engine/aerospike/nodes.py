@@ -3,7 +3,8 @@
 For a second or two such a node goes on with what it has, and what is written to it wins over what the others have written while it was
 away, because it is younger. So nothing is asked of the cluster from the moment on at which a node answers that was silent for long,
 until all nodes agree again on who belongs to it. A question waits in the node's socket when it wakes, so that its answer comes first.
-The same holds when this process was frozen: what it knows of the cluster is old.
+The same holds when this process was frozen: what it knows of the cluster is old. While a node is silent a record is read before it is
+written to: a read that waits in the socket of a frozen node does no harm.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ AGREED_FOR: Final = 1.5
 # Nodes that never agree must not keep everything from going on: then the cluster has worse trouble than this is for.
 AT_LONGEST: Final = 10.0
 ASK_EVERY: Final = 0.2
-ANSWER_WITHIN_MS: Final = 1000
+ANSWER_WITHIN_MS: Final = 700
 # Instead of a cluster's key: the node is finding out who belongs to it.
 UNSTABLE: Final = "unstable"
 QUESTION: Final = "cluster-stable:ignore-migrations=true"
@@ -47,6 +48,7 @@ class Agreement:
         # When this process was last seen to run; 0 while nobody watches.
         self._ticked_at: float = 0.0
         self._silent_since: dict[str, float] = {}
+        self._asleep: set[str] = set()
         self._answers: dict[str, str] = {}
         self._woken_at: float = 0.0
         self._agreed_at: float = 0.0
@@ -73,20 +75,27 @@ class Agreement:
         self._doubtful = True
         self._woken_at = self._agreed_at = now
 
+    def asleep(self) -> bool:
+        """Tell whether a node does not answer that the client counts among the cluster's: what is sent to it waits there."""
+        return bool(self._asleep)
+
     def silent(self, node: str, asked_at: float) -> None:
         """A node has not answered what it was asked."""
         with self._lock:
+            self._asleep.add(node)
             self._silent_since.setdefault(node, asked_at)
             self._answers.pop(node, None)
 
     def left_out(self, node: str) -> None:
         """The client does not count a node among the cluster's any more; it may be frozen all the same."""
         with self._lock:
+            self._asleep.discard(node)
             self._answers.pop(node, None)
 
     def gone(self, node: str) -> None:
         """A node does not run: it will begin anew, without claims from before."""
         with self._lock:
+            self._asleep.discard(node)
             self._silent_since.pop(node, None)
             self._answers.pop(node, None)
 
@@ -94,6 +103,7 @@ class Agreement:
         """A node has told the key of its cluster, or UNSTABLE."""
         now = self._clock()
         with self._lock:
+            self._asleep.discard(node)
             silent_since = self._silent_since.pop(node, now)
             self._answers[node] = answer
             if now - silent_since > SILENT:
@@ -131,29 +141,45 @@ class NodeWatch:
 
     def _look_for_nodes(self) -> None:
         while not self._stopped.wait(ASK_EVERY):
+            # Whatever else fails: a process that does not seem to run relies on nobody.
             self._agreement.tick()
-            for node in self._client.get_node_names():
-                name = node["node_name"]
-                if name not in self._known:
-                    self._known.add(name)
-                    threading.Thread(target=self._ask, args=(name,), name=f"node {name}", daemon=True).start()
+            try:
+                for node in self._client.get_node_names():
+                    name = node["node_name"]
+                    if name not in self._known:
+                        threading.Thread(target=self._ask, args=(name,), name=f"node {name}", daemon=True).start()
+                        self._known.add(name)
+            except Exception:
+                if not self._stopped.is_set():
+                    logger.exception("the nodes of the cluster cannot be listed; going on")
 
     def _ask(self, name: str) -> None:
-        agreement = self._agreement
         while not self._stopped.is_set():
-            asked_at = agreement.now()
             try:
-                answer = self._client.info_single_node(QUESTION, name, {"timeout": ANSWER_WITHIN_MS})
-            except client_errors.TimeoutError:
-                agreement.silent(name, asked_at)
-                # At once again: a question has to be there when it wakes.
-                continue
-            except client_errors.ClusterChangeError:
-                agreement.answered(name, UNSTABLE)
-            except client_errors.ParamError:
-                agreement.left_out(name)
-            except client_errors.AerospikeError:
-                agreement.gone(name)
-            else:
-                agreement.answered(name, answer.strip())
-            self._stopped.wait(ASK_EVERY)
+                pause = self._ask_once(name)
+            except Exception:
+                if not self._stopped.is_set():
+                    logger.exception("node %s cannot be asked; going on", name)
+                pause = ASK_EVERY
+            if pause:
+                self._stopped.wait(pause)
+
+    def _ask_once(self, name: str) -> float:
+        """Ask a node; return how long to wait before the next time."""
+        agreement = self._agreement
+        asked_at = agreement.now()
+        try:
+            answer = self._client.info_single_node(QUESTION, name, {"timeout": ANSWER_WITHIN_MS})
+        except client_errors.TimeoutError:
+            agreement.silent(name, asked_at)
+            # At once again: a question has to be there when it wakes.
+            return 0.0
+        except client_errors.ClusterChangeError:
+            agreement.answered(name, UNSTABLE)
+        except client_errors.ParamError:
+            agreement.left_out(name)
+        except client_errors.AerospikeError:
+            agreement.gone(name)
+        else:
+            agreement.answered(name, answer.strip())
+        return ASK_EVERY

@@ -3,6 +3,7 @@
 A tube has one open segment here at a time. Puts wait in their tube's `arriving` until there is one that takes them.
 """
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
@@ -61,7 +62,8 @@ class Puts:
         now = self._clock.now()
         due_ms = self._engine.membership.server_ms() + round(delay * 1000) if delay else 0
         delay_ms = round(delay * 1000)
-        ttr_ms = round(ttr * 1000)
+        # 0 would be: for ever.
+        ttr_ms = max(1, round(ttr * 1000)) if ttr else 0
         if details is None and len(body) <= INLINE_MAX:
             put = Put(tube, pri, put_us, due_ms, pack_plain(pri, delay_ms, ttr_ms, put_us, body), now + ANSWER_WITHIN)
         else:
@@ -137,6 +139,9 @@ class Puts:
         tube = cast(SharedTube, put.tube)
         try:
             here = await self._engine.try_for_a_while(lambda: committer.write_body(put))
+        except asyncio.CancelledError:
+            put.settle(StoreFailed("closed before it was sent"))
+            raise
         except EngineError as error:
             # A body is refused that is larger than the namespace's records may be.
             too_big = isinstance(error, (Refused, Full))
@@ -174,6 +179,10 @@ class Puts:
             tube.opening = False
         if tube.arriving:
             self.place(tube)
+
+    def fail_all(self, tube: SharedTube, reason: EngineError) -> None:
+        """Fail all puts that were not sent yet."""
+        self._fail_arriving(tube, reason, everything=True)
 
     def _fail_arriving(self, tube: SharedTube, reason: EngineError, *, everything: bool) -> None:
         now = self._clock.now()

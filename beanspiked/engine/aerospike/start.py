@@ -38,7 +38,7 @@ def start(
     store = AerospikeStore(None, address.namespace, address.prefix)
     engine = SharedEngine(timers, listener, store, turn, _monotonic)
     logger.info("jobs live in %s", address)
-    engine.spawn(_connect(store, address, max_job_size))
+    engine.spawn_lasting(_connect(store, address, max_job_size))
     engine.start()
     return engine
 
@@ -64,13 +64,17 @@ async def connect(
         if finding.level == "warning":
             logger.warning("%s", finding.text)
     engine = SharedEngine(timers, listener, store, turn, _monotonic)
-    engine.spawn(_prepare(store))
+    engine.spawn_lasting(_prepare(store))
     engine.start()
     try:
         await engine.membership.have_session(JOINED_WITHIN)
     except BaseException as error:
+        done = asyncio.get_running_loop().create_future()
         closed = engine.close()
-        if closed is not None and isinstance(error, StoreFailed):
+        if closed is not None:
+            closed.then(lambda _: None if done.done() else done.set_result(None))
+            await done
+        if isinstance(error, StoreFailed):
             raise StoreUnusable(f"no session: {error}") from error
         raise
     return engine

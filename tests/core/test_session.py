@@ -353,7 +353,6 @@ def test_a_stopping_server_lets_a_client_finish_its_job_and_no_other(wire: Wire)
     job_id = busy.put()
     busy.send(b"reserve\r\n")
     waiting.send(b"reserve\r\n")
-    wire.broker.stopping = True
     for client in (busy, idle, waiting):
         client.session.stop()
     wire.broker.end_turn()
@@ -391,7 +390,6 @@ def test_a_stopping_server_waits_no_longer_than_for_the_last_deadline(wire: Wire
     client = wire.connect()
     client.put(ttr=2)
     client.send(b"reserve\r\n")
-    wire.broker.stopping = True
     client.session.stop()
     wire.broker.end_turn()
     assert not client.is_closed

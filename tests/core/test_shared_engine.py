@@ -161,3 +161,17 @@ def test_a_job_released_with_a_delay_comes_to_who_begins_to_wait_afterwards() ->
         assert client.received.startswith(b"RESERVED"), here.time - released_at
         client.received = b""
         assert client.ask(b"release %d 0 0\r\n" % job_id) == b"RELEASED\r\n"
+
+
+def test_whether_there_is_room_is_asked_as_much_is_put() -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    client.put()
+    here.cluster.roomy = False
+    body = here.chance.randbytes(60_000)
+    put = b"put 0 0 60 %d\r\n%b\r\n" % (len(body), body)
+    # Within a second, long before the next look at everything; four megabytes, and what comes until the answer is there.
+    replies = [client.ask(put)[:3] for _ in range(100)]
+    assert here.time < 3.0
+    assert replies.count(b"OUT") > 20
+    assert replies[-1] == b"OUT"

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # Segment numbers are taken in blocks.
 NUMBERS_BLOCK: Final = 32
+# The store is asked whether it has room whenever so many bytes were put: a small one fills up within seconds.
+LOOK_FOR_ROOM_BYTES: Final = 4 << 20
 
 
 class Puts:
@@ -47,6 +49,8 @@ class Puts:
         self._clock = clock
         self.has_room: bool = True
         self._numbers: list[int] = []
+        self._unseen_bytes: int = 0
+        self._looking: bool = False
 
     def put(
         self,
@@ -68,6 +72,9 @@ class Puts:
             put = Put(tube, pri, put_us, due_ms, pack_plain(pri, delay_ms, ttr_ms, put_us, body), now + ANSWER_WITHIN)
         else:
             put = self._large_put(tube, pri, delay_ms, ttr_ms, put_us, due_ms, body, details)
+        self._unseen_bytes += len(body)
+        if self._unseen_bytes > LOOK_FOR_ROOM_BYTES and not self._looking:
+            self._engine.spawn(self.look_for_room())
         if not self.has_room:
             put.settle(StoreFull("the store is nearly full"))
             return put
@@ -223,6 +230,21 @@ class Puts:
         tube.committers[number] = committer
         committer.know(EMPTY, self._engine.step())
         return committer
+
+    async def look_for_room(self) -> None:
+        """See whether the store takes more jobs: now and then, and whenever so much was put that it may have become full."""
+        self._looking = True
+        self._unseen_bytes = 0
+        try:
+            roomy = await self._store.has_room()
+        except StoreError as error:
+            logger.info("whether there is room is not known: %s", error)
+        else:
+            if self.has_room and not roomy:
+                logger.warning("the store is nearly full; puts are refused")
+            self.has_room = roomy
+        finally:
+            self._looking = False
 
     def found_full(self, error: StoreError) -> None:
         """The store refused a write for want of room: no more puts until it takes one."""

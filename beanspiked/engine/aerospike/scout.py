@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.committer import Committer
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN
-from beanspiked.engine.aerospike.store import CLOSED, DEAD, Busy, StoreError, key_ms
+from beanspiked.engine.aerospike.store import CLOSED, DEAD, Busy, key_ms
 from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.timers import Clock
@@ -208,10 +208,7 @@ class Scout:
     async def _recheck(self) -> None:
         tubes = [tube for tube in self._engine.registry.known_tubes() if tube.waiters]
         try:
-            self._engine.puts.has_room = await self._store.has_room()
-        except StoreError as error:
-            logger.info("whether there is room is not known: %s", error)
-        try:
+            await self._engine.puts.look_for_room()
             for start in range(0, len(tubes), RECHECK_AT_ONCE):
                 await self._look_at(tubes[start : start + RECHECK_AT_ONCE])
                 self._engine.turn_over()

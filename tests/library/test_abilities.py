@@ -13,6 +13,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asd import NAMESPACE
+from ports import free_port
 
 import beanspiked
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed
@@ -43,6 +45,34 @@ def test_connect_with_defaults(environ: dict[str, str], hosts: list[tuple[str, i
     conn = beanspiked.dial_default(environ)
     assert [(host, port) for host, port, _ in conn._store.hosts] == hosts  # type: ignore[union-attr]
     assert conn._store.namespace == "beanspike"  # type: ignore[union-attr]
+
+
+def test_connect_with_defaults_to_a_cluster(address: tuple[str, int]) -> None:
+    host, port = address
+
+    async def check() -> None:
+        environ = {"AEROSPIKE_HOST": host, "AEROSPIKE_PORT": f"tcp://{host}:{port}", "AEROSPIKE_NAMESPACE": NAMESPACE}
+        for dialled in (beanspiked.dial_default(environ), beanspiked.dial(host, port, NAMESPACE)):
+            async with dialled as conn:
+                tube = conn.use("test-connect-with-defaults")
+                assert await tube.delete(await tube.put(b"x"))
+
+    asyncio.run(check())
+
+
+def test_connect_and_keep_trying_a_cluster_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
+    async def check() -> None:
+        url = f"aerospike://127.0.0.1:{free_port()}/{NAMESPACE}"
+        with pytest.raises(beanspiked.StoreUnusable):
+            await beanspiked.connect(url, retry=beanspiked.Retry(attempts=2, first=0.01))
+        trying = asyncio.create_task(beanspiked.connect(url, retry=beanspiked.Retry(first=0.01)).open())
+        await asyncio.sleep(0.1)
+        trying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await trying
+
+    asyncio.run(check())
+    assert "not connected after 1 tries" in caplog.text
 
 
 @pytest.mark.parametrize("variable", ["AEROSPIKE_HOST", "AEROSPIKE_PORT"])

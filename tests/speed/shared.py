@@ -56,6 +56,8 @@ def speed(arguments: argparse.Namespace, bsload: Bsload) -> None:
             (50, 1, 0, 20000),
             (50, 16, 10, 80000),
             (50, 16, 50, 80000),
+            (1000, 16, 1000, 60000),
+            (1000, 1, 1000, 20000),
         ):
             mine: list[float] = []
             theirs: list[float] = []

@@ -449,8 +449,9 @@ class Committer:
         if not self.session.over:
             segment = await self.engine.reading_segment(self.number)
             if segment is not None and segment.state != DEAD:
-                logger.error(
-                    "segment %d: the lease of a session that lives is gone; its jobs are lost here", self.number
+                logger.warning(
+                    "segment %d: the lease of a session that lives is gone, perhaps with its tube; its jobs are lost here",
+                    self.number,
                 )
         self._give_up(batch, JobGone("the lease is gone"))
         self.abandon(JobGone("the lease is gone"))

@@ -417,7 +417,9 @@ class AerospikeStore:
                 raise Busy("the cluster is finding out who belongs to it")
             outcomes = [self._apply_one(waiting[0])] if len(waiting) == 1 else self._apply_all(waiting)
         except client_errors.AerospikeError as error:
-            outcomes = [_meaning(error.code or 0, error.in_doubt, error.msg or "")] * len(waiting)
+            # A call that cannot be made is a bug of ours, not a store to be tried again.
+            bug = error.code == CODE_PARAMETER
+            outcomes = [error if bug else _meaning(error.code or 0, error.in_doubt, error.msg or "")] * len(waiting)
         except Exception as error:  # noqa: BLE001 - it is raised where the change was asked for
             outcomes = [error] * len(waiting)
         futures = [apply.future for apply in waiting]

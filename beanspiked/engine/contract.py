@@ -247,6 +247,14 @@ class Tube(Timed):
         self.pause: float = 0.0
         self.paused_until: float = 0.0
 
+    def enter(self, waiter: Waiter) -> None:
+        """Enter one who waits, behind the others."""
+        self.waiters[waiter] = None
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take one out who waits no more."""
+        del self.waiters[waiter]
+
 
 class TubeSizes:
     """What the bodies of a tube's jobs take.
@@ -354,7 +362,7 @@ class TubeEngine:
         return None
 
     def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
-        """Look for a ready job for one who has entered itself in the tubes' waiters and found none with `take`.
+        """Look for a ready job for one who has entered the tubes and found none with `take`.
 
         Done when none is there or somebody else got it; the listener is told before that if one was found. None means that there is none.
         A patient one will wait anyhow.

@@ -94,7 +94,7 @@ class Reservation(Waiter):
         self._future = self._core.loop.create_future()
         self._core.waiting[self] = None
         self._core.broker.waiting += 1
-        self._tube.waiters[self] = None
+        self._tube.enter(self)
         if self._until < NEVER:
             self._core.broker.timers.schedule(self, self._until)
 
@@ -102,7 +102,7 @@ class Reservation(Waiter):
         if self._core.waiting.pop(self, self) is None:
             self._core.broker.waiting -= 1
             self._seek = None
-            del self._tube.waiters[self]
+            self._tube.leave(self)
             self._core.broker.timers.cancel(self)
 
     def _end(self, error: Exception | None = None) -> None:

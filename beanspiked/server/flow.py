@@ -460,7 +460,7 @@ class Flow(Waiter):
         self._wait_until = until
         self.broker.waiting += 1
         for tube in self.watched:
-            tube.waiters[self] = None
+            tube.enter(self)
         self._schedule()
 
     def _leave_waiters(self) -> None:
@@ -468,7 +468,7 @@ class Flow(Waiter):
         self._seek = None
         self.broker.waiting -= 1
         for tube in self.watched:
-            del tube.waiters[self]
+            tube.leave(self)
 
     def _stop_waiting(self, reply: bytes) -> None:
         self._leave_waiters()

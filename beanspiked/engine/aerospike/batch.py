@@ -16,6 +16,7 @@ class Batch:
         take: How many that are in all.
         close: Whether the segment accepts no more puts afterwards.
         slots: The highest slot that was given to earlier puts.
+        few: Whether few jobs are expected in the segment; see Change.
 
     Attributes:
         puts, leaves, asks: As given, less what was told already.
@@ -32,11 +33,12 @@ class Batch:
         take: int = 0,
         close: bool = False,
         slots: int = 0,
+        few: bool = False,
     ) -> None:
         self.puts: list[Put] = puts
         self.leaves: list[Leave] = leaves
         self.asks: list[tuple[Waiter, int]] = asks
-        self.change: Change = _change(puts, leaves, take, close, slots)
+        self.change: Change = _change(puts, leaves, take, close, slots, few)
         self.mark: int = 0
         self.until: float = 0.0
 
@@ -44,7 +46,7 @@ class Batch:
         """Leave the puts out from now on, and return them; only of a batch that was not applied."""
         puts = self.puts
         self.puts = []
-        self.change = _change([], self.leaves, self.change.take, self.change.close, 0)
+        self.change = _change([], self.leaves, self.change.take, self.change.close, 0, False)
         return puts
 
     def late(self, now: float) -> bool:
@@ -63,7 +65,7 @@ class Batch:
         return took or not self.leaves
 
 
-def _change(puts: list[Put], leaves: list[Leave], take: int, close: bool, slots: int) -> Change:
+def _change(puts: list[Put], leaves: list[Leave], take: int, close: bool, slots: int, few: bool) -> Change:
     queues: dict[str, dict[bytes, bytes]] = {}
     slot = slots
     if puts:
@@ -82,4 +84,4 @@ def _change(puts: list[Put], leaves: list[Leave], take: int, close: bool, slots:
             queues[DELAYED] = delayed
     moves = [Move(leave.job.place, leave.queue, leave.new_key, leave.packed) for leave in leaves if not leave.stays]
     replaced = {leave.job.place: leave.packed for leave in leaves if leave.stays}
-    return Change(slot if puts else 0, queues, replaced, moves, take, close)
+    return Change(slot if puts else 0, queues, replaced, moves, take, close, few)

@@ -17,6 +17,7 @@ from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
+    HEAD_KEYS,
     LAST_SLOT,
     OPEN,
     READY,
@@ -206,8 +207,9 @@ class Committer:
                     told = len(batch.puts) + len(batch.leaves) + batch.change.take
                     await self._commit(batch)
                     batch = None
+                in_play = told + self._waiting()
                 self._end_turn()
-                await self._gather_on(told)
+                await self._gather_on(told, in_play)
         except Exception as error:
             # A bug here must not leave commands without a reply for ever.
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
@@ -228,8 +230,8 @@ class Committer:
         if not self.running and self.closed:
             self.engine.retirement.consider(self)
 
-    async def _gather_on(self, told: int) -> None:
-        """Let those who have just got a reply ask for more, so that it goes along with the next operation.
+    async def _gather_on(self, told: int, in_play: int) -> None:
+        """Let those who have just got a reply ask for more, so that it goes along with the next operation and with those who wait already.
 
         Micro-optimization: an operation costs a hundred times as much as a look at the sockets. Nobody waits for a clock here, and a
         client that is alone does not wait at all.
@@ -238,7 +240,7 @@ class Committer:
             return
         looks = 0
         waiting = self._waiting()
-        while waiting < told and looks < LOOKS_MAX:
+        while waiting < in_play and looks < LOOKS_MAX:
             await asyncio.sleep(0)
             now = self._waiting()
             looks = 0 if now > waiting else looks + 1
@@ -260,12 +262,17 @@ class Committer:
             asks, self._asks = self._asks, []
             wanted, self._wanted = self._wanted, 0
         close = self._must_close and not self._puts
-        batch = Batch(puts, leaves, asks, wanted, close, self._slots)
+        batch = Batch(puts, leaves, asks, wanted, close, self._slots, self._few(len(puts) + len(leaves)))
         batch.until = self.engine.now() + ANSWER_WITHIN
         self._slots += len(puts)
         if close:
             self._must_close = False
         return batch
+
+    def _few(self, coming: int) -> bool:
+        """Tell whether few jobs are expected in its queues, with so many more."""
+        head = self.head
+        return head is not None and max(head.ready, head.delayed) + coming < HEAD_KEYS
 
     async def _attach(self) -> bool:
         """Get a lease, once."""
@@ -380,7 +387,7 @@ class Committer:
         """A batch that was not applied fails; give-backs are tried for as long as the lease is there."""
         self._slots -= len(batch.puts)
         for waiter, count in batch.asks:
-            self.engine.takes.unclaim(waiter, count)
+            self.engine.takes.unclaim(self.tube, waiter, count)
         if batch.change.close:
             self._must_close = True
         insisting = [leave for leave in batch.leaves if leave.insists]
@@ -466,7 +473,7 @@ class Committer:
             batch.leaves = [leave for leave in batch.leaves if not leave.done]
         for waiter, count in batch.asks:
             if not doubtful or self.engine.takes.claimed(waiter) >= count:
-                self.engine.takes.unclaim(waiter, count)
+                self.engine.takes.unclaim(self.tube, waiter, count)
         if doubtful:
             for put in batch.puts:
                 put.settle(reason)
@@ -494,7 +501,7 @@ class Committer:
         for job in held.values():
             self.engine.holdings.lose(job)
         for waiter, count in asks:
-            self.engine.takes.unclaim(waiter, count)
+            self.engine.takes.unclaim(self.tube, waiter, count)
         for leave in leaves:
             self._undo(leave, reason)
         for steal in steals:
@@ -519,7 +526,7 @@ class Committer:
                 leave.job.moving = None
                 leave.settle(None)
             for waiter, count in batch.asks:
-                self.engine.takes.unclaim(waiter, count)
+                self.engine.takes.unclaim(self.tube, waiter, count)
             return
         live = head.ready + head.delayed + head.buried + head.held
         if self._slots:
@@ -562,7 +569,7 @@ class Committer:
             self.engine.spawn(self.engine.takes.fetch_and_deliver(self, jobs, asks))
             return
         for waiter, count in asks:
-            self.engine.takes.unclaim(waiter, count)
+            self.engine.takes.unclaim(self.tube, waiter, count)
         if jobs:
             self.tube.granted.extend(jobs)
             self.engine.takes.deliver(self.tube)

@@ -65,15 +65,18 @@ class SegmentRecord:
         """Count the jobs in its leases."""
         return sum(len(held) for held in self.leases.values())
 
-    def head(self) -> Head:
-        """Return what it would give next."""
+    def head(self, *, few: bool = False) -> Head:
+        """Return what it would give next; where few jobs are expected, of the first ones only."""
         ready = sorted(self.queues[READY])
+        delayed = sorted(self.queues[DELAYED])
+        if few:
+            ready, delayed = ready[:HEAD_KEYS], delayed[:HEAD_KEYS]
         return Head(
             ready[:HEAD_KEYS],
             ready[-1] if ready else None,
-            min(self.queues[DELAYED], default=None),
+            delayed[0] if delayed else None,
             len(ready),
-            len(self.queues[DELAYED]),
+            len(delayed),
             len(self.queues[BURIED]),
             self.held(),
             self.state,
@@ -167,7 +170,7 @@ class Cluster:
         held.update(taken)
         if change.close:
             record.state = CLOSED
-        return Outcome(taken, record.head())
+        return Outcome(taken, record.head(few=change.few))
 
     def _lease(self, record: SegmentRecord, lease: int) -> dict[bytes, bytes]:
         held = record.leases.get(lease)

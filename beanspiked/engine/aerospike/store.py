@@ -134,6 +134,8 @@ class Change:
         moves: Jobs that leave the lease; they must be in it, which only their holder can change.
         take: How many of the first ready ones to move into the lease.
         close: Whether the segment accepts no more puts from now on.
+        few: Whether less than HEAD_KEYS jobs are expected in each queue afterwards. If there are more all the same, the head may be that
+            of the first HEAD_KEYS of a queue.
     """
 
     last_slot: int = 0
@@ -142,6 +144,7 @@ class Change:
     moves: Sequence[Move] = ()
     take: int = 0
     close: bool = False
+    few: bool = False
 
 
 class Head(NamedTuple):

@@ -60,8 +60,8 @@ class Takes:
 
     def _ask_for(self, tube: SharedTube) -> None:
         """Ask for jobs for those who wait and were not asked for yet, the most urgent jobs first."""
-        waiters = tube.waiters
-        if not waiters or tube.paused(self._clock.now()) or self._engine.membership.session.over:
+        unasked = tube.unasked
+        if not unasked or tube.paused(self._clock.now()) or self._engine.membership.session.over:
             return
         claims = self._claims
         while True:
@@ -71,12 +71,16 @@ class Takes:
             committer, bound = found
             room = committer.outlook.askable(bound)
             asked = False
+            sated: list[Waiter] = []
             if room > 0:
-                for waiter in waiters:
+                for waiter in unasked:
                     claimed = claims.get(waiter, 0)
                     count = min(waiter.wants - claimed, room)
                     if count > 0 and self._may_ask(tube, waiter):
-                        claims[waiter] = claimed + count
+                        claimed += count
+                        claims[waiter] = claimed
+                        if claimed == waiter.wants:
+                            sated.append(waiter)
                         committer.ask(waiter, count)
                         asked = True
                         room -= count
@@ -84,6 +88,8 @@ class Takes:
                             break
             if not asked:
                 return
+            for waiter in sated:
+                del unasked[waiter]
             self._engine.wake(committer)
             tube.rank(committer)
 
@@ -109,8 +115,10 @@ class Takes:
         """Count the jobs that were asked for a waiter."""
         return self._claims.get(waiter, 0)
 
-    def unclaim(self, waiter: Waiter, count: int) -> None:
-        """Jobs that were asked for a waiter have come, or will not."""
+    def unclaim(self, tube: SharedTube, waiter: Waiter, count: int) -> None:
+        """Jobs of a tube that were asked for a waiter have come, or will not."""
+        if waiter in tube.waiters:
+            tube.unasked[waiter] = None
         left = self._claims[waiter] - count
         if left:
             self._claims[waiter] = left
@@ -272,7 +280,7 @@ class Takes:
                     job.reserves -= 1
                     self._engine.holdings.give_back(job, timed_out=False)
         for waiter, count in asks:
-            self.unclaim(waiter, count)
+            self.unclaim(committer.tube, waiter, count)
         committer.tube.granted.extend([job for job in whole if job.committer is not None])
         self.deliver(committer.tube)
         self.sought(committer.tube, None)

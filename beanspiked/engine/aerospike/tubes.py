@@ -50,6 +50,7 @@ class SharedTube(Tube):
         arriving: Puts that wait for one.
         granted: Jobs that were taken and not handed over yet; empty at the end of each turn.
         seeks: Who asks whether there is a job.
+        unasked: Who waits and has not had all its jobs asked for, as far as known: who was asked for elsewhere may stand here, too.
         refreshed: Whom to call when the refresh ends that begins next.
         refreshing: Whether it is being refreshed.
         live: Whether all is known of it that is to be known: news about it have been followed since it was last refreshed, and nothing was
@@ -79,6 +80,7 @@ class SharedTube(Tube):
         "refreshed",
         "refreshing",
         "seeks",
+        "unasked",
         "use",
     )
 
@@ -91,6 +93,7 @@ class SharedTube(Tube):
         self.arriving: deque[Put] = deque()
         self.granted: deque[SharedJob] = deque()
         self.seeks: dict[Seek, None] = {}
+        self.unasked: dict[Waiter, None] = {}
         self.refreshed: list[Callable[[EngineError | None], None]] = []
         self.refreshing: bool = False
         self.live: bool = False
@@ -101,6 +104,16 @@ class SharedTube(Tube):
         self.use: TubeUse | None = None
         self.first_number: int = 0
         self._order: list[tuple[bytes, int]] = []
+
+    def enter(self, waiter: Waiter) -> None:
+        """Enter one who waits, behind the others."""
+        self.waiters[waiter] = None
+        self.unasked[waiter] = None
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take one out who waits no more."""
+        del self.waiters[waiter]
+        self.unasked.pop(waiter, None)
 
     def on_time(self, now: float) -> None:
         """Make due jobs ready and end a pause."""

@@ -42,7 +42,7 @@ def prepared(client: Any) -> Iterator[tuple[SegmentStore, list[str]]]:
     for _ in range(2):
         asyncio.run(store.prepare())
     yield store, [prefix + name for name in ("seg", "dir", "ctl", "ses", "news", "body")]
-    store.close_pool()
+    store.caller.close()
     client.index_remove("test", f"{prefix}held")
 
 

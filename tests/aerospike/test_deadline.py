@@ -94,7 +94,7 @@ def test_a_node_that_was_frozen_does_not_do_what_it_finds_in_its_sockets(node: N
         assert list((await whole(store)).queue(READY)) == [key_of(1)]
 
     run(check())
-    store.close_pool()
+    store.caller.close()
 
 
 def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Node) -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Node) -> None
         for number in range(1, 41):
             await store.create(number, "tube", LEASE)
         # As the watch has it after its question was not answered.
-        store._agreement.silent("it", 0)
+        store.caller.agreement.silent("it", 0)
 
         def changes() -> list[Any]:
             return [store.apply(number, LEASE, puts(1)) for number in range(1, 41)]
@@ -119,7 +119,7 @@ def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Node) -> None
         assert [type(outcome) for outcome in outcomes] == [Outcome] * 40
 
     run(check())
-    store.close_pool()
+    store.caller.close()
 
 
 def test_a_node_whose_clock_is_ahead_is_written_to_after_one_refusal(node: Node) -> None:
@@ -130,10 +130,10 @@ def test_a_node_whose_clock_is_ahead_is_written_to_after_one_refusal(node: Node)
         await store.heartbeat(1, None)
         await store.create(1, "tube", LEASE)
         # As if the heartbeat had gone to a node whose clock is five seconds behind.
-        store._deadline._ahead_ms -= 5000  # type: ignore[operator]
+        store.caller.deadline._ahead_ms -= 5000  # type: ignore[operator]
         with pytest.raises(Busy, match="too late"):
             await store.apply(1, LEASE, puts(1))
         await store.apply(1, LEASE, puts(1))
 
     run(check())
-    store.close_pool()
+    store.caller.close()

@@ -176,7 +176,7 @@ def test_the_store_writes_what_the_module_reads(client: Any) -> None:
         await store.apply(1, lease_key(7, 1), Change(take=1))
 
     asyncio.run(make())
-    store.close_pool()
+    store.caller.close()
     expected = Sizes(ready=3, delayed=2, reserved=1, buried=1, job_size=127, used_size=127)
     assert udf.sizes(client, "test", f"{prefix}seg", "tube", NOW_MS) == expected
 

@@ -17,7 +17,6 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from measure import default_peer, default_server
 from rig.client import Client
@@ -166,29 +165,23 @@ def bare_operations(where: str) -> tuple[float, float, float]:
     client = aerospike.client({"hosts": [(host, int(port or 3000))]}).connect()
     store = AerospikeStore(client, namespace, f"b{uuid.uuid4().hex[:6]}_")
 
-    async def at_once(function: Any) -> Any:
-        return function()
-
-    store._call = at_once  # type: ignore[method-assign, assignment]
     times: tuple[list[float], ...] = ([], [], [])
 
-    async def run() -> None:
-        lease = lease_key(1, 1)
-        await store.create(1, "tube", lease)
-        for slot in range(1, 400):
-            key = ready_key(100, slot, slot)
-            changes = (
-                Change(last_slot=slot, puts={"ready": {key: b"\0" * 29 + BODY}}),
-                Change(take=1),
-                Change(moves=[Move(key)]),
-            )
-            for taken, change in zip(times, changes, strict=True):
-                began = time.perf_counter()
-                await store.apply(1, lease, change)
-                taken.append(time.perf_counter() - began)
-
-    asyncio.run(run())
-    store.close_pool()
+    lease = lease_key(1, 1)
+    asyncio.run(store.create(1, "tube", lease))
+    record = store._segment_key(1)
+    for slot in range(1, 400):
+        key = ready_key(100, slot, slot)
+        changes = (
+            Change(last_slot=slot, puts={"ready": {key: b"\0" * 29 + BODY}}),
+            Change(take=1),
+            Change(moves=[Move(key)]),
+        )
+        for taken, change in zip(times, changes, strict=True):
+            began = time.perf_counter()
+            store.changes.apply_now(record, lease, change)
+            taken.append(time.perf_counter() - began)
+    store.caller.close()
     client.close()
     return median(times[0]), median(times[1]), median(times[2])
 

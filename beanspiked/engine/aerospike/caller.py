@@ -1,0 +1,250 @@
+"""How the official `aerospike` client is called: on worker threads, while the nodes can be relied on, and until a deadline.
+
+Whatever goes wrong comes out as what it means for the record: done or not, or who knows (see store.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import aerospike
+from aerospike import exception as client_errors
+from aerospike_helpers.batch import records as batch_records
+from aerospike_helpers.operations import expression_operations
+
+from beanspiked.engine.aerospike.deadline import NODE_NOW_MS, Deadline
+from beanspiked.engine.aerospike.nodes import Agreement, NodeWatch
+from beanspiked.engine.aerospike.store import Busy, Fenced, Full, Refused, StoreError, Unknown
+from beanspiked.engine.aerospike.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = [
+    "CODE_FILTERED_OUT",
+    "CODE_NOT_FOUND",
+    "CODE_TIMEOUT",
+    "READ_POLICY",
+    "REMOVE_POLICY",
+    "WRITE_POLICY",
+    "WRITE_WITHIN_MS",
+    "Caller",
+    "Key",
+    "meaning",
+]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+# Namespace, set, and what names the record.
+Key = tuple[str, str, "int | str"]
+
+# More threads lose to the interpreter lock.
+THREADS: Final = 4
+# While nothing is asked of the cluster, in seconds.
+LOOK_AGAIN: Final = 0.02
+# How long a call waits for that, in seconds; whoever asked may try again.
+DOUBT_MAX: Final = 2.0
+
+# With no retries by the client this is how long it waits for a write.
+WRITE_WITHIN_MS: Final = 300
+WRITE_POLICY: Final = {
+    # Retries are the engine's: it knows what may be repeated.
+    "max_retries": 0,
+    "total_timeout": 1000,
+    "socket_timeout": WRITE_WITHIN_MS,
+    # A namespace's default-ttl must not expire jobs.
+    "ttl": aerospike.TTL_NEVER_EXPIRE,
+}
+# Without this an operation on a record that is not there would make it.
+CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
+REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
+READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
+BATCH_READ_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
+# To see whether a node answers at all: not from a copy elsewhere.
+PROBE_POLICY: Final = {
+    "max_retries": 0,
+    "total_timeout": 1000,
+    "socket_timeout": WRITE_WITHIN_MS,
+    "replica": aerospike.POLICY_REPLICA_MASTER,
+}
+
+# proto.h: what a node or the client answers.
+CODE_PARAMETER: Final = -2
+CODE_NOT_FOUND: Final = 2
+CODE_EXISTS: Final = 5
+CODE_NO_ROOM: Final = 8
+CODE_TIMEOUT: Final = 9
+CODE_PARTITION_UNAVAILABLE: Final = 11
+CODE_RECORD_TOO_BIG: Final = 13
+CODE_KEY_BUSY: Final = 14
+CODE_DEVICE_OVERLOAD: Final = 18
+CODE_ELEMENT_EXISTS: Final = 24
+CODE_OP_NOT_APPLICABLE: Final = 26
+CODE_FILTERED_OUT: Final = 27
+
+ANSWERED: Final = (0, CODE_NOT_FOUND)
+
+MEANINGS: Final[dict[int, type[StoreError]]] = {
+    CODE_NOT_FOUND: Fenced,
+    CODE_OP_NOT_APPLICABLE: Fenced,
+    CODE_EXISTS: Refused,
+    CODE_ELEMENT_EXISTS: Refused,
+    CODE_FILTERED_OUT: Refused,
+    CODE_KEY_BUSY: Busy,
+    CODE_DEVICE_OVERLOAD: Busy,
+    CODE_PARTITION_UNAVAILABLE: Busy,
+    CODE_NO_ROOM: Full,
+    CODE_RECORD_TOO_BIG: Refused,
+}
+
+
+class Caller:
+    """Calls of one client.
+
+    Args:
+        client: A connected client; None before there is one: everything then fails with Busy.
+
+    Attributes:
+        client: The client.
+        agreement: Whether the nodes can be relied on.
+        deadline: Until when writes hold.
+        workers: The threads that call.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client: Any = client
+        self.agreement: Agreement = Agreement(_now)
+        self.deadline: Deadline = Deadline(WRITE_WITHIN_MS)
+        self.workers: Workers = Workers(THREADS, "aerospike")
+        self._watch: NodeWatch | None = None
+
+    def connected(self, client: Any) -> None:
+        """Take a client, for good: calls begin as soon as there is one."""
+        self.client = client
+        self._watch = NodeWatch(client, self.agreement)
+        self._watch.start()
+
+    def close(self) -> None:
+        """End the threads; the client stays connected."""
+        self.workers.close()
+        if self._watch is not None:
+            self._watch.stop()
+
+    # --- from the event loop
+
+    async def ready(self) -> None:
+        """Wait until the nodes can be relied on. Raises Busy before there is a client, and when that takes too long."""
+        if self.client is None:
+            raise Busy("not connected yet")
+        until = time.monotonic() + DOUBT_MAX
+        while self.agreement.doubtful():
+            if time.monotonic() > until:
+                raise Busy("the cluster is finding out who belongs to it")
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
+        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
+        if not at_once:
+            await self.ready()
+        elif self.client is None:
+            raise Busy("not connected yet")
+        try:
+            return await self.workers.do(function if at_once else partial(self._unless_doubtful, function))
+        except client_errors.AerospikeError as error:
+            raise meaning(error) from error
+
+    async def read_many(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
+        """Do the same reads on many records, in one call; None for one that is not there."""
+        if not keys:
+            return []
+        wanted = batch_records.BatchRecords([batch_records.Read(key, reads) for key in keys])
+        batch = await self.call(lambda: self.client.batch_write(wanted, policy_batch=BATCH_READ_POLICY))
+        results: list[dict[str, Any] | None] = []
+        for record in batch.batch_records:
+            if record.result not in ANSWERED:
+                raise MEANINGS.get(record.result, Busy)(f"{record.result}: reading {record.key[1]}")
+            results.append(record.record[2] if record.result == 0 else None)
+        return results
+
+    # --- on a worker thread
+
+    def _unless_doubtful(self, function: Callable[[], Result]) -> Result:
+        self.check()
+        return function()
+
+    def check(self) -> None:
+        """See whether the nodes can be relied on, which may have changed since something was asked for. Raises Busy."""
+        if self.agreement.doubtful():
+            raise Busy("the cluster is finding out who belongs to it")
+
+    def operate(self, key: Key, ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
+        """Change a record that exists, if the guard holds."""
+        return self._write(key, ops, CHANGE_POLICY, guard)
+
+    def make(self, key: Key, ops: list[Any], exists: int) -> list[tuple[str, Any]]:
+        """Change a record that may not exist."""
+        return self._write(key, ops, {**WRITE_POLICY, "exists": exists})
+
+    def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> list[tuple[str, Any]]:
+        """Change a record while somebody waits for it, and never later."""
+        if self.agreement.asleep():
+            self._probe(key)
+        until_ms, filtered = self.deadline.filter(guard)
+        if filtered is not None:
+            policy = {**policy, "expressions": filtered}
+        try:
+            results: list[tuple[str, Any]] = self.client.operate_ordered(key, ops, policy=policy)[2]
+        except client_errors.FilteredOut:
+            if until_ms and self.node_now(key) > until_ms:
+                # Nothing was done. Or the guard did not hold: then the next try tells.
+                raise Busy("it came too late, by the clock of the node") from None
+            raise
+        return results
+
+    def _probe(self, key: Key) -> None:
+        """See whether the node answers that has a record. Raises Busy."""
+        try:
+            self.client.exists(key, PROBE_POLICY)
+        except client_errors.RecordNotFound:
+            return
+        except client_errors.AerospikeError as error:
+            raise Busy(f"{error.code}: the node does not answer that has it") from error
+
+    def silent(self, keys: Sequence[Key]) -> set[Key]:
+        """Return those of many records whose nodes do not answer; none while all nodes do."""
+        if not self.agreement.asleep():
+            return set()
+        probed = self.client.batch_read(list(keys), [], PROBE_POLICY).batch_records
+        return {key for key, record in zip(keys, probed, strict=True) if record.result not in ANSWERED}
+
+    def node_now(self, key: Key) -> int:
+        """Return the time of the node that has a record, in ms."""
+        read = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
+        now_ms: int = self.client.operate(key, read, policy=READ_POLICY)[2]["now"]
+        if self.deadline.seen(now_ms):
+            logger.warning("the clocks of the store's nodes differ: one of them is ahead")
+        return now_ms
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def meaning(error: client_errors.AerospikeError) -> Exception:
+    """Say what a failed call means for a change; one that cannot be made is a bug of ours, not a store to be tried again."""
+    if error.code == CODE_PARAMETER:
+        return error
+    return meaning_of(error.code or 0, error.in_doubt, error.msg or "")
+
+
+def meaning_of(code: int, in_doubt: bool | None, text: str) -> StoreError:
+    """Say what an answer means: what a node or the network failed with was not sent at all, or who knows."""
+    known = MEANINGS.get(code)
+    if known is None:
+        known = Unknown if in_doubt or code == CODE_TIMEOUT else Busy
+    return known(f"{code}: {text}")

@@ -1,0 +1,109 @@
+"""Threads for calls that block, the one that worked last before all others: its caches and its connection are warm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Workers", "hand_over"]
+
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A few threads that call what they are given.
+
+    A wake-up of a thread and one of the event loop cost half of what an executor and its futures do.
+
+    Args:
+        count: How many.
+        name: What they are called.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._calls: deque[Callable[[], None] | None] = deque()
+        # What an idle thread waits for.
+        self._idle: list[threading.Lock] = []
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Have a thread call something that raises nothing."""
+        self._add(call)
+
+    async def do(self, function: Callable[[], Result]) -> Result:
+        """Have a thread call something, and return or raise what comes of it."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._add(partial(_carry_out, function, future))
+        return await future
+
+    def close(self) -> None:
+        """Let the threads end when they have done what was asked for, and wait for that."""
+        for _ in self._threads:
+            self._add(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _add(self, call: Callable[[], None] | None) -> None:
+        self._calls.append(call)
+        with contextlib.suppress(IndexError):
+            self._idle.pop().release()
+
+    def _work(self) -> None:
+        woken = threading.Lock()
+        woken.acquire()
+        while True:
+            try:
+                call = self._calls.popleft()
+            except IndexError:
+                self._rest(woken)
+                continue
+            if call is None:
+                return
+            call()
+
+    def _rest(self, woken: threading.Lock) -> None:
+        """Wait for a call. Who adds one looks for an idle thread afterwards, and an idle thread for a call: so neither misses the other."""
+        self._idle.append(woken)
+        if self._calls:
+            try:
+                self._idle.remove(woken)
+            except ValueError:
+                # Somebody is about to wake this thread.
+                pass
+            else:
+                return
+        woken.acquire()
+
+
+def _carry_out(function: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    try:
+        result = function()
+    except Exception as error:  # noqa: BLE001 - it is raised where the call was asked for
+        hand_over(future, _fail, future, error)
+    else:
+        hand_over(future, _succeed, future, result)
+
+
+def hand_over(future: asyncio.Future[Any], callback: Callable[..., None], *args: object) -> None:
+    """Have the event loop of a future call something; it may have ended: then nobody waits any more."""
+    with contextlib.suppress(RuntimeError):
+        future.get_loop().call_soon_threadsafe(callback, *args)
+
+
+def _succeed(future: asyncio.Future[Any], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -147,6 +147,53 @@ def test_a_reserve_of_a_segment_that_stays_busy_is_answered() -> None:
     assert client.received == b"INTERNAL_ERROR\r\n"
 
 
+def test_a_command_of_a_segment_that_stays_busy_has_its_own_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = World(1)
+    front_end = here.front_end()
+    clients = [front_end.connect() for _ in range(3)]
+    clients[0].put()
+    apply = here.cluster.apply
+    free_at = here.time + 2.7
+
+    def busy(*arguments: Any) -> Any:
+        if here.time < free_at:
+            raise Busy("14: key busy")
+        return apply(*arguments)
+
+    monkeypatch.setattr(here.cluster, "apply", busy)
+    for client in clients:
+        # The last two wait for the first one, and go out together when that has failed.
+        client.post(b"put 0 0 60 1\r\nx\r\n")
+        here.run(0.5)
+    here.run(5.0)
+    assert [client.received[:8] for client in clients] == [b"INTERNAL", b"INTERNAL", b"INSERTED"]
+
+
+def test_a_job_that_cannot_be_given_back_keeps_nobody_waiting() -> None:
+    here = World(1)
+    front_end = here.front_end()
+    client, leaving = front_end.connect(), front_end.connect()
+    client.put()
+    client.put()
+    assert leaving.ask(b"reserve\r\n").startswith(b"RESERVED")
+    apply = here.cluster.apply
+
+    def busy(*_: object) -> None:
+        raise Busy("14: key busy")
+
+    here.cluster.apply = busy  # type: ignore[method-assign]
+    leaving.hang_up()
+    here.run(0.1)
+    for command in (b"put 0 0 60 1\r\nx\r\n", b"reserve-with-timeout 0\r\n"):
+        asked_at = here.time
+        assert client.ask(command) == b"INTERNAL_ERROR\r\n"
+        assert here.time - asked_at < 5
+    here.cluster.apply = apply  # type: ignore[method-assign]
+    here.run(1.0)
+    for _ in range(2):
+        assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")
+
+
 def test_a_job_released_with_a_delay_comes_to_who_begins_to_wait_afterwards() -> None:
     here = World(1)
     client = here.front_end().connect()

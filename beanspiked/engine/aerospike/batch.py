@@ -22,7 +22,7 @@ class Batch:
         puts, leaves, asks: As given, less what was told already.
         change: All of it, as the store takes it.
         mark: The engine's step at which it began.
-        until: When it fails if it only asks and its segment is busy, in seconds since the epoch.
+        until: When it is given up if no command waits for it and its segment is busy, in seconds since the epoch.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Batch:
         self.puts: list[Put] = puts
         self.leaves: list[Leave] = leaves
         self.asks: list[tuple[Waiter, int]] = asks
+        self._slots: int = slots
         self.change: Change = _change(puts, leaves, take, close, slots, few)
         self.mark: int = 0
         self.until: float = 0.0
@@ -46,14 +47,26 @@ class Batch:
         """Leave the puts out from now on, and return them; only of a batch that was not applied."""
         puts = self.puts
         self.puts = []
-        self.change = _change([], self.leaves, self.change.take, self.change.close, 0, False)
+        self._change_again()
         return puts
 
-    def late(self, now: float) -> bool:
-        """Tell whether somebody has waited for too long for it."""
-        return any(put.until <= now for put in self.puts) or any(
-            leave.until <= now and not leave.insists for leave in self.leaves
-        )
+    def drop_late(self, now: float) -> tuple[list[Put], list[Leave]]:
+        """Leave out, and return, what has waited for too long; only of a batch that was not applied."""
+        puts = [put for put in self.puts if put.until <= now]
+        leaves = [leave for leave in self.leaves if leave.until <= now and not leave.insists]
+        if puts or leaves:
+            self.puts = [put for put in self.puts if put.until > now]
+            self.leaves = [leave for leave in self.leaves if leave.until > now or leave.insists]
+            self._change_again()
+        return puts, leaves
+
+    def waited_for(self) -> bool:
+        """Tell whether a command waits for it, other than for a job."""
+        return bool(self.puts) or any(not leave.insists for leave in self.leaves)
+
+    def _change_again(self) -> None:
+        change = self.change
+        self.change = _change(self.puts, self.leaves, change.take, change.close, self._slots, change.few)
 
     def applied(self, settlement: Settlement, took: bool) -> bool:
         """Tell by what its segment holds whether it was applied; `took` tells whether the lease holds new jobs."""

@@ -357,11 +357,11 @@ class Committer:
                 return
 
     async def _try_again(self, batch: Batch, error: StoreError) -> bool:
-        """After an operation that was not applied: wait a little; tell whether to repeat it."""
+        """After an operation that was not applied: wait a little; tell whether to repeat it, without those who have waited for too long."""
         now = self.engine.now()
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
-        asks_only = not batch.puts and not batch.leaves and not batch.change.close
-        if batch.late(now) or (asks_only and (batch.until <= now or not self.engine.takes.still_wanted(batch.asks))):
+        self._fail_some(*batch.drop_late(now), reason)
+        if not batch.waited_for() and (batch.until <= now or not self.engine.takes.still_wanted(batch.asks)):
             self._drop(batch, reason)
             return False
         await self.engine.pause_between_tries()
@@ -374,31 +374,35 @@ class Committer:
         """The store has no room: puts are told so, the rest is tried alone."""
         if not batch.puts:
             return await self._try_again(batch, error)
-        puts = batch.drop_puts()
+        self._fail_some(batch.drop_puts(), [], StoreFull(str(error)))
+        return True
+
+    def _fail_some(self, puts: list[Put], leaves: list[Leave], reason: EngineError) -> None:
+        """Fail what is not in its batch any more."""
+        if not puts and not leaves:
+            return
         self._slots -= len(puts)
         for put in puts:
-            put.settle(StoreFull(str(error)))
+            put.settle(reason)
+        for leave in leaves:
+            self._undo(leave, reason)
         if self.head is not None:
             self.know(self.head, self.mark)
         self.engine.turn_over()
-        return True
 
     def _drop(self, batch: Batch, reason: EngineError) -> None:
-        """A batch that was not applied fails; give-backs are tried for as long as the lease is there."""
-        self._slots -= len(batch.puts)
-        for waiter, count in batch.asks:
+        """A batch that nobody waits for any more is taken apart; what insists goes along with what has come in meanwhile.
+
+        Jobs asked for meanwhile might wait for that for ever.
+        """
+        asks, self._asks = self._asks, []
+        self._wanted = 0
+        for waiter, count in batch.asks + asks:
             self.engine.takes.unclaim(self.tube, waiter, count)
-        if batch.change.close:
-            self._must_close = True
-        insisting = [leave for leave in batch.leaves if leave.insists]
-        self._leaves = insisting + self._leaves
+        self._must_close = self._must_close or batch.change.close
+        self._leaves = batch.leaves + self._leaves
         if self.head is not None:
             self.know(self.head, self.mark)
-        for put in batch.puts:
-            put.settle(reason)
-        for leave in batch.leaves:
-            if not leave.insists:
-                self._undo(leave, reason)
         self.engine.takes.sought(self.tube, reason)
 
     async def _settle(self, batch: Batch, error: StoreError) -> bool:

@@ -214,8 +214,8 @@ class WorldClient:
 class SharedMachine(ServerMachine):
     """A front-end of a cluster in memory in which nothing goes wrong.
 
-    Operations take a moment there, so its clock runs ahead of the model's by a little more with every step; and burials are told apart
-    by the millisecond.
+    Operations take a moment there, so its clock runs ahead of the model's by a little more with every step; burials are told apart
+    by the millisecond, and no two delays begin at the same time.
     """
 
     def __init__(self) -> None:
@@ -223,7 +223,7 @@ class SharedMachine(ServerMachine):
         self.world = World(1, latency=(1e-6, 1e-6))
         self.front_end = self.world.front_end()
         self.world.run(1.0)
-        self.model = Model()
+        self.model = Model(delays_differ=True)
         self.model.referenced = set(TUBES)
         self.ids: list[int] = []
         self.asker = self.connect()

@@ -28,6 +28,7 @@ class ModelJob:
     state: State = "ready"
     due_at: float = 0.0  # the end of its delay, or of its TTR
     buried_place: int = 0
+    delayed_place: int = 0
     holder: str | None = None
     reserves: int = 0
     timeouts: int = 0
@@ -60,6 +61,8 @@ class Model:
     )  # used or watched, says the caller: such tubes stay
     last_id: int = 0
     burials: int = 0
+    delays: int = 0
+    delays_differ: bool = False  # of two jobs due at the same time the one delayed first, not the one of the lower id
 
     def put(self, tube: str, body: bytes, pri: int = 0, delay: float = 0, ttr: float = 1) -> int:
         """Add a job and return its id; a TTR of zero is one second."""
@@ -255,13 +258,15 @@ class Model:
         return (
             sorted(jobs, key=lambda job: job.buried_place)
             if state == "buried"
-            else sorted(jobs, key=lambda job: (job.due_at, job.id))
+            else sorted(jobs, key=lambda job: (job.due_at, job.delayed_place if self.delays_differ else job.id))
         )
 
     def _wake(self, job: ModelJob, delay: float) -> None:
         job.holder = None
         job.state = "delayed" if delay else "ready"
         job.due_at = self.now + delay
+        self.delays += 1
+        job.delayed_place = self.delays
 
     def _reserve(self, job: ModelJob, holder: str) -> ModelJob:
         job.state = "reserved"

@@ -238,7 +238,8 @@ def _now() -> float:
 def meaning(error: client_errors.AerospikeError) -> Exception:
     """Say what a failed call means for a change; one that cannot be made is a bug of ours, not a store to be tried again."""
     if error.code == CODE_PARAMETER:
-        return error
+        bug: Exception = error
+        return bug
     return meaning_of(error.code or 0, error.in_doubt, error.msg or "")
 
 

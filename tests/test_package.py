@@ -49,3 +49,16 @@ def test_the_socket_listens_before_the_event_loop_is_imported() -> None:
     code = "import sys; import beanspiked.cli, beanspiked.server.listeners; print('asyncio' in sys.modules, 'logging' in sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10, check=True)
     assert imported.stdout.split() == ["False", "False"]
+
+
+def test_the_image_is_built_from_what_its_context_has() -> None:
+    copied = [
+        source
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ") and "--from=" not in line
+        for source in line.split()[1:-1]
+    ]
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied
+    assert set(copied) <= kept
+    assert all((ROOT / source).exists() for source in copied)

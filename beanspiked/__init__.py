@@ -20,17 +20,21 @@ Importing this package loads nothing else until a name is used: the server has 1
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from beanspiked.engine.errors import (
+    from beanspiked.library.conn import Conn, connect, dial, dial_default
+    from beanspiked.library.errors import (
         BeanspikeError,
+        ConnClosed,
         DamagedEntry,
+        DecodingError,
         EngineError,
+        JobLost,
+        JobNotFound,
+        NotKickable,
         OutcomeUnknown,
         StoreFailed,
         StoreFull,
         StoreUnusable,
     )
-    from beanspiked.library.conn import Conn, connect, dial, dial_default
-    from beanspiked.library.errors import ConnClosed, DecodingError, JobLost, JobNotFound, NotKickable
     from beanspiked.library.job import Job, JobInfo, Seconds
     from beanspiked.library.metrics import Metrics
     from beanspiked.library.retry import Retry

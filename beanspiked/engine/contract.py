@@ -402,7 +402,7 @@ class TubeEngine:
         raise NotImplementedError
 
     def in_flight(self, job_id: int) -> Later | None:
-        """Return the change of this job that is on its way to the store, if any."""
+        """Return what ends with the change of this job that is on its way to the store, if any; a shared engine fails it in the end."""
         raise NotImplementedError
 
     def peek_next(self, tube: Tube, state: int) -> Job | None:

@@ -204,6 +204,8 @@ class Core:
         engine = self.broker.engine
         while (change := engine.in_flight(job_id)) is not None:
             await self.ended(change)
+            if engine.shared and change.error is not None:
+                raise change.error
         return await self.look(engine.look_job(job_id), lambda: read(engine.find_job(job_id)))
 
     # --- bodies and ids

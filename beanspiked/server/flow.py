@@ -623,7 +623,7 @@ class Flow(Waiter):
             change = self.engine.in_flight(command.id)
             if change is not None:
                 self._stalled = command
-                change.then(lambda _: self._retry_after(command))
+                change.then(lambda change: self._retry_after(command, change))
                 return True
         if self.engine.shared and LOOKS[command.verb]:
             look = self._look(command)
@@ -651,8 +651,14 @@ class Flow(Waiter):
             self._reply(replies.INTERNAL_ERROR)
         self._go_on()
 
-    def _retry_after(self, command: Command) -> None:
-        if self._stalled is command:
+    def _retry_after(self, command: Command, change: Later) -> None:
+        if self._stalled is not command:
+            return
+        if self.engine.shared and change.error is not None:
+            self._stalled = None
+            self._reply(replies.INTERNAL_ERROR)
+            self._go_on()
+        else:
             self._retry()
 
 

@@ -60,6 +60,21 @@ class Batch:
             self._change_again()
         return puts, leaves
 
+    def drop_leaves(self) -> list[Leave]:
+        """Leave out, and return, the changes of held jobs that need not be made."""
+        leaves = [leave for leave in self.leaves if not leave.insists]
+        self.leaves = [leave for leave in self.leaves if leave.insists]
+        self._change_again()
+        return leaves
+
+    def empty(self) -> bool:
+        """Tell whether nothing is left of it."""
+        return not (self.puts or self.leaves or self.asks or self.change.close)
+
+    def only_asks(self) -> bool:
+        """Tell whether it only asks for jobs."""
+        return not (self.puts or self.leaves or self.change.close)
+
     def waited_for(self) -> bool:
         """Tell whether a command waits for it, other than for a job."""
         return bool(self.puts) or any(not leave.insists for leave in self.leaves)

@@ -15,6 +15,7 @@ __all__ = [
     "COUNTED",
     "DETAILED",
     "FAILED",
+    "HEAD_SIZE",
     "INLINE_MAX",
     "OUTSIDE",
     "RESIZED",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.batch import Batch
-from beanspiked.engine.aerospike.codec import pack
+from beanspiked.engine.aerospike.codec import HEAD_SIZE, pack
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal, job_id, shared_job
 from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
@@ -53,6 +53,10 @@ BYTES_MAX: Final = 131072
 ALONE: Final = 4
 # How often the sockets are looked at in vain before the next operation begins.
 LOOKS_MAX: Final = 4
+# Puts whose segment has not taken them for so long go to another one, in seconds.
+PUTS_WAIT: Final = 0.5
+# A segment that does not answer is asked for no jobs for so long, in seconds.
+ASIDE_FOR: Final = 3.0
 # Body numbers are allowed in blocks, so that a large put rarely costs a further operation.
 BODIES_BLOCK: Final = 64
 
@@ -75,6 +79,7 @@ class Committer:
         held: The jobs in the lease, by key.
         closed: Whether it accepts no more puts, or soon will not.
         gone: Whether it is over with it: dead, lost, or of a session that is over.
+        aside: Whether no jobs are asked of it for now, since it does not answer.
     """
 
     def __init__(self, engine: "SharedEngine", tube: "SharedTube", number: int, lease: int, owned: bool) -> None:
@@ -91,14 +96,20 @@ class Committer:
         self.closed: bool = not owned
         self.gone: bool = False
         self.running: bool = False
+        self.aside: bool = False
         self.rank: bytes | None = None
         self._puts: list[Put] = []
         self._leaves: list[Leave] = []
         self._asks: list[tuple[Waiter, int]] = []
         self._wanted: int = 0
         self._steals: list[Steal] = []
+        self._stealing: Steal | None = None
+        # Since when nothing has succeeded that was tried, in seconds since the epoch; 0 when all is well.
+        self._failing_since: float = 0.0
+        self._aside_until: float = 0.0
         self._slots: int = 0
         self._bytes: int = 0
+        self._jobs: int = 0
         self._bodies: list[int] = []
         self._must_close: bool = False
         self._turns: list[asyncio.Future[None]] = []
@@ -179,6 +190,7 @@ class Committer:
         """Begin with what has come in, unless an operation is in flight."""
         if not self.running and not self.gone and self._pending():
             self.running = True
+            self.engine.running[self] = None
             self.engine.spawn(self._run())
 
     def _pending(self) -> bool:
@@ -201,7 +213,9 @@ class Committer:
                     break
                 told = 0
                 if self._steals:
-                    await self._steal(self._steals.pop(0))
+                    self._stealing = self._steals.pop(0)
+                    await self._steal(self._stealing)
+                    self._stealing = None
                 else:
                     batch = self._gather()
                     told = len(batch.puts) + len(batch.leaves) + batch.change.take
@@ -215,9 +229,12 @@ class Committer:
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
             if batch is not None:
                 self._give_up(batch, OutcomeUnknown("internal error"), doubtful=True)
+            if self._stealing is not None and not self._stealing.done:
+                self._stealing.settle(OutcomeUnknown("internal error"))
             self.abandon(StoreFailed("internal error"))
         finally:
             self.running = False
+            self.engine.running.pop(self, None)
             self._end_turn()
 
     def _end_turn(self) -> None:
@@ -292,18 +309,26 @@ class Committer:
                     return False
             else:
                 self.lease = lease
+                self._succeeds()
                 return True
 
     async def _patience(self, error: StoreError) -> bool:
         """Fail what has waited for too long, then wait a little; tell whether there is still something to do."""
         now = self.engine.now()
+        self._fails(now)
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
         self._expire(now, reason)
         if self.session.over or self.gone:
             self.abandon(JobGone("the session is over"))
             return False
-        await self.engine.pause_between_tries()
+        await self.engine.pause_between_tries(self._failing_since)
         return self._pending() and not self.gone
+
+    def expire(self, now: float) -> None:
+        """Once a second while an operation is in flight: fail what has waited behind it for too long."""
+        self._expire(now, StoreFailed("the store does not answer"))
+        if self._failing_since and now - self._failing_since >= ANSWER_WITHIN:
+            self._set_aside(now)
 
     def _expire(self, now: float, reason: EngineError) -> None:
         late_puts = [put for put in self._puts if put.until <= now]
@@ -317,12 +342,65 @@ class Committer:
             self._leaves = [leave for leave in self._leaves if leave.until > now or leave.insists]
             for leave in late:
                 self._undo(leave, reason)
-        steals = self._steals
-        self._steals = []
-        for steal in steals:
-            steal.settle(reason)
-        if late_puts or late or steals:
+        late_steals = [steal for steal in self._steals if steal.until <= now]
+        if late_steals:
+            self._steals = [steal for steal in self._steals if steal.until > now]
+            for steal in late_steals:
+                steal.settle(reason)
+        if late_puts or late or late_steals:
             self.engine.turn_over()
+
+    # --- a segment that does not answer
+
+    def _fails(self, now: float) -> None:
+        if not self._failing_since:
+            self._failing_since = now
+
+    def _succeeds(self) -> None:
+        self._failing_since = 0.0
+        if self.aside:
+            self._ask_again()
+
+    def _set_aside(self, now: float) -> None:
+        """Ask for no jobs here for now: who waits may get those of other segments."""
+        self.aside = True
+        self._aside_until = now + ASIDE_FOR
+        self.engine.aside[self] = None
+        asks, self._asks = self._asks, []
+        self._wanted = 0
+        for waiter, count in asks:
+            self.engine.takes.unclaim(self.tube, waiter, count)
+        if self.head is not None:
+            self.know(self.head, self.mark)
+        self.engine.takes.restless(self.tube)
+        self.engine.takes.sought(self.tube)
+
+    def try_anew(self, now: float) -> None:
+        """Ask for jobs again, after a time or once an operation has succeeded."""
+        if self.gone or (now >= self._aside_until and not self.running):
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        self.aside = False
+        self.engine.aside.pop(self, None)
+        if not self.gone:
+            self.tube.rank(self)
+
+    def _put_elsewhere(self, batch: Batch | None) -> None:
+        """Let all puts that were certainly not done yet go to another segment."""
+        puts: list[Put] = []
+        if batch is not None and batch.puts:
+            puts = batch.drop_puts()
+            self._slots -= len(puts)
+        puts += self._puts
+        self._puts = []
+        if self.tube.open is self:
+            self.tube.open = None
+        self.closed = True
+        self._must_close = True
+        if self.head is not None:
+            self.know(self.head, self.mark)
+        self.engine.puts.put_elsewhere(self.tube, puts)
 
     def _undo(self, leave: Leave, reason: EngineError) -> None:
         """A job stays where it was."""
@@ -346,6 +424,9 @@ class Committer:
                 self.engine.puts.found_full(error)
                 if not await self._without_puts(batch, error):
                     return
+            except Refused as error:
+                if not await self._too_big(batch, error):
+                    return
             except Fenced:
                 await self._fenced(batch)
                 return
@@ -359,14 +440,22 @@ class Committer:
     async def _try_again(self, batch: Batch, error: StoreError) -> bool:
         """After an operation that was not applied: wait a little; tell whether to repeat it, without those who have waited for too long."""
         now = self.engine.now()
+        self._fails(now)
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
         self._fail_some(*batch.drop_late(now), reason)
-        if not batch.waited_for() and (batch.until <= now or not self.engine.takes.still_wanted(batch.asks)):
-            self._drop(batch, reason)
+        if batch.puts and now - self._failing_since >= PUTS_WAIT:
+            self._put_elsewhere(batch)
+        if batch.empty():
             return False
-        await self.engine.pause_between_tries()
+        await self.engine.pause_between_tries(self._failing_since)
         if self.gone:
             self._give_up(batch, JobGone("the session is over"))
+            return False
+        if batch.waited_for():
+            return True
+        in_vain = batch.only_asks() and not self.engine.takes.still_wanted(self.tube, batch.asks)
+        if in_vain or batch.until <= self.engine.now():
+            self._drop(batch, reason)
             return False
         return True
 
@@ -376,6 +465,16 @@ class Committer:
             return await self._try_again(batch, error)
         self._fail_some(batch.drop_puts(), [], StoreFull(str(error)))
         return True
+
+    async def _too_big(self, batch: Batch, error: Refused) -> bool:
+        """The record would be larger than the store allows: puts go elsewhere, other jobs stay as they are."""
+        logger.warning("segment %d cannot be changed: %s", self.number, error)
+        if batch.puts:
+            self._fail_some(*batch.drop_late(self.engine.now()), StoreFull(str(error)))
+            self._put_elsewhere(batch)
+        else:
+            self._fail_some([], batch.drop_leaves(), StoreFull(str(error)))
+        return not batch.empty() and await self._try_again(batch, error)
 
     def _fail_some(self, puts: list[Put], leaves: list[Leave], reason: EngineError) -> None:
         """Fail what is not in its batch any more."""
@@ -391,19 +490,15 @@ class Committer:
         self.engine.turn_over()
 
     def _drop(self, batch: Batch, reason: EngineError) -> None:
-        """A batch that nobody waits for any more is taken apart; what insists goes along with what has come in meanwhile.
-
-        Jobs asked for meanwhile might wait for that for ever.
-        """
-        asks, self._asks = self._asks, []
-        self._wanted = 0
-        for waiter, count in batch.asks + asks:
+        """A batch that nobody waits for any more is taken apart; what insists goes along with what has come in meanwhile."""
+        for waiter, count in batch.asks:
             self.engine.takes.unclaim(self.tube, waiter, count)
         self._must_close = self._must_close or batch.change.close
         self._leaves = batch.leaves + self._leaves
         if self.head is not None:
             self.know(self.head, self.mark)
-        self.engine.takes.sought(self.tube, reason)
+        self.engine.takes.failed(batch.asks, reason)
+        self.engine.takes.sought(self.tube)
 
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
         """Learn what became of an operation; tell whether that was the end of it."""
@@ -420,6 +515,8 @@ class Committer:
         taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
         if not batch.applied(settlement, bool(taken)):
             return False
+        # That it is closed is not seen here; to close it twice does no harm.
+        self._must_close = self._must_close or batch.change.close
         self._done(batch, taken, self.head or EMPTY)
         # What it holds now is not known.
         self.engine.scout.refresh_segment(self)
@@ -428,6 +525,7 @@ class Committer:
     async def _renew(self) -> Settlement | None:
         """Move the lease on, however long it takes, and learn what is under it; None if the session ends before. Raises Fenced."""
         renewed = self.session.next_lease()
+        self._fails(self.engine.now())
         while True:
             try:
                 settlement = await self.engine.store.settle(self.number, self.lease, renewed)
@@ -436,9 +534,12 @@ class Committer:
             except StoreError:
                 if self.session.over:
                     return None
-                await self.engine.pause_between_tries()
+                if self.engine.now() - self._failing_since >= PUTS_WAIT and not self.closed:
+                    self._put_elsewhere(None)
+                await self.engine.pause_between_tries(self._failing_since)
             else:
                 self.lease = renewed
+                self._succeeds()
                 return settlement
 
     async def _fenced_in_doubt(self, batch: Batch) -> None:
@@ -485,7 +586,7 @@ class Committer:
             self.engine.puts.put_elsewhere(self.tube, batch.puts)
         for leave in batch.leaves:
             self._undo(leave, reason)
-        self.engine.takes.sought(self.tube, None)
+        self.engine.takes.sought(self.tube)
 
     def abandon(self, reason: EngineError) -> None:
         """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
@@ -511,7 +612,7 @@ class Committer:
         for steal in steals:
             steal.settle(reason)
         self.engine.puts.put_elsewhere(self.tube, puts)
-        self.engine.takes.sought(self.tube, None)
+        self.engine.takes.sought(self.tube)
 
     # --- outcomes
 
@@ -532,12 +633,9 @@ class Committer:
             for waiter, count in batch.asks:
                 self.engine.takes.unclaim(self.tube, waiter, count)
             return
-        live = head.ready + head.delayed + head.buried + head.held
+        self._succeeds()
         if self._slots:
-            # Jobs of about the same size, as far as one can know.
-            waiting = sum([len(put.packed) for put in self._puts])
-            average = self._bytes // max(1, live + len(batch.leaves) + len(self._puts))
-            self._bytes = live * average + waiting
+            self._weigh(batch, head)
         self.know(head, batch.mark)
         made_ready = any(not put.due_ms for put in batch.puts)
         delayed = any(put.due_ms for put in batch.puts)
@@ -554,11 +652,22 @@ class Committer:
         if batch.puts:
             self._told(batch.puts)
         self._receive(taken, batch.asks)
-        self.engine.takes.sought(self.tube, None)
+        self.engine.takes.sought(self.tube)
         if delayed or (head.ready and made_ready):
             self.engine.scout.announce(self.tube, delayed)
         if head.due_key is not None:
             self.tube.expect(head.due_key)
+
+    def _weigh(self, batch: Batch, head: Head) -> None:
+        """Reckon how many bytes of jobs there are: what others have deleted was of the usual size, as far as one can know."""
+        waiting = sum([len(put.packed) for put in self._puts])
+        gone = [leave.job for leave in batch.leaves if leave.queue is None and not leave.stays]
+        here = self._bytes - waiting - sum([HEAD_SIZE + len(job.stored) for job in gone])
+        jobs = self._jobs + len(batch.puts) - len(gone)
+        self._jobs = head.ready + head.delayed + head.buried + head.held
+        if 0 <= self._jobs < jobs:
+            here = here * self._jobs // jobs
+        self._bytes = max(0, here) + waiting
 
     def _receive(self, taken: "Sequence[tuple[bytes, bytes]]", asks: list[tuple[Waiter, int]]) -> None:
         """Hand over what was taken, all together once the bodies are there."""
@@ -628,9 +737,14 @@ class Committer:
                     continue
                 self.engine.scout.refresh_segment(self)
             except StoreError as error:
-                steal.settle(StoreFailed(str(error)))
-                return
+                self._fails(self.engine.now())
+                if self.engine.now() >= steal.until:
+                    steal.settle(StoreFailed(str(error)))
+                    return
+                await self.engine.pause_between_tries(self._failing_since)
+                continue
             else:
+                self._succeeds()
                 self.know(head, mark)
             break
         if self.gone or not self.engine.membership.alive():

@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
+TRY_AGAIN_LATER: Final = 0.5
 
 
 class Asked(Later):
@@ -100,6 +101,8 @@ class SharedEngine(TubeEngine):
         retirement: What lets segments die.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
         closing: Whether it is about to end.
+        running: Segments with an operation in flight.
+        aside: Segments that do not answer, which no jobs are asked of for now.
     """
 
     def __init__(
@@ -129,7 +132,11 @@ class SharedEngine(TubeEngine):
         self.turn_over: Callable[[], None] = turn
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
+        self.running: dict[Committer, None] = {}
+        self.aside: dict[Committer, None] = {}
         self._awake: dict[Committer, None] = {}
+        # Who waits for a change that is on its way, and until when.
+        self._waits: dict[Later, float] = {}
         self._step = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         # Those of them that only end with this front-end.
@@ -179,9 +186,10 @@ class SharedEngine(TubeEngine):
         if not task.cancelled() and task.exception() is not None:
             logger.error("internal error", exc_info=task.exception())
 
-    async def pause_between_tries(self) -> None:
-        """Wait a little, never twice the same."""
-        await asyncio.sleep(TRY_AGAIN_AFTER * (0.5 + self._chance.random()))
+    async def pause_between_tries(self, failing_since: float = 0.0) -> None:
+        """Wait a little, never twice the same; longer the longer it has failed, given since when."""
+        failing = self.now() - failing_since if failing_since else 0.0
+        await asyncio.sleep(min(TRY_AGAIN_AFTER + failing / 5, TRY_AGAIN_LATER) * (0.5 + self._chance.random()))
 
     def wake(self, committer: Committer) -> None:
         """Have a segment's operation begin at the end of this turn."""
@@ -196,7 +204,7 @@ class SharedEngine(TubeEngine):
             for committer in awake:
                 committer.start()
 
-    async def try_for_a_while(self, operation: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    async def try_for_a_while(self, operation: Callable[[], Coroutine[Any, Any, Any]], *final: type[StoreError]) -> Any:
         """Repeat an operation that may be repeated. Raises StoreFailed after a while, and what is not worth another try."""
         until = self.now() + ANSWER_WITHIN
         while True:
@@ -205,6 +213,8 @@ class SharedEngine(TubeEngine):
             except (Fenced, Refused):
                 raise
             except StoreError as error:
+                if isinstance(error, final):
+                    raise
                 if self.now() >= until:
                     raise StoreFailed(str(error)) from error
                 await self.pause_between_tries()
@@ -292,9 +302,18 @@ class SharedEngine(TubeEngine):
         return found if found is not None and found.id == job_id else None
 
     def in_flight(self, job_id: int) -> Later | None:
-        """Return the change of a job held here that is on its way."""
+        """Return the end of the change of a job held here that is on its way; it fails if that takes too long."""
         job = self.holdings.jobs.get(job_id)
-        return None if job is None else job.moving
+        if job is None or job.moving is None:
+            return None
+        wait = Later()
+        self._waits[wait] = self.now() + ANSWER_WITHIN
+        job.moving.then(lambda _: self._end_wait(wait, None))
+        return wait
+
+    def _end_wait(self, wait: Later, error: EngineError | None) -> None:
+        if self._waits.pop(wait, None) is not None:
+            wait.settle(error)
 
     def look_job(self, job_id: int) -> Later | None:
         """Read a job that is not held here."""
@@ -360,7 +379,7 @@ class SharedEngine(TubeEngine):
     def take_job(self, job: Job) -> Later | None:
         """Reserve a job that was looked at."""
         looked = cast(SharedJob, job)
-        steal = Steal(looked, queue_of(looked))
+        steal = Steal(looked, queue_of(looked), self.now() + ANSWER_WITHIN)
         cast(SharedTube, looked.tube).committer_of(looked.number).steal(steal)
         return steal
 
@@ -442,7 +461,13 @@ class SharedEngine(TubeEngine):
     def tick(self) -> None:
         """Once a second: fail what waits for a store that does not answer, and look at tubes that are waited for."""
         now = self._clock.now()
+        for committer in list(self.running):
+            committer.expire(now)
+        for committer in list(self.aside):
+            committer.try_anew(now)
         self.takes.expire(now)
+        for wait in [wait for wait, until in self._waits.items() if until <= now]:
+            self._end_wait(wait, StoreFailed("the job is on its way, and the store does not answer"))
         if self.membership.session.over:
             self.puts.expire()
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, SharedJob
-from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Refused, due_key, ready_key
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Full, Refused, due_key, ready_key
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
 from beanspiked.engine.later import Later
@@ -107,7 +107,7 @@ class Holdings:
         if committer is not None:
 
             async def write() -> None:
-                packed.body_number = await self._engine.try_for_a_while(lambda: committer.new_body(stored))
+                packed.body_number = await self._engine.try_for_a_while(lambda: committer.new_body(stored), Full)
 
             try:
                 error = await self._engine.failure(write)
@@ -115,7 +115,9 @@ class Holdings:
                 job.moving = None
                 later.settle(StoreFailed("closed before it was sent"))
                 raise
-            if isinstance(error, Refused):
+            if isinstance(error, Full):
+                self._engine.puts.found_full(error)
+            if isinstance(error, (Refused, Full)):
                 error = StoreFull(str(error))
         if error is None and job.committer is committer:
             self._update(job, packed, stored, later)

@@ -185,9 +185,11 @@ class Steal(Later):
     Attributes:
         job: The job as it was looked at; its place is its key in the queue.
         queue: Which queue.
+        until: When it fails if the store cannot be reached, in seconds since the epoch.
     """
 
-    def __init__(self, job: SharedJob, queue: str) -> None:
+    def __init__(self, job: SharedJob, queue: str, until: float) -> None:
         super().__init__()
         self.job: SharedJob = job
         self.queue: str = queue
+        self.until: float = until

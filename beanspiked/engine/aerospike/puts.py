@@ -145,14 +145,16 @@ class Puts:
         """Write a large body, then put its job."""
         tube = cast(SharedTube, put.tube)
         try:
-            here = await self._engine.try_for_a_while(lambda: committer.write_body(put))
+            here = await self._engine.try_for_a_while(lambda: committer.write_body(put), Full)
         except asyncio.CancelledError:
             put.settle(StoreFailed("closed before it was sent"))
             raise
         except EngineError as error:
+            if isinstance(error, Full):
+                self.found_full(error)
             # A body is refused that is larger than the namespace's records may be.
-            too_big = isinstance(error, (Refused, Full))
-            put.settle(StoreFull(str(error)) if too_big else StoreFailed(str(error)))
+            no_place = isinstance(error, (Refused, Full))
+            put.settle(StoreFull(str(error)) if no_place else StoreFailed(str(error)))
             self._engine.turn_over()
             return
         if here and committer.accepts(put):
@@ -178,10 +180,14 @@ class Puts:
                     self._fail_arriving(tube, StoreFailed(str(error)), everything=False)
                     await self._engine.pause_between_tries()
                     continue
-                if committer is not None:
-                    tube.open = committer
-                    self.place(tube)
-                    self._engine.turn_over()
+                if committer is None:
+                    # The number's record is in use, or the session is over.
+                    self._fail_arriving(tube, StoreFailed("no place for a segment was found"), everything=False)
+                    await self._engine.pause_between_tries()
+                    continue
+                tube.open = committer
+                self.place(tube)
+                self._engine.turn_over()
         finally:
             tube.opening = False
         if tube.arriving:

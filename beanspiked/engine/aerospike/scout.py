@@ -155,7 +155,7 @@ class Scout:
                 if not committer.running:
                     if head is not None:
                         committer.know(head, mark)
-                        self._engine.takes.sought(committer.tube, None)
+                        self._engine.takes.sought(committer.tube)
                         self._engine.turn_over()
                     return
                 await committer.turn()

@@ -4,6 +4,7 @@ A waiter that finds none has a *seek* in each of its tubes until it is known whe
 for a waiter is its *claim*, so that nobody asks twice. Jobs come to whoever waits longest then, claim or not.
 """
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
@@ -125,13 +126,21 @@ class Takes:
         else:
             del self._claims[waiter]
 
-    def still_wanted(self, asks: list[tuple[Waiter, int]]) -> bool:
+    def still_wanted(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> bool:
         """Tell whether anybody still waits of those for whom jobs were asked for."""
+        return any(waiter in tube.waiters for waiter, _ in asks)
+
+    def failed(self, asks: list[tuple[Waiter, int]], error: EngineError) -> None:
+        """Jobs that were asked for did not come, and perhaps they are there: fail the questions that nothing else is asked for."""
         for waiter, _ in asks:
             seek = self._seeks.get(waiter)
-            if seek is None or not seek.done:
-                return True
-        return False
+            if seek is not None and waiter not in self._claims:
+                self._fail(seek, error)
+
+    def _fail(self, seek: Seek, error: EngineError) -> None:
+        """A job may be there that cannot be had: who would wait anyway, waits on while the store answers at all."""
+        waits_on = seek.patient and self._engine.membership.reachable
+        self._settle_seek(seek, None if waits_on else error)
 
     # --- questions
 
@@ -159,7 +168,7 @@ class Takes:
             return None
         self._sought_at = now
         self._engine.news.wake()
-        seek = Seek(waiter, homes, now + ANSWER_WITHIN)
+        seek = Seek(waiter, homes, patient, now + ANSWER_WITHIN)
         self._end_seek(waiter)
         self._seeks[waiter] = seek
         for tube in homes:
@@ -208,7 +217,10 @@ class Takes:
             for tube in hopeful:
                 self._restless[tube] = None
         elif seek.looked:
-            self._settle_seek(seek, None)
+            if any(committer.tube in seek.tubes for committer in self._engine.aside):
+                self._fail(seek, StoreFailed("a segment does not answer"))
+            else:
+                self._settle_seek(seek, None)
         else:
             self._look_for(seek)
 
@@ -217,19 +229,15 @@ class Takes:
             self._end_seek(seek.waiter)
             seek.settle(error)
 
-    def sought(self, tube: SharedTube, error: EngineError | None) -> None:
+    def sought(self, tube: SharedTube) -> None:
         """Jobs that were asked for in a tube have come, or will not: go on with the questions about it."""
         for seek in list(tube.seeks):
-            if error is not None and seek.waiter not in self._claims:
-                self._settle_seek(seek, error)
-            else:
-                self._advance(seek)
+            self._advance(seek)
 
     def expire(self, now: float) -> None:
         """Fail the questions that have waited for too long for a store that does not answer."""
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
-            if not self._engine.membership.reachable:
-                self._settle_seek(seek, StoreFailed("the store does not answer"))
+            self._fail(seek, StoreFailed("the store does not answer"))
 
     def wants_jobs(self) -> bool:
         """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
@@ -263,27 +271,40 @@ class Takes:
                 job.reserves -= 1
                 self._engine.holdings.give_back(job, timed_out=False)
 
+    async def _fetch_bodies(self, jobs: list[SharedJob]) -> tuple[list[SharedJob], EngineError | None]:
+        """Return the jobs whose bodies came, and why others did not; those whose bodies are lost are buried."""
+        whole: list[SharedJob] = []
+
+        async def fetch(wanted: list[SharedJob]) -> EngineError | None:
+            async def work() -> None:
+                whole.extend(await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, wanted)))
+
+            return await self._engine.failure(work)
+
+        error = await fetch(jobs)
+        if error is not None and len(jobs) > 1:
+            # Perhaps only one of them lies where nobody answers.
+            await asyncio.gather(*[fetch([job]) for job in jobs])
+        return whole, error
+
     async def fetch_and_deliver(
         self, committer: "Committer", jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
     ) -> None:
         """Fetch the bodies of taken jobs that lie outside, then hand them over."""
-        whole: list[SharedJob] = []
-
-        async def fetch() -> None:
-            whole.extend(await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, jobs)))
-
-        error = await self._engine.failure(fetch)
+        whole, error = await self._fetch_bodies(jobs)
         if error is not None:
             logger.warning("segment %d: bodies cannot be read, jobs go back: %s", committer.number, error)
             for job in jobs:
-                if job.committer is not None:
+                if job not in whole and job.committer is not None and job.moving is None:
                     job.reserves -= 1
                     self._engine.holdings.give_back(job, timed_out=False)
         for waiter, count in asks:
             self.unclaim(committer.tube, waiter, count)
         committer.tube.granted.extend([job for job in whole if job.committer is not None])
         self.deliver(committer.tube)
-        self.sought(committer.tube, None)
+        if error is not None:
+            self.failed(asks, error)
+        self.sought(committer.tube)
         self._engine.turn_over()
 
 

@@ -25,15 +25,17 @@ class Seek(Later):
     Attributes:
         waiter: Who waits.
         tubes: Where it waits.
+        patient: Whether the waiter goes on waiting when there is no job.
         refreshing: How many of them are being looked at.
         looked: Whether all of them were looked at after the question.
         until: When it fails if the store cannot be reached, in seconds since the epoch.
     """
 
-    def __init__(self, waiter: Waiter, tubes: "list[SharedTube]", until: float) -> None:
+    def __init__(self, waiter: Waiter, tubes: "list[SharedTube]", patient: bool, until: float) -> None:
         super().__init__()
         self.waiter: Waiter = waiter
         self.tubes: list[SharedTube] = tubes
+        self.patient: bool = patient
         self.refreshing: int = 0
         self.looked: bool = False
         self.until: float = until
@@ -121,7 +123,7 @@ class SharedTube(Tube):
 
     def rank(self, committer: Committer) -> None:
         """Take note that a segment's most urgent job may have changed."""
-        best = committer.outlook.best()
+        best = None if committer.aside else committer.outlook.best()
         if best is None:
             committer.rank = None
             return

@@ -1,0 +1,283 @@
+"""Segments whose operations fail, for long or for ever, while the rest of the store answers: as when a part of it cannot be reached."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import world
+from world import Client, World
+
+from beanspiked.engine.aerospike.store import DEAD, SLOT_BITS, Busy, Full, Refused, StoreError, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PUT = b"put 0 0 60 1\r\nx\r\n"
+RESERVE = b"reserve-with-timeout 0\r\n"
+INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
+
+
+def always(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
+
+
+def for_segment(number: int, operation: Callable[..., Any], error: StoreError) -> Callable[..., Any]:
+    """Let an operation fail for one segment."""
+
+    def maybe(of: int, *arguments: Any) -> Any:
+        if of == number:
+            raise error
+        return operation(of, *arguments)
+
+    return maybe
+
+
+def segment_of(job_id: int) -> int:
+    return job_id >> SLOT_BITS
+
+
+@pytest.fixture
+def here() -> World:
+    return World(1)
+
+
+@pytest.fixture
+def client(here: World) -> Client:
+    return here.front_end().connect()
+
+
+def asked_in_time(here: World, client: Client, command: bytes) -> bytes:
+    """Return the reply, which must come within little more than the two seconds that a store has to answer."""
+    asked_at = here.time
+    reply = client.ask(command)
+    assert here.time - asked_at < 3.5
+    return reply
+
+
+def test_a_put_goes_to_another_segment(here: World, client: Client) -> None:
+    first = segment_of(client.put())
+    here.cluster.apply = for_segment(first, here.cluster.apply, Busy("11"))  # type: ignore[method-assign]
+    asked_at = here.time
+    assert segment_of(client.put()) != first
+    assert here.time - asked_at < 1.5
+    assert segment_of(client.put()) != first
+
+
+def test_a_reserve_gets_the_job_of_another_segment(here: World, client: Client) -> None:
+    apply = here.cluster.apply
+    first = client.put(pri=1)
+    here.cluster.apply = for_segment(segment_of(first), apply, Busy("11"))  # type: ignore[method-assign]
+    other = client.put(pri=2)
+    # Who would not wait is told that a job may be there; then its segment is set aside.
+    assert asked_in_time(here, client, RESERVE) == INTERNAL_ERROR
+    client.post(b"reserve-with-timeout 20\r\n")
+    here.run(5.0)
+    assert client.take().startswith(b"RESERVED %d " % other)
+    assert asked_in_time(here, client, RESERVE) == INTERNAL_ERROR
+    here.cluster.apply = apply  # type: ignore[method-assign]
+    here.run(10.0)
+    assert client.ask(RESERVE).startswith(b"RESERVED %d " % first)
+
+
+def test_one_who_waits_with_a_timeout_is_told_when_it_is_over(here: World, client: Client) -> None:
+    client.put()
+    here.cluster.apply = always(Busy("11"))  # type: ignore[method-assign]
+    asked_at = here.time
+    assert client.ask(b"reserve-with-timeout 5\r\n") == b"TIMED_OUT\r\n"
+    assert 5 <= here.time - asked_at < 6
+
+
+def test_nothing_waits_without_end_behind_an_operation_that_cannot_be_settled(here: World, client: Client) -> None:
+    front_end = client.front_end
+    first, second = client.put(), client.put()
+    holder = front_end.connect()
+    assert holder.ask(b"reserve\r\n").startswith(b"RESERVED %d " % first)
+    number = segment_of(first)
+    here.cluster.apply = for_segment(number, here.cluster.apply, Unknown("9"))  # type: ignore[method-assign]
+    here.cluster.settle = for_segment(number, here.cluster.settle, Busy("11"))  # type: ignore[method-assign]
+    in_doubt = front_end.connect()
+    in_doubt.post(PUT)
+    here.run(0.1)
+    reserving = front_end.connect()
+    reserving.post(RESERVE)
+    assert asked_in_time(here, client, PUT).startswith(b"INSERTED")
+    assert asked_in_time(here, holder, b"delete %d\r\n" % first) == INTERNAL_ERROR
+    here.run(1.0)
+    assert reserving.received
+    assert second
+    # Nobody knows whether this one was done.
+    assert in_doubt.received == b""
+
+
+def test_a_lease_that_cannot_be_had_keeps_no_reserve_waiting(here: World, client: Client) -> None:
+    other = here.front_end().connect()
+    here.run(3.0)
+    client.put()
+    here.cluster.attach = always(Busy("14"))  # type: ignore[method-assign]
+    assert asked_in_time(here, other, RESERVE) == INTERNAL_ERROR
+
+
+def test_a_body_that_cannot_be_read_keeps_no_reserve_waiting(here: World, client: Client) -> None:
+    client.put(here.chance.randbytes(5000))
+    here.cluster.read_body = always(Busy("11"))  # type: ignore[method-assign]
+    assert asked_in_time(here, client, RESERVE) == INTERNAL_ERROR
+
+
+def test_a_body_that_cannot_be_read_keeps_no_other_job_back(here: World, client: Client) -> None:
+    client.put(here.chance.randbytes(5000))
+    other = client.put(b"small", pri=5)
+    here.cluster.read_body = always(Busy("11"))  # type: ignore[method-assign]
+    # Two jobs are taken together.
+    client.post(b"reserve-with-timeout 20\r\nreserve-with-timeout 0\r\n")
+    second = client.front_end.connect()
+    second.post(b"reserve-with-timeout 20\r\n")
+    here.run(10.0)
+    assert b"RESERVED %d " % other in client.received + second.received
+
+
+def test_commands_that_name_a_job_on_its_way_are_answered(here: World, client: Client) -> None:
+    job_id = client.put(ttr=2)
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    here.cluster.apply = always(Busy("14"))  # type: ignore[method-assign]
+    here.run(5.0)
+    for command in (b"delete %d\r\n", b"stats-job %d\r\n", b"release %d 0 0\r\n"):
+        assert asked_in_time(here, client, command % job_id) == INTERNAL_ERROR
+
+
+def test_a_busy_segment_is_not_tried_without_pause(here: World, client: Client) -> None:
+    client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    tries = 0
+
+    def busy(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise Busy("14")
+
+    here.cluster.apply = busy  # type: ignore[method-assign, assignment]
+    client.hang_up()
+    here.run(60.0)
+    assert 60 < tries < 300
+
+
+def test_a_bug_in_a_reserve_job_leaves_no_command_without_a_reply(
+    here: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = client.put()
+
+    def any_failure(operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+        try:
+            return operation(), None
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            return None, error
+
+    monkeypatch.setattr(world, "_apply", any_failure)
+    here.cluster.shift = always(ZeroDivisionError())  # type: ignore[method-assign]
+    assert asked_in_time(here, client, b"reserve-job %d\r\n" % job_id) == INTERNAL_ERROR
+
+
+def test_reserve_job_is_tried_again_while_its_segment_is_busy(here: World, client: Client) -> None:
+    job_id = client.put()
+    shift = here.cluster.shift
+    free_at = here.time + 1.0
+
+    def busy(*arguments: Any) -> Any:
+        if here.time < free_at:
+            raise Busy("14")
+        return shift(*arguments)
+
+    here.cluster.shift = busy  # type: ignore[method-assign]
+    assert client.ask(b"reserve-job %d\r\n" % job_id).startswith(b"RESERVED")
+
+
+def test_no_place_for_a_segment_is_told_of_and_not_looked_for_without_pause() -> None:
+    here = World(1, records=4)
+    client = here.front_end().connect()
+    for number in range(4):
+        client.ask(b"use t%d\r\n" % number)
+        client.put()
+    tries = 0
+    create = here.cluster.create
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return create(*arguments)
+
+    here.cluster.create = counting  # type: ignore[method-assign]
+    client.ask(b"use t5\r\n")
+    assert asked_in_time(here, client, PUT) == INTERNAL_ERROR
+    assert tries < 300
+
+
+def test_a_large_put_into_a_full_store_is_told_so(here: World, client: Client) -> None:
+    client.put()
+    here.cluster.write_body = here.cluster.number_bodies = always(Full("8"))  # type: ignore[method-assign]
+    body = here.chance.randbytes(5000)
+    assert client.ask(b"put 0 0 60 5000\r\n" + body + b"\r\n") == b"OUT_OF_MEMORY\r\n"
+    assert not client.front_end.engine.puts.has_room
+
+
+def test_a_record_that_would_be_too_large_lets_its_jobs_stay(here: World, client: Client) -> None:
+    first = client.put()
+    holder = client.front_end.connect()
+    assert holder.ask(b"reserve\r\n").startswith(b"RESERVED")
+    apply = here.cluster.apply
+
+    def limited(number: int, lease: int, change: Any) -> Any:
+        if change.puts and number == segment_of(first):
+            raise Refused("13: record too big")
+        return apply(number, lease, change)
+
+    here.cluster.apply = limited  # type: ignore[method-assign]
+    assert segment_of(client.put()) != segment_of(first)
+    assert holder.ask(b"delete %d\r\n" % first) == b"DELETED\r\n"
+
+
+def test_a_segment_stays_small_when_small_jobs_go_and_large_ones_stay(here: World, client: Client) -> None:
+    large = b"put 100 0 60 1024\r\n" + b"y" * 1024 + b"\r\n"
+
+    def size(record: Any) -> int:
+        places = (*record.queues.values(), *record.leases.values())
+        return sum(len(key) + len(packed) for entries in places for key, packed in entries.items())
+
+    for _ in range(30):
+        client.post(large * 10 + PUT * 50)
+        here.run(1.0)
+        client.received = b""
+        client.post(b"reserve\r\n" * 50)
+        here.run(1.0)
+        small = re.findall(rb"RESERVED (\d+) 1\r", client.received)
+        assert len(small) == 50
+        client.post(b"".join(b"delete %b\r\n" % job_id for job_id in small))
+        here.run(1.0)
+        client.received = b""
+    assert max(size(record) for record in here.cluster._segments.values()) < 140_000
+
+
+def test_a_segment_whose_closing_was_in_doubt_is_closed(here: World, client: Client) -> None:
+    apply = here.cluster.apply
+    lost: list[int] = []
+
+    def losing(number: int, lease: int, change: Any) -> Any:
+        if change.close and not (change.puts or change.moves or change.take) and not lost:
+            lost.append(number)
+            raise Unknown("9: never arrived")
+        return apply(number, lease, change)
+
+    here.cluster.apply = losing  # type: ignore[method-assign]
+    for _ in range(300):
+        client.put(b"y" * 1000)
+    for _ in range(300):
+        job_id = int(client.ask(b"reserve\r\n").split()[1])
+        assert client.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+    client.front_end.connect().post(b"reserve\r\n")
+    here.run(120.0)
+    assert lost
+    open_now = client.front_end.engine.tube("default").open
+    assert {r.number for r in here.cluster._segments.values() if r.state != DEAD} == {open_now.number}

@@ -22,7 +22,14 @@ from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
 from beanspiked.engine.aerospike import check, health, udf
-from beanspiked.engine.aerospike.caller import CODE_FILTERED_OUT, READ_POLICY, REMOVE_POLICY, WRITE_POLICY, Caller
+from beanspiked.engine.aerospike.caller import (
+    CODE_FILTERED_OUT,
+    READ_POLICY,
+    REMOVE_POLICY,
+    WRITE_POLICY,
+    Caller,
+    read_off,
+)
 from beanspiked.engine.aerospike.changes import (
     HEAD_OPS,
     HEAD_READS,
@@ -265,9 +272,8 @@ class AerospikeStore:
             ops.insert(0, map_operations.map_size("held", context))
             ops.append(map_operations.map_put_items("held", entries, SORTED, context))
             ops.append(operations.increment("nheld", len(keys)))
-        return head_of_results(
-            await self.caller.call(partial(self.caller.operate, self._segment_key(number), [*ops, *HEAD_OPS], guard))
-        )
+        change = partial(self.caller.operate, self._segment_key(number), [*ops, *HEAD_OPS], guard)
+        return read_off(head_of_results, await self.caller.call(change))
 
     async def remove(self, number: int, queue: str, key: bytes) -> bool:
         """See SegmentStore."""

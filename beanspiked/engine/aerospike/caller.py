@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CODE_FILTERED_OUT",
     "CODE_NOT_FOUND",
+    "CODE_PARAMETER",
     "CODE_TIMEOUT",
+    "NEVER_SENT",
     "READ_POLICY",
     "REMOVE_POLICY",
     "WRITE_POLICY",
@@ -35,11 +37,14 @@ __all__ = [
     "Caller",
     "Key",
     "meaning",
+    "meaning_of",
+    "read_off",
 ]
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 # Namespace, set, and what names the record.
 Key = tuple[str, str, "int | str"]
 
@@ -74,7 +79,10 @@ PROBE_POLICY: Final = {
 }
 
 # proto.h: what a node or the client answers.
+CODE_INVALID_NODE: Final = -8
+CODE_NO_MORE_CONNECTIONS: Final = -7
 CODE_PARAMETER: Final = -2
+CODE_CLIENT: Final = -1
 CODE_NOT_FOUND: Final = 2
 CODE_EXISTS: Final = 5
 CODE_NO_ROOM: Final = 8
@@ -88,6 +96,8 @@ CODE_OP_NOT_APPLICABLE: Final = 26
 CODE_FILTERED_OUT: Final = 27
 
 ANSWERED: Final = (0, CODE_NOT_FOUND)
+# The client had nobody to send it to.
+NEVER_SENT: Final = (CODE_INVALID_NODE, CODE_NO_MORE_CONNECTIONS, CODE_PARTITION_UNAVAILABLE)
 
 MEANINGS: Final[dict[int, type[StoreError]]] = {
     CODE_NOT_FOUND: Fenced,
@@ -200,11 +210,32 @@ class Caller:
         try:
             results: list[tuple[str, Any]] = self.client.operate_ordered(key, ops, policy=policy)[2]
         except client_errors.FilteredOut:
-            if until_ms and self.node_now(key) > until_ms:
+            if guard is None:
+                raise self.too_late(key, until_ms) from None
+            if until_ms and not self._in_time(key, until_ms):
                 # Nothing was done. Or the guard did not hold: then the next try tells.
                 raise Busy("it came too late, by the clock of the node") from None
             raise
+        except client_errors.AerospikeError:
+            raise
+        except Exception as error:
+            logger.exception("the answer to a change cannot be read")
+            raise Unknown("its answer cannot be read") from error
         return results
+
+    def too_late(self, key: Key, until_ms: int) -> Busy:
+        """Say of a write that nothing but its deadline can have kept from being done that it was not; learn the node's time."""
+        if self._in_time(key, until_ms):
+            logger.error("a write was refused before its deadline; it is tried again")
+        return Busy("it came too late, by the clock of the node")
+
+    def _in_time(self, key: Key, until_ms: int) -> bool:
+        """Tell whether a deadline has not passed by the clock of the node that has a record; not if that cannot be read."""
+        try:
+            return self.node_now(key) <= until_ms
+        except (client_errors.AerospikeError, LookupError, TypeError) as error:
+            logger.info("the time of a node cannot be read: %s", error)
+            return False
 
     def _probe(self, key: Key) -> None:
         """See whether the node answers that has a record. Raises Busy."""
@@ -219,7 +250,11 @@ class Caller:
         """Return those of many records whose nodes do not answer; none while all nodes do."""
         if not self.agreement.asleep():
             return set()
-        probed = self.client.batch_read(list(keys), [], PROBE_POLICY).batch_records
+        try:
+            probed = self.client.batch_read(list(keys), [], PROBE_POLICY).batch_records
+        except client_errors.AerospikeError as error:
+            logger.info("the nodes cannot be probed: %s", error)
+            return set(keys)
         return {key for key, record in zip(keys, probed, strict=True) if record.result not in ANSWERED}
 
     def node_now(self, key: Key) -> int:
@@ -247,5 +282,15 @@ def meaning_of(code: int, in_doubt: bool | None, text: str) -> StoreError:
     """Say what an answer means: what a node or the network failed with was not sent at all, or who knows."""
     known = MEANINGS.get(code)
     if known is None:
-        known = Unknown if in_doubt or code == CODE_TIMEOUT else Busy
+        # What the client itself stumbled over may have been the answer.
+        known = Unknown if in_doubt or code in {CODE_TIMEOUT, CODE_CLIENT} else Busy
     return known(f"{code}: {text}")
+
+
+def read_off(read: Callable[[Answer], Result], answer: Answer) -> Result:
+    """Read the answer to a change. Raises Unknown if that cannot be read: it must not seem that nothing was done."""
+    try:
+        return read(answer)
+    except Exception as error:
+        logger.exception("the answer to a change cannot be read")
+        raise Unknown("its answer cannot be read") from error

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aerospike
@@ -25,10 +25,13 @@ from aerospike_helpers.operations import expression_operations, map_operations, 
 
 from beanspiked.engine.aerospike.caller import (
     CODE_FILTERED_OUT,
+    CODE_PARAMETER,
     CODE_TIMEOUT,
+    NEVER_SENT,
     WRITE_WITHIN_MS,
     meaning,
     meaning_of,
+    read_off,
 )
 from beanspiked.engine.aerospike.store import (
     BURIED,
@@ -40,6 +43,7 @@ from beanspiked.engine.aerospike.store import (
     Change,
     Head,
     Outcome,
+    Unknown,
 )
 from beanspiked.engine.aerospike.workers import hand_over
 
@@ -98,7 +102,7 @@ class Changes:
     def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease from this thread."""
         results = self._caller.operate(key, [*_change_ops(lease, change), *HEAD_OPS])
-        return Outcome(_pairs(results[-len(HEAD_OPS) - 1][1]) if change.take else [], head_of_results(results))
+        return read_off(partial(_outcome_of_results, change), results)
 
     def _apply_waiting(self) -> None:
         """Carry out the changes that wait, together: a thread hop and a wake-up of the loop cost as much as an operation."""
@@ -145,23 +149,46 @@ class Changes:
             for key, lease, change, _ in together
         ]
         batch = batch_records.BatchRecords(writes)
-        caller.client.batch_write(batch, policy_batch=policy)
-        outcomes: list[Outcome | Exception] = []
-        for (key, _, change, _), record in zip(together, batch.batch_records, strict=True):
-            # A record that was never sent has no result either.
-            bins = None if record.record is None else record.record[2]
-            if record.result == 0 and bins:
-                head = _first_keys(bins, change) if change.few else head_of_bins(bins)
-                outcomes.append(Outcome(_pairs(bins[READY]) if change.take else [], head))
-                continue
-            code = record.result or batch.result or CODE_TIMEOUT
-            if code == CODE_FILTERED_OUT:
-                if caller.node_now(key) <= until_ms:
-                    logger.error("a write was refused before its deadline; it is tried again")
-                outcomes.append(Busy("it came too late, by the clock of the node"))
-            else:
-                outcomes.append(meaning_of(code, record.in_doubt, "in a batch"))
-        return outcomes
+        untold = CODE_TIMEOUT
+        try:
+            caller.client.batch_write(batch, policy_batch=policy)
+        except client_errors.AerospikeError as error:
+            if error.code == CODE_PARAMETER:
+                raise
+            # Some may have been done all the same, and answered.
+            logger.warning("a batch has failed: %s", error)
+            untold = error.code or untold
+        except Exception:
+            logger.exception("the answer to a batch cannot be read")
+        else:
+            untold = batch.result or untold
+        if untold not in NEVER_SENT:
+            untold = CODE_TIMEOUT
+        return [
+            self._outcome(waiting, record, until_ms, untold)
+            for waiting, record in zip(together, batch.batch_records, strict=True)
+        ]
+
+    def _outcome(self, waiting: Waiting, record: Any, until_ms: int, untold: int) -> Outcome | Exception:
+        """Tell what became of one change of a batch, whatever became of the others.
+
+        Args:
+            waiting: The change.
+            record: Its part of the answer.
+            until_ms: Until when it held.
+            untold: What to make of it if there is nothing about it in the answer.
+        """
+        code: int = record.result
+        if code == CODE_FILTERED_OUT:
+            return self._caller.too_late(waiting.key, until_ms)
+        if code:
+            return meaning_of(code, record.in_doubt, "in a batch")
+        if record.record is None or not record.record[2]:
+            return meaning_of(untold, record.in_doubt, "nothing was said of it in a batch")
+        try:
+            return read_off(partial(_outcome_of_bins, waiting.change), record.record[2])
+        except Unknown as error:
+            return error
 
 
 def _tell_all(futures: Sequence[asyncio.Future[Outcome]], outcomes: Sequence[Outcome | Exception]) -> None:
@@ -227,6 +254,17 @@ def _take_ops(lease: int, count: int) -> list[Any]:
 
 def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _outcome_of_results(change: Change, results: Sequence[tuple[str, Any]]) -> Outcome:
+    """Read what a change in an operation of its own gave."""
+    return Outcome(_pairs(results[-len(HEAD_OPS) - 1][1]) if change.take else [], head_of_results(results))
+
+
+def _outcome_of_bins(change: Change, bins: Mapping[str, Any]) -> Outcome:
+    """Read what a change in a batch gave."""
+    head = _first_keys(bins, change) if change.few else head_of_bins(bins)
+    return Outcome(_pairs(bins[READY]) if change.take else [], head)
 
 
 # --- what is there afterwards

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from segments import listed, run
 
-from beanspiked.engine.aerospike.store import Fenced, Refused
+from beanspiked.engine.aerospike.store import Fenced, Refused, TooBig
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store import SegmentStore
@@ -129,6 +130,18 @@ def test_a_dead_session_is_refused_its_heartbeat(store: SegmentStore, end: str, 
         with pytest.raises(Refused):
             await store.heartbeat(7, payload)
         assert await listed(store) == [(7, True, b"payload")]
+
+    run(check())
+
+
+def test_a_payload_that_no_record_can_hold_is_told_from_a_death(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.join(7)
+        await store.heartbeat(7, b"payload")
+        with pytest.raises(TooBig):
+            await store.heartbeat(7, random.randbytes(9 << 20))
+        await store.heartbeat(7, None)
+        assert await listed(store) == [(7, False, b"payload")]
 
     run(check())
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from aerospike import exception as client_errors
 from aerospike_helpers.expressions import base as exp
+from world import World
 
-from beanspiked.engine.aerospike.caller import Caller
+from beanspiked.engine.aerospike import membership
+from beanspiked.engine.aerospike.caller import Caller, meaning_of
 from beanspiked.engine.aerospike.changes import Changes, Waiting
-from beanspiked.engine.aerospike.store import Busy, Change, Outcome, Unknown
+from beanspiked.engine.aerospike.store import Busy, Change, Outcome, StoreError, TooBig, Unknown
 
 # --- what is told of changes
 
@@ -117,3 +119,81 @@ def test_no_guard_has_failed_where_the_clock_cannot_be_read() -> None:
     with pytest.raises(Busy):
         caller.operate(("test", "ses", 1), [], exp.Eq(exp.IntBin("dead"), 0))
     caller.close()
+
+
+# --- what a heartbeat tells
+
+
+def watch_many(here: World, count: int) -> tuple[Any, Any]:
+    """Let a client of one front-end of two watch many tubes while another one holds a job; return both front-ends."""
+    front_end, other = here.front_end(), here.front_end()
+    holder, watcher = front_end.connect(), front_end.connect()
+    here.run(3.0)
+    job_id = holder.put()
+    assert holder.ask(b"reserve\r\n").startswith(b"RESERVED")
+    watcher.post(b"".join(b"watch %064x-%d\r\n" % (here.chance.getrandbits(256), n) for n in range(count)))
+    session = front_end.engine.membership.session
+    here.run(6.0)
+    assert front_end.engine.membership.session is session
+    assert holder.ask(b"touch %d\r\n" % job_id) == b"TOUCHED\r\n"
+    return front_end, other
+
+
+def told_of(other: Any) -> int:
+    """Return of how many tubes the others have told a front-end."""
+    return len([tube for tube in other.connect().ask(b"list-tubes\r\n").split(b"\n") if len(tube) > 60])
+
+
+def test_a_front_end_that_uses_many_tubes_lives_and_tells_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = World(1)
+    # Larger than a record before it is packed.
+    monkeypatch.setattr("beanspiked.engine.aerospike.memory.RECORD_MAX", 150_000)
+    _, other = watch_many(here, 2500)
+    assert told_of(other) == 2500
+
+
+def test_of_too_many_tubes_only_the_first_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = World(1)
+    monkeypatch.setattr(membership, "PAYLOAD_MAX", 20_000)
+    _, other = watch_many(here, 1000)
+    assert 300 < told_of(other) < 600
+    assert len([record for record in caplog.records if "first ones only" in record.message]) == 1
+
+
+def test_a_heartbeat_does_not_fail_for_its_payload(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = World(1)
+    # A store whose records hold less than by default.
+    monkeypatch.setattr("beanspiked.engine.aerospike.memory.RECORD_MAX", 20_000)
+    _, other = watch_many(here, 1000)
+    assert 100 < told_of(other) < 600
+
+
+def test_after_a_heartbeat_that_failed_one_goes_without_a_payload(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = World(1)
+    beat = here.cluster.heartbeat
+
+    def heartbeat(session: int, payload: bytes | None) -> int:
+        if payload is not None and len(payload) > 100:
+            raise Busy("18: the device is overloaded")
+        return beat(session, payload)
+
+    monkeypatch.setattr(here.cluster, "heartbeat", heartbeat)
+    front_end, _ = watch_many(here, 10)
+    here.run(10.0)
+    assert front_end.engine.membership.alive()
+
+
+def test_a_payload_of_another_version_is_no_bug() -> None:
+    here = World(1)
+    front_end, other = here.front_end(), here.front_end()
+    client = other.connect()
+    here.run(3.0)
+    here.cluster._sessions[front_end.engine.membership.session.number].payload = b"\xffof another version"
+    assert client.stats("stats-tube default")["current-watching"] == "1"
+
+
+def test_a_payload_that_is_too_big_is_a_refusal_of_its_own() -> None:
+    assert issubclass(TooBig, StoreError)
+    assert isinstance(meaning_of(13, False, ""), TooBig)

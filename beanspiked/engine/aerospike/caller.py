@@ -18,7 +18,7 @@ from aerospike_helpers.operations import expression_operations
 
 from beanspiked.engine.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.nodes import Agreement, NodeWatch
-from beanspiked.engine.aerospike.store import Busy, Fenced, Full, Refused, StoreError, Unknown
+from beanspiked.engine.aerospike.store import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
 from beanspiked.engine.aerospike.workers import Workers
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ MEANINGS: Final[dict[int, type[StoreError]]] = {
     CODE_DEVICE_OVERLOAD: Busy,
     CODE_PARTITION_UNAVAILABLE: Busy,
     CODE_NO_ROOM: Full,
-    CODE_RECORD_TOO_BIG: Refused,
+    CODE_RECORD_TOO_BIG: TooBig,
 }
 
 

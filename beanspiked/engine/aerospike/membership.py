@@ -8,6 +8,7 @@ last good heartbeat was sent, which it checks before every operation and before 
 import asyncio
 import json
 import logging
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ from beanspiked.engine.aerospike.store import (
     Refused,
     SessionRecord,
     StoreError,
+    TooBig,
     lease_key,
     lease_session,
 )
@@ -40,6 +42,10 @@ WATCH_EVERY: Final = 1.0
 PASSES_APART: Final = 60.0
 AUDIT_EVERY: Final = 60.0
 LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
+
+# What a session publishes is packed if it is larger than this, in bytes, and tells of its first tubes only where it is larger than that.
+PACK_ABOVE: Final = 16 << 10
+PAYLOAD_MAX: Final = 512 << 10
 
 COUNTER_NAMES: Final = ("total_jobs", "deletes", "pauses")
 
@@ -94,6 +100,11 @@ class Membership:
         self._last_ms: int = 0
         self._last_ticket: int = 0
         self._published = b""
+        self._payload_max: int = PAYLOAD_MAX
+        # Of how many tubes the payload tells; None: of all.
+        self._tubes_max: int | None = None
+        # Whether the next heartbeat goes without a payload.
+        self._bare = False
         self._passes: dict[int, float] = {}
         self._suspects: set[int] = set()
         self._formers: set[int] = set()
@@ -179,6 +190,7 @@ class Membership:
         number = await self._store.reserve_numbers("session", 1)
         await self._store.join(number)
         self._published = b""
+        self._tubes_max = None
         sent = self._monotonic()
         before = self._engine.now()
         now_ms = await self._store.heartbeat(number, b"{}")
@@ -195,22 +207,37 @@ class Membership:
         session = self.session
         if session.over:
             return
-        payload = self._payload()
+        payload = None if self._bare else self._payload()
+        if payload == self._published:
+            payload = None
         sent = self._monotonic()
         before = self._engine.now()
         try:
-            now_ms = await self._store.heartbeat(session.number, None if payload == self._published else payload)
+            now_ms = await self._store.heartbeat(session.number, payload)
+        except TooBig as error:
+            assert payload is not None
+            self._payload_max = len(payload) // 2
+            self._bare = True
+            logger.warning("what this front-end would tell of its tubes is too large for the store: %s", error)
+            await self.verify()
+            return
         except Refused:
             if self.session is session and not session.over:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
                 if self._published:
                     # Who killed it has kept its counters.
-                    self._engine.registry.uncount(json.loads(self._published))
+                    self._engine.registry.uncount(unpack_usage(self._published))
                 self._over()
             return
+        except StoreError:
+            # Whatever it was: the next one does not fail for its payload.
+            self._bare = payload is not None
+            raise
+        self._bare = False
         if self.session is not session:
             return
-        self._published = payload
+        if payload is not None:
+            self._published = payload
         self._last_good = max(self._last_good, sent)
         self.reachable = True
         session.offset_ms = now_ms - round((before + self._engine.now()) * 500)
@@ -226,7 +253,16 @@ class Membership:
                 return
 
     def _payload(self) -> bytes:
-        return json.dumps(self._engine.registry.usage(), separators=(",", ":")).encode()
+        """Make what the others should know of this front-end's tubes: of all, or of as many as there is room for."""
+        usage = self._engine.registry.usage(self._tubes_max)
+        payload = pack_usage(usage)
+        while usage and len(payload) > self._payload_max:
+            if self._tubes_max is None:
+                logger.warning("so many tubes are used here that the others are told of the first ones only")
+            self._tubes_max = len(usage) * self._payload_max * 9 // (10 * len(payload))
+            usage = self._engine.registry.usage(self._tubes_max)
+            payload = pack_usage(usage)
+        return payload
 
     async def _resign(self, number: int) -> None:
         """Give up an own session that is over, and take its leases."""
@@ -354,6 +390,24 @@ class Membership:
             await self.reclaim(session.number)
 
 
+def pack_usage(usage: dict[str, list[int]]) -> bytes:
+    """Pack what is published of tubes; while that is little, as it was before it was ever compressed."""
+    payload = json.dumps(usage, separators=(",", ":")).encode()
+    return payload if len(payload) <= PACK_ABOVE else zlib.compress(payload, 1)
+
+
+def unpack_usage(payload: bytes) -> dict[str, list[int]]:
+    """Read what was published. Raises ValueError or zlib.error if that is of another version, or damaged."""
+    usage: dict[str, list[int]] = json.loads(payload if payload.startswith(b"{") else zlib.decompress(payload))
+    return usage
+
+
 def usage_of(record: SessionRecord) -> dict[str, list[int]]:
     """Read what a session published: tube to using, watching, waiting, total jobs, deletes, pauses."""
-    return json.loads(record.payload) if record.payload else {}
+    if not record.payload:
+        return {}
+    try:
+        return unpack_usage(record.payload)
+    except (ValueError, zlib.error) as error:
+        logger.info("what session %d tells of its tubes cannot be read: %s", record.number, error)
+        return {}

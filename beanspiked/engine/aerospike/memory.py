@@ -28,6 +28,7 @@ from beanspiked.engine.aerospike.store import (
     SessionRecord,
     Settlement,
     Sizes,
+    TooBig,
     lease_session,
     ready_key,
 )
@@ -45,6 +46,8 @@ Result = TypeVar("Result")
 
 # As many as a cluster has by default.
 RECORDS: Final = 1 << 20
+# What a record may hold by default, in bytes.
+RECORD_MAX: Final = 1 << 20
 FIRST_NOT_URGENT: Final = ready_key(1024, 0, 0)
 
 
@@ -368,6 +371,8 @@ class Cluster:
             raise Fenced(f"session {session} was never there")
         if record.dead:
             raise Refused(f"session {session} is dead")
+        if payload is not None and len(payload) > RECORD_MAX:
+            raise TooBig(f"a payload of {len(payload)} bytes")
         record.written_ms = self.now_ms()
         if payload is not None:
             record.payload = payload

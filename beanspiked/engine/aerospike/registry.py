@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.membership import usage_of
@@ -85,12 +86,16 @@ class Registry:
 
     # --- what is told of them
 
-    def usage(self) -> dict[str, list[int]]:
-        """Return what the others should know of this front-end's use of its tubes."""
-        return {
-            tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
+    def usage(self, most: int | None = None) -> dict[str, list[int]]:
+        """Return what the others should know of this front-end's use of its tubes, or of the first ones."""
+        used = (
+            tube
             for tube in self._tubes.values()
             if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
+        )
+        return {
+            tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
+            for tube in islice(used, most)
         }
 
     def uncount(self, usage: dict[str, list[int]]) -> None:

@@ -53,6 +53,7 @@ __all__ = [
     "Settlement",
     "Sizes",
     "StoreError",
+    "TooBig",
     "Unknown",
     "due_key",
     "job_slot",
@@ -93,6 +94,10 @@ class Fenced(StoreError):  # noqa: N818 - names an outcome
 
 class Refused(StoreError):  # noqa: N818 - likewise
     """Not applied: what the operation is guarded by does not hold."""
+
+
+class TooBig(Refused):
+    """Not applied: no record may be as large as this one would be."""
 
 
 class Busy(StoreError):  # noqa: N818 - likewise
@@ -370,7 +375,7 @@ class SegmentStore(Protocol):
     async def heartbeat(self, session: int, payload: bytes | None) -> int:
         """Say that a session lives, and publish a payload unless it is None; return the server's time in ms.
 
-        Raises Refused if it is dead, Fenced if it never joined.
+        Raises Refused if it is dead, TooBig for a payload that no record can hold, Fenced if it never joined.
         """
 
     async def resign(self, session: int) -> None:

@@ -13,7 +13,7 @@ from world import World
 from beanspiked.engine.aerospike import membership
 from beanspiked.engine.aerospike.caller import Caller, meaning_of
 from beanspiked.engine.aerospike.changes import Changes, Waiting
-from beanspiked.engine.aerospike.store import Busy, Change, Outcome, StoreError, TooBig, Unknown
+from beanspiked.engine.aerospike.store import SLOT_BITS, Busy, Change, Outcome, StoreError, TooBig, Unknown
 
 # --- what is told of changes
 
@@ -197,3 +197,126 @@ def test_a_payload_of_another_version_is_no_bug() -> None:
 def test_a_payload_that_is_too_big_is_a_refusal_of_its_own() -> None:
     assert issubclass(TooBig, StoreError)
     assert isinstance(meaning_of(13, False, ""), TooBig)
+
+
+# --- what is unreadable
+
+
+def break_segment(here: World, bad: int) -> None:
+    """Let a segment's partition be unavailable."""
+    for name in ("read", "reclaim", "apply", "head", "size", "shift", "attach", "close"):
+        keep = getattr(here.cluster, name)
+
+        def fails(number: int, *arguments: Any, keep: Any = keep, **options: Any) -> Any:
+            if number == bad:
+                raise Busy("11: partition unavailable")
+            return keep(number, *arguments, **options)
+
+        setattr(here.cluster, name, fails)
+
+
+def test_what_a_dead_session_held_comes_back_though_one_segment_of_it_cannot_be_read() -> None:
+    here = World(1)
+    dying, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    ids = []
+    for tube in (b"a", b"b", b"c"):
+        client = dying.connect()
+        client.ask(b"use %b\r\n" % tube)
+        client.ask(b"watch %b\r\n" % tube)
+        ids.append(client.put())
+        assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    dead = dying.engine.membership.session.number
+    whole = dict(vars(here.cluster))
+    break_segment(here, ids[0] >> SLOT_BITS)
+    dying.kill()
+    here.run(30.0)
+    for tube in (b"b", b"c"):
+        client = other.connect()
+        client.ask(b"watch %b\r\n" % tube)
+        assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")
+    here.run(200.0)
+    # Not all of it was seen, so it is not forgotten.
+    assert not here.cluster._sessions[dead].forgotten
+    for name in set(vars(here.cluster)) - set(whole):
+        delattr(here.cluster, name)
+    here.run(10.0)
+    assert other.connect().ask(b"reserve-job %d\r\n" % ids[0]).startswith(b"RESERVED")
+    here.run(130.0)
+    assert here.cluster._sessions[dead].forgotten
+
+
+def test_a_dead_session_that_cannot_be_looked_after_keeps_no_other_from_its_end() -> None:
+    here = World(1)
+    other = here.front_end()
+    here.run(3.0)
+    first = here.front_end()
+    here.run(3.0)
+    second = here.front_end()
+    here.run(3.0)
+    client = second.connect()
+    job_id = client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    failing = first.engine.membership.session.number
+    assert failing < second.engine.membership.session.number
+    leased_by = here.cluster.leased_by
+
+    def fails(session: int) -> list[int]:
+        if session == failing:
+            raise Busy("11: partition unavailable")
+        return leased_by(session)
+
+    here.cluster.leased_by = fails  # type: ignore[method-assign]
+    first.kill()
+    second.kill()
+    here.run(30.0)
+    assert other.connect().ask(b"reserve-job %d\r\n" % job_id).startswith(b"RESERVED")
+
+
+def test_a_lease_that_nobody_knows_is_taken_back_though_another_segment_cannot_be_read() -> None:
+    here = World(1)
+    front_end = here.front_end()
+    client = front_end.connect()
+    here.run(3.0)
+    ids = []
+    for tube in (b"a", b"b"):
+        client.ask(b"use %b\r\n" % tube)
+        ids.append(client.put())
+    bad, good = (job_id >> SLOT_BITS for job_id in ids)
+    assert bad < good
+    lost = front_end.engine.membership.session.next_lease()
+    here.cluster.attach(good, lost)
+    break_segment(here, bad)
+    here.run(200.0)
+    assert lost not in here.cluster._segments[good].leases
+
+
+@pytest.mark.parametrize("error", [Busy("11: partition unavailable"), Unknown("9: timeout")])
+def test_a_tube_whose_record_cannot_be_written_is_kept_and_the_others_are_let_go(error: StoreError) -> None:
+    here = World(1)
+    front_end = here.front_end()
+    client = front_end.connect()
+    add_counters, forget_tube = here.cluster.add_counters, here.cluster.forget_tube
+    added: list[str] = []
+
+    def fails(tube: str, *counters: Any) -> None:
+        if tube == "t0" and counters:
+            added.append(tube)
+        if tube == "t0":
+            raise error
+        (add_counters if counters else forget_tube)(tube, *counters)
+
+    here.cluster.add_counters = fails  # type: ignore[method-assign]
+    here.cluster.directory = lambda _: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
+    for number in range(3):
+        client.ask(b"use t%d\r\n" % number)
+        assert client.ask(b"delete %d\r\n" % client.put()) == b"DELETED\r\n"
+    client.ask(b"use default\r\n")
+    del here.cluster.directory  # type: ignore[method-assign]
+    here.run(400.0)
+    known = {tube.name for tube in front_end.engine.registry.known_tubes()}
+    if isinstance(error, Unknown):
+        # Who knows whether they were added: not again.
+        assert (known, added) == ({"default"}, ["t0"])
+    else:
+        assert (known, len(added) > 2) == ({"default", "t0"}, True)

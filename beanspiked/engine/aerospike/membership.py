@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store import SegmentStore
 
-__all__ = ["DEAD_AFTER", "STOP_AFTER", "Membership", "Session"]
+__all__ = ["COUNTER_NAMES", "DEAD_AFTER", "STOP_AFTER", "Membership", "Session"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ DEAD_AFTER: Final = 10.0
 WATCH_EVERY: Final = 1.0
 # Queries may miss records while data moves between nodes: a dead session is forgotten after two empty passes so far apart.
 PASSES_APART: Final = 60.0
+# After a pass that could not look at everything.
+PASS_AGAIN: Final = 5.0
 AUDIT_EVERY: Final = 60.0
 LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
 
@@ -105,7 +107,9 @@ class Membership:
         self._tubes_max: int | None = None
         # Whether the next heartbeat goes without a payload.
         self._bare = False
-        self._passes: dict[int, float] = {}
+        # When dead sessions are looked for leases next, and which of them were once with nothing left out.
+        self._next_passes: dict[int, float] = {}
+        self._passed: set[int] = set()
         self._suspects: set[int] = set()
         self._formers: set[int] = set()
         self._ended = False
@@ -279,13 +283,16 @@ class Membership:
             try:
                 await self.look()
                 await self._bury()
-                if self._monotonic() - audited >= AUDIT_EVERY:
-                    audited = self._monotonic()
-                    await self._audit()
-                    await self._engine.registry.sweep()
             except StoreError as error:
                 self._healthy_since = self._monotonic()
                 logger.info("looking after other sessions: %s", error)
+            if self._monotonic() - audited >= AUDIT_EVERY:
+                audited = self._monotonic()
+                try:
+                    await self._audit()
+                except StoreError as error:
+                    logger.info("looking for leases that nobody knows: %s", error)
+                await self._engine.registry.sweep()
 
     async def look(self) -> None:
         """Read the others' sessions."""
@@ -299,31 +306,47 @@ class Membership:
             self._engine.scout.look_everywhere()
 
     async def _bury(self) -> None:
-        healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
         for record in self.records:
             if record.number == self.session.number:
                 continue
-            if not record.dead:
-                silent = record.silent_ms > DEAD_AFTER * 1000
-                if not silent or not healthy or not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):
-                    continue
-                logger.warning(
-                    "session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000
-                )
-                await self._keep_counters(record)
-            await self._reclaim_again(record.number)
+            try:
+                if record.dead or await self._kill(record):
+                    await self._reclaim_again(record.number)
+            except StoreError as error:
+                # It must not keep the others from their end.
+                logger.info("looking after session %d: %s", record.number, error)
+
+    async def _kill(self, record: SessionRecord) -> bool:
+        """Declare a session dead if it has been silent for long; tell whether it is dead by this."""
+        healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
+        if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
+            return False
+        try:
+            if not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):
+                return False
+        except StoreError:
+            self._healthy_since = self._monotonic()
+            raise
+        logger.warning("session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000)
+        await self._keep_counters(record)
+        return True
 
     async def _reclaim_again(self, number: int) -> None:
+        """Take a dead session's leases back, and forget it when a second pass has found none."""
         now = self._monotonic()
-        last = self._passes.get(number)
-        if last is not None and now - last < PASSES_APART:
+        if now < self._next_passes.get(number, 0.0):
             return
-        found = await self.reclaim(number)
-        if last is not None and not found:
+        self._next_passes[number] = now + PASS_AGAIN
+        found, whole = await self.reclaim(number)
+        if not whole:
+            return
+        if number in self._passed and not found:
             await self._store.forget_session(number)
-            self._passes.pop(number, None)
+            del self._next_passes[number]
+            self._passed.discard(number)
         else:
-            self._passes[number] = now
+            self._next_passes[number] = now + PASSES_APART
+            self._passed.add(number)
 
     async def _keep_counters(self, record: SessionRecord) -> None:
         """Add what a dead session has counted to its tubes; whoever killed it does, so it happens once."""
@@ -335,23 +358,36 @@ class Membership:
                 except StoreError as error:
                     logger.info("counters of tube %s are lost: %s", name, error)
 
-    async def reclaim(self, number: int) -> int:
-        """Make the jobs that a dead session held ready, and close its segments; return how many leases it had."""
+    async def reclaim(self, number: int) -> tuple[int, bool]:
+        """Make the jobs that a dead session held ready, and close its segments.
+
+        Returns:
+            How many leases it had, and whether all of its segments could be looked at: one that cannot keeps no other from its end.
+        """
         leases = 0
+        whole = True
         for segment_number in await self._store.leased_by(number):
-            segment = await self._store.read(segment_number)
-            if segment is None:
-                continue
-            for lease in segment.leases:
-                if lease_session(lease) == number:
-                    leases += 1
-                    await self._store.reclaim(segment_number, lease)
-            if segment.owner == number and segment.state == OPEN:
-                await self._store.close(segment_number)
-            self._engine.scout.segment_changed(segment.tube)
+            try:
+                leases += await self._reclaim_segment(number, segment_number)
+            except StoreError as error:
+                whole = False
+                logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
-        return leases
+        return leases, whole
+
+    async def _reclaim_segment(self, number: int, segment_number: int) -> int:
+        """Take back what a dead session has in one segment; return how many leases that were."""
+        segment = await self._store.read(segment_number)
+        if segment is None:
+            return 0
+        leases = [lease for lease in segment.leases if lease_session(lease) == number]
+        for lease in leases:
+            await self._store.reclaim(segment_number, lease)
+        if segment.owner == number and segment.state == OPEN:
+            await self._store.close(segment_number)
+        self._engine.scout.segment_changed(segment.tube)
+        return len(leases)
 
     async def _audit(self) -> None:
         """Take back leases of this session that nobody here knows: of attaches and creates whose answer was lost."""
@@ -361,22 +397,31 @@ class Membership:
         known = self._engine.registry.known_leases()
         unknown: set[int] = set()
         for segment_number in await self._store.leased_by(session.number):
-            segment = await self._store.read(segment_number)
-            if segment is None:
-                continue
-            for lease in segment.leases:
-                if lease_session(lease) != session.number or lease in known:
-                    continue
-                if lease not in self._suspects:
-                    # It may be on its way to being known: the next audit decides.
-                    unknown.add(lease)
-                elif lease not in self._engine.registry.known_leases():
-                    logger.warning("segment %d: a lease that nobody here knows is taken back", segment_number)
-                    await self._store.reclaim(segment_number, lease)
-                    if segment.owner == session.number and not self._engine.registry.knows_segment(segment_number):
-                        await self._store.close(segment_number)
-                    self._engine.scout.segment_changed(segment.tube)
+            try:
+                unknown |= await self._audit_segment(session, segment_number, known)
+            except StoreError as error:
+                logger.info("segment %d is not looked through for leases: %s", segment_number, error)
         self._suspects = unknown
+
+    async def _audit_segment(self, session: Session, number: int, known: set[int]) -> set[int]:
+        """Take back the leases in one segment that were suspect before; return those that are from now on."""
+        unknown: set[int] = set()
+        segment = await self._store.read(number)
+        if segment is None:
+            return unknown
+        for lease in segment.leases:
+            if lease_session(lease) != session.number or lease in known:
+                continue
+            if lease not in self._suspects:
+                # It may be on its way to being known: the next audit decides.
+                unknown.add(lease)
+            elif lease not in self._engine.registry.known_leases():
+                logger.warning("segment %d: a lease that nobody here knows is taken back", number)
+                await self._store.reclaim(number, lease)
+                if segment.owner == session.number and not self._engine.registry.knows_segment(number):
+                    await self._store.close(number)
+                self._engine.scout.segment_changed(segment.tube)
+        return unknown
 
     async def end(self) -> None:
         """Leave: everything was given back."""

@@ -5,8 +5,8 @@ import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.membership import usage_of
-from beanspiked.engine.aerospike.store import StoreError
+from beanspiked.engine.aerospike.membership import COUNTER_NAMES, usage_of
+from beanspiked.engine.aerospike.store import StoreError, Unknown
 from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.contract import Tube
 from beanspiked.engine.timers import Timers
@@ -172,15 +172,30 @@ class Registry:
                 tube.open = None
                 committer.close()
             elif tube.open is None and not any(committer.busy() for committer in tube.committers.values()):
-                if tube.total_jobs or tube.deletes or tube.pauses:
-                    await self._store.add_counters(
-                        tube.name, {"total_jobs": tube.total_jobs, "deletes": tube.deletes, "pauses": tube.pauses}
-                    )
-                    tube.total_jobs = tube.deletes = tube.pauses = 0
+                try:
+                    await self._hand_over_counters(tube)
+                except StoreError as error:
+                    # It stays; the others go on.
+                    logger.info("tube %s is not let go of yet: %s", tube.name, error)
+                    continue
                 if self._tubes.get(tube.name) is tube and not self._in_use(tube):
                     self._timers.cancel(tube)
                     del self._tubes[tube.name]
         self._engine.turn_over()
+
+    async def _hand_over_counters(self, tube: SharedTube) -> None:
+        """Add what was counted here to a tube's record."""
+        counted = (tube.total_jobs, tube.deletes, tube.pauses)
+        if not any(counted):
+            return
+        try:
+            await self._store.add_counters(tube.name, dict(zip(COUNTER_NAMES, counted, strict=True)))
+        except Unknown as error:
+            # To add them once more may be once too often.
+            logger.info("counters of tube %s may be lost: %s", tube.name, error)
+        tube.total_jobs -= counted[0]
+        tube.deletes -= counted[1]
+        tube.pauses -= counted[2]
 
     def _in_use(self, tube: SharedTube) -> bool:
         return bool(

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -117,6 +118,24 @@ def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Node) -> None
         node.wake()
         outcomes = await asyncio.gather(*changes(), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Outcome] * 40
+
+    run(check())
+    store.caller.close()
+
+
+def test_a_query_does_not_wait_for_a_node_that_sleeps(node: Node) -> None:
+    store = AerospikeStore(node.client, NAMESPACE, "query_")
+
+    async def check() -> None:
+        await store.prepare()
+        await store.create(1, "tube", LEASE)
+        assert await store.leased_by(LEASE >> 32) == [1]
+        node.freeze()
+        asked_at = time.monotonic()
+        with pytest.raises(Unknown):
+            await store.leased_by(LEASE >> 32)
+        assert time.monotonic() - asked_at < 5.0
+        node.wake()
 
     run(check())
     store.caller.close()

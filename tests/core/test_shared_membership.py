@@ -320,3 +320,65 @@ def test_a_tube_whose_record_cannot_be_written_is_kept_and_the_others_are_let_go
         assert (known, added) == ({"default"}, ["t0"])
     else:
         assert (known, len(added) > 2) == ({"default", "t0"}, True)
+
+
+# --- what takes long
+
+
+def lose_session(here: World, front_end: Any) -> None:
+    """Let a front-end be frozen for too long."""
+    front_end.freeze(8.0)
+    here.run(7.99)
+    front_end.inside(front_end.engine.membership.alive)
+    assert front_end.engine.membership.session.over
+
+
+def test_a_new_session_lives_while_the_leases_of_the_former_are_taken_back() -> None:
+    here = World(1, latency=(0.02, 0.04))
+    front_end = here.front_end()
+    client = front_end.connect()
+    for number in range(80):
+        client.post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % number)
+    here.run(30.0)
+    former = front_end.engine.membership.session.number
+    assert len(here.cluster.leased_by(former)) == 80
+    lose_session(here, front_end)
+    here.run(2.0)
+    session = front_end.engine.membership.session
+    assert session.number > former
+    for _ in range(60):
+        here.run(0.5)
+        assert front_end.engine.membership.session is session
+        assert front_end.engine.membership.alive()
+    assert here.cluster.leased_by(former) == []
+
+
+def test_others_are_looked_after_while_the_leases_of_a_dead_session_are_taken_back() -> None:
+    here = World(1, latency=(0.02, 0.04))
+    other = here.front_end()
+    here.run(3.0)
+    dying = here.front_end()
+    client = dying.connect()
+    for number in range(200):
+        client.post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % number)
+    here.run(60.0)
+    dying.kill()
+    dead = dying.engine.membership.session.number
+    assert here.run(30.0, lambda: here.cluster._sessions[dead].dead)
+    newcomer = here.front_end()
+    here.run(4.0)
+    assert newcomer.engine.membership.session.number in other.engine.membership.others
+    assert here.cluster.leased_by(dead)
+
+
+def test_a_dead_session_is_not_forgotten_before_two_passes_a_minute_apart() -> None:
+    here = World(1)
+    front_end = here.front_end()
+    here.run(3.0)
+    former = front_end.engine.membership.session.number
+    lose_session(here, front_end)
+    here.run(50.0)
+    assert here.cluster._sessions[former].dead
+    assert not here.cluster._sessions[former].forgotten
+    here.run(20.0)
+    assert here.cluster._sessions[former].forgotten

@@ -77,6 +77,8 @@ __all__ = ["AerospikeStore"]
 SEGMENT_RECORDS: Final = 1 << 20
 # The list of all tubes lies in so many records.
 TUBE_LISTS: Final = 64
+# By default a node that does not answer keeps the thread that asks for half a minute.
+QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
 QUEUES: Final = (READY, DELAYED, BURIED)
 MAPS: Final = (*QUEUES, "held")
 
@@ -365,7 +367,7 @@ class AerospikeStore:
         low = session << SERIAL_BITS
         high = low + (1 << SERIAL_BITS) - 1
         query.where(predicates.range("held", aerospike.INDEX_TYPE_MAPKEYS, low, high))
-        return sorted({record[2]["no"] for record in query.results()})
+        return sorted({record[2]["no"] for record in query.results(QUERY_POLICY)})
 
     # --- directories
 

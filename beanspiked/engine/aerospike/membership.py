@@ -9,8 +9,9 @@ import asyncio
 import json
 import logging
 import zlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.engine.aerospike.store import (
     OPEN,
@@ -42,6 +43,7 @@ WATCH_EVERY: Final = 1.0
 PASSES_APART: Final = 60.0
 # After a pass that could not look at everything.
 PASS_AGAIN: Final = 5.0
+RECLAIMS_AT_ONCE: Final = 2
 AUDIT_EVERY: Final = 60.0
 LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
 
@@ -112,6 +114,10 @@ class Membership:
         self._passed: set[int] = set()
         self._suspects: set[int] = set()
         self._formers: set[int] = set()
+        # What is being done beside the heartbeat, by name.
+        self._chores: set[str] = set()
+        # However many sessions are dead: a store that is slow to answer has threads left for everything else.
+        self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
         self._ended = False
         self._joined: asyncio.Event = asyncio.Event()
 
@@ -173,9 +179,9 @@ class Membership:
                     await self._join()
                 else:
                     await self.verify()
-                for former in list(self._formers):
-                    await self._resign(former)
-                    self._formers.discard(former)
+                for former in self._formers:
+                    self._begin(f"resign {former}", partial(self._resign, former))
+                self._formers.clear()
                 if warned:
                     logger.warning("the store answers again")
                     warned = False
@@ -270,8 +276,30 @@ class Membership:
 
     async def _resign(self, number: int) -> None:
         """Give up an own session that is over, and take its leases."""
-        await self._store.resign(number)
-        await self.reclaim(number)
+        while not self._ended:
+            try:
+                await self._store.resign(number)
+            except StoreError as error:
+                logger.info("session %d is not given up yet: %s", number, error)
+                await asyncio.sleep(HEARTBEAT_EVERY)
+            else:
+                self._reclaim_when_due(number)
+                return
+
+    def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something that may take long, and must not keep a heartbeat waiting, unless it is being done."""
+        if name not in self._chores and not self._ended:
+            self._chores.add(name)
+            self._engine.spawn_lasting(self._do(name, work))
+
+    async def _do(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        except StoreError as error:
+            # It is begun again.
+            logger.info("%s: %s", name, error)
+        finally:
+            self._chores.discard(name)
 
     # --- the others
 
@@ -288,11 +316,8 @@ class Membership:
                 logger.info("looking after other sessions: %s", error)
             if self._monotonic() - audited >= AUDIT_EVERY:
                 audited = self._monotonic()
-                try:
-                    await self._audit()
-                except StoreError as error:
-                    logger.info("looking for leases that nobody knows: %s", error)
-                await self._engine.registry.sweep()
+                self._begin("audit", self._audit)
+                self._begin("sweep", self._engine.registry.sweep)
 
     async def look(self) -> None:
         """Read the others' sessions."""
@@ -310,11 +335,13 @@ class Membership:
             if record.number == self.session.number:
                 continue
             try:
-                if record.dead or await self._kill(record):
-                    await self._reclaim_again(record.number)
+                if not record.dead and not await self._kill(record):
+                    continue
             except StoreError as error:
                 # It must not keep the others from their end.
                 logger.info("looking after session %d: %s", record.number, error)
+                continue
+            self._reclaim_when_due(record.number)
 
     async def _kill(self, record: SessionRecord) -> bool:
         """Declare a session dead if it has been silent for long; tell whether it is dead by this."""
@@ -328,16 +355,18 @@ class Membership:
             self._healthy_since = self._monotonic()
             raise
         logger.warning("session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000)
-        await self._keep_counters(record)
+        self._begin(f"counters {record.number}", partial(self._keep_counters, record))
         return True
+
+    def _reclaim_when_due(self, number: int) -> None:
+        if self._monotonic() >= self._next_passes.get(number, 0.0):
+            self._begin(f"reclaim {number}", partial(self._reclaim_again, number))
 
     async def _reclaim_again(self, number: int) -> None:
         """Take a dead session's leases back, and forget it when a second pass has found none."""
-        now = self._monotonic()
-        if now < self._next_passes.get(number, 0.0):
-            return
-        self._next_passes[number] = now + PASS_AGAIN
+        self._next_passes[number] = self._monotonic() + PASS_AGAIN
         found, whole = await self.reclaim(number)
+        now = self._monotonic()
         if not whole:
             return
         if number in self._passed and not found:
@@ -366,9 +395,12 @@ class Membership:
         """
         leases = 0
         whole = True
-        for segment_number in await self._store.leased_by(number):
+        async with self._reclaims:
+            leased = await self._store.leased_by(number)
+        for segment_number in leased:
             try:
-                leases += await self._reclaim_segment(number, segment_number)
+                async with self._reclaims:
+                    leases += await self._reclaim_segment(number, segment_number)
             except StoreError as error:
                 whole = False
                 logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)

@@ -382,3 +382,83 @@ def test_a_dead_session_is_not_forgotten_before_two_passes_a_minute_apart() -> N
     assert not here.cluster._sessions[former].forgotten
     here.run(20.0)
     assert here.cluster._sessions[former].forgotten
+
+
+# --- the end
+
+
+def closed(here: World, front_end: Any, seconds: float) -> bool:
+    """End a front-end; tell whether that is done within a time."""
+    done: list[float] = []
+    front_end.leaving = True
+    front_end.inside(lambda: front_end.engine.close().then(lambda _: done.append(here.time)))
+    return here.run(seconds, lambda: bool(done))
+
+
+def test_a_segment_that_stays_busy_does_not_keep_a_front_end_from_its_end() -> None:
+    here = World(1)
+    front_end, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    clients = [front_end.connect() for _ in range(2)]
+    ids = []
+    for client, tube in zip(clients, (b"a", b"b"), strict=True):
+        client.ask(b"use %b\r\n" % tube)
+        client.ask(b"watch %b\r\n" % tube)
+        ids.append(client.put())
+        assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    apply = here.cluster.apply
+
+    def busy(number: int, *arguments: Any) -> Outcome:
+        if number == ids[0] >> SLOT_BITS:
+            raise Busy("14: key busy")
+        return apply(number, *arguments)
+
+    here.cluster.apply = busy  # type: ignore[method-assign]
+    for client in clients:
+        client.hang_up()
+    here.run(0.01)
+    assert closed(here, front_end, 8.0)
+    assert here.cluster._sessions[front_end.engine.membership.session.number].dead
+    here.cluster.apply = apply  # type: ignore[method-assign]
+    for job_id in ids:
+        assert other.connect().ask(b"reserve-job %d\r\n" % job_id).startswith(b"RESERVED")
+
+
+def test_the_end_gives_back_first_and_does_not_wait_for_the_counters_of_all_tubes() -> None:
+    here = World(1, latency=(0.02, 0.04))
+    front_end = here.front_end()
+    client = front_end.connect()
+    for number in range(300):
+        client.post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % number)
+    here.run(60.0)
+    session = front_end.engine.membership.session
+    done: list[float] = []
+    front_end.leaving = True
+    front_end.inside(lambda: front_end.engine.close().then(lambda _: done.append(here.time)))
+    here.run(0.2)
+    assert here.cluster._sessions[session.number].dead
+    assert here.run(10.0, lambda: bool(done))
+    kept = [record.counters.get("total_jobs", 0) for record in here.cluster._directories.values()]
+    assert kept.count(1) > 200
+
+
+def test_counters_of_a_front_end_that_ends_are_kept_once() -> None:
+    here = World(1)
+    front_end, other = here.front_end(), here.front_end()
+    client = front_end.connect()
+    here.run(3.0)
+    client.ask(b"use t\r\n")
+    client.put()
+    here.run(2.0)
+    assert closed(here, front_end, 8.0)
+    here.run(60.0)
+    assert here.cluster._directories["t"].counters["total_jobs"] == 1
+    assert other.connect().stats("stats-tube t")["total-jobs"] == "1"
+
+
+def test_a_front_end_ends_though_its_store_does_not_answer() -> None:
+    here = World(1)
+    front_end = here.front_end()
+    here.run(3.0)
+    here.down_until = here.time + 60.0
+    assert closed(here, front_end, 15.0)

@@ -61,6 +61,8 @@ logger = logging.getLogger(__name__)
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
 TRY_AGAIN_LATER: Final = 0.5
+# How long the end waits for what is on its way to segments, in seconds: one of them may stay busy.
+REST_WITHIN: Final = 2.0
 
 
 class Asked(Later):
@@ -496,15 +498,25 @@ class SharedEngine(TubeEngine):
         for tube in self.registry.known_tubes():
             self.puts.fail_all(tube, StoreFailed("closed before it was sent"))
 
+    async def _come_to_rest(self) -> None:
+        """Wait until nothing is on its way to any segment."""
+        for tube in self.registry.known_tubes():
+            for committer in list(tube.committers.values()):
+                while committer.running:
+                    await committer.turn()
+
     async def _close(self, later: Later) -> None:
         try:
-            for tube in self.registry.known_tubes():
-                for committer in list(tube.committers.values()):
-                    while committer.running:
-                        await committer.turn()
+            await asyncio.wait_for(self._come_to_rest(), REST_WITHIN)
+        except TimeoutError:
+            logger.warning("segments stay busy; what is held in them becomes ready with the end of the session")
+        try:
             await self.membership.end()
-        except StoreError as error:
+        except EngineError as error:
             logger.warning("what is held becomes ready when the others notice: %s", error)
+        except Exception as bug:
+            # Whoever waits for the end must not wait for ever.
+            logger.error("internal error", exc_info=bug)
         await self._let_go()
         await self.store.leave()
         later.settle(None)

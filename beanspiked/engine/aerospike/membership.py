@@ -9,9 +9,9 @@ import asyncio
 import json
 import logging
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.store import (
     OPEN,
@@ -33,6 +33,8 @@ __all__ = ["COUNTER_NAMES", "DEAD_AFTER", "STOP_AFTER", "Membership", "Session"]
 
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+
 # All in seconds.
 HEARTBEAT_EVERY: Final = 1.0
 JOIN_EVERY: Final = 0.1
@@ -44,6 +46,9 @@ PASSES_APART: Final = 60.0
 # After a pass that could not look at everything.
 PASS_AGAIN: Final = 5.0
 RECLAIMS_AT_ONCE: Final = 2
+# At the end nothing else is waited for, and not for long: whoever sees that the session is over does what is left.
+ENDS_AT_ONCE: Final = 16
+END_WITHIN: Final = 3.0
 AUDIT_EVERY: Final = 60.0
 LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
 
@@ -355,7 +360,7 @@ class Membership:
             self._healthy_since = self._monotonic()
             raise
         logger.warning("session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000)
-        self._begin(f"counters {record.number}", partial(self._keep_counters, record))
+        self._begin(f"counters {record.number}", partial(self._keep_counters, usage_of(record)))
         return True
 
     def _reclaim_when_due(self, number: int) -> None:
@@ -365,7 +370,7 @@ class Membership:
     async def _reclaim_again(self, number: int) -> None:
         """Take a dead session's leases back, and forget it when a second pass has found none."""
         self._next_passes[number] = self._monotonic() + PASS_AGAIN
-        found, whole = await self.reclaim(number)
+        found, whole = await self.reclaim(number, self._reclaims)
         now = self._monotonic()
         if not whole:
             return
@@ -377,36 +382,48 @@ class Membership:
             self._next_passes[number] = now + PASSES_APART
             self._passed.add(number)
 
-    async def _keep_counters(self, record: SessionRecord) -> None:
+    async def _keep_counters(self, usage: dict[str, list[int]], at_once: int = 1) -> None:
         """Add what a dead session has counted to its tubes; whoever killed it does, so it happens once."""
-        for name, use in usage_of(record).items():
-            counters = dict(zip(COUNTER_NAMES, use[3:6], strict=True))
+
+        async def keep(name: str) -> None:
+            counters = dict(zip(COUNTER_NAMES, usage[name][3:6], strict=True))
             if any(counters.values()):
                 try:
                     await self._store.add_counters(name, counters)
                 except StoreError as error:
                     logger.info("counters of tube %s are lost: %s", name, error)
 
-    async def reclaim(self, number: int) -> tuple[int, bool]:
+        await _side_by_side(usage, keep, at_once)
+
+    async def reclaim(self, number: int, turns: asyncio.Semaphore, at_once: int = 1) -> tuple[int, bool]:
         """Make the jobs that a dead session held ready, and close its segments.
+
+        Args:
+            number: The session.
+            turns: What each call waits for.
+            at_once: How many segments are seen to side by side.
 
         Returns:
             How many leases it had, and whether all of its segments could be looked at: one that cannot keeps no other from its end.
         """
-        leases = 0
-        whole = True
-        async with self._reclaims:
-            leased = await self._store.leased_by(number)
-        for segment_number in leased:
+        found: list[int] = []
+        failed: list[int] = []
+
+        async def take_back(segment_number: int) -> None:
             try:
-                async with self._reclaims:
-                    leases += await self._reclaim_segment(number, segment_number)
+                async with turns:
+                    found.append(await self._reclaim_segment(number, segment_number))
             except StoreError as error:
-                whole = False
+                failed.append(segment_number)
                 logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)
+
+        async with turns:
+            leased = await self._store.leased_by(number)
+        await _side_by_side(leased, take_back, at_once)
+        leases = sum(found)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
-        return leases, whole
+        return leases, not failed
 
     async def _reclaim_segment(self, number: int, segment_number: int) -> int:
         """Take back what a dead session has in one segment; return how many leases that were."""
@@ -459,12 +476,33 @@ class Membership:
         """Leave: everything was given back."""
         self._ended = True
         session = self.session
-        if not session.over:
-            session.over = True
-            self._joined.clear()
-            await self._keep_counters(SessionRecord(session.number, dead=True, silent_ms=0, payload=self._payload()))
-            await self._store.resign(session.number)
-            await self.reclaim(session.number)
+        if session.over:
+            return
+        usage = self._engine.registry.usage()
+        session.over = True
+        self._joined.clear()
+        # Until that is certain somebody may have to declare the session dead, and then keeps its counters.
+        await self._engine.try_for_a_while(lambda: self._store.resign(session.number))
+        try:
+            turns = asyncio.Semaphore(ENDS_AT_ONCE)
+            await asyncio.wait_for(self.reclaim(session.number, turns, ENDS_AT_ONCE), END_WITHIN)
+        except (StoreError, TimeoutError) as error:
+            logger.info("others take the rest of the leases back: %s", error)
+        try:
+            await asyncio.wait_for(self._keep_counters(usage, ENDS_AT_ONCE), END_WITHIN)
+        except TimeoutError:
+            logger.warning("counters of some tubes are lost")
+
+
+async def _side_by_side(items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, None]], at_once: int) -> None:
+    """Do something with each of many, some at once."""
+    left = iter(items)
+
+    async def some() -> None:
+        for item in left:
+            await work(item)
+
+    await asyncio.gather(*[some() for _ in range(at_once)])
 
 
 def pack_usage(usage: dict[str, list[int]]) -> bytes:

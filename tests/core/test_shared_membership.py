@@ -462,3 +462,31 @@ def test_a_front_end_ends_though_its_store_does_not_answer() -> None:
     here.run(3.0)
     here.down_until = here.time + 60.0
     assert closed(here, front_end, 15.0)
+
+
+# --- how others use tubes
+
+
+def test_what_others_tell_of_their_tubes_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = World(1)
+    front_end, other = here.front_end(), here.front_end()
+    client, watcher = front_end.connect(), other.connect()
+    here.run(3.0)
+    watcher.ask(b"watch t\r\n")
+    here.run(3.0)
+    parsed: list[bytes] = []
+    loads = membership.json.loads
+
+    def counted(payload: bytes) -> Any:
+        parsed.append(payload)
+        return loads(payload)
+
+    monkeypatch.setattr(membership.json, "loads", counted)
+    for _ in range(10):
+        assert client.stats("stats-tube t")["current-watching"] == "1"
+    assert len([payload for payload in parsed if payload.startswith(b"{")]) <= 1
+    watcher.ask(b"use t\r\n")
+    here.run(3.0)
+    for _ in range(10):
+        assert client.stats("stats-tube t")["current-using"] == "1"
+    assert len([payload for payload in parsed if payload.startswith(b"{")]) <= 2

@@ -81,6 +81,41 @@ class Session:
         return lease_key(self.number, self._serial)
 
 
+class KnownSession:
+    """A session as last read.
+
+    Attributes:
+        number, dead, silent_ms: See SessionRecord.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number: int = number
+        self.dead: bool = False
+        self.silent_ms: int = 0
+        self._payload = b""
+        self._usage: dict[str, list[int]] | None = None
+
+    def read(self, record: SessionRecord) -> "KnownSession":
+        """Take note of its record. What it tells of its tubes is parsed when somebody asks, and once."""
+        self.dead = record.dead
+        self.silent_ms = record.silent_ms
+        if record.payload != self._payload:
+            self._payload = record.payload
+            self._usage = None
+        return self
+
+    def usage(self) -> dict[str, list[int]]:
+        """Return what it published: tube to using, watching, waiting, total jobs, deletes, pauses."""
+        if self._usage is None:
+            self._usage = {}
+            try:
+                if self._payload:
+                    self._usage = unpack_usage(self._payload)
+            except (ValueError, zlib.error) as error:
+                logger.info("what session %d tells of its tubes cannot be read: %s", self.number, error)
+        return self._usage
+
+
 class Membership:
     """Keeps this front-end's session alive, and buries those of others.
 
@@ -102,7 +137,7 @@ class Membership:
         self.session: Session = Session(0, 0)
         self.session.over = True
         self.others: list[int] = []
-        self.records: list[SessionRecord] = []
+        self.records: list[KnownSession] = []
         self.reachable: bool = False
         self._last_good: float = 0.0
         self._healthy_since: float = 0.0
@@ -326,7 +361,9 @@ class Membership:
 
     async def look(self) -> None:
         """Read the others' sessions."""
-        self.records = await self._store.sessions()
+        found = await self._store.sessions()
+        before = {record.number: record for record in self.records}
+        self.records = [(before.get(record.number) or KnownSession(record.number)).read(record) for record in found]
         mine = self.session.number
         known = set(self.others)
         self.others = [record.number for record in self.records if not record.dead and record.number != mine]
@@ -348,7 +385,7 @@ class Membership:
                 continue
             self._reclaim_when_due(record.number)
 
-    async def _kill(self, record: SessionRecord) -> bool:
+    async def _kill(self, record: KnownSession) -> bool:
         """Declare a session dead if it has been silent for long; tell whether it is dead by this."""
         healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
         if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
@@ -517,12 +554,6 @@ def unpack_usage(payload: bytes) -> dict[str, list[int]]:
     return usage
 
 
-def usage_of(record: SessionRecord) -> dict[str, list[int]]:
-    """Read what a session published: tube to using, watching, waiting, total jobs, deletes, pauses."""
-    if not record.payload:
-        return {}
-    try:
-        return unpack_usage(record.payload)
-    except (ValueError, zlib.error) as error:
-        logger.info("what session %d tells of its tubes cannot be read: %s", record.number, error)
-        return {}
+def usage_of(record: KnownSession) -> dict[str, list[int]]:
+    """Return what a session published; see KnownSession."""
+    return record.usage()

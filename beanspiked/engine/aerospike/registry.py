@@ -81,7 +81,7 @@ class Registry:
         """Tell whether a live session of others uses or watches a tube."""
         membership = self._engine.membership
         live = set(membership.others)
-        uses = [usage_of(record).get(name) for record in membership.records if record.number in live]
+        uses = (usage_of(record).get(name) for record in membership.records if record.number in live)
         return any(use is not None and (use[0] or use[1]) for use in uses)
 
     # --- what is told of them

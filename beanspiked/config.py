@@ -20,7 +20,7 @@ Use: beanspiked [OPTIONS]
      beanspiked bench [OPTIONS]         load a beanstalkd-compatible server and print its speed
      beanspiked backup DIR FILE         copy a journal, also one in use
      beanspiked check [URL]             tell whether an Aerospike cluster is fit for jobs
-     beanspiked cleanup URL             remove what former versions left in a cluster
+     beanspiked cleanup [URL]           remove what former versions left in a cluster
 
 Options, each also as BEANSPIKED_<LONG_NAME> in the environment:
  -l, --listen ADDR        listen on this address (default 0.0.0.0); may be repeated

@@ -17,7 +17,7 @@ import pytest
 from aerospike.exception import AerospikeError
 from ports import free_port
 
-from beanspiked.engine.aerospike.check import connect, main, reasons
+from beanspiked.engine.aerospike.check import LEARNT, connect, main, reasons
 from beanspiked.engine.aerospike.health import Finding, has_room, inspect
 from beanspiked.engine.aerospike.store import Busy
 from beanspiked.engine.aerospike.udf import module_directory
@@ -113,6 +113,15 @@ def test_a_login_that_the_server_does_not_know_is_explained(check: Any, client: 
     assert line.startswith(f"error: cannot connect to {server}: knows no users")
 
 
+@pytest.mark.parametrize("dead", ["127.0.0.1:{port}", "nohost.invalid:3000"])
+def test_one_host_that_answers_is_enough(check: Any, server: str, dead: str) -> None:
+    other = dead.format(port=free_port())
+    for hosts in (f"{server},{other}", f"{other},{server}", f"{other},{server},{other}"):
+        output = check(f"aerospike://{hosts}/test")
+        assert output.code == 0
+        assert "ok: namespace test" in output.lines
+
+
 # --- no server
 
 
@@ -122,6 +131,13 @@ def test_where_nothing_listens_one_line_says_so(check: Any) -> None:
     assert output.code == 1
     assert output.lines == [
         f"error: cannot connect to 127.0.0.1:{first}: connection refused; 127.0.0.1:{second}: connection refused"
+    ]
+
+
+def test_each_host_is_told_with_its_own_reason(check: Any) -> None:
+    port = free_port()
+    assert check(f"aerospike://nohost.invalid,127.0.0.1:{port}/test").lines == [
+        f"error: cannot connect to nohost.invalid:3000: no such host; 127.0.0.1:{port}: connection refused"
     ]
 
 
@@ -137,11 +153,13 @@ def test_a_host_that_does_not_answer_is_not_waited_for(check: Any) -> None:
 
 # As the client logs them, 19.3.
 REFUSED = "Failed to connect to seed ::1 3000. AEROSPIKE_ERR_CONNECTION Socket write error: 111, [::1]:3000"
+LOGIN = "Failed to connect to seed db1 3000. AEROSPIKE_ERR_CONNECTION Socket write error: 111 from 10.0.0.1:3000"
 UNKNOWN = "Failed to lookup db1 3000. AEROSPIKE_ERR_INVALID_HOST Invalid hostname db1: Name or service not known"
 ALONE = "Failed to connect to seed db1 3000. AEROSPIKE_ERR_CLIENT Node B1 10.0.0.1:3000 is not yet fully initialized"
 TLS = "Failed to connect to seed db1 3000. AEROSPIKE_ERR_CONNECTION Socket connect failed: 10.0.0.1:3000"
 UNTRUSTED = "SSL_connect failed: error:0A000086:SSL routines::certificate verify failed"
 MISNAMED = "TLS name 'db1' mismatch"
+PEER = "Failed to connect to peer 192.0.2.2 3000. AEROSPIKE_ERR_CONNECTION Socket write error: 111, 192.0.2.2:3000"
 OTHER = "Failed to refresh seed node peers db1 3000. AEROSPIKE_ERR_CLIENT Invalid peers"
 
 
@@ -150,6 +168,7 @@ OTHER = "Failed to refresh seed node peers db1 3000. AEROSPIKE_ERR_CLIENT Invali
     [
         ([REFUSED, UNKNOWN], ["[::1]:3000: connection refused", "db1:3000: no such host"]),
         ([ALONE], ["db1:3000: is in no cluster yet: it is starting, or sees fewer nodes than its min-cluster-size"]),
+        ([LOGIN], ["db1:3000: connection refused"]),
         (
             [UNTRUSTED, TLS],
             ["db1:3000: has a certificate from no authority known here: name yours in SSL_CERT_FILE"],
@@ -158,12 +177,20 @@ OTHER = "Failed to refresh seed node peers db1 3000. AEROSPIKE_ERR_CLIENT Invali
             [MISNAMED, UNTRUSTED, TLS],
             ["db1:3000: has a certificate with another name: tls=NAME in the URL says which one to expect"],
         ),
+        (
+            [PEER],
+            [f"192.0.2.2:3000: connection refused ({LEARNT.format('db1:3000')})"],
+        ),
         ([OTHER], ["db1:3000: AEROSPIKE_ERR_CLIENT Invalid peers"]),
         ([], []),
     ],
 )
 def test_what_the_client_logs_is_told_in_plain_words(logged: list[str], plain: list[str]) -> None:
-    assert list(reasons(logged)) == plain
+    assert list(reasons(logged, ["[::1]:3000", "db1:3000"], "db1:3000")) == plain
+
+
+def test_only_an_address_that_nobody_named_is_said_to_be_learnt() -> None:
+    assert list(reasons([PEER], ["192.0.2.2:3000", "db1:3000"], "db1:3000")) == ["192.0.2.2:3000: connection refused"]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +217,20 @@ def test_a_malformed_variable_is_named(check: Any, monkeypatch: pytest.MonkeyPat
     output = check()
     assert output.code == 5
     assert output.err.startswith("beanspiked: BEANSPIKED_STORE: ")
+
+
+@pytest.mark.parametrize(
+    ("store", "kind"), [("memory:", "memory"), ("sqlite:jobs", "sqlite"), ("redis://u:secret@a", "redis")]
+)
+def test_a_store_of_another_kind_is_told_what_the_command_is_for(
+    check: Any, monkeypatch: pytest.MonkeyPatch, store: str, kind: str
+) -> None:
+    monkeypatch.setenv("BEANSPIKED_STORE", store)
+    said = check().err.splitlines()[0]
+    assert said.startswith(
+        f"beanspiked: BEANSPIKED_STORE: a {kind}: store, and this is for Aerospike: name aerospike://"
+    )
+    assert "secret" not in said
 
 
 def test_help_is_printed(check: Any) -> None:

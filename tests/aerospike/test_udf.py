@@ -463,4 +463,35 @@ def test_the_command_says_that_nobody_answers(capsys: pytest.CaptureFixture[str]
     assert udf.main(["aerospike://me:secret@127.0.0.1:9/test"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("beanspiked: ")
+    assert told.endswith("cannot connect to 127.0.0.1:9: connection refused\n")
     assert "secret" not in told
+
+
+def test_the_command_needs_one_host_that_answers(
+    client: Any,  # noqa: ARG001 - a server that answers
+    address: tuple[str, int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert udf.main([f"aerospike://127.0.0.1:9,{address[0]}:{address[1]}/test"]) == 0
+    assert "Lua module" in capsys.readouterr().out
+
+
+def test_the_command_finds_the_cluster_in_the_environment(
+    client: Any,
+    address: tuple[str, int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give(client, OLD)
+    monkeypatch.setenv("BEANSPIKED_STORE", f"aerospike://{address[0]}:{address[1]}/test")
+    assert udf.main([]) == 0
+    assert capsys.readouterr().out == f"removed the Lua module {OLD}\n"
+    monkeypatch.setenv("BEANSPIKED_STORE", "memory:")
+    assert udf.main([]) == 5
+    assert "this is for Aerospike" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_command_prints_its_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert udf.main([option]) == 0
+    assert capsys.readouterr().out.startswith("Use: beanspiked cleanup")

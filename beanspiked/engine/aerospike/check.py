@@ -25,9 +25,9 @@ from beanspiked.engine.aerospike.url import (
 from beanspiked.engine.errors import StoreUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-__all__ = ["USAGE", "connect", "main", "reasons"]
+__all__ = ["USAGE", "address_of", "connect", "main", "reasons"]
 
 USAGE: Final = f"""\
 Use: beanspiked check [-z BYTES] [{SCHEME}[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=...]]
@@ -50,10 +50,8 @@ def main(words: Sequence[str]) -> int:
         if any(option in ("-h", "--help") for option, _ in options):
             sys.stdout.write(USAGE)
             return 0
-        if len(rest) > 1:
-            raise UsageError(f"unknown argument: {rest[1]}")
         max_job_size = _max_job_size([value for _, value in options], os.environ)
-        address = parse_address(rest[0]) if rest else _address(os.environ)
+        address = address_of(rest, os.environ)
         config = client_config(address)
     except (getopt.GetoptError, UsageError, AddressError) as error:
         sys.stderr.write(f"beanspiked: {error}\n{USAGE}")
@@ -81,9 +79,24 @@ def _max_job_size(given: Sequence[str], environ: Mapping[str, str]) -> int:
     return parse(words, {variable: environ.get(variable, "")}).max_job_size
 
 
-def _address(environ: Mapping[str, str]) -> StoreAddress:
-    """Find the store that a server in this environment would use."""
+def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress:
+    """Read a command's one URL, or else find the store that a server in this environment would use.
+
+    Raises:
+        UsageError: There are more words than one, or nothing says which cluster.
+        AddressError: What says it cannot be understood.
+    """
+    if len(words) > 1:
+        raise UsageError(f"unknown argument: {words[1]}")
+    if words:
+        return parse_address(words[0])
     if store := environ.get("BEANSPIKED_STORE"):
+        if not store.startswith(SCHEME):
+            # Nothing after the scheme: there may be a password.
+            kind = store.partition(":")[0]
+            raise UsageError(
+                f"BEANSPIKED_STORE: a {kind}: store, and this is for Aerospike: name {SCHEME}HOST/NAMESPACE"
+            )
         try:
             return parse_address(store)
         except AddressError as error:
@@ -95,7 +108,9 @@ def _address(environ: Mapping[str, str]) -> StoreAddress:
 
 
 def connect(config: Mapping[str, Any]) -> Any:
-    """Connect a client of the `aerospike` package; blocks for some seconds at most, and for one caller at a time.
+    """Connect a client of the `aerospike` package, through any of the hosts; for one caller at a time.
+
+    Blocks for some seconds at most, and for some more for each further host that is silent.
 
     Takes over the client's log, which is one for the whole process, and leaves it off.
 
@@ -105,6 +120,33 @@ def connect(config: Mapping[str, Any]) -> Any:
     Raises:
         StoreUnusable: No node takes the client; the text has what each said.
     """
+    hosts = config["hosts"]
+    named = [host_port(host, port) for host, port, *_ in hosts]
+    try:
+        return _connect(config, named)
+    except _NotConnected as error:
+        said = str(error)
+    if len(hosts) > 1:
+        # With one node alive the client takes a host that is dead or unknown for a failure of all. One is enough: the client finds the
+        # others through it. That it then knows this one only matters once all nodes are gone.
+        failed = []
+        # Those first that were not complained of.
+        for host in sorted(hosts, key=lambda host: host_port(host[0], host[1]) in said):
+            try:
+                return _connect({**config, "hosts": [host]}, named)
+            except _NotConnected as error:
+                failed.append(str(error))
+        # Without repetitions: a host may be named twice.
+        said = "; ".join(dict.fromkeys(failed))
+    raise StoreUnusable(f"cannot connect to {said}")
+
+
+class _NotConnected(Exception):  # noqa: N818 - says what is so, and is seen here only
+    """Hosts do not take the client; the text names them and what each said."""
+
+
+def _connect(config: Mapping[str, Any], named: Collection[str]) -> Any:
+    """Connect through the configuration's hosts as the client does it; `named` are all that were named."""
     # The exception has no reason; the client logs one for each host.
     _logged.clear()
     aerospike.set_log_handler(_log)
@@ -112,9 +154,9 @@ def connect(config: Mapping[str, Any]) -> Any:
     try:
         return aerospike.client(dict(config))
     except AerospikeError as error:
-        hosts = ", ".join(host_port(host, port) for host, port, *_ in config["hosts"])
-        said = "; ".join(reasons(_logged)) or f"{hosts}: {error.msg}"
-        raise StoreUnusable(f"cannot connect to {said}") from error
+        through = ", ".join(host_port(host, port) for host, port, *_ in config["hosts"])
+        said = "; ".join(reasons(_logged, named, through)) or f"{through}: {error.msg}"
+        raise _NotConnected(said) from error
     finally:
         # And not `set_log_handler(None)`: a thread of the client's may be about to call the handler.
         aerospike.set_log_level(aerospike.LOG_LEVEL_OFF)
@@ -141,10 +183,18 @@ REASONS: Final = (
     ("SSL_connect I/O error", "does not speak TLS"),
     ("Bad file descriptor", "closed the connection: it is no Aerospike node, or expects TLS"),
 )
+# Of an address that only the cluster knows.
+LEARNT: Final = "an address learnt from {}: if it does not lead there from here, set access-address on that node"
 
 
-def reasons(logged: Sequence[str]) -> Iterator[str]:
-    """Tell from the client's log, in plain words, why each host did not do."""
+def reasons(logged: Sequence[str], named: Collection[str], through: str) -> Iterator[str]:
+    """Tell from the client's log, in plain words, why each host did not do.
+
+    Args:
+        logged: What the client logged.
+        named: The hosts that somebody named; the client learns others from these.
+        through: Those that it was to connect through.
+    """
     details: list[str] = []
     for message in logged:
         failed = FAILED.fullmatch(message)
@@ -154,8 +204,9 @@ def reasons(logged: Sequence[str]) -> Iterator[str]:
             continue
         host, port, reason = failed.groups()
         all_said = "; ".join([*details, reason])
-        number = re.search(r"error: (\d+),", reason)
+        number = re.search(r"error: (\d+)(?:,| from)", reason)
         known = next((text for part, text in REASONS if part in all_said), None)
         plain = known or (os.strerror(int(number[1])).lower() if number else all_said)
         details.clear()
-        yield f"{host_port(host, int(port))}: {plain}"
+        place = host_port(host, int(port))
+        yield f"{place}: {plain}" if place in named else f"{place}: {plain} ({LEARNT.format(through)})"

@@ -10,7 +10,9 @@ All functions here block, and raise the client's own errors where the cluster do
 from __future__ import annotations
 
 import base64
+import getopt
 import hashlib
+import os
 import re
 import sys
 import time
@@ -270,24 +272,36 @@ def _failed_in_lua(error: Any) -> bool:
 # --- the command
 
 
+USAGE: Final = """\
+Use: beanspiked cleanup [aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?tls=...]]
+
+Removes the Lua modules that other versions of beanspiked left in a cluster; a server of such a version that still runs brings its own back.
+Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
+ -h, --help               print this and exit
+"""
+
+
 def main(words: list[str]) -> int:
-    """Run `beanspiked cleanup URL`, which removes the Lua modules of other versions from a cluster; return the exit code."""
-    import aerospike  # noqa: PLC0415 - only this command needs it here
-    from aerospike.exception import AerospikeError  # noqa: PLC0415 - likewise
+    """Run `beanspiked cleanup`, which removes the Lua modules of other versions from a cluster; return the exit code."""
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - only this command needs it here
 
-    from beanspiked.engine.aerospike.url import AddressError, client_config, parse_address  # noqa: PLC0415 - likewise
+    from beanspiked.config import UsageError  # noqa: PLC0415 - likewise
+    from beanspiked.engine.aerospike.check import address_of, connect  # noqa: PLC0415 - likewise
+    from beanspiked.engine.aerospike.url import AddressError, client_config  # noqa: PLC0415 - likewise
+    from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
 
-    if len(words) != 1:
-        sys.stderr.write("beanspiked: use: beanspiked cleanup aerospike://HOST[:PORT][,HOST...]/NAMESPACE\n")
-        return EXIT_USAGE
     try:
-        address = parse_address(words[0])
+        options, rest = getopt.gnu_getopt(words, "h", ["help"])
+        if options:
+            sys.stdout.write(USAGE)
+            return 0
+        address = address_of(rest, os.environ)
         config = client_config(address)
-    except AddressError as error:
-        sys.stderr.write(f"beanspiked: {error}\n")
+    except (getopt.GetoptError, UsageError, AddressError) as error:
+        sys.stderr.write(f"beanspiked: {error}\n{USAGE}")
         return EXIT_USAGE
     try:
-        client = aerospike.client(config).connect()
+        client = connect(config)
         try:
             names = remove_old(client)
         finally:
@@ -295,7 +309,7 @@ def main(words: list[str]) -> int:
     except AerospikeError as error:
         sys.stderr.write(f"beanspiked: {address}: {error.msg}\n")
         return EXIT_FAILED
-    except ModuleMissing as error:
+    except (ModuleMissing, StoreUnusable) as error:
         sys.stderr.write(f"beanspiked: {address}: {error}\n")
         return EXIT_FAILED
     for name in names:

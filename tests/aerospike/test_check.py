@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -17,9 +18,12 @@ import pytest
 from aerospike.exception import AerospikeError
 from ports import free_port
 
+from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.check import LEARNT, connect, main, reasons
-from beanspiked.engine.aerospike.health import Finding, has_room, inspect
-from beanspiked.engine.aerospike.store import Busy
+from beanspiked.engine.aerospike.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
+from beanspiked.engine.aerospike.committer import BYTES_MAX, JOBS_MAX
+from beanspiked.engine.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
+from beanspiked.engine.aerospike.store import READY, Busy, Change, lease_key, ready_key
 from beanspiked.engine.aerospike.udf import module_directory
 from beanspiked.engine.aerospike.url import host_port
 from beanspiked.engine.errors import StoreUnusable
@@ -415,3 +419,37 @@ def test_when_no_node_answers_nobody_knows_of_room(cluster: Cluster, clustered: 
         pytest.raises(Busy, match="does not answer"),
     ):
         has_room(clustered, "beanspike")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "size"),
+    [(JOBS_MAX, BYTES_MAX // JOBS_MAX), (BYTES_MAX // (HEAD_SIZE + INLINE_MAX), HEAD_SIZE + INLINE_MAX)],
+)
+def test_a_record_that_is_called_large_enough_holds_a_full_segment(clustered: Any, jobs: int, size: int) -> None:
+    store = AerospikeStore(clustered, "beanspike", "full_")
+    leases = [lease_key(session, 1) for session in range(1, 65)]
+
+    async def fill() -> None:
+        await store.create(1, "t" * 200, leases[0])
+        for lease in leases[1:]:
+            await store.attach(1, lease)
+        for first in range(0, jobs, 512):
+            slots = range(first, min(first + 512, jobs))
+            # Reserved once, each job has counters.
+            puts = {ready_key(2**32 - 1, 2**51, slot): b"x" * (size + COUNTERS_SIZE) for slot in slots}
+            await store.apply(1, leases[0], Change(last_slot=slots[-1], puts={READY: puts}))
+        for number in range(jobs // 16):
+            await store.apply(1, leases[number % 64], Change(take=16))
+
+    setting(clustered, "max-record-size", str(SEGMENT_BYTES))
+    try:
+        assert Finding("ok", f"max-record-size {SEGMENT_BYTES}, for jobs of up to 65535 bytes") in inspect(
+            clustered, "beanspike", 65535
+        )
+        asyncio.run(fill())
+        asyncio.run(store.write_body(1, 1, b"x" * (SEGMENT_BYTES - BODY_EXTRA)))
+    finally:
+        setting(clustered, "max-record-size", "1M")
+        store.caller.close()
+        clustered.truncate("beanspike", "full_seg", 0)
+        clustered.truncate("beanspike", "full_body", 0)

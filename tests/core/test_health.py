@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from beanspiked.engine.aerospike.health import Finding, Node, judge, parse_node, room
+from beanspiked.engine.aerospike.health import SEGMENT_BYTES, Finding, Node, judge, parse_node, room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+CONF = Path(__file__).parent.parent.parent / "deploy" / "aerospike" / "aerospike.conf"
 
 # What a node of Aerospike 8.1.2.0 with deploy/aerospike/aerospike.conf answered, shortened: figures, then settings.
 NAMESPACE = (
@@ -204,18 +207,31 @@ def test_nodes_that_see_clusters_of_different_sizes_do_not_agree() -> None:
 # --- the size of jobs
 
 
-def test_a_record_must_hold_the_largest_job_and_a_segment() -> None:
-    assert Finding("ok", "max-record-size 131071, for jobs of up to 65535 bytes") in findings(
-        {"max-record-size": "131071"}
-    )
-    text = only("error", findings({"max-record-size": "131070"}))
-    assert text == "max-record-size 131070: jobs of up to 65535 bytes need 131071; raise it"
+def test_a_record_must_hold_a_whole_segment_however_small_the_jobs() -> None:
+    for size in (10, 65535):
+        assert Finding("ok", f"max-record-size 196608, for jobs of up to {size} bytes") in findings(
+            {"max-record-size": "196608"}, max_job_size=size
+        )
+        text = only("error", findings({"max-record-size": "196607"}, max_job_size=size))
+        assert text == f"max-record-size 196607: jobs of up to {size} bytes need 196608; raise it"
+
+
+def test_a_record_must_hold_the_largest_job() -> None:
+    large = 960 * 1024
+    assert Finding("ok", f"max-record-size 1048576, for jobs of up to {large} bytes") in findings(max_job_size=large)
+    text = only("error", findings(max_job_size=large + 1))
+    what = f"max-record-size 1048576: jobs of up to {large + 1} bytes need 1048577"
+    assert text == f"{what}; raise it, or lower max-job-size (-z)"
+
+
+def test_the_configuration_in_deploy_says_how_small_a_record_may_be() -> None:
+    assert f"at least {SEGMENT_BYTES // 1024}K" in CONF.read_text()
 
 
 def test_before_7_1_the_write_block_bounds_records() -> None:
-    old = {"max-record-size": "0", "storage-engine.write-block-size": "131072"}
-    assert Finding("ok", "max-record-size 131072, for jobs of up to 65535 bytes") in findings(old, "7.0.0.5")
-    assert "need 131073" in only("error", findings(old, "7.0.0.5", 65537))
+    old = {"max-record-size": "0", "storage-engine.write-block-size": "262144"}
+    assert Finding("ok", "max-record-size 262144, for jobs of up to 65535 bytes") in findings(old, "7.0.0.5")
+    assert "need 262145" in only("error", findings(old, "7.0.0.5", 196609))
 
 
 def test_jobs_for_which_no_record_is_large_enough_are_an_error_that_says_how_large_they_may_be() -> None:

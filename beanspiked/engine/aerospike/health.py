@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from beanspiked.engine.aerospike.committer import BYTES_MAX, JOBS_MAX
 from beanspiked.engine.aerospike.store import Busy
 from beanspiked.engine.aerospike.url import host_port
 
@@ -23,8 +24,13 @@ Level = Literal["error", "warning", "ok"]
 
 # The first version that keeps every map in the order of its keys and names its limits as read here.
 OLDEST: Final = (7, 0)
-# A body record has a job and little else, a segment up to this many bytes; what is said of a record's size covers both.
-SEGMENT_BYTES: Final = 64 * 1024
+# How large a segment's record gets, as measured and with some room: besides being packed each job has its key and its place in a map
+# (20 bytes) and, once it was reserved, counters (20 more); there are leases, and the tube's name. Many long reasons of buried jobs may
+# need more: such a bury is then refused.
+JOB_EXTRA: Final = 64
+SEGMENT_BYTES: Final = BYTES_MAX + JOBS_MAX * JOB_EXTRA
+# A body record has a body and little else.
+BODY_EXTRA: Final = 64 * 1024
 # What no configuration can raise: the server writes to its storage in blocks of this size.
 LARGEST_RECORD: Final = 8 * 1024 * 1024
 # A front-end has one operation a segment in flight, so each may add one that waits for a record; this many are no rarity.
@@ -348,14 +354,15 @@ def _pending(node: Node) -> Iterator[Finding]:
 def _record_size(max_job_size: int, node: Node) -> Iterator[Finding]:
     # Before 7.1 it is 0 unless set, and the block bounds records.
     limit = _number(node.namespace, "max-record-size") or _storage(node.namespace, "write-block-size")
-    needed = max_job_size + SEGMENT_BYTES
+    needed = max(max_job_size + BODY_EXTRA, SEGMENT_BYTES)
     if limit is None:
         yield _untold("max-record-size")
     elif needed > LARGEST_RECORD:
         what = f"jobs of up to {max_job_size} bytes do not fit into an Aerospike record"
-        yield Finding("error", f"{what}: set max-job-size (-z) to {LARGEST_RECORD - SEGMENT_BYTES} at most")
+        yield Finding("error", f"{what}: set max-job-size (-z) to {LARGEST_RECORD - BODY_EXTRA} at most")
     elif limit < needed:
-        yield Finding("error", f"max-record-size {limit}: jobs of up to {max_job_size} bytes need {needed}; raise it")
+        what = f"max-record-size {limit}: jobs of up to {max_job_size} bytes need {needed}; raise it"
+        yield Finding("error", what if limit < SEGMENT_BYTES else f"{what}, or lower max-job-size (-z)")
     else:
         yield Finding("ok", f"max-record-size {limit}, for jobs of up to {max_job_size} bytes")
 

@@ -194,10 +194,16 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
 
 def _address_of(store: str) -> StoreAddress:
     """Read the URL of a shared store."""
-    from beanspiked.engine.aerospike.url import AddressError, parse_address  # noqa: PLC0415 - only where it is used
+    from beanspiked.engine.aerospike.url import (  # noqa: PLC0415 - only where it is used
+        AddressError,
+        client_config,
+        parse_address,
+    )
 
     try:
-        return parse_address(store)
+        address = parse_address(store)
+        # Whether the client can be made: without authorities for TLS it could not in all eternity.
+        client_config(address)
     except AddressError as error:
         raise UsageError(f"--store: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from aerospike.exception import AerospikeError
 from ports import free_port
 
+from beanspiked.engine.aerospike import start as starting
 from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.check import LEARNT, connect, main, reasons
 from beanspiked.engine.aerospike.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
@@ -25,8 +27,12 @@ from beanspiked.engine.aerospike.committer import BYTES_MAX, JOBS_MAX
 from beanspiked.engine.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
 from beanspiked.engine.aerospike.store import READY, Busy, Change, lease_key, ready_key
 from beanspiked.engine.aerospike.udf import module_directory
-from beanspiked.engine.aerospike.url import host_port
+from beanspiked.engine.aerospike.url import StoreAddress, host_port, parse_address
 from beanspiked.engine.errors import StoreUnusable
+from beanspiked.engine.timers import Timers
+from beanspiked.server.broker import Broker
+from beanspiked.server.clock import MonotonicClock
+from beanspiked.server.main import _close
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -453,3 +459,45 @@ def test_a_record_that_is_called_large_enough_holds_a_full_segment(clustered: An
         store.caller.close()
         clustered.truncate("beanspike", "full_seg", 0)
         clustered.truncate("beanspike", "full_body", 0)
+
+
+# --- a front-end
+
+
+def parts() -> tuple[Timers, Broker]:
+    """What an engine is made with."""
+    timers = Timers(MonotonicClock())
+    return timers, Broker(timers, 65535, "", False)
+
+
+async def told(address: StoreAddress, max_job_size: int, caplog: pytest.LogCaptureFixture) -> str:
+    """What a front-end says that cannot begin to serve."""
+    engine = starting.start(address, *parts(), lambda: None, max_job_size)
+    for _ in range(500):
+        if any(record.levelno == logging.ERROR for record in caplog.records):
+            break
+        await asyncio.sleep(0.01)
+    await _close(engine, asyncio.get_running_loop())
+    return caplog.text
+
+
+def test_a_front_end_whose_jobs_do_not_fit_says_that_it_serves_nothing(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = parse_address(f"aerospike://{server}/test")
+    said = asyncio.run(told(address, 2_000_000, caplog))
+    assert "raise it, or lower max-job-size (-z); nothing is served until this is mended" in said
+
+
+@pytest.mark.parametrize("begin", [starting.start, starting.connect])
+def test_without_what_the_client_needs_nobody_tries_to_connect(begin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
+
+    async def run() -> None:
+        made = begin(parse_address("aerospike://db1/jobs?tls=true"), *parts(), lambda: None, 1)
+        if asyncio.iscoroutine(made):
+            await made
+
+    with pytest.raises(StoreUnusable, match="certificate authorities"):
+        asyncio.run(run())

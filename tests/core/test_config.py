@@ -64,3 +64,10 @@ def test_help_is_given_whatever_the_environment_says() -> None:
 
 def test_what_a_container_platform_sets_for_a_service_of_this_name_is_not_a_port() -> None:
     assert parse([], {"BEANSPIKED_PORT": "tcp://10.0.0.1:11300"}).port == 11300
+
+
+def test_tls_without_any_authority_is_said_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
+    with pytest.raises(UsageError, match=r"^--store: tls: this system has no certificate authorities"):
+        parse(["--store", "aerospike://db1/jobs?tls=true"], {})

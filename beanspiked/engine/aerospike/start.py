@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.engine import SharedEngine
 from beanspiked.engine.aerospike.store import StoreError
-from beanspiked.engine.aerospike.udf import module_directory
-from beanspiked.engine.aerospike.url import client_config
+from beanspiked.engine.aerospike.udf import ModuleMissing, module_directory
+from beanspiked.engine.aerospike.url import AddressError, client_config
 from beanspiked.engine.errors import StoreFailed, StoreUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from beanspiked.engine.aerospike.url import StoreAddress
     from beanspiked.engine.contract import ReadyListener
@@ -34,11 +34,16 @@ JOINED_WITHIN: Final = 5.0
 def start(
     address: StoreAddress, timers: Timers, listener: ReadyListener, turn: Callable[[], None], max_job_size: int
 ) -> SharedEngine:
-    """Make an engine that connects on its own, and goes on trying; needs a running event loop."""
+    """Make an engine that connects on its own, and goes on trying; needs a running event loop.
+
+    Raises:
+        StoreUnusable: Trying would be in vain: the client cannot be made here.
+    """
+    config = _config(address)
     store = AerospikeStore(None, address.namespace, address.prefix)
     engine = SharedEngine(timers, listener, store, turn, _monotonic)
     logger.info("jobs live in %s", address)
-    engine.spawn_lasting(_connect(store, address, max_job_size))
+    engine.spawn_lasting(_connect(store, config, address, max_job_size))
     engine.start()
     return engine
 
@@ -85,12 +90,15 @@ def _monotonic() -> float:
 
 
 def _config(address: StoreAddress) -> dict[str, Any]:
-    return {**client_config(address), "lua": {"user_path": module_directory()}}
+    """Make the client's configuration. Raises StoreUnusable where something is missing on this machine."""
+    try:
+        return {**client_config(address), "lua": {"user_path": module_directory()}}
+    except (AddressError, ModuleMissing) as error:
+        raise StoreUnusable(f"{address}: {error}") from error
 
 
-async def _connect(store: AerospikeStore, address: StoreAddress, max_job_size: int) -> None:
+async def _connect(store: AerospikeStore, config: Mapping[str, Any], address: StoreAddress, max_job_size: int) -> None:
     """Connect once the cluster can be reached and is fit; say once what is wrong until then."""
-    config = _config(address)
     said: set[str] = set()
     while True:
         try:
@@ -104,7 +112,10 @@ async def _connect(store: AerospikeStore, address: StoreAddress, max_job_size: i
         for finding in findings:
             if finding.level != "ok" and finding.text not in said:
                 said.add(finding.text)
-                logger.log(logging.ERROR if finding.level == "error" else logging.WARNING, "%s", finding.text)
+                if finding.level == "error":
+                    logger.error("%s: %s; nothing is served until this is mended", address, finding.text)
+                else:
+                    logger.warning("%s", finding.text)
         if not any(finding.level == "error" for finding in findings):
             logger.info("connected to %s", address)
             break

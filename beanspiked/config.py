@@ -165,13 +165,15 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
     warnings: list[str] = []
     journal: str | None = None
     store: str | None = None
+    # Where they were found, to say so.
+    journal_source = store_source = ""
     for key, value, source in options:
         if key == "-l":
             listen.append(value)
         elif key == "-b":
-            journal = value
+            journal, journal_source = value, source
         elif key == "--store":
-            store = value
+            store, store_source = value, source
         elif key == "-V":
             settings = settings._replace(verbose=settings.verbose + 1)
         elif key in ("-c", "-n"):
@@ -181,18 +183,18 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
     shared: StoreAddress | None = None
     if store is not None:
         if journal is not None:
-            raise UsageError("-b and --store contradict each other")
+            raise UsageError(f"{journal_source} and {store_source} contradict each other")
         if store.startswith("aerospike:"):
-            shared = _address_of(store)
+            shared = _address_of(store, store_source)
         else:
-            journal = _journal_of(store)
+            journal = _journal_of(store, store_source)
     if settings.max_job_size > MAX_JOB_SIZE_LIMIT:
         warnings.append(f"maximum job size was set to {MAX_JOB_SIZE_LIMIT}")
         settings = settings._replace(max_job_size=MAX_JOB_SIZE_LIMIT)
     return settings._replace(listen=tuple(listen), journal=journal, shared=shared, warnings=tuple(warnings))
 
 
-def _address_of(store: str) -> StoreAddress:
+def _address_of(store: str, source: str) -> StoreAddress:
     """Read the URL of a shared store."""
     from beanspiked.engine.aerospike.url import (  # noqa: PLC0415 - only where it is used
         AddressError,
@@ -205,7 +207,8 @@ def _address_of(store: str) -> StoreAddress:
         # Whether the client can be made: without authorities for TLS it could not in all eternity.
         client_config(address)
     except AddressError as error:
-        raise UsageError(f"--store: {error}") from error
+        raise UsageError(f"{source}: {error}") from error
+    return address
 
 
 def _address_in(environ: Mapping[str, str]) -> StoreAddress | None:
@@ -220,14 +223,14 @@ def _address_in(environ: Mapping[str, str]) -> StoreAddress | None:
         raise UsageError(str(error)) from error
 
 
-def _journal_of(store: str) -> str | None:
+def _journal_of(store: str, source: str) -> str | None:
     """Return the journal's directory of a store URL."""
     scheme, colon, rest = store.partition(":")
     if scheme == "memory" and colon and not rest:
         return None
     if scheme == "sqlite" and rest:
         return rest
-    raise UsageError(f"--store: not memory:, sqlite:DIR or aerospike://HOST/NAMESPACE: {store}")
+    raise UsageError(f"{source}: not memory:, sqlite:DIR or aerospike://HOST/NAMESPACE: {store}")
 
 
 def _number(value: str, source: str, low: int, high: int) -> int:

@@ -66,8 +66,30 @@ def test_what_a_container_platform_sets_for_a_service_of_this_name_is_not_a_port
     assert parse([], {"BEANSPIKED_PORT": "tcp://10.0.0.1:11300"}).port == 11300
 
 
+@pytest.mark.parametrize("store", ["redis://x", "aerospike://db1", "aerospike://db1/jobs?tls=a%20b"])
+def test_a_store_that_cannot_be_understood_is_blamed_on_where_it_was_found(store: str) -> None:
+    with pytest.raises(UsageError, match=r"^--store: "):
+        parse(["--store", store], {})
+    with pytest.raises(UsageError, match=r"^BEANSPIKED_STORE: "):
+        parse([], {"BEANSPIKED_STORE": store})
+
+
+def test_what_contradicts_each_other_is_named_as_it_was_given() -> None:
+    with pytest.raises(UsageError, match=r"^BEANSPIKED_JOURNAL and BEANSPIKED_STORE contradict"):
+        parse([], {"BEANSPIKED_JOURNAL": "d", "BEANSPIKED_STORE": "memory:"})
+
+
 def test_tls_without_any_authority_is_said_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
     monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
     with pytest.raises(UsageError, match=r"^--store: tls: this system has no certificate authorities"):
         parse(["--store", "aerospike://db1/jobs?tls=true"], {})
+
+
+def test_a_port_of_aerospikes_without_its_host_does_not_silently_keep_jobs_in_memory() -> None:
+    with pytest.raises(UsageError, match=r"^AEROSPIKE_HOST: missing"):
+        parse([], {"AEROSPIKE_PORT": "3000"})
+    assert parse(["--store", "memory:"], {"AEROSPIKE_PORT": "3000"}).shared is None
+    linked = parse([], {"AEROSPIKE_PORT": "tcp://172.17.0.5:3000"}).shared
+    assert linked is not None
+    assert linked.hosts == (("172.17.0.5", 3000, None),)

@@ -31,6 +31,8 @@ DEPLOY = Path(__file__).parent.parent.parent / "deploy"
         ("aerospike://u:p@db1/n", StoreAddress((("db1", 3000, None),), "n", "u", "p")),
         ("aerospike://db1/n?prefix=test-1_", StoreAddress((("db1", 3000, None),), "n", prefix="test-1_")),
         ("aerospike://db1/n?tls=true", StoreAddress((("db1", 3000, "db1"),), "n", tls=True)),
+        ("aerospike://db1/n?tls=True", StoreAddress((("db1", 3000, "db1"),), "n", tls=True)),
+        ("aerospike://db1/n?tls=FALSE", StoreAddress((("db1", 3000, None),), "n")),
         ("aerospike://a,b/n?tls=false", StoreAddress((("a", 3000, None), ("b", 3000, None)), "n")),
         ("aerospike://a,b/n?prefix=x&tls=c.d", StoreAddress((("a", 3000, "c.d"), ("b", 3000, "c.d")), "n", prefix="x", tls=True)),
     ],
@@ -57,7 +59,7 @@ def test_a_login_is_percent_decoded_and_may_have_what_separates_hosts() -> None:
         ("aerospike://db1/a/b", "not a namespace"),
         ("aerospike://db1/a;b", "not a namespace"),
         ("aerospike://db1/" + "n" * 32, "at most 31"),
-        ("aerospike://db1:/n", "not a port"),
+        ("aerospike://db1:/n", r"not a port .*: \(empty\)"),
         ("aerospike://db1:0/n", "not a port"),
         ("aerospike://db1:65536/n", "not a port"),
         ("aerospike://db1:" + "9" * 5000 + "/n", "not a port"),
@@ -70,10 +72,12 @@ def test_a_login_is_percent_decoded_and_may_have_what_separates_hosts() -> None:
         ("aerospike://[::g]/n", "not an IPv6 address: ::g"),
         ("aerospike://db1/n?retries=3", "unknown option.*: retries"),
         ("aerospike://db1/n?prefix=a&prefix=b", "twice: prefix"),
-        ("aerospike://db1/n?prefix=", "prefix: not letters"),
+        ("aerospike://db1/n?prefix=", r"prefix: not letters.*: \(empty\)"),
         ("aerospike://db1/n?prefix=a%20b", "prefix: not letters"),
         ("aerospike://db1/n?prefix=" + "p" * 41, "prefix: more than 40"),
-        ("aerospike://db1/n?tls", "tls: neither"),
+        ("aerospike://db1/n?tls", r"tls: neither .*: \(empty\)"),
+        ("aerospike://db1/n?tls=", r"tls: neither .*: \(empty\)"),
+        ("aerospike://db1/n?&tls=true", r"unknown option.*: \(empty\)"),
         ("aerospike://db1/n?tls=a%20b", "tls: neither"),
         ("aerospike://user@db1/n", "USER:PASS"),
         ("aerospike://:pass@db1/n", "USER:PASS"),
@@ -136,10 +140,21 @@ def test_the_namespace_may_be_another() -> None:
 
 
 @pytest.mark.parametrize(
-    "environ", [{}, {"AEROSPIKE_HOST": ""}, {"AEROSPIKE_PORT": "3000"}, {"AEROSPIKE_NAMESPACE": "n"}]
+    "environ", [{}, {"AEROSPIKE_HOST": ""}, {"AEROSPIKE_HOST": "", "AEROSPIKE_PORT": ""}, {"AEROSPIKE_NAMESPACE": "n"}]
 )
 def test_without_a_host_the_environment_names_no_store(environ: dict[str, str]) -> None:
     assert from_environment(environ) is None
+
+
+def test_a_port_alone_is_an_error_that_names_what_is_missing() -> None:
+    with pytest.raises(AddressError, match=r"^AEROSPIKE_HOST: missing, and AEROSPIKE_PORT alone"):
+        from_environment({"AEROSPIKE_PORT": "3000"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:15000", "db1:3000", "[::1]:3000"])
+def test_who_puts_the_port_behind_the_host_is_told_where_it_belongs(host: str) -> None:
+    with pytest.raises(AddressError, match=r"^AEROSPIKE_HOST: a host only; the port belongs in AEROSPIKE_PORT: "):
+        from_environment({"AEROSPIKE_HOST": host})
 
 
 def test_a_default_host_stands_in_for_the_one_that_is_not_named() -> None:

@@ -41,6 +41,10 @@ MAX_PREFIX: Final = 40
 NAMESPACE: Final = re.compile(r"[A-Za-z0-9_$-]+")
 PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+")
 HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
+# A host with a port, which only a URL has.
+WITH_PORT: Final = re.compile(r"[^:]+:\d+|\[.*\]:\d+")
+# What is shown of a value that is empty.
+NOTHING: Final = "(empty)"
 
 # As often as the client allows (its default is 1000): it learns that a node is gone, and who has its records now, by asking.
 TEND_INTERVAL_MS: Final = 250
@@ -106,8 +110,10 @@ def parse_address(url: str) -> StoreAddress:
     options = _options(query)
     prefix = _prefix(options.get("prefix", DEFAULT_PREFIX))
     tls = options.get("tls", "false")
-    if tls not in ("true", "false") and not HOST.fullmatch(tls):
-        raise AddressError(f"tls: neither true, false nor the name in the nodes' certificate: {tls}")
+    if tls.lower() in ("true", "false"):
+        tls = tls.lower()
+    elif not HOST.fullmatch(tls):
+        raise AddressError(f"tls: neither true, false nor the name in the nodes' certificate: {tls or NOTHING}")
     hosts = []
     for place in places.split(","):
         host, port = _place(place)
@@ -128,7 +134,7 @@ def from_environment(environ: Mapping[str, str], default_host: str | None = None
         The address, or None when nothing names a host.
 
     Raises:
-        AddressError: A variable is malformed; the text begins with its name.
+        AddressError: A variable is malformed, or there is a port without a host; the text begins with the variable's name.
     """
     host = default_host
     port = DEFAULT_PORT
@@ -142,7 +148,11 @@ def from_environment(environ: Mapping[str, str], default_host: str | None = None
                 port = _port(value)
         variable = "AEROSPIKE_HOST"
         if value := environ.get(variable):
+            if WITH_PORT.fullmatch(value):
+                raise AddressError(f"a host only; the port belongs in AEROSPIKE_PORT: {value}")
             host = _host(value)
+        elif host is None and environ.get("AEROSPIKE_PORT"):
+            raise AddressError("missing, and AEROSPIKE_PORT alone names no host")
         variable = "AEROSPIKE_NAMESPACE"
         namespace = _namespace(environ.get(variable) or DEFAULT_NAMESPACE)
     except AddressError as error:
@@ -197,7 +207,7 @@ def _options(query: str) -> dict[str, str]:
     for part in query.split("&") if query else ():
         key, _, value = part.partition("=")
         if key not in ("prefix", "tls"):
-            raise AddressError(f"unknown option, only prefix and tls have a meaning: {key}")
+            raise AddressError(f"unknown option, only prefix and tls have a meaning: {key or NOTHING}")
         if key in options:
             raise AddressError(f"given twice: {key}")
         options[key] = unquote(value)
@@ -233,7 +243,7 @@ def _host(host: str) -> str:
 
 def _port(port: str) -> int:
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
-        raise AddressError(f"not a port from 1 to 65535: {port}")
+        raise AddressError(f"not a port from 1 to 65535: {port or NOTHING}")
     return int(port)
 
 
@@ -249,7 +259,7 @@ def _namespace(namespace: str) -> str:
 
 def _prefix(prefix: str) -> str:
     if not PREFIX.fullmatch(prefix):
-        raise AddressError(f"prefix: not letters, digits and _ - only: {prefix}")
+        raise AddressError(f"prefix: not letters, digits and _ - only: {prefix or NOTHING}")
     if len(prefix) > MAX_PREFIX:
         raise AddressError(f"prefix: more than {MAX_PREFIX} characters: {prefix}")
     return prefix

@@ -786,17 +786,7 @@ class Committer:
     async def new_body(self, stored: bytes) -> int:
         """Write a body outside, before what refers to it; return its number. One that nothing refers to goes with the segment."""
         while not self._bodies:
-            # Who finds none while another takes some waits for those. Made with the first body: few segments have any.
-            numbering: asyncio.Future[StoreError | None] | None = getattr(self, "_numbering", None)
-            if numbering is not None and not numbering.done():
-                failure = await asyncio.shield(numbering)
-                if failure is not None:
-                    raise failure
-                continue
             lease = self.lease
-            numbering = asyncio.get_running_loop().create_future()
-            self._numbering = numbering
-            failure = None
             try:
                 first = await self.engine.store.number_bodies(self.number, lease, BODIES_BLOCK)
             except Fenced:
@@ -804,11 +794,6 @@ class Committer:
                 if self.gone or lease == self.lease:
                     raise
                 continue
-            except StoreError as error:
-                failure = error
-                raise
-            finally:
-                numbering.set_result(failure)
             self._bodies += range(first, first + BODIES_BLOCK)
         number = self._bodies.pop(0)
         await self.engine.store.write_body(self.number, number, stored)

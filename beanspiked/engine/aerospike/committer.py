@@ -197,7 +197,7 @@ class Committer:
         return bool(self._puts or self._leaves or self._asks or self._steals or self._must_close)
 
     async def turn(self) -> None:
-        """Wait until the operation in flight has ended."""
+        """Wait until the operation in flight has ended, or has failed for too long."""
         if self.running:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._turns.append(future)
@@ -237,12 +237,15 @@ class Committer:
             self.engine.running.pop(self, None)
             self._end_turn()
 
-    def _end_turn(self) -> None:
+    def _release_turns(self) -> None:
         turns = self._turns
         self._turns = []
         for future in turns:
             if not future.done():
                 future.set_result(None)
+
+    def _end_turn(self) -> None:
+        self._release_turns()
         self.engine.turn_over()
         if not self.running and self.closed:
             self.engine.retirement.consider(self)
@@ -328,7 +331,7 @@ class Committer:
         """Once a second while an operation is in flight: fail what has waited behind it for too long."""
         self._expire(now, StoreFailed("the store does not answer"))
         if self._failing_since and now - self._failing_since >= ANSWER_WITHIN:
-            self._set_aside(now)
+            self.set_aside(now)
 
     def _expire(self, now: float, reason: EngineError) -> None:
         late_puts = [put for put in self._puts if put.until <= now]
@@ -361,9 +364,11 @@ class Committer:
         if self.aside:
             self._ask_again()
 
-    def _set_aside(self, now: float) -> None:
+    def set_aside(self, now: float) -> None:
         """Ask for no jobs here for now: who waits may get those of other segments."""
         self.aside = True
+        # Whether more urgent jobs, or any, are in it is not known.
+        self.tube.live = False
         self._aside_until = now + ASIDE_FOR
         self.engine.aside[self] = None
         asks, self._asks = self._asks, []
@@ -372,6 +377,7 @@ class Committer:
             self.engine.takes.unclaim(self.tube, waiter, count)
         if self.head is not None:
             self.know(self.head, self.mark)
+        self._release_turns()
         self.engine.takes.restless(self.tube)
         self.engine.takes.sought(self.tube)
 

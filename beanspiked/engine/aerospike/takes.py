@@ -135,12 +135,7 @@ class Takes:
         for waiter, _ in asks:
             seek = self._seeks.get(waiter)
             if seek is not None and waiter not in self._claims:
-                self._fail(seek, error)
-
-    def _fail(self, seek: Seek, error: EngineError) -> None:
-        """A job may be there that cannot be had: who would wait anyway, waits on while the store answers at all."""
-        waits_on = seek.patient and self._engine.membership.reachable
-        self._settle_seek(seek, None if waits_on else error)
+                self._settle_seek(seek, error)
 
     # --- questions
 
@@ -217,10 +212,11 @@ class Takes:
             for tube in hopeful:
                 self._restless[tube] = None
         elif seek.looked:
-            if any(committer.tube in seek.tubes for committer in self._engine.aside):
-                self._fail(seek, StoreFailed("a segment does not answer"))
-            else:
+            if not any(committer.tube in seek.tubes for committer in self._engine.aside):
                 self._settle_seek(seek, None)
+            elif not seek.patient:
+                # A job may be there that cannot be had. Who would wait anyway, waits as long as a store has to answer.
+                self._settle_seek(seek, StoreFailed("a segment does not answer"))
         else:
             self._look_for(seek)
 
@@ -237,7 +233,7 @@ class Takes:
     def expire(self, now: float) -> None:
         """Fail the questions that have waited for too long for a store that does not answer."""
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
-            self._fail(seek, StoreFailed("the store does not answer"))
+            self._settle_seek(seek, StoreFailed("the store does not answer"))
 
     def wants_jobs(self) -> bool:
         """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""

@@ -110,6 +110,9 @@ class Scout:
             self._engine.takes.restless(tube)
         for tube in due:
             await self._engine.timetable.promote_due(tube)
+        if session.over:
+            # Its segments are not known any more, so nothing was learnt of them.
+            raise Busy("the session was over before the look was")
 
     async def _read_heads(self, committers: list[Committer], mark: int) -> list[Committer]:
         """Learn the heads of segments as of a step or later; return those that have to be read once more."""

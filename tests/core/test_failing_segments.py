@@ -7,34 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import world
+from failing import always, any_failure, busy_for, for_segment
 from world import Client, World
 
-from beanspiked.engine.aerospike.store import DEAD, SLOT_BITS, Busy, Full, Refused, StoreError, Unknown
+from beanspiked.engine.aerospike.store import DEAD, SLOT_BITS, Busy, Full, Refused, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 PUT = b"put 0 0 60 1\r\nx\r\n"
 RESERVE = b"reserve-with-timeout 0\r\n"
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
-
-
-def always(error: Exception) -> Callable[..., Any]:
-    def fail(*_: object) -> Any:
-        raise error
-
-    return fail
-
-
-def for_segment(number: int, operation: Callable[..., Any], error: StoreError) -> Callable[..., Any]:
-    """Let an operation fail for one segment."""
-
-    def maybe(of: int, *arguments: Any) -> Any:
-        if of == number:
-            raise error
-        return operation(of, *arguments)
-
-    return maybe
 
 
 def segment_of(job_id: int) -> int:
@@ -66,6 +49,31 @@ def test_a_put_goes_to_another_segment(here: World, client: Client) -> None:
     assert segment_of(client.put()) != first
     assert here.time - asked_at < 1.5
     assert segment_of(client.put()) != first
+
+
+def test_a_reserve_gets_the_job_of_another_segment(here: World, client: Client) -> None:
+    apply = here.cluster.apply
+    first = client.put(pri=1)
+    here.cluster.apply = for_segment(segment_of(first), apply, Busy("11"))  # type: ignore[method-assign]
+    other = client.put(pri=2)
+    # Who asks first is told that a job may be there; then its segment is set aside.
+    assert asked_in_time(here, client, RESERVE) == INTERNAL_ERROR
+    here.run(2.0)
+    assert asked_in_time(here, client, b"reserve-with-timeout 20\r\n").startswith(b"RESERVED %d " % other)
+    assert asked_in_time(here, client, RESERVE) == INTERNAL_ERROR
+    here.cluster.apply = apply  # type: ignore[method-assign]
+    here.run(10.0)
+    assert client.ask(RESERVE).startswith(b"RESERVED %d " % first)
+
+
+def test_a_look_finds_the_jobs_of_segments_that_answer(here: World, client: Client) -> None:
+    other = here.front_end().connect()
+    here.run(3.0)
+    first = client.put(b"x" * 900)
+    while segment_of(last := client.put(b"x" * 900, pri=5)) == segment_of(first):
+        pass
+    here.cluster.head = for_segment(segment_of(first), here.cluster.head, Busy("11"))  # type: ignore[method-assign]
+    assert asked_in_time(here, other, b"reserve-with-timeout 9\r\n").startswith(b"RESERVED %d " % last)
 
 
 def test_one_who_waits_is_not_told_that_there_is_no_job(here: World, client: Client) -> None:
@@ -153,12 +161,6 @@ def test_a_bug_in_a_reserve_job_leaves_no_command_without_a_reply(
 ) -> None:
     job_id = client.put()
 
-    def any_failure(operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        try:
-            return operation(), None
-        except Exception as error:  # noqa: BLE001 - whatever it is
-            return None, error
-
     monkeypatch.setattr(world, "_apply", any_failure)
     here.cluster.shift = always(ZeroDivisionError())  # type: ignore[method-assign]
     assert asked_in_time(here, client, b"reserve-job %d\r\n" % job_id) == INTERNAL_ERROR
@@ -166,15 +168,7 @@ def test_a_bug_in_a_reserve_job_leaves_no_command_without_a_reply(
 
 def test_reserve_job_is_tried_again_while_its_segment_is_busy(here: World, client: Client) -> None:
     job_id = client.put()
-    shift = here.cluster.shift
-    free_at = here.time + 1.0
-
-    def busy(*arguments: Any) -> Any:
-        if here.time < free_at:
-            raise Busy("14")
-        return shift(*arguments)
-
-    here.cluster.shift = busy  # type: ignore[method-assign]
+    here.cluster.shift = busy_for(here, 1.0, here.cluster.shift)  # type: ignore[method-assign]
     assert client.ask(b"reserve-job %d\r\n" % job_id).startswith(b"RESERVED")
 
 

@@ -6,20 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import world
+from failing import always, any_failure, busy_for
 from world import World
 
 from beanspiked.engine.aerospike.store import Busy, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def any_failure(operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Hand a bug over to the front-end, too, which the simulation would stop at."""
-    try:
-        return operation(), None
-    except Exception as error:  # noqa: BLE001 - whatever it is
-        return None, error
+    pass
 
 
 def test_a_bug_in_an_operation_leaves_no_command_without_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,29 +131,18 @@ def test_a_reserve_of_a_segment_that_stays_busy_is_answered() -> None:
     client = here.front_end().connect()
     client.put()
 
-    def busy(*_: object) -> None:
-        raise Busy("14: key busy")
-
-    here.cluster.apply = busy  # type: ignore[method-assign]
+    here.cluster.apply = always(Busy("14: key busy"))  # type: ignore[method-assign]
     client.post(b"reserve-with-timeout 0\r\n")
     here.run(5.0)
     assert client.received == b"INTERNAL_ERROR\r\n"
 
 
-def test_a_command_of_a_segment_that_stays_busy_has_its_own_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_of_a_segment_that_stays_busy_has_its_own_two_seconds() -> None:
     here = World(1)
     front_end = here.front_end()
     clients = [front_end.connect() for _ in range(3)]
     clients[0].put()
-    apply = here.cluster.apply
-    free_at = here.time + 2.7
-
-    def busy(*arguments: Any) -> Any:
-        if here.time < free_at:
-            raise Busy("14: key busy")
-        return apply(*arguments)
-
-    monkeypatch.setattr(here.cluster, "apply", busy)
+    here.cluster.apply = busy_for(here, 2.7, here.cluster.apply)  # type: ignore[method-assign]
     for client in clients:
         # The last two wait for the first one, and go out together when that has failed.
         client.post(b"put 0 0 60 1\r\nx\r\n")
@@ -178,10 +160,7 @@ def test_a_job_that_cannot_be_given_back_keeps_nobody_waiting() -> None:
     assert leaving.ask(b"reserve\r\n").startswith(b"RESERVED")
     apply = here.cluster.apply
 
-    def busy(*_: object) -> None:
-        raise Busy("14: key busy")
-
-    here.cluster.apply = busy  # type: ignore[method-assign]
+    here.cluster.apply = always(Busy("14: key busy"))  # type: ignore[method-assign]
     leaving.hang_up()
     here.run(0.1)
     for command in (b"put 0 0 60 1\r\nx\r\n", b"reserve-with-timeout 0\r\n"):

@@ -597,6 +597,7 @@ class Committer:
     def abandon(self, reason: EngineError) -> None:
         """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
         self.gone = True
+        self.engine.aside.pop(self, None)
         self.outlook.expected = 0
         puts, self._puts = self._puts, []
         leaves, self._leaves = self._leaves, []

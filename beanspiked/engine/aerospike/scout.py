@@ -4,13 +4,14 @@ A tube that somebody waits for is looked at when somebody asks, when there are n
 tell. What a look finds is a hint; an operation of this front-end that began after it knows better.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.committer import Committer
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN
-from beanspiked.engine.aerospike.store import CLOSED, DEAD, Busy, key_ms
+from beanspiked.engine.aerospike.store import CLOSED, DEAD, Busy, Head, StoreError, key_ms
 from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.timers import Clock
@@ -46,8 +47,11 @@ class Scout:
         self._rechecked: float = 0.0
         self._rechecking: bool = False
 
-    def refresh(self, tube: SharedTube, then: Callable[[EngineError | None], None] | None = None) -> None:
-        """Look at a tube's segments anew, and call back when a look that begins after this call has ended."""
+    def refresh(self, tube: SharedTube, then: Callable[[EngineError | None, bool], None] | None = None) -> None:
+        """Look at a tube's segments anew, and call back when a look that begins after this call has ended.
+
+        The callback learns what kept the look from being made, or None, and whether all segments were seen.
+        """
         if then is not None:
             tube.refreshed.append(then)
         if not tube.refreshing:
@@ -61,15 +65,23 @@ class Scout:
                 first = False
                 callbacks = tube.refreshed
                 tube.refreshed = []
-                error = await self._engine.failure(lambda: self._engine.try_for_a_while(lambda: self._look_at([tube])))
+                passed: set[SharedTube] = set()
+
+                async def look() -> None:
+                    passed.update(await self._engine.try_for_a_while(lambda: self._look_at([tube])))  # noqa: B023
+
+                error = await self._engine.failure(look)
                 for callback in callbacks:
-                    callback(error)
+                    callback(error, tube not in passed)
                 self._engine.turn_over()
         finally:
             tube.refreshing = False
 
-    async def _look_at(self, tubes: list[SharedTube]) -> None:
-        """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished."""
+    async def _look_at(self, tubes: list[SharedTube]) -> set[SharedTube]:
+        """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished.
+
+        Returns those tubes of which segments were passed over, since they do not answer.
+        """
         await self._engine.membership.have_session(ANSWER_WITHIN)
         session = self._engine.membership.session
         mark = self._engine.step()
@@ -90,8 +102,9 @@ class Scout:
                 elif not committer.owned and not committer.busy():
                     committer.gone = True
                     tube.drop(committer)
+        passed: set[SharedTube] = set()
         while wanted:
-            wanted = await self._read_heads(wanted, mark)
+            wanted = await self._read_heads(wanted, mark, passed)
         if session.over:
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
@@ -106,26 +119,35 @@ class Scout:
                 due.append(tube)
             elif tube.next_due:
                 self._engine.timetable.wait_for_due(tube)
-            tube.live = follows_news and self._engine.news.following()
+            tube.live = tube not in passed and follows_news and self._engine.news.following()
             self._engine.takes.restless(tube)
         for tube in due:
             await self._engine.timetable.promote_due(tube)
         if session.over:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")
+        return passed
 
-    async def _read_heads(self, committers: list[Committer], mark: int) -> list[Committer]:
-        """Learn the heads of segments as of a step or later; return those that have to be read once more."""
+    async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
+        """Learn the heads of segments as of a step or later; return those that have to be read once more.
+
+        Tubes of segments that do not answer are added to those that were passed over.
+        """
+        wanted: list[Committer] = []
         for committer in committers:
             # An operation that began after this look tells as much as the look.
-            while committer.running and not committer.knows_since(mark):
+            while committer.running and not committer.aside and not committer.knows_since(mark):
                 await committer.turn()
-        wanted = [committer for committer in committers if not committer.knows_since(mark)]
+            if committer.knows_since(mark):
+                continue
+            if committer.running:
+                passed.add(committer.tube)
+            else:
+                wanted.append(committer)
         again: list[Committer] = []
         for start in range(0, len(wanted), READ_AT_ONCE):
             part = wanted[start : start + READ_AT_ONCE]
-            heads = await self._store.heads([committer.number for committer in part])
-            for committer, head in zip(part, heads, strict=True):
+            for committer, head in await self._heads(part, passed):
                 if committer.knows_since(mark):
                     continue
                 if committer.running:
@@ -141,6 +163,31 @@ class Scout:
                     if head is not None:
                         self._engine.retirement.unlist(committer)
         return again
+
+    async def _heads(self, committers: list[Committer], passed: set[SharedTube]) -> list[tuple[Committer, Head | None]]:
+        """Read the heads of segments; what does not answer is set aside. Raises StoreError if none does."""
+        try:
+            heads = await self._store.heads([committer.number for committer in committers])
+        except StoreError:
+            if len(committers) == 1:
+                raise
+        else:
+            return list(zip(committers, heads, strict=True))
+        singly = [self._store.heads([committer.number]) for committer in committers]
+        answers = await asyncio.gather(*singly, return_exceptions=True)
+        found: list[tuple[Committer, Head | None]] = []
+        failures: list[BaseException] = []
+        for committer, answer in zip(committers, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                found.append((committer, answer[0]))
+                continue
+            failures.append(answer)
+            if not isinstance(answer, StoreError) or len(failures) == len(committers):
+                raise answer
+            logger.info("segment %d is passed over: %s", committer.number, answer)
+            passed.add(committer.tube)
+            committer.set_aside(self._clock.now())
+        return found
 
     def refresh_segment(self, committer: Committer) -> None:
         """Look at one segment anew."""
@@ -213,7 +260,14 @@ class Scout:
         try:
             await self._engine.puts.look_for_room()
             for start in range(0, len(tubes), RECHECK_AT_ONCE):
-                await self._look_at(tubes[start : start + RECHECK_AT_ONCE])
+                part = tubes[start : start + RECHECK_AT_ONCE]
+                try:
+                    await self._look_at(part)
+                except StoreError as error:
+                    # One of them may be where nobody answers.
+                    logger.info("recheck, each tube by itself: %s", error)
+                    for tube in part:
+                        self.refresh(tube)
                 self._engine.turn_over()
         except EngineError as error:
             logger.info("recheck: %s", error)

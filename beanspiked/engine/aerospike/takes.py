@@ -183,9 +183,11 @@ class Takes:
     def _look_for(self, seek: Seek) -> None:
         """Look at all tubes of a question, from now on."""
         seek.refreshing = len(seek.tubes)
+        seek.partial = False
 
-        def refreshed(error: EngineError | None) -> None:
+        def refreshed(error: EngineError | None, whole: bool) -> None:
             seek.refreshing -= 1
+            seek.partial = seek.partial or not whole
             if error is not None:
                 self._settle_seek(seek, error)
             elif seek.refreshing == 0:
@@ -212,7 +214,7 @@ class Takes:
             for tube in hopeful:
                 self._restless[tube] = None
         elif seek.looked:
-            if not any(committer.tube in seek.tubes for committer in self._engine.aside):
+            if not seek.partial and not any(committer.tube in seek.tubes for committer in self._engine.aside):
                 self._settle_seek(seek, None)
             elif not seek.patient:
                 # A job may be there that cannot be had. Who would wait anyway, waits as long as a store has to answer.

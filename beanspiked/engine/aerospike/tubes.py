@@ -28,6 +28,7 @@ class Seek(Later):
         patient: Whether the waiter goes on waiting when there is no job.
         refreshing: How many of them are being looked at.
         looked: Whether all of them were looked at after the question.
+        partial: Whether segments were passed over then, since they did not answer.
         until: When it fails if the store cannot be reached, in seconds since the epoch.
     """
 
@@ -38,6 +39,7 @@ class Seek(Later):
         self.patient: bool = patient
         self.refreshing: int = 0
         self.looked: bool = False
+        self.partial: bool = False
         self.until: float = until
 
 
@@ -96,7 +98,7 @@ class SharedTube(Tube):
         self.granted: deque[SharedJob] = deque()
         self.seeks: dict[Seek, None] = {}
         self.unasked: dict[Waiter, None] = {}
-        self.refreshed: list[Callable[[EngineError | None], None]] = []
+        self.refreshed: list[Callable[[EngineError | None, bool], None]] = []
         self.refreshing: bool = False
         self.live: bool = False
         self.next_due: int = 0

@@ -66,6 +66,21 @@ def test_a_reserve_gets_the_job_of_another_segment(here: World, client: Client) 
     assert client.ask(RESERVE).startswith(b"RESERVED %d " % first)
 
 
+def test_a_store_that_is_slow_and_answers_fails_nobody() -> None:
+    here = World(1, latency=(0.4, 0.45))
+    client, other = here.front_end().connect(), here.front_end().connect()
+    here.run(10.0)
+    asked_at = here.time
+    job_id = client.put()
+    assert other.ask(RESERVE).startswith(b"RESERVED %d " % job_id)
+    assert other.ask(b"release %d 0 0\r\n" % job_id) == b"RELEASED\r\n"
+    client.post(b"".join((PUT, RESERVE, b"reserve-with-timeout 1\r\n") * 4))
+    here.run(30.0)
+    assert client.received.count(b"INSERTED") == 4
+    assert INTERNAL_ERROR not in client.received
+    assert here.time - asked_at > 30
+
+
 def test_a_look_finds_the_jobs_of_segments_that_answer(here: World, client: Client) -> None:
     other = here.front_end().connect()
     here.run(3.0)

@@ -312,13 +312,13 @@ class Committer:
                     return False
             else:
                 self.lease = lease
-                self._succeeds()
+                self._has_succeeded()
                 return True
 
     async def _patience(self, error: StoreError) -> bool:
         """Fail what has waited for too long, then wait a little; tell whether there is still something to do."""
         now = self.engine.now()
-        self._fails(now)
+        self._has_failed(now)
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
         self._expire(now, reason)
         if self.session.over or self.gone:
@@ -328,10 +328,16 @@ class Committer:
         return self._pending() and not self.gone
 
     def expire(self, now: float) -> None:
-        """Once a second while an operation is in flight: fail what has waited behind it for too long."""
+        """Once a second while an operation is in flight: if it fails, fail what has waited behind it for too long."""
+        if not self._failing_since:
+            return
         self._expire(now, StoreFailed("the store does not answer"))
-        if self._failing_since and now - self._failing_since >= ANSWER_WITHIN:
+        if now - self._failing_since >= ANSWER_WITHIN:
             self.set_aside(now)
+
+    def fails(self) -> bool:
+        """Tell whether nothing has succeeded that was tried last."""
+        return self._failing_since > 0
 
     def _expire(self, now: float, reason: EngineError) -> None:
         late_puts = [put for put in self._puts if put.until <= now]
@@ -355,11 +361,11 @@ class Committer:
 
     # --- a segment that does not answer
 
-    def _fails(self, now: float) -> None:
+    def _has_failed(self, now: float) -> None:
         if not self._failing_since:
             self._failing_since = now
 
-    def _succeeds(self) -> None:
+    def _has_succeeded(self) -> None:
         self._failing_since = 0.0
         if self.aside:
             self._ask_again()
@@ -446,7 +452,7 @@ class Committer:
     async def _try_again(self, batch: Batch, error: StoreError) -> bool:
         """After an operation that was not applied: wait a little; tell whether to repeat it, without those who have waited for too long."""
         now = self.engine.now()
-        self._fails(now)
+        self._has_failed(now)
         reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
         self._fail_some(*batch.drop_late(now), reason)
         if batch.puts and now - self._failing_since >= PUTS_WAIT:
@@ -531,7 +537,7 @@ class Committer:
     async def _renew(self) -> Settlement | None:
         """Move the lease on, however long it takes, and learn what is under it; None if the session ends before. Raises Fenced."""
         renewed = self.session.next_lease()
-        self._fails(self.engine.now())
+        self._has_failed(self.engine.now())
         while True:
             try:
                 settlement = await self.engine.store.settle(self.number, self.lease, renewed)
@@ -545,7 +551,7 @@ class Committer:
                 await self.engine.pause_between_tries(self._failing_since)
             else:
                 self.lease = renewed
-                self._succeeds()
+                self._has_succeeded()
                 return settlement
 
     async def _fenced_in_doubt(self, batch: Batch) -> None:
@@ -640,7 +646,7 @@ class Committer:
             for waiter, count in batch.asks:
                 self.engine.takes.unclaim(self.tube, waiter, count)
             return
-        self._succeeds()
+        self._has_succeeded()
         if self._slots:
             self._weigh(batch, head)
         self.know(head, batch.mark)
@@ -744,14 +750,14 @@ class Committer:
                     continue
                 self.engine.scout.refresh_segment(self)
             except StoreError as error:
-                self._fails(self.engine.now())
+                self._has_failed(self.engine.now())
                 if self.engine.now() >= steal.until:
                     steal.settle(StoreFailed(str(error)))
                     return
                 await self.engine.pause_between_tries(self._failing_since)
                 continue
             else:
-                self._succeeds()
+                self._has_succeeded()
                 self.know(head, mark)
             break
         if self.gone or not self.engine.membership.alive():

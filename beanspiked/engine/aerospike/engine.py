@@ -137,8 +137,8 @@ class SharedEngine(TubeEngine):
         self.running: dict[Committer, None] = {}
         self.aside: dict[Committer, None] = {}
         self._awake: dict[Committer, None] = {}
-        # Who waits for a change that is on its way, and until when.
-        self._waits: dict[Later, float] = {}
+        # Who waits for the change of a job that is on its way, and until when.
+        self._waits: dict[Later, tuple[SharedJob, float]] = {}
         self._step = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         # Those of them that only end with this front-end.
@@ -304,12 +304,12 @@ class SharedEngine(TubeEngine):
         return found if found is not None and found.id == job_id else None
 
     def in_flight(self, job_id: int) -> Later | None:
-        """Return the end of the change of a job held here that is on its way; it fails if that takes too long."""
+        """Return the end of the change of a job held here that is on its way; it fails if its segment does not answer."""
         job = self.holdings.jobs.get(job_id)
         if job is None or job.moving is None:
             return None
         wait = Later()
-        self._waits[wait] = self.now() + ANSWER_WITHIN
+        self._waits[wait] = (job, self.now() + ANSWER_WITHIN)
         job.moving.then(lambda _: self._end_wait(wait, None))
         return wait
 
@@ -465,11 +465,12 @@ class SharedEngine(TubeEngine):
         now = self._clock.now()
         for committer in list(self.running):
             committer.expire(now)
+        self.takes.expire(now)
         for committer in list(self.aside):
             committer.try_anew(now)
-        self.takes.expire(now)
-        for wait in [wait for wait, until in self._waits.items() if until <= now]:
-            self._end_wait(wait, StoreFailed("the job is on its way, and the store does not answer"))
+        for wait, (job, until) in list(self._waits.items()):
+            if until <= now and job.committer is not None and job.committer.fails():
+                self._end_wait(wait, StoreFailed("the job is on its way, and the store does not answer"))
         if self.membership.session.over:
             self.puts.expire()
         else:

@@ -119,7 +119,9 @@ class Scout:
                 due.append(tube)
             elif tube.next_due:
                 self._engine.timetable.wait_for_due(tube)
-            tube.live = tube not in passed and follows_news and self._engine.news.following()
+            # What is in a segment that no jobs are asked of may be more urgent than all that is known.
+            whole = tube not in passed and not any(committer.tube is tube for committer in self._engine.aside)
+            tube.live = whole and follows_news and self._engine.news.following()
             self._engine.takes.restless(tube)
         for tube in due:
             await self._engine.timetable.promote_due(tube)

@@ -214,7 +214,7 @@ class Takes:
             for tube in hopeful:
                 self._restless[tube] = None
         elif seek.looked:
-            if not seek.partial and not any(committer.tube in seek.tubes for committer in self._engine.aside):
+            if not self._unknown(seek):
                 self._settle_seek(seek, None)
             elif not seek.patient:
                 # A job may be there that cannot be had. Who would wait anyway, waits as long as a store has to answer.
@@ -233,9 +233,16 @@ class Takes:
             self._advance(seek)
 
     def expire(self, now: float) -> None:
-        """Fail the questions that have waited for too long for a store that does not answer."""
+        """Fail the questions that have waited for too long for a store, or a segment, that does not answer; not one that is slow."""
+        reachable = self._engine.membership.reachable
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
-            self._settle_seek(seek, StoreFailed("the store does not answer"))
+            if not reachable or self._unknown(seek):
+                self._settle_seek(seek, StoreFailed("the store does not answer"))
+
+    def _unknown(self, seek: Seek) -> bool:
+        """Tell whether a job may be there for a question that cannot be had."""
+        failing = [*self._engine.aside, *[committer for committer in self._engine.running if committer.fails()]]
+        return seek.partial or any(committer.tube in seek.tubes for committer in failing)
 
     def wants_jobs(self) -> bool:
         """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""

@@ -201,3 +201,24 @@ def test_whether_there_is_room_is_asked_as_much_is_put() -> None:
     assert here.time < 3.0
     assert replies.count(b"OUT") > 20
     assert replies[-1] == b"OUT"
+
+
+def test_one_look_for_room_is_enough_for_many_puts_at_once() -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    client.put()
+    looks = 0
+    room = here.cluster.room
+
+    def counting() -> bool:
+        nonlocal looks
+        looks += 1
+        return room()
+
+    here.cluster.room = counting  # type: ignore[method-assign]
+    body = here.chance.randbytes(60_000)
+    # Five megabytes and more in one packet: each put beyond the fourth finds that it is time to look.
+    client.post((b"put 0 0 60 %d\r\n%b\r\n" % (len(body), body)) * 90)
+    here.run(0.5)
+    assert client.received.count(b"INSERTED") == 90
+    assert looks <= 2

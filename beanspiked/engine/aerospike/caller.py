@@ -158,13 +158,18 @@ class Caller:
             await asyncio.sleep(LOOK_AGAIN)
 
     async def call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
-        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
+        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning.
+
+        What is to be done at once waits neither for that nor behind other calls: a heartbeat must not be late for all the work there is.
+        """
         if not at_once:
             await self.ready()
         elif self.client is None:
             raise Busy("not connected yet")
         try:
-            return await self.workers.do(function if at_once else partial(self._unless_doubtful, function))
+            return await self.workers.do(
+                function if at_once else partial(self._unless_doubtful, function), first=at_once
+            )
         except client_errors.AerospikeError as error:
             raise meaning(error) from error
 

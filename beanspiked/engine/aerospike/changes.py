@@ -90,13 +90,17 @@ class Changes:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._waiting: deque[Waiting] = deque()
+        # One for each call that has been asked for and has not begun; both ends only append and pop, which threads may do at once.
+        self._called: deque[None] = deque()
 
     async def apply(self, key: Key, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease, with whatever else waits."""
         await self._caller.ready()
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append(Waiting(key, lease, change, future))
-        self._caller.workers.run(self._apply_waiting)
+        if len(self._called) * TOGETHER_MAX < len(self._waiting):
+            self._called.append(None)
+            self._caller.workers.run(self._apply_waiting)
         return await future
 
     def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
@@ -106,6 +110,7 @@ class Changes:
 
     def _apply_waiting(self) -> None:
         """Carry out the changes that wait, together: a thread hop and a wake-up of the loop cost as much as an operation."""
+        self._called.pop()
         together: list[Waiting] = []
         with contextlib.suppress(IndexError):
             while len(together) < TOGETHER_MAX:

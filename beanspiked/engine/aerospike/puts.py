@@ -74,6 +74,8 @@ class Puts:
             put = self._large_put(tube, pri, delay_ms, ttr_ms, put_us, due_ms, body, details)
         self._unseen_bytes += len(body)
         if self._unseen_bytes > LOOK_FOR_ROOM_BYTES and not self._looking:
+            # From now on: more puts come before the look begins.
+            self._looking = True
             self._engine.spawn(self.look_for_room())
         if not self.has_room:
             put.settle(StoreFull("the store is nearly full"))

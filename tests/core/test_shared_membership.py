@@ -70,7 +70,7 @@ def told(client: Client) -> list[type]:
         futures: list[asyncio.Future[Outcome]] = [asyncio.get_running_loop().create_future() for _ in client.answers]
         for number, future in enumerate(futures):
             changes._waiting.append(Waiting(("test", "seg", number), 1, Change(take=1), future))
-        caller.workers.run(changes._apply_waiting)
+        changes._call()
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
         caller.close()
         return outcomes

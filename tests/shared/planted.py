@@ -72,11 +72,10 @@ class BodyDroppedFirst(MemoryStore):
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         segment = self._cluster.read(number)
         held = {} if segment is None else segment.leases.get(lease, {})
-        for move in change.moves:
-            if move.queue is None and move.key in held:
-                body_number = unpack(held[move.key]).body_number
-                if body_number:
-                    self._cluster.drop_body((number, body_number))
+        gone = [unpack(held[move.key]) for move in change.moves if move.queue is None and move.key in held]
+        bodies = [(number, job.body_number) for job in gone if job.body_number]
+        if bodies:
+            await self.drop_bodies(bodies)
         return await super().apply(number, lease, change)
 
     async def remove(self, number: int, queue: str, key: bytes) -> bool:

@@ -99,14 +99,17 @@ class Changes:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append(Waiting(key, lease, change, future))
         if len(self._called) * TOGETHER_MAX < len(self._waiting):
-            self._called.append(None)
-            self._caller.workers.run(self._apply_waiting)
+            self._call()
         return await future
 
     def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease from this thread."""
         results = self._caller.operate(key, [*_change_ops(lease, change), *HEAD_OPS])
         return read_off(partial(_outcome_of_results, change), results)
+
+    def _call(self) -> None:
+        self._called.append(None)
+        self._caller.workers.run(self._apply_waiting)
 
     def _apply_waiting(self) -> None:
         """Carry out the changes that wait, together: a thread hop and a wake-up of the loop cost as much as an operation."""

@@ -66,6 +66,22 @@ def test_a_reserve_gets_the_job_of_another_segment(here: World, client: Client) 
     assert client.ask(RESERVE).startswith(b"RESERVED %d " % first)
 
 
+def test_a_job_that_was_asked_for_somebody_else_is_waited_for(here: World, client: Client) -> None:
+    other = here.front_end().connect()
+    here.run(3.0)
+    first, second = client.put(pri=1), other.put(pri=2)
+    apply = here.cluster.apply
+    slow = busy_for(here, 0.5, apply)
+    here.cluster.apply = lambda number, *rest: (slow if number == segment_of(first) else apply)(number, *rest)  # type: ignore[method-assign]
+    later = client.front_end.connect()
+    client.post(RESERVE)
+    later.post(RESERVE)
+    here.run(2.0)
+    # The first is asked for the one who came first, who gets the second, since that comes first.
+    assert client.received.startswith(b"RESERVED %d " % second)
+    assert later.received.startswith(b"RESERVED %d " % first)
+
+
 def test_a_store_that_is_slow_and_answers_fails_nobody() -> None:
     here = World(1, latency=(0.4, 0.45))
     client, other = here.front_end().connect(), here.front_end().connect()

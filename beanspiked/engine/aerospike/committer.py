@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.batch import Batch
 from beanspiked.engine.aerospike.codec import HEAD_SIZE, pack
-from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal, job_id, shared_job
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, BATCH_MAX, Leave, Put, SharedJob, Steal, job_id, shared_job
 from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
     DEAD,
@@ -44,8 +44,6 @@ __all__ = ["EMPTY", "Committer"]
 logger = logging.getLogger(__name__)
 
 EMPTY: Final = Head((), None, None, 0, 0, 0, 0, OPEN)
-# How many jobs one operation changes at most.
-BATCH_MAX: Final = 512
 # A segment takes puts while it holds fewer jobs and bytes than these: each operation copies the whole record.
 JOBS_MAX: Final = 1024
 BYTES_MAX: Final = 131072
@@ -645,6 +643,7 @@ class Committer:
                 leave.settle(None)
             for waiter, count in batch.asks:
                 self.engine.takes.unclaim(self.tube, waiter, count)
+            self.engine.takes.sought(self.tube)
             return
         self._has_succeeded()
         if self._slots:

@@ -11,10 +11,12 @@ from beanspiked.engine.later import Later
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.committer import Committer
 
-__all__ = ["ANSWER_WITHIN", "Leave", "Put", "SharedJob", "Steal", "job_id", "shared_job"]
+__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "Leave", "Put", "SharedJob", "Steal", "job_id", "shared_job"]
 
 # How long a command waits for a store that does not answer, in seconds.
 ANSWER_WITHIN: Final = 2.0
+# How many jobs one operation changes at most.
+BATCH_MAX: Final = 512
 MASK: Final = (1 << SLOT_BITS) - 1
 
 

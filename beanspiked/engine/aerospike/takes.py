@@ -83,6 +83,7 @@ class Takes:
                         if claimed == waiter.wants:
                             sated.append(waiter)
                         committer.ask(waiter, count)
+                        tube.coming += count
                         asked = True
                         room -= count
                         if room == 0:
@@ -118,6 +119,7 @@ class Takes:
 
     def unclaim(self, tube: SharedTube, waiter: Waiter, count: int) -> None:
         """Jobs of a tube that were asked for a waiter have come, or will not."""
+        tube.coming -= count
         if waiter in tube.waiters:
             tube.unasked[waiter] = None
         left = self._claims[waiter] - count
@@ -214,6 +216,10 @@ class Takes:
             for tube in hopeful:
                 self._restless[tube] = None
         elif seek.looked:
+            aside = any(committer.tube in seek.tubes for committer in self._engine.aside)
+            if not aside and any(tube.coming for tube in seek.tubes):
+                # What was asked for somebody who has got another job meanwhile is for whoever waits longest.
+                return
             if not self._unknown(seek):
                 self._settle_seek(seek, None)
             elif not seek.patient:

@@ -55,6 +55,7 @@ class SharedTube(Tube):
         granted: Jobs that were taken and not handed over yet; empty at the end of each turn.
         seeks: Who asks whether there is a job.
         unasked: Who waits and has not had all its jobs asked for, as far as known: who was asked for elsewhere may stand here, too.
+        coming: How many jobs are being asked for in it, for whomever.
         refreshed: Whom to call when the refresh ends that begins next.
         refreshing: Whether it is being refreshed.
         live: Whether all is known of it that is to be known: news about it have been followed since it was last refreshed, and nothing was
@@ -70,6 +71,7 @@ class SharedTube(Tube):
     __slots__ = (
         "_order",
         "arriving",
+        "coming",
         "committers",
         "engine",
         "exists",
@@ -98,6 +100,7 @@ class SharedTube(Tube):
         self.granted: deque[SharedJob] = deque()
         self.seeks: dict[Seek, None] = {}
         self.unasked: dict[Waiter, None] = {}
+        self.coming: int = 0
         self.refreshed: list[Callable[[EngineError | None, bool], None]] = []
         self.refreshing: bool = False
         self.live: bool = False

@@ -251,6 +251,7 @@ class Membership:
         logger.info("session %d", number)
         self._joined.set()
         self._engine.session_began()
+        self._begin("look", self.look)
 
     async def verify(self) -> None:
         """Send a heartbeat now. Ends the session if it was declared dead; raises nothing else than StoreError."""
@@ -363,12 +364,12 @@ class Membership:
         """Read the others' sessions."""
         found = await self._store.sessions()
         before = {record.number: record for record in self.records}
+        known = {(record.number, record.dead) for record in self.records}
         self.records = [(before.get(record.number) or KnownSession(record.number)).read(record) for record in found]
-        mine = self.session.number
-        known = set(self.others)
-        self.others = [record.number for record in self.records if not record.dead and record.number != mine]
-        if not known.issuperset(self.others):
-            # Until now the news of the new ones were not read.
+        others = [record for record in self.records if record.number != self.session.number]
+        self.others = [record.number for record in others if not record.dead]
+        if not known.issuperset([(record.number, record.dead) for record in others]):
+            # Until now the news of new ones were not read, nor are the last ones of those that have ended.
             self._engine.scout.stop_following()
             self._engine.scout.look_everywhere()
 
@@ -502,8 +503,8 @@ class Membership:
                 # It may be on its way to being known: the next audit decides.
                 unknown.add(lease)
             elif lease not in self._engine.registry.known_leases():
-                logger.warning("segment %d: a lease that nobody here knows is taken back", number)
-                await self._store.reclaim(number, lease)
+                if await self._store.reclaim(number, lease):
+                    logger.warning("segment %d: jobs under a lease that nobody here knows are made ready", number)
                 if segment.owner == session.number and not self._engine.registry.knows_segment(number):
                     await self._store.close(number)
                 self._engine.scout.segment_changed(segment.tube)

@@ -17,11 +17,14 @@ from beanspiked.engine.timers import Timed
 __all__ = [
     "BURIED",
     "DELAYED",
+    "ENTRY",
     "GIVEN_UP",
+    "PLACE",
     "PLAIN",
     "READY",
     "RESERVED",
     "STATE_NAMES",
+    "WHOLE",
     "Counts",
     "Details",
     "Job",
@@ -39,6 +42,11 @@ RESERVED: Final = 2
 BURIED: Final = 3
 
 STATE_NAMES: Final[list[str]] = ["ready", "delayed", "reserved", "buried"]
+
+# How much of a job a look needs: where it is, all but its body, or everything.
+PLACE: Final = 0
+ENTRY: Final = 1
+WHOLE: Final = 2
 
 # What `Details.raw_size` says of a body that is not compressed.
 PLAIN: Final = -1
@@ -333,8 +341,11 @@ class TubeEngine:
         """List all tubes in beanstalkd's order: as made, but a removed one's place is taken by the last."""
         raise NotImplementedError
 
-    def look_job(self, job_id: int) -> Later | None:
-        """Learn what `find_job` tells; None when it is known here. Fails with StoreFailed, as do all looks."""
+    def look_job(self, job_id: int, need: int = WHOLE) -> Later | None:
+        """Learn what `find_job` tells; None when it is known here.
+
+        Fails with StoreFailed, as do all looks; also if what is needed of the job (PLACE, ENTRY or WHOLE) is lost or damaged.
+        """
         return None
 
     def look_next(self, tube: Tube, state: int) -> Later | None:

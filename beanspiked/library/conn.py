@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
-from beanspiked.engine.contract import BURIED, DELAYED, RESERVED
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, RESERVED, WHOLE
 from beanspiked.engine.errors import JobGone, StoreUnusable
 from beanspiked.library.core import Core
 from beanspiked.library.errors import JobLost, JobNotFound, NotKickable
@@ -242,7 +242,7 @@ class Conn:
         def read(job: EngineJob | None) -> JobInfo | None:
             return None if job is None else JobInfo.of(job, self._core.broker.now())
 
-        return await self._core.by_id(job_id, read)
+        return await self._core.by_id(job_id, WHOLE, read)
 
     async def delete(self, job_id: int) -> bool:
         """Remove a job that this program holds or that nobody does. Returns whether that was this call's doing."""
@@ -274,7 +274,7 @@ class Conn:
                 return nothing()
             return remove(engine.delete(job), job.tube.name)
 
-        return await (await self._core.by_id(job_id, begin))
+        return await (await self._core.by_id(job_id, PLACE, begin))
 
     async def kick_job(self, job_id: int) -> None:
         """Make a buried or delayed job ready; the reason that it was buried for is forgotten.
@@ -292,7 +292,7 @@ class Conn:
                 raise NotKickable(f"job {job_id} is neither buried nor delayed")
             return engine.kick_job(job), job.tube.name
 
-        later, tube = await self._core.by_id(job_id, kick)
+        later, tube = await self._core.by_id(job_id, ENTRY, kick)
         try:
             await self._core.done(later, "kick", tube)
         except JobGone as error:

@@ -198,15 +198,15 @@ class Core:
         look.then(looked)
         return await future
 
-    async def by_id(self, job_id: int, read: Callable[[EngineJob | None], Result]) -> Result:
-        """Return what is made of a job, once no change of it is on its way that this process knows of."""
+    async def by_id(self, job_id: int, need: int, read: Callable[[EngineJob | None], Result]) -> Result:
+        """Return what is made of a job, or of what is needed of it, once no change of it is on its way that this process knows of."""
         self.check_open()
         engine = self.broker.engine
         while (change := engine.in_flight(job_id)) is not None:
             await self.ended(change)
             if engine.shared and change.error is not None:
                 raise change.error
-        return await self.look(engine.look_job(job_id), lambda: read(engine.find_job(job_id)))
+        return await self.look(engine.look_job(job_id, need), lambda: read(engine.find_job(job_id)))
 
     # --- bodies and ids
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, STATE_NAMES, Job
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Job
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER
 from beanspiked.protocol import commands as verbs
@@ -301,6 +301,10 @@ class Session(Flow):
             return engine.look_next(self.used, DELAYED)
         if verb == verbs.PEEK_BURIED:
             return engine.look_next(self.used, BURIED)
+        if verb == verbs.DELETE:
+            return engine.look_job(command.id, PLACE)
+        if verb in (verbs.STATS_JOB, verbs.KICK_JOB):
+            return engine.look_job(command.id, ENTRY)
         return engine.look_job(command.id)
 
 

@@ -37,6 +37,7 @@ from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import (
     PLAIN,
+    WHOLE,
     Counts,
     Details,
     Job,
@@ -128,7 +129,7 @@ class SharedEngine(TubeEngine):
         self.takes: Takes = Takes(self, timers.clock)
         self.holdings: Holdings = Holdings(self, timers.clock)
         self.scout: Scout = Scout(self, store, timers.clock)
-        self.timetable: Timetable = Timetable(self, timers)
+        self.timetable: Timetable = Timetable(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
         self.closing: bool = False
         self.turn_over: Callable[[], None] = turn
@@ -317,11 +318,11 @@ class SharedEngine(TubeEngine):
         if self._waits.pop(wait, None) is not None:
             wait.settle(error)
 
-    def look_job(self, job_id: int) -> Later | None:
+    def look_job(self, job_id: int, need: int = WHOLE) -> Later | None:
         """Read a job that is not held here."""
         if job_id in self.holdings.jobs:
             return None
-        return self._ask(lambda: looks.job(self, job_id))
+        return self._ask(lambda: looks.job(self, job_id, need))
 
     def look_next(self, tube: Tube, state: int) -> Later | None:
         """Read the job that would leave a state next."""

@@ -8,9 +8,8 @@ import heapq
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.codec import pack as pack_job
-from beanspiked.engine.aerospike.codec import unpack
-from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, shared_job
+from beanspiked.engine.aerospike.codec import Packed, pack, unpack
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, shared_job
 from beanspiked.engine.aerospike.membership import usage_of
 from beanspiked.engine.aerospike.store import (
     BURIED,
@@ -18,25 +17,24 @@ from beanspiked.engine.aerospike.store import (
     READY,
     SLOT_BITS,
     Fenced,
-    Head,
     Refused,
     Segment,
     Sizes,
     StoreError,
     Unknown,
-    due_key,
     job_slot,
     key_ms,
     ready_key,
 )
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
+from beanspiked.engine.contract import PLACE, RESERVED, WHOLE, Counts, TubeSizes, TubeUse
 from beanspiked.engine.contract import READY as IS_READY
-from beanspiked.engine.contract import RESERVED, Counts, TubeSizes, TubeUse
-from beanspiked.engine.errors import DamagedEntry, JobGone, OutcomeUnknown
+from beanspiked.engine.errors import DamagedEntry, JobGone, OutcomeUnknown, StoreFailed
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.committer import Committer
+    from collections.abc import Mapping
+
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store import Directory
     from beanspiked.engine.aerospike.tubes import SharedTube
@@ -52,7 +50,6 @@ __all__ = [
     "kick_job",
     "next_job",
     "pause",
-    "promote",
     "sizes",
     "tube",
 ]
@@ -62,10 +59,9 @@ logger = logging.getLogger(__name__)
 SLOT_MASK: Final = (1 << SLOT_BITS) - 1
 STATES: Final = {READY: IS_READY, DELAYED: IS_DELAYED, BURIED: IS_BURIED}
 QUEUES: Final = {IS_READY: READY, IS_DELAYED: DELAYED, IS_BURIED: BURIED}
-# How many segments are read at once, and how many jobs of one are moved at once.
+# How many segments are read at once.
 READ_AT_ONCE: Final = 1000
 SIZES_AT_ONCE: Final = 250
-MOVE_AT_ONCE: Final = 512
 # How often a look is repeated that others' changes spoil.
 LOOKS_MAX: Final = 20
 
@@ -127,27 +123,31 @@ def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packe
     return found
 
 
-async def job(engine: "SharedEngine", job_id: int) -> SharedJob | None:
-    """Read one job, in whatever state."""
+async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | None:
+    """Read one job, in whatever state. Raises StoreFailed if what is needed of it is lost or damaged."""
     number, slot = job_id >> SLOT_BITS, job_id & SLOT_MASK
     if not 0 < number < 1 << 62 or slot == 0:
         return None
-    segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))
-    if segment is None:
-        return None
-    place = _find(segment, slot)
-    if place is None:
-        return None
-    name, key, packed = place
-    if name == DELAYED and key_ms(key) <= engine.membership.server_ms():
-        if await _make_ready(engine, number, DELAYED, {key: packed}, kicked=False):
-            engine.scout.segment_changed(segment.tube)
-        return await job(engine, job_id)
+    while True:
+        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))
+        place = None if segment is None else _find(segment, slot)
+        if segment is None or place is None:
+            return None
+        name, key, packed = place
+        if name != DELAYED or key_ms(key) > engine.membership.server_ms():
+            break
+        await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
+        engine.scout.segment_changed(segment.tube)
     found = _seen(engine, segment, name, key, packed)
     if found is None:
-        return None
-    whole: list[SharedJob] = await engine.try_for_a_while(lambda: fetch_bodies(engine, [found]))
-    return whole[0] if whole else None
+        if need != PLACE:
+            raise StoreFailed("the job cannot be read")
+        # Enough to delete it by.
+        found = SharedJob(number, key, engine.tube(segment.tube), Packed(0, 0, 0, 0, b""), 0)
+        found.state = STATES.get(name, RESERVED)
+    elif need == WHOLE and not await engine.try_for_a_while(lambda: fetch_bodies(engine, [found])):
+        raise StoreFailed("the job's body is lost or damaged")
+    return found
 
 
 async def _sizes_of(engine: "SharedEngine", numbers: list[int]) -> "list[Sizes | None]":
@@ -169,7 +169,7 @@ async def _sizes(
         for (i, number), found in zip(part, sizes, strict=True):
             size = found
             while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
-                await promote_segment(engine, number)
+                await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
                 engine.scout.segment_changed(names[i])
                 size = (await _sizes_of(engine, [number]))[0]
             if size is not None:
@@ -209,9 +209,9 @@ def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
     for record in engine.membership.records:
         if record.number not in live:
             continue
-        for name, use in usage_of(record).items():
-            if only is not None and name != only:
-                continue
+        usage = usage_of(record)
+        for name in usage if only is None else usage.keys() & {only}:
+            use = usage[name]
             found = engine.tube(name)
             if found.use is None:
                 found.use = TubeUse()
@@ -269,12 +269,14 @@ async def everything(engine: "SharedEngine") -> None:
 async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> SharedJob | None:
     """Read the job of a tube that would leave a state next."""
     queue = QUEUES[state]
+    # Segments in which no job can be read.
+    barren: set[int] = set()
     for _ in range(LOOKS_MAX):
         records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
         best: tuple[bytes, int] | None = None
         for number, size in (await _sizes(engine, [home.name], records))[0]:
             key = size.ready_key if state == IS_READY else size.due_key if state == IS_DELAYED else size.buried_key
-            if key is not None and (best is None or (key[:-2], number) < best):
+            if key is not None and number not in barren and (best is None or (key[:-2], number) < best):
                 best = (key[:-2], number)
         if best is None:
             return None
@@ -288,7 +290,9 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
                 whole: list[SharedJob] = await engine.try_for_a_while(lambda: fetch_bodies(engine, [found]))  # noqa: B023
                 if whole:
                     return whole[0]
-        # Somebody was faster.
+        if entries:
+            barren.add(number)
+        # Or somebody was faster.
     return None
 
 
@@ -338,8 +342,7 @@ def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
 
 async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
     """Make a buried or delayed job that was looked at ready. Raises JobGone if it is not where it was seen any more."""
-    packed = pack_job(found.packed())
-    if not await _make_ready(engine, found.number, QUEUES[found.state], {found.place: packed}, kicked=True):
+    if not await _make_ready(engine, found.number, QUEUES[found.state], {found.place: found.packed()}):
         raise JobGone("somebody else was faster")
     _changed(engine, cast("SharedTube", found.tube), found.number)
 
@@ -351,73 +354,54 @@ def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     engine.news.tell(home.name)
 
 
-async def _make_ready(
-    engine: "SharedEngine", number: int, queue: str, jobs: dict[bytes, bytes], *, kicked: bool
-) -> bool:
-    """Move jobs from a queue to the ready ones; tell whether all of them were still there."""
+async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dict[bytes, Packed]) -> int:
+    """Kick jobs of one segment, all or none; return how many of them are not in their queue any more.
+
+    Raises OutcomeUnknown or StoreFailed if that cannot be done in time.
+    """
     entries: dict[bytes, bytes] = {}
-    for key, packed in jobs.items():
-        try:
-            found = unpack(packed)
-        except DamagedEntry as error:
-            logger.error("segment %d: a damaged job stays where it is: %s", number, error)
-            return False
-        value = packed
-        if kicked:
-            found.kicks += 1
-            found.reason = ""
-            value = pack_job(found)
-        entries[ready_key(found.pri, found.put_us, job_slot(key))] = value
+    for key, found in jobs.items():
+        found.kicks += 1
+        found.reason = ""
+        entries[ready_key(found.pri, found.put_us, job_slot(key))] = pack(found)
+    until = engine.now() + ANSWER_WITHIN
     doubt = False
     while True:
         try:
             await engine.store.shift(number, queue, list(jobs), READY, entries)
         except (Refused, Fenced):
-            # After an attempt in doubt: whoever moved them, they are not where they were (segment-protocol H10).
-            return doubt
-        except Unknown:
-            doubt = True
-            await engine.pause_between_tries()
+            if not doubt:
+                return 0
+            # Whoever moved those that are not there: they were kicked (segment-protocol H10). The others cannot be by this any more.
+            left = await _read_queue(engine, number, queue)
+            return sum(key not in left for key in jobs)
+        except StoreError as error:
+            doubt = doubt or isinstance(error, Unknown)
+            if engine.now() < until:
+                await engine.pause_between_tries()
+            elif doubt:
+                raise OutcomeUnknown("whether jobs were kicked is not known") from error
+            else:
+                raise StoreFailed(str(error)) from error
         else:
-            return True
+            return len(jobs)
 
 
-async def promote(engine: "SharedEngine", committer: "Committer") -> Head | None:
-    """Make due jobs of one segment ready; return what it holds afterwards."""
-    await promote_segment(engine, committer.number)
-    if committer.running or committer.gone:
-        await committer.turn()
-    mark = engine.step()
-    head = (await engine.store.heads([committer.number]))[0]
-    if head is None:
-        return None
-    if not committer.running and not committer.gone and committer.mark < mark:
-        committer.know(head, mark)
-        engine.scout.announce(committer.tube)
-    return head
-
-
-async def promote_segment(engine: "SharedEngine", number: int) -> None:
-    """Make due jobs of one segment ready."""
-    segment = await engine.store.read(number)
-    if segment is None:
-        return
-    limit = due_key(engine.membership.server_ms() + 1, 0)
-    due = {key: packed for key, packed in list(segment.delayed.items())[:MOVE_AT_ONCE] if key < limit}
-    if due:
-        await _make_ready(engine, number, DELAYED, due, kicked=False)
+async def _read_queue(engine: "SharedEngine", number: int, queue: str) -> "Mapping[bytes, bytes]":
+    segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))
+    return {} if segment is None else segment.queue(queue)
 
 
 async def kick(engine: "SharedEngine", home: "SharedTube", bound: int) -> int:
-    """Make up to `bound` buried jobs of a tube ready, oldest first; if none is buried, delayed ones, soonest first."""
+    """Make up to `bound` buried jobs of a tube ready, oldest first; if none is buried, delayed ones, soonest first.
+
+    Those that cannot be read stay where they are.
+    """
     records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
     sizes = (await _sizes(engine, [home.name], records))[0]
     buried = [(size.buried_key, number) for number, size in sizes if size.buried_key is not None]
     delayed = [(size.due_key, number) for number, size in sizes if size.due_key is not None]
-    count = await _kick(engine, home, BURIED, buried, bound)
-    if count == 0 and not buried:
-        count = await _kick(engine, home, DELAYED, delayed, bound)
-    return count
+    return await _kick(engine, home, BURIED, buried, bound) or await _kick(engine, home, DELAYED, delayed, bound)
 
 
 async def _kick(
@@ -429,29 +413,26 @@ async def _kick(
     left = bound
     while order and left:
         number = heapq.heappop(order)[1]
-        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
-        if segment is None:
-            continue
+        jobs: dict[bytes, Packed] = {}
+        for key, packed in (await _read_queue(engine, number, queue)).items():
+            try:
+                jobs[key] = unpack(packed)
+            except DamagedEntry as error:
+                logger.error("segment %d: a damaged job stays where it is: %s", number, error)
         # This segment's jobs up to the first one of the next segment.
         limit = order[0] if order else None
-        entries = list(segment.queue(queue).items())
-        some = {
-            key: packed
-            for key, packed in entries[: min(left, MOVE_AT_ONCE)]
-            if limit is None or (key[:-2], number) <= limit
-        }
-        if some and await _make_ready(engine, number, queue, some, kicked=True):
-            left -= len(some)
-            _changed(engine, home, number)
-            entries = entries[len(some) :]
-        elif some:
-            # Somebody changed it: look again.
-            entries = []
-            again: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
-            if again is not None:
-                entries = list(again.queue(queue).items())
-        if entries:
-            heapq.heappush(order, (entries[0][0][:-2], number))
+        rest = list(jobs)
+        some = [key for key in rest[: min(left, BATCH_MAX)] if limit is None or (key[:-2], number) <= limit]
+        if some:
+            kicked = await _make_ready(engine, number, queue, {key: jobs[key] for key in some})
+            if kicked:
+                left -= kicked
+                _changed(engine, home, number)
+            if kicked == len(some):
+                rest = rest[kicked:]
+            # Otherwise somebody changed it: look again.
+        if rest:
+            heapq.heappush(order, (rest[0][:-2], number))
     return bound - left
 
 

@@ -1,15 +1,30 @@
 """What happens in a tube by itself: delayed jobs become due, and a pause ends."""
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.aerospike import looks
-from beanspiked.engine.aerospike.store import key_ms
-from beanspiked.engine.errors import EngineError
+from beanspiked.engine.aerospike.codec import unpack
+from beanspiked.engine.aerospike.jobs import BATCH_MAX
+from beanspiked.engine.aerospike.store import (
+    BURIED,
+    DELAYED,
+    READY,
+    Fenced,
+    Head,
+    Refused,
+    due_key,
+    job_slot,
+    key_ms,
+    ready_key,
+)
+from beanspiked.engine.errors import DamagedEntry, EngineError
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.committer import Committer
     from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.store import SegmentStore
     from beanspiked.engine.aerospike.tubes import SharedTube
 
 __all__ = ["Timetable"]
@@ -22,11 +37,13 @@ class Timetable:
 
     Args:
         engine: Whose it is.
+        store: The store.
         timers: Where tubes wait.
     """
 
-    def __init__(self, engine: "SharedEngine", timers: Timers) -> None:
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore", timers: Timers) -> None:
         self._engine = engine
+        self._store = store
         self._timers = timers
 
     def tube_time(self, tube: "SharedTube", now: float) -> None:
@@ -80,4 +97,47 @@ class Timetable:
                 if key_ms(head.due_key) > self._engine.membership.server_ms():
                     tube.expect(head.due_key)
                     break
-                head = await looks.promote(self._engine, committer)
+                head = await self._promote_one(committer)
+
+    async def _promote_one(self, committer: "Committer") -> Head | None:
+        """Make due jobs of one segment ready; return what it holds afterwards."""
+        engine = self._engine
+        await self.promote_segment(committer.number)
+        if committer.running or committer.gone:
+            await committer.turn()
+        mark = engine.step()
+        head = (await self._store.heads([committer.number]))[0]
+        if head is None:
+            return None
+        if not committer.running and not committer.gone and committer.mark < mark:
+            committer.know(head, mark)
+            engine.scout.announce(committer.tube)
+        return head
+
+    async def promote_segment(self, number: int) -> None:
+        """Make due jobs of one segment ready, and set those aside that cannot be read.
+
+        Whoever else moves one at the same time, this moves nothing; after a failure it may be tried again.
+        """
+        segment = await self._store.read(number)
+        if segment is None:
+            return
+        now_ms = self._engine.membership.server_ms()
+        limit = due_key(now_ms + 1, 0)
+        due = [(key, packed) for key, packed in list(segment.delayed.items())[:BATCH_MAX] if key < limit]
+        ready: dict[bytes, bytes] = {}
+        damaged: dict[bytes, bytes] = {}
+        for key, packed in due:
+            try:
+                job = unpack(packed)
+            except DamagedEntry as error:
+                logger.error("segment %d: a damaged job is buried: %s", number, error)
+                damaged[due_key(now_ms, job_slot(key))] = packed
+            else:
+                ready[ready_key(job.pri, job.put_us, job_slot(key))] = packed
+        for target, entries in ((READY, ready), (BURIED, damaged)):
+            if entries:
+                slots = {job_slot(key) for key in entries}
+                keys = [key for key, _ in due if job_slot(key) in slots]
+                with contextlib.suppress(Refused, Fenced):
+                    await self._store.shift(number, DELAYED, keys, target, entries)

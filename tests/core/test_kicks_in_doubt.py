@@ -1,0 +1,93 @@
+"""Kicks whose segment is busy, or whose outcome is not told at first: what is replied is true."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from failing import always, busy_for
+from world import Client, World
+
+from beanspiked.engine.aerospike.store import SLOT_BITS, Busy, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
+KICKS = [b"kick 10\r\n", b"kick-job %d\r\n"]
+
+
+@pytest.fixture
+def here() -> World:
+    return World(1)
+
+
+@pytest.fixture
+def client(here: World) -> Client:
+    return here.front_end().connect()
+
+
+def buried(client: Client) -> int:
+    job_id = client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
+    assert client.ask(b"bury %d 0\r\n" % job_id) == b"BURIED\r\n"
+    return job_id
+
+
+def once(here: World, meanwhile: Callable[[Callable[..., Any], tuple[Any, ...]], None]) -> None:
+    """Let the first kick be of unknown outcome, and something happen then."""
+    shift = here.cluster.shift
+    done: list[bool] = []
+
+    def unanswered(*arguments: Any) -> Any:
+        if done:
+            return shift(*arguments)
+        done.append(True)
+        meanwhile(shift, arguments)
+        raise Unknown("no answer")
+
+    here.cluster.shift = unanswered  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kick", KICKS)
+def test_a_busy_segment_is_tried_again(here: World, client: Client, kick: bytes) -> None:
+    job_id = buried(client)
+    here.cluster.shift = busy_for(here, 1.0, here.cluster.shift)  # type: ignore[method-assign]
+    assert client.ask(kick % job_id if b"%" in kick else kick).startswith(b"KICKED")
+    assert client.stats(f"stats-job {job_id}")["state"] == "ready"
+
+
+@pytest.mark.parametrize("kick", KICKS)
+@pytest.mark.parametrize("error", [Busy("14"), Unknown("9")])
+def test_one_that_never_succeeds_is_answered_in_time(here: World, client: Client, kick: bytes, error: Any) -> None:
+    job_id = buried(client)
+    here.cluster.shift = always(error)  # type: ignore[method-assign]
+    asked_at = here.time
+    assert client.ask(kick % job_id if b"%" in kick else kick) == INTERNAL_ERROR
+    assert here.time - asked_at < 3.5
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_one_whose_answer_was_lost_counts_once(here: World, client: Client, applied: bool) -> None:
+    ids = [buried(client) for _ in range(3)]
+
+    def meanwhile(shift: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        if applied:
+            shift(*arguments)
+
+    once(here, meanwhile)
+    assert client.ask(b"kick 10\r\n") == b"KICKED 3\r\n"
+    assert all(client.stats(f"stats-job {job_id}")["kicks"] == "1" for job_id in ids)
+
+
+def test_jobs_that_stayed_though_another_was_deleted_meanwhile_are_kicked_then(here: World, client: Client) -> None:
+    first, second = buried(client), buried(client)
+
+    def meanwhile(*_: object) -> None:
+        queue = here.cluster._segments[first >> SLOT_BITS].queues["buried"]
+        del queue[min(queue)]
+
+    once(here, meanwhile)
+    # Nobody can tell the deleted one from one that was kicked and has gone since.
+    assert client.ask(b"kick 10\r\n") == b"KICKED 2\r\n"
+    assert client.stats(f"stats-job {second}")["state"] == "ready"

@@ -222,3 +222,37 @@ def test_one_look_for_room_is_enough_for_many_puts_at_once() -> None:
     here.run(0.5)
     assert client.received.count(b"INSERTED") == 90
     assert looks <= 2
+
+
+def test_large_puts_at_once_take_their_numbers_together_and_no_body_is_removed_twice() -> None:
+    here = World(1)
+    client = here.front_end().connect()
+    numbered: list[int] = []
+    dropped: list[tuple[int, int]] = []
+    number_bodies, drop_body = here.cluster.number_bodies, here.cluster.drop_body
+
+    def numbering(number: int, lease: int, count: int) -> int:
+        numbered.append(count)
+        return number_bodies(number, lease, count)
+
+    def dropping(name: tuple[int, int]) -> None:
+        dropped.append(name)
+        drop_body(name)
+
+    here.cluster.number_bodies = numbering  # type: ignore[method-assign]
+    put = b"put 0 0 60 2000\r\n" + here.chance.randbytes(2000) + b"\r\n"
+    client.post(put * 100)
+    here.run(2.0)
+    assert client.received.count(b"INSERTED") == 100
+    assert sum(numbered) <= 128
+    for job_id in client.received.replace(b"INSERTED ", b"").split():
+        client.post(b"delete %b\r\n" % job_id)
+    here.run(2.0)
+    here.cluster.drop_body = dropping  # type: ignore[method-assign]
+    client.ask(b"use other\r\n")
+    client.ask(b"watch other\r\n")
+    client.ask(b"ignore default\r\n")
+    client.front_end.engine.tube("default").open.close()
+    here.run(10.0)
+    assert len(dropped) == len(set(dropped)) >= 100
+    assert not here.cluster._bodies

@@ -109,6 +109,8 @@ class Committer:
         self._bytes: int = 0
         self._jobs: int = 0
         self._bodies: list[int] = []
+        # Taking more body numbers: done when that has ended, with what kept it from succeeding.
+        self._numbering: asyncio.Future[StoreError | None] | None = None
         self._must_close: bool = False
         self._turns: list[asyncio.Future[None]] = []
 
@@ -798,15 +800,31 @@ class Committer:
     async def new_body(self, stored: bytes) -> int:
         """Write a body outside, before what refers to it; return its number. One that nothing refers to goes with the segment."""
         while not self._bodies:
-            lease = self.lease
-            try:
-                first = await self.engine.store.number_bodies(self.number, lease, BODIES_BLOCK)
-            except Fenced:
-                # A settle may have moved the lease on meanwhile.
-                if self.gone or lease == self.lease:
-                    raise
-                continue
-            self._bodies += range(first, first + BODIES_BLOCK)
+            if self._numbering is None or self._numbering.done():
+                await self._take_body_numbers()
+            else:
+                # Somebody else takes some.
+                failure = await asyncio.shield(self._numbering)
+                if failure is not None:
+                    raise failure
         number = self._bodies.pop(0)
         await self.engine.store.write_body(self.number, number, stored)
         return number
+
+    async def _take_body_numbers(self) -> None:
+        """Take a block of body numbers, unless a settle moves the lease on meanwhile."""
+        lease = self.lease
+        numbering: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
+        self._numbering = numbering
+        failure: StoreError | None = None
+        try:
+            first = await self.engine.store.number_bodies(self.number, lease, BODIES_BLOCK)
+            self._bodies += range(first, first + BODIES_BLOCK)
+        except Fenced:
+            if self.gone or lease == self.lease:
+                raise
+        except StoreError as error:
+            failure = error
+            raise
+        finally:
+            numbering.set_result(failure)

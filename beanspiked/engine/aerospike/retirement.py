@@ -3,10 +3,11 @@
 Whoever finds one may do any part of it, once more than needed, too (segment-protocol H6).
 """
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.store import CLOSED, Fenced, StoreError
+from beanspiked.engine.aerospike.store import OPEN, Fenced, StoreError
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.committer import Committer
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Retirement"]
 
 logger = logging.getLogger(__name__)
+
+# How many bodies of a dead segment are removed at once.
+LANES: Final = 8
 
 
 class Retirement:
@@ -36,7 +40,7 @@ class Retirement:
         """Let a closed, empty segment die."""
         if committer.idle_and_empty() and not committer.gone and committer.number not in self._retiring:
             head = committer.head
-            if committer.owned and head is not None and head.state != CLOSED:
+            if committer.owned and head is not None and head.state == OPEN:
                 return
             self._retiring.add(committer.number)
             self._engine.spawn(self._retire(committer))
@@ -44,27 +48,33 @@ class Retirement:
     async def _retire(self, committer: "Committer") -> None:
         number = committer.number
         try:
-            if await self._retire_segment(number):
+            if await self._die(number):
                 committer.gone = True
                 committer.tube.drop(committer)
-                await self.end(committer.tube.name, number)
+                await self._clear(committer.tube.name, number)
         except StoreError as error:
             # A later look finds it again.
             logger.info("segment %d is not retired yet: %s", number, error)
         finally:
             self._retiring.discard(number)
 
-    async def _retire_segment(self, number: int) -> bool:
-        """Let a segment die if it is closed and empty, its bodies with it; tell whether it is dead."""
+    async def _die(self, number: int) -> bool:
+        """Let a segment die if it is closed and empty; tell whether it is dead."""
         try:
-            if not await self._store.retire(number):
-                return False
-            segment = await self._store.read(number)
+            return await self._store.retire(number)
         except Fenced:
             return True
+
+    async def _clear(self, name: str, number: int) -> None:
+        """Remove the bodies of a dead segment, several at once, then take it out of its tube's directory."""
+        segment = await self._store.read(number)
         if segment is not None and segment.bodies:
-            await self._store.drop_bodies([(number, body) for body in range(1, segment.bodies + 1)])
-        return True
+            bodies = [(number, body) for body in range(1, segment.bodies + 1)]
+            lanes = [self._store.drop_bodies(bodies[lane::LANES]) for lane in range(min(LANES, len(bodies)))]
+            for outcome in await asyncio.gather(*lanes, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
+        await self._store.unlist(name, number)
 
     def unlist(self, committer: "Committer") -> None:
         """Take a segment that was found dead out of its tube's directory."""
@@ -74,8 +84,8 @@ class Retirement:
         """See a dead segment, or a closed and empty one, to its end."""
         try:
             # Somebody may have died between the segment's death and the end of its bodies.
-            await self._retire_segment(number)
-            await self._store.unlist(name, number)
+            if await self._die(number):
+                await self._clear(name, number)
         except StoreError as error:
             logger.info("segment %d is not unlisted yet: %s", number, error)
 

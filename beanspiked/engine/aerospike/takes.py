@@ -216,8 +216,7 @@ class Takes:
             for tube in hopeful:
                 self._restless[tube] = None
         elif seek.looked:
-            aside = any(committer.tube in seek.tubes for committer in self._engine.aside)
-            if not aside and any(tube.coming for tube in seek.tubes):
+            if not seek.patient and self._coming(seek):
                 # What was asked for somebody who has got another job meanwhile is for whoever waits longest.
                 return
             if not self._unknown(seek):
@@ -244,6 +243,12 @@ class Takes:
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
             if not reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
+
+    def _coming(self, seek: Seek) -> bool:
+        """Tell whether jobs are asked for in the tubes of a question, of segments that answer."""
+        if any(committer.tube in seek.tubes for committer in self._engine.aside):
+            return False
+        return any(tube.coming for tube in seek.tubes)
 
     def _unknown(self, seek: Seek) -> bool:
         """Tell whether a job may be there for a question that cannot be had."""

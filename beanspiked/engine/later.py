@@ -23,21 +23,31 @@ class Later:
         self.done: bool = False
         self.value: int = 0
         self.error: EngineError | None = None
-        self._callbacks: list[Callable[[Later], None]] = []
+        # Most have one; a list is made for those that have more.
+        self._callback: Callable[[Later], None] | None = None
+        self._others: list[Callable[[Later], None]] | None = None
 
     def then(self, callback: "Callable[[Later], None]") -> None:
         """Call back with this object when the outcome is known."""
         if self.done:
             callback(self)
+        elif self._callback is None:
+            self._callback = callback
+        elif self._others is None:
+            self._others = [callback]
         else:
-            self._callbacks.append(callback)
+            self._others.append(callback)
 
     def settle(self, error: EngineError | None = None) -> None:
         """Make the outcome known, once."""
         assert not self.done
         self.done = True
         self.error = error
-        callbacks = self._callbacks
-        self._callbacks = []
-        for callback in callbacks:
+        callback, others = self._callback, self._others
+        # They may refer to what refers to this.
+        self._callback = self._others = None
+        if callback is not None:
             callback(self)
+        if others is not None:
+            for other in others:
+                other(self)

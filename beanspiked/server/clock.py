@@ -14,8 +14,9 @@ class MonotonicClock(Clock):
     """
 
     def __init__(self) -> None:
+        self._monotonic = time.monotonic
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> float:
         """Return the time."""
-        return self._offset + time.monotonic()
+        return self._offset + self._monotonic()

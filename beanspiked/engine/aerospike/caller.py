@@ -39,6 +39,7 @@ __all__ = [
     "meaning",
     "meaning_of",
     "read_off",
+    "uptime",
 ]
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ Answer = TypeVar("Answer")
 # Namespace, set, and what names the record.
 Key = tuple[str, str, "int | str"]
 
+# A clock in seconds that goes on while the machine sleeps; it is asked for every job.
+uptime: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 # More threads lose to the interpreter lock.
 THREADS: Final = 4
 # While nothing is asked of the cluster, in seconds.
@@ -128,7 +131,7 @@ class Caller:
 
     def __init__(self, client: Any) -> None:
         self.client: Any = client
-        self.agreement: Agreement = Agreement(_now)
+        self.agreement: Agreement = Agreement(uptime)
         self.deadline: Deadline = Deadline(WRITE_WITHIN_MS)
         self.workers: Workers = Workers(THREADS, "aerospike")
         self._watch: NodeWatch | None = None
@@ -269,10 +272,6 @@ class Caller:
         if self.deadline.seen(now_ms):
             logger.warning("the clocks of the store's nodes differ: one of them is ahead")
         return now_ms
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def meaning(error: client_errors.AerospikeError) -> Exception:

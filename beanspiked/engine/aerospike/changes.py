@@ -104,7 +104,8 @@ class Changes:
 
     def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease from this thread."""
-        results = self._caller.operate(key, [*_change_ops(lease, change), *HEAD_OPS])
+        reads = FEW_READS_WITHOUT if change.few else HEAD_OPS
+        results = self._caller.operate(key, [*_change_ops(lease, change), *reads])
         return read_off(partial(_outcome_of_results, change), results)
 
     def _call(self) -> None:
@@ -266,12 +267,18 @@ def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 
 def _outcome_of_results(change: Change, results: Sequence[tuple[str, Any]]) -> Outcome:
     """Read what a change in an operation of its own gave."""
-    return Outcome(_pairs(results[-len(HEAD_OPS) - 1][1]) if change.take else [], head_of_results(results))
+    reads = len(FEW_READS_WITHOUT if change.few else HEAD_OPS)
+    head = _first_keys(*[value for _, value in results[-reads:]]) if change.few else head_of_results(results)
+    return Outcome(_pairs(results[-reads - 1][1]) if change.take else [], head)
 
 
 def _outcome_of_bins(change: Change, bins: Mapping[str, Any]) -> Outcome:
     """Read what a change in a batch gave."""
-    head = _first_keys(bins, change) if change.few else head_of_bins(bins)
+    if change.few:
+        ready = bins["keys" if change.take else READY]
+        head = _first_keys(ready, bins[DELAYED], bins[BURIED], bins["nheld"], bins["st"])
+    else:
+        head = head_of_bins(bins)
     return Outcome(_pairs(bins[READY]) if change.take else [], head)
 
 
@@ -354,17 +361,7 @@ def head_of_bins(bins: Mapping[str, Any]) -> Head:
     )
 
 
-def _first_keys(bins: Mapping[str, Any], change: Change) -> Head:
+def _first_keys(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: int, state: int) -> Head:
     """Read what the reads for few jobs give: of more jobs than expected the first ones."""
-    ready = bins["keys" if change.take else READY]
-    delayed = bins[DELAYED]
-    return Head(
-        ready,
-        ready[-1] if ready else None,
-        delayed[0] if delayed else None,
-        len(ready),
-        len(delayed),
-        bins[BURIED],
-        bins["nheld"],
-        bins["st"],
-    )
+    last = ready[-1] if ready else None
+    return Head(ready, last, delayed[0] if delayed else None, len(ready), len(delayed), buried, held, state)

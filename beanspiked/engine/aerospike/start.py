@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.engine.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.caller import uptime
 from beanspiked.engine.aerospike.engine import SharedEngine
 from beanspiked.engine.aerospike.store import StoreError
 from beanspiked.engine.aerospike.udf import ModuleMissing, module_directory
@@ -41,7 +41,7 @@ def start(
     """
     config = _config(address)
     store = AerospikeStore(None, address.namespace, address.prefix)
-    engine = SharedEngine(timers, listener, store, turn, _monotonic)
+    engine = SharedEngine(timers, listener, store, turn, uptime)
     logger.info("jobs live in %s", address)
     engine.spawn_lasting(_connect(store, config, address, max_job_size))
     engine.start()
@@ -68,7 +68,7 @@ async def connect(
     for finding in findings:
         if finding.level == "warning":
             logger.warning("%s", finding.text)
-    engine = SharedEngine(timers, listener, store, turn, _monotonic)
+    engine = SharedEngine(timers, listener, store, turn, uptime)
     engine.spawn_lasting(_prepare(store))
     engine.start()
     try:
@@ -83,10 +83,6 @@ async def connect(
             raise StoreUnusable(f"no session: {error}") from error
         raise
     return engine
-
-
-def _monotonic() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _config(address: StoreAddress) -> dict[str, Any]:

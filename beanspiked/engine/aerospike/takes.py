@@ -62,7 +62,7 @@ class Takes:
     def _ask_for(self, tube: SharedTube) -> None:
         """Ask for jobs for those who wait and were not asked for yet, the most urgent jobs first."""
         unasked = tube.unasked
-        if not unasked or tube.paused(self._clock.now()) or self._engine.membership.session.over:
+        if not unasked or self._engine.membership.session.over or (tube.pause and tube.paused(self._clock.now())):
             return
         claims = self._claims
         while True:

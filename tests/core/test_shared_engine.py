@@ -256,3 +256,18 @@ def test_large_puts_at_once_take_their_numbers_together_and_no_body_is_removed_t
     here.run(10.0)
     assert len(dropped) == len(set(dropped)) >= 100
     assert not here.cluster._bodies
+
+
+@pytest.mark.parametrize("lives_for", [0.05, 3.0])
+def test_what_a_short_lived_front_end_puts_is_found_soon(lives_for: float) -> None:
+    here = World(1)
+    waiting = here.front_end().connect()
+    here.run(7.5)
+    waiting.post(b"reserve\r\n")
+    here.run(0.2)
+    short = here.front_end()
+    job_id = short.connect().put()
+    here.run(lives_for)
+    short.close()
+    here.run(1.5)
+    assert waiting.received.startswith(b"RESERVED %d " % job_id)

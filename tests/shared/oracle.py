@@ -347,6 +347,11 @@ def drain(oracle: Oracle, front_end: FrontEnd) -> None:
     ]
     if leftovers:
         raise oracle.lie(f"jobs are left behind: {leftovers}")
+    world.run(3.0)
+    for other in world.front_ends:
+        coming = {} if other.loop.dead else {tube.name: tube.coming for tube in other.engine.registry.known_tubes()}
+        if any(coming.values()):
+            raise oracle.lie(f"jobs are asked for that will never be told of: {coming}")
 
 
 def _where(world: World, job_id: int) -> str:

@@ -379,8 +379,7 @@ class Committer:
         self.engine.aside[self] = None
         asks, self._asks = self._asks, []
         self._wanted = 0
-        for waiter, count in asks:
-            self.engine.takes.unclaim(self.tube, waiter, count)
+        self.engine.takes.unclaim(self.tube, asks)
         if self.head is not None:
             self.know(self.head, self.mark)
         self._release_turns()
@@ -503,13 +502,13 @@ class Committer:
 
     def _drop(self, batch: Batch, reason: EngineError) -> None:
         """A batch that nobody waits for any more is taken apart; what insists goes along with what has come in meanwhile."""
-        for waiter, count in batch.asks:
-            self.engine.takes.unclaim(self.tube, waiter, count)
+        asks = list(batch.asks)
+        self.engine.takes.unclaim(self.tube, batch.asks)
         self._must_close = self._must_close or batch.change.close
         self._leaves = batch.leaves + self._leaves
         if self.head is not None:
             self.know(self.head, self.mark)
-        self.engine.takes.failed(batch.asks, reason)
+        self.engine.takes.failed(asks, reason)
         self.engine.takes.sought(self.tube)
 
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
@@ -588,9 +587,7 @@ class Committer:
         if doubtful:
             batch.puts = [put for put in batch.puts if not put.done]
             batch.leaves = [leave for leave in batch.leaves if not leave.done]
-        for waiter, count in batch.asks:
-            if not doubtful or self.engine.takes.claimed(waiter) >= count:
-                self.engine.takes.unclaim(self.tube, waiter, count)
+        self.engine.takes.unclaim(self.tube, batch.asks)
         if doubtful:
             for put in batch.puts:
                 put.settle(reason)
@@ -618,8 +615,7 @@ class Committer:
         self.held = {}
         for job in held.values():
             self.engine.holdings.lose(job)
-        for waiter, count in asks:
-            self.engine.takes.unclaim(self.tube, waiter, count)
+        self.engine.takes.unclaim(self.tube, asks)
         for leave in leaves:
             self._undo(leave, reason)
         for steal in steals:
@@ -643,8 +639,7 @@ class Committer:
             for leave in batch.leaves:
                 leave.job.moving = None
                 leave.settle(None)
-            for waiter, count in batch.asks:
-                self.engine.takes.unclaim(self.tube, waiter, count)
+            self.engine.takes.unclaim(self.tube, batch.asks)
             self.engine.takes.sought(self.tube)
             return
         self._has_succeeded()
@@ -695,8 +690,7 @@ class Committer:
         if outside:
             self.engine.spawn(self.engine.takes.fetch_and_deliver(self, jobs, asks))
             return
-        for waiter, count in asks:
-            self.engine.takes.unclaim(self.tube, waiter, count)
+        self.engine.takes.unclaim(self.tube, asks)
         if jobs:
             self.tube.granted.extend(jobs)
             self.engine.takes.deliver(self.tube)

@@ -113,20 +113,20 @@ class Takes:
                     return False
         return True
 
-    def claimed(self, waiter: Waiter) -> int:
-        """Count the jobs that were asked for a waiter."""
-        return self._claims.get(waiter, 0)
-
-    def unclaim(self, tube: SharedTube, waiter: Waiter, count: int) -> None:
-        """Jobs of a tube that were asked for a waiter have come, or will not."""
-        tube.coming -= count
-        if waiter in tube.waiters:
-            tube.unasked[waiter] = None
-        left = self._claims[waiter] - count
-        if left:
-            self._claims[waiter] = left
-        else:
-            del self._claims[waiter]
+    def unclaim(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> None:
+        """What was asked of a tube for those who wait has come, or will not. The list is empty afterwards: nothing is told twice."""
+        told = asks[:]
+        asks.clear()
+        claims, waiters, unasked = self._claims, tube.waiters, tube.unasked
+        for waiter, count in told:
+            tube.coming -= count
+            if waiter in waiters:
+                unasked[waiter] = None
+            left = claims[waiter] - count
+            if left:
+                claims[waiter] = left
+            else:
+                del claims[waiter]
 
     def still_wanted(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> bool:
         """Tell whether anybody still waits of those for whom jobs were asked for."""
@@ -268,12 +268,12 @@ class Takes:
     # --- what comes
 
     def take(self, tubes: list[Tube]) -> Job | None:
-        """Hand over a job that was taken for somebody who waits."""
+        """Hand over a job that was taken for somebody who waits: while `deliver` does so, there is none at any other time."""
         for tube in tubes:
             granted = cast(SharedTube, tube).granted
             while granted:
                 job = granted.popleft()
-                if job.committer is not None and self._engine.membership.alive():
+                if job.committer is not None:
                     return job
         return None
 
@@ -314,12 +314,12 @@ class Takes:
                 if job not in whole and job.committer is not None and job.moving is None:
                     job.reserves -= 1
                     self._engine.holdings.give_back(job, timed_out=False)
-        for waiter, count in asks:
-            self.unclaim(committer.tube, waiter, count)
+        claimants = list(asks)
+        self.unclaim(committer.tube, asks)
         committer.tube.granted.extend([job for job in whole if job.committer is not None])
         self.deliver(committer.tube)
         if error is not None:
-            self.failed(asks, error)
+            self.failed(claimants, error)
         self.sought(committer.tube)
         self._engine.turn_over()
 

@@ -107,6 +107,20 @@ def test_a_look_finds_the_jobs_of_segments_that_answer(here: World, client: Clie
     assert asked_in_time(here, other, b"reserve-with-timeout 9\r\n").startswith(b"RESERVED %d " % last)
 
 
+def test_who_waits_when_a_segment_is_asked_again_is_answered_in_time(here: World, client: Client) -> None:
+    other = here.front_end().connect()
+    here.run(3.0)
+    ids = [client.put(), other.put()]
+    for job_id in ids:
+        assert client.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+    head = here.cluster.head
+    here.cluster.head = for_segment(segment_of(ids[0]), head, Busy("11"))  # type: ignore[method-assign]
+    assert asked_in_time(here, other, RESERVE) == INTERNAL_ERROR
+    here.cluster.head = head  # type: ignore[method-assign]
+    here.run(2.5)
+    assert asked_in_time(here, other, b"reserve-with-timeout 1\r\n") == b"TIMED_OUT\r\n"
+
+
 def test_one_who_waits_is_not_told_that_there_is_no_job(here: World, client: Client) -> None:
     client.put()
     here.cluster.apply = always(Busy("11"))  # type: ignore[method-assign]

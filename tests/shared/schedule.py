@@ -65,6 +65,8 @@ def run(
         if person.asked is not None and person.client.answered():
             person.hear(person.client.take())
             person.asked = None
+        if person.asked is not None and not person.client.is_closed and not person.front_end.loop.dead:
+            raise oracle.lie(f"no reply to {person.asked[0]} since {person.asked_at:.4f} s")
         person.client.hang_up()
         person.gone()
     world.run(peace_for)

@@ -396,6 +396,8 @@ class Committer:
         self.engine.aside.pop(self, None)
         if not self.gone:
             self.tube.rank(self)
+            # Who waited only for this one learns that there is nothing.
+            self.engine.takes.sought(self.tube)
 
     def _put_elsewhere(self, batch: Batch | None) -> None:
         """Let all puts that were certainly not done yet go to another segment."""

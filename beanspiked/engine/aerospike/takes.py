@@ -243,6 +243,9 @@ class Takes:
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
             if not reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
+            else:
+                # What it waited for may have ended without a word.
+                self._advance(seek)
 
     def _coming(self, seek: Seek) -> bool:
         """Tell whether jobs are asked for in the tubes of a question, of segments that answer."""

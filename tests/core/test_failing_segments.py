@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -303,3 +304,29 @@ def test_a_segment_whose_closing_was_in_doubt_is_closed(here: World, client: Cli
     assert lost
     open_now = client.front_end.engine.tube("default").open
     assert {r.number for r in here.cluster._segments.values() if r.state != DEAD} == {open_now.number}
+
+
+def test_errors_are_forgotten_however_many_commands_fail_at_once(here: World) -> None:
+    front_end = here.front_end()
+    clients = [front_end.connect() for _ in range(20)]
+    job_id = clients[0].put()
+    contexts: list[int] = []
+
+    def failing(*_: object) -> Any:
+        error = sys.exc_info()[1]
+        contexts.append(0)
+        while error is not None:
+            contexts[-1] += 1
+            error = error.__context__
+        raise Busy("14")
+
+    read, apply = here.cluster.read, here.cluster.apply
+    for _ in range(8):
+        here.cluster.read = here.cluster.apply = failing  # type: ignore[method-assign]
+        for number, client in enumerate(clients):
+            client.post(b"peek %d\r\n" % job_id if number % 2 else PUT)
+        here.run(5.0)
+        here.cluster.read, here.cluster.apply = read, apply  # type: ignore[method-assign]
+        here.run(5.0)
+    # An error that a compiled coroutine waits in an `except` for would be in the context of all that follow, for ever.
+    assert max(contexts) < 5

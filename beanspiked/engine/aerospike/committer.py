@@ -307,13 +307,14 @@ class Committer:
                 self.abandon(JobGone("the segment is gone"))
                 return False
             except StoreError as error:
-                # In doubt, too, the next attempt has a lease of its own; the audit finds one that was left behind.
-                if not await self._patience(error):
-                    return False
+                failure = error
             else:
                 self.lease = lease
                 self._has_succeeded()
                 return True
+            # In doubt, too, the next attempt has a lease of its own; the audit finds one that was left behind.
+            if not await self._patience(failure):
+                return False
 
     async def _patience(self, error: StoreError) -> bool:
         """Fail what has waited for too long, then wait a little; tell whether there is still something to do."""
@@ -430,25 +431,29 @@ class Committer:
             batch.mark = self.engine.step()
             try:
                 outcome = await self.engine.store.apply(self.number, self.lease, batch.change)
-            except Busy as error:
-                if not await self._try_again(batch, error):
-                    return
-            except Full as error:
-                self.engine.puts.found_full(error)
-                if not await self._without_puts(batch, error):
-                    return
-            except Refused as error:
-                if not await self._too_big(batch, error):
-                    return
-            except Fenced:
-                await self._fenced(batch)
-                return
-            except Unknown as error:
-                if await self._settle(batch, error):
-                    return
+            except StoreError as error:
+                failure = error
             else:
                 self._done(batch, outcome.taken, outcome.head)
                 return
+            if not await self._goes_on(batch, failure):
+                return
+
+    async def _goes_on(self, batch: Batch, failure: StoreError) -> bool:
+        """Do what is to be done after an operation that failed; tell whether to try it again."""
+        if isinstance(failure, Busy):
+            return await self._try_again(batch, failure)
+        if isinstance(failure, Full):
+            self.engine.puts.found_full(failure)
+            return await self._without_puts(batch, failure)
+        if isinstance(failure, Refused):
+            return await self._too_big(batch, failure)
+        if isinstance(failure, Fenced):
+            await self._fenced(batch)
+            return False
+        if isinstance(failure, Unknown):
+            return not await self._settle(batch, failure)
+        raise failure
 
     async def _try_again(self, batch: Batch, error: StoreError) -> bool:
         """After an operation that was not applied: wait a little; tell whether to repeat it, without those who have waited for too long."""
@@ -516,9 +521,13 @@ class Committer:
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
         """Learn what became of an operation; tell whether that was the end of it."""
         logger.info("segment %d: an operation of unknown outcome is settled: %s", self.number, error)
+        fenced = False
+        settlement: Settlement | None = None
         try:
             settlement = await self._renew()
         except Fenced:
+            fenced = True
+        if fenced:
             await self._fenced_in_doubt(batch)
             return True
         if settlement is None:
@@ -549,11 +558,11 @@ class Committer:
                     return None
                 if self.engine.now() - self._failing_since >= PUTS_WAIT and not self.closed:
                     self._put_elsewhere(None)
-                await self.engine.pause_between_tries(self._failing_since)
             else:
                 self.lease = renewed
                 self._has_succeeded()
                 return settlement
+            await self.engine.pause_between_tries(self._failing_since)
 
     async def _fenced_in_doubt(self, batch: Batch) -> None:
         """The lease is gone, so what was in doubt is decided: puts can be read off the segment (segment-protocol H4, H7)."""
@@ -730,33 +739,30 @@ class Committer:
             except Refused:
                 steal.settle(JobGone("somebody else was faster"))
                 return
-            except Fenced:
-                steal.settle(JobGone("the lease is gone"))
-                await self._fenced(Batch([], [], []))
-                return
-            except Unknown:
-                try:
-                    settlement = await self._renew()
-                except Fenced:
-                    await self._fenced(Batch([], [], []))
-                    settlement = None
-                if settlement is None:
-                    steal.settle(OutcomeUnknown("whether it was reserved is not known"))
-                    return
-                if key not in settlement.held:
-                    continue
-                self.engine.scout.refresh_segment(self)
             except StoreError as error:
-                self._has_failed(self.engine.now())
-                if self.engine.now() >= steal.until:
-                    steal.settle(StoreFailed(str(error)))
-                    return
-                await self.engine.pause_between_tries(self._failing_since)
-                continue
+                failure = error
             else:
                 self._has_succeeded()
                 self.know(head, mark)
-            break
+                break
+            if isinstance(failure, Fenced):
+                steal.settle(JobGone("the lease is gone"))
+                await self._fenced(Batch([], [], []))
+                return
+            if isinstance(failure, Unknown):
+                settlement = await self._settled()
+                if settlement is None:
+                    steal.settle(OutcomeUnknown("whether it was reserved is not known"))
+                    return
+                if key in settlement.held:
+                    self.engine.scout.refresh_segment(self)
+                    break
+                continue
+            self._has_failed(self.engine.now())
+            if self.engine.now() >= steal.until:
+                steal.settle(StoreFailed(str(failure)))
+                return
+            await self.engine.pause_between_tries(self._failing_since)
         if self.gone or not self.engine.membership.alive():
             # Whoever declares the session dead gives it to others.
             steal.settle(JobGone("the session is over"))
@@ -775,6 +781,15 @@ class Committer:
         self.held[key] = job
         self.engine.holdings.jobs[job.id] = job
         steal.settle(None)
+
+    async def _settled(self) -> Settlement | None:
+        """Move the lease on; None if nobody can tell what is under it, or if it is gone, which is seen to."""
+        try:
+            return await self._renew()
+        except Fenced:
+            pass
+        await self._fenced(Batch([], [], []))
+        return None
 
     # --- bodies
 

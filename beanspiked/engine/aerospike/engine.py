@@ -158,7 +158,9 @@ class SharedEngine(TubeEngine):
                 await work()
             except Exception as bug:
                 logger.error("internal error; going on", exc_info=bug)
-                await asyncio.sleep(1.0)
+            else:
+                continue
+            await asyncio.sleep(1.0)
 
     # --- plumbing
 
@@ -220,7 +222,8 @@ class SharedEngine(TubeEngine):
                     raise
                 if self.now() >= until:
                     raise StoreFailed(str(error)) from error
-                await self.pause_between_tries()
+            # Not before the error is over with: what compiled code waits for in an `except` is in the context of all that fails meanwhile.
+            await self.pause_between_tries()
 
     async def reading_segment(self, number: int) -> Segment | None:
         """Read a segment, however long it takes while the session lasts; None also when that is not known."""
@@ -230,7 +233,7 @@ class SharedEngine(TubeEngine):
             except StoreError:
                 if self.membership.session.over:
                     return None
-                await self.pause_between_tries()
+            await self.pause_between_tries()
 
     async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
         """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""

@@ -299,12 +299,15 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
 async def delete(engine: "SharedEngine", found: SharedJob) -> None:
     """Delete a job that was looked at. Raises JobGone if it is not where it was seen any more (segment-protocol H7)."""
     queue, place = QUEUES[found.state], found.place
+    doubt = False
     try:
         if not await engine.store.remove(found.number, queue, place):
             raise JobGone("somebody else was faster")
     except Fenced as error:
         raise JobGone("somebody else was faster") from error
     except StoreError:
+        doubt = True
+    if doubt:
         # It may be done, or still be done: from now on only a job that is nowhere, or a certain success, may be told of.
         await _delete_in_doubt(engine, found)
     _deleted(engine, found)
@@ -370,21 +373,21 @@ async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dic
         try:
             await engine.store.shift(number, queue, list(jobs), READY, entries)
         except (Refused, Fenced):
-            if not doubt:
-                return 0
-            # Whoever moved those that are not there: they were kicked (segment-protocol H10). The others cannot be by this any more.
-            left = await _read_queue(engine, number, queue)
-            return sum(key not in left for key in jobs)
+            break
         except StoreError as error:
             doubt = doubt or isinstance(error, Unknown)
-            if engine.now() < until:
-                await engine.pause_between_tries()
-            elif doubt:
-                raise OutcomeUnknown("whether jobs were kicked is not known") from error
-            else:
+            if engine.now() >= until:
+                if doubt:
+                    raise OutcomeUnknown("whether jobs were kicked is not known") from error
                 raise StoreFailed(str(error)) from error
         else:
             return len(jobs)
+        await engine.pause_between_tries()
+    if not doubt:
+        return 0
+    # Whoever moved those that are not there: they were kicked (segment-protocol H10). The others cannot be by this any more.
+    left = await _read_queue(engine, number, queue)
+    return sum(key not in left for key in jobs)
 
 
 async def _read_queue(engine: "SharedEngine", number: int, queue: str) -> "Mapping[bytes, bytes]":

@@ -6,6 +6,7 @@ last good heartbeat was sent, which it checks before every operation and before 
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import zlib
@@ -263,15 +264,15 @@ class Membership:
             payload = None
         sent = self._monotonic()
         before = self._engine.now()
+        now_ms = 0
+        too_big = False
         try:
             now_ms = await self._store.heartbeat(session.number, payload)
         except TooBig as error:
             assert payload is not None
             self._payload_max = len(payload) // 2
-            self._bare = True
+            self._bare = too_big = True
             logger.warning("what this front-end would tell of its tubes is too large for the store: %s", error)
-            await self.verify()
-            return
         except Refused:
             if self.session is session and not session.over:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
@@ -284,6 +285,9 @@ class Membership:
             # Whatever it was: the next one does not fail for its payload.
             self._bare = payload is not None
             raise
+        if too_big:
+            await self.verify()
+            return
         self._bare = False
         if self.session is not session:
             return
@@ -296,12 +300,10 @@ class Membership:
     async def decide(self) -> None:
         """Find out whether the session is over, however long the store takes to answer."""
         while self.alive():
-            try:
+            with contextlib.suppress(StoreError):
                 await self.verify()
-            except StoreError:
-                await self._engine.pause_between_tries()
-            else:
                 return
+            await self._engine.pause_between_tries()
 
     def _payload(self) -> bytes:
         """Make what the others should know of this front-end's tubes: of all, or of as many as there is room for."""
@@ -322,10 +324,10 @@ class Membership:
                 await self._store.resign(number)
             except StoreError as error:
                 logger.info("session %d is not given up yet: %s", number, error)
-                await asyncio.sleep(HEARTBEAT_EVERY)
             else:
                 self._reclaim_when_due(number)
                 return
+            await asyncio.sleep(HEARTBEAT_EVERY)
 
     def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do something that may take long, and must not keep a heartbeat waiting, unless it is being done."""

@@ -172,6 +172,7 @@ class Puts:
                 if not await self._engine.membership.joined(ANSWER_WITHIN):
                     self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
                     continue
+                committer: Committer | None = None
                 try:
                     committer = await self._create(tube)
                 except Full as error:
@@ -180,11 +181,11 @@ class Puts:
                     continue
                 except StoreError as error:
                     self._fail_arriving(tube, StoreFailed(str(error)), everything=False)
-                    await self._engine.pause_between_tries()
-                    continue
+                else:
+                    if committer is None:
+                        # The number's record is in use, or the session is over.
+                        self._fail_arriving(tube, StoreFailed("no place for a segment was found"), everything=False)
                 if committer is None:
-                    # The number's record is in use, or the session is over.
-                    self._fail_arriving(tube, StoreFailed("no place for a segment was found"), everything=False)
                     await self._engine.pause_between_tries()
                     continue
                 tube.open = committer
@@ -229,9 +230,9 @@ class Puts:
                 if session.over:
                     return None
                 self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
-                await self._engine.pause_between_tries()
             else:
                 break
+            await self._engine.pause_between_tries()
         if session.over or not self._engine.membership.alive():
             return None
         committer = Committer(self._engine, tube, number, lease, owned=True)

@@ -79,10 +79,14 @@ class Timetable:
 
     async def _promote(self, tube: "SharedTube") -> None:
         try:
-            await self._engine.try_for_a_while(lambda: self.promote_due(tube))
-        except EngineError as error:
-            logger.info("tube %s: due jobs wait: %s", tube.name, error)
-            await self._engine.pause_between_tries()
+            failed = False
+            try:
+                await self._engine.try_for_a_while(lambda: self.promote_due(tube))
+            except EngineError as error:
+                failed = True
+                logger.info("tube %s: due jobs wait: %s", tube.name, error)
+            if failed:
+                await self._engine.pause_between_tries()
         finally:
             tube.promoting = False
         self.wait_for_due(tube)

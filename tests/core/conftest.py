@@ -2,6 +2,19 @@
 
 import pytest
 from simulated import Wire
+from world import Client, World
+
+
+@pytest.fixture
+def here() -> World:
+    """A simulated cluster."""
+    return World(1)
+
+
+@pytest.fixture
+def client(here: World) -> Client:
+    """A client of its first front-end."""
+    return here.front_end().connect()
 
 
 @pytest.fixture

@@ -11,28 +11,11 @@ BODY = 5000
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
 
 
-@pytest.fixture
-def here() -> World:
-    return World(1)
-
-
-@pytest.fixture
-def client(here: World) -> Client:
-    return here.front_end().connect()
-
-
 def damage(here: World, job_id: int, queue: str) -> None:
     """Make what a segment keeps of a job unreadable."""
     entries = here.cluster._segments[job_id >> SLOT_BITS].queues[queue]
     (key,) = [key for key in entries if job_slot(key) == job_id & ((1 << SLOT_BITS) - 1)]
     entries[key] = b"?"
-
-
-def buried(client: Client, body: bytes = b"x") -> int:
-    job_id = client.put(body)
-    assert client.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
-    assert client.ask(b"bury %d 0\r\n" % job_id) == b"BURIED\r\n"
-    return job_id
 
 
 def without_body(here: World, client: Client) -> int:
@@ -63,25 +46,25 @@ def test_a_look_at_a_tube_ends_though_a_due_one_is_there(here: World, client: Cl
 
 
 def test_a_kick_passes_it_over(here: World, client: Client) -> None:
-    damaged, other = buried(client), buried(client)
+    damaged, other = client.buried(), client.buried()
     damage(here, damaged, BURIED)
     assert client.ask(b"kick 10\r\n") == b"KICKED 1\r\n"
     assert client.ask(b"reserve\r\n").startswith(b"RESERVED %d " % other)
 
 
 def test_it_keeps_no_delayed_job_from_being_kicked(here: World, client: Client) -> None:
-    damage(here, buried(client), BURIED)
+    damage(here, client.buried(), BURIED)
     delayed = client.put(delay=100)
     assert client.ask(b"kick 10\r\n") == b"KICKED 1\r\n"
     assert client.ask(b"reserve\r\n").startswith(b"RESERVED %d " % delayed)
 
 
 def test_the_job_after_it_is_what_a_peek_shows(here: World, client: Client) -> None:
-    damaged = buried(client)
+    damaged = client.buried()
     # In a segment of its own.
     other_client = here.front_end().connect()
     here.run(3.0)
-    other = buried(other_client)
+    other = other_client.buried()
     assert other >> SLOT_BITS != damaged >> SLOT_BITS
     damage(here, damaged, BURIED)
     assert client.ask(b"peek-buried\r\n").startswith(b"FOUND %d " % other)
@@ -89,13 +72,13 @@ def test_the_job_after_it_is_what_a_peek_shows(here: World, client: Client) -> N
 
 @pytest.mark.parametrize("command", [b"peek", b"stats-job", b"kick-job", b"reserve-job"])
 def test_it_is_there_but_cannot_be_told_of(here: World, client: Client, command: bytes) -> None:
-    job_id = buried(client)
+    job_id = client.buried()
     damage(here, job_id, BURIED)
     assert client.ask(b"%b %d\r\n" % (command, job_id)) == INTERNAL_ERROR
 
 
 def test_it_can_be_deleted_by_its_id(here: World, client: Client) -> None:
-    job_id = buried(client)
+    job_id = client.buried()
     damage(here, job_id, BURIED)
     assert client.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
     assert client.ask(b"peek %d\r\n" % job_id) == b"NOT_FOUND\r\n"
@@ -123,7 +106,7 @@ def test_everything_else_is_known_of_it(here: World, client: Client) -> None:
 
 
 def test_it_can_be_kicked_by_its_id(here: World, client: Client) -> None:
-    job_id = buried(client, here.chance.randbytes(BODY))
+    job_id = client.buried(here.chance.randbytes(BODY))
     here.cluster._bodies.clear()
     assert client.ask(b"kick-job %d\r\n" % job_id) == b"KICKED\r\n"
     assert client.stats(f"stats-job {job_id}")["state"] == "ready"

@@ -25,16 +25,6 @@ def segment_of(job_id: int) -> int:
     return job_id >> SLOT_BITS
 
 
-@pytest.fixture
-def here() -> World:
-    return World(1)
-
-
-@pytest.fixture
-def client(here: World) -> Client:
-    return here.front_end().connect()
-
-
 def asked_in_time(here: World, client: Client, command: bytes) -> bytes:
     """Return the reply, which must come within little more than the two seconds that a store has to answer."""
     asked_at = here.time

@@ -17,23 +17,6 @@ INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
 KICKS = [b"kick 10\r\n", b"kick-job %d\r\n"]
 
 
-@pytest.fixture
-def here() -> World:
-    return World(1)
-
-
-@pytest.fixture
-def client(here: World) -> Client:
-    return here.front_end().connect()
-
-
-def buried(client: Client) -> int:
-    job_id = client.put()
-    assert client.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
-    assert client.ask(b"bury %d 0\r\n" % job_id) == b"BURIED\r\n"
-    return job_id
-
-
 def once(here: World, meanwhile: Callable[[Callable[..., Any], tuple[Any, ...]], None]) -> None:
     """Let the first kick be of unknown outcome, and something happen then."""
     shift = here.cluster.shift
@@ -51,7 +34,7 @@ def once(here: World, meanwhile: Callable[[Callable[..., Any], tuple[Any, ...]],
 
 @pytest.mark.parametrize("kick", KICKS)
 def test_a_busy_segment_is_tried_again(here: World, client: Client, kick: bytes) -> None:
-    job_id = buried(client)
+    job_id = client.buried()
     here.cluster.shift = busy_for(here, 1.0, here.cluster.shift)  # type: ignore[method-assign]
     assert client.ask(kick % job_id if b"%" in kick else kick).startswith(b"KICKED")
     assert client.stats(f"stats-job {job_id}")["state"] == "ready"
@@ -60,7 +43,7 @@ def test_a_busy_segment_is_tried_again(here: World, client: Client, kick: bytes)
 @pytest.mark.parametrize("kick", KICKS)
 @pytest.mark.parametrize("error", [Busy("14"), Unknown("9")])
 def test_one_that_never_succeeds_is_answered_in_time(here: World, client: Client, kick: bytes, error: Any) -> None:
-    job_id = buried(client)
+    job_id = client.buried()
     here.cluster.shift = always(error)  # type: ignore[method-assign]
     asked_at = here.time
     assert client.ask(kick % job_id if b"%" in kick else kick) == INTERNAL_ERROR
@@ -69,7 +52,7 @@ def test_one_that_never_succeeds_is_answered_in_time(here: World, client: Client
 
 @pytest.mark.parametrize("applied", [True, False])
 def test_one_whose_answer_was_lost_counts_once(here: World, client: Client, applied: bool) -> None:
-    ids = [buried(client) for _ in range(3)]
+    ids = [client.buried() for _ in range(3)]
 
     def meanwhile(shift: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         if applied:
@@ -81,7 +64,7 @@ def test_one_whose_answer_was_lost_counts_once(here: World, client: Client, appl
 
 
 def test_jobs_that_stayed_though_another_was_deleted_meanwhile_are_kicked_then(here: World, client: Client) -> None:
-    first, second = buried(client), buried(client)
+    first, second = client.buried(), client.buried()
 
     def meanwhile(*_: object) -> None:
         queue = here.cluster._segments[first >> SLOT_BITS].queues["buried"]

@@ -429,6 +429,13 @@ class Client(Sink):
         assert reply.startswith(b"INSERTED "), reply
         return int(reply.split()[1])
 
+    def buried(self, body: bytes = b"x") -> int:
+        """Put a job where there is none, reserve and bury it."""
+        job_id = self.put(body)
+        assert self.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
+        assert self.ask(b"bury %d 0\r\n" % job_id) == b"BURIED\r\n"
+        return job_id
+
     def stats(self, what: str) -> dict[str, str]:
         reply = self.ask(what.encode() + b"\r\n")
         assert reply.startswith(b"OK "), reply

@@ -416,8 +416,12 @@ async def _kick(
     left = bound
     while order and left:
         number = heapq.heappop(order)[1]
+        at_once = min(left, BATCH_MAX)
         jobs: dict[bytes, Packed] = {}
         for key, packed in (await _read_queue(engine, number, queue)).items():
+            if len(jobs) > at_once:
+                # So many are moved, and the next one's place is known.
+                break
             try:
                 jobs[key] = unpack(packed)
             except DamagedEntry as error:
@@ -425,7 +429,7 @@ async def _kick(
         # This segment's jobs up to the first one of the next segment.
         limit = order[0] if order else None
         rest = list(jobs)
-        some = [key for key in rest[: min(left, BATCH_MAX)] if limit is None or (key[:-2], number) <= limit]
+        some = [key for key in rest[:at_once] if limit is None or (key[:-2], number) <= limit]
         if some:
             kicked = await _make_ready(engine, number, queue, {key: jobs[key] for key in some})
             if kicked:

@@ -225,7 +225,7 @@ class Walk:
             "kill": (session, self.random.choice([-1, 3_600_000])),
             "forget_session": (session,),
             "publish": (session, self.job()),
-            "news": (self.SESSIONS,),
+            "news": (self.SESSIONS, (), 0.001 * count),
         }
         return arguments.get(name, ())
 

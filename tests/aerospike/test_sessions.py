@@ -172,3 +172,25 @@ def test_news_are_what_a_session_told_last(store: SegmentStore) -> None:
         assert await store.sessions() == []
 
     run(check())
+
+
+def test_news_that_are_known_are_waited_for_until_there_are_others(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.publish(7, b"old")
+        listening = asyncio.ensure_future(store.news([7, 8], [b"old", b""], 60, 0.002))
+        await asyncio.wait([listening], timeout=0.02)
+        assert not listening.done()
+        await store.publish(8, b"new")
+        assert await listening == [b"old", b"new"]
+
+    run(check())
+
+
+def test_news_that_stay_as_they_are_known_are_returned_in_time(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.publish(7, b"old")
+        began = time.monotonic()
+        assert await store.news([7], [b"old"], 0.01, 0.002) == [b"old"]
+        assert time.monotonic() - began >= 0.01
+
+    run(check())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ from aerospike_helpers.expressions import base as exp
 from world import World
 
 from beanspiked.engine.aerospike import membership
+from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.caller import Caller, meaning_of
 from beanspiked.engine.aerospike.changes import Changes, Waiting
+from beanspiked.engine.aerospike.news import LISTEN_FOR
 from beanspiked.engine.aerospike.store import SLOT_BITS, Busy, Change, Outcome, StoreError, TooBig, Unknown
+from beanspiked.engine.aerospike.takes import FOLLOW_FOR
 
 # --- what is told of changes
 
@@ -119,6 +123,63 @@ def test_no_guard_has_failed_where_the_clock_cannot_be_read() -> None:
     with pytest.raises(Busy):
         caller.operate(("test", "ses", 1), [], exp.Eq(exp.IntBin("dead"), 0))
     caller.close()
+
+
+# --- what others tell
+
+
+class Untold:
+    """Has no record of anything."""
+
+    def batch_operate(self, keys: list[Any], *_: Any) -> Any:
+        return SimpleNamespace(batch_records=[SimpleNamespace(result=2)] * len(keys))
+
+    def close(self) -> None:
+        pass
+
+
+def test_who_listens_for_news_keeps_no_store_from_leaving() -> None:
+    async def check() -> None:
+        store = AerospikeStore(Untold(), "test")
+        listening = asyncio.ensure_future(store.news([7], [b""], 600, 0.001))
+        await asyncio.sleep(0)
+        await store.leave()
+        assert await listening == [b""]
+
+    asyncio.run(check())
+
+
+def reads_of_news(here: World, seconds: float) -> int:
+    """Count how often news are read."""
+    reads = 0
+    read = here.cluster.one_news
+
+    def counting(session: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return read(session)
+
+    here.cluster.one_news = counting  # type: ignore[method-assign]
+    here.run(seconds)
+    here.cluster.one_news = read  # type: ignore[method-assign]
+    return reads
+
+
+def test_news_are_read_while_somebody_waits_and_less_often_when_there_are_none(here: World) -> None:
+    waiting, other = here.front_end().connect(), here.front_end().connect()
+    here.run(3.0)
+    assert reads_of_news(here, 1.0) == 0
+    waiting.post(b"watch a\r\nreserve\r\n")
+    here.run(2.0)
+    assert 40 < reads_of_news(here, 1.0) < 52
+    other.put()
+    here.run(0.1)
+    assert waiting.received.count(b"RESERVED") == 1
+    waiting.post(b"reserve\r\n")
+    assert 80 < reads_of_news(here, 1.0) < 102
+    waiting.hang_up()
+    here.run(FOLLOW_FOR + LISTEN_FOR)
+    assert reads_of_news(here, 1.0) == 0
 
 
 # --- what a heartbeat tells

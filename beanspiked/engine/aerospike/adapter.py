@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -165,7 +166,8 @@ class AerospikeStore:
         ]
         leased = _lease_ops(lease)
         try:
-            made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, False) for name in MAPS]
+            # With an index that stays: 3 bytes a job, for a third less work in the cluster where a thousand jobs are.
+            made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
             self.caller.make(key, [*head, *made, *leased], aerospike.POLICY_EXISTS_CREATE)
         except client_errors.RecordExistsError:
             guard = exp.And(exp.Eq(exp.IntBin("st"), DEAD), exp.LT(exp.IntBin("no"), number))
@@ -514,12 +516,25 @@ class AerospikeStore:
             partial(self.caller.make, self._key("news", session), ops, aerospike.POLICY_EXISTS_IGNORE)
         )
 
-    async def news(self, sessions: Sequence[int]) -> list[bytes]:
+    async def news(
+        self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
+    ) -> list[bytes]:
         """See SegmentStore."""
-        found = await self.caller.read_many(
-            [self._key("news", session) for session in sessions], [operations.read("news")]
-        )
-        return [b"" if bins is None else bytes(bins["news"]) for bins in found]
+        keys = [self._key("news", session) for session in sessions]
+        listen = partial(self._listen, keys, list(known), within, every)
+        return await self.caller.listen(listen) if keys else []
+
+    def _listen(self, keys: Sequence[Key], known: list[bytes], within: float, every: float) -> list[bytes]:
+        """Read news until there are some: a wake-up is what each time costs, and there are fewer of them without the event loop."""
+        until = time.monotonic() + within
+        while True:
+            if every:
+                time.sleep(every)
+            self.caller.check()
+            found = self.caller.read_all(keys, NEWS_READS)
+            told = [b"" if bins is None else bytes(bins["news"]) for bins in found]
+            if told != known or time.monotonic() >= until or self.caller.leaving.is_set():
+                return told
 
     # --- the store as a whole
 
@@ -612,6 +627,7 @@ SIZE_READS: Final = [
 ]
 COUNTERS: Final = ("total_jobs", "deletes", "pauses")
 DIRECTORY_READS: Final = [operations.read(name) for name in ("segments", "pause", "until", *COUNTERS)]
+NEWS_READS: Final = [operations.read("news")]
 SESSION_READS: Final = [
     operations.read("dead"),
     operations.read("payload"),

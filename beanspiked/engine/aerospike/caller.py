@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aerospike
 from aerospike import exception as client_errors
-from aerospike_helpers.batch import records as batch_records
 from aerospike_helpers.operations import expression_operations
 
 from beanspiked.engine.aerospike.deadline import NODE_NOW_MS, Deadline
@@ -127,6 +127,7 @@ class Caller:
         agreement: Whether the nodes can be relied on.
         deadline: Until when writes hold.
         workers: The threads that call.
+        leaving: Set when the threads are to end.
     """
 
     def __init__(self, client: Any) -> None:
@@ -134,6 +135,8 @@ class Caller:
         self.agreement: Agreement = Agreement(uptime)
         self.deadline: Deadline = Deadline(WRITE_WITHIN_MS)
         self.workers: Workers = Workers(THREADS, "aerospike")
+        self.leaving: threading.Event = threading.Event()
+        self._listener: Workers = Workers(1, "aerospike-news")
         self._watch: NodeWatch | None = None
 
     def connected(self, client: Any) -> None:
@@ -144,7 +147,9 @@ class Caller:
 
     def close(self) -> None:
         """End the threads; the client stays connected."""
+        self.leaving.set()
         self.workers.close()
+        self._listener.close()
         if self._watch is not None:
             self._watch.stop()
 
@@ -169,25 +174,23 @@ class Caller:
             await self.ready()
         elif self.client is None:
             raise Busy("not connected yet")
+        run = function if at_once else partial(self._unless_doubtful, function)
+        return await self._run(self.workers, run, first=at_once)
+
+    async def _run(self, workers: Workers, function: Callable[[], Result], *, first: bool = False) -> Result:
         try:
-            return await self.workers.do(
-                function if at_once else partial(self._unless_doubtful, function), first=at_once
-            )
+            return await workers.do(function, first=first)
         except client_errors.AerospikeError as error:
             raise meaning(error) from error
 
     async def read_many(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
         """Do the same reads on many records, in one call; None for one that is not there."""
-        if not keys:
-            return []
-        wanted = batch_records.BatchRecords([batch_records.Read(key, reads) for key in keys])
-        batch = await self.call(lambda: self.client.batch_write(wanted, policy_batch=BATCH_READ_POLICY))
-        results: list[dict[str, Any] | None] = []
-        for record in batch.batch_records:
-            if record.result not in ANSWERED:
-                raise MEANINGS.get(record.result, Busy)(f"{record.result}: reading {record.key[1]}")
-            results.append(record.record[2] if record.result == 0 else None)
-        return results
+        return await self.call(partial(self.read_all, keys, reads)) if keys else []
+
+    async def listen(self, function: Callable[[], Result]) -> Result:
+        """Run a call that may take long, and that looks at `leaving` meanwhile, beside all others: one at a time."""
+        await self.ready()
+        return await self._run(self._listener, function)
 
     # --- on a worker thread
 
@@ -199,6 +202,17 @@ class Caller:
         """See whether the nodes can be relied on, which may have changed since something was asked for. Raises Busy."""
         if self.agreement.doubtful():
             raise Busy("the cluster is finding out who belongs to it")
+
+    def read_all(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
+        """Do the same reads on many records, in one call; None for one that is not there."""
+        # A call that sends the reads once, not with each key, takes a sixth of the time.
+        batch = self.client.batch_operate(list(keys), list(reads), BATCH_READ_POLICY)
+        results: list[dict[str, Any] | None] = []
+        for record in batch.batch_records:
+            if record.result not in ANSWERED:
+                raise MEANINGS.get(record.result, Busy)(f"{record.result}: reading {record.key[1]}")
+            results.append(record.record[2] if record.result == 0 else None)
+        return results
 
     def operate(self, key: Key, ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
         """Change a record that exists, if the guard holds."""

@@ -123,7 +123,7 @@ class SharedEngine(TubeEngine):
         self.shared: bool = True
         self.store: SegmentStore = store
         self.membership: Membership = Membership(self, store, monotonic)
-        self.news: News = News(self, store)
+        self.news: News = News(self, store, monotonic)
         self.registry: Registry = Registry(self, store, timers)
         self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)

@@ -5,6 +5,7 @@ Sound as the real one must be: the same contract tests run on both.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -617,9 +618,18 @@ class MemoryStore:
         """See SegmentStore."""
         await self._transport("publish", partial(self._cluster.publish, session, news))
 
-    async def news(self, sessions: Sequence[int]) -> list[bytes]:
+    async def news(
+        self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
+    ) -> list[bytes]:
         """See SegmentStore."""
-        return [await self._transport("news", partial(self._cluster.one_news, session)) for session in sessions]
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within
+        while True:
+            if every:
+                await asyncio.sleep(every)
+            told = [await self._transport("news", partial(self._cluster.one_news, session)) for session in sessions]
+            if told != list(known) or loop.time() >= until:
+                return told
 
     async def has_room(self) -> bool:
         """See SegmentStore."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.engine.aerospike.store import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store import SegmentStore
 
@@ -20,9 +22,14 @@ __all__ = ["News"]
 
 logger = logging.getLogger(__name__)
 
-# In seconds: between two writes, and between two reads while somebody waits.
+# In seconds: between two writes.
 WRITE_EVERY: Final = 0.005
+# Between two reads while somebody waits, and when there were no news for so long.
 READ_EVERY: Final = 0.01
+READ_RARELY: Final = 0.02
+QUIET_AFTER: Final = 1.0
+# Whether anybody still waits, and for whose news, is looked at this often while there are none.
+LISTEN_FOR: Final = 0.25
 # How many tubes the record names; readers that fall behind look at everything they wait for.
 ITEMS_MAX: Final = 256
 
@@ -33,15 +40,17 @@ class News:
     The record is `[sequence number of the last item, [[sequence number, tube], ...]]`, each tube once, the newest last.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore") -> None:
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore", now: "Callable[[], float]") -> None:
         self._engine = engine
         self._store = store
+        self._now = now
         self._sequence = 0
         self._items: OrderedDict[str, int] = OrderedDict()
         self._writing = False
         self._unwritten = False
         self._seen: dict[int, int] = {}
         self._following = False
+        self._heard_at = 0.0
         self._wanted = asyncio.Event()
 
     def wake(self) -> None:
@@ -83,40 +92,54 @@ class News:
 
     async def read(self) -> None:
         """Follow the others' news while somebody waits, for as long as this process serves."""
+        records: list[bytes] = []
         while True:
-            await asyncio.sleep(READ_EVERY)
             others = self._engine.membership.others
             if not others or not self._engine.takes.wants_jobs() or self._engine.membership.session.over:
-                if self._following:
-                    self._following = False
-                    self._engine.scout.stop_following()
+                self._stop_following()
                 self._wanted.clear()
                 await self._wanted.wait()
                 continue
+            failed = False
             try:
-                records = await self._store.news(others)
+                records = await self._next(others, records)
             except StoreError as error:
                 logger.info("news: %s", error)
-                self._following = False
-                self._engine.scout.stop_following()
+                failed = True
+            if failed:
+                self._stop_following()
+                await asyncio.sleep(READ_EVERY)
                 continue
-            self._following = True
+            self._following = others == self._engine.membership.others
             for session, record in zip(others, records, strict=True):
                 if record:
                     self._read_one(session, record)
             for session in self._seen.keys() - set(others):
                 del self._seen[session]
 
+    async def _next(self, others: list[int], known: list[bytes]) -> list[bytes]:
+        """Read the others' news: now if they were not followed, else when there are some, or after a while."""
+        if not self._following:
+            return await self._store.news(others)
+        every = READ_EVERY if self._now() - self._heard_at < QUIET_AFTER else READ_RARELY
+        return await self._store.news(others, known, LISTEN_FOR, every)
+
+    def _stop_following(self) -> None:
+        if self._following:
+            self._following = False
+            self._engine.scout.stop_following()
+
     def _read_one(self, session: int, record: bytes) -> None:
         last, items = json.loads(record)
-        seen = self._seen.get(session)
-        if seen == last:
+        known = self._seen.get(session, 0)
+        if known == last:
             return
         self._seen[session] = last
-        if seen is None or (len(items) == ITEMS_MAX and items[0][0] > seen + 1):
+        self._heard_at = self._now()
+        if len(items) == ITEMS_MAX and items[0][0] > known + 1:
             # Who knows what was missed.
             self._engine.scout.look_everywhere()
             return
         for number, tube in items:
-            if number > seen:
+            if number > known:
                 self._engine.scout.heard_of(tube)

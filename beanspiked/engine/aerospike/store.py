@@ -395,8 +395,13 @@ class SegmentStore(Protocol):
     async def publish(self, session: int, news: bytes) -> None:
         """Replace what a session has told the others."""
 
-    async def news(self, sessions: Sequence[int]) -> list[bytes]:
-        """Read what sessions have told, each at a moment of its own; empty for one that has told nothing."""
+    async def news(
+        self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
+    ) -> list[bytes]:
+        """Read what sessions have told, each at a moment of its own; empty for one that has told nothing.
+
+        Given a pause in seconds they are read after it, and again and again until they are not what is known, or `within` seconds are over.
+        """
 
     # --- the store as a whole
 

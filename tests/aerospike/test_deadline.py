@@ -141,7 +141,7 @@ def test_a_query_does_not_wait_for_a_node_that_sleeps(node: Node) -> None:
     store.caller.close()
 
 
-def test_a_node_whose_clock_is_ahead_is_written_to_after_one_refusal(node: Node) -> None:
+def test_a_node_whose_clock_is_ahead_is_written_to_after_it_was_asked_for_its_time(node: Node) -> None:
     store = AerospikeStore(node.client, NAMESPACE, "ahead_")
 
     async def check() -> None:
@@ -150,8 +150,10 @@ def test_a_node_whose_clock_is_ahead_is_written_to_after_one_refusal(node: Node)
         await store.create(1, "tube", LEASE)
         # As if the heartbeat had gone to a node whose clock is five seconds behind.
         store.caller.deadline._ahead_ms -= 5000  # type: ignore[operator]
-        with pytest.raises(Busy, match="too late"):
-            await store.apply(1, LEASE, puts(1))
+        # The event loop does not ask; the thread does that has the next change.
+        for _ in range(2):
+            with pytest.raises(Busy, match="too late"):
+                await store.apply(1, LEASE, puts(1))
         await store.apply(1, LEASE, puts(1))
 
     run(check())

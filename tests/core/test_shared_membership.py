@@ -14,8 +14,9 @@ from world import World
 from beanspiked.engine.aerospike import membership
 from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.caller import Caller, meaning_of
-from beanspiked.engine.aerospike.changes import Changes, Waiting
+from beanspiked.engine.aerospike.changes import Changes
 from beanspiked.engine.aerospike.news import LISTEN_FOR
+from beanspiked.engine.aerospike.pace import Pace
 from beanspiked.engine.aerospike.store import SLOT_BITS, Busy, Change, Outcome, StoreError, TooBig, Unknown
 from beanspiked.engine.aerospike.takes import FOLLOW_FOR
 
@@ -65,21 +66,24 @@ class Client:
 
 
 def told(client: Client) -> list[type]:
-    """Take from a segment for each answer of a client, together; return what kind of thing was told of each."""
+    """Take from a segment for each answer of a client, together; return what kind of thing is told of each, whoever waits for the store."""
 
-    async def take() -> list[Any]:
+    async def take(*, here: bool) -> list[Any]:
         caller = Caller(client)
         caller.deadline.seen(10**12)
-        changes = Changes(caller)
-        futures: list[asyncio.Future[Outcome]] = [asyncio.get_running_loop().create_future() for _ in client.answers]
-        for number, future in enumerate(futures):
-            changes._waiting.append(Waiting(("test", "seg", number), 1, Change(take=1), future))
-        changes._call()
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        pace = Pace(lambda: 0.0)
+        if not here:
+            pace.slow()
+        changes = Changes(caller, pace)
+        changes._asked_before = len(client.answers)
+        taking = [changes.apply(("test", "seg", number), 1, Change(take=1)) for number in range(len(client.answers))]
+        outcomes = await asyncio.gather(*taking, return_exceptions=True)
         caller.close()
-        return outcomes
+        return [type(outcome) for outcome in outcomes]
 
-    return [type(outcome) for outcome in asyncio.run(take())]
+    told = asyncio.run(take(here=True))
+    assert told == asyncio.run(take(here=False))
+    return told
 
 
 def test_what_was_applied_is_told_though_the_clock_cannot_be_read_that_another_change_was_too_late_by() -> None:

@@ -1,4 +1,4 @@
-"""The seam on the official `aerospike` client: every method one call of it, on a worker thread.
+"""The seam on the official `aerospike` client: every method one call of it, on a worker thread but for changes (see changes.py).
 
 Which call each operation is, was measured; the operations on a segment that happen per job need no filter expression, because a lease is
 used once only: `map_size` in the lease's context, which does not create, fails the whole call when the lease is gone.
@@ -42,6 +42,7 @@ from beanspiked.engine.aerospike.changes import (
     size_reads,
 )
 from beanspiked.engine.aerospike.deadline import NODE_NOW_MS
+from beanspiked.engine.aerospike.pace import Pace
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -101,7 +102,7 @@ class AerospikeStore:
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_") -> None:
         self.caller: Caller = Caller(client)
-        self.changes: Changes = Changes(self.caller)
+        self.changes: Changes = Changes(self.caller, Pace(time.monotonic))
         self._namespace = namespace
         self._prefix = prefix
 

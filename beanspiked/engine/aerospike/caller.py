@@ -29,6 +29,7 @@ __all__ = [
     "CODE_NOT_FOUND",
     "CODE_PARAMETER",
     "CODE_TIMEOUT",
+    "HERE_WITHIN_MS",
     "NEVER_SENT",
     "READ_POLICY",
     "REMOVE_POLICY",
@@ -70,6 +71,9 @@ WRITE_POLICY: Final = {
 }
 # Without this an operation on a record that is not there would make it.
 CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
+# How long the event loop itself waits for a write; one that takes longer is of unknown outcome.
+HERE_WITHIN_MS: Final = 50
+HERE_POLICY: Final = {**CHANGE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
 READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
 BATCH_READ_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
@@ -192,6 +196,14 @@ class Caller:
         await self.ready()
         return await self._run(self._listener, function)
 
+    def operate_here(self, key: Key, ops: list[Any]) -> list[tuple[str, Any]]:
+        """Change a record that exists, while all nodes answer, and wait no longer for it than the event loop may.
+
+        Raises:
+            FilteredOut: It came too late, by the clock of the node.
+        """
+        return self._attempt(key, ops, HERE_POLICY, self.deadline.filter()[1])
+
     # --- on a worker thread
 
     def _unless_doubtful(self, function: Callable[[], Result]) -> Result:
@@ -227,10 +239,8 @@ class Caller:
         if self.agreement.asleep():
             self._probe(key)
         until_ms, filtered = self.deadline.filter(guard)
-        if filtered is not None:
-            policy = {**policy, "expressions": filtered}
         try:
-            results: list[tuple[str, Any]] = self.client.operate_ordered(key, ops, policy=policy)[2]
+            return self._attempt(key, ops, policy, filtered)
         except client_errors.FilteredOut:
             if guard is None:
                 raise self.too_late(key, until_ms) from None
@@ -238,6 +248,12 @@ class Caller:
                 # Nothing was done. Or the guard did not hold: then the next try tells.
                 raise Busy("it came too late, by the clock of the node") from None
             raise
+
+    def _attempt(self, key: Key, ops: list[Any], policy: dict[str, Any], filtered: Any) -> list[tuple[str, Any]]:
+        if filtered is not None:
+            policy = {**policy, "expressions": filtered}
+        try:
+            results: list[tuple[str, Any]] = self.client.operate_ordered(key, ops, policy=policy)[2]
         except client_errors.AerospikeError:
             raise
         except Exception as error:

@@ -27,6 +27,7 @@ from beanspiked.engine.aerospike.caller import (
     CODE_FILTERED_OUT,
     CODE_PARAMETER,
     CODE_TIMEOUT,
+    HERE_WITHIN_MS,
     NEVER_SENT,
     WRITE_WITHIN_MS,
     meaning,
@@ -48,9 +49,10 @@ from beanspiked.engine.aerospike.store import (
 from beanspiked.engine.aerospike.workers import hand_over
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from beanspiked.engine.aerospike.caller import Caller, Key
+    from beanspiked.engine.aerospike.pace import Pace
 
 __all__ = ["HEAD_OPS", "HEAD_READS", "SORTED", "Changes", "head_of_bins", "head_of_results", "keys_read", "size_reads"]
 
@@ -58,6 +60,7 @@ logger = logging.getLogger(__name__)
 
 SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
+HERE_BATCH_POLICY: Final = {**BATCH_WRITE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
 BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
 # How many changes go out together at most: the first of them waits for the last.
 TOGETHER_MAX: Final = 32
@@ -65,97 +68,150 @@ TOGETHER_MAX: Final = 32
 LEASES_KNOWN: Final = 4096
 
 
-class Waiting(NamedTuple):
-    """A change that waits for a thread.
+class Asked(NamedTuple):
+    """A change of a segment.
 
     Attributes:
         key: The segment's record.
         lease, change: What is to be done.
-        future: Whom to tell.
     """
 
     key: Key
     lease: int
     change: Change
-    future: asyncio.Future[Outcome]
 
 
 class Changes:
-    """Carries out changes.
+    """Carries out changes: all that are asked for in one turn of the event loop together.
+
+    As long as the store answers in a moment the event loop waits for it itself: a thread that did so would have to be woken, and the loop
+    by it, and both would be in each other's way at the interpreter lock, which takes as long as the answer. When the store is slow, or a
+    node does not answer at all, threads wait.
 
     Args:
         caller: What calls the client.
+        pace: How quickly the store answers.
     """
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, pace: Pace) -> None:
         self._caller = caller
-        self._waiting: deque[Waiting] = deque()
+        self._pace = pace
+        self._waiting: deque[tuple[Asked, asyncio.Future[Outcome]]] = deque()
+        # How many changes were asked for in this turn of the event loop, and in the last one in which there were any.
+        self._asked = 0
+        self._asked_before = 0
         # One for each call that has been asked for and has not begun; both ends only append and pop, which threads may do at once.
         self._called: deque[None] = deque()
 
     async def apply(self, key: Key, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease, with whatever else waits."""
         await self._caller.ready()
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Waiting(key, lease, change, future))
-        if len(self._called) * TOGETHER_MAX < len(self._waiting):
-            self._call()
+        loop = asyncio.get_running_loop()
+        asked = Asked(key, lease, change)
+        self._asked += 1
+        if self._asked == 1:
+            # Behind everybody who asks for something in this turn.
+            loop.call_soon(self._begin)
+            if self._asked_before <= 1 and self._may_wait_here():
+                # Most probably nobody else will.
+                (outcome,) = self._carry_out([asked], here=True)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return outcome
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._waiting.append((asked, future))
         return await future
 
     def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease from this thread."""
-        reads = FEW_READS_WITHOUT if change.few else HEAD_OPS
-        results = self._caller.operate(key, [*_change_ops(lease, change), *reads])
-        return read_off(partial(_outcome_of_results, change), results)
+        return _read_outcome(change, self._caller.operate(key, _all_ops(lease, change)))
 
-    def _call(self) -> None:
-        self._called.append(None)
-        self._caller.workers.run(self._apply_waiting)
+    def _begin(self) -> None:
+        self._asked_before = self._asked
+        self._asked = 0
+        if len(self._waiting) <= TOGETHER_MAX and not self._called and self._may_wait_here():
+            together, futures = self._next()
+            if together:
+                _tell_all(futures, self._carry_out(together, here=True))
+        while len(self._called) * TOGETHER_MAX < len(self._waiting):
+            self._called.append(None)
+            self._caller.workers.run(self._apply_waiting)
 
-    def _apply_waiting(self) -> None:
-        """Carry out the changes that wait, together: a thread hop and a wake-up of the loop cost as much as an operation."""
-        self._called.pop()
-        together: list[Waiting] = []
+    def _may_wait_here(self) -> bool:
+        agreement = self._caller.agreement
+        return self._pace.quick() and not agreement.asleep() and not agreement.doubtful()
+
+    def _next(self) -> tuple[list[Asked], list[asyncio.Future[Outcome]]]:
+        """Take out those that waited longest."""
+        together: list[Asked] = []
+        futures: list[asyncio.Future[Outcome]] = []
         with contextlib.suppress(IndexError):
             while len(together) < TOGETHER_MAX:
-                together.append(self._waiting.popleft())
-        if not together:
-            # Another thread has done it along with its own.
-            return
-        outcomes: list[Outcome | Exception]
+                asked, future = self._waiting.popleft()
+                together.append(asked)
+                futures.append(future)
+        return together, futures
+
+    def _apply_waiting(self) -> None:
+        """Carry out the changes that wait, on a worker thread."""
+        self._called.pop()
+        together, futures = self._next()
+        if together:
+            # Else another thread has done it along with its own.
+            hand_over(futures[0], _tell_all, futures, self._carry_out(together, here=False))
+
+    def _carry_out(self, together: Sequence[Asked], *, here: bool) -> list[Outcome | Exception]:
+        """Send changes, and tell what became of each."""
+        began = self._pace.now()
         try:
+            if here:
+                return self._send_here(together)
             self._caller.check()
-            if len(together) == 1:
-                key, lease, change, _ = together[0]
-                outcomes = [self.apply_now(key, lease, change)]
-            else:
-                outcomes = self._apply_together(together)
+            return self._send_to_who_answers(together)
         except client_errors.AerospikeError as error:
-            outcomes = [meaning(error)] * len(together)
+            return [meaning(error)] * len(together)
         except Exception as error:  # noqa: BLE001 - it is raised where the change was asked for
-            outcomes = [error] * len(together)
-        futures = [waiting.future for waiting in together]
-        hand_over(futures[0], _tell_all, futures, outcomes)
+            return [error] * len(together)
+        finally:
+            self._pace.answered(began)
 
-    def _apply_together(self, together: Sequence[Waiting]) -> list[Outcome | Exception]:
-        """Send many changes at once, but none to a node that does not answer."""
-        silent = self._caller.silent([waiting.key for waiting in together])
-        if not silent:
-            return self._send(together)
-        sent = iter(self._send([waiting for waiting in together if waiting.key not in silent]))
+    def _send_here(self, together: Sequence[Asked]) -> list[Outcome | Exception]:
+        """Send changes from the event loop."""
+        if len(together) > 1:
+            return self._send(together, HERE_BATCH_POLICY, self._too_late_here)
+        key, lease, change = together[0]
+        try:
+            return [_read_outcome(change, self._caller.operate_here(key, _all_ops(lease, change)))]
+        except client_errors.FilteredOut:
+            return [self._too_late_here(key, 0)]
+
+    def _too_late_here(self, key: Key, until_ms: int) -> Busy:  # noqa: ARG002 - as Caller.too_late
+        """Say of a change that it was not done; what time it is at the node a thread finds out, with the next try."""
+        self._pace.slow()
+        return Busy("it came too late, by the clock of the node")
+
+    def _send_to_who_answers(self, together: Sequence[Asked]) -> list[Outcome | Exception]:
+        """Send changes, but none to a node that does not answer."""
+        if len(together) == 1:
+            key, lease, change = together[0]
+            return [self.apply_now(key, lease, change)]
+        silent = self._caller.silent([asked.key for asked in together])
+        answering = [asked for asked in together if asked.key not in silent]
+        sent = iter(self._send(answering, BATCH_WRITE_POLICY, self._caller.too_late) if answering else [])
         busy = "the node does not answer that has it"
-        return [Busy(busy) if waiting.key in silent else next(sent) for waiting in together]
+        return [Busy(busy) if asked.key in silent else next(sent) for asked in together]
 
-    def _send(self, together: Sequence[Waiting]) -> list[Outcome | Exception]:
+    def _send(
+        self, together: Sequence[Asked], policy: dict[str, Any], too_late: Callable[[Key, int], Busy]
+    ) -> list[Outcome | Exception]:
         """Send changes in one batch."""
-        if not together:
-            return []
         caller = self._caller
         until_ms, filtered = caller.deadline.filter()
-        policy = BATCH_WRITE_POLICY if filtered is None else {**BATCH_WRITE_POLICY, "expressions": filtered}
+        if filtered is not None:
+            policy = {**policy, "expressions": filtered}
         writes = [
             batch_records.Write(key, _change_ops(lease, change) + _reads_after(change), policy=BATCH_RECORD_POLICY)
-            for key, lease, change, _ in together
+            for key, lease, change in together
         ]
         batch = batch_records.BatchRecords(writes)
         untold = CODE_TIMEOUT
@@ -174,30 +230,30 @@ class Changes:
         if untold not in NEVER_SENT:
             untold = CODE_TIMEOUT
         return [
-            self._outcome(waiting, record, until_ms, untold)
-            for waiting, record in zip(together, batch.batch_records, strict=True)
+            too_late(asked.key, until_ms)
+            if record.result == CODE_FILTERED_OUT
+            else _outcome_of_record(asked.change, record, untold)
+            for asked, record in zip(together, batch.batch_records, strict=True)
         ]
 
-    def _outcome(self, waiting: Waiting, record: Any, until_ms: int, untold: int) -> Outcome | Exception:
-        """Tell what became of one change of a batch, whatever became of the others.
 
-        Args:
-            waiting: The change.
-            record: Its part of the answer.
-            until_ms: Until when it held.
-            untold: What to make of it if there is nothing about it in the answer.
-        """
-        code: int = record.result
-        if code == CODE_FILTERED_OUT:
-            return self._caller.too_late(waiting.key, until_ms)
-        if code:
-            return meaning_of(code, record.in_doubt, "in a batch")
-        if record.record is None or not record.record[2]:
-            return meaning_of(untold, record.in_doubt, "nothing was said of it in a batch")
-        try:
-            return read_off(partial(_outcome_of_bins, waiting.change), record.record[2])
-        except Unknown as error:
-            return error
+def _outcome_of_record(change: Change, record: Any, untold: int) -> Outcome | Exception:
+    """Tell what became of one change of a batch, whatever became of the others.
+
+    Args:
+        change: The change.
+        record: Its part of the answer.
+        untold: What to make of it if there is nothing about it in the answer.
+    """
+    code: int = record.result
+    if code:
+        return meaning_of(code, record.in_doubt, "in a batch")
+    if record.record is None or not record.record[2]:
+        return meaning_of(untold, record.in_doubt, "nothing was said of it in a batch")
+    try:
+        return read_off(partial(_outcome_of_bins, change), record.record[2])
+    except Unknown as error:
+        return error
 
 
 def _tell_all(futures: Sequence[asyncio.Future[Outcome]], outcomes: Sequence[Outcome | Exception]) -> None:
@@ -240,6 +296,11 @@ def _change_ops(lease: int, change: Change) -> list[Any]:
     return ops
 
 
+def _all_ops(lease: int, change: Change) -> list[Any]:
+    """Make the operations of a change on its own, and the reads after it."""
+    return [*_change_ops(lease, change), *(FEW_READS_WITHOUT if change.few else HEAD_OPS)]
+
+
 @lru_cache(LEASES_KNOWN)
 def _fence(lease: int) -> tuple[list[Any], Any]:
     """Return the context of a lease, and the operation that fails without the lease."""
@@ -265,8 +326,12 @@ def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
+def _read_outcome(change: Change, results: Sequence[tuple[str, Any]]) -> Outcome:
+    """Read what a change on its own gave. Raises Unknown."""
+    return read_off(partial(_outcome_of_results, change), results)
+
+
 def _outcome_of_results(change: Change, results: Sequence[tuple[str, Any]]) -> Outcome:
-    """Read what a change in an operation of its own gave."""
     reads = len(FEW_READS_WITHOUT if change.few else HEAD_OPS)
     head = _first_keys(*[value for _, value in results[-reads:]]) if change.few else head_of_results(results)
     return Outcome(_pairs(results[-reads - 1][1]) if change.take else [], head)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from segments import RECORDS, run
 
+from beanspiked.engine.aerospike.memory import MemoryStore
 from beanspiked.engine.aerospike.store import Directory
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def test_counters_add_up(store: SegmentStore) -> None:
     run(check())
 
 
-def test_tubes_that_ever_had_a_segment_are_listed(store: SegmentStore) -> None:
+def test_tubes_that_had_a_segment_are_listed_until_they_are_dropped(store: SegmentStore) -> None:
     async def check() -> None:
         assert await store.tubes() == []
         names = [f"tube-{number}" for number in range(100)]
@@ -92,5 +94,50 @@ def test_tubes_that_ever_had_a_segment_are_listed(store: SegmentStore) -> None:
         await store.pause("paused", 1, 2)
         await store.unlist("never", 1)
         assert await store.tubes() == sorted(names)
+        for name in ("tube-7", "tube-7", "tube-8", "paused", "never"):
+            await store.drop_tube(name)
+        assert await store.tubes() == sorted({*names} - {"tube-7"})
+        assert await store.directories(["tube-7", "tube-8", "paused"]) == [None, Directory([1]), None]
+
+    run(check())
+
+
+def test_a_dropped_tube_begins_anew(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.enlist("tube", 1)
+        await store.add_counters("tube", {"total_jobs": 5})
+        await store.unlist("tube", 1)
+        await store.drop_tube("tube")
+        await store.enlist("tube", 2)
+        assert (await store.tubes(), await store.directory("tube")) == (["tube"], Directory([2]))
+
+    run(check())
+
+
+@pytest.mark.parametrize("operations", [1, 2, 3])
+def test_a_tube_that_gets_a_segment_while_it_is_dropped_stays_listed(
+    store: SegmentStore, operations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = isinstance(store, MemoryStore)
+    owner, name = (store, "_transport") if memory else (store.caller, "call")  # type: ignore[attr-defined]
+    send = getattr(owner, name)
+    done = 0
+
+    async def counting(*arguments: Any) -> Any:
+        nonlocal done
+        result = await send(*arguments)
+        done += 1
+        if done == operations:
+            monkeypatch.setattr(owner, name, send)
+            await store.enlist("tube", 2)
+        return result
+
+    async def check() -> None:
+        await store.enlist("tube", 1)
+        await store.unlist("tube", 1)
+        monkeypatch.setattr(owner, name, counting)
+        await store.drop_tube("tube")
+        assert done == operations
+        assert (await store.tubes(), await store.directory("tube")) == (["tube"], Directory([2]))
 
     run(check())

@@ -386,6 +386,56 @@ def test_a_tube_whose_record_cannot_be_written_is_kept_and_the_others_are_let_go
         assert (known, len(added) > 2) == ({"default", "t0"}, True)
 
 
+def serve_once(front_end: Any, count: int) -> None:
+    """Use so many tubes for one job each."""
+    client = front_end.connect()
+    for number in range(count):
+        client.ask(b"use once-%d\r\n" % number)
+        assert client.ask(b"delete %d\r\n" % client.put()) == b"DELETED\r\n"
+    client.hang_up()
+
+
+def remains(here: World) -> set[str]:
+    """Return of which tubes anything is left in the store."""
+    return set(here.cluster._tubes) | set(here.cluster._directories)
+
+
+def test_nothing_remains_of_tubes_that_were_used_once(here: World) -> None:
+    front_end, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    kept = other.connect()
+    kept.ask(b"use kept\r\n")
+    kept.put()
+    serve_once(front_end, 20)
+    assert len(remains(here)) == 21
+    here.run(300.0)
+    assert remains(here) == {"kept"}
+    assert other.connect().ask(b"list-tubes\r\n") == b"OK 21\r\n---\n- default\n- kept\n\r\n"
+
+
+def test_nothing_remains_of_tubes_whose_last_user_has_died_once_somebody_lists_tubes(here: World) -> None:
+    front_end, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    serve_once(front_end, 5)
+    front_end.kill()
+    here.run(60.0)
+    client = other.connect()
+    for _ in range(4):
+        client.ask(b"list-tubes\r\n")
+        here.run(200.0)
+    assert remains(here) == set()
+
+
+def test_a_paused_tube_that_nobody_uses_stays_paused(here: World) -> None:
+    client = here.front_end().connect()
+    client.ask(b"use paused\r\n")
+    client.put()
+    assert client.ask(b"pause-tube paused 1000\r\n") == b"PAUSED\r\n"
+    client.ask(b"use default\r\n")
+    here.run(300.0)
+    assert client.stats("stats-tube paused")["pause"] == "1000"
+
+
 # --- what takes long
 
 

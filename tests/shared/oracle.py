@@ -297,6 +297,12 @@ class Person:
 def drain(oracle: Oracle, front_end: FrontEnd) -> None:
     """When all is well again, every job that was acknowledged and not deleted comes out, and nothing else is left."""
     world = oracle.world
+    cluster = world.cluster
+    for record in cluster._segments.values():
+        if any(record.queues.values()) or record.held():
+            listed = cluster._directories.get(record.tube)
+            if listed is None or record.number not in listed.segments or record.tube not in cluster._tubes:
+                raise oracle.lie(f"segment {record.number} of {record.tube} has jobs and is not listed")
     client = front_end.connect()
     for tube in TUBES[1:]:
         client.ask(b"watch %b\r\n" % tube)

@@ -376,22 +376,23 @@ class AerospikeStore:
 
     async def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        await self.caller.call(partial(self._put_item, self._key("dir", tube), "segments", number))
-        await self.caller.call(partial(self._put_item, self._list_key(tube), "names", tube))
+        await self.caller.call(partial(self._put_item, self._key("dir", tube), "segments", number, 0))
+        # Which segment it was listed for tells whoever wants to drop it whether it was listed since.
+        await self.caller.call(partial(self._put_item, self._list_key(tube), "names", tube, number))
 
     def _list_key(self, tube: str) -> Key:
         return self._key("ctl", f"tubes-{zlib.crc32(tube.encode()) % TUBE_LISTS}")
 
-    def _put_item(self, key: Key, name: str, item: int | str) -> None:
-        """Add to a map that stands for a set, making its record where needed."""
-        self.caller.make(key, [map_operations.map_put(name, item, 0, SORTED)], aerospike.POLICY_EXISTS_IGNORE)
+    def _put_item(self, key: Key, name: str, item: int | str, value: int) -> None:
+        """Add to a map, making its record where needed."""
+        self.caller.make(key, [map_operations.map_put(name, item, value, SORTED)], aerospike.POLICY_EXISTS_IGNORE)
 
     async def unlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
         await self._drop_item(self._key("dir", tube), "segments", number)
 
     async def _drop_item(self, key: Key, name: str, item: int | str) -> None:
-        """Take out of a map that stands for a set; one that was never made has nothing to take out."""
+        """Take out of a map; one that was never made has nothing to take out."""
         ops = [map_operations.map_remove_by_key(name, item, aerospike.MAP_RETURN_NONE)]
         with contextlib.suppress(Fenced):
             await self.caller.call(partial(self.caller.operate, key, ops))
@@ -431,6 +432,29 @@ class AerospikeStore:
         ops = [operations.increment(name, count) for name, count in counters.items()]
         await self.caller.call(partial(self.caller.make, self._key("dir", tube), ops, aerospike.POLICY_EXISTS_IGNORE))
 
+    async def drop_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        listed_for = [map_operations.map_get_by_key("names", tube, aerospike.MAP_RETURN_VALUE)]
+        bins = (await self.caller.read_many([self._list_key(tube)], listed_for))[0]
+        number = None if bins is None else bins["names"]
+        segments = exp.MapBin("segments")
+        no_segment = exp.Or(exp.Not(exp.BinExists("segments")), exp.Eq(exp_map.MapSize(None, segments), 0))
+        try:
+            await self.caller.call(partial(self.caller.remove, self._key("dir", tube), no_segment))
+        except Fenced:
+            # An earlier attempt has removed it.
+            pass
+        except Refused:
+            return
+        if number is not None:
+            listed = exp_map.MapGetByKey(
+                None, aerospike.MAP_RETURN_VALUE, exp.ResultType.INTEGER, tube, exp.MapBin("names")
+            )
+            ops = [map_operations.map_remove_by_key("names", tube, aerospike.MAP_RETURN_NONE)]
+            unchanged = exp.Eq(listed, number)
+            with contextlib.suppress(Fenced, Refused):
+                await self.caller.call(partial(self.caller.operate, self._list_key(tube), ops, unchanged))
+
     async def tubes(self) -> list[str]:
         """See SegmentStore."""
         keys = [self._key("ctl", f"tubes-{part}") for part in range(TUBE_LISTS)]
@@ -460,7 +484,7 @@ class AerospikeStore:
         await self.caller.call(
             partial(self.caller.make, self._key("ses", session), made, aerospike.POLICY_EXISTS_CREATE)
         )
-        await self.caller.call(partial(self._put_item, self._key("ctl", "sessions"), "numbers", session))
+        await self.caller.call(partial(self._put_item, self._key("ctl", "sessions"), "numbers", session, 0))
 
     async def heartbeat(self, session: int, payload: bytes | None) -> int:
         """See SegmentStore."""

@@ -234,6 +234,13 @@ class Caller:
         """Change a record that may not exist."""
         return self._write(key, ops, {**WRITE_POLICY, "exists": exists})
 
+    def remove(self, key: Key, guard: Any) -> None:
+        """Remove a record, if the guard holds and somebody still waits for it."""
+        if self.agreement.asleep():
+            self._probe(key)
+        _, filtered = self.deadline.filter(guard)
+        self.client.remove(key, policy={**REMOVE_POLICY, "expressions": filtered})
+
     def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> list[tuple[str, Any]]:
         """Change a record while somebody waits for it, and never later."""
         if self.agreement.asleep():

@@ -253,8 +253,11 @@ async def everything(engine: "SharedEngine") -> None:
         found.exists = False
         found.use = None
         found.counts = Counts()
+    over: list[str] = []
     for name, size, record in zip(names, sizes, records, strict=True):
         if not size and engine.registry.known_tube(name) is None:
+            if record is None or not record.segments:
+                over.append(name)
             continue
         counts = _note(engine, name, size, record).counts
         total.ready += counts.ready
@@ -264,6 +267,7 @@ async def everything(engine: "SharedEngine") -> None:
         total.reserved += counts.reserved
     _add_uses(engine)
     engine.counts = total
+    engine.registry.drop_all(over)
 
 
 async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> SharedJob | None:

@@ -475,6 +475,9 @@ class Membership:
             await self._store.reclaim(segment_number, lease)
         if segment.owner == number and segment.state == OPEN:
             await self._store.close(segment_number)
+        if segment.empty():
+            # Perhaps nobody else ever looks at its tube.
+            await self._engine.retirement.end(segment.tube, segment_number)
         self._engine.scout.segment_changed(segment.tube)
         return len(leases)
 

@@ -124,7 +124,8 @@ class Cluster:
         self._records = records
         self._segments: dict[int, SegmentRecord] = {}
         self._directories: dict[str, DirectoryRecord] = {}
-        self._tubes: set[str] = set()
+        # By the segment that was entered last.
+        self._tubes: dict[str, int] = {}
         self._counters: dict[str, int] = {}
         self._sessions: dict[int, SessionState] = {}
         self._news: dict[int, bytes] = {}
@@ -313,7 +314,7 @@ class Cluster:
     def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
         self._directory(tube).segments.add(number)
-        self._tubes.add(tube)
+        self._tubes[tube] = number
 
     def _directory(self, tube: str) -> DirectoryRecord:
         return self._directories.setdefault(tube, DirectoryRecord())
@@ -348,6 +349,23 @@ class Cluster:
         record = self._directory(tube)
         for name, count in counters.items():
             record.counters[name] = record.counters.get(name, 0) + count
+
+    def listed_for(self, tube: str) -> int | None:
+        """Return the segment for which a tube was listed last."""
+        return self._tubes.get(tube)
+
+    def drop_directory(self, tube: str) -> bool:
+        """Remove a tube's record unless a segment is in it; tell whether there is none any more."""
+        record = self._directories.get(tube)
+        if record is not None and record.segments:
+            return False
+        self._directories.pop(tube, None)
+        return True
+
+    def drop_name(self, tube: str, number: int) -> None:
+        """Take a tube out of the list if it has not been listed anew since."""
+        if self._tubes.get(tube) == number:
+            del self._tubes[tube]
 
     def tubes(self) -> list[str]:
         """See SegmentStore."""
@@ -576,6 +594,13 @@ class MemoryStore:
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
         """See SegmentStore."""
         await self._transport("add_counters", partial(self._cluster.add_counters, tube, counters))
+
+    async def drop_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        number: int | None = await self._transport("listed_for", partial(self._cluster.listed_for, tube))
+        dropped: bool = await self._transport("drop_directory", partial(self._cluster.drop_directory, tube))
+        if dropped and number is not None:
+            await self._transport("drop_name", partial(self._cluster.drop_name, tube, number))
 
     async def tubes(self) -> list[str]:
         """See SegmentStore."""

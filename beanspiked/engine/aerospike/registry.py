@@ -36,6 +36,7 @@ class Registry:
         self._store = store
         self._timers = timers
         self._tubes: dict[str, SharedTube] = {}
+        self._dropping = False
         self.tube(DEFAULT)
 
     def tube(self, name: str) -> SharedTube:
@@ -174,6 +175,7 @@ class Registry:
             elif tube.open is None and not any(committer.busy() for committer in tube.committers.values()):
                 try:
                     await self._hand_over_counters(tube)
+                    await self._drop(tube.name)
                 except StoreError as error:
                     # It stays; the others go on.
                     logger.info("tube %s is not let go of yet: %s", tube.name, error)
@@ -182,6 +184,30 @@ class Registry:
                     self._timers.cancel(tube)
                     del self._tubes[tube.name]
         self._engine.turn_over()
+
+    async def _drop(self, name: str) -> None:
+        """Let nothing remain of a tube in the store, unless it has segments, is paused, or is used by others."""
+        record = (await self._store.directories([name]))[0]
+        if record is not None and (record.segments or record.paused_until_ms > self._engine.membership.server_ms()):
+            return
+        if not self.used_elsewhere(name):
+            await self._store.drop_tube(name)
+
+    def drop_all(self, names: list[str]) -> None:
+        """Let nothing remain of tubes that nobody here knows, one after the other; whoever used them last did not come to it."""
+        if names and not self._dropping:
+            self._dropping = True
+            self._engine.spawn(self._drop_all(names))
+
+    async def _drop_all(self, names: list[str]) -> None:
+        try:
+            for name in names:
+                if name not in self._tubes:
+                    await self._drop(name)
+        except StoreError as error:
+            logger.info("tubes without segments stay listed: %s", error)
+        finally:
+            self._dropping = False
 
     async def _hand_over_counters(self, tube: SharedTube) -> None:
         """Add what was counted here to a tube's record."""

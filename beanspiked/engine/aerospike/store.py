@@ -242,6 +242,10 @@ class Segment:
         """Return one of the queues by its name."""
         return {READY: self.ready, DELAYED: self.delayed, BURIED: self.buried}[name]
 
+    def empty(self) -> bool:
+        """Tell whether no job is in it, in whatever state."""
+        return not (self.ready or self.delayed or self.buried or self.held)
+
     def has_slot(self, slot: int) -> bool:
         """Tell whether the job in a slot is there, in whatever state."""
         places = (self.ready, self.delayed, self.buried, *self.leases.values())
@@ -361,8 +365,14 @@ class SegmentStore(Protocol):
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
         """Add what a session counted to its tube's record when it ends. After Unknown they are given up."""
 
+    async def drop_tube(self, tube: str) -> None:
+        """Remove a tube's record, pause and counters included, and its name from the list, unless it has or meanwhile gets a segment.
+
+        May be repeated. Three operations; a tube with a segment is listed after each of them, whoever enters one when.
+        """
+
     async def tubes(self) -> list[str]:
-        """List the tubes that ever had a segment. One operation a part of the list."""
+        """List the tubes that have a segment, and such that had one. One operation a part of the list."""
 
     # --- sessions
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.batch import Batch
-from beanspiked.engine.aerospike.codec import HEAD_SIZE, pack
-from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, BATCH_MAX, Leave, Put, SharedJob, Steal, job_id, shared_job
+from beanspiked.engine.aerospike.bodies import Bodies
+from beanspiked.engine.aerospike.codec import HEAD_SIZE
+from beanspiked.engine.aerospike.inbox import Inbox
+from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal, job_id, shared_job
 from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
     DEAD,
@@ -55,8 +57,6 @@ LOOKS_MAX: Final = 4
 PUTS_WAIT: Final = 0.5
 # A segment that does not answer is asked for no jobs for so long, in seconds.
 ASIDE_FOR: Final = 3.0
-# Body numbers are allowed in blocks, so that a large put rarely costs a further operation.
-BODIES_BLOCK: Final = 64
 
 
 class Committer:
@@ -77,6 +77,7 @@ class Committer:
         held: The jobs in the lease, by key.
         closed: Whether it accepts no more puts, or soon will not.
         gone: Whether it is over with it: dead, lost, or of a session that is over.
+        bodies: Its bodies that lie outside.
         aside: Whether no jobs are asked of it for now, since it does not answer.
     """
 
@@ -96,22 +97,15 @@ class Committer:
         self.running: bool = False
         self.aside: bool = False
         self.rank: bytes | None = None
-        self._puts: list[Put] = []
-        self._leaves: list[Leave] = []
-        self._asks: list[tuple[Waiter, int]] = []
-        self._wanted: int = 0
-        self._steals: list[Steal] = []
+        self._inbox: Inbox = Inbox()
         self._stealing: Steal | None = None
+        self.bodies: Bodies = Bodies(self, engine.store)
         # Since when nothing has succeeded that was tried, in seconds since the epoch; 0 when all is well.
         self._failing_since: float = 0.0
         self._aside_until: float = 0.0
         self._slots: int = 0
         self._bytes: int = 0
         self._jobs: int = 0
-        self._bodies: list[int] = []
-        # Taking more body numbers: done when that has ended, with what kept it from succeeding.
-        self._numbering: asyncio.Future[StoreError | None] | None = None
-        self._must_close: bool = False
         self._turns: list[asyncio.Future[None]] = []
 
     # --- what is known
@@ -122,7 +116,7 @@ class Committer:
         self.mark = mark
         if head.state != OPEN:
             self.closed = True
-        self.outlook.know(head, self._puts, self._wanted)
+        self.outlook.know(head, self._inbox.puts, self._inbox.wanted)
         self.tube.rank(self)
 
     def accepts(self, put: Put) -> bool:
@@ -131,7 +125,7 @@ class Committer:
             return False
         head = self.head
         live = 0 if head is None else head.ready + head.delayed + head.buried + head.held
-        waiting = len(self._puts)
+        waiting = len(self._inbox.puts)
         return (
             self._slots + waiting < LAST_SLOT
             and live + waiting < JOBS_MAX
@@ -144,7 +138,7 @@ class Committer:
 
     def busy(self) -> bool:
         """Tell whether anything here is on its way or held."""
-        return bool(self.running or self.held or self._puts or self._leaves or self._asks or self._steals)
+        return self.running or bool(self.held) or self._inbox.waited_for()
 
     def idle_and_empty(self) -> bool:
         """Tell whether nothing is on its way and, as far as is known, no job is in it."""
@@ -155,7 +149,7 @@ class Committer:
 
     def put(self, put: Put) -> None:
         """Add a job."""
-        self._puts.append(put)
+        self._inbox.puts.append(put)
         self._bytes += len(put.packed)
         if put.due_ms == 0:
             self.outlook.add(put)
@@ -164,37 +158,33 @@ class Committer:
 
     def ask(self, waiter: Waiter, count: int) -> None:
         """Take jobs for a waiter."""
-        self._asks.append((waiter, count))
-        self._wanted += count
+        self._inbox.ask(waiter, count)
         self.outlook.ask(count)
 
     def leave(self, leave: Leave) -> None:
         """Let a held job go where it goes."""
         leave.job.leaving = True
         leave.job.moving = leave
-        self._leaves.append(leave)
+        self._inbox.leaves.append(leave)
         self.engine.wake(self)
 
     def steal(self, steal: Steal) -> None:
         """Reserve a job from one of its queues."""
-        self._steals.append(steal)
+        self._inbox.steals.append(steal)
         self.engine.wake(self)
 
     def close(self) -> None:
         """Accept no more puts, here at once and in the store with the next operation."""
         self.closed = True
-        self._must_close = True
+        self._inbox.close = True
         self.engine.wake(self)
 
     def start(self) -> None:
         """Begin with what has come in, unless an operation is in flight."""
-        if not self.running and not self.gone and self._pending():
+        if not self.running and not self.gone and self._inbox.pending():
             self.running = True
             self.engine.running[self] = None
             self.engine.spawn(self._run())
-
-    def _pending(self) -> bool:
-        return bool(self._puts or self._leaves or self._asks or self._steals or self._must_close)
 
     async def turn(self) -> None:
         """Wait until the operation in flight has ended, or has failed for too long."""
@@ -208,20 +198,20 @@ class Committer:
     async def _run(self) -> None:
         batch: Batch | None = None
         try:
-            while self._pending() and not self.gone:
+            while self._inbox.pending() and not self.gone:
                 if not self.lease and not await self._attach():
                     break
                 told = 0
-                if self._steals:
-                    self._stealing = self._steals.pop(0)
+                if self._inbox.steals:
+                    self._stealing = self._inbox.steals.pop(0)
                     await self._steal(self._stealing)
                     self._stealing = None
                 else:
-                    batch = self._gather()
+                    batch = self._next_batch()
                     told = len(batch.puts) + len(batch.leaves) + batch.change.take
                     await self._commit(batch)
                     batch = None
-                in_play = told + self._waiting()
+                in_play = told + self._inbox.count()
                 self._end_turn()
                 await self._gather_on(told, in_play)
         except Exception as error:
@@ -259,39 +249,24 @@ class Committer:
         if told < ALONE:
             return
         looks = 0
-        waiting = self._waiting()
+        waiting = self._inbox.count()
         while waiting < in_play and looks < LOOKS_MAX:
             await asyncio.sleep(0)
-            now = self._waiting()
+            now = self._inbox.count()
             looks = 0 if now > waiting else looks + 1
             waiting = now
 
-    def _waiting(self) -> int:
-        return len(self._puts) + len(self._leaves) + self._wanted
-
-    def _gather(self) -> Batch:
-        """Make one change of what has come in. Slots are numbered here (segment-protocol H4)."""
-        puts = self._puts[:BATCH_MAX]
-        self._puts = self._puts[BATCH_MAX:]
-        leaves = self._leaves[:BATCH_MAX]
-        self._leaves = self._leaves[BATCH_MAX:]
-        asks: list[tuple[Waiter, int]] = []
-        wanted = 0
-        if not any(leave.queue == READY for leave in leaves):
-            # A job that is given back and taken again in one operation could not be told from one that never moved.
-            asks, self._asks = self._asks, []
-            wanted, self._wanted = self._wanted, 0
-        close = self._must_close and not self._puts
-        batch = Batch(puts, leaves, asks, wanted, close, self._slots, self._few(len(puts) + len(leaves)))
+    def _next_batch(self) -> Batch:
+        """Make one change of what has come in."""
+        batch = self._inbox.next_batch(self._slots, few=self._few())
         batch.until = self.engine.now() + ANSWER_WITHIN
-        self._slots += len(puts)
-        if close:
-            self._must_close = False
+        self._slots += len(batch.puts)
         return batch
 
-    def _few(self, coming: int) -> bool:
-        """Tell whether few jobs are expected in its queues, with so many more."""
+    def _few(self) -> bool:
+        """Tell whether few jobs are expected in its queues, with those that are coming."""
         head = self.head
+        coming = len(self._inbox.puts) + len(self._inbox.leaves)
         return head is not None and max(head.ready, head.delayed) + coming < HEAD_KEYS
 
     async def _attach(self) -> bool:
@@ -326,7 +301,7 @@ class Committer:
             self.abandon(JobGone("the session is over"))
             return False
         await self.engine.pause_between_tries(self._failing_since)
-        return self._pending() and not self.gone
+        return self._inbox.pending() and not self.gone
 
     def expire(self, now: float) -> None:
         """Once a second while an operation is in flight: if it fails, fail what has waited behind it for too long."""
@@ -341,23 +316,15 @@ class Committer:
         return self._failing_since > 0
 
     def _expire(self, now: float, reason: EngineError) -> None:
-        late_puts = [put for put in self._puts if put.until <= now]
-        if late_puts:
-            self._puts = [put for put in self._puts if put.until > now]
-            for put in late_puts:
-                self.outlook.expected -= put.due_ms == 0
-                put.settle(reason)
-        late = [leave for leave in self._leaves if leave.until <= now and not leave.insists]
-        if late:
-            self._leaves = [leave for leave in self._leaves if leave.until > now or leave.insists]
-            for leave in late:
-                self._undo(leave, reason)
-        late_steals = [steal for steal in self._steals if steal.until <= now]
-        if late_steals:
-            self._steals = [steal for steal in self._steals if steal.until > now]
-            for steal in late_steals:
-                steal.settle(reason)
-        if late_puts or late or late_steals:
+        puts, leaves, steals = self._inbox.take_late(now)
+        for put in puts:
+            self.outlook.expected -= put.due_ms == 0
+            put.settle(reason)
+        for leave in leaves:
+            self._undo(leave, reason)
+        for steal in steals:
+            steal.settle(reason)
+        if puts or leaves or steals:
             self.engine.turn_over()
 
     # --- a segment that does not answer
@@ -378,9 +345,7 @@ class Committer:
         self.tube.live = False
         self._aside_until = now + ASIDE_FOR
         self.engine.aside[self] = None
-        asks, self._asks = self._asks, []
-        self._wanted = 0
-        self.engine.takes.unclaim(self.tube, asks)
+        self.engine.takes.unclaim(self.tube, self._inbox.take_asks())
         if self.head is not None:
             self.know(self.head, self.mark)
         self._release_turns()
@@ -406,12 +371,11 @@ class Committer:
         if batch is not None and batch.puts:
             puts = batch.drop_puts()
             self._slots -= len(puts)
-        puts += self._puts
-        self._puts = []
+        puts += self._inbox.take_puts()
         if self.tube.open is self:
             self.tube.open = None
         self.closed = True
-        self._must_close = True
+        self._inbox.close = True
         if self.head is not None:
             self.know(self.head, self.mark)
         self.engine.puts.put_elsewhere(self.tube, puts)
@@ -511,8 +475,8 @@ class Committer:
         """A batch that nobody waits for any more is taken apart; what insists goes along with what has come in meanwhile."""
         asks = list(batch.asks)
         self.engine.takes.unclaim(self.tube, batch.asks)
-        self._must_close = self._must_close or batch.change.close
-        self._leaves = batch.leaves + self._leaves
+        self._inbox.close = self._inbox.close or batch.change.close
+        self._inbox.leaves = batch.leaves + self._inbox.leaves
         if self.head is not None:
             self.know(self.head, self.mark)
         self.engine.takes.failed(asks, reason)
@@ -538,7 +502,7 @@ class Committer:
         if not batch.applied(settlement, bool(taken)):
             return False
         # That it is closed is not seen here; to close it twice does no harm.
-        self._must_close = self._must_close or batch.change.close
+        self._inbox.close = self._inbox.close or batch.change.close
         self._done(batch, taken, self.head or EMPTY)
         # What it holds now is not known.
         self.engine.scout.refresh_segment(self)
@@ -613,11 +577,10 @@ class Committer:
         self.gone = True
         self.engine.aside.pop(self, None)
         self.outlook.expected = 0
-        puts, self._puts = self._puts, []
-        leaves, self._leaves = self._leaves, []
-        asks, self._asks = self._asks, []
-        steals, self._steals = self._steals, []
-        self._wanted = 0
+        puts = self._inbox.take_puts()
+        leaves = self._inbox.take_leaves()
+        asks = self._inbox.take_asks()
+        steals = self._inbox.take_steals()
         for seek in self.tube.seeks:
             # What was seen of it has to be looked for anew.
             seek.looked = False
@@ -680,7 +643,7 @@ class Committer:
 
     def _weigh(self, batch: Batch, head: Head) -> None:
         """Reckon how many bytes of jobs there are: what others have deleted was of the usual size, as far as one can know."""
-        waiting = sum([len(put.packed) for put in self._puts])
+        waiting = sum([len(put.packed) for put in self._inbox.puts])
         gone = [leave.job for leave in batch.leaves if leave.queue is None and not leave.stays]
         here = self._bytes - waiting - sum([HEAD_SIZE + len(job.stored) for job in gone])
         jobs = self._jobs + len(batch.puts) - len(gone)
@@ -790,52 +753,3 @@ class Committer:
             pass
         await self._fenced(Batch([], [], []))
         return None
-
-    # --- bodies
-
-    async def write_body(self, put: Put) -> bool:
-        """Write a put's body outside, under a number taken before; tell whether it may be put here."""
-        assert put.outside is not None
-        assert put.job is not None
-        try:
-            number = await self.new_body(put.outside)
-        except Fenced:
-            if self.gone or self.closed:
-                return False
-            raise
-        put.job.body_number = number
-        put.job.stored_size = len(put.outside)
-        put.packed = pack(put.job)
-        return not self.gone and not self.closed
-
-    async def new_body(self, stored: bytes) -> int:
-        """Write a body outside, before what refers to it; return its number. One that nothing refers to goes with the segment."""
-        while not self._bodies:
-            if self._numbering is None or self._numbering.done():
-                await self._take_body_numbers()
-            else:
-                # Somebody else takes some.
-                failure = await asyncio.shield(self._numbering)
-                if failure is not None:
-                    raise failure
-        number = self._bodies.pop(0)
-        await self.engine.store.write_body(self.number, number, stored)
-        return number
-
-    async def _take_body_numbers(self) -> None:
-        """Take a block of body numbers, unless a settle moves the lease on meanwhile."""
-        lease = self.lease
-        numbering: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
-        self._numbering = numbering
-        failure: StoreError | None = None
-        try:
-            first = await self.engine.store.number_bodies(self.number, lease, BODIES_BLOCK)
-            self._bodies += range(first, first + BODIES_BLOCK)
-        except Fenced:
-            if self.gone or lease == self.lease:
-                raise
-        except StoreError as error:
-            failure = error
-            raise
-        finally:
-            numbering.set_result(failure)

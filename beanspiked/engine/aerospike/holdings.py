@@ -107,7 +107,7 @@ class Holdings:
         if committer is not None:
 
             async def write() -> None:
-                packed.body_number = await self._engine.try_for_a_while(lambda: committer.new_body(stored), Full)
+                packed.body_number = await self._engine.try_for_a_while(lambda: committer.bodies.write(stored), Full)
 
             try:
                 error = await self._engine.failure(write)

@@ -147,7 +147,7 @@ class Puts:
         """Write a large body, then put its job."""
         tube = cast(SharedTube, put.tube)
         try:
-            here = await self._engine.try_for_a_while(lambda: committer.write_body(put), Full)
+            here = await self._engine.try_for_a_while(lambda: committer.bodies.write_for(put), Full)
         except asyncio.CancelledError:
             put.settle(StoreFailed("closed before it was sent"))
             raise

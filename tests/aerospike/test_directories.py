@@ -84,7 +84,7 @@ def test_counters_add_up(store: SegmentStore) -> None:
     run(check())
 
 
-def test_tubes_that_had_a_segment_are_listed_until_they_are_dropped(store: SegmentStore) -> None:
+def test_tubes_that_had_a_segment_are_listed_until_they_are_unlisted(store: SegmentStore) -> None:
     async def check() -> None:
         assert await store.tubes() == []
         names = [f"tube-{number}" for number in range(100)]
@@ -95,27 +95,17 @@ def test_tubes_that_had_a_segment_are_listed_until_they_are_dropped(store: Segme
         await store.unlist("never", 1)
         assert await store.tubes() == sorted(names)
         for name in ("tube-7", "tube-7", "tube-8", "paused", "never"):
-            await store.drop_tube(name)
+            await store.unlist_tube(name)
         assert await store.tubes() == sorted({*names} - {"tube-7"})
-        assert await store.directories(["tube-7", "tube-8", "paused"]) == [None, Directory([1]), None]
-
-    run(check())
-
-
-def test_a_dropped_tube_begins_anew(store: SegmentStore) -> None:
-    async def check() -> None:
-        await store.enlist("tube", 1)
-        await store.add_counters("tube", {"total_jobs": 5})
-        await store.unlist("tube", 1)
-        await store.drop_tube("tube")
-        await store.enlist("tube", 2)
-        assert (await store.tubes(), await store.directory("tube")) == (["tube"], Directory([2]))
+        assert await store.directories(["tube-7", "paused"]) == [Directory([]), Directory([], 1, 2)]
+        await store.enlist("tube-7", 2)
+        assert await store.tubes() == sorted(names)
 
     run(check())
 
 
 @pytest.mark.parametrize("operations", [1, 2, 3])
-def test_a_tube_that_gets_a_segment_while_it_is_dropped_stays_listed(
+def test_a_tube_that_gets_a_segment_while_it_is_unlisted_stays_listed(
     store: SegmentStore, operations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = isinstance(store, MemoryStore)
@@ -136,7 +126,7 @@ def test_a_tube_that_gets_a_segment_while_it_is_dropped_stays_listed(
         await store.enlist("tube", 1)
         await store.unlist("tube", 1)
         monkeypatch.setattr(owner, name, counting)
-        await store.drop_tube("tube")
+        await store.unlist_tube("tube")
         assert done == operations
         assert (await store.tubes(), await store.directory("tube")) == (["tube"], Directory([2]))
 

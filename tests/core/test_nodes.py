@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from beanspiked.engine.aerospike.caller import Caller
 from beanspiked.engine.aerospike.deadline import STEP_MS, Deadline
 from beanspiked.engine.aerospike.nodes import AGREED_FOR, AT_LONGEST, SILENT, UNSTABLE, Agreement
 
@@ -40,6 +41,35 @@ class Cluster:
 @pytest.fixture
 def cluster() -> Cluster:
     return Cluster()
+
+
+def test_nodes_are_relied_on_from_the_beginning_when_all_have_agreed_for_a_while(cluster: Cluster) -> None:
+    cluster.agreement.begin()
+    cluster.go_on(AGREED_FOR - 0.2)
+    assert cluster.agreement.doubtful()
+    # One has woken up that the others have taken leave of.
+    cluster.answers["A"] = "of before"
+    cluster.go_on(0.1)
+    cluster.answers["A"] = "one"
+    cluster.go_on(AGREED_FOR - 0.2)
+    assert cluster.agreement.doubtful()
+    cluster.go_on(0.4)
+    assert not cluster.agreement.doubtful()
+
+
+@pytest.mark.parametrize(("nodes", "doubtful"), [(["A"], False), (["A", "B"], True)])
+def test_a_cluster_of_several_nodes_is_not_relied_on_from_the_first_moment(nodes: list[str], doubtful: bool) -> None:
+    class Client:
+        def get_node_names(self) -> list[dict[str, str]]:
+            return [{"node_name": name} for name in nodes]
+
+        def info_single_node(self, *_: object) -> str:
+            return "one"
+
+    caller = Caller(None)
+    caller.connected(Client())
+    assert caller.agreement.doubtful() == doubtful
+    caller.close()
 
 
 def test_nodes_that_answer_are_relied_on(cluster: Cluster) -> None:

@@ -395,35 +395,69 @@ def serve_once(front_end: Any, count: int) -> None:
     client.hang_up()
 
 
-def remains(here: World) -> set[str]:
-    """Return of which tubes anything is left in the store."""
-    return set(here.cluster._tubes) | set(here.cluster._directories)
-
-
-def test_nothing_remains_of_tubes_that_were_used_once(here: World) -> None:
+def test_tubes_that_were_used_once_are_not_listed_for_ever(here: World) -> None:
     front_end, other = here.front_end(), here.front_end()
     here.run(3.0)
     kept = other.connect()
     kept.ask(b"use kept\r\n")
     kept.put()
     serve_once(front_end, 20)
-    assert len(remains(here)) == 21
+    assert len(here.cluster.tubes()) == 21
     here.run(300.0)
-    assert remains(here) == {"kept"}
+    assert here.cluster.tubes() == ["kept"]
     assert other.connect().ask(b"list-tubes\r\n") == b"OK 21\r\n---\n- default\n- kept\n\r\n"
 
 
-def test_nothing_remains_of_tubes_whose_last_user_has_died_once_somebody_lists_tubes(here: World) -> None:
+def test_tubes_whose_last_user_has_died_are_not_listed_once_somebody_has_asked_for_all(here: World) -> None:
     front_end, other = here.front_end(), here.front_end()
     here.run(3.0)
     serve_once(front_end, 5)
     front_end.kill()
     here.run(60.0)
-    client = other.connect()
-    for _ in range(4):
-        client.ask(b"list-tubes\r\n")
-        here.run(200.0)
-    assert remains(here) == set()
+    directory = here.cluster.directory
+
+    def failing(tube: str) -> Any:
+        # One that cannot be looked at keeps no other.
+        if tube == "once-0" and asked:
+            raise Busy("11: partition unavailable")
+        return directory(tube)
+
+    asked = other.connect().ask(b"list-tubes\r\n")
+    here.cluster.directory = failing  # type: ignore[method-assign]
+    here.run(1.0)
+    assert here.cluster.tubes() == ["once-0"]
+    here.cluster.directory = directory  # type: ignore[method-assign]
+    other.connect().ask(b"list-tubes\r\n")
+    here.run(1.0)
+    assert here.cluster.tubes() == []
+
+
+def test_a_tube_is_kept_in_which_a_job_is_reserved_while_it_is_let_go_of(here: World) -> None:
+    front_end, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    serve_once(front_end, 1)
+    keeper = other.connect()
+    keeper.ask(b"use once-0\r\n")
+    reply = keeper.ask(b"put 0 0 1000 1\r\nx\r\n")
+    job_id = int(reply.split()[1])
+    taker = front_end.connect()
+    registry, unlist_tube = front_end.engine.registry, front_end.store.unlist_tube
+
+    async def taking(tube: str) -> None:
+        front_end.store.unlist_tube = unlist_tube  # type: ignore[method-assign]
+        assert tube == "once-0"
+        taker.post(b"reserve-job %d\r\n" % job_id)
+        await asyncio.sleep(0.1)
+        await unlist_tube(tube)
+
+    for _ in range(2):
+        front_end.inside(lambda: front_end.engine.spawn(registry.sweep()))
+        here.run(0.5)
+        # The first lets its segment end; while the second looks after the tube somebody reserves the job of another segment.
+        front_end.store.unlist_tube = taking  # type: ignore[method-assign]
+    assert taker.take().startswith(b"RESERVED")
+    here.run(200.0)
+    assert taker.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
 
 
 def test_a_paused_tube_that_nobody_uses_stays_paused(here: World) -> None:

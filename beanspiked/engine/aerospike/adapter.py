@@ -377,7 +377,7 @@ class AerospikeStore:
     async def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
         await self.caller.call(partial(self._put_item, self._key("dir", tube), "segments", number, 0))
-        # Which segment it was listed for tells whoever wants to drop it whether it was listed since.
+        # Which segment it was listed for last tells whoever wants to unlist it whether it was listed anew.
         await self.caller.call(partial(self._put_item, self._list_key(tube), "names", tube, number))
 
     def _list_key(self, tube: str) -> Key:
@@ -432,28 +432,21 @@ class AerospikeStore:
         ops = [operations.increment(name, count) for name, count in counters.items()]
         await self.caller.call(partial(self.caller.make, self._key("dir", tube), ops, aerospike.POLICY_EXISTS_IGNORE))
 
-    async def drop_tube(self, tube: str) -> None:
+    async def unlist_tube(self, tube: str) -> None:
         """See SegmentStore."""
+        key = self._list_key(tube)
         listed_for = [map_operations.map_get_by_key("names", tube, aerospike.MAP_RETURN_VALUE)]
-        bins = (await self.caller.read_many([self._list_key(tube)], listed_for))[0]
+        bins = (await self.caller.read_many([key], listed_for))[0]
         number = None if bins is None else bins["names"]
-        segments = exp.MapBin("segments")
-        no_segment = exp.Or(exp.Not(exp.BinExists("segments")), exp.Eq(exp_map.MapSize(None, segments), 0))
-        try:
-            await self.caller.call(partial(self.caller.remove, self._key("dir", tube), no_segment))
-        except Fenced:
-            # An earlier attempt has removed it.
-            pass
-        except Refused:
+        record = await self.directory(tube)
+        if number is None or (record is not None and record.segments):
             return
-        if number is not None:
-            listed = exp_map.MapGetByKey(
-                None, aerospike.MAP_RETURN_VALUE, exp.ResultType.INTEGER, tube, exp.MapBin("names")
-            )
-            ops = [map_operations.map_remove_by_key("names", tube, aerospike.MAP_RETURN_NONE)]
-            unchanged = exp.Eq(listed, number)
-            with contextlib.suppress(Fenced, Refused):
-                await self.caller.call(partial(self.caller.operate, self._list_key(tube), ops, unchanged))
+        names = exp.MapBin("names")
+        listed = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.INTEGER, tube, names)
+        ops = [map_operations.map_remove_by_key("names", tube, aerospike.MAP_RETURN_NONE)]
+        # Not if it was listed anew since.
+        with contextlib.suppress(Refused):
+            await self.caller.call(partial(self.caller.operate, key, ops, exp.Eq(listed, number)))
 
     async def tubes(self) -> list[str]:
         """See SegmentStore."""

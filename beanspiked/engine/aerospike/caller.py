@@ -144,7 +144,9 @@ class Caller:
         self._watch: NodeWatch | None = None
 
     def connected(self, client: Any) -> None:
-        """Take a client, for good: calls begin as soon as there is one."""
+        """Take a client, for good: calls begin as soon as there is one and its nodes agree."""
+        if len(client.get_node_names()) > 1:
+            self.agreement.begin()
         self.client = client
         self._watch = NodeWatch(client, self.agreement)
         self._watch.start()
@@ -233,13 +235,6 @@ class Caller:
     def make(self, key: Key, ops: list[Any], exists: int) -> list[tuple[str, Any]]:
         """Change a record that may not exist."""
         return self._write(key, ops, {**WRITE_POLICY, "exists": exists})
-
-    def remove(self, key: Key, guard: Any) -> None:
-        """Remove a record, if the guard holds and somebody still waits for it."""
-        if self.agreement.asleep():
-            self._probe(key)
-        _, filtered = self.deadline.filter(guard)
-        self.client.remove(key, policy={**REMOVE_POLICY, "expressions": filtered})
 
     def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> list[tuple[str, Any]]:
         """Change a record while somebody waits for it, and never later."""

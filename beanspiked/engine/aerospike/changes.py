@@ -60,7 +60,13 @@ logger = logging.getLogger(__name__)
 
 SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
-HERE_BATCH_POLICY: Final = {**BATCH_WRITE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
+# All nodes at the same time, or the loop would wait so long for each.
+HERE_BATCH_POLICY: Final = {
+    **BATCH_WRITE_POLICY,
+    "total_timeout": HERE_WITHIN_MS,
+    "socket_timeout": HERE_WITHIN_MS,
+    "concurrent": True,
+}
 BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
 # How many changes go out together at most: the first of them waits for the last.
 TOGETHER_MAX: Final = 32

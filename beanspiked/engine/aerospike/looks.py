@@ -267,7 +267,7 @@ async def everything(engine: "SharedEngine") -> None:
         total.reserved += counts.reserved
     _add_uses(engine)
     engine.counts = total
-    engine.registry.drop_all(over)
+    engine.registry.unlist_all(over)
 
 
 async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> SharedJob | None:

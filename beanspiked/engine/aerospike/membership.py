@@ -28,7 +28,7 @@ from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store import Segment, SegmentStore
 
 __all__ = ["COUNTER_NAMES", "DEAD_AFTER", "STOP_AFTER", "Membership", "Session"]
 
@@ -448,11 +448,12 @@ class Membership:
         """
         found: list[int] = []
         failed: list[int] = []
+        over: list[Segment] = []
 
         async def take_back(segment_number: int) -> None:
             try:
                 async with turns:
-                    found.append(await self._reclaim_segment(number, segment_number))
+                    found.append(await self._reclaim_segment(number, segment_number, over))
             except StoreError as error:
                 failed.append(segment_number)
                 logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)
@@ -463,10 +464,13 @@ class Membership:
         leases = sum(found)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
+        for segment in over:
+            # Perhaps nobody else ever looks at its tube.
+            await self._engine.retirement.end(segment.tube, segment.number)
         return leases, not failed
 
-    async def _reclaim_segment(self, number: int, segment_number: int) -> int:
-        """Take back what a dead session has in one segment; return how many leases that were."""
+    async def _reclaim_segment(self, number: int, segment_number: int, over: "list[Segment]") -> int:
+        """Take back what a dead session has in one segment; return how many leases that were. An empty one goes to those that are over."""
         segment = await self._store.read(segment_number)
         if segment is None:
             return 0
@@ -476,8 +480,7 @@ class Membership:
         if segment.owner == number and segment.state == OPEN:
             await self._store.close(segment_number)
         if segment.empty():
-            # Perhaps nobody else ever looks at its tube.
-            await self._engine.retirement.end(segment.tube, segment_number)
+            over.append(segment)
         self._engine.scout.segment_changed(segment.tube)
         return len(leases)
 

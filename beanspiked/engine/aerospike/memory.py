@@ -354,14 +354,6 @@ class Cluster:
         """Return the segment for which a tube was listed last."""
         return self._tubes.get(tube)
 
-    def drop_directory(self, tube: str) -> bool:
-        """Remove a tube's record unless a segment is in it; tell whether there is none any more."""
-        record = self._directories.get(tube)
-        if record is not None and record.segments:
-            return False
-        self._directories.pop(tube, None)
-        return True
-
     def drop_name(self, tube: str, number: int) -> None:
         """Take a tube out of the list if it has not been listed anew since."""
         if self._tubes.get(tube) == number:
@@ -595,11 +587,11 @@ class MemoryStore:
         """See SegmentStore."""
         await self._transport("add_counters", partial(self._cluster.add_counters, tube, counters))
 
-    async def drop_tube(self, tube: str) -> None:
+    async def unlist_tube(self, tube: str) -> None:
         """See SegmentStore."""
         number: int | None = await self._transport("listed_for", partial(self._cluster.listed_for, tube))
-        dropped: bool = await self._transport("drop_directory", partial(self._cluster.drop_directory, tube))
-        if dropped and number is not None:
+        record = await self.directory(tube)
+        if number is not None and not (record and record.segments):
             await self._transport("drop_name", partial(self._cluster.drop_name, tube, number))
 
     async def tubes(self) -> list[str]:

@@ -50,6 +50,8 @@ class News:
         self._unwritten = False
         self._seen: dict[int, int] = {}
         self._following = False
+        # Whose news are being read.
+        self._followed: list[int] = []
         self._heard_at = 0.0
         self._wanted = asyncio.Event()
 
@@ -59,7 +61,8 @@ class News:
 
     def following(self) -> bool:
         """Tell whether the others' news are being read, so that what is known of a tube stays true."""
-        return self._following or not self._engine.membership.others
+        others = self._engine.membership.others
+        return not others or (self._following and self._followed == others)
 
     def tell(self, tube: str) -> None:
         """Tell the others to look at a tube."""
@@ -110,7 +113,8 @@ class News:
                 self._stop_following()
                 await asyncio.sleep(READ_EVERY)
                 continue
-            self._following = others == self._engine.membership.others
+            self._following = True
+            self._followed = others
             for session, record in zip(others, records, strict=True):
                 if record:
                     self._read_one(session, record)
@@ -119,7 +123,7 @@ class News:
 
     async def _next(self, others: list[int], known: list[bytes]) -> list[bytes]:
         """Read the others' news: now if they were not followed, else when there are some, or after a while."""
-        if not self._following:
+        if not self._following or self._followed != others:
             return await self._store.news(others)
         every = READ_EVERY if self._now() - self._heard_at < QUIET_AFTER else READ_RARELY
         return await self._store.news(others, known, LISTEN_FOR, every)

@@ -3,8 +3,8 @@
 For a second or two such a node goes on with what it has, and what is written to it wins over what the others have written while it was
 away, because it is younger. So nothing is asked of the cluster from the moment on at which a node answers that was silent for long,
 until all nodes agree again on who belongs to it. A question waits in the node's socket when it wakes, so that its answer comes first.
-The same holds when this process was frozen: what it knows of the cluster is old. While a node is silent a record is read before it is
-written to: a read that waits in the socket of a frozen node does no harm.
+The same holds when this process was frozen, for what it knows of the cluster is old, and when it begins, for it does not know who was
+silent. While a node is silent a record is read before it is written to: a read that waits in the socket of a frozen node does no harm.
 """
 
 from __future__ import annotations
@@ -58,8 +58,14 @@ class Agreement:
         """Return the time by its clock."""
         return self._clock()
 
+    def begin(self) -> None:
+        """Begin with a cluster of several nodes: one of them may just have woken up, and nobody here knows that it was silent."""
+        with self._lock:
+            self._doubtful = True
+            self._woken_at = self._agreed_at = self._clock()
+
     def doubtful(self) -> bool:
-        """Tell whether a node, or this process, woke up, and not all have agreed for long enough since."""
+        """Tell whether a node or this process woke up, or began, and not all have agreed for long enough since."""
         return self._doubtful or (self._ticked_at > 0 and self._clock() - self._ticked_at > SILENT)
 
     def tick(self) -> None:

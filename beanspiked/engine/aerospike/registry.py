@@ -36,7 +36,7 @@ class Registry:
         self._store = store
         self._timers = timers
         self._tubes: dict[str, SharedTube] = {}
-        self._dropping = False
+        self._unlisting = False
         self.tube(DEFAULT)
 
     def tube(self, name: str) -> SharedTube:
@@ -172,42 +172,45 @@ class Registry:
                 committer = tube.open
                 tube.open = None
                 committer.close()
-            elif tube.open is None and not any(committer.busy() for committer in tube.committers.values()):
+            elif _rests(tube):
                 try:
                     await self._hand_over_counters(tube)
-                    await self._drop(tube.name)
+                    await self._unlist(tube.name)
                 except StoreError as error:
                     # It stays; the others go on.
                     logger.info("tube %s is not let go of yet: %s", tube.name, error)
                     continue
-                if self._tubes.get(tube.name) is tube and not self._in_use(tube):
+                counted = tube.total_jobs or tube.deletes or tube.pauses
+                if self._tubes.get(tube.name) is tube and not self._in_use(tube) and _rests(tube) and not counted:
                     self._timers.cancel(tube)
                     del self._tubes[tube.name]
         self._engine.turn_over()
 
-    async def _drop(self, name: str) -> None:
-        """Let nothing remain of a tube in the store, unless it has segments, is paused, or is used by others."""
-        record = (await self._store.directories([name]))[0]
-        if record is not None and (record.segments or record.paused_until_ms > self._engine.membership.server_ms()):
-            return
+    async def _unlist(self, name: str) -> None:
+        """Take a tube out of the list of tubes, unless it has segments or is used by others."""
         if not self.used_elsewhere(name):
-            await self._store.drop_tube(name)
+            await self._store.unlist_tube(name)
 
-    def drop_all(self, names: list[str]) -> None:
-        """Let nothing remain of tubes that nobody here knows, one after the other; whoever used them last did not come to it."""
-        if names and not self._dropping:
-            self._dropping = True
-            self._engine.spawn(self._drop_all(names))
+    def unlist_all(self, names: list[str]) -> None:
+        """Take tubes that nobody here knows out of the list, one after the other; whoever used them last did not come to it."""
+        if names and not self._unlisting:
+            self._unlisting = True
+            self._engine.spawn(self._unlist_all(names))
 
-    async def _drop_all(self, names: list[str]) -> None:
+    async def _unlist_all(self, names: list[str]) -> None:
         try:
             for name in names:
                 if name not in self._tubes:
-                    await self._drop(name)
-        except StoreError as error:
-            logger.info("tubes without segments stay listed: %s", error)
+                    await self._try_to_unlist(name)
         finally:
-            self._dropping = False
+            self._unlisting = False
+
+    async def _try_to_unlist(self, name: str) -> None:
+        try:
+            await self._unlist(name)
+        except StoreError as error:
+            # It must not keep the others.
+            logger.info("tube %s stays listed: %s", name, error)
 
     async def _hand_over_counters(self, tube: SharedTube) -> None:
         """Add what was counted here to a tube's record."""
@@ -227,6 +230,11 @@ class Registry:
         return bool(
             tube.using or tube.watching or tube.waiters or tube.arriving or tube.opening or tube.name == DEFAULT
         )
+
+
+def _rests(tube: SharedTube) -> bool:
+    """Tell whether a tube takes no puts here, and nothing in it is on its way or held."""
+    return tube.open is None and not any(committer.busy() for committer in tube.committers.values())
 
 
 def _age(tube: SharedTube) -> int:

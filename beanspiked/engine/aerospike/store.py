@@ -365,8 +365,8 @@ class SegmentStore(Protocol):
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
         """Add what a session counted to its tube's record when it ends. After Unknown they are given up."""
 
-    async def drop_tube(self, tube: str) -> None:
-        """Remove a tube's record, pause and counters included, and its name from the list, unless it has or meanwhile gets a segment.
+    async def unlist_tube(self, tube: str) -> None:
+        """Take a tube out of the list of tubes, unless it has a segment or gets one meanwhile; its record stays.
 
         May be repeated. Three operations; a tube with a segment is listed after each of them, whoever enters one when.
         """

@@ -25,6 +25,7 @@ from beanspiked.engine.aerospike.check import LEARNT, connect, main, reasons
 from beanspiked.engine.aerospike.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
 from beanspiked.engine.aerospike.committer import BYTES_MAX, JOBS_MAX
 from beanspiked.engine.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
+from beanspiked.engine.aerospike.pace import Pace
 from beanspiked.engine.aerospike.store import READY, Busy, Change, lease_key, ready_key
 from beanspiked.engine.aerospike.udf import module_directory
 from beanspiked.engine.aerospike.url import StoreAddress, host_port, parse_address
@@ -431,7 +432,11 @@ def test_when_no_node_answers_nobody_knows_of_room(cluster: Cluster, clustered: 
     ("jobs", "size"),
     [(JOBS_MAX, BYTES_MAX // JOBS_MAX), (BYTES_MAX // (HEAD_SIZE + INLINE_MAX), HEAD_SIZE + INLINE_MAX)],
 )
-def test_a_record_that_is_called_large_enough_holds_a_full_segment(clustered: Any, jobs: int, size: int) -> None:
+def test_a_record_that_is_called_large_enough_holds_a_full_segment(
+    clustered: Any, jobs: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Such changes take longer than the event loop waits.
+    monkeypatch.setattr(Pace, "quick", lambda _: False)
     store = AerospikeStore(clustered, "beanspike", "full_")
     leases = [lease_key(session, 1) for session in range(1, 65)]
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,6 @@ from beanspiked.engine.aerospike.store import READY, Busy, Outcome, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Node:
@@ -44,6 +44,10 @@ class Node:
 
     def freeze(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
+        # Each of its threads stops in its own time.
+        threads = list(Path(f"/proc/{self.process.pid}/task").iterdir())
+        while any((thread / "stat").read_text().rpartition(") ")[2][0] != "T" for thread in threads):
+            time.sleep(0.001)
 
     def wake(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""A front-end among others on a shared store: what it is told of its changes, how it lives, and what it does when others die."""
+"""A front-end among others on a shared store: how it lives, what it hears, and what it does when others die."""
 
 from __future__ import annotations
 
@@ -7,127 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aerospike import exception as client_errors
-from aerospike_helpers.expressions import base as exp
 from world import World
 
 from beanspiked.engine.aerospike import membership
 from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.caller import Caller, meaning_of
-from beanspiked.engine.aerospike.changes import Changes
+from beanspiked.engine.aerospike.caller import meaning_of
 from beanspiked.engine.aerospike.news import LISTEN_FOR
-from beanspiked.engine.aerospike.pace import Pace
-from beanspiked.engine.aerospike.store import SLOT_BITS, Busy, Change, Outcome, StoreError, TooBig, Unknown
+from beanspiked.engine.aerospike.store import SLOT_BITS, Busy, Outcome, StoreError, TooBig, Unknown
 from beanspiked.engine.aerospike.takes import FOLLOW_FOR
-
-# --- what is told of changes
-
-BINS = {
-    "keys": [],
-    "last": [],
-    "due": [],
-    "ready-n": 0,
-    "delayed-n": 0,
-    "buried-n": 0,
-    "nheld": 1,
-    "st": 0,
-    "ready": [b"key", b"packed"],
-}
-APPLIED = (0, BINS)
-TOO_LATE = (27, None)
-UNSAID = (0, None)
-
-
-class Client:
-    """Answers batches with what it is told to, and cannot tell its nodes' time."""
-
-    def __init__(self, *answers: tuple[int, Any], raises: Exception | None = None) -> None:
-        self.answers = answers
-        self.raises = raises
-        self.clock = client_errors.RecordNotFound("the node is gone")
-
-    def batch_write(self, batch: Any, **_: Any) -> None:
-        for record, (code, bins) in zip(batch.batch_records, self.answers, strict=True):
-            record.result = code
-            record.record = None if bins is None else (record.key, {}, bins)
-        if self.raises is not None:
-            raise self.raises
-
-    def operate_ordered(self, *_: Any, **__: Any) -> Any:
-        code, results = self.answers[0]
-        if self.raises is not None:
-            raise self.raises
-        if code == 27:
-            raise client_errors.FilteredOut("filtered out")
-        return None, None, results
-
-    def operate(self, *_: Any, **__: Any) -> Any:
-        raise self.clock
-
-
-def told(client: Client) -> list[type]:
-    """Take from a segment for each answer of a client, together; return what kind of thing is told of each, whoever waits for the store."""
-
-    async def take(*, here: bool) -> list[Any]:
-        caller = Caller(client)
-        caller.deadline.seen(10**12)
-        pace = Pace(lambda: 0.0)
-        if not here:
-            pace.slow()
-        changes = Changes(caller, pace)
-        changes._asked_before = len(client.answers)
-        taking = [changes.apply(("test", "seg", number), 1, Change(take=1)) for number in range(len(client.answers))]
-        outcomes = await asyncio.gather(*taking, return_exceptions=True)
-        caller.close()
-        return [type(outcome) for outcome in outcomes]
-
-    told = asyncio.run(take(here=True))
-    assert told == asyncio.run(take(here=False))
-    return told
-
-
-def test_what_was_applied_is_told_though_the_clock_cannot_be_read_that_another_change_was_too_late_by() -> None:
-    assert told(Client(APPLIED, TOO_LATE)) == [Outcome, Busy]
-
-
-def test_a_change_that_was_too_late_was_not_applied_whether_or_not_the_clock_can_be_read() -> None:
-    assert told(Client(TOO_LATE)) == [Busy]
-
-
-@pytest.mark.parametrize("bins", [{**BINS, "ready": [b"odd"]}, {"st": 0}])
-def test_an_applied_change_whose_answer_cannot_be_read_is_in_doubt_and_no_other_is(bins: dict[str, Any]) -> None:
-    assert told(Client((0, bins), APPLIED, (14, None))) == [Unknown, Outcome, Busy]
-
-
-@pytest.mark.parametrize(
-    ("error", "unsaid"),
-    [
-        (client_errors.ClientError("what came back is no batch", -1), Unknown),
-        (client_errors.RecordNotFound("of some record", 2), Unknown),
-        (MemoryError(), Unknown),
-        (client_errors.ClusterError("no connection to the cluster", 11), Busy),
-    ],
-)
-def test_a_batch_that_fails_as_a_whole_leaves_what_was_said_of_each_change(error: Exception, unsaid: type) -> None:
-    assert told(Client(APPLIED, UNSAID, (26, None), raises=error))[:2] == [Outcome, unsaid]
-
-
-@pytest.mark.parametrize("answer", [(0, None), (0, [("held", 0)])])
-def test_an_operation_of_its_own_whose_answer_cannot_be_read_is_in_doubt(answer: tuple[int, Any]) -> None:
-    assert told(Client(answer)) == [Unknown]
-
-
-def test_an_answer_that_the_client_stumbles_over_is_in_doubt() -> None:
-    assert told(Client(APPLIED, raises=client_errors.ClientError("what is that", -1))) == [Unknown]
-
-
-def test_no_guard_has_failed_where_the_clock_cannot_be_read() -> None:
-    caller = Caller(Client(TOO_LATE))
-    caller.deadline.seen(10**12)
-    with pytest.raises(Busy):
-        caller.operate(("test", "ses", 1), [], exp.Eq(exp.IntBin("dead"), 0))
-    caller.close()
-
 
 # --- what others tell
 

@@ -438,8 +438,10 @@ class AerospikeStore:
         listed_for = [map_operations.map_get_by_key("names", tube, aerospike.MAP_RETURN_VALUE)]
         bins = (await self.caller.read_many([key], listed_for))[0]
         number = None if bins is None else bins["names"]
+        if number is None:
+            return
         record = await self.directory(tube)
-        if number is None or (record is not None and record.segments):
+        if record is not None and record.segments:
             return
         names = exp.MapBin("names")
         listed = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.INTEGER, tube, names)

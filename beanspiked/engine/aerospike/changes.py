@@ -74,7 +74,7 @@ TOGETHER_MAX: Final = 32
 LEASES_KNOWN: Final = 4096
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """A change of a segment.
 
     Attributes:
@@ -102,7 +102,7 @@ class Changes:
     def __init__(self, caller: Caller, pace: Pace) -> None:
         self._caller = caller
         self._pace = pace
-        self._waiting: deque[tuple[Asked, asyncio.Future[Outcome]]] = deque()
+        self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
         # How many changes were asked for in this turn of the event loop, and in the last one in which there were any.
         self._asked = 0
         self._asked_before = 0
@@ -113,19 +113,19 @@ class Changes:
         """Change a segment under a lease, with whatever else waits."""
         await self._caller.ready()
         loop = asyncio.get_running_loop()
-        asked = Asked(key, lease, change)
+        request = Request(key, lease, change)
         self._asked += 1
         if self._asked == 1:
             # Behind everybody who asks for something in this turn.
             loop.call_soon(self._begin)
             if self._asked_before <= 1 and self._may_wait_here():
                 # Most probably nobody else will.
-                (outcome,) = self._carry_out([asked], here=True)
+                (outcome,) = self._carry_out([request], here=True)
                 if isinstance(outcome, Exception):
                     raise outcome
                 return outcome
         future: asyncio.Future[Outcome] = loop.create_future()
-        self._waiting.append((asked, future))
+        self._waiting.append((request, future))
         return await future
 
     def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
@@ -147,14 +147,14 @@ class Changes:
         agreement = self._caller.agreement
         return self._pace.quick() and not agreement.asleep() and not agreement.doubtful()
 
-    def _next(self) -> tuple[list[Asked], list[asyncio.Future[Outcome]]]:
+    def _next(self) -> tuple[list[Request], list[asyncio.Future[Outcome]]]:
         """Take out those that waited longest."""
-        together: list[Asked] = []
+        together: list[Request] = []
         futures: list[asyncio.Future[Outcome]] = []
         with contextlib.suppress(IndexError):
             while len(together) < TOGETHER_MAX:
-                asked, future = self._waiting.popleft()
-                together.append(asked)
+                request, future = self._waiting.popleft()
+                together.append(request)
                 futures.append(future)
         return together, futures
 
@@ -166,7 +166,7 @@ class Changes:
             # Else another thread has done it along with its own.
             hand_over(futures[0], _tell_all, futures, self._carry_out(together, here=False))
 
-    def _carry_out(self, together: Sequence[Asked], *, here: bool) -> list[Outcome | Exception]:
+    def _carry_out(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
         """Send changes, and tell what became of each."""
         began = self._pace.now()
         try:
@@ -181,7 +181,7 @@ class Changes:
         finally:
             self._pace.answered(began)
 
-    def _send_here(self, together: Sequence[Asked]) -> list[Outcome | Exception]:
+    def _send_here(self, together: Sequence[Request]) -> list[Outcome | Exception]:
         """Send changes from the event loop."""
         if len(together) > 1:
             return self._send(together, HERE_BATCH_POLICY, self._too_late_here)
@@ -196,19 +196,19 @@ class Changes:
         self._pace.slow()
         return Busy("it came too late, by the clock of the node")
 
-    def _send_to_who_answers(self, together: Sequence[Asked]) -> list[Outcome | Exception]:
+    def _send_to_who_answers(self, together: Sequence[Request]) -> list[Outcome | Exception]:
         """Send changes, but none to a node that does not answer."""
         if len(together) == 1:
             key, lease, change = together[0]
             return [self.apply_now(key, lease, change)]
-        silent = self._caller.silent([asked.key for asked in together])
-        answering = [asked for asked in together if asked.key not in silent]
+        silent = self._caller.silent([request.key for request in together])
+        answering = [request for request in together if request.key not in silent]
         sent = iter(self._send(answering, BATCH_WRITE_POLICY, self._caller.too_late) if answering else [])
         busy = "the node does not answer that has it"
-        return [Busy(busy) if asked.key in silent else next(sent) for asked in together]
+        return [Busy(busy) if request.key in silent else next(sent) for request in together]
 
     def _send(
-        self, together: Sequence[Asked], policy: dict[str, Any], too_late: Callable[[Key, int], Busy]
+        self, together: Sequence[Request], policy: dict[str, Any], too_late: Callable[[Key, int], Busy]
     ) -> list[Outcome | Exception]:
         """Send changes in one batch."""
         caller = self._caller
@@ -236,10 +236,10 @@ class Changes:
         if untold not in NEVER_SENT:
             untold = CODE_TIMEOUT
         return [
-            too_late(asked.key, until_ms)
+            too_late(request.key, until_ms)
             if record.result == CODE_FILTERED_OUT
-            else _outcome_of_record(asked.change, record, untold)
-            for asked, record in zip(together, batch.batch_records, strict=True)
+            else _outcome_of_record(request.change, record, untold)
+            for request, record in zip(together, batch.batch_records, strict=True)
         ]
 
 

@@ -590,8 +590,10 @@ class MemoryStore:
     async def unlist_tube(self, tube: str) -> None:
         """See SegmentStore."""
         number: int | None = await self._transport("listed_for", partial(self._cluster.listed_for, tube))
+        if number is None:
+            return
         record = await self.directory(tube)
-        if number is not None and not (record and record.segments):
+        if record is None or not record.segments:
             await self._transport("drop_name", partial(self._cluster.drop_name, tube, number))
 
     async def tubes(self) -> list[str]:

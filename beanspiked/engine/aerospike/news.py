@@ -49,8 +49,7 @@ class News:
         self._writing = False
         self._unwritten = False
         self._seen: dict[int, int] = {}
-        self._following = False
-        # Whose news are being read.
+        # Whose news are being read; none while nobody waits.
         self._followed: list[int] = []
         self._heard_at = 0.0
         self._wanted = asyncio.Event()
@@ -62,7 +61,7 @@ class News:
     def following(self) -> bool:
         """Tell whether the others' news are being read, so that what is known of a tube stays true."""
         others = self._engine.membership.others
-        return not others or (self._following and self._followed == others)
+        return self._followed == others
 
     def tell(self, tube: str) -> None:
         """Tell the others to look at a tube."""
@@ -113,7 +112,6 @@ class News:
                 self._stop_following()
                 await asyncio.sleep(READ_EVERY)
                 continue
-            self._following = True
             self._followed = others
             for session, record in zip(others, records, strict=True):
                 if record:
@@ -123,14 +121,14 @@ class News:
 
     async def _next(self, others: list[int], known: list[bytes]) -> list[bytes]:
         """Read the others' news: now if they were not followed, else when there are some, or after a while."""
-        if not self._following or self._followed != others:
+        if self._followed != others:
             return await self._store.news(others)
         every = READ_EVERY if self._now() - self._heard_at < QUIET_AFTER else READ_RARELY
         return await self._store.news(others, known, LISTEN_FOR, every)
 
     def _stop_following(self) -> None:
-        if self._following:
-            self._following = False
+        if self._followed:
+            self._followed = []
             self._engine.scout.stop_following()
 
     def _read_one(self, session: int, record: bytes) -> None:

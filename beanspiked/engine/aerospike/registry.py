@@ -200,17 +200,14 @@ class Registry:
     async def _unlist_all(self, names: list[str]) -> None:
         try:
             for name in names:
-                if name not in self._tubes:
-                    await self._try_to_unlist(name)
+                try:
+                    if name not in self._tubes:
+                        await self._unlist(name)
+                except StoreError as error:
+                    # It must not keep the others.
+                    logger.info("tube %s stays listed: %s", name, error)
         finally:
             self._unlisting = False
-
-    async def _try_to_unlist(self, name: str) -> None:
-        try:
-            await self._unlist(name)
-        except StoreError as error:
-            # It must not keep the others.
-            logger.info("tube %s stays listed: %s", name, error)
 
     async def _hand_over_counters(self, tube: SharedTube) -> None:
         """Add what was counted here to a tube's record."""

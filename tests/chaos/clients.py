@@ -102,7 +102,7 @@ class Client:
 
 
 class Producer(Client):
-    """Puts jobs at a steady rate, until there are enough."""
+    """Puts jobs at a steady rate."""
 
     kind = "p"
 
@@ -122,8 +122,8 @@ class Producer(Client):
         record, chance = self.record, self.chance
         now = record.now()
         every = self._pace()
-        if now < self._next or every <= 0:
-            await asyncio.sleep(min(self._next - now, 0.2) if every > 0 else 0.2)
+        if now < self._next:
+            await asyncio.sleep(min(self._next - now, 0.2))
             return
         # After an outage it does not make up for all of it at once.
         self._next = max(self._next + every * chance.uniform(0.5, 1.5), now - 2.0)
@@ -266,7 +266,7 @@ class Busybody(Client):
 
 
 def make_clients(record: Record, fronts: list[FrontEnd], seed: str, pace: Callable[[], float]) -> list[Client]:
-    """Make the clients of all front-ends; `pace` says how many seconds there are between two puts of a producer, 0 for no more."""
+    """Make the clients of all front-ends; `pace` says how many seconds there are between two puts of a producer."""
     clients: list[Client] = []
     for home in range(len(fronts)):
         clients += [Producer(record, fronts, home, number, seed, pace) for number in range(PRODUCERS)]

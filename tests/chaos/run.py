@@ -40,10 +40,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--asd", metavar="FILE", default=shutil.which("asd"), help="the Aerospike server")
     parser.add_argument("--server", metavar="CMD", default=str(beside), help="the front-end (default: %(default)s)")
     parser.add_argument(
-        "--minutes", type=float, default=10.0, help="how long faults and jobs come (default: %(default)g)"
+        "--minutes", type=float, default=10.0, help="how long faults and jobs come, at least (default: %(default)g)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=100_000, help="how many jobs are put in that time (default: %(default)s)"
+        "--jobs",
+        type=int,
+        default=100_000,
+        help="how many jobs are put in that time; as long as faults come, jobs come (default: %(default)s)",
     )
     parser.add_argument("--faults", type=int, default=20, help="how many of each kind (default: %(default)s)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="which kinds: %(default)s")
@@ -117,10 +120,11 @@ class Run:
         producers = 0
 
         def pace() -> float:
-            if len(record.jobs) >= self._options.jobs:
-                return 0.0
-            left = max(0.5, seconds - record.now())
-            return producers * left / (self._options.jobs - len(record.jobs))
+            missing = self._options.jobs - len(record.jobs)
+            if missing > 0:
+                return producers * max(0.5, seconds - record.now()) / missing
+            # The faults take longer: no server is to be hurt while nothing is on its way.
+            return producers * seconds / self._options.jobs
 
         clients: list[Client] = make_clients(record, self.fronts, self._options.seed, pace)
         producers = sum(client.kind == "p" for client in clients)

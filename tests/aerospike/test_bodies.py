@@ -9,7 +9,8 @@ import pytest
 from segments import LEASE, OTHER, key_of, opened, run, whole
 
 from beanspiked.engine.aerospike.codec import Packed, pack
-from beanspiked.engine.aerospike.store import DELAYED, READY, Change, lease_key
+from beanspiked.engine.aerospike.keys import lease_key
+from beanspiked.engine.aerospike.store import DELAYED, READY, Change
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store import SegmentStore

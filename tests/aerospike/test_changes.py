@@ -25,6 +25,7 @@ from segments import (
     whole,
 )
 
+from beanspiked.engine.aerospike.keys import due_key, job_slot, lease_key, ready_key
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -39,10 +40,6 @@ from beanspiked.engine.aerospike.store import (
     Refused,
     Settlement,
     StoreError,
-    due_key,
-    job_slot,
-    lease_key,
-    ready_key,
 )
 
 if TYPE_CHECKING:

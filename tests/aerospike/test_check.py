@@ -25,8 +25,9 @@ from beanspiked.engine.aerospike.check import LEARNT, connect, main, reasons
 from beanspiked.engine.aerospike.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
 from beanspiked.engine.aerospike.committer import BYTES_MAX, JOBS_MAX
 from beanspiked.engine.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
+from beanspiked.engine.aerospike.keys import lease_key, ready_key
 from beanspiked.engine.aerospike.pace import Pace
-from beanspiked.engine.aerospike.store import READY, Busy, Change, lease_key, ready_key
+from beanspiked.engine.aerospike.store import READY, Busy, Change
 from beanspiked.engine.aerospike.udf import module_directory
 from beanspiked.engine.aerospike.url import StoreAddress, host_port, parse_address
 from beanspiked.engine.errors import StoreUnusable

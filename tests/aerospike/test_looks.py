@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING
 
 from segments import LEASE, filled, head_of, key_of, opened, puts, run
 
-from beanspiked.engine.aerospike.store import (
-    BURIED,
-    DELAYED,
-    HEAD_KEYS,
-    OPEN,
-    READY,
-    Change,
-    Head,
-    Sizes,
-    due_key,
-    job_slot,
-    lease_key,
-    ready_key,
-)
+from beanspiked.engine.aerospike.keys import due_key, job_slot, lease_key, ready_key
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, HEAD_KEYS, OPEN, READY, Change, Head, Sizes
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store import SegmentStore

@@ -9,20 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from segments import LEASE, NEVER, QUEUES, RECORDS, jobs, key_of, listed, opened, run
 
+from beanspiked.engine.aerospike.keys import due_key, job_slot, lease_key, ready_key
 from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
-from beanspiked.engine.aerospike.store import (
-    DEAD,
-    OPEN,
-    READY,
-    Change,
-    Move,
-    Segment,
-    StoreError,
-    due_key,
-    job_slot,
-    lease_key,
-    ready_key,
-)
+from beanspiked.engine.aerospike.store import DEAD, OPEN, READY, Change, Move, Segment, StoreError
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store import SegmentStore

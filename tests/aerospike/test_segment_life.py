@@ -22,6 +22,7 @@ from segments import (
     whole,
 )
 
+from beanspiked.engine.aerospike.keys import lease_key, lease_session, ready_key
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -36,9 +37,6 @@ from beanspiked.engine.aerospike.store import (
     Refused,
     Segment,
     Sizes,
-    lease_key,
-    lease_session,
-    ready_key,
 )
 
 if TYPE_CHECKING:

@@ -17,18 +17,8 @@ import pytest
 
 from beanspiked.engine.aerospike import udf
 from beanspiked.engine.aerospike.codec import Packed, pack
-from beanspiked.engine.aerospike.store import (
-    BURIED,
-    CLOSED,
-    DEAD,
-    DELAYED,
-    OPEN,
-    READY,
-    Change,
-    due_key,
-    lease_key,
-    ready_key,
-)
+from beanspiked.engine.aerospike.keys import due_key, lease_key, ready_key
+from beanspiked.engine.aerospike.store import BURIED, CLOSED, DEAD, DELAYED, OPEN, READY, Change
 from beanspiked.engine.aerospike.udf import ModuleMissing, Sizes
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from world import World
 from beanspiked.engine.aerospike import membership
 from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.caller import meaning_of
+from beanspiked.engine.aerospike.keys import SLOT_BITS
 from beanspiked.engine.aerospike.news import LISTEN_FOR
-from beanspiked.engine.aerospike.store import SLOT_BITS, Busy, Outcome, StoreError, TooBig, Unknown
+from beanspiked.engine.aerospike.store import Busy, Outcome, StoreError, TooBig, Unknown
 from beanspiked.engine.aerospike.takes import FOLLOW_FOR
 
 # --- what others tell

@@ -5,17 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from beanspiked.engine.aerospike.store import (
-    BURIED,
-    DELAYED,
-    READY,
-    Change,
-    Head,
-    Segment,
-    due_key,
-    lease_key,
-    ready_key,
-)
+from beanspiked.engine.aerospike.keys import due_key, lease_key, ready_key
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Change, Head, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

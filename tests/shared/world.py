@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from beanspiked.engine.aerospike.engine import SharedEngine
+from beanspiked.engine.aerospike.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
-from beanspiked.engine.aerospike.store import READY, SLOT_BITS, Busy, Outcome, StoreError, Unknown, job_slot
+from beanspiked.engine.aerospike.store import READY, Busy, Outcome, StoreError, Unknown
 from beanspiked.engine.timers import NEVER, Clock, Timers
 from beanspiked.server.broker import Alarm, Broker
 from beanspiked.server.flow import Sink

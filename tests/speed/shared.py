@@ -158,7 +158,8 @@ def bare_operations(where: str) -> tuple[float, float, float]:
     import aerospike
 
     from beanspiked.engine.aerospike.adapter import AerospikeStore
-    from beanspiked.engine.aerospike.store import Change, Move, lease_key, ready_key
+    from beanspiked.engine.aerospike.keys import lease_key, ready_key
+    from beanspiked.engine.aerospike.store import Change, Move
 
     address, _, namespace = where.partition("/")
     host, _, port = address.partition(":")

@@ -42,6 +42,7 @@ from beanspiked.engine.aerospike.changes import (
     size_reads,
 )
 from beanspiked.engine.aerospike.deadline import NODE_NOW_MS
+from beanspiked.engine.aerospike.keys import SERIAL_BITS, lease_session, ready_key
 from beanspiked.engine.aerospike.pace import Pace
 from beanspiked.engine.aerospike.store import (
     BURIED,
@@ -50,7 +51,6 @@ from beanspiked.engine.aerospike.store import (
     DELAYED,
     OPEN,
     READY,
-    SERIAL_BITS,
     Change,
     Directory,
     Fenced,
@@ -61,8 +61,6 @@ from beanspiked.engine.aerospike.store import (
     SessionRecord,
     Settlement,
     Sizes,
-    lease_session,
-    ready_key,
 )
 from beanspiked.engine.contract import TubeSizes
 from beanspiked.engine.errors import StoreUnusable

@@ -1,7 +1,8 @@
 """What one operation on a segment carries, and for whom."""
 
 from beanspiked.engine.aerospike.jobs import Leave, Put
-from beanspiked.engine.aerospike.store import DELAYED, READY, Change, Move, Settlement, due_key, ready_key
+from beanspiked.engine.aerospike.keys import due_key, ready_key
+from beanspiked.engine.aerospike.store import DELAYED, READY, Change, Move, Settlement
 from beanspiked.engine.contract import Waiter
 
 __all__ = ["Batch"]

@@ -15,12 +15,12 @@ from beanspiked.engine.aerospike.bodies import Bodies
 from beanspiked.engine.aerospike.codec import HEAD_SIZE
 from beanspiked.engine.aerospike.inbox import Inbox
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal, job_id, shared_job
+from beanspiked.engine.aerospike.keys import LAST_SLOT, ready_key
 from beanspiked.engine.aerospike.outlook import Outlook
 from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
     HEAD_KEYS,
-    LAST_SLOT,
     OPEN,
     READY,
     Busy,
@@ -31,7 +31,6 @@ from beanspiked.engine.aerospike.store import (
     Settlement,
     StoreError,
     Unknown,
-    ready_key,
 )
 from beanspiked.engine.contract import RESERVED, Waiter
 from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone, OutcomeUnknown, StoreFailed, StoreFull

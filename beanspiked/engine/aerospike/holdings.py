@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from beanspiked.engine.aerospike.codec import INLINE_MAX, Packed, pack
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, Leave, SharedJob
-from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Full, Refused, due_key, ready_key
+from beanspiked.engine.aerospike.keys import due_key, ready_key
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Full, Refused
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
 from beanspiked.engine.later import Later

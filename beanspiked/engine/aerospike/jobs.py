@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.codec import Packed, pack, unpack
-from beanspiked.engine.aerospike.store import SLOT_BITS, job_slot
+from beanspiked.engine.aerospike.keys import SLOT_BITS, job_slot
 from beanspiked.engine.compression import expand
 from beanspiked.engine.contract import READY, Details, Job, Tube
 from beanspiked.engine.later import Later

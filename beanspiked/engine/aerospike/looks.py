@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.codec import Packed, pack, unpack
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, shared_job
+from beanspiked.engine.aerospike.keys import SLOT_BITS, job_slot, key_ms, ready_key
 from beanspiked.engine.aerospike.membership import usage_of
 from beanspiked.engine.aerospike.store import (
     BURIED,
     DELAYED,
     READY,
-    SLOT_BITS,
     Fenced,
     Refused,
     Segment,
     Sizes,
     StoreError,
     Unknown,
-    job_slot,
-    key_ms,
-    ready_key,
 )
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED

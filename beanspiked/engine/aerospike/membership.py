@@ -14,16 +14,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from beanspiked.engine.aerospike.store import (
-    OPEN,
-    SERIAL_BITS,
-    Refused,
-    SessionRecord,
-    StoreError,
-    TooBig,
-    lease_key,
-    lease_session,
-)
+from beanspiked.engine.aerospike.keys import SERIAL_BITS, lease_key, lease_session
+from beanspiked.engine.aerospike.store import OPEN, Refused, SessionRecord, StoreError, TooBig
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:

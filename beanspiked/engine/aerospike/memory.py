@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.codec import unpack
+from beanspiked.engine.aerospike.keys import lease_session, ready_key
 from beanspiked.engine.aerospike.store import (
     BURIED,
     CLOSED,
@@ -30,8 +31,6 @@ from beanspiked.engine.aerospike.store import (
     Settlement,
     Sizes,
     TooBig,
-    lease_session,
-    ready_key,
 )
 from beanspiked.engine.contract import TubeSizes
 from beanspiked.engine.errors import DamagedEntry

@@ -4,7 +4,8 @@ Others take and put, too, so it may be wrong; that costs an operation that takes
 """
 
 from beanspiked.engine.aerospike.jobs import Put
-from beanspiked.engine.aerospike.store import Head, ready_key
+from beanspiked.engine.aerospike.keys import ready_key
+from beanspiked.engine.aerospike.store import Head
 
 __all__ = ["Outlook"]
 

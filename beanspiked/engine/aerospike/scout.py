@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.committer import Committer
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN
-from beanspiked.engine.aerospike.store import CLOSED, DEAD, Busy, Head, StoreError, key_ms
+from beanspiked.engine.aerospike.keys import key_ms
+from beanspiked.engine.aerospike.store import CLOSED, DEAD, Busy, Head, StoreError
 from beanspiked.engine.aerospike.tubes import SharedTube
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.timers import Clock

@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING
 
 from beanspiked.engine.aerospike.codec import unpack
 from beanspiked.engine.aerospike.jobs import BATCH_MAX
-from beanspiked.engine.aerospike.store import (
-    BURIED,
-    DELAYED,
-    READY,
-    Fenced,
-    Head,
-    Refused,
-    due_key,
-    job_slot,
-    key_ms,
-    ready_key,
-)
+from beanspiked.engine.aerospike.keys import due_key, job_slot, key_ms, ready_key
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Fenced, Head, Refused
 from beanspiked.engine.errors import DamagedEntry, EngineError
 from beanspiked.engine.timers import Timers
 

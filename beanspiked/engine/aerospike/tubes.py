@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from beanspiked.engine.aerospike.committer import Committer
 from beanspiked.engine.aerospike.jobs import Put, SharedJob
-from beanspiked.engine.aerospike.store import key_ms
+from beanspiked.engine.aerospike.keys import key_ms
 from beanspiked.engine.contract import Tube, TubeUse, Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later

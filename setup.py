@@ -54,6 +54,8 @@ COMPILED = [
     "server/flow.py",
     "server/session.py",
 ]
+# Commands that only tell about the package: mypyc takes ten seconds to come as far as C.
+METADATA = {"egg_info", "dist_info"}
 PURE = os.environ.get("BEANSPIKED_PURE", "")
 
 
@@ -91,7 +93,7 @@ class BuildWithLua(build_py):
 
 def extensions() -> list:
     """Return the extension modules, or none where mypyc cannot make them."""
-    if PURE == "1":
+    if PURE == "1" or not METADATA.isdisjoint(sys.argv):
         return []
     try:
         from mypyc.build import mypycify

@@ -249,11 +249,16 @@ class Committer:
             return
         looks = 0
         waiting = self._inbox.count()
-        while waiting < in_play and looks < LOOKS_MAX:
-            await asyncio.sleep(0)
-            now = self._inbox.count()
-            looks = 0 if now > waiting else looks + 1
-            waiting = now
+        self.engine.gathering += 1
+        try:
+            while waiting < in_play and looks < LOOKS_MAX:
+                await asyncio.sleep(0)
+                self.engine.send_on()
+                now = self._inbox.count()
+                looks = 0 if now > waiting else looks + 1
+                waiting = now
+        finally:
+            self.engine.gathering -= 1
 
     def _next_batch(self) -> Batch:
         """Make one change of what has come in."""

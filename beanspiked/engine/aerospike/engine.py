@@ -106,6 +106,7 @@ class SharedEngine(TubeEngine):
         closing: Whether it is about to end.
         running: Segments with an operation in flight.
         aside: Segments that do not answer, which no jobs are asked of for now.
+        gathering: How many of them wait for what the sockets bring in this pass of the event loop.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class SharedEngine(TubeEngine):
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
         self.running: dict[Committer, None] = {}
         self.aside: dict[Committer, None] = {}
+        self.gathering: int = 0
         self._awake: dict[Committer, None] = {}
         # Who waits for the change of a job that is on its way, and until when.
         self._waits: dict[Later, tuple[SharedJob, float]] = {}
@@ -201,7 +203,12 @@ class SharedEngine(TubeEngine):
         self._awake[committer] = None
 
     def flush(self) -> None:
-        """Send on what was asked for in this turn of the event loop."""
+        """Send on what was asked for in this turn of the event loop, unless more comes in the same pass: then it goes along with that."""
+        if not self.gathering:
+            self.send_on()
+
+    def send_on(self) -> None:
+        """Send on what was asked for."""
         self.takes.hunt()
         if self._awake:
             awake = self._awake

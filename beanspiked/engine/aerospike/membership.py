@@ -167,7 +167,7 @@ class Membership:
 
     def ticket(self) -> int:
         """Return the server's time in microseconds as far as known, never the same twice: the place of a put."""
-        now = round(self._engine.now() * 1_000_000) + self.session.offset_ms * 1000
+        now = int(self._engine.now() * 1_000_000) + self.session.offset_ms * 1000
         self._last_ticket = max(self._last_ticket + 1, now)
         return self._last_ticket
 

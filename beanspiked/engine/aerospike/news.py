@@ -52,11 +52,14 @@ class News:
         # Whose news are being read; none while nobody waits.
         self._followed: list[int] = []
         self._heard_at = 0.0
+        self._resting: bool = False
         self._wanted = asyncio.Event()
 
     def wake(self) -> None:
-        """Somebody wants a job."""
-        self._wanted.set()
+        """Somebody wants a job, or others came whose news have not been read."""
+        if self._resting and self._engine.membership.others:
+            self._resting = False
+            self._wanted.set()
 
     def following(self) -> bool:
         """Tell whether the others' news are being read, so that what is known of a tube stays true."""
@@ -100,6 +103,7 @@ class News:
             if not others or not self._engine.takes.wants_jobs() or self._engine.membership.session.over:
                 self._stop_following()
                 self._wanted.clear()
+                self._resting = True
                 await self._wanted.wait()
                 continue
             failed = False

@@ -148,12 +148,13 @@ class Takes:
         best: bytes | None = None
         likely: SharedTube | None = None
         live = not self._engine.membership.session.over
-        server_ms = self._engine.membership.server_ms()
         for tube in homes:
-            # A due job may be more urgent than those that are ready.
-            live = live and tube.live and not (0 < tube.next_due <= server_ms)
-            # As long as nobody waited, nobody was going to make its due jobs ready.
-            self._engine.timetable.wait_for_due(tube)
+            live = live and tube.live
+            if tube.next_due:
+                # A due job may be more urgent than those that are ready.
+                live = live and tube.next_due > self._engine.membership.server_ms()
+                # As long as nobody waited, nobody was going to make its due jobs ready.
+                self._engine.timetable.wait_for_due(tube)
             if tube.paused(now):
                 continue
             key = tube.best()

@@ -142,6 +142,8 @@ class SharedTube(Tube):
         first = self._top()
         if first is None:
             return None
+        if len(self._order) == 1:
+            return first, None
         entry = heapq.heappop(self._order)
         second = self._top()
         while second is first:

@@ -25,20 +25,16 @@ INFO_WITHIN = 2.0
 # How long a cluster may take to be whole again, data and all, in seconds.
 WHOLE_WITHIN = 120.0
 
-# Together with what all tests set, as in deploy/aerospike, with smaller files; and copies are made as fast as possible, because the next
-# node is hurt when all are there.
+# Together with what all tests set, as in deploy/aerospike, with smaller files.
 SERVICE = """
     cluster-name beanspiked-chaos
     node-id a{number}
-    min-cluster-size {least}
-    migrate-threads 4
-    migrate-max-num-incoming 64"""
+    min-cluster-size {least}"""
 NAMESPACE_SETTINGS = """
     replication-factor 2
     write-commit-level-override all
     nsup-period 0
     default-ttl 0
-    migrate-sleep 0
     sindex-stage-size 128M
     storage-engine device {{
         file {work}/data

@@ -24,6 +24,7 @@ from drain import drain
 from faults import KINDS, Faults
 from fronts import FrontEnd
 from judge import judge
+from processes import until
 from record import Record
 
 FRONT_ENDS = 3
@@ -31,6 +32,8 @@ FRONT_ENDS = 3
 FREEZE = 4.0
 # By then the sessions of the dead are declared dead, and their jobs are taken back.
 SESSIONS_OVER = 15.0
+# A slow machine may need so much longer for the jobs, in seconds.
+OVERTIME = 1200.0
 SHOWN = 10
 
 
@@ -46,7 +49,7 @@ def arguments() -> argparse.Namespace:
         "--jobs",
         type=int,
         default=100_000,
-        help="how many jobs are put in that time; as long as faults come, jobs come (default: %(default)s)",
+        help="how many jobs are put, at least: as long as faults come, jobs come (default: %(default)s)",
     )
     parser.add_argument("--faults", type=int, default=20, help="how many of each kind (default: %(default)s)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="which kinds: %(default)s")
@@ -120,11 +123,10 @@ class Run:
         producers = 0
 
         def pace() -> float:
-            missing = self._options.jobs - len(record.jobs)
-            if missing > 0:
-                return producers * max(0.5, seconds - record.now()) / missing
-            # The faults take longer: no server is to be hurt while nothing is on its way.
-            return producers * seconds / self._options.jobs
+            # Faster when outages have held them up; and on and on while the faults take longer: nothing is proved by hurting a server
+            # that has nothing to do.
+            missing = max(1, self._options.jobs - len(record.jobs))
+            return producers * min(seconds / max(1, self._options.jobs), max(0.5, seconds - record.now()) / missing)
 
         clients: list[Client] = make_clients(record, self.fronts, self._options.seed, pace)
         producers = sum(client.kind == "p" for client in clients)
@@ -142,9 +144,13 @@ class Run:
         )
         await faults.run()
         await asyncio.sleep(max(0.0, seconds - record.now()))
+        await until(self._enough, OVERTIME)
         for client in clients:
             client.stopped = True
         await asyncio.gather(*tasks)
+
+    async def _enough(self) -> bool:
+        return len(self.record.jobs) >= self._options.jobs
 
     async def _watch(self) -> None:
         """Note servers that end without being told to, and start them again."""

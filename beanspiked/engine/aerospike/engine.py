@@ -457,6 +457,8 @@ class SharedEngine(TubeEngine):
                 self.puts.place(tube)
             if tube.waiters:
                 self.scout.refresh(tube)
+        # Without a session no news were read, whoever waited.
+        self.news.wake()
         self.turn_over()
 
     def session_over(self) -> None:

@@ -200,7 +200,7 @@ class AerospikeStore:
             results = await self.caller.call(partial(self.caller.operate, self._segment_key(number), ops))
         return Settlement(results[-2][1], _entries(results[-1][1]))
 
-    def _settle(self, number: int, lease: int, renewed: int) -> list[tuple[str, Any]]:
+    def _settle(self, number: int, lease: int, renewed: int) -> Any:
         held = exp.MapBin("held")
         old = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.MAP, lease, held)
         moved = exp_map.MapRemoveByKey(None, lease, exp_map.MapPut(None, SORTED, renewed, old, held))

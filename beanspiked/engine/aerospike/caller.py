@@ -198,7 +198,7 @@ class Caller:
         await self.ready()
         return await self._run(self._listener, function)
 
-    def operate_here(self, key: Key, ops: list[Any]) -> list[tuple[str, Any]]:
+    def operate_here(self, key: Key, ops: list[Any]) -> Any:
         """Change a record that exists, while all nodes answer, and wait no longer for it than the event loop may.
 
         Raises:
@@ -228,15 +228,15 @@ class Caller:
             results.append(record.record[2] if record.result == 0 else None)
         return results
 
-    def operate(self, key: Key, ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
+    def operate(self, key: Key, ops: list[Any], guard: Any = None) -> Any:
         """Change a record that exists, if the guard holds."""
         return self._write(key, ops, CHANGE_POLICY, guard)
 
-    def make(self, key: Key, ops: list[Any], exists: int) -> list[tuple[str, Any]]:
+    def make(self, key: Key, ops: list[Any], exists: int) -> Any:
         """Change a record that may not exist."""
         return self._write(key, ops, {**WRITE_POLICY, "exists": exists})
 
-    def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> list[tuple[str, Any]]:
+    def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> Any:
         """Change a record while somebody waits for it, and never later."""
         if self.agreement.asleep():
             self._probe(key)
@@ -251,17 +251,17 @@ class Caller:
                 raise Busy("it came too late, by the clock of the node") from None
             raise
 
-    def _attempt(self, key: Key, ops: list[Any], policy: dict[str, Any], filtered: Any) -> list[tuple[str, Any]]:
+    def _attempt(self, key: Key, ops: list[Any], policy: dict[str, Any], filtered: Any) -> Any:
+        """Change a record, and return what the client makes of the answer, as a rule pairs of a bin and a result; see `read_off`."""
         if filtered is not None:
             policy = {**policy, "expressions": filtered}
         try:
-            results: list[tuple[str, Any]] = self.client.operate_ordered(key, ops, policy=policy)[2]
+            return self.client.operate_ordered(key, ops, policy=policy)[2]
         except client_errors.AerospikeError:
             raise
         except Exception as error:
             logger.exception("the answer to a change cannot be read")
             raise Unknown("its answer cannot be read") from error
-        return results
 
     def too_late(self, key: Key, until_ms: int) -> Busy:
         """Say of a write that nothing but its deadline can have kept from being done that it was not; learn the node's time."""

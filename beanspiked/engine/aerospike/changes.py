@@ -332,8 +332,8 @@ def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _read_outcome(change: Change, results: Sequence[tuple[str, Any]]) -> Outcome:
-    """Read what a change on its own gave. Raises Unknown."""
+def _read_outcome(change: Change, results: Any) -> Outcome:
+    """Read what a change on its own gave, whatever that is. Raises Unknown."""
     return read_off(partial(_outcome_of_results, change), results)
 
 

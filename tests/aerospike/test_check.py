@@ -363,6 +363,10 @@ def clustered(cluster_client: Any, request: pytest.FixtureRequest) -> Any:
         time.sleep(0.1)
 
 
+# All nodes have to agree to a truncation, which may take longer than the second that the client waits.
+PATIENTLY = {"timeout": 20_000}
+
+
 def setting(client: Any, name: str, value: str) -> None:
     for _, answer in client.info_all(f"set-config:context=namespace;namespace=beanspike;{name}={value}").values():
         assert answer.strip().lower() == "ok"
@@ -463,8 +467,8 @@ def test_a_record_that_is_called_large_enough_holds_a_full_segment(
     finally:
         setting(clustered, "max-record-size", "1M")
         store.caller.close()
-        clustered.truncate("beanspike", "full_seg", 0)
-        clustered.truncate("beanspike", "full_body", 0)
+        clustered.truncate("beanspike", "full_seg", 0, PATIENTLY)
+        clustered.truncate("beanspike", "full_body", 0, PATIENTLY)
 
 
 # --- a front-end

@@ -95,7 +95,7 @@ def extensions() -> list:
     """Return the extension modules, or none where mypyc cannot make them.
 
     All that mypyc makes is visible to other libraries, which might replace it: so nothing could be inlined, and each call would go
-    through a table. Hidden, it takes a fifth less time, and less to compile, too. What Python loads a module by stays visible.
+    through a table. Hidden, 50 x 16 in memory gained one to four hundredths. What Python loads a module by stays visible.
     """
     if PURE == "1" or BUILD.isdisjoint(sys.argv):
         return []

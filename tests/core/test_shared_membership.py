@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from world import World
 
-from beanspiked.engine.aerospike import membership
+from beanspiked.engine.aerospike import check, health, membership, udf
 from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.caller import meaning_of
 from beanspiked.engine.aerospike.keys import SLOT_BITS
 from beanspiked.engine.aerospike.news import LISTEN_FOR
 from beanspiked.engine.aerospike.store import Busy, Outcome, StoreError, TooBig, Unknown
 from beanspiked.engine.aerospike.takes import FOLLOW_FOR
+from beanspiked.engine.errors import StoreUnusable
 
 # --- what others tell
 
@@ -39,6 +40,19 @@ def test_who_listens_for_news_keeps_no_store_from_leaving() -> None:
         assert await listening == [b""]
 
     asyncio.run(check())
+
+
+def test_a_cluster_that_takes_no_modules_yet_is_unusable_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> None:
+        raise udf.ModuleMissing("a node refused udf-put: error=timeout")
+
+    monkeypatch.setattr(check, "connect", lambda _: Untold())
+    monkeypatch.setattr(health, "inspect", lambda *_: [])
+    monkeypatch.setattr(udf, "register", refuse)
+    store = AerospikeStore(None, "test")
+    with pytest.raises(StoreUnusable, match="timeout"):
+        store._connect({}, 65535)
+    store.caller.close()
 
 
 def reads_of_news(here: World, seconds: float) -> int:

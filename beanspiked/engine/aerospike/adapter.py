@@ -117,6 +117,9 @@ class AerospikeStore:
                 self.caller.connected(client)
         except client_errors.AerospikeError as error:
             raise StoreUnusable(f"{error.code}: {error.msg}") from error
+        except udf.ModuleMissing as error:
+            # A cluster that is just coming together takes no modules; it is asked again.
+            raise StoreUnusable(str(error)) from error
         finally:
             if self.caller.client is not client:
                 client.close()

@@ -46,12 +46,14 @@ COMPILED = [
     "engine/aerospike/timetable.py",
     "engine/aerospike/tubes.py",
     "engine/embedded/engine.py",
+    "engine/embedded/slices.py",
     "engine/embedded/table.py",
     "engine/embedded/write.py",
     "server/broker.py",
     "server/clock.py",
     "server/connection.py",
     "server/flow.py",
+    "server/poller.py",
     "server/session.py",
 ]
 # Commands that build. Others only tell about the package, and mypyc takes ten seconds to come as far as C.

@@ -5,6 +5,7 @@ tests on it are skipped, which one line says.
 """
 
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -70,6 +71,29 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
         finally:
             server.terminate()
             server.wait(30)
+
+
+class Bugs(logging.Handler):
+    """Collects what beanspiked says of its own bugs, which concern one connection or job only and might go unseen."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "internal error" in record.getMessage():
+            self.said.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def no_bugs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test in which a bug was contained, unless it has planted one (`planted_bug`)."""
+    bugs = Bugs()
+    logging.getLogger().addHandler(bugs)
+    yield
+    logging.getLogger().removeHandler(bugs)
+    if request.node.get_closest_marker("planted_bug") is None:
+        assert bugs.said == []
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,7 @@ from beanspiked.engine.queue import Entry
 from beanspiked.engine.timers import Timed
 
 __all__ = [
+    "ALL",
     "BURIED",
     "DELAYED",
     "ENTRY",
@@ -42,6 +43,9 @@ RESERVED: Final = 2
 BURIED: Final = 3
 
 STATE_NAMES: Final[list[str]] = ["ready", "delayed", "reserved", "buried"]
+
+# As many jobs as there are.
+ALL: Final = 1 << 60
 
 # How much of a job a look needs: where it is, all but its body, or everything.
 PLACE: Final = 0
@@ -304,8 +308,8 @@ class TubeUse:
 class ReadyListener:
     """Whom an engine tells about jobs."""
 
-    def tube_ready(self, tube: Tube) -> None:
-        """A tube may have a ready job now, and somebody waits for it."""
+    def tube_ready(self, tube: Tube, most: int = ALL) -> None:
+        """A tube may have ready jobs now, and somebody waits for them: take at most so many."""
         raise NotImplementedError
 
 

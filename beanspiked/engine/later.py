@@ -1,17 +1,21 @@
 """An answer that comes later, without a task or a future of an event loop."""
 
+import logging
 from collections.abc import Callable
 
 from beanspiked.engine.errors import EngineError
 
 __all__ = ["Later"]
 
+logger = logging.getLogger(__name__)
+
 
 class Later:
     """The outcome of one operation that could not be answered at once.
 
     An engine method that returns `Later | None` has already succeeded when it returns None. Callbacks run once, in the order in which
-    they were added, in the thread of the event loop; one that is added after the outcome is known runs at once.
+    they were added, in the thread of the event loop; one that is added after the outcome is known runs at once. What one of them raises is
+    logged and concerns nobody else.
 
     Attributes:
         done: Whether the outcome is known.
@@ -30,7 +34,7 @@ class Later:
     def then(self, callback: "Callable[[Later], None]") -> None:
         """Call back with this object when the outcome is known."""
         if self.done:
-            callback(self)
+            self._call(callback)
         elif self._callback is None:
             self._callback = callback
         elif self._others is None:
@@ -47,7 +51,13 @@ class Later:
         # They may refer to what refers to this.
         self._callback = self._others = None
         if callback is not None:
-            callback(self)
+            self._call(callback)
         if others is not None:
             for other in others:
-                other(self)
+                self._call(other)
+
+    def _call(self, callback: "Callable[[Later], None]") -> None:
+        try:
+            callback(self)
+        except Exception as error:
+            logger.error("internal error after a change", exc_info=error)

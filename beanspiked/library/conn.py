@@ -181,7 +181,8 @@ class Conn:
         if self._store is None or isinstance(self._store, str):
             from beanspiked.engine.embedded.start import start  # noqa: PLC0415 - see above
 
-            return start(_made(self._store), 0, timers, broker, turn)
+            soon = asyncio.get_running_loop().call_soon_threadsafe
+            return start(_made(self._store), 0, timers, broker, turn, soon)
         from beanspiked.engine.aerospike.start import connect  # noqa: PLC0415 - likewise
 
         return await connect(self._store, timers, broker, turn, self._max_job_size)

@@ -43,6 +43,7 @@ class Core:
     Attributes:
         broker: What everything in this process that uses the store shares; only once it is open.
         loop: The event loop; likewise.
+        alarm: How that calls the broker; likewise.
         held: The jobs that this program holds.
         waiting: The calls that wait for jobs.
         closed: Whether it cannot be used any more.
@@ -50,6 +51,7 @@ class Core:
 
     broker: Broker
     loop: asyncio.AbstractEventLoop
+    alarm: LoopAlarm
 
     def __init__(self, client_id: str, metrics: Metrics, max_job_size: int) -> None:
         self.client_id: str = client_id
@@ -71,7 +73,8 @@ class Core:
         self.loop = asyncio.get_running_loop()
         timers = Timers(MonotonicClock())
         self.broker = Broker(timers, self._max_job_size, __version__)
-        self.broker.alarm = LoopAlarm(self.loop, self.broker)
+        self.alarm = LoopAlarm(self.loop, self.broker)
+        self.broker.alarm = self.alarm
         self.broker.engine = await start(self.broker, timers, self._news)
         self._ready = True
         self.broker.on_alarm()

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from beanspiked.config import Settings
 from beanspiked.server.listeners import ListenError, bind
-from beanspiked.server.main import Server
+from beanspiked.server.poller import Poller
+from beanspiked.server.server import Server
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from beanspiked.library.conn import Conn
@@ -29,21 +30,26 @@ class Serving:
         addresses: Where it listens: `host:port` or `unix:PATH`.
     """
 
-    def __init__(self, server: Server, addresses: list[str]) -> None:
-        self.addresses: list[str] = addresses
-        self._server: Server | None = server
-        self._forget: Callable[[], None] = lambda: None
-
-    def ends_with(self, core: Core) -> None:
-        """End with a connection to the store at the latest."""
+    def __init__(self, core: Core, sockets: list[socket.socket]) -> None:
+        self.addresses: list[str] = [_name(sock) for sock in sockets]
+        self._core = core
+        self._poller = Poller(core.broker)
+        self._server: Server | None = Server(core.broker, self._poller, core.loop, sockets)
+        # It ends with the connection to the store at the latest.
         self._forget = core.before_close(self.close)
+        core.loop.add_reader(self._poller.fileno(), self._poller.turn)
+        core.alarm.pollers.append(self._poller)
+        self._server.accept()
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Accept no more, let clients that hold jobs finish for a while, then give everything back."""
         server, self._server = self._server, None
         if server is not None:
             self._forget()
-            await server.stop(drain_seconds)
+            await self._core.ended(server.stop(drain_seconds))
+            self._core.alarm.pollers.remove(self._poller)
+            self._core.loop.remove_reader(self._poller.fileno())
+            self._poller.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,11 +86,7 @@ def start(core: Core, addresses: Sequence[str]) -> Serving:
         if isinstance(error, ListenError):
             raise OSError(str(error)) from error
         raise
-    server = Server(core.broker, sockets)
-    serving = Serving(server, [_name(sock) for sock in sockets])
-    server.accept()
-    serving.ends_with(core)
-    return serving
+    return Serving(core, sockets)
 
 
 def _settings(address: str) -> Settings:

@@ -5,6 +5,7 @@ The same bytes give the same commands however they were split. What beanstalkd d
 that no LF follows, and an over-long line whose CR is the last byte of its 224-byte buffer.
 """
 
+import io
 from typing import Final
 
 from beanspiked.protocol.commands import (
@@ -41,10 +42,14 @@ NAME_CHARS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 # isspace() in the C locale, which strtoul skips.
 C_SPACE: Final = b" \t\n\v\f\r"
 
+# A body of more bytes is gathered as it comes, where it is to stay.
+LARGE_BODY: Final = 65536
+
 LINE: Final = 0
 DISCARD_LINE: Final = 1
 IN_BODY: Final = 2
 SKIP_BODY: Final = 3
+IN_LARGE_BODY: Final = 4
 
 # Most lines begin with exactly one of the known words; the others are looked up prefix by prefix.
 WORDS: Final[dict[bytes, tuple[int, int]]] = {word: (verb, shape) for word, verb, shape in PREFIXES}
@@ -121,10 +126,20 @@ class Parser:
         self._chunks: list[bytes] = []
         self._mode = LINE
         self._size = 0
+        # A BytesIO gives what was written to it without a copy.
+        self._large: io.BytesIO | None = None
         self.buffered = 0
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came."""
+        if self._large is not None and self._size:
+            if len(data) <= self._size:
+                self._large.write(data)
+                self._size -= len(data)
+                return
+            self._large.write(data[: self._size])
+            data = data[self._size :]
+            self._size = 0
         if self.buffered == 0:
             self._buf = data
             self._pos = 0
@@ -137,6 +152,7 @@ class Parser:
         self._buf = b""
         self._pos = 0
         self._chunks = []
+        self._large = None
         self.buffered = 0
 
     def next(self) -> Command | None:
@@ -156,6 +172,8 @@ class Parser:
                 self._mode = DISCARD_LINE
             elif self._mode == IN_BODY:
                 return self._body(Command(BODY))
+            elif self._mode == IN_LARGE_BODY:
+                return self._large_body()
             elif self._mode == SKIP_BODY:
                 skipped = min(self._size, self.buffered)
                 self._join()
@@ -282,6 +300,8 @@ class Parser:
         """Give a command its body or, if the trailer is wrong, its reply; None while the body is not all here."""
         size = self._size
         if self.buffered <= size or (self.buffered == size + 1 and not self._lenient):
+            if size > LARGE_BODY:
+                self._begin_large_body()
             return None
         self._join()
         start = self._pos
@@ -297,6 +317,38 @@ class Parser:
         command.body = self._buf[start:end]
         self._mode = LINE
         self._consume(size + trailer)
+        return command
+
+    def _begin_large_body(self) -> None:
+        """Gather what is there of a body, and what comes of it."""
+        self._join()
+        large = io.BytesIO()
+        here = min(self.buffered, self._size)
+        large.write(self._buf[self._pos : self._pos + here])
+        self._consume(here)
+        self._size -= here
+        self._large = large
+        self._mode = IN_LARGE_BODY
+
+    def _large_body(self) -> Command | None:
+        """Return a large body with the reply for a wrong trailer; None while it is not all here."""
+        large = self._large
+        if large is None or self._size or not self.buffered:
+            return None
+        self._join()
+        trailer = 1
+        reply = b""
+        if not self._lenient or self._buf[self._pos] != 0x0A:
+            if self.buffered < 2:
+                return None
+            trailer = 2
+            if self._buf[self._pos] != 0x0D or self._buf[self._pos + 1] != 0x0A:
+                reply = EXPECTED_CRLF
+        self._consume(trailer)
+        self._large = None
+        self._mode = LINE
+        command = Command(BODY, reply=reply)
+        command.body = large.getvalue()
         return command
 
 

@@ -1,30 +1,67 @@
-"""How an asyncio event loop calls the broker."""
+"""How an event loop calls the broker."""
 
-import asyncio
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 from beanspiked.engine.timers import NEVER
 from beanspiked.server.broker import Alarm, Broker
 
-__all__ = ["LoopAlarm"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.server.poller import Poller
+
+__all__ = ["AnyLoop", "LoopAlarm"]
+
+
+class AnyTimer(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Do not call."""
+
+
+class AnyLoop(Protocol):
+    """As much of an event loop as a server needs: asyncio's and our own have it."""
+
+    def call_soon(self, callback: Callable[[], object], /) -> object:
+        """Call in the next turn."""
+
+    def call_soon_threadsafe(self, callback: Callable[[], object], /) -> object:
+        """Call in the next turn; from any thread."""
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> AnyTimer:
+        """Call after so many seconds."""
 
 
 class LoopAlarm(Alarm):
-    """Calls the broker from an asyncio event loop."""
+    """Calls the broker from an event loop.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, broker: Broker) -> None:
+    Attributes:
+        pollers: The sockets that are heard before anything is called late.
+    """
+
+    def __init__(self, loop: AnyLoop, broker: Broker) -> None:
+        self.pollers: list[Poller] = []
         self._loop = loop
         self._broker = broker
-        self._handle: asyncio.TimerHandle | None = None
+        self._timer: AnyTimer | None = None
 
     def set(self, at: float) -> None:
         """Call at this time; replaces an earlier one."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if at < NEVER:
             # Loops of milliseconds round: a call that comes early would find nothing due.
-            self._handle = self._loop.call_later(max(0.0, at - self._broker.now()) + 0.0006, self._broker.on_alarm)
+            self._timer = self._loop.call_later(max(0.0, at - self._broker.now()) + 0.0006, self._broker.on_alarm)
 
     def soon(self) -> None:
         """Call in the next turn."""
         self._loop.call_soon(self._broker.on_alarm)
+
+    def hear(self) -> None:
+        """Take in what lies in the sockets."""
+        for poller in self.pollers:
+            poller.hear_all()

@@ -8,13 +8,15 @@ import logging
 import os
 import resource
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import mypyc_attr
 
-from beanspiked.engine.contract import ReadyListener, Tube, TubeEngine, TubeUse
+from beanspiked.engine.contract import ALL, RESERVED, ReadyListener, Tube, TubeEngine, TubeUse
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
+from beanspiked.protocol.replies import INTERNAL_ERROR
 from beanspiked.protocol.yaml import quoted
 
 if TYPE_CHECKING:
@@ -30,8 +32,10 @@ BEANSTALKD_VERSION: Final = "1.13"
 
 NO_OTHERS: Final = TubeUse()
 
-# How many sessions that were woken may run in one turn.
-RUNS_PER_TURN: Final = 1000
+# How long the sessions that have work may keep everybody else from being heard, in seconds, shared by all of them; likewise what is due.
+TURN: Final = 0.003
+# How many commands a session executes, and how many sessions run, before the clock is looked at.
+UNWATCHED: Final = 8
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -46,6 +50,9 @@ class Alarm:
         """Call `Broker.on_alarm` in the next turn."""
         raise NotImplementedError
 
+    def hear(self) -> None:
+        """Take in what lies in the sockets: who spoke in time must not be called late because this process was."""
+
 
 class Broker(ReadyListener):
     """What the sessions of one process share.
@@ -58,6 +65,10 @@ class Broker(ReadyListener):
         dirty: Sessions whose replies leave at the end of this turn.
         runnable: Sessions that may go on with their input.
         next_turn: Sessions that have had their share of this turn.
+        share: How long a session may run, in seconds, when it has executed `unwatched` commands.
+        unwatched: How many commands a session may execute without a look at the clock.
+        leaving: Sessions that have much to give back.
+        when_left: Called when the last of these has given back everything.
         tracing: Whether commands and replies are logged.
     """
 
@@ -82,6 +93,10 @@ class Broker(ReadyListener):
         self.dirty: list[Flow] = []
         self.runnable: deque[Flow] = deque()
         self.next_turn: list[Flow] = []
+        self.share: float = TURN
+        self.unwatched: int = UNWATCHED
+        self.leaving: int = 0
+        self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER
@@ -92,14 +107,34 @@ class Broker(ReadyListener):
         """Return the time in seconds since the epoch."""
         return self.timers.clock.now()
 
-    def tube_ready(self, tube: Tube) -> None:
-        """Hand a tube's ready jobs to those who wait for them, the longest-waiting first."""
+    def tube_ready(self, tube: Tube, most: int = ALL) -> None:
+        """Hand up to so many of a tube's ready jobs to those who wait for them, the longest-waiting first."""
         waiters = tube.waiters
-        while waiters:
+        while waiters and most:
             job = self.engine.take([tube])
             if job is None:
                 return
-            next(iter(waiters)).serve(job)
+            most -= 1
+            waiter = next(iter(waiters))
+            try:
+                waiter.serve(job)
+            except Exception as error:
+                logger.error("internal error: a job cannot be handed over", exc_info=error)
+                if waiter in waiters:
+                    tube.leave(waiter)
+                waiter.on_failure(error)
+                if job.holder is None and job.state == RESERVED:
+                    self.engine.give_back(job, timed_out=False)
+
+    def plan(self, calls: int) -> None:
+        """Divide a turn among the sessions that have work, of which so many are about to be called."""
+        sessions = calls + len(self.runnable) + len(self.next_turn)
+        if sessions > UNWATCHED:
+            self.share = TURN / sessions
+            self.unwatched = max(1, UNWATCHED * 64 // max(64, sessions))
+        else:
+            self.share = TURN / UNWATCHED
+            self.unwatched = UNWATCHED
 
     def on_alarm(self) -> None:
         """Do what is due by now."""
@@ -108,41 +143,75 @@ class Broker(ReadyListener):
         if self.next_turn:
             self.runnable.extend(self.next_turn)
             self.next_turn = []
-        self.timers.run()
+        now = self.now()
+        if self.timers.next_at() <= now:
+            if self.alarm is not None:
+                self.alarm.hear()
+            self.timers.run(now + TURN)
         self.end_turn()
 
     def end_turn(self) -> None:
         """Let sessions go on that can, then send everything on its way."""
-        runs = 0
-        while self.runnable and runs < RUNS_PER_TURN:
-            runs += 1
-            session = self.runnable.popleft()
-            try:
-                session.run()
-            except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
-                self._fail(session, error)
-        if (self.runnable or self.next_turn) and not self._soon and self.alarm is not None:
-            self._soon = True
-            self.alarm.soon()
-        self.engine.flush()
+        if self.runnable:
+            self._run()
+        try:
+            self.engine.flush()
+        except Exception as error:
+            logger.error("internal error", exc_info=error)
         if self.dirty:
             dirty = self.dirty
             self.dirty = []
             for session in dirty:
                 try:
                     session.flush()
-                except Exception as error:  # noqa: BLE001 - likewise
-                    self._fail(session, error)
-        next_at = self.timers.next_at()
-        if next_at < self._alarm_at and self.alarm is not None:
-            self._alarm_at = next_at
-            self.alarm.set(next_at)
+                except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
+                    self.fail(session, error)
+        alarm = self.alarm
+        if alarm is not None:
+            hurry = bool(self.runnable or self.next_turn)
+            next_at = self.timers.next_at()
+            if next_at < self._alarm_at:
+                if next_at <= self.now():
+                    hurry = True
+                else:
+                    self._alarm_at = next_at
+                    alarm.set(next_at)
+            if hurry and not self._soon:
+                self._soon = True
+                alarm.soon()
 
-    def _fail(self, session: "Flow", error: Exception) -> None:
+    def _run(self) -> None:
+        """Let sessions go on, in their order, until the turn is over."""
+        until = self.now() + TURN
+        unwatched = UNWATCHED
+        while self.runnable:
+            session = self.runnable.popleft()
+            try:
+                session.run()
+            except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
+                self.fail(session, error)
+            unwatched -= 1
+            if unwatched == 0:
+                unwatched = UNWATCHED
+                if self.now() >= until:
+                    return
+
+    def fail(self, session: "Flow", error: Exception) -> None:
+        """A bug ends one connection."""
         logger.error("internal error; a connection is closed", exc_info=error)
         sink = session.sink
         session.close()
+        try:
+            sink.write(INTERNAL_ERROR)
+        except Exception as worse:
+            logger.error("internal error; the client is not told", exc_info=worse)
         sink.close()
+
+    def left(self) -> None:
+        """A session has given back everything."""
+        self.leaving -= 1
+        if self.leaving == 0 and self.when_left is not None:
+            self.when_left()
 
     def snapshot(self) -> list[tuple[str, object]]:
         """Return every counter that `stats` reports, in beanstalkd's order, ours at the end."""

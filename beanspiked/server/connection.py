@@ -1,23 +1,29 @@
 """A connection: moves bytes between a socket and its session."""
 
-import asyncio
 import logging
 import socket
-from typing import Final, cast
+from collections import deque
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from beanspiked.protocol.commands import PREFIXES
 from beanspiked.server.broker import Broker
 from beanspiked.server.flow import Sink
+from beanspiked.server.poller import CLOSED, GONE, READABLE, WRITABLE, Poller, Ready
 from beanspiked.server.session import Session
 
 __all__ = ["Connection", "Registry"]
 
 logger = logging.getLogger(__name__)
 
-# Replies waiting for a client that does not read them, in bytes, before its commands are no longer executed.
+# Replies waiting for a client that does not read them, in bytes: from how many on its commands are no longer executed, and from how
+# few on they are again.
 HIGH_WATER: Final = 65536
+LOW_WATER: Final = 16384
+# How many bytes are read, and how many sent of a large body, before others have their turn.
+READ_AT_ONCE: Final = 65536
+SEND_AT_ONCE: Final = 524288
 
 WORDS: Final[dict[int, str]] = {verb: word.decode().strip() for word, verb, _ in PREFIXES}
 
@@ -26,131 +32,199 @@ WORDS: Final[dict[int, str]] = {verb: word.decode().strip() for word, verb, _ in
 class Registry:
     """What a connection tells the server that accepted it."""
 
-    def opened(self, connection: "Connection") -> None:
-        """A connection is up."""
-        raise NotImplementedError
-
     def closed(self, connection: "Connection") -> None:
         """A connection is gone, and its descriptor with it."""
         raise NotImplementedError
 
-    def watch_for_hangup(self, fd: int, connection: "Connection") -> None:
-        """Call `hung_up` when the client closes, though its bytes are not read."""
-        raise NotImplementedError
 
-    def unwatch(self, fd: int) -> None:
-        """Stop watching."""
-        raise NotImplementedError
+class Input(Ready):
+    """What the poller calls: a compiled class has one base, and a connection is its session's sink."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def on_ready(self, events: int) -> None:
+        """Let the connection act."""
+        self._connection.on_ready(events)
 
 
 class Connection(Sink):
-    """An asyncio protocol; every call of the event loop is one turn of the broker.
+    """A client's socket and its session.
 
     Args:
         broker: What it shares with the others.
-        registry: Whom it tells of its life.
-        sock: The accepted socket, which the event loop reads from.
+        poller: What tells when something can be read or sent.
+        registry: Whom it tells of its end.
+        sock: The accepted socket, not blocking.
 
     Attributes:
         fd: The socket's descriptor.
         session: The connection's side of the beanstalkd protocol.
     """
 
-    def __init__(self, broker: Broker, registry: Registry, sock: socket.socket) -> None:
+    def __init__(self, broker: Broker, poller: Poller, registry: Registry, sock: socket.socket) -> None:
         self.broker: Broker = broker
-        self.registry: Registry = registry
         self.fd: int = sock.fileno()
+        self._poller = poller
+        self._registry = registry
+        self._sock = sock
+        self._receive = sock.recv
         self._send = sock.send
-        self._backlogged = False
-        self._transport: asyncio.Transport | None = None
+        # What the kernel has not taken yet.
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        self._reading = True
+        self._watching = False
+        self._ended = False
+        self._closing = False
+        self._gone = False
+        self._choked = False
         self.session: Session = Session(broker, self)
+        poller.add(self.fd, Input(self), READABLE)
 
-    # --- what the event loop calls
+    # --- what the poller calls
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        self.registry.opened(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Act on bytes from the client."""
+    def on_ready(self, events: int) -> None:
+        """Send what waits, read what has come, or see that the client is gone."""
         try:
+            if events & WRITABLE:
+                self._send_on()
+            if self._gone or self._closing:
+                if events & GONE:
+                    self._lose()
+                return
+            if self._reading and not self._ended:
+                if events & ~WRITABLE:
+                    self._read()
+            elif events & GONE:
+                self._lose()
+            elif events & CLOSED and self._watching:
+                self._watching = False
+                self._wait()
+                self.session.end_waiting()
+        except Exception as error:
+            self._fail(error)
+
+    def _read(self) -> None:
+        if self.session.backlog():
+            # It has had its share of the turn, and more than enough to go on with.
+            return
+        try:
+            data: bytes = self._receive(READ_AT_ONCE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._lose()
+            return
+        if data:
             self.session.receive(data)
-            self.broker.end_turn()
-        except Exception as error:
-            self._fail(error)
-
-    def eof_received(self) -> bool:
-        """Act on the client's end of input; the session closes when all is answered."""
-        try:
+        else:
+            self._ended = True
+            self._wait()
             self.session.receive_eof()
-            self.broker.end_turn()
-        except Exception as error:
-            self._fail(error)
-        return True
 
-    def connection_lost(self, error: BaseException | None) -> None:  # noqa: ARG002 - the loop's signature
-        """Give back what the connection held."""
-        self.registry.unwatch(self.fd)
-        self._transport = None
+    def _send_on(self) -> None:
+        """Send what the kernel takes now, but no more than others can wait for."""
+        room = SEND_AT_ONCE
+        unsent = self._unsent
+        while unsent and room > 0:
+            piece = unsent[0]
+            try:
+                sent: int = self._send(piece[:room])
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                self._lose()
+                return
+            room -= sent
+            self._unsent_bytes -= sent
+            if sent == len(piece):
+                unsent.popleft()
+            else:
+                unsent[0] = piece[sent:]
+        if self._choked and self._unsent_bytes <= LOW_WATER:
+            self._choked = False
+            self.session.unchoke()
+        if not unsent:
+            if self._closing:
+                self._lose()
+            else:
+                self._wait()
+
+    def _wait(self) -> None:
+        """Wait for what there is to wait for now."""
+        if self._gone:
+            return
+        events = 0
+        if not self._closing:
+            if self._reading and not self._ended:
+                events = READABLE
+            elif self._watching:
+                events = CLOSED
+        if self._unsent:
+            events |= WRITABLE
+        self._poller.change(self.fd, events)
+
+    def _lose(self) -> None:
+        """The connection is over: give back what it held."""
+        if self._gone:
+            return
+        self._gone = True
+        self._poller.remove(self.fd)
+        self._sock.close()
+        self._unsent.clear()
         try:
             self.session.close()
-            self.broker.end_turn()
         except Exception:
             logger.exception("connection %d: internal error", self.fd)
-        self.registry.closed(self)
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self.session.choke()
-
-    def resume_writing(self) -> None:
-        """The client has read."""
-        try:
-            self.session.unchoke()
-            self.broker.end_turn()
-        except Exception as error:
-            self._fail(error)
+        self._registry.closed(self)
 
     # --- what the session calls
 
     def write(self, data: bytes) -> None:
         """Send bytes, all together."""
-        if self._transport is not None:
-            if self.broker.tracing:
-                logger.debug(">%d reply %s", self.fd, data.partition(b"\r\n")[0].decode("ascii", "replace"))
-            if not self._backlogged or self._transport.get_write_buffer_size() == 0:
-                # Micro-optimization: half a microsecond less than the transport's own way to the same system call.
-                try:
-                    sent = self._send(data)
-                except OSError:
-                    # No room now, or a broken connection: the transport finds out which.
-                    sent = 0
-                if sent == len(data):
-                    self._backlogged = False
-                    return
-                data = data[sent:]
-            # The transport keeps what the kernel does not take, and sends it before anything else.
-            self._backlogged = True
-            self._transport.write(data)
+        if self._gone or self._closing:
+            return
+        if self.broker.tracing:
+            logger.debug(">%d reply %s", self.fd, data.partition(b"\r\n")[0].decode("ascii", "replace"))
+        sent = 0
+        if not self._unsent:
+            try:
+                sent = self._send(data)
+            except OSError:
+                # No room now, or a broken connection: the poller will tell which.
+                sent = 0
+            if sent == len(data):
+                return
+        self._unsent.append(memoryview(data)[sent:])
+        self._unsent_bytes += len(data) - sent
+        if len(self._unsent) == 1:
+            self._wait()
+        if self._unsent_bytes > HIGH_WATER and not self._choked:
+            self._choked = True
+            self.session.choke()
 
     def close(self) -> None:
         """Close the connection when all was sent."""
-        if self._transport is not None:
-            self._transport.close()
+        if self._gone or self._closing:
+            return
+        self._closing = True
+        if self._unsent:
+            self._wait()
+        else:
+            self._lose()
 
     def pause_reading(self) -> None:
         """Read no more for now, but keep watching for a hang-up."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-            self.registry.watch_for_hangup(self.fd, self)
+        self._reading = False
+        self._watching = True
+        self._wait()
 
     def resume_reading(self) -> None:
         """Read on."""
-        if self._transport is not None and not self._transport.is_closing():
-            self.registry.unwatch(self.fd)
-            self._transport.resume_reading()
+        self._reading = True
+        self._watching = False
+        self._wait()
 
     def trace_command(self, verb: int) -> None:
         """Log a command (`-VV`)."""
@@ -160,20 +234,9 @@ class Connection(Sink):
 
     # --- faults
 
-    def hung_up(self, reset: bool) -> None:
-        """The client closed its side, or the whole connection, while its bytes were not read."""
-        if self._transport is None:
-            return
-        if reset:
-            self._transport.abort()
-        else:
-            self.session.end_waiting()
-            self.broker.end_turn()
-
     def abort(self) -> None:
         """Drop the connection now."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._lose()
 
     def _fail(self, error: Exception) -> None:
         """A bug: say so once, end this connection, and leave the others alone."""

@@ -4,6 +4,7 @@ A command waits while a reserve blocks, while the client does not read, and whil
 decides about its reply; a reply waits for those before it.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
@@ -14,27 +15,33 @@ from beanspiked.engine.contract import Job, Tube, Waiter
 from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFull
 from beanspiked.engine.later import Later
 from beanspiked.engine.queue import Queue
-from beanspiked.engine.timers import NEVER
+from beanspiked.engine.timers import NEVER, SLICE
 from beanspiked.protocol import commands as verbs
 from beanspiked.protocol import replies
 from beanspiked.protocol.commands import VERB_COUNT, Command
 from beanspiked.protocol.parser import Parser
 from beanspiked.server.broker import Broker
 
-__all__ = ["SAFETY_MARGIN", "Flow", "Sink"]
+__all__ = ["SAFETY_MARGIN", "Flow", "Sink", "WatchList"]
+
+logger = logging.getLogger(__name__)
 
 # prot.c: SAFETY_MARGIN, how long before a deadline a reserve ends with DEADLINE_SOON, in seconds.
 SAFETY_MARGIN: Final = 1.0
 # What is read ahead of a session that cannot go on, in bytes.
 READ_AHEAD: Final = 65536
-# Replies are handed to the transport before the end of a turn when they are this many bytes.
+# Replies are handed to the sink before the end of a turn when they are this many bytes.
 WRITE_CHUNK: Final = 262144
+# Bodies of this many bytes are handed on as they are, the rest of a turn's replies as one piece.
+LARGE_PIECE: Final = 65536
 # How many changes of one connection may be on their way to the store at once.
 UNSETTLED_MAX: Final = 1000
 # How many reserves of one connection may be served together.
 RESERVES_AT_ONCE: Final = 1000
-# How many commands one connection may execute in one turn.
-COMMANDS_PER_TURN: Final = 1000
+# What a command counts for that does more than the usual, in commands.
+COST_OF_ALL: Final = 8
+# So many watched tubes make a reserve count for one command more.
+TUBES_A_COMMAND: Final = 64
 DEFAULT: Final = "default"
 
 # Commands that do not look at what the connection's own earlier writes change; the others wait until those are committed.
@@ -117,6 +124,37 @@ class Sink:
         """Log a command (`-VV`)."""
 
 
+class WatchList:
+    """The tubes that a connection watches. To add or remove one costs the same, however many there are.
+
+    Attributes:
+        tubes: They, in the order in which `list-tubes-watched` names them.
+    """
+
+    def __init__(self, first: Tube) -> None:
+        self.tubes: list[Tube] = [first]
+        self._places: dict[Tube, int] = {first: 0}
+
+    def add(self, tube: Tube) -> bool:
+        """Add a tube; tell whether it is new."""
+        if tube in self._places:
+            return False
+        self._places[tube] = len(self.tubes)
+        self.tubes.append(tube)
+        return True
+
+    def __contains__(self, tube: Tube) -> bool:
+        return tube in self._places
+
+    def remove(self, tube: Tube) -> None:
+        """Remove a tube, which must be there; the last one takes its place (ms.c)."""
+        place = self._places.pop(tube)
+        last = self.tubes.pop()
+        if last is not tube:
+            self.tubes[place] = last
+            self._places[last] = place
+
+
 class Nowhere(Sink):
     """The sink of a session that is closed."""
 
@@ -152,7 +190,7 @@ class Flow(Waiter):
 
     Attributes:
         used: The tube that puts go to.
-        watched: The tubes that reserves take from, in the order in which `list-tubes-watched` names them.
+        watched: The tubes that reserves take from.
         held: The jobs reserved by this connection, by deadline.
         waiting: Whether a reserve is blocked.
         choked: Whether the client does not read its replies.
@@ -170,7 +208,7 @@ class Flow(Waiter):
         default.using += 1
         default.watching += 1
         self.used: Tube = default
-        self.watched: list[Tube] = [default]
+        self.watched: WatchList = WatchList(default)
         self.held: Queue = Queue()
         self.waiting: bool = False
         self.choked: bool = False
@@ -183,6 +221,8 @@ class Flow(Waiter):
         self._eof: bool = False
         self._hung_up: bool = False
         self._quit: bool = False
+        self._leaving: bool = False
+        self._cost: int = 0
         self._stalled: Command | None = None
         self._looking: bool = False
         self._seek: Later | None = None
@@ -223,12 +263,15 @@ class Flow(Waiter):
             self._stop_waiting(replies.TIMED_OUT)
 
     def run(self) -> None:
-        """Execute the commands that are there, until one blocks."""
+        """Execute the commands that are there, until one blocks or this connection has had its share of the turn."""
         self._queued = False
         if self.closed:
             return
         parser = self.parser
-        budget = COMMANDS_PER_TURN
+        broker = self.broker
+        # The clock is looked at only now and then: that takes as long as a part of a command.
+        unwatched = broker.unwatched
+        until = 0.0
         blocked = self._blocked()
         while not blocked:
             command = self._next
@@ -242,11 +285,19 @@ class Flow(Waiter):
             if self._out_bytes > WRITE_CHUNK:
                 self.flush()
             blocked = self._blocked()
-            budget -= 1
-            if budget == 0:
-                self._queued = True
-                self.broker.next_turn.append(self)
-                blocked = True
+            unwatched -= 1
+            if self._cost:
+                unwatched -= self._cost
+                self._cost = 0
+            if unwatched <= 0:
+                unwatched = broker.unwatched
+                now = broker.now()
+                if until == 0.0:
+                    until = now + broker.share
+                elif now >= until and not blocked:
+                    self._queued = True
+                    broker.next_turn.append(self)
+                    blocked = True
         if blocked:
             if self._seek is not None and self._next is None:
                 self._read_reserves()
@@ -315,7 +366,7 @@ class Flow(Waiter):
             self._leave_waiters()
         self._quit = True
         self._forget_input()
-        self._give_back()
+        self._leave()
         self.run()
 
     def _forget_input(self) -> None:
@@ -332,15 +383,37 @@ class Flow(Waiter):
         self.close()
         sink.close()
 
+    def backlog(self) -> bool:
+        """Tell whether commands that were read are about to be executed: no more need be read now."""
+        return self._queued and self.parser.buffered > 0
+
     def flush(self) -> None:
-        """Send the replies that are known, in one write."""
+        """Send the replies that are known, in one write but for large bodies, which are not copied."""
         self._dirty = False
         if self._out:
             out = self._out
+            size = self._out_bytes
             self._out = []
             self._out_bytes = 0
-            if not self.closed:
+            if self.closed:
+                return
+            if size > LARGE_PIECE:
+                self._send_pieces(out)
+            else:
                 self.sink.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _send_pieces(self, out: list[bytes]) -> None:
+        small: list[bytes] = []
+        for piece in out:
+            if len(piece) < LARGE_PIECE:
+                small.append(piece)
+                continue
+            if small:
+                self.sink.write(b"".join(small))
+                small = []
+            self.sink.write(piece)
+        if small:
+            self.sink.write(b"".join(small))
 
     def choke(self) -> None:
         """The client does not read: execute nothing more for now."""
@@ -352,12 +425,11 @@ class Flow(Waiter):
         self._go_on()
 
     def close(self) -> None:
-        """Give back what this connection held and referred to; its later writes still go to the store."""
+        """Give back what this connection held and referred to, in slices; its later writes still go to the store."""
         if self.closed:
             return
         self.closed = True
         broker = self.broker
-        engine = self.engine
         if self.waiting:
             self._leave_waiters()
         broker.timers.cancel(self)
@@ -369,20 +441,55 @@ class Flow(Waiter):
         self._forget_input()
         self._out = []
         self._upload = None
-        self._give_back()
-        self.used.using -= 1
-        engine.forget(self.used)
-        for tube in self.watched:
-            tube.watching -= 1
-            engine.forget(tube)
+        # conn.c: connclose, by way of ms.c's ms_clear: the first tube goes first, then the last.
+        tubes = self.watched.tubes
+        tubes.append(tubes.pop(0))
+        self._leave()
 
-    def _give_back(self) -> None:
-        """Make all held jobs ready, in the order in which they were reserved (prot.c: enqueue_reserved_jobs)."""
-        held = sorted([cast("Job", job) for job in self.held.entries()], key=_reserve_seq)
-        self.held.clear()
-        for job in held:
+    def _leave(self) -> None:
+        """Begin to give back what is held and, when the connection is closed, the tubes."""
+        if not self._leaving:
+            self._leaving = True
+            self.broker.leaving += 1
+        self._leave_on()
+
+    def _leave_on(self) -> None:
+        """Give back a slice: jobs in the order in which they were reserved (prot.c: enqueue_reserved_jobs), then tubes.
+
+        Of more jobs than a slice those with the nearest deadlines come first: that order is only seen by those who wait for them.
+        """
+        jobs: list[Job] = []
+        while len(jobs) < SLICE:
+            first = self.held.first()
+            if first is None:
+                break
+            self.held.remove(first)
+            jobs.append(cast("Job", first))
+        jobs.sort(key=_reserve_seq)
+        engine = self.engine
+        for job in jobs:
             job.holder = None
-            self.engine.give_back(job, timed_out=False)
+            engine.give_back(job, timed_out=False)
+        if self.closed and not len(self.held):
+            tubes = self.watched.tubes
+            room = SLICE
+            while tubes and room:
+                tube = tubes.pop()
+                tube.watching -= 1
+                engine.forget(tube)
+                room -= 1
+            if not tubes:
+                self.used.using -= 1
+                engine.forget(self.used)
+                self._leaving = False
+                self.broker.left()
+                return
+        elif not len(self.held):
+            # Its tubes it needs until it is closed.
+            self._leaving = False
+            self.broker.left()
+            return
+        self.broker.timers.schedule(self, self.broker.now())
 
     # --- waiting
 
@@ -403,18 +510,35 @@ class Flow(Waiter):
 
     def on_time(self, now: float) -> None:
         """Give up jobs whose time is up, and end a reserve whose time is up or whose job's deadline is near."""
+        if self._leaving:
+            self._leave_on()
+            return
         self._end_wait(now)
         first = self.held.first()
-        while first is not None and first.key <= now:
+        if first is not None and first.key <= now and self._queued:
+            # What its client sent in time comes first.
+            self.run()
+            first = self.held.first()
+        room = SLICE
+        while first is not None and first.key <= now and room:
             assert isinstance(first, Job)
             self.held.remove(first)
             first.holder = None
             self.broker.job_timeouts += 1
             self.engine.give_back(first, timed_out=True)
+            room -= 1
             first = self.held.first()
-        self._schedule()
+        if first is not None and first.key <= now:
+            self.broker.timers.schedule(self, now)
+        else:
+            self._schedule()
         if self.stopping:
             self._go_on()
+
+    def on_failure(self, error: Exception) -> bool:
+        """A bug ends one connection."""
+        self.broker.fail(self, error)
+        return self._leaving
 
     def _end_wait(self, now: float) -> None:
         """End a reserve whose time is up or whose job's deadline is near, unless it is not known yet whether a job is there."""
@@ -428,7 +552,7 @@ class Flow(Waiter):
     def _wait_for_sought(self, until: float, patient: bool) -> None:
         """Wait for a job of a shared store, which has to be asked; the reply may be due when it has answered."""
         self._wait(until)
-        seek = self.engine.seek(self, self.watched, patient)
+        seek = self.engine.seek(self, self.watched.tubes, patient)
         if seek is None:
             self._end_wait(self.broker.now())
         else:
@@ -440,11 +564,14 @@ class Flow(Waiter):
         if self._seek is not seek:
             return
         self._seek = None
-        if seek.error is not None:
-            self._stop_waiting(replies.INTERNAL_ERROR)
-        else:
-            self._end_wait(self.broker.now())
-            self._schedule()
+        try:
+            if seek.error is not None:
+                self._stop_waiting(replies.INTERNAL_ERROR)
+            else:
+                self._end_wait(self.broker.now())
+                self._schedule()
+        except Exception as error:  # noqa: BLE001 - a bug ends this connection
+            self.broker.fail(self, error)
 
     def _schedule(self) -> None:
         """Ask to be called at the next deadline, or a margin before it while a reserve waits, or at that one's end."""
@@ -459,7 +586,7 @@ class Flow(Waiter):
         self.waiting = True
         self._wait_until = until
         self.broker.waiting += 1
-        for tube in self.watched:
+        for tube in self.watched.tubes:
             tube.enter(self)
         self._schedule()
 
@@ -467,7 +594,7 @@ class Flow(Waiter):
         self.waiting = False
         self._seek = None
         self.broker.waiting -= 1
-        for tube in self.watched:
+        for tube in self.watched.tubes:
             tube.leave(self)
 
     def _stop_waiting(self, reply: bytes) -> None:
@@ -550,19 +677,22 @@ class Flow(Waiter):
         self._unsettled += 1
 
         def settled(outcome: Later) -> None:
-            if outcome.error is None:
-                slot.reply = reply if made is None else made(outcome)
-            elif isinstance(outcome.error, JobGone):
-                slot.reply = replies.NOT_FOUND
-            else:
-                full = isinstance(outcome.error, StoreFull) or reply.startswith(b"INSERTED")
-                slot.reply = replies.OUT_OF_MEMORY if full else replies.INTERNAL_ERROR
-                # After an unknown outcome a job went with the session.
-                if failed is not None and not isinstance(outcome.error, OutcomeUnknown):
-                    failed()
-            self._unsettled -= 1
-            self._slot_bytes += len(slot.reply)
-            self._drain_slots()
+            try:
+                if outcome.error is None:
+                    slot.reply = reply if made is None else made(outcome)
+                elif isinstance(outcome.error, JobGone):
+                    slot.reply = replies.NOT_FOUND
+                else:
+                    full = isinstance(outcome.error, StoreFull) or reply.startswith(b"INSERTED")
+                    slot.reply = replies.OUT_OF_MEMORY if full else replies.INTERNAL_ERROR
+                    # After an unknown outcome a job went with the session.
+                    if failed is not None and not isinstance(outcome.error, OutcomeUnknown):
+                        failed()
+                self._unsettled -= 1
+                self._slot_bytes += len(slot.reply)
+                self._drain_slots()
+            except Exception as error:  # noqa: BLE001 - a bug ends this connection, and no reply of it stays out for ever
+                self.broker.fail(self, error)
 
         later.then(settled)
 
@@ -606,7 +736,7 @@ class Flow(Waiter):
         self.broker.commands[verb] += 1
         if self.broker.tracing:
             self.sink.trace_command(verb)
-        if self.engine.durable and verb != verbs.REFUSED and self._must_wait(command):
+        if (self.engine.durable or self._unsettled) and verb != verbs.REFUSED and self._must_wait(command):
             return
         self._do(command)
 
@@ -645,21 +775,27 @@ class Flow(Waiter):
         self._looking = False
         if self.closed:
             return
-        if look.error is None:
-            self._do(command)
-        else:
-            self._reply(replies.INTERNAL_ERROR)
-        self._go_on()
+        try:
+            if look.error is None:
+                self._do(command)
+            else:
+                self._reply(replies.INTERNAL_ERROR)
+            self._go_on()
+        except Exception as error:  # noqa: BLE001 - a bug ends this connection
+            self.broker.fail(self, error)
 
     def _retry_after(self, command: Command, change: Later) -> None:
         if self._stalled is not command:
             return
-        if self.engine.shared and change.error is not None:
-            self._stalled = None
-            self._reply(replies.INTERNAL_ERROR)
-            self._go_on()
-        else:
-            self._retry()
+        try:
+            if self.engine.shared and change.error is not None:
+                self._stalled = None
+                self._reply(replies.INTERNAL_ERROR)
+                self._go_on()
+            else:
+                self._retry()
+        except Exception as error:  # noqa: BLE001 - a bug ends this connection
+            self.broker.fail(self, error)
 
 
 def _reserve_seq(job: Job) -> int:

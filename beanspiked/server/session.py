@@ -1,17 +1,21 @@
 """A session: one connection's side of the protocol. It decides which reply each command gets; it knows no socket."""
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Job
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Job, Tube
+from beanspiked.engine.errors import DamagedEntry
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER
 from beanspiked.protocol import commands as verbs
 from beanspiked.protocol import replies, yaml
 from beanspiked.protocol.commands import Command
-from beanspiked.server.flow import SAFETY_MARGIN, Flow
+from beanspiked.server.flow import COST_OF_ALL, SAFETY_MARGIN, TUBES_A_COMMAND, Flow
 
 __all__ = ["Session"]
+
+logger = logging.getLogger(__name__)
 
 
 class Session(Flow):
@@ -80,7 +84,9 @@ class Session(Flow):
 
     def _reserve(self, timeout: float) -> None:
         self._become_worker()
-        job = self.engine.take(self.watched)
+        tubes = self.watched.tubes
+        self._cost = len(tubes) // TUBES_A_COMMAND
+        job = self.engine.take(tubes)
         if job is not None:
             self._grant(job)
             return
@@ -100,6 +106,9 @@ class Session(Flow):
         job = self.engine.find_job(command.id)
         if job is None or job.state == RESERVED or job.moving is not None:
             self._reply(replies.NOT_FOUND)
+            return
+        if self._readable(job) is None:
+            self._reply(replies.INTERNAL_ERROR)
             return
         later = self.engine.take_job(job)
         if later is None:
@@ -172,6 +181,7 @@ class Session(Flow):
             self._reply(replies.TOUCHED)
 
     def _kick(self, command: Command) -> None:
+        self._cost = COST_OF_ALL
         count, later = self.engine.kick(self.used, command.id)
         self._reply_later(later, replies.kicked(count), made=_kicked)
 
@@ -185,9 +195,20 @@ class Session(Flow):
     def _found(self, job: Job | None) -> None:
         if job is None:
             self._reply(replies.NOT_FOUND)
+            return
+        body = self._readable(job)
+        if body is None:
+            self._reply(replies.INTERNAL_ERROR)
         else:
-            body = job.raw_body()
             self._reply_job(replies.found(job.id, len(body)), body)
+
+    def _readable(self, job: Job) -> bytes | None:
+        """Return a job's body, or None for one that is damaged: that is said to who asks for it, and concerns nobody else."""
+        try:
+            return job.raw_body()
+        except DamagedEntry as error:
+            logger.warning("job %d of %s: %s", job.id, job.tube.name, error)
+            return None
 
     def _peek(self, command: Command) -> None:
         self._found(self.engine.find_job(command.id))
@@ -212,34 +233,34 @@ class Session(Flow):
 
     def _watch(self, command: Command) -> None:
         tube = self.engine.tube(command.name)
-        if tube not in self.watched:
+        if self.watched.add(tube):
             tube.watching += 1
-            self.watched.append(tube)
-        self._reply(replies.watching(len(self.watched)))
+        self._reply(replies.watching(len(self.watched.tubes)))
 
     def _ignore(self, command: Command) -> None:
         watched = self.watched
         tube = self.engine.find_tube(command.name)
         if tube is not None and tube in watched:
-            if len(watched) == 1:
+            if len(watched.tubes) == 1:
                 self._reply(replies.NOT_IGNORED)
                 return
-            # ms.c: the last one takes the place of the one that goes.
-            index = watched.index(tube)
-            watched[index] = watched[-1]
-            watched.pop()
+            watched.remove(tube)
             tube.watching -= 1
             self.engine.forget(tube)
-        self._reply(replies.watching(len(watched)))
+        self._reply(replies.watching(len(watched.tubes)))
 
     def _list_tubes(self, command: Command) -> None:
-        self._reply(replies.ok(yaml.sequence([tube.name for tube in self.engine.tubes()])))
+        self._list(self.engine.tubes())
 
     def _list_tube_used(self, command: Command) -> None:
         self._reply(replies.using(self.used.name))
 
     def _list_tubes_watched(self, command: Command) -> None:
-        self._reply(replies.ok(yaml.sequence([tube.name for tube in self.watched])))
+        self._list(self.watched.tubes)
+
+    def _list(self, tubes: list[Tube]) -> None:
+        self._cost = len(tubes) // TUBES_A_COMMAND
+        self._reply(replies.ok(yaml.sequence([tube.name for tube in tubes])))
 
     def _pause_tube(self, command: Command) -> None:
         tube = self.engine.find_tube(command.name)
@@ -249,6 +270,7 @@ class Session(Flow):
             self._reply_later(self.engine.pause(tube, command.delay), replies.PAUSED)
 
     def _stats(self, command: Command) -> None:
+        self._cost = COST_OF_ALL
         self._reply(replies.ok(yaml.mapping(self.broker.snapshot())))
 
     def _stats_tube(self, command: Command) -> None:

@@ -193,6 +193,7 @@ def test_a_busy_segment_is_not_tried_without_pause(here: World, client: Client) 
     assert 60 < tries < 300
 
 
+@pytest.mark.planted_bug
 def test_a_bug_in_a_reserve_job_leaves_no_command_without_a_reply(
     here: World, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,9 @@
 """Bytes in, commands out."""
 
+import itertools
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beanspiked.protocol import commands as verbs
@@ -175,6 +177,26 @@ def test_a_put_line_is_told_before_its_body_is_there() -> None:
 def test_a_wrong_trailer_consumes_two_bytes_and_the_rest_is_a_command() -> None:
     found = parsed(b"put 0 0 0 1\r\nabc\r\n")
     assert [command[7] for command in found] == [b"EXPECTED_CRLF\r\n", b"UNKNOWN_COMMAND\r\n"]
+
+
+@pytest.mark.parametrize(("end", "reply"), [(b"\r\n", b""), (b"\rx", b"EXPECTED_CRLF\r\n")])
+@settings(max_examples=50)
+@given(cuts=st.lists(st.integers(0, 200_020), max_size=8))
+def test_a_large_body_may_come_in_any_pieces(end: bytes, reply: bytes, cuts: list[int]) -> None:
+    body = bytes(range(250)) * 800
+    data = b"put 1 2 3 %d\r\n" % len(body) + body + end + b"list-tubes\r\n"
+    places = [0, *sorted(cuts), len(data)]
+    parser = Parser(1 << 20)
+    commands = []
+    for start, stop in itertools.pairwise(places):
+        parser.feed(data[start:stop])
+        while (command := parser.next()) is not None:
+            commands.append(command)
+    put, *more, last = commands
+    assert (put.verb, last.verb) == (verbs.PUT, verbs.LIST_TUBES)
+    whole = more[0] if more else put
+    assert (whole.body, whole.reply) == (body, reply)
+    assert parser.buffered == 0
 
 
 def test_a_badly_formed_put_leaves_its_body_to_be_read_as_commands() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     pass
 
 
+@pytest.mark.planted_bug
 def test_a_bug_in_an_operation_leaves_no_command_without_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     here = World(1)
     client = here.front_end().connect()

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 
 class VirtualClock(Clock):
-    """Stands still until it is told otherwise."""
+    """Stands still until it is told otherwise, or goes on by `tick` seconds whenever somebody looks at it."""
 
     def __init__(self) -> None:
         self.time = 1_700_000_000.0
+        self.tick = 0.0
 
     def now(self) -> float:
+        self.time += self.tick
         return self.time
 
 
@@ -89,8 +91,16 @@ class Client(Sink):
         return int(reply.split()[1])
 
     def stats(self, what: str) -> dict[str, str]:
-        reply = self.send(what.encode() + b"\r\n")
-        assert reply.startswith(b"OK "), reply
+        return self._fields(self.send(what.encode() + b"\r\n"))
+
+    def stats_now(self, what: str) -> dict[str, str]:
+        """Ask within a turn, and let no other follow."""
+        self.session.receive(what.encode() + b"\r\n")
+        self.session.flush()
+        return self._fields(self.take())
+
+    def _fields(self, reply: bytes) -> dict[str, str]:
+        assert reply.startswith(b"OK "), reply[:100]
         return dict(line.split(": ", 1) for line in reply.decode().split("---\n")[1].splitlines() if line)
 
 
@@ -109,11 +119,17 @@ class Wire:
     def connect(self) -> Client:
         return Client(self)
 
+    def turn(self) -> bool:
+        """Run the turn that the broker asked for at once, if it did."""
+        asked, self.alarm.is_soon = self.alarm.is_soon, False
+        if asked:
+            self.broker.on_alarm()
+        return asked
+
     def settle(self) -> None:
         """Run the turns that the broker asked for at once."""
-        while self.alarm.is_soon:
-            self.alarm.is_soon = False
-            self.broker.on_alarm()
+        while self.turn():
+            pass
 
     def advance(self, seconds: float) -> None:
         """Let time pass, stopping wherever the broker wanted to be called."""

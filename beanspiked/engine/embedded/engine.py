@@ -5,7 +5,8 @@ take it and no timer can revive it, and its `Write` goes to the journal; when th
 job is put back where it was.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.contract import (
@@ -23,11 +24,13 @@ from beanspiked.engine.contract import (
     TubeEngine,
     TubeSizes,
 )
+from beanspiked.engine.embedded.slices import Slices, sweep
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.write import BURY, DELETE, DROP, KICK, PAUSE, PUT, RELEASE, UPDATE, Row, Write
+from beanspiked.engine.errors import DamagedEntry
 from beanspiked.engine.later import Later
 from beanspiked.engine.queue import Queue
-from beanspiked.engine.timers import NEVER, Timers
+from beanspiked.engine.timers import NEVER, SLICE, Timers
 
 if TYPE_CHECKING:
     # SQLite is only loaded where it is used: the first client may be waiting.
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedEngine"]
 
+logger = logging.getLogger(__name__)
+
+# How many jobs of a long change share a write to the journal: others' changes wait for no more than that.
+WRITE_SLICE: Final = 1000
 DEFAULT: Final = "default"
 
 
@@ -90,6 +97,10 @@ class EmbeddedEngine(TubeEngine):
         self._tube_list: list[Tube] = []
         self._last_id = 0
         self._burials = 0
+        self._found: list[int] = []
+        self._sizes = TubeSizes()
+        # Jobs whose compressed bodies came from the disk: whether those are whole shows when their turn comes.
+        self._unproven: set[int] = set()
         self.tube(DEFAULT)
 
     def load(self, rows: Iterable[Row], pauses: list[tuple[str, float, float]], last_id: int) -> None:
@@ -97,6 +108,8 @@ class EmbeddedEngine(TubeEngine):
         for row in rows:
             tube = self._make(row.tube)
             job = row.job(tube)
+            if job.details is not None and job.details.raw_size >= 0:
+                self._unproven.add(job.id)
             self._jobs.add(job)
             self._enter(tube, job, row.state, row.place)
             self._burials = max(self._burials, int(row.place) if row.state == BURIED else 0)
@@ -151,15 +164,18 @@ class EmbeddedEngine(TubeEngine):
 
     def tube_time(self, tube: EmbeddedTube, now: float) -> None:
         """Make a tube's due jobs ready, end its pause, and wait for the next of both."""
-        while True:
+        room = SLICE
+        while room:
             first = tube.delayed.first()
             if first is None or first.key > now:
                 break
             self._shift(tube, cast(Job, first), READY, 0.0)
             self._tell(tube)
+            room -= 1
         if tube.pause and tube.paused_until <= now:
             tube.pause = 0.0
             tube.paused_until = 0.0
+        if tube.waiters:
             self._tell(tube)
         self._wait_for_next(tube)
 
@@ -169,7 +185,8 @@ class EmbeddedEngine(TubeEngine):
         if tube.pause and tube.paused_until < at:
             at = tube.paused_until
         if at < NEVER:
-            self._timers.schedule(tube, at)
+            # What is due already has its turn behind everything else that is.
+            self._timers.schedule(tube, max(at, self._clock.now()))
 
     # --- a job's place
 
@@ -201,7 +218,10 @@ class EmbeddedEngine(TubeEngine):
     def _tell(self, tube: EmbeddedTube) -> None:
         """Wake who waits, for each job that becomes ready and before the next one does (prot.c: enqueue_job)."""
         if tube.waiters:
-            self.listener.tube_ready(tube)
+            self.listener.tube_ready(tube, SLICE)
+            if tube.waiters and len(tube.ready) and not tube.pause:
+                # More wait than a slice serves: when a pause ended, say.
+                self._timers.schedule(tube, self._clock.now())
 
     # --- jobs
 
@@ -242,7 +262,15 @@ class EmbeddedEngine(TubeEngine):
         self._tell(tube)
 
     def take(self, tubes: list[Tube]) -> Job | None:
-        """Reserve the most urgent ready job over these tubes but the paused ones."""
+        """Reserve the most urgent ready job over these tubes but the paused ones; bury those on the way that are damaged."""
+        best = self._best(tubes)
+        while best is not None and self._unproven and not self._proven(best):
+            best = self._best(tubes)
+        if best is not None:
+            self._reserve(best)
+        return best
+
+    def _best(self, tubes: list[Tube]) -> Job | None:
         best: Job | None = None
         for tube in tubes:
             home = cast(EmbeddedTube, tube)
@@ -251,9 +279,21 @@ class EmbeddedEngine(TubeEngine):
                 continue
             if best is None or first.key < best.key or (first.key == best.key and first.id < best.id):
                 best = cast(Job, first)
-        if best is not None:
-            self._reserve(best)
         return best
+
+    def _proven(self, job: Job) -> bool:
+        """Tell whether a ready job's body can be read; bury it if not, here only: after a restart it is found out again."""
+        if job.id not in self._unproven:
+            return True
+        try:
+            job.raw_body()
+        except DamagedEntry as error:
+            logger.error("job %d of %s is damaged, and buried: %s", job.id, job.tube.name, error)
+            self._burials += 1
+            self._bury(job, job.pri, float(self._burials), f"damaged: {error}")
+            return False
+        self._unproven.discard(job.id)
+        return True
 
     def take_job(self, job: Job) -> Later | None:
         """Reserve a job that is ready, delayed or buried."""
@@ -289,6 +329,7 @@ class EmbeddedEngine(TubeEngine):
         if job.holder is not None:
             job.holder.lost(job)
         self._leave(tube, job)
+        self._unproven.discard(job.id)
         self._jobs.remove(job)
         tube.deletes += 1
         self.forget(tube)
@@ -359,30 +400,37 @@ class EmbeddedEngine(TubeEngine):
         """Make up to `bound` buried jobs ready, or delayed ones if none is buried."""
         home = cast(EmbeddedTube, tube)
         queue = home.buried if len(home.buried) else home.delayed
-        jobs: list[Job] = []
+        left = min(bound, len(queue))
+        if left <= SLICE:
+            return left, self._kick_first(home, queue, left) if left else None
+
+        def step(work: Slices) -> Later | None:
+            nonlocal left
+            # Others may have taken some meanwhile.
+            count = min(left, len(queue), SLICE if self._journal is None else WRITE_SLICE)
+            left -= count
+            if not left or not count:
+                work.end()
+            if self._journal is None:
+                work.outcome.value += count
+            return self._kick_first(home, queue, count) if count else None
+
+        return -1, Slices(self._timers, step).begin()
+
+    def _kick_first(self, tube: EmbeddedTube, queue: Queue, count: int) -> Later | None:
+        """Kick the first jobs of a queue, which has so many."""
         if self._journal is None:
-            while len(jobs) < bound:
-                first = queue.first()
-                if first is None:
-                    break
-                job = cast(Job, first)
-                jobs.append(job)
-                self._kick(home, job)
-            return len(jobs), None
-        while len(jobs) < bound:
-            first = queue.first()
-            if first is None:
-                break
-            queue.remove(first)
-            jobs.append(cast(Job, first))
-        if not jobs:
-            return 0, None
+            for _ in range(count):
+                self._kick(tube, cast(Job, queue.first()))
+            return None
         write = Write(KICK, None)
-        write.jobs = jobs
-        write.value = len(jobs)
-        for job in jobs:
+        for _ in range(count):
+            job = cast(Job, queue.first())
+            queue.remove(job)
             job.moving = write
-        return len(jobs), self._send(write)
+            write.jobs.append(job)
+        write.value = count
+        return self._send(write)
 
     def kick_job(self, job: Job) -> Later | None:
         """Make a buried or delayed job ready."""
@@ -443,40 +491,79 @@ class EmbeddedEngine(TubeEngine):
         elif raw_size != PLAIN:
             job.details = Details(raw_size=raw_size)
 
-    def find(self, tube: Tube, metadata: str) -> list[int]:
-        """List the ids of the tube's jobs, buried ones left out, that were put with this metadata."""
-        return [
-            job.id
-            for job in self._jobs.all()
-            if job.tube is tube and job.state != BURIED and job.details is not None and job.details.metadata == metadata
-        ]
+    def look_found(self, tube: Tube, metadata: str) -> Later | None:
+        """Look for the jobs that were put with this metadata."""
+        found: list[int] = []
 
-    def sizes(self, tube: Tube) -> TubeSizes:
+        def visit(jobs: list[Job]) -> Later | None:
+            for job in jobs:
+                details = job.details
+                if job.tube is tube and job.state != BURIED and details is not None and details.metadata == metadata:
+                    found.append(job.id)
+            return None
+
+        def keep(_: Later) -> None:
+            self._found = found
+
+        self._found = found
+        return self._sweep(visit, keep)
+
+    def find(self, tube: Tube, metadata: str) -> list[int]:  # noqa: ARG002 - those of the look
+        """List the ids that the last look found, once."""
+        found, self._found = self._found, []
+        return found
+
+    def look_sizes(self, tube: Tube) -> Later | None:
         """Add up the sizes of a tube's bodies."""
         sizes = TubeSizes()
-        for job in self._jobs.all():
-            if job.tube is tube:
-                raw_size = PLAIN if job.details is None else job.details.raw_size
-                stored = len(job.body)
-                sizes.stored += stored
-                sizes.raw += raw_size if raw_size >= 0 else stored
-                if raw_size == GIVEN_UP:
-                    sizes.skipped += stored
-        return sizes
+
+        def visit(jobs: list[Job]) -> Later | None:
+            for job in jobs:
+                if job.tube is tube:
+                    raw_size = PLAIN if job.details is None else job.details.raw_size
+                    stored = len(job.body)
+                    sizes.stored += stored
+                    sizes.raw += raw_size if raw_size >= 0 else stored
+                    if raw_size == GIVEN_UP:
+                        sizes.skipped += stored
+            return None
+
+        def keep(_: Later) -> None:
+            self._sizes = sizes
+
+        self._sizes = sizes
+        return self._sweep(visit, keep)
+
+    def sizes(self, tube: Tube) -> TubeSizes:  # noqa: ARG002 - that of the look
+        """Return what the last look has added up."""
+        return self._sizes
+
+    def _sweep(self, visit: Callable[[list[Job]], Later | None], keep: Callable[[Later], None]) -> Later | None:
+        """Visit all jobs; `keep` what was seen before anybody else is told, who may have looked at something else meanwhile."""
+        later = sweep(self._timers, self._jobs, self._last_id, visit)
+        if later is not None:
+            later.then(keep)
+        return later
 
     def delete_tube(self, tube: Tube) -> Later | None:
         """Delete all jobs of a tube, reserved ones included."""
-        jobs = [job for job in self._jobs.all() if job.tube is tube and job.moving is None]
-        if self._journal is None:
-            for job in jobs:
-                self._delete(job)
-            return None
-        write = Write(DROP, None)
-        write.jobs = jobs
-        for job in jobs:
-            self._withdraw(job)
-            job.moving = write
-        return self._send(write)
+
+        def visit(jobs: list[Job]) -> Later | None:
+            chosen = [job for job in jobs if job.tube is tube and job.moving is None]
+            if self._journal is None:
+                for job in chosen:
+                    self._delete(job)
+                return None
+            if not chosen:
+                return None
+            write = Write(DROP, None)
+            write.jobs = chosen
+            for job in chosen:
+                self._withdraw(job)
+                job.moving = write
+            return self._send(write)
+
+        return sweep(self._timers, self._jobs, self._last_id, visit)
 
     # --- the journal
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, Job
+from beanspiked.engine.contract import ALL, BURIED, DELAYED, PLAIN, READY, Details, Job
 from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.write import (
     BURY,
@@ -73,7 +73,7 @@ class Journal:
 
     def __init__(self, directory: str | Path, fsync_ms: int = 0) -> None:
         self.directory = Path(directory)
-        self.notify: Callable[[], None] = lambda: None
+        self.notify: Callable[[], object] = lambda: None
         self.records_written: int = 0
         self.syncs: int = 0
         self._fsync_seconds = fsync_ms / 1000
@@ -164,9 +164,13 @@ class Journal:
             self._inbox.put(self._added)
             self._added = []
 
-    def settle(self) -> None:
-        """Make known the outcomes that the writer has left, in the thread of the event loop."""
-        while True:
+    def settle(self, most: int = ALL) -> bool:
+        """Make known up to so many of the outcomes that the writer has left, in the thread of the event loop.
+
+        Returns:
+            Whether more may be left.
+        """
+        for _ in range(most):
             try:
                 write, error = self._outbox.get_nowait()
             except queue.Empty:
@@ -174,9 +178,12 @@ class Journal:
             # A writer that failed amid a batch has refused all of it, also what it had settled.
             if not write.done:
                 write.settle(error)
+        else:
+            return True
         if self._closed and self._closing is not None and not self._closing.done:
             self._thread.join()
             self._closing.settle()
+        return False
 
     def close(self) -> Later:
         """Write what was added, close the database and let go of the directory."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 
@@ -18,11 +17,19 @@ __all__ = ["start"]
 
 logger = logging.getLogger(__name__)
 
+# How many changes that are on disk are made known before others have their turn.
+AT_ONCE: Final = 500
+
 
 def start(
-    directory: str | None, fsync_ms: int, timers: Timers, listener: ReadyListener, turn: Callable[[], None]
+    directory: str | None,
+    fsync_ms: int,
+    timers: Timers,
+    listener: ReadyListener,
+    turn: Callable[[], None],
+    soon: Callable[[Callable[[], None]], object],
 ) -> EmbeddedEngine:
-    """Make an engine with what its journal holds; needs a running event loop.
+    """Make an engine with what its journal holds.
 
     Args:
         directory: Where the journal lies, or None to keep jobs in memory only.
@@ -30,6 +37,7 @@ def start(
         timers: Where delays and pauses wait, and the clock.
         listener: Whom to tell when a job becomes ready.
         turn: What to call when changes are on disk.
+        soon: What has something called in the event loop, from any thread.
 
     Raises:
         StoreUnusable: The journal cannot be used.
@@ -46,15 +54,12 @@ def start(
         journal.abandon()
         raise
     logger.info("%s: %d jobs", directory, engine.counts.jobs())
-    loop = asyncio.get_running_loop()
 
     def settle() -> None:
-        journal.settle()
+        if journal.settle(AT_ONCE):
+            soon(settle)
         turn()
 
-    def notify() -> None:
-        loop.call_soon_threadsafe(settle)
-
-    journal.notify = notify
+    journal.notify = lambda: soon(settle)
     journal.start()
     return engine

@@ -40,6 +40,10 @@ class JobTable:
         if not shard:
             del self._shards[number]
 
-    def all(self) -> list[Job]:
-        """List all jobs."""
-        return [job for shard in self._shards.values() for job in shard.values()]
+    def shards(self) -> list[int]:
+        """List the numbers of the shards, which go when they are empty, the last one first."""
+        return sorted(self._shards, reverse=True)
+
+    def shard(self, number: int) -> list[Job]:
+        """List the jobs of a shard."""
+        return list(self._shards.get(number, {}).values())

@@ -1,0 +1,137 @@
+"""A small event loop for a server that needs no other: asyncio and uvloop take longer to load than everything else together.
+
+What it can do has the names that it has in asyncio, so that whatever runs here runs there as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import logging
+import os
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.server.poller import READABLE, Ready
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.server.poller import Poller
+
+__all__ = ["Loop", "Timer"]
+
+logger = logging.getLogger(__name__)
+
+WAKE_BYTES: Final = 4096
+# epoll takes no more than some weeks, in seconds.
+LONGEST_WAIT: Final = 86400.0
+
+
+class Timer:
+    """A call that is to come."""
+
+    __slots__ = ("at", "callback", "number")
+
+    def __init__(self, at: float, number: int, callback: Callable[[], object]) -> None:
+        self.at = at
+        self.number = number
+        self.callback: Callable[[], object] | None = callback
+
+    def __lt__(self, other: Timer) -> bool:
+        return (self.at, self.number) < (other.at, other.number)
+
+    def cancel(self) -> None:
+        """Do not call."""
+        self.callback = None
+
+
+class Loop(Ready):
+    """Waits for sockets, times, threads and signals, and calls whoever waits for them.
+
+    Args:
+        poller: The sockets.
+    """
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+        self._soon: deque[Callable[[], object]] = deque()
+        self._timers: list[Timer] = []
+        self._numbers = 0
+        self._running = False
+        # A byte in this pipe ends a wait: from another thread, or from the interpreter's own signal handler.
+        self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        poller.add(self._wake_out, self, READABLE)
+        signal.set_wakeup_fd(self._wake_in, warn_on_full_buffer=False)
+
+    def time(self) -> float:
+        """Return the time of its timers, in seconds."""
+        return time.monotonic()
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call in the next turn."""
+        self._soon.append(callback)
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        """Call in the next turn; from any thread."""
+        self._soon.append(callback)
+        # A pipe that is full ends the wait as well.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_in, b"\0")
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call after so many seconds."""
+        self._numbers += 1
+        timer = Timer(self.time() + delay, self._numbers, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def add_signal_handler(self, number: int, callback: Callable[[], object]) -> None:
+        """Call when a signal comes."""
+        signal.signal(number, lambda *_: self.call_soon_threadsafe(callback))
+
+    def stop(self) -> None:
+        """End `run_forever` after this turn."""
+        self._running = False
+
+    def run_forever(self) -> None:
+        """Wait and call until `stop`."""
+        self._running = True
+        while self._running:
+            self._poller.turn(self._how_long())
+            # What these ask for has its turn behind what came from the sockets meanwhile.
+            for _ in range(len(self._soon)):
+                self._call(self._soon.popleft())
+            while self._timers and (self._timers[0].callback is None or self._timers[0].at <= self.time()):
+                callback = heapq.heappop(self._timers).callback
+                if callback is not None:
+                    self._call(callback)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        signal.set_wakeup_fd(-1)
+        self._poller.remove(self._wake_out)
+        os.close(self._wake_out)
+        os.close(self._wake_in)
+
+    def on_ready(self, events: int) -> None:  # noqa: ARG002 - the poller's signature
+        """Somebody ended the wait."""
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._wake_out, WAKE_BYTES)) == WAKE_BYTES:
+                pass
+
+    def _how_long(self) -> float:
+        """Return how long to wait for the sockets, in seconds; -1 for ever."""
+        if self._soon:
+            return 0.0
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        return min(max(0.0, self._timers[0].at - self.time()), LONGEST_WAIT) if self._timers else -1.0
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            logger.error("internal error", exc_info=error)

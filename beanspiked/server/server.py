@@ -1,0 +1,177 @@
+"""A server: accepts connections and carries them from start to stop."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.later import Later
+from beanspiked.server.connection import Connection, Registry
+from beanspiked.server.poller import READABLE, Poller, Ready
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from beanspiked.server.alarm import AnyLoop
+    from beanspiked.server.broker import Broker
+
+__all__ = ["Server"]
+
+logger = logging.getLogger("beanspiked")
+
+# How many connections are accepted in one turn.
+ACCEPTS_PER_TURN: Final = 64
+# How long to wait before accepting again when no connection ends meanwhile, in seconds.
+ACCEPT_AGAIN_AFTER: Final = 1.0
+OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# How long a stop may take after the drain, in seconds: for replies to leave, and for what is held to be given back.
+REPLY_WITHIN: Final = 2.0
+LEAVE_WITHIN: Final = 1.0
+
+
+class Listener(Ready):
+    """A listening socket."""
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        self._server = server
+        self.sock = sock
+
+    def on_ready(self, events: int) -> None:  # noqa: ARG002 - the poller's signature
+        """Accept those who wait."""
+        self._server.accept_from(self.sock)
+
+
+class Server(Registry):
+    """Accepts connections and carries them from start to stop.
+
+    Args:
+        broker: What the connections share.
+        poller: What tells when something can be read, accepted or sent.
+        loop: What calls it later.
+        sockets: Listening sockets, not blocking.
+
+    Attributes:
+        connections: Those that are up.
+    """
+
+    def __init__(self, broker: Broker, poller: Poller, loop: AnyLoop, sockets: list[socket.socket]) -> None:
+        self.connections: set[Connection] = set()
+        self._broker = broker
+        self._poller = poller
+        self._loop = loop
+        self._listeners = [Listener(self, sock) for sock in sockets]
+        self._accepting = False
+        self._refusing = False
+        self._stopped: Later | None = None
+        # What the stop goes on with when nobody is left that it waits for.
+        self._next: Callable[[], None] | None = None
+
+    # --- accepting
+
+    def accept(self) -> None:
+        """Begin to accept, or begin again."""
+        if not self._accepting and self._stopped is None:
+            self._accepting = True
+            for listener in self._listeners:
+                self._poller.add(listener.sock.fileno(), listener, READABLE)
+
+    def _stop_accepting(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self._listeners:
+                self._poller.remove(listener.sock.fileno())
+
+    def accept_from(self, listening: socket.socket) -> None:
+        """Accept those who wait at a socket, or some of them."""
+        for _ in range(ACCEPTS_PER_TURN):
+            if not self._accepting:
+                return
+            try:
+                sock, _ = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    self._refuse(error)
+                    return
+                logger.debug("accept: %s", error)
+                continue
+            if self._refusing:
+                self._refusing = False
+                logger.warning("connections are accepted again")
+            sock.setblocking(False)
+            connection = Connection(self._broker, self._poller, self, sock)
+            self.connections.add(connection)
+            logger.info("accept %d", connection.fd)
+
+    def _refuse(self, error: OSError) -> None:
+        """Let clients wait in the backlog: trying again at once would spin (beanstalkd #361, #628, #651). Said once."""
+        if not self._refusing:
+            self._refusing = True
+            logger.warning("cannot accept: %s; new clients wait for a connection to end", error.strerror)
+        self._stop_accepting()
+        self._loop.call_later(ACCEPT_AGAIN_AFTER, self.accept)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone, and its descriptor with it."""
+        self.connections.discard(connection)
+        logger.info("close %d", connection.fd)
+        if not self._accepting:
+            self.accept()
+        if not self.connections and self._next is not None:
+            self._go_on()
+
+    # --- stopping
+
+    def stop(self, drain_seconds: float) -> Later:
+        """Accept no more, let clients that hold jobs finish for a while, then give everything back; may be repeated."""
+        if self._stopped is None:
+            self._stopped = Later()
+            self._stop_accepting()
+            self._accepting = False
+            for listener in self._listeners:
+                listener.sock.close()
+            for connection in list(self.connections):
+                connection.session.stop()
+            self._broker.end_turn()
+            self._wait(drain_seconds, self._end_sessions)
+        return self._stopped
+
+    def _wait(self, seconds: float, after: Callable[[], None]) -> None:
+        """Go on when no connection is left, or after so many seconds."""
+        self._next = after
+        if self.connections and seconds > 0:
+            self._loop.call_later(seconds, lambda: self._go_on() if self._next is after else None)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        after, self._next = self._next, None
+        if after is not None:
+            self._loop.call_soon(after)
+
+    def _end_sessions(self) -> None:
+        for connection in list(self.connections):
+            connection.session.end()
+        self._broker.end_turn()
+        self._wait(REPLY_WITHIN, self._drop)
+
+    def _drop(self) -> None:
+        for connection in list(self.connections):
+            connection.abort()
+        self._broker.end_turn()
+        if not self._broker.leaving:
+            self._end()
+            return
+        self._next = self._end
+        self._broker.when_left = self._go_on
+        self._loop.call_later(LEAVE_WITHIN, self._go_on)
+
+    def _end(self) -> None:
+        self._broker.when_left = None
+        if self._broker.leaving:
+            logger.warning("not everything that was held could be given back in time")
+        assert self._stopped is not None
+        self._stopped.settle()

@@ -90,9 +90,7 @@ def start(core: Core, addresses: Sequence[str]) -> Serving:
 def _settings(address: str) -> Settings:
     settings = Settings()
     settings.listen = (address,)
-    if address.startswith("unix:"):
-        if address == "unix:":
-            raise ValueError("no path after unix:")
+    if address.startswith("unix:") and address != "unix:":
         return settings
     host, colon, port = address.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT or not host.strip("[]"):

@@ -4,8 +4,8 @@ The same bytes give the same commands however they were split. What beanstalkd d
 (dispatch_cmd, read_u32, read_u64, read_tube_name); the two cases in which it loses its place in the input are not copied: a CR
 that no LF follows, and an over-long line whose CR is the last byte of its 224-byte buffer.
 
-After one thing beanstalkd reads on and this does not: a request of HTTP, or TLS, at the beginning of a connection. Any page can have a browser
-send such a request to a server that only the browser can reach, and its body would be executed as commands.
+A request of HTTP, or TLS, at the beginning of a connection makes this deaf, where beanstalkd reads on: any page can have a browser send
+such a request to a server that only the browser can reach, and its body would be executed as commands.
 """
 
 from typing import Final

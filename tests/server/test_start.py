@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from lab.client import Client, put
+from lab.process import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,3 +128,29 @@ def test_a_pause_does_not_come_back_to_a_tube_that_was_found_unpaused(servers: S
     second.kill()
     after = servers.start("-b", journal).connect().stats(b"stats-tube paused")["pause"]
     assert after == before
+
+
+# --- usage errors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-q"], ["-p", "9" * 5000], ["-z", "two\nlines"], ["--store", "x"], ["stray"], ["backup"], ["backup", "", "x"], ["check", "x"],
+     ["check", "-q"], ["cleanup", "x"], ["cleanup", "-q"]],
+    ids=lambda words: repr(" ".join(words)[:20]),
+)  # fmt: skip
+def test_a_usage_error_stays_on_the_screen(words: list[str]) -> None:
+    result = run(*words)
+    assert result.returncode == 5
+    said, where = result.stderr.splitlines()
+    assert said.startswith("beanspiked: ")
+    assert len(said) < 250
+    assert where.startswith("beanspiked ")
+    assert where.endswith("-h for help")
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["cleanup"]], ids=" ".join)
+def test_help_is_the_whole_usage(command: list[str]) -> None:
+    result = run(*command, "-h")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("Use: beanspiked")

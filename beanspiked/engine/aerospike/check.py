@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> int:
         address = address_of(rest, os.environ)
         config = client_config(address)
     except (getopt.GetoptError, UsageError, AddressError) as error:
-        sys.stderr.write(f"beanspiked: {error}\n{USAGE}")
+        sys.stderr.write(f"beanspiked: {error}\nbeanspiked check -h for help\n")
         return EXIT_USAGE
     findings = _look(config, address, max_job_size)
     sys.stdout.writelines(f"{level}: {text}\n" for level, text in findings)

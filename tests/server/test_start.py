@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import sqlite3
 import statistics
+import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +18,6 @@ from lab.client import Client, put
 from lab.process import run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.process import Server, Servers
 
 MANY = 200_000
@@ -154,3 +156,29 @@ def test_help_is_the_whole_usage(command: list[str]) -> None:
     result = run(*command, "-h")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Use: beanspiked")
+
+
+# --- the first process of a container
+
+
+@pytest.fixture
+def as_first_process() -> list[str]:
+    """The words before a command that become process 1 of a namespace of their own."""
+    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    try:
+        subprocess.run([*words, "true"], check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not make a namespace of processes")
+    return words
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_first_process_ends_when_it_is_told_before_it_serves(
+    servers: Servers, as_first_process: list[str], number: signal.Signals
+) -> None:
+    server = servers.start(within=as_first_process, wait=False)
+    server.dial_when_listening().close()
+    child = int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text())
+    os.kill(child, number)
+    # 0 where the server was quick.
+    assert server.wait(2) in {128 + number, 0}

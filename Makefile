@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked lua) -type f -not -path '*/__pycache__/*' -not -name '*.so')
+SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked bin lua) -type f -not -path '*/__pycache__/*' -not -name '*.so')
 
 .PHONY: run test clean
 

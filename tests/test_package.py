@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -66,6 +67,16 @@ print(*(set(sys.modules) - before))
         *(f"beanspiked.{name}" for name in ("cli", "config", "server", "server.listeners", "server.log")),
     }
     assert set(imported.stdout.split()) <= ours | {"__future__", "_socket", "errno", "select", "stat", "_stat"}
+
+
+def test_the_installed_command_imports_nothing_heavy_of_its_own() -> None:
+    words = shlex.split(os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked"))))
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", *words, "-v"], capture_output=True, text=True, timeout=10, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert "beanspiked.cli" in imported
+    assert not imported & {"re", "enum", "typing", "socket", "signal", "logging"}
 
 
 def test_the_unit_has_no_reload() -> None:

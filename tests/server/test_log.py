@@ -18,6 +18,7 @@ import pytest
 from lab.client import Client
 from lab.process import Server, Servers, free_port, server_command
 
+from beanspiked.engine.aerospike.url import NOT_OURS
 from beanspiked.server.log import MAX_WRITE, Output
 
 if TYPE_CHECKING:
@@ -232,6 +233,23 @@ def test_a_log_whose_reader_is_gone_stops_no_command(started: Callable[..., Serv
     commands_go_on(server)
     server.process.terminate()
     assert server.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "first"),
+    [
+        ({"BEANSPIKED_STORE": "memory:"}, "beanspiked: BEANSPIKED_STORE chooses the store: memory:"),
+        (
+            {"AEROSPIKE_PORT": "tcp://10.0.0.1:3000", "AEROSPIKE_SERVICE_HOST": "10.0.0.1"},
+            f"beanspiked: {NOT_OURS}",
+        ),
+        ({}, "beanspiked: jobs live in memory only; -b DIR keeps them"),
+    ],
+)
+def test_the_first_line_says_which_variable_chose_the_store(
+    servers: Servers, environ: dict[str, str], first: str
+) -> None:
+    assert servers.start(environ=environ).log().splitlines()[0] == first
 
 
 # --- closed standard files

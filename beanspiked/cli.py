@@ -62,11 +62,11 @@ def _say(message: object) -> None:
     print(f"beanspiked: {message}", file=sys.stderr)
 
 
-def _refuse(error: UsageError, command: str = "beanspiked") -> int:
+def _refuse(error: UsageError) -> int:
     """Say what is wrong with a command line, so that it stays on the screen."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
     _say(text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]}...")
-    print(f"{command} -h for help", file=sys.stderr)
+    print("beanspiked -h for help", file=sys.stderr)
     return EXIT_USAGE
 
 
@@ -97,16 +97,15 @@ def _serve(words: list[str]) -> int:
 
     log.guard()
     try:
-        descriptors = listeners.inherited(os.environ, os.getpid(), settings.tcp_keepalive)
-        if not descriptors:
-            descriptors = listeners.bind(settings)
-        elif settings.listen:
-            _say("listening sockets are inherited; -l and -p are ignored")
+        inherited = listeners.inherited(os.environ, os.getpid(), settings.tcp_keepalive)
+        descriptors = inherited or listeners.bind(settings)
     except listeners.ListenError as error:
         _say(error)
         return EXIT_LISTEN
     for line in (*settings.notices, *settings.warnings):
         _say(line)
+    if inherited and settings.listen:
+        _say("listening sockets are inherited; -l and -p are ignored")
     import socket  # noqa: PLC0415 - the socket listens before this
 
     from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise

@@ -4,6 +4,7 @@ FROM python:3.13-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY pyproject.toml setup.py README.md LICENSE ./
+COPY bin bin
 COPY beanspiked beanspiked
 COPY lua lua
 # A failure to compile is an error here: an image is built once and run often.

@@ -1,15 +1,15 @@
-# Two commands do all the set-up: `make run` serves on 127.0.0.1:11300 with durable jobs in ./data, `make test` runs all tests.
+# Two commands do all the set-up: `make run` serves on localhost:11300 with durable jobs in ./data, `make test` runs all tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked lua) -type f -not -path '*/__pycache__/*' -not -name '*.so')
+SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked bin lua) -type f -not -path '*/__pycache__/*' -not -name '*.so')
 
 .PHONY: run test clean
 
 run: $(VENV)/.installed
 	@mkdir -p data
-	exec $(BIN)/beanspiked -l 127.0.0.1 -b data $(ARGS)
+	exec $(BIN)/beanspiked -l localhost -b data $(ARGS)
 
 # The installed package first, compiled where there is a compiler; then the core's tests again on the source as it is.
 test: $(VENV)/.installed-test

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import getopt
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+# As `typing` has it, which takes longer to import than all that is imported before the socket listens.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Final
 
     from beanspiked.engine.aerospike.url import StoreAddress
 
@@ -14,6 +15,14 @@ __all__ = ["USAGE", "Settings", "UsageError", "parse"]
 
 # beanstalkd's JOB_DATA_SIZE_LIMIT_MAX, in bytes.
 MAX_JOB_SIZE_LIMIT: Final = 1073741824
+# As much as beanstalkd counts in nanoseconds, and as much as is waited for, in milliseconds.
+FSYNC_MS_OVERFLOW: Final = 2**63 // 1000000
+MAX_FSYNC_MS: Final = 2**31 * 1000
+MAX_SIZE: Final = 2**64 - 1
+# The kernel's longest TCP_KEEPIDLE, in seconds.
+MAX_TCP_KEEPALIVE: Final = 32767
+# isspace() in the C locale, which sscanf skips.
+C_SPACE: Final = " \t\n\v\f\r"
 
 USAGE: Final = """\
 Use: beanspiked [OPTIONS]
@@ -23,14 +32,15 @@ Use: beanspiked [OPTIONS]
      beanspiked cleanup [URL]           remove what former versions left in a cluster
 
 Options, each also as BEANSPIKED_<LONG_NAME> in the environment:
- -l, --listen ADDR        listen on this address (default 0.0.0.0); may be repeated
+ -l, --listen ADDR        listen on this address, or all addresses of this name (default 0.0.0.0); may be repeated
  -l unix:PATH             listen on a unix socket
      --socket-mode MODE   permissions of unix sockets, in octal
- -p, --port PORT          listen on this TCP port (default 11300)
+ -p, --port PORT          listen on this TCP port, a number or a service's name (default 11300)
+     --tcp-keepalive S    ask whether a client is still there after S seconds of silence (default 60; 0: as the kernel does)
  -b, --journal DIR        keep jobs in a journal in this directory
  -f, --fsync-ms MS        sync the journal at least every MS milliseconds (default 0: before each reply)
  -F, --no-fsync           never sync the journal; a crash of the machine may lose jobs
- -z, --max-job-size BYTES the largest job (default 65535, at most 1073741824)
+ -z, --max-job-size BYTES the largest job (default 65535; more than 1073741824 is taken for that)
  -s BYTES                 accepted for beanstalkd's sake and shown in stats: the journal has no files of a fixed size
  -u, --user USER          become this user once the socket listens
      --store URL          memory: (the default), sqlite:DIR (the same as -b DIR), or a cluster that other servers share:
@@ -45,7 +55,8 @@ Options, each also as BEANSPIKED_<LONG_NAME> in the environment:
 Signals: USR1 refuses further puts; TERM and INT give held jobs back and exit.
 """
 
-SHORT: Final = "l:p:b:f:Fz:s:u:cnVvh"
+SHORT_WITH_VALUE: Final = "lpbfzsu"
+SHORT_SWITCHES: Final = "FcnVvh"
 LONG: Final = {
     "listen": "-l",
     "port": "-p",
@@ -61,6 +72,7 @@ LONG: Final = {
     "socket-mode": "--socket-mode",
     "lenient-eol": "--lenient-eol",
     "drain-timeout": "--drain-timeout",
+    "tcp-keepalive": "--tcp-keepalive",
 }
 SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol")
 # What an environment variable may set.
@@ -71,12 +83,13 @@ class UsageError(Exception):
     """The command line or the environment cannot be understood; the text says what and where."""
 
 
-class Settings(NamedTuple):
-    """What the server was told.
+class Settings:
+    """What the server was told; each attribute has its default until it is set.
 
     Attributes:
-        listen: Addresses and `unix:PATH`s; empty for the wildcard.
-        port: TCP port.
+        listen: Addresses, names and `unix:PATH`s; empty for the wildcard.
+        port: TCP port: a number, or a service's name.
+        tcp_keepalive: Seconds of silence after which a client is asked whether it is there; 0 for the kernel's default.
         journal: The journal's directory, or None without one.
         shared: The Aerospike cluster that the jobs live in, or None. With neither they live in memory only.
         fsync_ms: Milliseconds between syncs; 0 syncs before each reply, -1 never syncs.
@@ -88,11 +101,13 @@ class Settings(NamedTuple):
         lenient_eol: Whether a bare LF ends a line.
         drain_timeout: Seconds.
         action: `serve`, `version` or `help`.
-        warnings: What was accepted but does nothing.
+        notices: What chose the store, where no flag did.
+        warnings: What was accepted but does nothing, or not all that it says.
     """
 
     listen: tuple[str, ...] = ()
-    port: int = 11300
+    port: str = "11300"
+    tcp_keepalive: int = 60
     journal: str | None = None
     shared: StoreAddress | None = None
     fsync_ms: int = 0
@@ -104,6 +119,7 @@ class Settings(NamedTuple):
     lenient_eol: bool = False
     drain_timeout: float = 0.0
     action: str = "serve"
+    notices: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -113,26 +129,74 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
     Raises:
         UsageError: Something is unknown, malformed, or contradicts something else.
     """
-    try:
-        given, rest = getopt.getopt(argv, SHORT, [name if name in SWITCHES else name + "=" for name in LONG])
-    except getopt.GetoptError as error:
-        raise UsageError(str(error)) from error
-    if rest:
-        raise UsageError(f"unknown argument: {rest[0]}")
-    options = [(_short(name), value, name) for name, value in given]
+    options = _from_command_line(argv)
     for key, _, _ in options:
         if key in ("-v", "-h"):
-            return Settings(action="version" if key == "-v" else "help")
+            settings = Settings()
+            settings.action = "version" if key == "-v" else "help"
+            return settings
     options = [*_from_environment(environ, {key for key, _, _ in options}), *options]
     settings = _read(options)
-    if any(key in ("-b", "--store") for key, _, _ in options):
-        return settings
-    return settings._replace(shared=_address_in(environ))
+    if not any(key in ("-b", "--store") for key, _, _ in options):
+        _read_aerospike(settings, environ)
+    return settings
 
 
-def _short(name: str) -> str:
-    """Give a long option its short name, where it has one."""
-    return LONG.get(name[2:], name) if name.startswith("--") else name
+def _from_command_line(argv: list[str]) -> list[tuple[str, str, str]]:
+    """Split the words into options: each one's short name where it has one, its value, and its name as it was given.
+
+    `getopt` would do the same and import for six milliseconds.
+    """
+    options = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            break
+        if word.startswith("--"):
+            given, equals, value = word[2:].partition("=")
+            name = _long_name(given)
+            if name in SWITCHES:
+                if equals:
+                    raise UsageError(f"--{name}: takes no value")
+            elif not equals:
+                value = _value_of(f"--{name}", words)
+            options.append((LONG[name], value, f"--{name}"))
+        elif word.startswith("-") and len(word) > 1:
+            options += _from_short(word[1:], words)
+        else:
+            raise UsageError(f"unknown argument: {_shown(word)}")
+    for word in words:
+        raise UsageError(f"unknown argument: {_shown(word)}")
+    return options
+
+
+def _from_short(letters: str, words: Iterator[str]) -> Iterator[tuple[str, str, str]]:
+    """Split a word of short options: switches may be bundled, and a value attached."""
+    for place, letter in enumerate(letters):
+        key = f"-{letter}"
+        if letter in SHORT_SWITCHES:
+            yield key, "", key
+        elif letter in SHORT_WITH_VALUE:
+            yield key, letters[place + 1 :] or _value_of(key, words), key
+            return
+        else:
+            raise UsageError(f"unknown flag: {key}")
+
+
+def _value_of(key: str, words: Iterator[str]) -> str:
+    for word in words:
+        return word
+    raise UsageError(f"{key}: a value is missing")
+
+
+def _long_name(given: str) -> str:
+    """Find a long option by its name, or by the beginning of its name."""
+    if given in LONG:
+        return given
+    names = [name for name in LONG if name.startswith(given)]
+    if len(names) != 1:
+        raise UsageError(f"--{given}: {'which of ' + ', '.join(names) if names else 'no such option'}")
+    return names[0]
 
 
 def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple[str, str, str]]:
@@ -153,7 +217,8 @@ def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple
             elif value.lower() not in ("0", "false", "no", "off"):
                 raise UsageError(f"{variable}: not a yes or no: {value}")
         elif name == "listen":
-            options += [("-l", part, variable) for part in value.replace(",", " ").split()]
+            # Nothing but commas would listen on all addresses.
+            options += [("-l", part, variable) for part in value.replace(",", " ").split() or [""]]
         else:
             options.append((LONG[name], value, variable))
     return options
@@ -161,37 +226,41 @@ def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple
 
 def _read(options: list[tuple[str, str, str]]) -> Settings:
     settings = Settings()
-    listen: list[str] = []
     warnings: list[str] = []
-    journal: str | None = None
     store: str | None = None
     # Where they were found, to say so.
     journal_source = store_source = ""
     for key, value, source in options:
-        if key == "-l":
-            listen.append(value)
-        elif key == "-b":
-            journal, journal_source = value, source
+        if key == "-b":
+            settings.journal, journal_source = _not_empty(value, source, "directory"), source
         elif key == "--store":
             store, store_source = value, source
-        elif key == "-V":
-            settings = settings._replace(verbose=settings.verbose + 1)
         elif key in ("-c", "-n"):
             warnings.append(f"{source}: does nothing, as in beanstalkd")
         else:
-            settings = settings._replace(**READERS[key](value, source))
-    shared: StoreAddress | None = None
+            READERS[key](settings, value, source)
     if store is not None:
-        if journal is not None:
+        if settings.journal is not None:
             raise UsageError(f"{journal_source} and {store_source} contradict each other")
         if store.startswith("aerospike:"):
-            shared = _address_of(store, store_source)
+            settings.shared = _address_of(store, store_source)
         else:
-            journal = _journal_of(store, store_source)
+            settings.journal = _journal_of(store, store_source)
     if settings.max_job_size > MAX_JOB_SIZE_LIMIT:
         warnings.append(f"maximum job size was set to {MAX_JOB_SIZE_LIMIT}")
-        settings = settings._replace(max_job_size=MAX_JOB_SIZE_LIMIT)
-    return settings._replace(listen=tuple(listen), journal=journal, shared=shared, warnings=tuple(warnings))
+        settings.max_job_size = MAX_JOB_SIZE_LIMIT
+    settings.warnings = tuple(warnings)
+    for source in (store_source, journal_source):
+        if source.startswith("BEANSPIKED_"):
+            settings.notices = (_chosen(settings, source),)
+    return settings
+
+
+def _chosen(settings: Settings, variable: str) -> str:
+    """Say what an environment variable chose: who started the server may not know that it is set."""
+    if settings.shared is not None:
+        return f"{variable} chooses the store: {settings.shared}"
+    return f"{variable} chooses the store: {'memory:' if settings.journal is None else 'sqlite:' + settings.journal}"
 
 
 def _address_of(store: str, source: str) -> StoreAddress:
@@ -211,16 +280,25 @@ def _address_of(store: str, source: str) -> StoreAddress:
     return address
 
 
-def _address_in(environ: Mapping[str, str]) -> StoreAddress | None:
+def _read_aerospike(settings: Settings, environ: Mapping[str, str]) -> None:
     """Read AEROSPIKE_HOST and AEROSPIKE_PORT, which go-beanspike's users set."""
     if not environ.get("AEROSPIKE_HOST") and not environ.get("AEROSPIKE_PORT"):
-        return None
-    from beanspiked.engine.aerospike.url import AddressError, from_environment  # noqa: PLC0415 - likewise
+        return
+    from beanspiked.engine.aerospike.url import (  # noqa: PLC0415 - likewise
+        NOT_OURS,
+        AddressError,
+        from_environment,
+        set_by_kubernetes,
+    )
 
     try:
-        return from_environment(environ)
+        settings.shared = from_environment(environ)
     except AddressError as error:
         raise UsageError(str(error)) from error
+    if settings.shared is not None:
+        settings.notices = (_chosen(settings, "AEROSPIKE_HOST" if environ.get("AEROSPIKE_HOST") else "AEROSPIKE_PORT"),)
+    elif set_by_kubernetes(environ):
+        settings.notices = (NOT_OURS,)
 
 
 def _journal_of(store: str, source: str) -> str | None:
@@ -230,61 +308,110 @@ def _journal_of(store: str, source: str) -> str | None:
         return None
     if scheme == "sqlite" and rest:
         return rest
-    raise UsageError(f"{source}: not memory:, sqlite:DIR or aerospike://HOST/NAMESPACE: {store}")
+    # Nothing after the scheme: there may be a password.
+    raise UsageError(f"{source}: not memory:, sqlite:DIR or aerospike://HOST/NAMESPACE: {_shown(scheme + colon)}")
+
+
+def _shown(value: str) -> str:
+    return value or "(empty)"
+
+
+def _not_empty(value: str, source: str, what: str) -> str:
+    if not value:
+        raise UsageError(f"{source}: no {what}")
+    return value
 
 
 def _number(value: str, source: str, low: int, high: int) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 20) or not low <= int(value) <= high:
-        raise UsageError(f"{source}: not a number from {low} to {high}: {value}")
+        raise UsageError(f"{source}: not a number from {low} to {high}: {_shown(value)}")
     return int(value)
 
 
-def _port(value: str, source: str) -> dict[str, Any]:
-    return {"port": _number(value, source, 0, 65535)}
+def _size(value: str, source: str) -> int:
+    """Read a number as beanstalkd does, by sscanf's %zu: a minus wraps it around, and what is too large is the largest."""
+    digits = value.lstrip(C_SPACE)
+    negative = digits.startswith("-")
+    digits = digits[1:] if digits.startswith(("-", "+")) else digits
+    if not (digits.isascii() and digits.isdigit()):
+        raise UsageError(f"{source}: not a number: {_shown(value)}")
+    digits = digits.lstrip("0")
+    # Python refuses to read thousands of digits.
+    number = int(digits or "0") if len(digits) <= 20 else MAX_SIZE
+    if number >= MAX_SIZE:
+        return MAX_SIZE
+    return -number % (MAX_SIZE + 1) if negative else number
 
 
-def _fsync_ms(value: str, source: str) -> dict[str, Any]:
-    return {"fsync_ms": _number(value, source, 0, 2**31 - 1)}
+def _listen(settings: Settings, value: str, source: str) -> None:
+    if value == "unix:":
+        raise UsageError(f"{source}: no path after unix:")
+    settings.listen = (*settings.listen, _not_empty(value, source, "address"))
 
 
-def _no_fsync(value: str, source: str) -> dict[str, Any]:  # noqa: ARG001 - one shape for all readers
-    return {"fsync_ms": -1}
+def _port(settings: Settings, value: str, source: str) -> None:
+    _not_empty(value, source, "port")
+    if value.isascii() and value.isdigit():
+        _number(value, source, 0, 65535)
+    # Anything else may be a service's name, which is looked up when it is needed.
+    settings.port = value
 
 
-def _max_job_size(value: str, source: str) -> dict[str, Any]:
-    return {"max_job_size": _number(value, source, 0, 2**64 - 1)}
+def _fsync_ms(settings: Settings, value: str, source: str) -> None:
+    number = _size(value, source)
+    # What overflows in beanstalkd makes it sync each time.
+    settings.fsync_ms = min(number, MAX_FSYNC_MS) if number < FSYNC_MS_OVERFLOW else 0
 
 
-def _binlog_size(value: str, source: str) -> dict[str, Any]:
-    return {"binlog_size": _number(value, source, 0, 2**64 - 1)}
+def _no_fsync(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
+    settings.fsync_ms = -1
 
 
-def _user(value: str, source: str) -> dict[str, Any]:  # noqa: ARG001 - one shape for all readers
-    return {"user": value}
+def _max_job_size(settings: Settings, value: str, source: str) -> None:
+    settings.max_job_size = _size(value, source)
 
 
-def _socket_mode(value: str, source: str) -> dict[str, Any]:
+def _binlog_size(settings: Settings, value: str, source: str) -> None:
+    settings.binlog_size = _size(value, source)
+
+
+def _user(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
+    settings.user = value
+
+
+def _verbose(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
+    settings.verbose += 1
+
+
+def _socket_mode(settings: Settings, value: str, source: str) -> None:
     if not value or value.strip("01234567") or int(value, 8) > 0o777:
-        raise UsageError(f"{source}: not permissions in octal: {value}")
-    return {"socket_mode": int(value, 8)}
+        raise UsageError(f"{source}: not permissions in octal: {_shown(value)}")
+    settings.socket_mode = int(value, 8)
 
 
-def _lenient_eol(value: str, source: str) -> dict[str, Any]:  # noqa: ARG001 - one shape for all readers
-    return {"lenient_eol": True}
+def _lenient_eol(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
+    settings.lenient_eol = True
 
 
-def _drain_timeout(value: str, source: str) -> dict[str, Any]:
-    return {"drain_timeout": float(_number(value, source, 0, 86400))}
+def _drain_timeout(settings: Settings, value: str, source: str) -> None:
+    settings.drain_timeout = float(_number(value, source, 0, 86400))
 
 
-READERS: Final[dict[str, Callable[[str, str], dict[str, Any]]]] = {
+def _tcp_keepalive(settings: Settings, value: str, source: str) -> None:
+    settings.tcp_keepalive = _number(value, source, 0, MAX_TCP_KEEPALIVE)
+
+
+READERS: Final[dict[str, Callable[[Settings, str, str], None]]] = {
+    "-l": _listen,
     "-p": _port,
     "-f": _fsync_ms,
     "-F": _no_fsync,
     "-z": _max_job_size,
     "-s": _binlog_size,
     "-u": _user,
+    "-V": _verbose,
     "--socket-mode": _socket_mode,
     "--lenient-eol": _lenient_eol,
     "--drain-timeout": _drain_timeout,
+    "--tcp-keepalive": _tcp_keepalive,
 }

@@ -101,6 +101,18 @@ def test_a_size_limit_above_a_gigabyte_is_lowered_with_a_warning(farm: Farm) -> 
     assert server.log()
 
 
+@pytest.mark.rule("2.12/flag-z")
+@pytest.mark.parametrize("flags", [["-z", "-1"], ["-z", "99999999999999999999999"]], ids=" ".join)
+def test_a_size_limit_is_read_as_sscanf_reads_it(farm: Farm, flags: list[str]) -> None:
+    assert farm.start(*flags).connect().stats()["max-job-size"] == LARGEST_SIZE
+
+
+@pytest.mark.rule("2.12/port-unknown")
+@pytest.mark.parametrize("port", ["abc", "-1", "0x10"])
+def test_what_is_neither_a_number_nor_a_service_exits_with_111(farm: Farm, port: str) -> None:
+    assert farm.command.run("-l", "127.0.0.1", "-p", port).returncode == 111
+
+
 @pytest.mark.rule("2.12/flag-s")
 def test_s_is_shown_in_stats_as_given(farm: Farm, folder: Path) -> None:
     assert farm.start("-s", "5000", "-b", folder).connect().stats()["binlog-max-size"] == 5000
@@ -114,7 +126,11 @@ def test_c_and_n_are_accepted_and_do_nothing(farm: Farm, folder: Path, flag: str
 
 
 @pytest.mark.rule("2.12/flags-f")
-@pytest.mark.parametrize("flags", [["-f", "0"], ["-f0"], ["-f", "200"], ["-F"], ["-F", "-f", "10"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags",
+    [["-f", "0"], ["-f0"], ["-f", "200"], ["-F"], ["-F", "-f", "10"], ["-f", "4294967296"], ["-f", "-1"]],
+    ids=" ".join,
+)
 def test_f_and_capital_f_are_accepted(farm: Farm, folder: Path, flags: list[str]) -> None:
     server = farm.start(*flags, "-b", folder)
     assert server.connect().ask(b"put 0 0 60 1\r\na") == b"INSERTED 1"

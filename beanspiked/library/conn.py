@@ -83,15 +83,23 @@ def dial(host: str, port: int = 3000, namespace: str = "beanspike", **options: U
 def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[Options]) -> Conn:
     """Connect as go-beanspike's DialDefault does: where AEROSPIKE_HOST and AEROSPIKE_PORT say, else at `aerospike:3000`.
 
-    The port may be what Docker sets for a linked container, `tcp://172.17.0.5:3000`. AEROSPIKE_NAMESPACE names another namespace than
+    The port may be what Docker sets for a linked container, `tcp://172.17.0.5:3000`; what Kubernetes sets for a service called `aerospike`
+    names nothing, and is logged. AEROSPIKE_NAMESPACE names another namespace than
     `beanspike`. Options as with `connect`.
 
     Raises:
         ValueError: A variable cannot be understood; the text names it.
     """
-    from beanspiked.engine.aerospike.url import from_environment  # noqa: PLC0415 - loaded where it is used
+    from beanspiked.engine.aerospike.url import (  # noqa: PLC0415 - loaded where it is used
+        NOT_OURS,
+        from_environment,
+        set_by_kubernetes,
+    )
 
-    address = from_environment(os.environ if environ is None else environ, DEFAULT_HOST)
+    variables = os.environ if environ is None else environ
+    if set_by_kubernetes(variables):
+        logger.warning("%s; trying %s", NOT_OURS, DEFAULT_HOST)
+    address = from_environment(variables, DEFAULT_HOST)
     assert address is not None
     return Conn(address, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Final, Self
 
 from beanspiked.config import Settings
@@ -10,7 +11,6 @@ from beanspiked.server.poller import Poller
 from beanspiked.server.server import Server
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
     from types import TracebackType
 
@@ -79,7 +79,7 @@ def start(core: Core, addresses: Sequence[str]) -> Serving:
     sockets: list[socket.socket] = []
     try:
         for address in addresses or (DEFAULT_ADDRESS,):
-            sockets += bind(_settings(address))
+            sockets += [socket.socket(fileno=fd) for fd in bind(_settings(address))]
     except BaseException as error:
         for sock in sockets:
             sock.close()
@@ -90,12 +90,15 @@ def start(core: Core, addresses: Sequence[str]) -> Serving:
 
 
 def _settings(address: str) -> Settings:
-    if address.startswith("unix:"):
-        return Settings(listen=(address,))
+    settings = Settings()
+    settings.listen = (address,)
+    if address.startswith("unix:") and address != "unix:":
+        return settings
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT:
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT or not host.strip("[]"):
         raise ValueError(f"not host:port or unix:PATH: {address!r}")
-    return Settings(listen=(host.strip("[]"),), port=int(port))
+    settings.listen, settings.port = (host.strip("[]"),), port
+    return settings
 
 
 def _name(sock: socket.socket) -> str:

@@ -38,7 +38,8 @@ QUIT: Final = 24
 BODY: Final = 25
 REFUSED: Final = 26
 PUT_TOO_BIG: Final = 27
-VERB_COUNT: Final = 28
+FOREIGN: Final = 28
+VERB_COUNT: Final = 29
 
 # How a command's argument is written.
 PLAIN: Final = 0

@@ -3,6 +3,9 @@
 The same bytes give the same commands however they were split. What beanstalkd does with mistakes is copied from prot.c
 (dispatch_cmd, read_u32, read_u64, read_tube_name); the two cases in which it loses its place in the input are not copied: a CR
 that no LF follows, and an over-long line whose CR is the last byte of its 224-byte buffer.
+
+A request of HTTP, or TLS, at the beginning of a connection makes this deaf, where beanstalkd reads on: any page can have a browser send
+such a request to a server that only the browser can reach, and its body would be executed as commands.
 """
 
 import io
@@ -11,6 +14,7 @@ from typing import Final
 from beanspiked.protocol.commands import (
     BODY,
     BURY,
+    FOREIGN,
     ID,
     KICK,
     PAUSE_TUBE,
@@ -50,6 +54,15 @@ DISCARD_LINE: Final = 1
 IN_BODY: Final = 2
 SKIP_BODY: Final = 3
 IN_LARGE_BODY: Final = 4
+# Another protocol is spoken: nothing more is read.
+DEAF: Final = 5
+
+# What the methods of HTTP are made of (RFC 9110: token).
+METHOD_CHARS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
+# How a request of HTTP ends its first line, but for the version's numbers.
+VERSION_SIZE: Final = len(b" HTTP/1.1")
+# How TLS begins: a handshake of version 3.
+TLS: Final = b"\x16\x03"
 
 # Most lines begin with exactly one of the known words; the others are looked up prefix by prefix.
 WORDS: Final[dict[bytes, tuple[int, int]]] = {word: (verb, shape) for word, verb, shape in PREFIXES}
@@ -103,6 +116,20 @@ def _number(line: bytes, start: int, limit: int) -> tuple[int, int]:
     return value, end
 
 
+def _is_request(begin: bytes, end: bytes) -> bool:
+    """Tell from its first and its last bytes whether a line is that of an HTTP request: METHOD SP target SP HTTP/x.y."""
+    method = begin.partition(b" ")[0]
+    version = end[-VERSION_SIZE:]
+    return (
+        0 < len(method) < len(begin)
+        and not method.translate(None, METHOD_CHARS)
+        and version.startswith(b" HTTP/")
+        and version[6:7].isdigit()
+        and version[7:8] == b"."
+        and version[8:9].isdigit()
+    )
+
+
 def _refused(reply: bytes, counts: int = -1) -> Command:
     return Command(REFUSED, reply=reply, counts=counts)
 
@@ -128,6 +155,10 @@ class Parser:
         self._size = 0
         # A BytesIO gives what was written to it without a copy.
         self._large: io.BytesIO | None = None
+        # Whether the first line is yet to come; what an over-long one began with, and what ended the part of it that was dropped.
+        self._fresh = True
+        self._begin = b""
+        self._end = b""
         self.buffered = 0
 
     def feed(self, data: bytes) -> None:
@@ -164,12 +195,23 @@ class Parser:
                 end, after = _line_end(buf, pos, self._lenient)
                 if end >= 0:
                     self._consume(after - pos)
-                    return self._command(buf, pos, end)
+                    command = self._command(buf, pos, end)
+                    if self._fresh:
+                        self._fresh = False
+                        if command.verb == REFUSED:
+                            line = buf[pos:end]
+                            if line.startswith(TLS) or _is_request(line, line):
+                                return self._foreign()
+                    return command
                 if self._join():
                     continue
                 if self.buffered < MAX_LINE:
                     return None
                 self._mode = DISCARD_LINE
+                if self._fresh:
+                    self._begin = self._buf[self._pos : self._pos + MAX_LINE]
+                    if self._begin.startswith(TLS):
+                        return self._foreign()
             elif self._mode == IN_BODY:
                 return self._body(Command(BODY))
             elif self._mode == IN_LARGE_BODY:
@@ -183,11 +225,24 @@ class Parser:
                     return None
                 self._mode = LINE
                 return _refused(JOB_TOO_BIG)
-            else:
+            elif self._mode == DISCARD_LINE:
                 if not self._discard():
                     return None
                 self._mode = LINE
+                if self._fresh:
+                    self._fresh = False
+                    if _is_request(self._begin, self._end.removesuffix(b"\r") if self._lenient else self._end):
+                        return self._foreign()
                 return _refused(BAD_FORMAT)
+            else:
+                self.clear()
+                return None
+
+    def _foreign(self) -> Command:
+        """Another protocol is spoken: say so, and be deaf from now on."""
+        self._mode = DEAF
+        self.clear()
+        return Command(FOREIGN)
 
     def _consume(self, count: int) -> None:
         self._pos += count
@@ -220,12 +275,21 @@ class Parser:
         self._join()
         end = self._buf.find(b"\n" if self._lenient else CRLF, self._pos)
         if end >= 0:
+            self._remember(end)
             self._consume(end + (1 if self._lenient else 2) - self._pos)
             return True
         # A final \r may be half of the CRLF that is searched for.
         keep = 1 if self._buf.endswith(b"\r") else 0
+        self._remember(len(self._buf) - keep)
         self._consume(self.buffered - keep)
         return False
+
+    def _remember(self, end: int) -> None:
+        """Keep the last bytes that are dropped of an over-long first line."""
+        if self._fresh:
+            # One more: where a bare LF ends a line, there may be a CR before it.
+            dropped = self._buf[max(self._pos, end - VERSION_SIZE - 1) : end]
+            self._end = (self._end + dropped)[-VERSION_SIZE - 1 :]
 
     def _command(self, buf: bytes, start: int, end: int) -> Command:
         space = start

@@ -7,12 +7,12 @@ import logging
 import os
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING, Final
 
 from beanspiked import __version__
 from beanspiked.engine.embedded.start import start as start_embedded
 from beanspiked.engine.timers import Timers
+from beanspiked.server import log
 from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
@@ -41,8 +41,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     Raises:
         StoreUnusable: The journal cannot be used.
     """
-    level = logging.DEBUG if settings.verbose > 1 else logging.INFO if settings.verbose else logging.WARNING
-    logging.basicConfig(level=level, format="beanspiked: %(message)s", stream=sys.stderr)
+    log.start(settings.verbose)
     logger.info("pid %d", os.getpid())
     for sock in sockets:
         logger.info("bind %d %s", sock.fileno(), sock.getsockname())

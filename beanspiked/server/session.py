@@ -309,6 +309,10 @@ class Session(Flow):
         self._quit = True
         self.parser.clear()
 
+    def _foreign(self, command: Command) -> None:
+        self._reply(replies.UNKNOWN_COMMAND)
+        self._quit_command(command)
+
     def _look(self, command: Command) -> Later | None:
         """Have a shared engine learn what one of LOOKS is about to look at; None when it is known."""
         verb = command.verb
@@ -368,4 +372,5 @@ HANDLERS: Final[dict[int, Handler]] = {
     verbs.STATS_TUBE: Session._stats_tube,
     verbs.STATS_JOB: Session._stats_job,
     verbs.QUIT: Session._quit_command,
+    verbs.FOREIGN: Session._foreign,
 }

@@ -221,7 +221,17 @@ def test_what_cannot_be_understood_ends_with_beanstalkds_exit_code(check: Any, w
     assert output.code == 5
     assert output.lines == []
     assert said in output.err.splitlines()[0]
-    assert "Use: beanspiked check" in output.err
+    assert output.err.splitlines()[1:] == ["beanspiked check -h for help"]
+
+
+def test_what_kubernetes_sets_for_a_service_is_told_to_name_no_cluster(
+    check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEROSPIKE_PORT", "tcp://10.0.0.1:3000")
+    monkeypatch.setenv("AEROSPIKE_SERVICE_HOST", "10.0.0.1")
+    output = check()
+    assert output.code == 5
+    assert "Kubernetes" in output.err.splitlines()[0]
 
 
 def test_a_malformed_variable_is_named(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:

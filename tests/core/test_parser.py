@@ -55,14 +55,25 @@ LINES = st.one_of(
     ),
     st.binary(max_size=120).map(lambda body: b"put 1 2 3 %d\r\n%b" % (len(body), body)),
     st.integers(200, 500).map(lambda size: b"x" * size),
+    st.builds(
+        lambda method, size, end: b"%b /%b%b" % (method, b"x" * size, end),
+        st.sampled_from([b"GET", b"POST", b"x", b"put 0", b"a b"]),
+        st.sampled_from([0, 1, 100, 205, 206, 207, 208, 209, 210, 500]),
+        st.sampled_from([b" HTTP/1.1", b" HTTP/1.1\r", b" HTTP/1.12", b" HTTP/1.", b"HTTP/1.1", b" HTTP/1.\r1"]),
+    ),
+    st.integers(0, 300).map(lambda size: b"\x16\x03\x01" + b"x" * size),
 )
 
 
-@given(st.lists(LINES, max_size=8).map(b"\r\n".join), st.data())
-def test_the_same_bytes_give_the_same_commands_however_they_are_split(stream: bytes, data: st.DataObject) -> None:
+@given(st.lists(LINES, max_size=8), st.sampled_from([b"\r\n", b"\n"]), st.booleans(), st.data())
+def test_the_same_bytes_give_the_same_commands_however_they_are_split(
+    lines: list[bytes], end_of_line: bytes, lenient: bool, data: st.DataObject
+) -> None:
+    stream = end_of_line.join(lines)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    assert parsed(*[piece for piece in pieces if piece]) == parsed(stream) if stream else True
+    whole = parsed(stream, lenient=lenient) if stream else []
+    assert parsed(*[piece for piece in pieces if piece], lenient=lenient) == whole
 
 
 @given(st.binary(max_size=400), st.booleans())
@@ -261,3 +272,74 @@ def test_a_bare_line_feed_ends_a_body_that_is_too_big_where_that_was_asked_for()
         b"put 0 0 0 101\n" + b"x" * 101 + b"\nstats\nput 0 0 0 101\r\n" + b"x" * 101 + b"\r\nstats\n", lenient=True
     )
     assert [command[0] for command in found] == [verbs.PUT_TOO_BIG, verbs.REFUSED, verbs.STATS] * 2
+
+
+# --- another protocol
+
+LONG_TARGET = b"/" + b"x" * 1000
+
+
+def begin(line: bytes) -> str:
+    """The name of a case."""
+    return repr(line[:20])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET / HTTP/1.1", b"POST /put HTTP/1.1", b"OPTIONS * HTTP/1.0", b"PRI * HTTP/2.0", b"M-SEARCH * HTTP/1.1",
+        b"CONNECT db1:11300 HTTP/1.1", b"GET http://db1:11300/ HTTP/1.1", b"POST %b HTTP/1.1" % LONG_TARGET,
+        # The methods that a page chooses may be commands.
+        b"put / HTTP/1.1", b"use / HTTP/1.1", b"stats /?\0 HTTP/1.1",
+        # A line of 224 bytes, and one that is too long by one.
+        b"GET /%b HTTP/1.1" % (b"x" * 208), b"GET /%b HTTP/1.1" % (b"x" * 209),
+    ],
+    ids=begin,
+)  # fmt: skip
+def test_after_a_request_of_http_nothing_is_executed(line: bytes) -> None:
+    stream = line + b"\r\nHost: db1:11300\r\n\r\nput 0 0 0 1\r\na\r\n"
+    assert [command[0] for command in parsed(stream)] == [verbs.FOREIGN]
+    assert [command[0] for command in parsed(*(bytes([byte]) for byte in stream))] == [verbs.FOREIGN]
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"POST %b HTTP/1.1" % LONG_TARGET], ids=begin)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=repr)
+def test_a_request_of_http_is_known_by_any_end_of_line(line: bytes, end: bytes) -> None:
+    assert [command[0] for command in parsed(line + end + b"stats\r\n", lenient=True)] == [verbs.FOREIGN]
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_after_a_handshake_of_tls_nothing_is_executed(size: int) -> None:
+    # A page may choose what stands in it, as in the name of a server.
+    hello = b"\x16\x03\x01\x02\0" + b"x" * size + b"\r\nput 0 0 0 1\r\na\r\n"
+    assert [command[0] for command in parsed(hello)] == [verbs.FOREIGN]
+
+
+def test_a_handshake_of_tls_is_told_of_before_its_end() -> None:
+    # None of its bytes need be the end of a line, and the client waits for an answer.
+    assert [command[0] for command in parsed(b"\x16\x03\x01" + b"x" * 221)] == [verbs.FOREIGN]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /", b"GET / HTTP/1", b"GET / HTTP/1.1 ", b"GET / HTTP/a.b", b" / HTTP/1.1", b"G\tT / HTTP/1.1", b"/HTTP/1.1",
+        b"(x) %b HTTP/1.1" % LONG_TARGET, b"GET %b HTTP/1" % LONG_TARGET, LONG_TARGET, b"\x16\x04",
+    ],
+    ids=begin,
+)  # fmt: skip
+def test_what_only_looks_like_another_protocol_is_a_mistake_like_any_other(line: bytes) -> None:
+    assert [command[0] for command in parsed(line + b"\r\nstats\r\n")] == [verbs.REFUSED, verbs.STATS]
+
+
+def test_only_the_first_line_tells_the_protocol() -> None:
+    later = b"GET / HTTP/1.1\r\nGET %b HTTP/1.1\r\n\x16\x03\r\nstats\r\n" % LONG_TARGET
+    for first in (
+        b"list-tubes\r\n",
+        b"x\r\n",
+        b"x" * 300 + b"\r\n",
+        b"put 0 0 0 1\r\na\r\n",
+        b"put 0 0 0 101\r\n" + b"x" * 103,
+    ):
+        found = [command[0] for command in parsed(first + later)]
+        assert found[-4:] == [verbs.REFUSED, verbs.REFUSED, verbs.REFUSED, verbs.STATS]

@@ -218,6 +218,17 @@ def test_half_closing_ends_a_blocked_reserve_and_answers_what_is_left(wire: Wire
     assert worker.is_closed
 
 
+@pytest.mark.parametrize("pieces", [1, 10_000])
+def test_a_request_of_http_is_answered_once_and_nothing_of_it_is_executed(wire: Wire, pieces: int) -> None:
+    page, other = wire.connect(), wire.connect()
+    request = b"POST / HTTP/1.1\r\nHost: db1:11300\r\n\r\nput 0 0 9 1\r\nx\r\n"
+    step = max(1, len(request) // pieces)
+    replies = [page.send(request[at : at + step]) for at in range(0, len(request), step)]
+    assert b"".join(replies) == b"UNKNOWN_COMMAND\r\n"
+    assert page.is_closed
+    assert other.send(b"peek-ready\r\n") == b"NOT_FOUND\r\n"
+
+
 def test_a_tube_is_gone_with_its_last_reference(wire: Wire) -> None:
     client, other = wire.connect(), wire.connect()
     client.send(b"use a\r\n")

@@ -157,6 +157,21 @@ def test_who_puts_the_port_behind_the_host_is_told_where_it_belongs(host: str) -
         from_environment({"AEROSPIKE_HOST": host})
 
 
+# What Kubernetes sets for a service that is called `aerospike`.
+KUBERNETES = {"AEROSPIKE_PORT": "tcp://10.0.0.1:3000", "AEROSPIKE_SERVICE_HOST": "10.0.0.1"}
+
+
+def test_what_kubernetes_sets_for_a_service_names_no_store() -> None:
+    assert from_environment(KUBERNETES) is None
+    assert from_environment({**KUBERNETES, "AEROSPIKE_PORT": "tcp://no such: thing"}) is None
+    assert from_environment(KUBERNETES, "aerospike") == StoreAddress((("aerospike", 3000, None),), "beanspike")
+
+
+def test_beside_what_kubernetes_sets_a_host_that_a_person_sets_counts() -> None:
+    address = from_environment({**KUBERNETES, "AEROSPIKE_HOST": "db1"})
+    assert address == StoreAddress((("db1", 3000, None),), "beanspike")
+
+
 def test_a_default_host_stands_in_for_the_one_that_is_not_named() -> None:
     assert from_environment({"AEROSPIKE_PORT": "1"}, "aerospike") == StoreAddress(
         (("aerospike", 1, None),), "beanspike"

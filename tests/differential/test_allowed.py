@@ -49,6 +49,17 @@ def test_a_cr_at_the_limit_is_seen(pair: Pair, length: int) -> None:
     line.sock.close()
 
 
+def test_http_is_not_listened_to(pair: Pair) -> None:
+    request = b"POST / HTTP/1.1\r\n\r\nlist-tube-used\r\n"
+    theirs, ours = (Line(side.server) for side in pair.sides)
+    assert [reply.line for reply in theirs.say(request, 3)] == [b"UNKNOWN_COMMAND"] * 2 + [b"USING default"]
+    assert ours.say(request, 1)[0].line == b"UNKNOWN_COMMAND"
+    with pytest.raises(AssertionError, match="closed the connection"):
+        ours.say(b"", 1)
+    theirs.sock.close()
+    ours.sock.close()
+
+
 def test_a_job_still_arriving_is_not_found(pair: Pair) -> None:
     (one, other) = _ours(pair, 2)
     last = one.say(b"use t\r\nput 0 0 100 0\r\n\r\n", 2)[1].job_id or 0

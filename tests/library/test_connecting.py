@@ -69,6 +69,12 @@ def test_connect_with_defaults_names_a_malformed_variable(variable: str) -> None
         beanspiked.dial_default({variable: "no such: thing"})
 
 
+def test_what_kubernetes_sets_for_a_service_is_not_dialled_and_that_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    conn = beanspiked.dial_default({"AEROSPIKE_PORT": "tcp://10.0.0.1:4000", "AEROSPIKE_SERVICE_HOST": "10.0.0.1"})
+    assert conn._store.hosts == ((DEFAULT_HOST, 3000, None),)  # type: ignore[union-attr]
+    assert "Kubernetes" in caplog.text
+
+
 def test_connect_explicitly(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         assert conn.client_id == "me"

@@ -108,7 +108,9 @@ def test_serving_on_a_unix_socket_ends_with_the_connection(tmp_path: Path) -> No
     asyncio.run(check())
 
 
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:x", "127.0.0.1:99999", ":"])
+@pytest.mark.parametrize(
+    "address", ["nowhere", "127.0.0.1:x", "127.0.0.1:99999", ":", ":11300", "[]:11300", "unix:", ""]
+)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     async def check() -> None:
         async with beanspiked.connect("memory:") as conn:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
+import fcntl
 import os
 import secrets
 import socket
 import stat
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from lab.client import Client
-from lab.process import Server, Servers, free_port, run, server_command
+from lab.process import Server, Servers, free_port, run, server_command, until
+
+from beanspiked.config import Settings
+from beanspiked.server.listeners import Binding, ListenError, bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from beanspiked.server.listeners import Address
 
 # Becomes the server, with the descriptors of the first argument as descriptors 3, 4, ..., as systemd would start it.
 ACTIVATE = """
@@ -212,3 +220,222 @@ def test_a_server_that_refuses_its_journal_is_never_ready(servers: Servers, jour
         manager.setblocking(False)
         with pytest.raises(BlockingIOError):
             manager.recv(100)
+
+
+# --- unix sockets of the living
+
+
+def test_a_unix_socket_that_somebody_answers_on_is_left_to_him(servers: Servers, folder: Path) -> None:
+    servers.start(path=folder / "socket")
+    before = (folder / "socket").stat().st_ino
+    result = run("-l", f"unix:{folder / 'socket'}")
+    assert (result.returncode, len(result.stderr.splitlines())) == (111, 1)
+    assert str(folder / "socket") in result.stderr
+    assert (folder / "socket").stat().st_ino == before
+    assert serve_together(str(folder / "socket"))
+
+
+def test_a_unix_socket_whose_server_is_too_busy_to_answer_is_left_to_it(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as clients:
+        busy.bind(str(folder / "socket"))
+        busy.listen(0)
+        while True:
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            try:
+                client.connect(str(folder / "socket"))
+            except BlockingIOError:
+                break
+        before = (folder / "socket").stat().st_ino
+        assert run("-l", f"unix:{folder / 'socket'}").returncode == 111
+        assert (folder / "socket").stat().st_ino == before
+
+
+def test_a_unix_socket_of_another_kind_is_left_alone(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(folder / "socket"))
+        assert run("-l", f"unix:{folder / 'socket'}").returncode == 111
+        assert (folder / "socket").is_socket()
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_of_servers_that_start_at_once_on_one_unix_socket_one_serves(
+    servers: Servers, folder: Path, number: int
+) -> None:
+    if number:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(folder / "socket"))
+    together = [servers.start(path=folder / "socket", wait=False) for _ in range(4)]
+    until(lambda: sum(server.process.poll() is None for server in together) == 1)
+    assert sorted(server.process.poll() or 0 for server in together) == [0, 111, 111, 111]
+    assert serve_together(str(folder / "socket"))
+    assert [entry.name for entry in folder.iterdir()] == ["socket"]
+
+
+def test_a_stale_unix_socket_is_not_taken_while_another_start_looks_at_it(servers: Servers, folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(folder / "socket"))
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        server = servers.start(path=folder / "socket", wait=False)
+        time.sleep(0.3)
+        with pytest.raises(ConnectionRefusedError):
+            server.dial()
+    finally:
+        os.close(directory)
+    server.wait_until_serving()
+
+
+def test_a_start_that_fails_leaves_no_unix_socket_behind(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert run("-l", f"unix:{folder / 'socket'}", "-l", "127.0.0.1", "-p", port).returncode == 111
+    assert not list(folder.iterdir())
+
+
+# --- names, ports and clients that are gone
+
+
+def bound(*listen: str, port: str = "0", keepalive: int = 60) -> list[socket.socket]:
+    settings = Settings()
+    settings.listen, settings.port, settings.tcp_keepalive = listen, port, keepalive
+    return [socket.socket(fileno=fd) for fd in bind(settings)]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have every name stand for the given addresses."""
+
+    def stand_for(*addresses: str) -> None:
+        def look_up(_host: object, port: str, *_rest: object) -> list[object]:
+            return [
+                (socket.AF_INET6, 1, 6, "", (address, int(port), 0, 0))
+                if ":" in address
+                else (socket.AF_INET, 1, 6, "", (address, int(port)))
+                for address in addresses
+            ]
+
+        monkeypatch.setattr(_socket, "getaddrinfo", look_up)
+
+    return stand_for
+
+
+def hosts_of(sockets: list[socket.socket]) -> list[str]:
+    hosts = [sock.getsockname()[0] for sock in sockets]
+    assert len({sock.getsockname()[1] for sock in sockets}) == 1
+    for sock in sockets:
+        sock.close()
+    return hosts
+
+
+def test_all_addresses_of_a_name_are_listened_on_at_one_port(names: Callable[..., None]) -> None:
+    names("127.0.0.1", "127.0.0.2", "127.0.0.1")
+    assert hosts_of(bound("name", "other")) == ["127.0.0.1", "127.0.0.2"]
+
+
+@needs_ipv6
+def test_ipv4_and_ipv6_of_a_name_are_listened_on_at_one_port(names: Callable[..., None]) -> None:
+    names("::1", "127.0.0.1")
+    assert hosts_of(bound("localhost")) == ["::1", "127.0.0.1"]
+
+
+# Of TEST-NET-1: no machine has it.
+NOT_HERE = "192.0.2.1"
+
+
+def test_an_address_that_this_machine_lacks_is_skipped_where_the_name_has_another(names: Callable[..., None]) -> None:
+    names(NOT_HERE, "127.0.0.1")
+    assert hosts_of(bound("name")) == ["127.0.0.1"]
+
+
+def test_a_name_that_has_no_address_of_this_machine_is_refused(names: Callable[..., None]) -> None:
+    names(NOT_HERE)
+    with pytest.raises(ListenError, match=r"^name port 0: "):
+        bound("name")
+
+
+def test_a_name_with_one_address_taken_is_refused(names: Callable[..., None]) -> None:
+    names("127.0.0.1", "127.0.0.2", NOT_HERE)
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(ListenError, match="in use"):
+            bound("name", port=port)
+        # Nothing of the failed try is left open.
+        socket.create_server(("127.0.0.1", int(port))).close()
+
+
+def test_any_port_is_one_that_is_free_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = iter([port])
+        bind_address = Binding._bind_address
+
+        def first_takes_it(self: Binding, found: Address) -> None:
+            # Whoever is the first is given the one port that the second cannot have.
+            if found[3][0] == "127.0.0.1":
+                found = (*found[:3], ("127.0.0.1", next(ports, 0)))
+                bind_address(self, found)
+                self.port = self.port or port
+            else:
+                bind_address(self, found)
+
+        monkeypatch.setattr(Binding, "_bind_address", first_takes_it)
+        assert hosts_of(bound("127.0.0.1", "127.0.0.2")) == ["127.0.0.1", "127.0.0.2"]
+
+
+def test_a_services_name_is_a_port() -> None:
+    try:
+        (sock,) = bound("127.0.0.1", port="http")
+    except ListenError as error:
+        # Somebody else may serve there, or only root may.
+        assert "Servname" not in str(error)  # noqa: PT017 - it may, or may not
+        return
+    with sock:
+        assert sock.getsockname()[1] == 80
+
+
+@pytest.mark.parametrize("port", ["abc", "-1"])
+def test_what_is_no_services_name_exits_with_111(port: str) -> None:
+    result = run("-l", "127.0.0.1", "-p", port)
+    assert (result.returncode, len(result.stderr.splitlines())) == (111, 1)
+    assert f"port {port}: " in result.stderr
+
+
+def test_a_port_is_not_looked_up_for_unix_sockets(servers: Servers, folder: Path) -> None:
+    servers.start("-p", "no-such-service", path=folder / "socket")
+    assert serve_together(str(folder / "socket"))
+
+
+def patience(sock: socket.socket) -> tuple[int, ...]:
+    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    return (
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        *(sock.getsockopt(socket.IPPROTO_TCP, option) for option in options),
+    )
+
+
+def accepted_by(listener: socket.socket) -> tuple[int, ...]:
+    """How patient an accepted socket is."""
+    listener.setblocking(True)
+    with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as sock:
+        return patience(sock)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(60, (1, 60, 15, 4)), (5, (1, 5, 5, 4)), (7200, (1, 7200, 15, 4))])
+def test_a_client_that_is_silent_is_asked_whether_it_is_there(seconds: int, expected: tuple[int, ...]) -> None:
+    (listener,) = bound("127.0.0.1", keepalive=seconds)
+    assert accepted_by(listener) == expected
+
+
+def test_a_client_may_be_asked_when_the_kernel_thinks_best() -> None:
+    with socket.socket() as plain:
+        default = patience(plain)
+    (listener,) = bound("127.0.0.1", keepalive=0)
+    assert accepted_by(listener) == (1, *default[1:])
+
+
+def test_clients_of_an_inherited_socket_are_asked_too(activated: Activated) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        activated.start([listener], "--tcp-keepalive", "77")
+        assert patience(listener) == (1, 77, 15, 4)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import sqlite3
 import statistics
+import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from lab.client import Client, put
+from lab.process import run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lab.process import Server, Servers
 
 MANY = 200_000
@@ -127,3 +130,55 @@ def test_a_pause_does_not_come_back_to_a_tube_that_was_found_unpaused(servers: S
     second.kill()
     after = servers.start("-b", journal).connect().stats(b"stats-tube paused")["pause"]
     assert after == before
+
+
+# --- usage errors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-q"], ["-p", "9" * 5000], ["-z", "two\nlines"], ["--store", "x"], ["stray"], ["backup"], ["backup", "", "x"], ["check", "x"],
+     ["check", "-q"], ["cleanup", "x"], ["cleanup", "-q"]],
+    ids=lambda words: repr(" ".join(words)[:20]),
+)  # fmt: skip
+def test_a_usage_error_stays_on_the_screen(words: list[str]) -> None:
+    result = run(*words)
+    assert result.returncode == 5
+    said, where = result.stderr.splitlines()
+    assert said.startswith("beanspiked: ")
+    assert len(said) < 250
+    assert where.startswith("beanspiked ")
+    assert where.endswith("-h for help")
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["cleanup"]], ids=" ".join)
+def test_help_is_the_whole_usage(command: list[str]) -> None:
+    result = run(*command, "-h")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("Use: beanspiked")
+
+
+# --- the first process of a container
+
+
+@pytest.fixture
+def as_first_process() -> list[str]:
+    """The words before a command that become process 1 of a namespace of their own."""
+    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    try:
+        subprocess.run([*words, "true"], check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user may not make a namespace of processes")
+    return words
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_first_process_ends_when_it_is_told_before_it_serves(
+    servers: Servers, as_first_process: list[str], number: signal.Signals
+) -> None:
+    server = servers.start(within=as_first_process, wait=False)
+    server.dial_when_listening().close()
+    child = int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text())
+    os.kill(child, number)
+    # 0 where the server was quick.
+    assert server.wait(2) in {128 + number, 0}

@@ -14,6 +14,7 @@ from aerospike.exception import AerospikeError
 from beanspiked.config import UsageError, parse
 from beanspiked.engine.aerospike.health import Finding, inspect
 from beanspiked.engine.aerospike.url import (
+    NOT_OURS,
     SCHEME,
     AddressError,
     StoreAddress,
@@ -21,6 +22,7 @@ from beanspiked.engine.aerospike.url import (
     from_environment,
     host_port,
     parse_address,
+    set_by_kubernetes,
 )
 from beanspiked.engine.errors import StoreUnusable
 
@@ -54,7 +56,7 @@ def main(words: Sequence[str]) -> int:
         address = address_of(rest, os.environ)
         config = client_config(address)
     except (getopt.GetoptError, UsageError, AddressError) as error:
-        sys.stderr.write(f"beanspiked: {error}\n{USAGE}")
+        sys.stderr.write(f"beanspiked: {error}\nbeanspiked check -h for help\n")
         return EXIT_USAGE
     findings = _look(config, address, max_job_size)
     sys.stdout.writelines(f"{level}: {text}\n" for level, text in findings)
@@ -102,6 +104,8 @@ def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress
         except AddressError as error:
             raise AddressError(f"BEANSPIKED_STORE: {error}") from None
     address = from_environment(environ)
+    if address is None and set_by_kubernetes(environ):
+        raise UsageError(NOT_OURS)
     if address is None:
         raise UsageError("neither a URL nor BEANSPIKED_STORE nor AEROSPIKE_HOST says which cluster")
     return address

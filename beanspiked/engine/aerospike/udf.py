@@ -298,7 +298,7 @@ def main(words: list[str]) -> int:
         address = address_of(rest, os.environ)
         config = client_config(address)
     except (getopt.GetoptError, UsageError, AddressError) as error:
-        sys.stderr.write(f"beanspiked: {error}\n{USAGE}")
+        sys.stderr.write(f"beanspiked: {error}\nbeanspiked cleanup -h for help\n")
         return EXIT_USAGE
     try:
         client = connect(config)

@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_NAMESPACE",
     "DEFAULT_PORT",
     "DEFAULT_PREFIX",
+    "NOT_OURS",
     "SCHEME",
     "AddressError",
     "StoreAddress",
@@ -27,6 +28,7 @@ __all__ = [
     "from_environment",
     "host_port",
     "parse_address",
+    "set_by_kubernetes",
 ]
 
 SCHEME: Final = "aerospike://"
@@ -45,6 +47,9 @@ HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
 WITH_PORT: Final = re.compile(r"[^:]+:\d+|\[.*\]:\d+")
 # What is shown of a value that is empty.
 NOTHING: Final = "(empty)"
+
+# What to say where `set_by_kubernetes` is true.
+NOT_OURS: Final = "AEROSPIKE_PORT is what Kubernetes sets for a service of that name, and names no store; AEROSPIKE_HOST or a URL would"
 
 # As often as the client allows (its default is 1000): it learns that a node is gone, and who has its records now, by asking.
 TEND_INTERVAL_MS: Final = 250
@@ -121,10 +126,23 @@ def parse_address(url: str) -> StoreAddress:
     return StoreAddress(tuple(hosts), _namespace(namespace), user, password, prefix, tls != "false")
 
 
+def set_by_kubernetes(environ: Mapping[str, str]) -> bool:
+    """Tell whether AEROSPIKE_PORT is only there because a service in the same namespace of Kubernetes is called `aerospike`.
+
+    Kubernetes sets AEROSPIKE_SERVICE_HOST beside it; a linked container of Docker's has none. Who sets AEROSPIKE_HOST, or a port that is a
+    plain number, means it.
+    """
+    port = environ.get("AEROSPIKE_PORT", "")
+    return bool(
+        port.startswith("tcp://") and environ.get("AEROSPIKE_SERVICE_HOST") and not environ.get("AEROSPIKE_HOST")
+    )
+
+
 def from_environment(environ: Mapping[str, str], default_host: str | None = None) -> StoreAddress | None:
     """Read go-beanspike's variables: AEROSPIKE_HOST, AEROSPIKE_PORT, and AEROSPIKE_NAMESPACE beside them.
 
-    The port may be what Docker sets for a linked container, `tcp://172.17.0.5:3000`, and then names the host as well.
+    The port may be what Docker sets for a linked container, `tcp://172.17.0.5:3000`, and then names the host as well; where
+    `set_by_kubernetes` is true it names nothing.
 
     Args:
         environ: The environment; a variable that is empty counts as not set.
@@ -141,7 +159,7 @@ def from_environment(environ: Mapping[str, str], default_host: str | None = None
     variable = ""
     try:
         variable = "AEROSPIKE_PORT"
-        if value := environ.get(variable):
+        if (value := environ.get(variable)) and not set_by_kubernetes(environ):
             if value.startswith("tcp://"):
                 host, port = _place(value.removeprefix("tcp://"))
             else:
@@ -151,7 +169,7 @@ def from_environment(environ: Mapping[str, str], default_host: str | None = None
             if WITH_PORT.fullmatch(value):
                 raise AddressError(f"a host only; the port belongs in AEROSPIKE_PORT: {value}")
             host = _host(value)
-        elif host is None and environ.get("AEROSPIKE_PORT"):
+        elif host is None and environ.get("AEROSPIKE_PORT") and not set_by_kubernetes(environ):
             raise AddressError("missing, and AEROSPIKE_PORT alone names no host")
         variable = "AEROSPIKE_NAMESPACE"
         namespace = _namespace(environ.get(variable) or DEFAULT_NAMESPACE)

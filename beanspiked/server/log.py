@@ -1,0 +1,149 @@
+"""The server's log, on standard error: it never waits for who reads it.
+
+A reader that stops reading fills a pipe, and a terminal can be stopped by Ctrl-S. To wait then would stop the server, so lines are dropped
+and counted; the next line that gets through comes after one that says how many. Imports little: it is there before the socket listens.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import stat
+import sys
+
+# As `typing` has it, which takes longer to import than all of this.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
+    from _typeshed import ReadableBuffer
+
+__all__ = ["dropped", "guard", "start"]
+
+STANDARD_ERROR: Final = 2
+# PIPE_BUF, in bytes: a pipe with any room takes so much whole, and so does every terminal that is read.
+MAX_WRITE: Final = 4096
+
+
+class Output(io.RawIOBase):
+    """A descriptor that takes all lines and never waits.
+
+    Args:
+        fd: What to write to; it stays open.
+
+    Attributes:
+        dropped: How many lines could not be written, ever.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._untold = 0
+        # Whether the last line was cut in the middle.
+        self._torn = False
+        self._fd = _own_way_to(fd)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write what can be written now, by whole lines; take the rest as if it were."""
+        lines = bytes(data)
+        for piece in _pieces(lines):
+            if not self._write(piece):
+                count = max(1, piece.count(b"\n"))
+                self.dropped += count
+                self._untold += count
+        return len(lines)
+
+    def _write(self, piece: bytes) -> bool:
+        if self._untold:
+            told = self._untold
+            lines = "1 line of the log was" if told == 1 else f"{told} lines of the log were"
+            if not self._send(b"beanspiked: %b dropped\n" % lines.encode()):
+                return False
+            self._untold -= told
+        return self._send(piece)
+
+    def _send(self, piece: bytes) -> bool:
+        if self._torn:
+            piece = b"\n" + piece
+        try:
+            # What has hung up is writable, too, and fails.
+            if not self._poll.poll(0):
+                return False
+            sent = os.write(self._fd, piece)
+        except OSError:
+            # Nobody can be told: a closed pipe, a terminal that is gone, a full disk. The line is counted.
+            return False
+        if sent:
+            self._torn = sent < len(piece)
+        return sent == len(piece)
+
+
+def _own_way_to(fd: int) -> int:
+    """Open a pipe or a terminal once more, for writes that do not wait, or return the descriptor itself.
+
+    O_NONBLOCK belongs to what is open, which others share with us: to set it on theirs would break them. Without a way of our own, which
+    needs /proc and the permission, one line may wait: where another process fills a pipe between our look and our write.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return fd
+    return fd
+
+
+def _pieces(lines: bytes) -> Iterator[bytes]:
+    """Cut into whole lines of at most MAX_WRITE bytes together; of a longer line only its beginning is kept."""
+    while len(lines) > MAX_WRITE:
+        end = lines.rfind(b"\n", 0, MAX_WRITE) + 1
+        if end:
+            yield lines[:end]
+        else:
+            yield lines[: MAX_WRITE - 1] + b"\n"
+            end = lines.find(b"\n") + 1 or len(lines)
+        lines = lines[end:]
+    if lines:
+        yield lines
+
+
+_output: Output | None = None
+
+
+def guard() -> None:
+    """Let nothing that this process writes to standard error wait: also what Python itself and other libraries write there."""
+    global _output  # noqa: PLW0603 - a process has one standard error
+    if _output is None:
+        _output = Output(STANDARD_ERROR)
+        sys.stderr = io.TextIOWrapper(_output, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def start(verbose: int) -> None:
+    """Begin to log.
+
+    Args:
+        verbose: 0 for warnings, 1 for connections as well, 2 for commands as well.
+    """
+    import logging  # noqa: PLC0415 - the socket listens before this
+
+    guard()
+    level = logging.DEBUG if verbose > 1 else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="beanspiked: %(message)s", stream=sys.stderr)
+
+
+def dropped() -> int:
+    """Return how many lines of the log could not be written, ever."""
+    return 0 if _output is None else _output.dropped

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Self
 
 from beanspiked.config import Settings
+from beanspiked.engine import forks
+from beanspiked.library.core import OfOneProcess
 from beanspiked.server.listeners import ListenError, bind
 from beanspiked.server.main import Server
 
@@ -22,16 +24,19 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:11300"
 MAX_PORT: Final = 65535
 
 
-class Serving:
+class Serving(OfOneProcess):
     """A server of the beanstalkd protocol in this process; ends with `close`, or with the connection to the store.
 
     Attributes:
         addresses: Where it listens: `host:port` or `unix:PATH`.
     """
 
-    def __init__(self, server: Server, addresses: list[str]) -> None:
-        self.addresses: list[str] = addresses
+    def __init__(self, server: Server, sockets: list[socket.socket]) -> None:
+        self.addresses: list[str] = [_name(sock) for sock in sockets]
         self._server: Server | None = server
+        self._running: Server | None = server
+        self._sockets = sockets
+        forks.watch(self)
         self._forget: Callable[[], None] = lambda: None
 
     def ends_with(self, core: Core) -> None:
@@ -44,6 +49,14 @@ class Serving:
         if server is not None:
             self._forget()
             await server.stop(drain_seconds)
+            self._running = None
+
+    def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
+        """See forks.Watched: a client must see the parent hang up, and another server get the address, while a child lives on."""
+        server, self._server, self._running = self._running, None, None
+        if server is not None:
+            forks.let_go(sock.fileno() for sock in self._sockets if sock.fileno() >= 0)
+            forks.let_go(connection.fd for connection in server.connections)
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,7 +94,7 @@ def start(core: Core, addresses: Sequence[str]) -> Serving:
             raise OSError(str(error)) from error
         raise
     server = Server(core.broker, sockets)
-    serving = Serving(server, [_name(sock) for sock in sockets])
+    serving = Serving(server, sockets)
     server.accept()
     serving.ends_with(core)
     return serving

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, TubeSizes
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed, StoreFull
+from beanspiked.library.core import OfOneProcess
 from beanspiked.library.errors import DamagedEntry
 from beanspiked.library.job import Job, JobInfo, Seconds, checked_priority, checked_text, seconds_of
 from beanspiked.library.reservation import Reservation
@@ -55,7 +56,7 @@ class TubeStats:
     skipped_size: int = 0
 
 
-class Tube:
+class Tube(OfOneProcess):
     """A tube; made by `Conn.use`.
 
     Attributes:

@@ -256,6 +256,7 @@ class Conn(OfOneProcess):
 
     async def delete(self, job_id: int) -> bool:
         """Remove a job that this program holds or that nobody does. Returns whether that was this call's doing."""
+        self._core.check_open()
         engine = self._core.broker.engine
 
         async def nothing() -> bool:
@@ -293,6 +294,7 @@ class Conn(OfOneProcess):
             NotKickable: It is neither buried nor delayed.
             JobNotFound: There is no such job.
         """
+        self._core.check_open()
         engine = self._core.broker.engine
 
         def kick(job: EngineJob | None) -> tuple[Later | None, str]:

@@ -208,6 +208,7 @@ class Tube(OfOneProcess):
 
     async def _peek_next(self, state: int) -> JobInfo | None:
         core = self._core
+        core.check_open()
         engine = core.broker.engine
 
         def read() -> JobInfo | None:
@@ -224,6 +225,7 @@ class Tube(OfOneProcess):
             ModuleMissing: On Aerospike the nodes add the sizes up in Lua; without our module there they are not known.
         """
         core = self._core
+        core.check_open()
         engine = core.broker.engine
 
         def sizes() -> TubeSizes:
@@ -257,6 +259,7 @@ class Tube(OfOneProcess):
         """
         if not metadata:
             raise ValueError("metadata: nothing to find")
+        self._core.check_open()
         engine = self._core.broker.engine
         found = await self._core.look(
             engine.look_found(self._state, metadata), lambda: engine.find(self._state, metadata)

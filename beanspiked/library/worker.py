@@ -139,8 +139,7 @@ class Worker(OfOneProcess, Generic[Task]):
         """Begin to work, beside everything else."""
         if self._started:
             raise ValueError("a worker is started once")
-        if self._tube.conn.closed:
-            raise ConnClosed(f"{self._tube.conn.client_id}: closed")
+        self._check_open()
         self._started = True
         self._loop = asyncio.get_running_loop()
         forks.watch(self)
@@ -150,18 +149,26 @@ class Worker(OfOneProcess, Generic[Task]):
             self._takers.add(taker)
             taker.add_done_callback(self._takers.discard)
 
+    def _check_open(self) -> None:
+        conn = self._tube.conn
+        if conn.owner:
+            raise ConnForked(conn.client_id, conn.owner)
+        if conn.closed:
+            raise ConnClosed(f"{conn.client_id}: closed")
+
     async def run(self, *, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)) -> None:
         """Work until `stop` is called or a signal comes, then give what is left back.
 
         Args:
             signals: Which signals end it; only the main thread can ask for any.
         """
+        self._check_open()
         with _stopped_by(signals, self.stop):
             self.start()
             try:
                 await self._stopping.wait()
-                if owner := self._tube.conn.owner:
-                    raise ConnForked(self._tube.conn.client_id, owner)
+                if self._tube.conn.owner:
+                    self._check_open()
             finally:
                 await self.close(grace=0.0)
 
@@ -262,6 +269,9 @@ class Worker(OfOneProcess, Generic[Task]):
             # What it awaited was cancelled, not this worker.
             await self._failed(job, error)
             return
+        except ConnForked:
+            # The parent's handler has the job.
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a handler fails with, its job is tried again
             await self._failed(job, error)
             return

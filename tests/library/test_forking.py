@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +21,8 @@ from beanspiked.engine.embedded import journal
 from beanspiked.engine.embedded.journal import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stores import Stores
 
 SHARED = str(Path(__file__).parents[1] / "shared")
@@ -423,6 +425,35 @@ def test_a_child_that_outlives_its_parent_takes_nothing_from_who_comes_after_it(
     )
 
 
+def test_a_child_never_destroys_what_would_reach_into_its_parents_store(tmp_path: Path) -> None:
+    run(
+        """
+        import weakref
+        from pathlib import Path
+        from beanspiked.engine.aerospike.caller import Caller
+        from beanspiked.engine.embedded.database import open_for_writing
+
+        class Client:
+            pass
+
+        database = open_for_writing(Path(directory, "jobs.sqlite"))
+        database.execute("CREATE TABLE t (x)")
+        caller = Caller(Client())
+        left = [weakref.ref(database), weakref.ref(caller.client)]
+
+        def child():
+            global database, caller
+            assert caller.client is None
+            del database, caller
+            gc.collect()
+            assert all(ref() is not None for ref in left)
+
+        ended(forked(child))
+        """,
+        directory=tmp_path,
+    )
+
+
 def test_nobody_forks_while_a_library_holds_its_locks() -> None:
     lock = forks.undisturbed()
     order: list[str] = []
@@ -448,13 +479,16 @@ def test_nobody_forks_while_a_library_holds_its_locks() -> None:
 
 def test_nobody_forks_while_the_journals_writer_is_in_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked: dict[str, bool] = {}
-    for name in ("_commit_all", "_keep_house", "_close_database"):
 
-        def call(self: Journal, *arguments: object, name: str = name, original: Any = getattr(Journal, name)) -> None:
+    def watched(name: str, original: Callable[..., None]) -> Callable[..., None]:
+        def call(self: Journal, *arguments: object) -> None:
             locked[name] = self._writing.locked()
             original(self, *arguments)
 
-        monkeypatch.setattr(Journal, name, call)
+        return call
+
+    for name in ("_commit_all", "_keep_house", "_close_database"):
+        monkeypatch.setattr(Journal, name, watched(name, getattr(Journal, name)))
     monkeypatch.setattr(journal, "HOUSEKEEPING_SECONDS", 0.01)
     with blocking.connect(f"sqlite:{tmp_path}/jobs") as conn:
         conn.use("t").put(b"x")

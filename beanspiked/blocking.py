@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -77,7 +78,20 @@ class Conn(OfOneProcess):
             raise
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Wait for a coroutine in this connection's event loop."""
+        """Wait for a coroutine in this connection's event loop.
+
+        Raises:
+            ConnClosed: It was closed, or ends with the program, whose other threads stand still by now.
+            RuntimeError: Called in the thread of the event loop, by a callback; it would wait for itself.
+        """
+        if threading.get_ident() == self._thread.ident and not self.owner:
+            coroutine.close()
+            raise RuntimeError(
+                f"{self.client_id}: a call that waits cannot be made in the thread of its own event loop"
+            )
+        if sys.is_finalizing():
+            coroutine.close()
+            raise ConnClosed(f"{self.client_id}: the program ends")
         task: asyncio.Task[Result] | None = None
 
         async def main() -> Result:
@@ -382,7 +396,8 @@ class Job(OfOneProcess):
         finally:
             if not conn.owner:
                 touching.cancel()
-                conn.run(end())
+                # Not waited for: this may be the garbage collection's doing, in any thread, or as the program ends.
+                conn.start(end())
         if conn.owner:
             raise ConnForked(conn.client_id, conn.owner)
         if lost.is_set():

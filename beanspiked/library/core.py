@@ -93,6 +93,9 @@ class Core:
     def check_open(self) -> None:
         """Raise ConnClosed unless it is open, and RuntimeError in another event loop than its own."""
         self.check_usable()
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(f"{self.client_id} belongs to the event loop in which it was opened")
 
@@ -126,6 +129,7 @@ class Core:
         if not self._ready:
             self.closed = True
             return
+        self._check_loop()
         if self._closing is None:
             # Whoever asks for it, also if that one is cancelled, or asks from within what is to be closed.
             self._closing = self.loop.create_task(self._close())

@@ -172,6 +172,8 @@ class Tube(OfOneProcess):
         while not jobs:
             spent = core.loop.time() - began
             holds = await Reservation(core, self._state, number).get(None if left is None else max(0.0, left - spent))
+            # A task that was about to wake as the process forked wakes in both.
+            core.check_process()
             if not holds:
                 return []
             jobs = [job for job in map(self._job, holds) if job is not None]

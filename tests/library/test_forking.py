@@ -179,6 +179,72 @@ def test_a_call_that_waits_as_its_task_forks_ends_in_the_child(stores: Stores) -
     )
 
 
+def test_a_job_that_was_about_to_arrive_arrives_only_in_the_parent(stores: Stores) -> None:
+    run(
+        """
+        async def main():
+            async with connect(url) as conn:
+                tube = conn.use(tube_name)
+                waiting = asyncio.create_task(tube.reserve())
+                await asyncio.sleep(0.05)
+                asyncio.create_task(tube.put(b"x", ttr=60))
+                await asyncio.sleep(0)
+                # The store has it, and has told the event loop.
+                time.sleep(0.1)
+                pid = os.fork()
+                if pid == 0:
+                    signal.alarm(5)
+                    try:
+                        await waiting
+                    except beanspiked.ConnForked:
+                        os._exit(0)
+                    os._exit(1)
+                job = await waiting
+                assert (job.body, job.held) == (b"x", True)
+                await asyncio.to_thread(ended, pid)
+                assert await job.delete()
+
+        asyncio.run(main())
+        """,
+        stores,
+    )
+
+
+def test_who_keeps_a_job_alive_as_another_task_forks_learns_in_the_child_that_it_has_none(stores: Stores) -> None:
+    run(
+        """
+        async def work(job):
+            async with job.keep_alive():
+                await going_on.wait()
+
+        async def main():
+            global going_on
+            going_on = asyncio.Event()
+            async with connect(url) as conn:
+                tube = conn.use(tube_name)
+                await tube.put(b"x", ttr=60)
+                job = await tube.reserve(5)
+                working = asyncio.create_task(work(job))
+                await asyncio.sleep(0.05)
+                pid = os.fork()
+                if pid == 0:
+                    signal.alarm(5)
+                    try:
+                        await working
+                    except beanspiked.JobLost:
+                        os._exit(0)
+                    os._exit(1)
+                await asyncio.to_thread(ended, pid)
+                going_on.set()
+                await working
+                assert await job.delete()
+
+        asyncio.run(main())
+        """,
+        stores,
+    )
+
+
 # --- what a child does to its parent
 
 
@@ -325,6 +391,39 @@ def test_another_program_starts_without_a_trace_of_it(stores: Stores) -> None:
                 assert tube.delete(tube.put(b"x"))
         """,
         stores,
+    )
+
+
+def test_a_childs_copy_of_an_event_loop_shares_no_pipe_and_no_selector() -> None:
+    run(
+        """
+        def of(loop):
+            # Their numbers are the same.
+            return [os.fstat(sock.fileno()).st_ino for sock in (loop._ssock, loop._csock)]
+
+        async def main():
+            async with connect(url):
+                loop = asyncio.get_running_loop()
+                before = of(loop)
+                listener = socket.create_server(("127.0.0.1", 0))
+                woken = loop.create_future()
+                loop.add_reader(listener, lambda: woken.done() or woken.set_result(None))
+
+                def child():
+                    assert not set(before) & set(of(loop))
+                    assert not os.get_inheritable(loop._ssock.fileno()) and not loop._ssock.getblocking()
+                    # The parent does not learn of it.
+                    loop.remove_reader(listener)
+
+                ended(forked(child))
+                client = socket.create_connection(listener.getsockname())
+                await asyncio.wait_for(woken, 5)
+                loop.remove_reader(listener)
+                client.close()
+                listener.close()
+
+        asyncio.run(main())
+        """
     )
 
 

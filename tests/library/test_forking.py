@@ -255,7 +255,7 @@ def test_a_child_that_leaves_does_nothing_to_its_parent(stores: Stores, leave: s
         conn = blocking.Conn(connect(url))
         with conn:
             tube = conn.use(tube_name)
-            tube.put(b"held", ttr=0.5)
+            tube.put(b"held", ttr=60)
             held = tube.reserve(5)
             got, waited = [], conn.use(tube_name + "-waited")
             waiter = threading.Thread(target=lambda: got.append(waited.reserve(20)))
@@ -267,24 +267,21 @@ def test_a_child_that_leaves_does_nothing_to_its_parent(stores: Stores, leave: s
                     ids.append(tube.put(b"x" * 5000, compress=False))
 
             putter = threading.Thread(target=put)
-            with held.keep_alive():
-                putter.start()
-                for number in range(4):
-                    while len(ids) < 20 * number:
-                        time.sleep(0.001)
-                    pid = os.fork()
-                    if pid == 0:
-                        signal.alarm(10)
-                        with conn:
-                            {leave}(0)
-                    ended(pid)
-                count = len(ids)
-                while len(ids) < count + 20:
+            putter.start()
+            for number in range(4):
+                while len(ids) < 20 * number:
                     time.sleep(0.001)
-                stopping.set()
-                putter.join()
-                # Longer than its time to run.
-                time.sleep(0.4)
+                pid = os.fork()
+                if pid == 0:
+                    signal.alarm(10)
+                    with conn:
+                        {leave}(0)
+                ended(pid)
+            count = len(ids)
+            while len(ids) < count + 20:
+                time.sleep(0.001)
+            stopping.set()
+            putter.join()
             assert held.held and held.delete()
             waited.put(b"")
             waiter.join()
@@ -356,6 +353,24 @@ def test_a_child_ends_however_it_leaves(stores: Stores, leave: str) -> None:
         conn.close()
         """,
         stores,
+    )
+
+
+def test_a_job_is_kept_alive_while_and_after_a_child_lives() -> None:
+    run(
+        """
+        with blocking.Conn(connect(url)) as conn:
+            tube = conn.use(tube_name)
+            tube.put(b"x", ttr=2)
+            job = tube.reserve(5)
+            with job.keep_alive():
+                ended(forked())
+                left = job.time_left
+                while job.time_left <= left:
+                    assert job.held
+                    time.sleep(0.01)
+            assert job.delete()
+        """
     )
 
 

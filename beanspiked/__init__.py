@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from beanspiked.library.errors import (
         BeanspikeError,
         ConnClosed,
+        ConnForked,
         DamagedEntry,
         DecodingError,
         EngineError,
@@ -46,6 +47,7 @@ __all__ = [
     "BeanspikeError",
     "Conn",
     "ConnClosed",
+    "ConnForked",
     "DamagedEntry",
     "DecodingError",
     "EngineError",
@@ -79,6 +81,7 @@ _HOMES = {
     "errors": (
         "BeanspikeError",
         "ConnClosed",
+        "ConnForked",
         "DamagedEntry",
         "DecodingError",
         "EngineError",

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from beanspiked.library import conn as asynchronous
-from beanspiked.library.errors import ConnClosed, JobLost
+from beanspiked.library.core import OfOneProcess
+from beanspiked.library.errors import ConnClosed, ConnForked, JobLost
 from beanspiked.library.job import Job as AsyncJob
 from beanspiked.library.job import touch_on
 
@@ -59,7 +61,7 @@ def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[asy
     return Conn(asynchronous.dial_default(environ, **options))
 
 
-class Conn:
+class Conn(OfOneProcess):
     """A connection to a store, opened; see `beanspiked.Conn`."""
 
     def __init__(self, conn: asynchronous.Conn) -> None:
@@ -76,7 +78,20 @@ class Conn:
             raise
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Wait for a coroutine in this connection's event loop."""
+        """Wait for a coroutine in this connection's event loop.
+
+        Raises:
+            ConnClosed: It was closed, or ends with the program, whose other threads stand still by now.
+            RuntimeError: Called in the thread of the event loop, by a callback; it would wait for itself.
+        """
+        if threading.get_ident() == self._thread.ident and not self.owner:
+            coroutine.close()
+            raise RuntimeError(
+                f"{self.client_id}: a call that waits cannot be made in the thread of its own event loop"
+            )
+        if sys.is_finalizing():
+            coroutine.close()
+            raise ConnClosed(f"{self.client_id}: the program ends")
         task: asyncio.Task[Result] | None = None
 
         async def main() -> Result:
@@ -96,6 +111,8 @@ class Conn:
                 raise ConnClosed(f"{self._conn.client_id}: closed") from None
             if future.done() and not future.cancelled() and future.exception() is error:
                 raise
+            if self.owner:
+                raise
             # Ctrl-C: what was waited for must not get a job that nobody takes.
             self._loop.call_soon_threadsafe(lambda: None if task is None else task.cancel())
             with contextlib.suppress(BaseException):
@@ -104,6 +121,10 @@ class Conn:
 
     def start(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run a coroutine in this connection's event loop without waiting for it. Raises ConnClosed."""
+        if self.owner:
+            # Its event loop has no thread here, and whoever had the lock may be gone.
+            coroutine.close()
+            raise ConnForked(self.client_id, self.owner)
         with self._lock:
             if self._ended:
                 coroutine.close()
@@ -112,7 +133,7 @@ class Conn:
 
     def close(self) -> None:
         """Give all held jobs back and leave the store; calls of other threads end with ConnClosed."""
-        if not self._ended:
+        if not self._ended and not self.owner:
             try:
                 self.run(self._conn.close())
             except ConnClosed:
@@ -142,6 +163,11 @@ class Conn:
     def closed(self) -> bool:
         """Whether it cannot be used any more."""
         return self._conn.closed
+
+    @property
+    def owner(self) -> int:
+        """In the child of a fork the process that it belongs to; 0 in that process itself."""
+        return self._conn.owner
 
     @property
     def client_id(self) -> str:
@@ -181,7 +207,7 @@ class Conn:
         return self.run(self._conn.serve(*addresses)).addresses
 
 
-class Tube:
+class Tube(OfOneProcess):
     """A tube; see `beanspiked.Tube`."""
 
     def __init__(self, conn: Conn, tube: AsyncTube) -> None:
@@ -256,7 +282,7 @@ class Tube:
         self.conn.run(self._tube.pause(duration))
 
 
-class Job:
+class Job(OfOneProcess):
     """A job that this program has reserved; see `beanspiked.Job`."""
 
     def __init__(self, tube: Tube, job: AsyncJob) -> None:
@@ -368,8 +394,12 @@ class Job:
         try:
             yield self
         finally:
-            touching.cancel()
-            conn.run(end())
+            if not conn.owner:
+                touching.cancel()
+                # Not waited for: this may be the garbage collection's doing, in any thread, or as the program ends.
+                conn.start(end())
+        if conn.owner:
+            raise ConnForked(conn.client_id, conn.owner)
         if lost.is_set():
             raise JobLost(f"job {self.id} of {self.tube.name} is not held any more")
 

@@ -10,9 +10,10 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
+from beanspiked.engine import forks
 from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, RESERVED, WHOLE
 from beanspiked.engine.errors import JobGone, StoreUnusable
-from beanspiked.library.core import Core
+from beanspiked.library.core import Core, OfOneProcess
 from beanspiked.library.errors import JobLost, JobNotFound, NotKickable
 from beanspiked.library.hold import Hold
 from beanspiked.library.job import JobInfo
@@ -114,11 +115,14 @@ class Options(TypedDict, total=False):
     max_job_size: int
 
 
-class Conn:
+class Conn(OfOneProcess):
     """A connection to a store; made by `connect`, `dial` or `dial_default`.
 
     It belongs to the event loop in which it was opened. Its tubes may be used by any number of tasks at once; what they ask for at the
     same moment goes to the store together.
+
+    It also belongs to its process. In the child of a fork every call raises ConnForked, and closing it does nothing. The child may make
+    a connection of its own, but not to the journal that its parent has open.
 
     Attributes:
         client_id: What it is called in logs.
@@ -190,7 +194,8 @@ class Conn:
             from beanspiked.engine.embedded.start import start  # noqa: PLC0415 - see above
 
             soon = asyncio.get_running_loop().call_soon_threadsafe
-            return start(_made(self._store), 0, timers, broker, turn, soon)
+            with forks.undisturbed():
+                return start(_made(self._store), 0, timers, broker, turn, soon)
         from beanspiked.engine.aerospike.start import connect  # noqa: PLC0415 - likewise
 
         return await connect(self._store, timers, broker, turn, self._max_job_size)
@@ -199,6 +204,11 @@ class Conn:
     def closed(self) -> bool:
         """Whether it cannot be used any more."""
         return self._core.closed
+
+    @property
+    def owner(self) -> int:
+        """In the child of a fork the process that it belongs to; 0 in that process itself."""
+        return self._core.owner
 
     async def close(self) -> None:
         """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
@@ -255,6 +265,7 @@ class Conn:
 
     async def delete(self, job_id: int) -> bool:
         """Remove a job that this program holds or that nobody does. Returns whether that was this call's doing."""
+        self._core.check_open()
         engine = self._core.broker.engine
 
         async def nothing() -> bool:
@@ -292,6 +303,7 @@ class Conn:
             NotKickable: It is neither buried nor delayed.
             JobNotFound: There is no such job.
         """
+        self._core.check_open()
         engine = self._core.broker.engine
 
         def kick(job: EngineJob | None) -> tuple[Later | None, str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from beanspiked import __version__
+from beanspiked.engine import forks
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import GIVEN_UP, PLAIN
-from beanspiked.engine.timers import Timers
-from beanspiked.library.errors import ConnClosed
+from beanspiked.engine.timers import NEVER, Timers
+from beanspiked.library.errors import ConnClosed, ConnForked
+from beanspiked.library.loops import part_from
 from beanspiked.library.metrics import Guarded, Metrics
 from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
@@ -25,11 +27,18 @@ if TYPE_CHECKING:
     from beanspiked.library.hold import Hold
     from beanspiked.library.reservation import Reservation
 
-__all__ = ["Core"]
+__all__ = ["Core", "OfOneProcess"]
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+
+class OfOneProcess:
+    """What cannot be sent to another process."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: connect in the process that needs one")
 
 
 class Core:
@@ -47,6 +56,7 @@ class Core:
         held: The jobs that this program holds.
         waiting: The calls that wait for jobs.
         closed: Whether it cannot be used any more.
+        owner: In the child of a fork the process that it belongs to; 0 in that process itself.
     """
 
     broker: Broker
@@ -59,21 +69,25 @@ class Core:
         self.held: dict[Hold, None] = {}
         self.waiting: dict[Reservation, None] = {}
         self.closed: bool = False
+        self.owner: int = 0
         self._max_job_size = max_job_size
         self._ready = False
         self._turning = False
         self._ids_low = False
         self._closers: dict[Callable[[], Awaitable[None]], None] = {}
         self._closing: asyncio.Task[None] | None = None
+        self._awaited: set[asyncio.Future[Any]] = set()
 
     # --- its life
 
     async def open(self, start: Callable[[Broker, Timers, Callable[[], None]], Awaitable[TubeEngine]]) -> None:
         """Make an engine and begin. Raises StoreUnusable; it may then be tried again."""
+        self.check_process()
         self.loop = asyncio.get_running_loop()
         timers = Timers(MonotonicClock())
         self.broker = Broker(timers, self._max_job_size, __version__)
         self.alarm = LoopAlarm(self.loop, self.broker)
+        forks.watch(self)
         self.broker.alarm = self.alarm
         self.broker.engine = await start(self.broker, timers, self._news)
         self._ready = True
@@ -82,13 +96,22 @@ class Core:
     def check_open(self) -> None:
         """Raise ConnClosed unless it is open, and RuntimeError in another event loop than its own."""
         self.check_usable()
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(f"{self.client_id} belongs to the event loop in which it was opened")
 
     def check_usable(self) -> None:
         """Raise ConnClosed unless it is open."""
         if self.closed or not self._ready:
+            self.check_process()
             raise ConnClosed(f"{self.client_id}: {'closed' if self.closed else 'not open yet'}")
+
+    def check_process(self) -> None:
+        """Raise ConnForked in another process than its own."""
+        if self.owner:
+            raise ConnForked(self.client_id, self.owner)
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
         """Have something done first when it is closed; return what ends that."""
@@ -100,10 +123,16 @@ class Core:
         return forget
 
     async def close(self) -> None:
-        """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
+        """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store.
+
+        In the child of a fork do nothing.
+        """
+        if self.owner:
+            return
         if not self._ready:
             self.closed = True
             return
+        self._check_loop()
         if self._closing is None:
             # Whoever asks for it, also if that one is cancelled, or asks from within what is to be closed.
             self._closing = self.loop.create_task(self._close())
@@ -114,6 +143,7 @@ class Core:
             closer = next(iter(self._closers))
             self._closers.pop(closer)
             await closer()
+        self.check_process()
         self.closed = True
         for reservation in list(self.waiting):
             reservation.stop(ConnClosed(f"{self.client_id}: closed"))
@@ -123,8 +153,32 @@ class Core:
         self.broker.end_turn()
         closed = self.broker.engine.close()
         if closed is not None:
-            await self._future(closed)
+            await self.wait(self._future(closed))
         self.broker.alarm = None
+
+    def forked(self, owner: int) -> None:
+        """See forks.Watched: everything that would go on here by itself ends."""
+        self.owner = owner
+        self.closed = True
+        part_from(self.loop)
+        if self.broker.alarm is not None:
+            self.broker.alarm.set(NEVER)
+            self.broker.alarm = None
+        for hold in self.held:
+            hold.forked()
+        # What was about to be known may still become known here: it must serve nobody.
+        for reservation in list(self.waiting):
+            reservation.forked()
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._forsake)
+
+    def _forsake(self) -> None:
+        """End the calls that wait, whose answers only the parent gets, where the child goes on with its copy of the event loop."""
+        for future in list(self._awaited):
+            if not future.done():
+                future.set_exception(ConnForked(self.client_id, self.owner))
+        for hold in list(self.held):
+            hold.tell_lost()
 
     # --- turns
 
@@ -136,14 +190,23 @@ class Core:
 
     def _turn(self) -> None:
         self._turning = False
-        self.broker.end_turn()
+        if not self.owner:
+            self.broker.end_turn()
 
     def _news(self) -> None:
         """The store has news; before the connection is open nobody waits for any."""
-        if self._ready:
+        if self._ready and not self.owner:
             self.broker.end_turn()
 
     # --- outcomes
+
+    async def wait(self, future: asyncio.Future[Result]) -> Result:
+        """Wait for what the store brings, or for the end of that in the child of a fork. Raises ConnForked."""
+        self._awaited.add(future)
+        try:
+            return await future
+        finally:
+            self._awaited.discard(future)
 
     def _future(self, later: Later) -> asyncio.Future[int]:
         future: asyncio.Future[int] = self.loop.create_future()
@@ -168,13 +231,13 @@ class Core:
 
         later.then(settled)
         self.turn()
-        await future
+        await self.wait(future)
 
     async def done(self, later: Later | None, event: str, tube: str) -> int:
         """Wait for an outcome and count it; return its value, 0 where there is none. Raises EngineError."""
         self.turn()
         began = self.loop.time()
-        value = 0 if later is None else await self._future(later)
+        value = 0 if later is None else await self.wait(self._future(later))
         if event:
             self.metrics.count(event, tube, 1)
             self.metrics.timing(event, tube, self.loop.time() - began)
@@ -199,7 +262,7 @@ class Core:
                 future.set_exception(error)
 
         look.then(looked)
-        return await future
+        return await self.wait(future)
 
     async def by_id(self, job_id: int, need: int, read: Callable[[EngineJob | None], Result]) -> Result:
         """Return what is made of a job, or of what is needed of it, once no change of it is on its way that this process knows of."""

@@ -6,6 +6,7 @@ BeanspikeError
 │   └── NotKickable     there is one, but it is neither buried nor delayed
 ├── DecodingError       raised by a worker's decoder: the body cannot be understood; the job is buried
 ├── ConnClosed          the connection to the store was closed by this program
+│   └── ConnForked      it belongs to another process, which this one was forked from: connect anew
 └── EngineError         see beanspiked.engine.errors: StoreFull, StoreFailed, OutcomeUnknown, StoreUnusable, DamagedEntry
 """
 
@@ -22,6 +23,7 @@ from beanspiked.engine.errors import (
 __all__ = [
     "BeanspikeError",
     "ConnClosed",
+    "ConnForked",
     "DamagedEntry",
     "DecodingError",
     "EngineError",
@@ -56,3 +58,20 @@ class DecodingError(BeanspikeError):
 
 class ConnClosed(BeanspikeError):  # noqa: N818 - likewise
     """The connection to the store was closed by this program."""
+
+
+class ConnForked(ConnClosed):
+    """The connection belongs to another process, which goes on using it; this one was forked from that, and has to connect for itself.
+
+    Attributes:
+        client_id: What the connection is called in logs.
+        owner: The process that it belongs to.
+    """
+
+    def __init__(self, client_id: str, owner: int) -> None:
+        super().__init__(client_id, owner)
+        self.client_id: str = client_id
+        self.owner: int = owner
+
+    def __str__(self) -> str:
+        return f"{self.client_id} belongs to process {self.owner}, which this one was forked from: connect anew here"

@@ -157,6 +157,11 @@ class Hold(Waiter):
 
     # --- what others do to it
 
+    def forked(self) -> None:
+        """It is another process's, which this one was forked from."""
+        self._held = False
+        self._abandoned = True
+
     def on_time(self, now: float) -> None:
         """Give it up, unless it was touched."""
         if not self._held:

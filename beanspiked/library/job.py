@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.contract import DELAYED, RESERVED, STATE_NAMES, Details
 from beanspiked.engine.timers import NEVER
+from beanspiked.library.core import OfOneProcess
 from beanspiked.library.errors import ConnClosed, JobLost
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class JobInfo:
         )
 
 
-class Job:
+class Job(OfOneProcess):
     """A job that this program has reserved: its own until one of its methods, or time, takes it away.
 
     Attributes:
@@ -292,7 +293,7 @@ class Job:
 
         def stop() -> None:
             nonlocal lost
-            if asyncio.current_task() is not task:
+            if asyncio.current_task(self._core.loop) is not task:
                 lost = True
                 task.cancel()
 

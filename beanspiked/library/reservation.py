@@ -68,7 +68,7 @@ class Reservation(Waiter):
         future = self._future
         if future is not None:
             try:
-                await future
+                await self._core.wait(future)
             except BaseException:
                 # Nobody takes what has come meanwhile.
                 self._leave()
@@ -144,6 +144,10 @@ class Reservation(Waiter):
             self._end()
         elif self._until < NEVER:
             self._core.broker.timers.schedule(self, self._until)
+
+    def forked(self) -> None:
+        """Only the process waits that this one was forked from."""
+        self._leave()
 
     def stop(self, error: Exception) -> None:
         """The connection is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ __all__ = ["Retry"]
 
 
 _CHANCE = random.Random()  # noqa: S311 - spreads retries
+# Children of one process would all wait equally long.
+os.register_at_fork(after_in_child=_CHANCE.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import socket
 from typing import TYPE_CHECKING, Final, Self
 
 from beanspiked.config import Settings
+from beanspiked.engine import forks
+from beanspiked.library.core import OfOneProcess
 from beanspiked.server.listeners import ListenError, bind
 from beanspiked.server.poller import Poller
 from beanspiked.server.server import Server
@@ -23,7 +25,7 @@ DEFAULT_ADDRESS: Final = "127.0.0.1:11300"
 MAX_PORT: Final = 65535
 
 
-class Serving:
+class Serving(OfOneProcess):
     """A server of the beanstalkd protocol in this process; ends with `close`, or with the connection to the store.
 
     Attributes:
@@ -33,8 +35,11 @@ class Serving:
     def __init__(self, core: Core, sockets: list[socket.socket]) -> None:
         self.addresses: list[str] = [_name(sock) for sock in sockets]
         self._core = core
+        self._sockets = sockets
         self._poller = Poller(core.broker)
         self._server: Server | None = Server(core.broker, self._poller, core.loop, sockets)
+        self._running: Server | None = self._server
+        forks.watch(self)
         # It ends with the connection to the store at the latest.
         self._forget = core.before_close(self.close)
         core.loop.add_reader(self._poller.fileno(), self._poller.turn)
@@ -47,9 +52,17 @@ class Serving:
         if server is not None:
             self._forget()
             await self._core.ended(server.stop(drain_seconds))
+            self._running = None
             self._core.alarm.pollers.remove(self._poller)
             self._core.loop.remove_reader(self._poller.fileno())
             self._poller.close()
+
+    def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
+        """See forks.Watched: a client must see the parent hang up, and another server get the address, while a child lives on."""
+        server, self._server, self._running = self._running, None, None
+        if server is not None:
+            forks.let_go(sock.fileno() for sock in self._sockets if sock.fileno() >= 0)
+            forks.let_go(connection.fd for connection in server.connections)
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, TubeSizes
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed, StoreFull
+from beanspiked.library.core import OfOneProcess
 from beanspiked.library.errors import DamagedEntry
 from beanspiked.library.job import Job, JobInfo, Seconds, checked_priority, checked_text, seconds_of
 from beanspiked.library.reservation import Reservation
@@ -55,7 +56,7 @@ class TubeStats:
     skipped_size: int = 0
 
 
-class Tube:
+class Tube(OfOneProcess):
     """A tube; made by `Conn.use`.
 
     Attributes:
@@ -171,6 +172,8 @@ class Tube:
         while not jobs:
             spent = core.loop.time() - began
             holds = await Reservation(core, self._state, number).get(None if left is None else max(0.0, left - spent))
+            # A task that was about to wake as the process forked wakes in both.
+            core.check_process()
             if not holds:
                 return []
             jobs = [job for job in map(self._job, holds) if job is not None]
@@ -207,6 +210,7 @@ class Tube:
 
     async def _peek_next(self, state: int) -> JobInfo | None:
         core = self._core
+        core.check_open()
         engine = core.broker.engine
 
         def read() -> JobInfo | None:
@@ -223,6 +227,7 @@ class Tube:
             ModuleMissing: On Aerospike the nodes add the sizes up in Lua; without our module there they are not known.
         """
         core = self._core
+        core.check_open()
         engine = core.broker.engine
 
         def sizes() -> TubeSizes:
@@ -256,6 +261,7 @@ class Tube:
         """
         if not metadata:
             raise ValueError("metadata: nothing to find")
+        self._core.check_open()
         engine = self._core.broker.engine
         found = await self._core.look(
             engine.look_found(self._state, metadata), lambda: engine.find(self._state, metadata)

@@ -9,7 +9,9 @@ import random
 import signal
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from beanspiked.library.errors import ConnClosed, DecodingError, EngineError, JobLost
+from beanspiked.engine import forks
+from beanspiked.library.core import OfOneProcess
+from beanspiked.library.errors import ConnClosed, ConnForked, DecodingError, EngineError, JobLost
 from beanspiked.library.retry import Retry
 
 if TYPE_CHECKING:
@@ -51,9 +53,10 @@ def _stopped_by(signals: tuple[signal.Signals, ...], stop: Callable[[], None]) -
         yield
     finally:
         for number in asked:
-            _stoppers[number].remove(stop)
-            if not _stoppers[number]:
-                loop.remove_signal_handler(number)
+            if stop in _stoppers.get(number, ()):
+                _stoppers[number].remove(stop)
+                if not _stoppers[number]:
+                    loop.remove_signal_handler(number)
 
 
 def _stop_all(number: int) -> None:
@@ -61,7 +64,18 @@ def _stop_all(number: int) -> None:
         stop()
 
 
-class Worker(Generic[Task]):
+def _leave_signals() -> None:
+    """Let signals do in the child of a fork what they do in any process: there they would do nothing, and stop the parent's workers."""
+    if any(_stoppers.values()):
+        # Before 3.12 the child's signals are written to the parent's event loop.
+        signal.set_wakeup_fd(-1)
+    for number, stoppers in _stoppers.items():
+        if stoppers:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _stoppers.clear()
+
+
+class Worker(OfOneProcess, Generic[Task]):
     """Works on the jobs of a tube, several at a time.
 
     For each job, the decoder makes of its body what the handler works on, in the event loop; a body that it cannot understand is buried
@@ -108,6 +122,7 @@ class Worker(Generic[Task]):
         self._reserving: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._started = False
+        self._loop: asyncio.AbstractEventLoop
 
     # --- its life
 
@@ -124,14 +139,22 @@ class Worker(Generic[Task]):
         """Begin to work, beside everything else."""
         if self._started:
             raise ValueError("a worker is started once")
-        if self._tube.conn.closed:
-            raise ConnClosed(f"{self._tube.conn.client_id}: closed")
+        self._check_open()
         self._started = True
+        self._loop = asyncio.get_running_loop()
+        forks.watch(self)
         self._forget = self._tube.conn.before_close(self._close_at_once)
         for number in range(self._concurrency):
             taker = asyncio.create_task(self._work_on(), name=f"worker of {self._tube.name} {number}")
             self._takers.add(taker)
             taker.add_done_callback(self._takers.discard)
+
+    def _check_open(self) -> None:
+        conn = self._tube.conn
+        if conn.owner:
+            raise ConnForked(conn.client_id, conn.owner)
+        if conn.closed:
+            raise ConnClosed(f"{conn.client_id}: closed")
 
     async def run(self, *, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)) -> None:
         """Work until `stop` is called or a signal comes, then give what is left back.
@@ -139,10 +162,13 @@ class Worker(Generic[Task]):
         Args:
             signals: Which signals end it; only the main thread can ask for any.
         """
+        self._check_open()
         with _stopped_by(signals, self.stop):
             self.start()
             try:
                 await self._stopping.wait()
+                if self._tube.conn.owner:
+                    self._check_open()
             finally:
                 await self.close(grace=0.0)
 
@@ -157,6 +183,8 @@ class Worker(Generic[Task]):
             grace: How long handlers may take, in seconds; None for as long as they need. A handler that swallows its cancellation is
                 waited for all the same.
         """
+        if self._tube.conn.owner:
+            return
         self._stopping.set()
         self._forget()
         for taker in list(self._reserving):
@@ -169,6 +197,12 @@ class Worker(Generic[Task]):
             taker.cancel()
         if takers:
             await asyncio.wait(takers)
+
+    def forked(self, owner: int) -> None:  # noqa: ARG002 - its connection says who it is
+        """See forks.Watched: the parent's worker goes on, its copy ends."""
+        _leave_signals()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def _close_at_once(self) -> None:
         await self.close(grace=0.0)
@@ -235,6 +269,9 @@ class Worker(Generic[Task]):
             # What it awaited was cancelled, not this worker.
             await self._failed(job, error)
             return
+        except ConnForked:
+            # The parent's handler has the job.
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a handler fails with, its job is tried again
             await self._failed(job, error)
             return

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import beanspiked
 from beanspiked import blocking
+from beanspiked.library.metrics import NoMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +100,59 @@ def test_a_closed_connection_says_so(stores: Stores) -> None:
     conn.close()
     with pytest.raises(beanspiked.ConnClosed):
         tube.put(b"")
+
+
+def test_a_program_ends_with_what_it_left_open(stores: Stores) -> None:
+    script = """
+import os, sys
+from forking import connect
+from beanspiked import blocking
+
+class Late:
+    def __init__(self, job):
+        self.job = job
+
+    def __del__(self, ConnClosed=blocking.ConnClosed, write=os.write):
+        try:
+            self.job.delete()
+        except ConnClosed as error:
+            write(1, str(error).encode())
+
+conn = blocking.Conn(connect(sys.argv[1], client_id="me"))
+tube = conn.use(sys.argv[2])
+tube.put(b"x", ttr=60)
+job = tube.reserve(5)
+kept = job.keep_alive()
+kept.__enter__()
+# It is destroyed when other threads stand still.
+late = Late(job)
+"""
+    shared = Path(__file__).parents[1] / "shared"
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(shared)!r})\n{script}",
+        stores.url,
+        stores.tube,
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    assert ended.stdout == "me: the program ends"
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_a_call_in_the_thread_of_its_own_event_loop_is_refused() -> None:
+    told: list[Exception] = []
+
+    class Metrics(NoMetrics):
+        def count(self, event: str, tube: str, number: int) -> None:  # noqa: ARG002 - it counts nothing
+            try:
+                conn.use("t").put(b"x")
+            except RuntimeError as error:
+                told.append(error)
+
+    with blocking.connect("memory:", metrics=Metrics()) as conn:
+        conn.use("t").put(b"x")
+    assert "in the thread of its own event loop" in str(told[0])
 
 
 def test_a_store_that_cannot_be_used_leaves_no_thread(tmp_path: object) -> None:

@@ -16,6 +16,7 @@ import aerospike
 from aerospike import exception as client_errors
 from aerospike_helpers.operations import expression_operations
 
+from beanspiked.engine import forks
 from beanspiked.engine.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.nodes import Agreement, NodeWatch
 from beanspiked.engine.aerospike.store import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
@@ -142,6 +143,12 @@ class Caller:
         self.leaving: threading.Event = threading.Event()
         self._listener: Workers = Workers(1, "aerospike-news")
         self._watch: NodeWatch | None = None
+        forks.watch(self)
+
+    def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
+        """See forks.Watched: without the threads that it had, the client would wait for ever, even to be closed."""
+        forks.keep_for_ever(self.client)
+        self.client = None
 
     def connected(self, client: Any) -> None:
         """Take a client, for good: calls begin as soon as there is one and its nodes agree."""

@@ -129,7 +129,14 @@ def module_directory() -> str:
     import tempfile  # noqa: PLC0415 - likewise
 
     directory = tempfile.mkdtemp(prefix=PREFIX)
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    owner = os.getpid()
+
+    def remove() -> None:
+        # A child of a fork exits, too.
+        if os.getpid() == owner:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
     Path(directory, f"{name}.lua").write_bytes(module_source())
     return directory
 

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from beanspiked.engine import forks
 from beanspiked.engine.errors import StoreUnusable
 
 __all__ = [
@@ -66,13 +67,16 @@ MIGRATIONS: Final[list[str]] = [
 
 # Directories that this process has locked, by device and inode.
 _locked: set[tuple[int, int]] = set()
+# Those that a process had locked which this one was forked from, with its number.
+_inherited: dict[tuple[int, int], int] = {}
 
 
 class Lock:
     """A directory's lock, held as beanstalkd does (walinit, waldirlock).
 
     Such locks do not keep a process from itself, and it loses one as soon as it closes any descriptor of the file: so it also
-    remembers what it has locked.
+    remembers what it has locked. The child of a fork does not inherit them; but as SQLite remembers them, too, for each process, it
+    cannot use a database there any more.
 
     Raises:
         StoreUnusable: The directory is none, or in use.
@@ -88,13 +92,25 @@ class Lock:
         self._place = (status.st_dev, status.st_ino)
         if self._place in _locked:
             raise StoreUnusable(f"{directory}: in use by this process already")
+        if self._place in _inherited:
+            raise StoreUnusable(
+                f"{directory}: in use by process {_inherited[self._place]} when this one was forked from it;"
+                " only a process that is started anew can open it"
+            )
         self._fd = _lock(directory)
         _locked.add(self._place)
+        forks.watch(self)
 
     def release(self) -> None:
         """Let others have the directory."""
         _locked.discard(self._place)
         os.close(self._fd)
+
+    def forked(self, owner: int) -> None:
+        """See forks.Watched."""
+        if self._place in _locked:
+            _locked.discard(self._place)
+            _inherited[self._place] = owner
 
 
 def _lock(directory: Path) -> int:
@@ -158,8 +174,20 @@ def _version(path: Path) -> int:
     return version
 
 
+class _Connection(sqlite3.Connection):
+    """A connection that the child of a fork never closes: it would do so as if it held the parent's locks, and remove the log."""
+
+    def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
+        """See forks.Watched."""
+        forks.keep_for_ever(self)
+
+
 def _connect(name: Path | str, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(name, isolation_level=None, check_same_thread=False, timeout=5, uri=uri)
+    connection = sqlite3.connect(
+        name, isolation_level=None, check_same_thread=False, timeout=5, uri=uri, factory=_Connection
+    )
+    forks.watch(connection)
+    return connection
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:

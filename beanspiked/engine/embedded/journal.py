@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from beanspiked.engine import forks
 from beanspiked.engine.contract import ALL, BURIED, DELAYED, PLAIN, READY, Details, Job
 from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.write import (
@@ -86,6 +87,8 @@ class Journal:
         self._full = False
         self._complained = False
         self._wal_fd = -1
+        # Held while the writer is in SQLite.
+        self._writing = forks.undisturbed()
         self._lock = Lock(self.directory)
         try:
             self._path = self.directory / FILE_NAME
@@ -213,7 +216,8 @@ class Journal:
             if batch:
                 was_synced = not self._unsynced
                 try:
-                    self._commit_all(batch)
+                    with self._writing:
+                        self._commit_all(batch)
                 except Exception as error:
                     logger.critical("%s: the writer failed", self.directory, exc_info=error)
                     self._refuse(batch, StoreFailed("the journal's writer failed"))
@@ -225,9 +229,11 @@ class Journal:
                 self._sync()
                 sync_at = now + self._fsync_seconds
             if now >= keep_house_at:
-                self._keep_house()
+                with self._writing:
+                    self._keep_house()
                 keep_house_at = time.monotonic() + HOUSEKEEPING_SECONDS
-        self._close_database()
+        with self._writing:
+            self._close_database()
         self._closed = True
         self.notify()
 

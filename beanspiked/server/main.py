@@ -36,6 +36,8 @@ OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 # How long a stop may take after the drain, in seconds: for replies to leave, and for the journal to be closed.
 REPLY_WITHIN: Final = 2.0
 CLOSE_WITHIN: Final = 2.0
+# How much longer systemd is to wait, in seconds, with each sign that the journal is still being read; there is one each second.
+LOADING_PATIENCE: Final = 30
 
 
 class Server(Registry):
@@ -192,6 +194,8 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     broker.binlog_max_size = settings.binlog_size
     broker.tracing = settings.verbose > 1
     broker.alarm = LoopAlarm(loop, broker)
+    # While jobs are few; what follows makes no garbage.
+    gc.collect()
     broker.engine = _engine(settings, timers, broker)
     stopped: asyncio.Event = asyncio.Event()
 
@@ -211,7 +215,6 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     # A full collection visits every job: a million of them would stop the loop for a second. Nothing here relies on it:
     # connections are taken apart when they close. Young garbage is still collected.
-    gc.collect()
     gc.freeze()
     # A middle generation of 20,000 objects takes milliseconds; tests/speed shows the pauses. Of a shared store no job stays here, but a
     # thousand commands on their way are many objects that are about to go: to visit those took a tenth of the time.
@@ -246,7 +249,12 @@ def _engine(settings: Settings, timers: Timers, broker: Broker) -> TubeEngine:
         return start(settings.shared, timers, broker, broker.end_turn, broker.max_job_size)
     if settings.journal is None:
         logger.warning("jobs live in memory only; -b DIR keeps them")
-    return start_embedded(settings.journal, settings.fsync_ms, timers, broker, broker.end_turn)
+    return start_embedded(settings.journal, settings.fsync_ms, timers, broker, broker.end_turn, _loading)
+
+
+def _loading() -> None:
+    """Ask systemd for patience, which otherwise ends a start after TimeoutStartSec."""
+    _notify(f"EXTEND_TIMEOUT_USEC={LOADING_PATIENCE * 1_000_000}")
 
 
 def _notify(state: str) -> None:

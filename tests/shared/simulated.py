@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 class VirtualClock(Clock):
-    """Stands still until it is told otherwise."""
+    """Stands still until it is told otherwise; the wall clock is ahead of it by `wall_ahead` seconds."""
 
     def __init__(self) -> None:
         self.time = 1_700_000_000.0
+        self.wall_ahead = 0.0
 
     def now(self) -> float:
         return self.time
+
+    def ahead(self) -> float:
+        return self.wall_ahead
 
 
 class VirtualAlarm(Alarm):

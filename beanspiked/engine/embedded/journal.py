@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, Job
+from beanspiked.engine.contract import BURIED, DELAYED, READY, Job
 from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.write import (
     BURY,
+    COLUMNS,
     DELETE,
     DROP,
     KICK,
@@ -36,6 +37,7 @@ from beanspiked.engine.embedded.write import (
 )
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull, StoreUnusable
 from beanspiked.engine.later import Later
+from beanspiked.engine.timers import Clock
 
 __all__ = ["Journal"]
 
@@ -50,8 +52,20 @@ HOUSEKEEPING_SECONDS: Final = 1.0
 # SQLite's limit of parameters to a statement (32,766 since 3.32) would allow more; larger ones gain nothing.
 PUT_CHUNK: Final = 64
 
+# How many jobs are read at a time, and of how many that cannot be understood the log tells the reason.
+LOAD_CHUNK: Final = 4096
+ASIDE_LINES: Final = 5
+MIN_ID: Final = -(1 << 63)
+
 PUT_COLUMNS: Final = "id, tube, state, pri, delay, ttr, born, place, body, metadata, raw_size, retries, failed"
 PUT_VALUES: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 class Journal:
@@ -59,6 +73,7 @@ class Journal:
 
     Args:
         directory: Where it lives; must exist.
+        clock: What the times in it are told by to others; in the file they are the wall clock's.
         fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative never syncs but
             at checkpoints.
 
@@ -66,16 +81,19 @@ class Journal:
         notify: Called from the writer thread when outcomes are waiting for `settle`.
         records_written: Changes committed by this process.
         syncs: How often the writer made sure that all commits are on disk.
+        aside: How many rows were found that are no jobs.
 
     Raises:
         StoreUnusable: The directory or the database in it cannot be used; nothing was changed.
     """
 
-    def __init__(self, directory: str | Path, fsync_ms: int = 0) -> None:
+    def __init__(self, directory: str | Path, clock: Clock, fsync_ms: int = 0) -> None:
         self.directory = Path(directory)
         self.notify: Callable[[], None] = lambda: None
         self.records_written: int = 0
         self.syncs: int = 0
+        self.aside: int = 0
+        self._clock = clock
         self._fsync_seconds = fsync_ms / 1000
         self._added: list[Write] = []
         self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
@@ -100,16 +118,23 @@ class Journal:
             raise
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
-    def rows(self) -> Iterator[Row]:
-        """Read all jobs, by id.
+    def chunks(self) -> Iterator[list[Row]]:
+        """Read all jobs, by id, some at a time.
 
         Raises:
             StoreUnusable: The database is damaged.
         """
-        try:
-            yield from self._rows()
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            raise StoreUnusable(f"{self.directory / FILE_NAME}: {error}") from error
+        query = f"SELECT {COLUMNS} FROM job WHERE id > ? ORDER BY id LIMIT {LOAD_CHUNK}"  # noqa: S608 - constants
+        last: object = MIN_ID
+        while rows := self._read(query, last):
+            yield rows
+            last = rows[-1][0]
+
+    def set_aside(self, job_id: object, fault: str) -> None:
+        """Note a row that is no job: it stays in the file, and its id is not used again."""
+        self.aside += 1
+        if self.aside <= ASIDE_LINES:
+            logger.error("%s: job %s is set aside: %s", self._path, job_id, fault)
 
     def state(self) -> tuple[list[tuple[str, float, float]], int]:
         """Read what is no job: pauses as (tube, seconds, until), and the highest id ever used.
@@ -117,26 +142,27 @@ class Journal:
         Raises:
             StoreUnusable: The database is damaged.
         """
-        try:
-            pauses = list(self._database.execute("SELECT tube, seconds, until FROM pause"))
-            last = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'job'").fetchone()
-        except sqlite3.Error as error:
-            raise StoreUnusable(f"{self.directory / FILE_NAME}: {error}") from error
-        return pauses, last[0] if last else 0
+        pauses: list[tuple[str, float, float]] = []
+        for tube, seconds, until in self._read("SELECT tube, seconds, until FROM pause"):
+            if isinstance(tube, str) and isinstance(seconds, float) and isinstance(until, float):
+                pauses.append((tube, seconds, until))
+            else:
+                logger.error("%s: a pause is left out: it cannot be read", self._path)
+        last = self._read("SELECT max(seq) FROM sqlite_sequence WHERE name = 'job' AND typeof(seq) = 'integer'")[0][0]
+        return pauses, last if isinstance(last, int) else 0
 
-    def _rows(self) -> Iterator[Row]:
-        for record in self._database.execute(
-            "SELECT id, tube, state, pri, delay, ttr, born, place, reserves, timeouts, releases, buries, kicks, body,"
-            " metadata, reason, retries, failed, raw_size FROM job ORDER BY id"
-        ):
-            job_id, tube, state, pri, delay, ttr, born, place, *counters, body = record[:14]
-            metadata, reason, retries, failed, raw_size = record[14:]
-            details = None
-            if metadata or reason or retries or failed or raw_size != PLAIN:
-                details = Details(metadata, reason, retries, bool(failed), raw_size)
-            if state not in (READY, DELAYED, BURIED):
-                raise ValueError(f"job {job_id} is in an unknown state")
-            yield Row(job_id, tube, state, pri, delay, ttr, born, place, tuple(counters), body, details)
+    def _read(self, query: str, *values: object) -> list[Row]:
+        try:
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if hasattr(error, "sqlite_errorcode"):
+                    raise
+                # Not SQLite, but its module in Python complains, of a text that is not UTF-8: let only that one be missing.
+                self._database.text_factory = _text
+                return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"{self._path}: {error}") from error
 
     def start(self) -> None:
         """Begin to write.
@@ -317,13 +343,15 @@ class Journal:
         dues: list[float] = []
         gone: list[int] = []
         records = 0
+        # Times are written as the wall clock will show them, however wrong it was when this process started.
+        ahead = self._clock.ahead()
         for write in batch:
             op = write.op
             job = write.job
             if op == PUT:
                 assert job is not None
                 puts.append(job)
-                dues.append(write.place)
+                dues.append(write.place + ahead)
             elif op == DELETE:
                 assert job is not None
                 gone.append(job.id)
@@ -334,13 +362,13 @@ class Journal:
                     self._update(kicked, READY, kicked.pri, kicked.delay, 0.0, kicks=1, reason="")
                 records += len(write.jobs)
             elif op == PAUSE:
-                self._pause(write)
+                self._pause(write, write.place + ahead)
                 records += 1
             else:
                 assert job is not None
                 if op == RELEASE:
                     self._update(
-                        job, DELAYED if write.delay else READY, write.pri, write.delay, write.place, releases=1
+                        job, DELAYED if write.delay else READY, write.pri, write.delay, write.place + ahead, releases=1
                     )
                 elif op == BURY:
                     self._update(job, BURIED, write.pri, job.delay, write.place, buries=1, reason=write.name or None)
@@ -350,13 +378,13 @@ class Journal:
                         "UPDATE job SET body = ?, raw_size = ? WHERE id = ?", (write.body, write.raw_size, job.id)
                     )
                 records += 1
-        self._insert(puts, dues)
+        self._insert(puts, dues, ahead)
         if gone:
             # One statement for any number: the GIL is taken and let go once, not once a row.
             self._database.execute("DELETE FROM job WHERE id IN (SELECT value FROM json_each(?))", (str(gone),))
         return records + len(puts) + len(gone)
 
-    def _insert(self, jobs: list[Job], dues: list[float]) -> None:
+    def _insert(self, jobs: list[Job], dues: list[float], ahead: float) -> None:
         start = 0
         while start < len(jobs):
             # Full chunks and single rows only, so that two prepared statements serve.
@@ -372,7 +400,8 @@ class Journal:
                     job.pri,
                     job.delay,
                     job.ttr,
-                    job.born,
+                    # What its producer says is a time of the wall clock already.
+                    job.born + ahead if details is None or details.born == 0.0 else job.born,
                     dues[index],
                     job.body,
                 )
@@ -417,11 +446,11 @@ class Journal:
             ),
         )
 
-    def _pause(self, write: Write) -> None:
+    def _pause(self, write: Write, until: float) -> None:
         if write.delay:
             self._database.execute(
                 "INSERT OR REPLACE INTO pause (tube, seconds, until) VALUES (?, ?, ?)",
-                (write.name, write.delay, write.place),
+                (write.name, write.delay, until),
             )
         else:
             self._database.execute("DELETE FROM pause WHERE tube = ?", (write.name,))
@@ -455,7 +484,7 @@ class Journal:
                 if busy or not self._inbox.empty():
                     break
             # Pauses whose tubes went before they ended.
-            self._database.execute("DELETE FROM pause WHERE until < ?", (time.time() - 1,))
+            self._database.execute("DELETE FROM pause WHERE until < ?", (self._clock.now() + self._clock.ahead() - 1,))
         except sqlite3.Error as error:
             logger.warning("%s: cannot give space back: %s", self.directory, error)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, READY, Job
-from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
+from beanspiked.engine.embedded.database import BUSY_MS, FILE_NAME, Lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.write import (
     BURY,
     COLUMNS,
@@ -49,6 +49,8 @@ RESERVE_BYTES: Final = 8 << 20
 VACUUM_FREE_PAGES: Final = 1024
 VACUUM_CHUNK: Final = 1024
 HOUSEKEEPING_SECONDS: Final = 1.0
+# A write-ahead log of more bytes than this is worth a word: it is emptied at a sixteenth of that unless somebody reads from it.
+WAL_BYTES: Final = 64 << 20
 # SQLite's limit of parameters to a statement (32,766 since 3.32) would allow more; larger ones gain nothing.
 PUT_CHUNK: Final = 64
 
@@ -59,6 +61,12 @@ MIN_ID: Final = -(1 << 63)
 
 PUT_COLUMNS: Final = "id, tube, state, pri, delay, ttr, born, place, body, metadata, raw_size, retries, failed"
 PUT_VALUES: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+
+def _is(error: BaseException, kind: int) -> bool:
+    """Tell whether SQLite failed in this way; of an extended code the lowest byte is the kind."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == kind
 
 
 def _text(data: bytes) -> str | None:
@@ -102,11 +110,16 @@ class Journal:
         self._closed = False
         self._unsynced = False
         self._full = False
+        self._locked = False
         self._complained = False
+        self._pinned = False
+        self._untidy = False
         self._wal_fd = -1
         self._lock = Lock(self.directory)
         try:
             self._path = self.directory / FILE_NAME
+            # Where SQLite has it, also when the database's name is a link.
+            self._log_path = Path(f"{self._path.resolve()}-wal")
             prepare(self._path)
             # Nothing is written before everything was read: a journal that turns out to be damaged stays as it is.
             self._database = open_read_only(self._path)
@@ -264,6 +277,10 @@ class Journal:
         if error is None:
             self._succeed(whole)
             return
+        if self._locked:
+            # Each part would wait as long again.
+            self._refuse(whole, error)
+            return
         if isinstance(error, StoreFull):
             self._make_room()
         if others:
@@ -300,8 +317,21 @@ class Journal:
             self._checkpoint()
 
     def _checkpoint(self) -> bool:
-        """Empty the write-ahead log as far as possible; tell whether somebody, a backup, reads from it."""
-        return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        """Empty the write-ahead log as far as possible; tell whether somebody, a backup, reads from it.
+
+        The writer has no time to wait for that one's end.
+        """
+        with self._no_waiting():
+            return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _no_waiting(self) -> Iterator[None]:
+        """Give up at once where another program has locked the database."""
+        self._database.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self._database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _succeed(self, batch: list[Write]) -> None:
         if any(write.op == PUT for write in batch):
@@ -319,6 +349,7 @@ class Journal:
     def _commit(self, batch: list[Write]) -> EngineError | None:
         """Run one transaction; return what went wrong."""
         database = self._database
+        self._locked = False
         try:
             database.execute("BEGIN IMMEDIATE")
             records = self._apply(batch)
@@ -327,8 +358,9 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 if database.in_transaction:
                     database.execute("ROLLBACK")
-            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            if _is(error, sqlite3.SQLITE_FULL):
                 return StoreFull("the disk is full")
+            self._locked = _is(error, sqlite3.SQLITE_BUSY)
             return StoreFailed(f"the journal cannot be written: {error}")
         self.records_written += records
         if self._fsync_seconds == 0:
@@ -459,7 +491,7 @@ class Journal:
         """Sync all earlier commits: what they wrote stands in the write-ahead log."""
         try:
             if self._wal_fd < 0:
-                self._wal_fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+                self._wal_fd = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
             os.fsync(self._wal_fd)
             self._unsynced = False
             self.syncs += 1
@@ -476,17 +508,48 @@ class Journal:
             free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
             pages = self._database.execute("PRAGMA page_count").fetchone()[0]
             while free > VACUUM_FREE_PAGES and free * 4 > pages:
-                # Not `execute`, which makes one step only: it would free one page.
-                self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
+                with self._no_waiting():
+                    # Not `execute`, which makes one step only: it would free one page.
+                    self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
                 busy = self._checkpoint()
                 free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
                 pages = self._database.execute("PRAGMA page_count").fetchone()[0]
                 if busy or not self._inbox.empty():
                     break
-            # Pauses whose tubes went before they ended.
-            self._database.execute("DELETE FROM pause WHERE until < ?", (self._clock.now() + self._clock.ahead() - 1,))
-        except sqlite3.Error as error:
-            logger.warning("%s: cannot give space back: %s", self.directory, error)
+            self._watch_log()
+            with self._no_waiting():
+                # Pauses whose tubes went before they ended.
+                self._database.execute(
+                    "DELETE FROM pause WHERE until < ?", (self._clock.now() + self._clock.ahead() - 1,)
+                )
+            self._untidy = False
+        except (sqlite3.Error, OSError) as error:
+            # What is locked is not tidied now, but a second later.
+            if not self._untidy and not _is(error, sqlite3.SQLITE_BUSY):
+                self._untidy = True
+                logger.warning("%s: cannot give space back: %s", self.directory, error)
+
+    def _watch_log(self) -> None:
+        """Say so when somebody keeps the write-ahead log from being emptied for long, and when that is over."""
+        if self._log_bytes() <= WAL_BYTES and not self._pinned:
+            return
+        busy = self._checkpoint()
+        if busy and not self._pinned:
+            self._pinned = True
+            logger.warning(
+                "%s-wal: %d MB and growing: a program that reads the database keeps it from being emptied",
+                self._path,
+                self._log_bytes() >> 20,
+            )
+        elif self._pinned and not busy:
+            self._pinned = False
+            logger.warning("%s-wal: nobody keeps it from being emptied any more", self._path)
+
+    def _log_bytes(self) -> int:
+        try:
+            return self._log_path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _restore_reserve(self) -> bool:
         """Set space aside for deletes on a full disk; tell whether it stands."""

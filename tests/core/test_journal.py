@@ -755,3 +755,92 @@ def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
         store.journal._keep_house()
     assert len(lines()) == 2
     assert log.stat().st_size == 0
+
+
+# --- what only memory knew
+
+
+def given_back(store: Store, job_id: int, timed_out: bool = False) -> None:
+    store.engine.take_job(store.job(job_id))
+    store.engine.give_back(store.job(job_id), timed_out)
+
+
+def counters(job: Job) -> tuple[int, int, int, int, int]:
+    return job.reserves, job.timeouts, job.releases, job.buries, job.kicks
+
+
+def test_a_clean_stop_keeps_how_often_jobs_were_reserved_and_timed_out(stores: Stores) -> None:
+    store = stores.open()
+    ids = [store.put() for _ in range(3)]
+    for _ in range(3):
+        given_back(store, ids[0], timed_out=True)
+    given_back(store, ids[1])
+    for _ in range(2):
+        store = stores.open()
+        assert [counters(store.job(job_id))[:2] for job_id in ids] == [(3, 3), (1, 0), (0, 0)]
+
+
+def test_a_clean_stop_keeps_that_a_buried_or_delayed_job_was_made_ready(stores: Stores) -> None:
+    store = stores.open()
+    buried, delayed = store.put(), store.put(delay=1000)
+    store.engine.take_job(store.job(buried))
+    store.wait(store.engine.bury(store.job(buried), 1))
+    for job_id in (buried, delayed):
+        given_back(store, job_id)
+    store = stores.open()
+    assert [store.job(job_id).state for job_id in (buried, delayed)] == [READY, READY]
+    assert counters(store.job(buried)) == (2, 0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("verb", ["release", "bury", "kick"])
+def test_a_change_after_a_job_was_given_back_is_what_a_stop_keeps(stores: Stores, verb: str) -> None:
+    store = stores.open()
+    job_id = store.put()
+    given_back(store, job_id, timed_out=True)
+    store.engine.take_job(store.job(job_id))
+    if verb == "release":
+        store.wait(store.engine.release(store.job(job_id), 7, 1000))
+    else:
+        store.wait(store.engine.bury(store.job(job_id), 7))
+    if verb == "kick":
+        store.wait(store.engine.kick_job(store.job(job_id)))
+    before = described(store.job(job_id)), counters(store.job(job_id))
+    store = stores.open()
+    assert (described(store.job(job_id)), counters(store.job(job_id))) == before
+
+
+def test_after_a_crash_the_counters_are_those_of_the_last_change(stores: Stores, tmp_path: Path, wire: Wire) -> None:
+    store = stores.open()
+    job_id = store.put()
+    store.engine.take_job(store.job(job_id))
+    store.wait(store.engine.release(store.job(job_id), 1, 0))
+    given_back(store, job_id, timed_out=True)
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for name in (FILE_NAME, f"{FILE_NAME}-wal"):
+        shutil.copy(tmp_path / name, crashed / name)
+    after = Stores(crashed, wire)
+    assert counters(after.open().job(job_id)) == (1, 0, 1, 0, 0)
+    after.close()
+
+
+def test_a_stop_takes_its_time_only_so_long_and_says_what_it_left(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journal_module, "GIVEN_BACK_SECONDS", 0.0)
+    store = stores.open()
+    for _ in range(3):
+        given_back(store, store.put())
+    stores.close()
+    assert "how often 3 jobs were reserved" in caplog.text
+    assert stores.open().engine.counts.ready == 3
+
+
+def test_a_stop_writes_more_jobs_than_one_change_holds(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "GIVEN_BACK_CHUNK", 2)
+    store = stores.open()
+    ids = [store.put() for _ in range(7)]
+    for job_id in ids:
+        given_back(store, job_id)
+    store = stores.open()
+    assert {store.job(job_id).reserves for job_id in ids} == {1}

@@ -354,6 +354,7 @@ class EmbeddedEngine(TubeEngine):
         job.pri = pri
         job.delay = delay
         job.releases += 1
+        job.ahead_of_store = False
         self._enter(tube, job, DELAYED if delay else READY, due)
         self._tell(tube)
 
@@ -374,6 +375,7 @@ class EmbeddedEngine(TubeEngine):
         self._leave(tube, job)
         job.pri = pri
         job.buries += 1
+        job.ahead_of_store = False
         if reason:
             details = job.details
             if details is None:
@@ -391,6 +393,7 @@ class EmbeddedEngine(TubeEngine):
             return
         if timed_out:
             job.timeouts += 1
+        job.ahead_of_store = True
         self._shift(tube, job, READY, 0.0)
         self._tell(tube)
 
@@ -441,6 +444,7 @@ class EmbeddedEngine(TubeEngine):
 
     def _kick(self, tube: EmbeddedTube, job: Job) -> None:
         job.kicks += 1
+        job.ahead_of_store = False
         if job.details is not None:
             job.details.reason = ""
         self._shift(tube, job, READY, 0.0)
@@ -599,5 +603,11 @@ class EmbeddedEngine(TubeEngine):
         return (0, 0) if self._journal is None else (1, self._journal.records_written)
 
     def close(self) -> Later | None:
-        """Finish what is on its way to the journal and close it."""
-        return None if self._journal is None else self._journal.close()
+        """Finish what is on its way to the journal, write down what it was not told of jobs that were given back, and close it."""
+        if self._journal is None:
+            return None
+        given_back: dict[tuple[int, int], list[int]] = {}
+        for job in self._jobs.all():
+            if job.ahead_of_store and job.state == READY and job.moving is None:
+                given_back.setdefault((job.reserves, job.timeouts), []).append(job.id)
+        return self._journal.close(given_back)

@@ -49,6 +49,9 @@ RESERVE_BYTES: Final = 8 << 20
 VACUUM_FREE_PAGES: Final = 1024
 VACUUM_CHUNK: Final = 1024
 HOUSEKEEPING_SECONDS: Final = 1.0
+# For how long a stop may write down what is only known in memory, in seconds, and of how many jobs at a time.
+GIVEN_BACK_SECONDS: Final = 1.0
+GIVEN_BACK_CHUNK: Final = 10_000
 # A write-ahead log of more bytes than this is worth a word: it is emptied at a sixteenth of that unless somebody reads from it.
 WAL_BYTES: Final = 64 << 20
 # SQLite's limit of parameters to a statement (32,766 since 3.32) would allow more; larger ones gain nothing.
@@ -112,6 +115,7 @@ class Journal:
         self._full = False
         self._locked = False
         self._complained = False
+        self._given_back: dict[tuple[int, int], list[int]] = {}
         self._pinned = False
         self._untidy = False
         self._wal_fd = -1
@@ -217,10 +221,15 @@ class Journal:
             self._thread.join()
             self._closing.settle()
 
-    def close(self) -> Later:
-        """Write what was added, close the database and let go of the directory."""
+    def close(self, given_back: dict[tuple[int, int], list[int]] | None = None) -> Later:
+        """Write what was added, close the database and let go of the directory.
+
+        Args:
+            given_back: The ids of jobs that became ready without a change in the journal, by the number of their reserves and timeouts.
+        """
         if self._closing is None:
             self._closing = Later()
+            self._given_back = given_back or {}
             self.flush()
             self._inbox.put(None)
         return self._closing
@@ -259,6 +268,7 @@ class Journal:
             if now >= keep_house_at:
                 self._keep_house()
                 keep_house_at = time.monotonic() + HOUSEKEEPING_SECONDS
+        self._write_given_back()
         self._close_database()
         self._closed = True
         self.notify()
@@ -486,6 +496,29 @@ class Journal:
             )
         else:
             self._database.execute("DELETE FROM pause WHERE tube = ?", (write.name,))
+
+    def _write_given_back(self) -> None:
+        """Write where the jobs are that were given back, and their counters, as far as the time allows."""
+        left = sum(len(ids) for ids in self._given_back.values())
+        give_up_at = time.monotonic() + GIVEN_BACK_SECONDS
+        try:
+            for (reserves, timeouts), ids in self._given_back.items():
+                for start in range(0, len(ids), GIVEN_BACK_CHUNK):
+                    if time.monotonic() >= give_up_at:
+                        logger.warning(
+                            "%s: no time to write how often %d jobs were reserved since their last change",
+                            self.directory,
+                            left,
+                        )
+                        return
+                    part = ids[start : start + GIVEN_BACK_CHUNK]
+                    self._database.execute(
+                        "UPDATE job SET state = ?, reserves = ?, timeouts = ? WHERE id IN (SELECT value FROM json_each(?))",
+                        (READY, reserves, timeouts, str(part)),
+                    )
+                    left -= len(part)
+        except sqlite3.Error as error:
+            logger.error("%s: cannot write how often %d jobs were reserved: %s", self.directory, left, error)
 
     def _sync(self) -> None:
         """Sync all earlier commits: what they wrote stands in the write-ahead log."""

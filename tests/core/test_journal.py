@@ -844,3 +844,44 @@ def test_a_stop_writes_more_jobs_than_one_change_holds(stores: Stores, monkeypat
         given_back(store, job_id)
     store = stores.open()
     assert {store.job(job_id).reserves for job_id in ids} == {1}
+
+
+def test_after_a_sync_that_failed_the_database_itself_is_synced_with_what_the_log_holds(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: Wire
+) -> None:
+    monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
+    store = stores.open()
+    store.put(body=b"acknowledged")
+    with monkeypatch.context() as patch:
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "fsync", fail)
+        store.journal._sync()
+    assert store.journal._unsynced
+    store.journal._sync()
+    assert not store.journal._unsynced
+    # As if nothing of the log had reached the disk.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / FILE_NAME, copy / FILE_NAME)
+    after = Stores(copy, wire)
+    assert after.open().job(1).body == b"acknowledged"
+    after.close()
+
+
+def test_while_a_reader_keeps_the_log_from_being_copied_a_failed_sync_is_not_made_good(
+    stores: Stores, other: sqlite3.Connection
+) -> None:
+    store = stores.open()
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM job").fetchone()
+    store.put()
+    store.journal._distrusted = True
+    later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
+    store.wait(later)
+    assert later is not None
+    assert isinstance(later.error, StoreFailed)
+    other.execute("ROLLBACK")
+    assert store.put() == 3

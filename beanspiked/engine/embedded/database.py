@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import sqlite3
 import stat
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = [
     "APPLICATION_ID",
     "BUSY_MS",
     "FILE_NAME",
+    "PRIVATE",
     "SCHEMA_VERSION",
     "Lock",
     "backup",
@@ -212,6 +214,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         database.execute("PRAGMA journal_size_limit = 16777216")
         database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        # A database that has reached the limit of a file's size could not take over what its log holds, and deletes would fail, too.
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            page_size: int = database.execute("PRAGMA page_size").fetchone()[0]
+            database.execute(f"PRAGMA max_page_count = {max(1, limit // page_size)}")
         # Needs write access even where nothing is written: finds out now, not at the first put.
         database.execute("BEGIN IMMEDIATE")
         database.execute("COMMIT")

@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, READY, Job
-from beanspiked.engine.embedded.database import BUSY_MS, FILE_NAME, Lock, open_for_writing, open_read_only, prepare
+from beanspiked.engine.embedded.database import (
+    BUSY_MS,
+    FILE_NAME,
+    PRIVATE,
+    Lock,
+    open_for_writing,
+    open_read_only,
+    prepare,
+)
 from beanspiked.engine.embedded.write import (
     BURY,
     COLUMNS,
@@ -45,6 +53,9 @@ logger = logging.getLogger(__name__)
 
 # Larger than the write-ahead log gets (database.WAL_PAGES): a checkpoint on a full disk copies up to all of it.
 RESERVE_BYTES: Final = 8 << 20
+# What the kernel says when a disk, a quota or a file can take no more, and how much is written to find out.
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE_BYTES: Final = 64 << 10
 # Give pages back to the file system when this many, and a quarter of all, are free.
 VACUUM_FREE_PAGES: Final = 1024
 VACUUM_CHUNK: Final = 1024
@@ -114,6 +125,7 @@ class Journal:
         self._unsynced = False
         self._full = False
         self._locked = False
+        self._distrusted = False
         self._complained = False
         self._given_back: dict[tuple[int, int], list[int]] = {}
         self._pinned = False
@@ -275,6 +287,11 @@ class Journal:
 
     def _commit_all(self, batch: list[Write]) -> None:
         """Commit a batch as one transaction; if that fails, in parts, what shrinks the store first."""
+        if self._distrusted:
+            self._sync()
+            if self._distrusted:
+                self._refuse(batch, StoreFailed("earlier changes cannot be synced"))
+                return
         if self._full:
             self._full = not self._restore_reserve()
         puts = [write for write in batch if write.op == PUT]
@@ -370,6 +387,8 @@ class Journal:
                     database.execute("ROLLBACK")
             if _is(error, sqlite3.SQLITE_FULL):
                 return StoreFull("the disk is full")
+            if _is(error, sqlite3.SQLITE_IOERR) and (reason := self._want_of_room()):
+                return StoreFull(f"the disk is full: {reason}")
             self._locked = _is(error, sqlite3.SQLITE_BUSY)
             return StoreFailed(f"the journal cannot be written: {error}")
         self.records_written += records
@@ -521,17 +540,33 @@ class Journal:
             logger.error("%s: cannot write how often %d jobs were reserved: %s", self.directory, left, error)
 
     def _sync(self) -> None:
-        """Sync all earlier commits: what they wrote stands in the write-ahead log."""
+        """Sync all earlier commits: what they wrote stands in the write-ahead log.
+
+        The kernel tells once of pages that it could not write, and may then take them for written: after that another sync of the log would
+        prove nothing. What the log holds, which can still be read, is copied into the database instead, and that is synced.
+        """
         try:
-            if self._wal_fd < 0:
-                self._wal_fd = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
-            os.fsync(self._wal_fd)
-            self._unsynced = False
-            self.syncs += 1
-        except OSError as error:
-            if not self._complained:
+            if self._distrusted:
+                with self._no_waiting():
+                    _, logged, copied = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if copied < logged:
+                    return
+            else:
+                if self._wal_fd < 0:
+                    self._wal_fd = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+                os.fsync(self._wal_fd)
+        except (OSError, sqlite3.Error) as error:
+            if not self._distrusted:
+                self._distrusted = True
+                # This line is the one about refused changes, too.
                 self._complained = True
-                logger.critical("%s: cannot sync: %s", self.directory, error)
+                logger.critical("%s: cannot sync: %s; changes are refused until it works", self.directory, error)
+            return
+        self._unsynced = False
+        self.syncs += 1
+        if self._distrusted:
+            self._distrusted = False
+            logger.warning("%s: all changes are synced again", self.directory)
 
     def _keep_house(self) -> None:
         """Give free pages back, a chunk at a time."""
@@ -584,6 +619,29 @@ class Journal:
         except FileNotFoundError:
             return 0
 
+    def _want_of_room(self) -> str:
+        """Tell which want of room, if any, is behind what SQLite calls an I/O error: of those it knows ENOSPC alone."""
+        path = self.directory / "probe"
+        size = max(self._log_bytes(), self._path.stat().st_size)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
+            try:
+                left = b"probe---" * (PROBE_BYTES // 8)
+                while left:
+                    left = left[os.write(fd, left) :]
+                # One byte more than the largest file has. Not to that file: who closes any descriptor of it loses SQLite's locks.
+                os.pwrite(fd, b"-", size)
+                # Some file systems only tell then.
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return error.strerror or "no room" if error.errno in NO_ROOM else ""
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return ""
+
     def _restore_reserve(self) -> bool:
         """Set space aside for deletes on a full disk; tell whether it stands."""
         path = self.directory / "reserve"
@@ -596,7 +654,7 @@ class Journal:
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in NO_ROOM:
                 self._release_reserve()
                 return False
             # A file system that cannot set space aside: deletes on a full disk are then refused like puts.

@@ -809,6 +809,32 @@ def test_a_change_after_a_job_was_given_back_is_what_a_stop_keeps(stores: Stores
     assert (described(store.job(job_id)), counters(store.job(job_id))) == before
 
 
+@pytest.mark.parametrize("verb", ["release", "kick"])
+def test_a_stop_does_not_write_again_what_a_change_has_written(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    store = stores.open()
+    job_id, other_id = store.put(), store.put()
+    for given in (job_id, other_id):
+        given_back(store, given)
+    store.engine.take_job(store.job(job_id))
+    if verb == "release":
+        store.wait(store.engine.release(store.job(job_id), 7, 0))
+    else:
+        store.wait(store.engine.bury(store.job(job_id), 7))
+        store.wait(store.engine.kick_job(store.job(job_id)))
+    written: list[dict[tuple[int, int], list[int]]] = []
+    close = store.journal.close
+
+    def watched(given_back: dict[tuple[int, int], list[int]]) -> Later:
+        written.append(given_back)
+        return close(given_back)
+
+    monkeypatch.setattr(store.journal, "close", watched)
+    stores.close()
+    assert written == [{(1, 0): [other_id]}]
+
+
 def test_after_a_crash_the_counters_are_those_of_the_last_change(stores: Stores, tmp_path: Path, wire: Wire) -> None:
     store = stores.open()
     job_id = store.put()

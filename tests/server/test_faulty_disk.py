@@ -92,6 +92,7 @@ def test_a_log_that_has_reached_the_limit_of_a_files_size_is_a_full_disk(servers
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM job").fetchone()
         put_until_refused(client)
+        assert "full: File too large" in server.log()
     finally:
         reader.close()
     assert client.ask(b"delete %d" % first).line == b"DELETED"

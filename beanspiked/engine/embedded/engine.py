@@ -375,7 +375,6 @@ class EmbeddedEngine(TubeEngine):
         self._leave(tube, job)
         job.pri = pri
         job.buries += 1
-        job.ahead_of_store = False
         if reason:
             details = job.details
             if details is None:

@@ -13,7 +13,7 @@ RUN BEANSPIKED_PURE=0 pip install --no-cache-dir --prefix=/install .
 FROM python:3.13-slim
 COPY --from=build /install /usr/local
 RUN useradd --system --uid 11300 --home-dir /data --shell /usr/sbin/nologin beanspiked \
-    && install -d -o beanspiked -g beanspiked /data
+    && install -d -m 700 -o beanspiked -g beanspiked /data
 USER beanspiked
 WORKDIR /data
 VOLUME /data

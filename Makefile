@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked bin lua) -
 .PHONY: run test clean
 
 run: $(VENV)/.installed
-	@mkdir -p data
+	@mkdir -p -m 700 data
 	exec $(BIN)/beanspiked -l localhost -b data $(ARGS)
 
 # The installed package first, compiled where there is a compiler; then the core's tests again on the source as it is.

@@ -108,9 +108,11 @@ class Job(Entry):
         reserve_seq: The holder's own: which of its reserves got it.
         moving: The change that is on its way to the store, or None.
         details: What the library gave it, or None.
+        ahead_of_store: Whether it was given back since its last change in the store, which knows nothing of that.
     """
 
     __slots__ = (
+        "ahead_of_store",
         "body",
         "born",
         "buries",
@@ -157,6 +159,7 @@ class Job(Entry):
         self.reserve_seq: int = 0
         self.moving: Later | None = None
         self.details: Details | None = details
+        self.ahead_of_store: bool = False
 
     def raw_body(self) -> bytes:
         """Return its body as it was put. Raises DamagedBody."""

@@ -331,7 +331,7 @@ def _made(directory: str | None) -> str | None:
     """Return a journal's directory, made where it was missing; None for memory."""
     if directory is not None:
         try:
-            Path(directory).mkdir(exist_ok=True)
+            Path(directory).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StoreUnusable(f"{directory}: {error.strerror}") from error
     return directory

@@ -10,7 +10,8 @@ __all__ = ["MonotonicClock"]
 class MonotonicClock(Clock):
     """The time of the start by the wall clock, carried on by the monotonic one.
 
-    Nothing that waits here is moved when somebody sets the clock (beanstalkd #166), and yet due times mean the same after a restart.
+    Nothing that waits here is moved when somebody sets the clock (beanstalkd #166). By how much the two differ since, or since a
+    suspend, `ahead` tells.
     """
 
     def __init__(self) -> None:
@@ -20,3 +21,7 @@ class MonotonicClock(Clock):
     def now(self) -> float:
         """Return the time."""
         return self._offset + self._monotonic()
+
+    def ahead(self) -> float:
+        """Return by how many seconds the wall clock is ahead."""
+        return time.time() - self.now()

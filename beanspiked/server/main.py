@@ -33,6 +33,8 @@ logger = logging.getLogger("beanspiked")
 
 # How long a stop waits for the store to be closed, in seconds.
 CLOSE_WITHIN: Final = 2.0
+# How much longer systemd is to wait, in seconds, with each sign that the journal is still being read; there is one each second.
+LOADING_PATIENCE: Final = 30
 
 
 def serve(settings: Settings, sockets: list[socket.socket]) -> None:
@@ -111,6 +113,8 @@ class Service:
             StoreUnusable: The journal cannot be used.
         """
         broker = self._broker
+        # While jobs are few; what follows makes no garbage.
+        gc.collect()
         broker.engine = self._engine()
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
         self._loop.add_signal_handler(signal.SIGINT, self._stop)
@@ -118,7 +122,6 @@ class Service:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         # A full collection visits every job: a million of them would stop the loop for a second. Nothing here relies on it:
         # connections are taken apart when they close. Young garbage is still collected.
-        gc.collect()
         gc.freeze()
         # A middle generation of 20,000 objects takes milliseconds; tests/speed shows the pauses. Of a shared store no job stays here,
         # but a thousand commands on their way are many objects that are about to go: to visit those took a tenth of the time.
@@ -138,7 +141,9 @@ class Service:
         if settings.journal is None:
             logger.warning("jobs live in memory only; -b DIR keeps them")
         soon: Callable[[Callable[[], None]], object] = self._loop.call_soon_threadsafe
-        return start_embedded(settings.journal, settings.fsync_ms, self._timers, broker, broker.end_turn, soon)
+        return start_embedded(
+            settings.journal, settings.fsync_ms, self._timers, broker, broker.end_turn, soon, _loading
+        )
 
     def _drain(self) -> None:
         logger.info("draining: puts are refused")
@@ -163,6 +168,11 @@ class Service:
     def _give_up(self) -> None:
         logger.critical("the store did not finish in time; what was acknowledged is in it")
         self._loop.stop()
+
+
+def _loading() -> None:
+    """Ask systemd for patience, which otherwise ends a start after TimeoutStartSec."""
+    _notify(f"EXTEND_TIMEOUT_USEC={LOADING_PATIENCE * 1_000_000}")
 
 
 def _notify(state: str) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
+import gc
+import os
 import random
 import shutil
 import sqlite3
+import stat
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details, Job
 from beanspiked.engine.embedded import database as database_module
+from beanspiked.engine.embedded import journal as journal_module
+from beanspiked.engine.embedded import start as start_module
 from beanspiked.engine.embedded.database import FILE_NAME, backup
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.embedded.journal import Journal
@@ -19,7 +28,7 @@ from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from simulated import VirtualClock, Wire
@@ -32,10 +41,10 @@ class Store:
 
     def __init__(self, directory: Path, clock: VirtualClock, wire: Wire) -> None:
         self.news = threading.Event()
-        self.journal = Journal(directory, fsync_ms=-1)
+        self.journal = Journal(directory, clock, fsync_ms=-1)
         self.journal.notify = self.news.set
         self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
-        self.engine.load(self.journal.rows(), *self.journal.state())
+        self.engine.load(self.journal.chunks(), *self.journal.state())
         self.journal.start()
 
     def wait(self, later: Later | None) -> None:
@@ -70,9 +79,13 @@ class Stores:
         self.clock = wire.clock
         self.now: Store | None = None
 
-    def open(self) -> Store:
+    def close(self) -> None:
         if self.now is not None:
             self.now.close()
+        self.now = None
+
+    def open(self) -> Store:
+        self.close()
         self.now = Store(self.directory, self.clock, self.wire)
         return self.now
 
@@ -81,8 +94,7 @@ class Stores:
 def stores(tmp_path: Path, wire: Wire) -> Iterator[Stores]:
     stores = Stores(tmp_path, wire)
     yield stores
-    if stores.now is not None:
-        stores.now.close()
+    stores.close()
 
 
 def described(job: Job) -> tuple[object, ...]:
@@ -378,3 +390,526 @@ def test_pauses_of_tubes_that_went_are_swept(stores: Stores) -> None:
     store.journal._database.execute("UPDATE pause SET until = 1")
     store.journal._keep_house()
     assert store.journal._database.execute("SELECT count(*) FROM pause").fetchone() == (0,)
+
+
+# --- time
+
+
+DAYS = 49 * 3600.0
+
+
+@pytest.mark.parametrize("set_by", [DAYS, -DAYS], ids=["forward", "back"])
+def test_times_on_disk_are_the_wall_clocks_also_when_it_was_set_after_the_start(stores: Stores, set_by: float) -> None:
+    clock = stores.clock
+    store = stores.open()
+    clock.wall_ahead = set_by
+    clock.time += 100
+    put = store.put("a", delay=3600)
+    released = store.put("a")
+    store.engine.take_job(store.job(released))
+    store.wait(store.engine.release(store.job(released), 1, 1800))
+    store.wait(store.engine.pause(store.engine.tube("a"), 7200))
+    store.journal._keep_house()
+    # The next process begins with the right time.
+    store.close()
+    stores.now = None
+    clock.time += set_by
+    clock.wall_ahead = 0.0
+    store = stores.open()
+    assert [store.job(job_id).key - clock.time for job_id in (put, released)] == [3600, 1800]
+    assert [store.job(job_id).born for job_id in (put, released)] == [clock.time, clock.time]
+    assert store.engine.tube("a").paused_until - clock.time == 7200
+
+
+def test_a_clock_that_runs_beside_the_wall_clock_reads_what_is_on_disk_by_that(stores: Stores) -> None:
+    store = stores.open()
+    delayed = store.put("a", delay=3600)
+    store.wait(store.engine.pause(store.engine.tube("a"), 7200))
+    stores.clock.wall_ahead = 600
+    store = stores.open()
+    assert store.job(delayed).key - stores.clock.time == 3000
+    assert stores.clock.time - store.job(delayed).born == 600
+    assert store.engine.tube("a").paused_until - stores.clock.time == 6600
+
+
+def test_a_birth_that_a_producer_names_is_by_the_wall_clock_already(stores: Stores) -> None:
+    store = stores.open()
+    stores.clock.wall_ahead = 600
+    job_id = store.put(details=Details(born=1_600_000_000.0))
+    stores.now = None
+    store.close()
+    stores.clock.wall_ahead = 0
+    assert stores.open().job(job_id).born == 1_600_000_000.0
+
+
+# --- rows that are no jobs
+
+FAULTS = {
+    "body = 'text'": "body",
+    "body = cast(x'ff00' AS TEXT)": "body",
+    "tube = x'61'": "tube",
+    "tube = cast(x'ff' AS TEXT)": "tube",
+    "tube = ''": "name",
+    "tube = 'two words'": "name",
+    "tube = '-a'": "name",
+    "tube = printf('%.201c', 'a')": "name",
+    "state = 2": "state",
+    "state = 'ready'": "state",
+    "pri = -1": "priority",
+    "pri = 4294967296": "priority",
+    "pri = 1.5": "priority",
+    "delay = 'soon'": "delay",
+    "delay = -1": "delay",
+    "ttr = 9e999": "time to run",
+    "born = x'00'": "birth",
+    "place = '?'": "place",
+    "place = -9e999": "place",
+    "reserves = 'many'": "counters",
+    "kicks = 0.5": "counters",
+    "metadata = cast(x'ff' AS TEXT)": "metadata",
+    "reason = x'00'": "reason",
+    "raw_size = 'big'": "library",
+    "id = -7": "id",
+}
+
+
+@pytest.fixture
+def spoil(stores: Stores, tmp_path: Path) -> Callable[..., Store]:
+    """Closes the journal, runs statements on its database, and opens it again."""
+
+    def run(*statements: str) -> Store:
+        assert stores.now is not None
+        stores.now.close()
+        stores.now = None
+        database = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+        for statement in statements:
+            database.execute(statement)
+        database.close()
+        return stores.open()
+
+    return run
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_row_that_is_no_job_is_set_aside_alone(
+    stores: Stores, spoil: Callable[..., Store], caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    store = stores.open()
+    ids = [store.put("a", delay=delay) for delay in (0, 5, 0)]
+    store = spoil(f"UPDATE job SET {fault} WHERE id = {ids[1]}")
+    assert [store.engine.find_job(job_id) is not None for job_id in ids] == [True, False, True]
+    assert store.engine.counts.jobs() == 2
+    assert [tube.name for tube in store.engine.tubes()] == ["default", "a"]
+    lines = [record.getMessage() for record in caplog.records if "set aside" in record.getMessage()]
+    assert len(lines) == 1
+    assert FAULTS[fault] in lines[0]
+    assert store.put() == ids[2] + 1
+    assert store.journal._database.execute("SELECT count(*) FROM job").fetchone() == (4,)
+
+
+def test_missing_values_are_set_aside_too(stores: Stores, spoil: Callable[..., Store]) -> None:
+    stores.open().put()
+    # What a damaged page, or a tool, may hold though the schema forbids it.
+    columns = "tube, state, pri, delay, ttr, born, place, reserves, timeouts, releases, buries, kicks, metadata, reason, retries, failed"
+    names = [*columns.split(", "), "raw_size", "body"]
+    statements = ["PRAGMA writable_schema = ON", "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '')"]
+    spoil(*statements)
+    whole = f"SELECT {', '.join(names)} FROM job WHERE id = 1"
+    copies = [f"INSERT INTO job ({', '.join(names)}) {whole.replace(name, 'NULL', 1)}" for name in names]
+    store = spoil(*copies)
+    assert store.journal.aside == len(names)
+    assert store.put() == len(names) + 2
+
+
+def test_the_id_of_a_row_that_is_set_aside_stays_taken(stores: Stores, spoil: Callable[..., Store]) -> None:
+    job_id = stores.open().put()
+    store = spoil("UPDATE job SET pri = -1", "DELETE FROM sqlite_sequence")
+    assert store.put() == job_id + 1
+
+
+def test_the_log_names_a_few_rows_that_are_set_aside(
+    stores: Stores, spoil: Callable[..., Store], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = stores.open()
+    for _ in range(20):
+        store.put()
+    assert spoil("UPDATE job SET pri = -1").journal.aside == 20
+    assert len([record for record in caplog.records if "set aside" in record.getMessage()]) == 5
+
+
+def test_a_pause_that_cannot_be_read_is_left_out(stores: Stores, spoil: Callable[..., Store]) -> None:
+    store = stores.open()
+    for name in ("a", "b"):
+        store.put(name)
+        store.wait(store.engine.pause(store.engine.tube(name), 100))
+    store = spoil("UPDATE pause SET until = 'later' WHERE tube = 'a'")
+    assert [store.engine.tube(name).pause for name in ("a", "b")] == [0, 100]
+
+
+def test_more_jobs_than_are_read_at_a_time_are_all_read(stores: Stores, spoil: Callable[..., Store]) -> None:
+    stores.open().put()
+    names = "tube, state, pri, delay, ttr, born, place, body"
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9999)"
+    store = spoil(f"INSERT INTO job ({names}) {numbers} SELECT {names} FROM job, n WHERE id = 1")
+    assert store.engine.counts.ready == 10_000
+    assert store.put() == 10_001
+
+
+def test_a_long_loading_is_told_of(
+    stores: Stores, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(start_module, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(start_module, "LOG_SECONDS", 0.0)
+    stores.open().put()
+    stores.open().close()
+    stores.now = None
+    told: list[None] = []
+
+    async def begin() -> None:
+        engine = start_module.start(str(tmp_path), 0, wire.timers, wire.broker, lambda: None, lambda: told.append(None))
+        closed = engine.close()
+        assert closed is not None
+        ended = asyncio.Event()
+        closed.then(lambda _: ended.set())
+        await ended.wait()
+
+    asyncio.run(begin())
+    assert len(told) == 1
+    assert "1 jobs read so far" in caplog.text
+    assert gc.isenabled()
+
+
+# --- others' eyes
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+@pytest.fixture
+def lax_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("lax_umask")
+def test_nobody_else_may_read_the_files_of_a_journal(stores: Stores, tmp_path: Path) -> None:
+    stores.open().put()
+    names = [FILE_NAME, f"{FILE_NAME}-shm", f"{FILE_NAME}-wal", "lock", "reserve"]
+    assert modes(tmp_path) == dict.fromkeys(names, 0o600)
+
+
+@pytest.mark.usefixtures("lax_umask")
+def test_files_that_others_could_read_are_closed_to_them(stores: Stores, tmp_path: Path) -> None:
+    stores.open().put()
+    for path in tmp_path.iterdir():
+        shutil.copy(path, tmp_path / f"{path.name}.crashed")
+    stores.close()
+    for name in (FILE_NAME, f"{FILE_NAME}-shm", f"{FILE_NAME}-wal"):
+        shutil.move(tmp_path / f"{name}.crashed", tmp_path / name)
+        (tmp_path / name).chmod(0o644)
+    assert stores.open().job(1).body == b"x"
+    assert {mode for name, mode in modes(tmp_path).items() if name.startswith(FILE_NAME)} == {0o600}
+
+
+@pytest.mark.usefixtures("lax_umask")
+def test_nobody_else_may_read_a_backup(stores: Stores, tmp_path: Path) -> None:
+    stores.open().put()
+    backup(tmp_path, tmp_path / "copy")
+    assert modes(tmp_path)["copy"] == 0o600
+
+
+def test_files_of_somebody_else_are_used_with_a_warning(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores.open().put()
+    stores.close()
+    (tmp_path / FILE_NAME).chmod(0o644)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    assert stores.open().job(1).body == b"x"
+    assert "others may be able to read" in caplog.text
+
+
+def test_somebody_elses_database_keeps_its_mode(stores: Stores, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as foreign:
+        foreign.execute("CREATE TABLE note (title TEXT)")
+    (tmp_path / FILE_NAME).chmod(0o644)
+    with pytest.raises(StoreUnusable):
+        stores.open()
+    assert modes(tmp_path)[FILE_NAME] == 0o644
+
+
+def test_a_journal_may_be_a_link_to_a_file_elsewhere(stores: Stores, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    stores.open().put()
+    stores.close()
+    shutil.move(tmp_path / FILE_NAME, elsewhere / FILE_NAME)
+    (tmp_path / FILE_NAME).symlink_to(elsewhere / FILE_NAME)
+    store = stores.open()
+    assert store.put() == 2
+    store.journal._sync()
+    assert store.journal.syncs == 1
+
+
+# --- other programs
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program's connection to the database, once there is one."""
+    (tmp_path / FILE_NAME).touch()
+    connection = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None, check_same_thread=False, timeout=5)
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize("what", ["PRAGMA wal_checkpoint(TRUNCATE)", "BEGIN IMMEDIATE; SELECT 1; ROLLBACK"])
+def test_programs_that_lock_the_database_for_moments_refuse_no_change(
+    stores: Stores, other: sqlite3.Connection, what: str
+) -> None:
+    store = stores.open()
+    enough = threading.Event()
+
+    def lock() -> None:
+        while not enough.is_set():
+            for statement in what.split("; "):
+                other.execute(statement)
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    try:
+        laters = []
+        for _ in range(50):
+            later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x" * 100)
+            store.wait(later)
+            laters.append(later)
+    finally:
+        enough.set()
+        thread.join()
+    assert [later.error for later in laters if later is not None] == [None] * 50
+
+
+def test_a_database_that_stays_locked_is_waited_for_once_and_not_for_each_change(
+    stores: Stores, other: sqlite3.Connection
+) -> None:
+    store = stores.open()
+    store.journal._database.execute("PRAGMA busy_timeout = 200")
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    engine = store.engine
+    laters = [engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"x") for _ in range(30)]
+    for later in laters:
+        store.wait(later)
+    assert time.monotonic() - began < 2
+    assert {type(later.error) for later in laters if later is not None} == {StoreFailed}
+    other.execute("ROLLBACK")
+    assert store.put() == 31
+
+
+def test_a_checkpoint_gives_up_at_once_and_changes_wait_again_after_it(
+    stores: Stores, other: sqlite3.Connection
+) -> None:
+    store = stores.open()
+    store.put()
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM job").fetchone()
+    store.put()
+    began = time.monotonic()
+    assert store.journal._checkpoint()
+    assert time.monotonic() - began < 1
+    assert store.journal._database.execute("PRAGMA busy_timeout").fetchone() == (2000,)
+
+
+def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
+    stores: Stores,
+    other: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(journal_module, "WAL_BYTES", 100_000)
+    monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
+    store = stores.open()
+    log = tmp_path / f"{FILE_NAME}-wal"
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "emptied" in record.getMessage()]
+
+    store.put(body=b"x" * 200_000)
+    store.journal._keep_house()
+    assert (lines(), log.stat().st_size) == ([], 0)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM job").fetchone()
+    for _ in range(3):
+        store.put(body=b"x" * 200_000)
+        store.journal._keep_house()
+    assert len(lines()) == 1
+    assert "reads the database" in lines()[0]
+    other.execute("ROLLBACK")
+    for _ in range(3):
+        store.journal._keep_house()
+    assert len(lines()) == 2
+    assert log.stat().st_size == 0
+
+
+# --- what only memory knew
+
+
+def given_back(store: Store, job_id: int, timed_out: bool = False) -> None:
+    store.engine.take_job(store.job(job_id))
+    store.engine.give_back(store.job(job_id), timed_out)
+
+
+def counters(job: Job) -> tuple[int, int, int, int, int]:
+    return job.reserves, job.timeouts, job.releases, job.buries, job.kicks
+
+
+def test_a_clean_stop_keeps_how_often_jobs_were_reserved_and_timed_out(stores: Stores) -> None:
+    store = stores.open()
+    ids = [store.put() for _ in range(3)]
+    for _ in range(3):
+        given_back(store, ids[0], timed_out=True)
+    given_back(store, ids[1])
+    for _ in range(2):
+        store = stores.open()
+        assert [counters(store.job(job_id))[:2] for job_id in ids] == [(3, 3), (1, 0), (0, 0)]
+
+
+def test_a_clean_stop_keeps_that_a_buried_or_delayed_job_was_made_ready(stores: Stores) -> None:
+    store = stores.open()
+    buried, delayed = store.put(), store.put(delay=1000)
+    store.engine.take_job(store.job(buried))
+    store.wait(store.engine.bury(store.job(buried), 1))
+    for job_id in (buried, delayed):
+        given_back(store, job_id)
+    store = stores.open()
+    assert [store.job(job_id).state for job_id in (buried, delayed)] == [READY, READY]
+    assert counters(store.job(buried)) == (2, 0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("verb", ["release", "bury", "kick"])
+def test_a_change_after_a_job_was_given_back_is_what_a_stop_keeps(stores: Stores, verb: str) -> None:
+    store = stores.open()
+    job_id = store.put()
+    given_back(store, job_id, timed_out=True)
+    store.engine.take_job(store.job(job_id))
+    if verb == "release":
+        store.wait(store.engine.release(store.job(job_id), 7, 1000))
+    else:
+        store.wait(store.engine.bury(store.job(job_id), 7))
+    if verb == "kick":
+        store.wait(store.engine.kick_job(store.job(job_id)))
+    before = described(store.job(job_id)), counters(store.job(job_id))
+    store = stores.open()
+    assert (described(store.job(job_id)), counters(store.job(job_id))) == before
+
+
+@pytest.mark.parametrize("verb", ["release", "kick"])
+def test_a_stop_does_not_write_again_what_a_change_has_written(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    store = stores.open()
+    job_id, other_id = store.put(), store.put()
+    for given in (job_id, other_id):
+        given_back(store, given)
+    store.engine.take_job(store.job(job_id))
+    if verb == "release":
+        store.wait(store.engine.release(store.job(job_id), 7, 0))
+    else:
+        store.wait(store.engine.bury(store.job(job_id), 7))
+        store.wait(store.engine.kick_job(store.job(job_id)))
+    written: list[dict[tuple[int, int], list[int]]] = []
+    close = store.journal.close
+
+    def watched(given_back: dict[tuple[int, int], list[int]]) -> Later:
+        written.append(given_back)
+        return close(given_back)
+
+    monkeypatch.setattr(store.journal, "close", watched)
+    stores.close()
+    assert written == [{(1, 0): [other_id]}]
+
+
+def test_after_a_crash_the_counters_are_those_of_the_last_change(stores: Stores, tmp_path: Path, wire: Wire) -> None:
+    store = stores.open()
+    job_id = store.put()
+    store.engine.take_job(store.job(job_id))
+    store.wait(store.engine.release(store.job(job_id), 1, 0))
+    given_back(store, job_id, timed_out=True)
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for name in (FILE_NAME, f"{FILE_NAME}-wal"):
+        shutil.copy(tmp_path / name, crashed / name)
+    after = Stores(crashed, wire)
+    assert counters(after.open().job(job_id)) == (1, 0, 1, 0, 0)
+    after.close()
+
+
+def test_a_stop_takes_its_time_only_so_long_and_says_what_it_left(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journal_module, "GIVEN_BACK_SECONDS", 0.0)
+    store = stores.open()
+    for _ in range(3):
+        given_back(store, store.put())
+    stores.close()
+    assert "how often 3 jobs were reserved" in caplog.text
+    assert stores.open().engine.counts.ready == 3
+
+
+def test_a_stop_writes_more_jobs_than_one_change_holds(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "GIVEN_BACK_CHUNK", 2)
+    store = stores.open()
+    ids = [store.put() for _ in range(7)]
+    for job_id in ids:
+        given_back(store, job_id)
+    store = stores.open()
+    assert {store.job(job_id).reserves for job_id in ids} == {1}
+
+
+def test_after_a_sync_that_failed_the_database_itself_is_synced_with_what_the_log_holds(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: Wire
+) -> None:
+    monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
+    store = stores.open()
+    store.put(body=b"acknowledged")
+    with monkeypatch.context() as patch:
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "fsync", fail)
+        store.journal._sync()
+    assert store.journal._unsynced
+    store.journal._sync()
+    assert not store.journal._unsynced
+    # As if nothing of the log had reached the disk.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / FILE_NAME, copy / FILE_NAME)
+    after = Stores(copy, wire)
+    assert after.open().job(1).body == b"acknowledged"
+    after.close()
+
+
+def test_while_a_reader_keeps_the_log_from_being_copied_a_failed_sync_is_not_made_good(
+    stores: Stores, other: sqlite3.Connection
+) -> None:
+    store = stores.open()
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM job").fetchone()
+    store.put()
+    store.journal._distrusted = True
+    later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
+    store.wait(later)
+    assert later is not None
+    assert isinstance(later.error, StoreFailed)
+    other.execute("ROLLBACK")
+    assert store.put() == 3

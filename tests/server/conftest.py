@@ -73,3 +73,10 @@ def strace() -> str:
 @pytest.fixture
 def compiler() -> str:
     return shutil.which("cc") or absent("cc is not installed")
+
+
+@pytest.fixture
+def faketime() -> str:
+    """The library that shows a process another time."""
+    found = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), *Path("/usr/lib").glob("faketime/libfaketime.so.1")]
+    return str(found[0]) if found else absent("libfaketime is not installed")

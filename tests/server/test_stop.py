@@ -52,6 +52,17 @@ def test_held_jobs_are_ready_after_a_restart(servers: Servers, journal: Path) ->
     assert [client.ask(b"reserve-with-timeout 0").number for _ in ids] == ids
 
 
+def test_a_stop_keeps_how_often_jobs_were_reserved_and_timed_out(servers: Servers, journal: Path) -> None:
+    server = servers.start("-b", journal)
+    holder, other = server.connect(), server.connect()
+    job_id = holder.put(ttr=1)
+    holder.ask(b"reserve")
+    assert other.ask(b"reserve-with-timeout 10").number == job_id
+    assert server.terminate() == 0
+    stats = servers.start("-b", journal).connect().stats(b"stats-job %d" % job_id)
+    assert (stats["reserves"], stats["timeouts"], stats["state"]) == ("2", "1", "ready")
+
+
 def test_a_job_given_back_by_the_stop_goes_to_nobody_who_still_waits(servers: Servers) -> None:
     server = servers.start()
     holder, waiting = server.connect(), server.connect()

@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 
 class VirtualClock(Clock):
-    """Stands still until it is told otherwise, or goes on by `tick` seconds whenever somebody looks at it."""
+    """Stands still until it is told otherwise, or goes on by `tick` seconds whenever somebody looks at it.
+
+    The wall clock is ahead of it by `wall_ahead` seconds.
+    """
 
     def __init__(self) -> None:
         self.time = 1_700_000_000.0
         self.tick = 0.0
+        self.wall_ahead = 0.0
 
     def now(self) -> float:
         self.time += self.tick
         return self.time
+
+    def ahead(self) -> float:
+        return self.wall_ahead
 
 
 class VirtualAlarm(Alarm):

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import sqlite3
 import stat
 from pathlib import Path
@@ -14,7 +15,9 @@ from beanspiked.engine.errors import StoreUnusable
 
 __all__ = [
     "APPLICATION_ID",
+    "BUSY_MS",
     "FILE_NAME",
+    "PRIVATE",
     "SCHEMA_VERSION",
     "Lock",
     "backup",
@@ -31,6 +34,8 @@ APPLICATION_ID: Final = 0x6273706B
 SCHEMA_VERSION: Final = 1
 # The write-ahead log is copied into the database when it has this many pages.
 WAL_PAGES: Final = 1000
+# How long a change waits for other programs that have locked the database, in milliseconds.
+BUSY_MS: Final = 2000
 
 # One step for each version: a journal of version n is brought up by the steps from n on.
 MIGRATIONS: Final[list[str]] = [
@@ -64,6 +69,9 @@ MIGRATIONS: Final[list[str]] = [
     """,
 ]
 
+
+# Whoever can read a journal's files can read its jobs.
+PRIVATE: Final = 0o600
 
 # Directories that this process has locked, by device and inode.
 _locked: set[tuple[int, int]] = set()
@@ -135,10 +143,12 @@ def prepare(path: Path) -> None:
     version = 0
     if path.exists() and path.stat().st_size > 0:
         version = _version(path)
+        _keep_private(path)
         if version == SCHEMA_VERSION:
             return
     elif any(path.parent.glob("binlog.[0-9]*")):
         logger.warning("%s: beanstalkd's binlog files are left alone; the jobs in them are not read", path.parent)
+    _make_private(path)
     steps = "".join(MIGRATIONS[version:SCHEMA_VERSION])
     try:
         with contextlib.closing(_connect(path)) as database:
@@ -151,6 +161,30 @@ def prepare(path: Path) -> None:
             )
     except sqlite3.Error as error:
         raise StoreUnusable(f"{path}: {error}") from error
+
+
+def _make_private(path: Path) -> None:
+    """Make a database's file before SQLite would, which gives the files beside it the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
+    except OSError as error:
+        raise StoreUnusable(f"{path}: {error.strerror}") from error
+    _keep_private(path)
+
+
+def _keep_private(path: Path) -> None:
+    """Keep others from reading the jobs, also in files that are there already."""
+    base = path.resolve()
+    for name in (base, *(Path(f"{base}{suffix}") for suffix in ("-wal", "-shm", "-journal"))):
+        try:
+            if name.stat().st_mode & 0o077:
+                name.chmod(PRIVATE)
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            logger.warning("%s: others may be able to read the jobs: %s", name, error.strerror)
+        except OSError as error:
+            raise StoreUnusable(f"{name}: {error.strerror}") from error
 
 
 def _version(path: Path) -> int:
@@ -204,10 +238,15 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     database: sqlite3.Connection | None = None
     try:
         database = _connect(path)
-        # Only a checkpoint can meet another connection, a backup's; the writer has no time to wait for its end.
-        database.execute("PRAGMA busy_timeout = 0")
+        # For other programs that write or checkpoint, such as backup tools, which is over in moments.
+        database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         database.execute("PRAGMA journal_size_limit = 16777216")
         database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        # A database that has reached the limit of a file's size could not take over what its log holds, and deletes would fail, too.
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            page_size: int = database.execute("PRAGMA page_size").fetchone()[0]
+            database.execute(f"PRAGMA max_page_count = {max(1, limit // page_size)}")
         # Needs write access even where nothing is written: finds out now, not at the first put.
         database.execute("BEGIN IMMEDIATE")
         database.execute("COMMIT")
@@ -230,7 +269,7 @@ def backup(directory: str | Path, target: str | Path) -> int:
     if not source.is_file():
         raise StoreUnusable(f"{source}: no such file")
     # Made first and exclusively: nothing is overwritten.
-    Path(target).open("xb").close()
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
     done = False
     try:
         with (

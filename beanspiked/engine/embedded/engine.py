@@ -26,7 +26,21 @@ from beanspiked.engine.contract import (
 )
 from beanspiked.engine.embedded.slices import Slices, sweep
 from beanspiked.engine.embedded.table import JobTable
-from beanspiked.engine.embedded.write import BURY, DELETE, DROP, KICK, PAUSE, PUT, RELEASE, UPDATE, Row, Write
+from beanspiked.engine.embedded.write import (
+    BURY,
+    DELETE,
+    DROP,
+    KICK,
+    PAUSE,
+    PUT,
+    RELEASE,
+    UPDATE,
+    Row,
+    Write,
+    fault_of,
+    is_tube_name,
+    job_of,
+)
 from beanspiked.engine.errors import DamagedEntry
 from beanspiked.engine.later import Later
 from beanspiked.engine.queue import Queue
@@ -103,25 +117,54 @@ class EmbeddedEngine(TubeEngine):
         self._unproven: set[int] = set()
         self.tube(DEFAULT)
 
-    def load(self, rows: Iterable[Row], pauses: list[tuple[str, float, float]], last_id: int) -> None:
-        """Take in what a journal holds: jobs in the order of their ids, pauses as (tube, seconds, until), the last id."""
-        for row in rows:
-            tube = self._make(row.tube)
-            job = row.job(tube)
-            if job.details is not None and job.details.raw_size >= 0:
-                self._unproven.add(job.id)
-            self._jobs.add(job)
-            self._enter(tube, job, row.state, row.place)
-            self._burials = max(self._burials, int(row.place) if row.state == BURIED else 0)
-        self._last_id = max(self._last_id, last_id)
+    def load(self, chunks: Iterable[list[Row]], pauses: list[tuple[str, float, float]], last_id: int) -> None:
+        """Take in what a journal holds.
+
+        Args:
+            chunks: Its jobs in the order of their ids. Those that cannot be understood stay in the file and are not served.
+            pauses: (tube, seconds, until).
+            last_id: The last id that was used.
+        """
+        journal = self._journal
+        assert journal is not None
+        ahead = self._clock.ahead()
+        burials = 0.0
+        for rows in chunks:
+            for row in rows:
+                fault = fault_of(row)
+                name = row[1]
+                tube = None if fault else self._tubes.get(cast(str, name))
+                if tube is None:
+                    if not fault and not is_tube_name(name):
+                        fault = "its tube has no valid name"
+                    if fault:
+                        journal.set_aside(row[0], fault)
+                        continue
+                    tube = self._make(cast(str, name))
+                job = job_of(row, tube, cast(float, row[6]) - ahead)
+                state = cast(int, row[2])
+                place = cast(float, row[7])
+                if job.details is not None and job.details.raw_size >= 0:
+                    self._unproven.add(job.id)
+                self._jobs.add(job)
+                if state == DELAYED:
+                    place -= ahead
+                elif state == BURIED and place > burials:
+                    burials = place
+                self._enter(tube, job, state, place)
+            # Also the id of one that is set aside: it is still taken.
+            last_id = max(last_id, cast(int, rows[-1][0]))
+        self._burials = int(burials)
+        self._last_id = last_id
         now = self._clock.now()
-        for name, seconds, until in pauses:
+        for name, seconds, wall_until in pauses:
+            until = wall_until - ahead
             found = self._tubes.get(name)
             if found is not None and until > now:
                 self._pause(found, seconds, until)
-            elif self._journal is not None:
+            else:
                 # It ended with its tube; another tube of that name must not get it.
-                self._journal.add(Write(PAUSE, name=name))
+                journal.add(Write(PAUSE, name=name))
 
     # --- tubes
 
@@ -352,6 +395,7 @@ class EmbeddedEngine(TubeEngine):
         job.pri = pri
         job.delay = delay
         job.releases += 1
+        job.ahead_of_store = False
         self._enter(tube, job, DELAYED if delay else READY, due)
         self._tell(tube)
 
@@ -389,6 +433,7 @@ class EmbeddedEngine(TubeEngine):
             return
         if timed_out:
             job.timeouts += 1
+        job.ahead_of_store = True
         self._shift(tube, job, READY, 0.0)
         self._tell(tube)
 
@@ -446,6 +491,7 @@ class EmbeddedEngine(TubeEngine):
 
     def _kick(self, tube: EmbeddedTube, job: Job) -> None:
         job.kicks += 1
+        job.ahead_of_store = False
         if job.details is not None:
             job.details.reason = ""
         self._shift(tube, job, READY, 0.0)
@@ -643,5 +689,11 @@ class EmbeddedEngine(TubeEngine):
         return (0, 0) if self._journal is None else (1, self._journal.records_written)
 
     def close(self) -> Later | None:
-        """Finish what is on its way to the journal and close it."""
-        return None if self._journal is None else self._journal.close()
+        """Finish what is on its way to the journal, write down what it was not told of jobs that were given back, and close it."""
+        if self._journal is None:
+            return None
+        given_back: dict[tuple[int, int], list[int]] = {}
+        for job in self._jobs.all():
+            if job.ahead_of_store and job.state == READY and job.moving is None:
+                given_back.setdefault((job.reserves, job.timeouts), []).append(job.id)
+        return self._journal.close(given_back)

@@ -21,10 +21,19 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine import forks
-from beanspiked.engine.contract import ALL, BURIED, DELAYED, PLAIN, READY, Details, Job
-from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
+from beanspiked.engine.contract import ALL, BURIED, DELAYED, READY, Job
+from beanspiked.engine.embedded.database import (
+    BUSY_MS,
+    FILE_NAME,
+    PRIVATE,
+    Lock,
+    open_for_writing,
+    open_read_only,
+    prepare,
+)
 from beanspiked.engine.embedded.write import (
     BURY,
+    COLUMNS,
     DELETE,
     DROP,
     KICK,
@@ -37,6 +46,7 @@ from beanspiked.engine.embedded.write import (
 )
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull, StoreUnusable
 from beanspiked.engine.later import Later
+from beanspiked.engine.timers import Clock
 
 __all__ = ["Journal"]
 
@@ -44,15 +54,41 @@ logger = logging.getLogger(__name__)
 
 # Larger than the write-ahead log gets (database.WAL_PAGES): a checkpoint on a full disk copies up to all of it.
 RESERVE_BYTES: Final = 8 << 20
+# What the kernel says when a disk, a quota or a file can take no more, and how much is written to find out.
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE_BYTES: Final = 64 << 10
 # Give pages back to the file system when this many, and a quarter of all, are free.
 VACUUM_FREE_PAGES: Final = 1024
 VACUUM_CHUNK: Final = 1024
 HOUSEKEEPING_SECONDS: Final = 1.0
+# For how long a stop may write down what is only known in memory, in seconds, and of how many jobs at a time.
+GIVEN_BACK_SECONDS: Final = 1.0
+GIVEN_BACK_CHUNK: Final = 10_000
+# A write-ahead log of more bytes than this is worth a word: it is emptied at a sixteenth of that unless somebody reads from it.
+WAL_BYTES: Final = 64 << 20
 # SQLite's limit of parameters to a statement (32,766 since 3.32) would allow more; larger ones gain nothing.
 PUT_CHUNK: Final = 64
 
+# How many jobs are read at a time, and of how many that cannot be understood the log tells the reason.
+LOAD_CHUNK: Final = 4096
+ASIDE_LINES: Final = 5
+MIN_ID: Final = -(1 << 63)
+
 PUT_COLUMNS: Final = "id, tube, state, pri, delay, ttr, born, place, body, metadata, raw_size, retries, failed"
 PUT_VALUES: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+
+def _is(error: BaseException, kind: int) -> bool:
+    """Tell whether SQLite failed in this way; of an extended code the lowest byte is the kind."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == kind
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 class Journal:
@@ -60,6 +96,7 @@ class Journal:
 
     Args:
         directory: Where it lives; must exist.
+        clock: What the times in it are told by to others; in the file they are the wall clock's.
         fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative never syncs but
             at checkpoints.
 
@@ -67,16 +104,19 @@ class Journal:
         notify: Called from the writer thread when outcomes are waiting for `settle`.
         records_written: Changes committed by this process.
         syncs: How often the writer made sure that all commits are on disk.
+        aside: How many rows were found that are no jobs.
 
     Raises:
         StoreUnusable: The directory or the database in it cannot be used; nothing was changed.
     """
 
-    def __init__(self, directory: str | Path, fsync_ms: int = 0) -> None:
+    def __init__(self, directory: str | Path, clock: Clock, fsync_ms: int = 0) -> None:
         self.directory = Path(directory)
         self.notify: Callable[[], object] = lambda: None
         self.records_written: int = 0
         self.syncs: int = 0
+        self.aside: int = 0
+        self._clock = clock
         self._fsync_seconds = fsync_ms / 1000
         self._added: list[Write] = []
         self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
@@ -85,13 +125,20 @@ class Journal:
         self._closed = False
         self._unsynced = False
         self._full = False
+        self._locked = False
+        self._distrusted = False
         self._complained = False
+        self._given_back: dict[tuple[int, int], list[int]] = {}
+        self._pinned = False
+        self._untidy = False
         self._wal_fd = -1
         # Held while the writer is in SQLite.
         self._writing = forks.undisturbed()
         self._lock = Lock(self.directory)
         try:
             self._path = self.directory / FILE_NAME
+            # Where SQLite has it, also when the database's name is a link.
+            self._log_path = Path(f"{self._path.resolve()}-wal")
             prepare(self._path)
             # Nothing is written before everything was read: a journal that turns out to be damaged stays as it is.
             self._database = open_read_only(self._path)
@@ -103,16 +150,23 @@ class Journal:
             raise
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
-    def rows(self) -> Iterator[Row]:
-        """Read all jobs, by id.
+    def chunks(self) -> Iterator[list[Row]]:
+        """Read all jobs, by id, some at a time.
 
         Raises:
             StoreUnusable: The database is damaged.
         """
-        try:
-            yield from self._rows()
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            raise StoreUnusable(f"{self.directory / FILE_NAME}: {error}") from error
+        query = f"SELECT {COLUMNS} FROM job WHERE id > ? ORDER BY id LIMIT {LOAD_CHUNK}"  # noqa: S608 - constants
+        last: object = MIN_ID
+        while rows := self._read(query, last):
+            yield rows
+            last = rows[-1][0]
+
+    def set_aside(self, job_id: object, fault: str) -> None:
+        """Note a row that is no job: it stays in the file, and its id is not used again."""
+        self.aside += 1
+        if self.aside <= ASIDE_LINES:
+            logger.error("%s: job %s is set aside: %s", self._path, job_id, fault)
 
     def state(self) -> tuple[list[tuple[str, float, float]], int]:
         """Read what is no job: pauses as (tube, seconds, until), and the highest id ever used.
@@ -120,26 +174,27 @@ class Journal:
         Raises:
             StoreUnusable: The database is damaged.
         """
-        try:
-            pauses = list(self._database.execute("SELECT tube, seconds, until FROM pause"))
-            last = self._database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'job'").fetchone()
-        except sqlite3.Error as error:
-            raise StoreUnusable(f"{self.directory / FILE_NAME}: {error}") from error
-        return pauses, last[0] if last else 0
+        pauses: list[tuple[str, float, float]] = []
+        for tube, seconds, until in self._read("SELECT tube, seconds, until FROM pause"):
+            if isinstance(tube, str) and isinstance(seconds, float) and isinstance(until, float):
+                pauses.append((tube, seconds, until))
+            else:
+                logger.error("%s: a pause is left out: it cannot be read", self._path)
+        last = self._read("SELECT max(seq) FROM sqlite_sequence WHERE name = 'job' AND typeof(seq) = 'integer'")[0][0]
+        return pauses, last if isinstance(last, int) else 0
 
-    def _rows(self) -> Iterator[Row]:
-        for record in self._database.execute(
-            "SELECT id, tube, state, pri, delay, ttr, born, place, reserves, timeouts, releases, buries, kicks, body,"
-            " metadata, reason, retries, failed, raw_size FROM job ORDER BY id"
-        ):
-            job_id, tube, state, pri, delay, ttr, born, place, *counters, body = record[:14]
-            metadata, reason, retries, failed, raw_size = record[14:]
-            details = None
-            if metadata or reason or retries or failed or raw_size != PLAIN:
-                details = Details(metadata, reason, retries, bool(failed), raw_size)
-            if state not in (READY, DELAYED, BURIED):
-                raise ValueError(f"job {job_id} is in an unknown state")
-            yield Row(job_id, tube, state, pri, delay, ttr, born, place, tuple(counters), body, details)
+    def _read(self, query: str, *values: object) -> list[Row]:
+        try:
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if hasattr(error, "sqlite_errorcode"):
+                    raise
+                # Not SQLite, but its module in Python complains, of a text that is not UTF-8: let only that one be missing.
+                self._database.text_factory = _text
+                return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreUnusable(f"{self._path}: {error}") from error
 
     def start(self) -> None:
         """Begin to write.
@@ -188,10 +243,15 @@ class Journal:
             self._closing.settle()
         return False
 
-    def close(self) -> Later:
-        """Write what was added, close the database and let go of the directory."""
+    def close(self, given_back: dict[tuple[int, int], list[int]] | None = None) -> Later:
+        """Write what was added, close the database and let go of the directory.
+
+        Args:
+            given_back: The ids of jobs that became ready without a change in the journal, by the number of their reserves and timeouts.
+        """
         if self._closing is None:
             self._closing = Later()
+            self._given_back = given_back or {}
             self.flush()
             self._inbox.put(None)
         return self._closing
@@ -233,12 +293,18 @@ class Journal:
                     self._keep_house()
                 keep_house_at = time.monotonic() + HOUSEKEEPING_SECONDS
         with self._writing:
+            self._write_given_back()
             self._close_database()
         self._closed = True
         self.notify()
 
     def _commit_all(self, batch: list[Write]) -> None:
         """Commit a batch as one transaction; if that fails, in parts, what shrinks the store first."""
+        if self._distrusted:
+            self._sync()
+            if self._distrusted:
+                self._refuse(batch, StoreFailed("earlier changes cannot be synced"))
+                return
         if self._full:
             self._full = not self._restore_reserve()
         puts = [write for write in batch if write.op == PUT]
@@ -250,6 +316,10 @@ class Journal:
         error = self._commit(whole) if whole else None
         if error is None:
             self._succeed(whole)
+            return
+        if self._locked:
+            # Each part would wait as long again.
+            self._refuse(whole, error)
             return
         if isinstance(error, StoreFull):
             self._make_room()
@@ -287,8 +357,21 @@ class Journal:
             self._checkpoint()
 
     def _checkpoint(self) -> bool:
-        """Empty the write-ahead log as far as possible; tell whether somebody, a backup, reads from it."""
-        return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        """Empty the write-ahead log as far as possible; tell whether somebody, a backup, reads from it.
+
+        The writer has no time to wait for that one's end.
+        """
+        with self._no_waiting():
+            return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _no_waiting(self) -> Iterator[None]:
+        """Give up at once where another program has locked the database."""
+        self._database.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self._database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def _succeed(self, batch: list[Write]) -> None:
         if any(write.op == PUT for write in batch):
@@ -306,6 +389,7 @@ class Journal:
     def _commit(self, batch: list[Write]) -> EngineError | None:
         """Run one transaction; return what went wrong."""
         database = self._database
+        self._locked = False
         try:
             database.execute("BEGIN IMMEDIATE")
             records = self._apply(batch)
@@ -314,8 +398,11 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 if database.in_transaction:
                     database.execute("ROLLBACK")
-            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            if _is(error, sqlite3.SQLITE_FULL):
                 return StoreFull("the disk is full")
+            if _is(error, sqlite3.SQLITE_IOERR) and (reason := self._want_of_room()):
+                return StoreFull(f"the disk is full: {reason}")
+            self._locked = _is(error, sqlite3.SQLITE_BUSY)
             return StoreFailed(f"the journal cannot be written: {error}")
         self.records_written += records
         if self._fsync_seconds == 0:
@@ -329,31 +416,32 @@ class Journal:
         puts: list[Job] = []
         dues: list[float] = []
         gone: list[int] = []
+        kicked: list[int] = []
         records = 0
+        # Times are written as the wall clock will show them, however wrong it was when this process started.
+        ahead = self._clock.ahead()
         for write in batch:
             op = write.op
             job = write.job
             if op == PUT:
                 assert job is not None
                 puts.append(job)
-                dues.append(write.place)
+                dues.append(write.place + ahead)
             elif op == DELETE:
                 assert job is not None
                 gone.append(job.id)
             elif op == DROP:
                 gone += [dropped.id for dropped in write.jobs]
             elif op == KICK:
-                for kicked in write.jobs:
-                    self._update(kicked, READY, kicked.pri, kicked.delay, 0.0, kicks=1, reason="")
-                records += len(write.jobs)
+                kicked += [job.id for job in write.jobs]
             elif op == PAUSE:
-                self._pause(write)
+                self._pause(write, write.place + ahead)
                 records += 1
             else:
                 assert job is not None
                 if op == RELEASE:
                     self._update(
-                        job, DELAYED if write.delay else READY, write.pri, write.delay, write.place, releases=1
+                        job, DELAYED if write.delay else READY, write.pri, write.delay, write.place + ahead, releases=1
                     )
                 elif op == BURY:
                     self._update(job, BURIED, write.pri, job.delay, write.place, buries=1, reason=write.name or None)
@@ -363,13 +451,19 @@ class Journal:
                         "UPDATE job SET body = ?, raw_size = ? WHERE id = ?", (write.body, write.raw_size, job.id)
                     )
                 records += 1
-        self._insert(puts, dues)
+        self._insert(puts, dues, ahead)
+        # One statement for any number: the GIL is taken and let go once, not once a row.
+        if kicked:
+            # Whatever else is in such a row was written with the change that made the job delayed or buried.
+            self._database.execute(
+                "UPDATE job SET state = ?, place = 0, kicks = kicks + 1, reason = '' WHERE id IN (SELECT value FROM json_each(?))",
+                (READY, str(kicked)),
+            )
         if gone:
-            # One statement for any number: the GIL is taken and let go once, not once a row.
             self._database.execute("DELETE FROM job WHERE id IN (SELECT value FROM json_each(?))", (str(gone),))
-        return records + len(puts) + len(gone)
+        return records + len(puts) + len(kicked) + len(gone)
 
-    def _insert(self, jobs: list[Job], dues: list[float]) -> None:
+    def _insert(self, jobs: list[Job], dues: list[float], ahead: float) -> None:
         start = 0
         while start < len(jobs):
             # Full chunks and single rows only, so that two prepared statements serve.
@@ -385,7 +479,8 @@ class Journal:
                     job.pri,
                     job.delay,
                     job.ttr,
-                    job.born,
+                    # What its producer says is a time of the wall clock already.
+                    job.born + ahead if details is None or details.born == 0.0 else job.born,
                     dues[index],
                     job.body,
                 )
@@ -407,7 +502,6 @@ class Journal:
         place: float,
         releases: int = 0,
         buries: int = 0,
-        kicks: int = 0,
         reason: str | None = None,
     ) -> None:
         self._database.execute(
@@ -422,7 +516,7 @@ class Journal:
                 job.timeouts,
                 job.releases + releases,
                 job.buries + buries,
-                job.kicks + kicks,
+                job.kicks,
                 reason,
                 0 if job.details is None else job.details.retries,
                 0 if job.details is None else int(job.details.failed),
@@ -430,27 +524,66 @@ class Journal:
             ),
         )
 
-    def _pause(self, write: Write) -> None:
+    def _pause(self, write: Write, until: float) -> None:
         if write.delay:
             self._database.execute(
                 "INSERT OR REPLACE INTO pause (tube, seconds, until) VALUES (?, ?, ?)",
-                (write.name, write.delay, write.place),
+                (write.name, write.delay, until),
             )
         else:
             self._database.execute("DELETE FROM pause WHERE tube = ?", (write.name,))
 
-    def _sync(self) -> None:
-        """Sync all earlier commits: what they wrote stands in the write-ahead log."""
+    def _write_given_back(self) -> None:
+        """Write where the jobs are that were given back, and their counters, as far as the time allows."""
+        left = sum(len(ids) for ids in self._given_back.values())
+        give_up_at = time.monotonic() + GIVEN_BACK_SECONDS
         try:
-            if self._wal_fd < 0:
-                self._wal_fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            os.fsync(self._wal_fd)
-            self._unsynced = False
-            self.syncs += 1
-        except OSError as error:
-            if not self._complained:
+            for (reserves, timeouts), ids in self._given_back.items():
+                for start in range(0, len(ids), GIVEN_BACK_CHUNK):
+                    if time.monotonic() >= give_up_at:
+                        logger.warning(
+                            "%s: no time to write how often %d jobs were reserved since their last change",
+                            self.directory,
+                            left,
+                        )
+                        return
+                    part = ids[start : start + GIVEN_BACK_CHUNK]
+                    self._database.execute(
+                        "UPDATE job SET state = ?, reserves = ?, timeouts = ? WHERE id IN (SELECT value FROM json_each(?))",
+                        (READY, reserves, timeouts, str(part)),
+                    )
+                    left -= len(part)
+        except sqlite3.Error as error:
+            logger.error("%s: cannot write how often %d jobs were reserved: %s", self.directory, left, error)
+
+    def _sync(self) -> None:
+        """Sync all earlier commits: what they wrote stands in the write-ahead log.
+
+        The kernel tells once of pages that it could not write, and may then take them for written: after that another sync of the log would
+        prove nothing. What the log holds, which can still be read, is copied into the database instead, and that is synced.
+        """
+        try:
+            if self._distrusted:
+                with self._no_waiting():
+                    _, logged, copied = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if copied < logged:
+                    return
+            else:
+                if self._wal_fd < 0:
+                    self._wal_fd = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+                os.fsync(self._wal_fd)
+        except (OSError, sqlite3.Error) as error:
+            if not self._distrusted:
+                self._distrusted = True
+                # This line is the one about refused changes, too.
                 self._complained = True
-                logger.critical("%s: cannot sync: %s", self.directory, error)
+                logger.critical("%s: cannot sync: %s; changes are refused until it works", self.directory, error)
+            return
+        self._unsynced = False
+        self.syncs += 1
+        if self._distrusted:
+            self._distrusted = False
+            logger.warning("%s: all changes are synced again", self.directory)
 
     def _keep_house(self) -> None:
         """Give free pages back, a chunk at a time."""
@@ -460,17 +593,71 @@ class Journal:
             free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
             pages = self._database.execute("PRAGMA page_count").fetchone()[0]
             while free > VACUUM_FREE_PAGES and free * 4 > pages:
-                # Not `execute`, which makes one step only: it would free one page.
-                self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
+                with self._no_waiting():
+                    # Not `execute`, which makes one step only: it would free one page.
+                    self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
                 busy = self._checkpoint()
                 free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
                 pages = self._database.execute("PRAGMA page_count").fetchone()[0]
                 if busy or not self._inbox.empty():
                     break
-            # Pauses whose tubes went before they ended.
-            self._database.execute("DELETE FROM pause WHERE until < ?", (time.time() - 1,))
-        except sqlite3.Error as error:
-            logger.warning("%s: cannot give space back: %s", self.directory, error)
+            self._watch_log()
+            with self._no_waiting():
+                # Pauses whose tubes went before they ended.
+                self._database.execute(
+                    "DELETE FROM pause WHERE until < ?", (self._clock.now() + self._clock.ahead() - 1,)
+                )
+            self._untidy = False
+        except (sqlite3.Error, OSError) as error:
+            # What is locked is not tidied now, but a second later.
+            if not self._untidy and not _is(error, sqlite3.SQLITE_BUSY):
+                self._untidy = True
+                logger.warning("%s: cannot give space back: %s", self.directory, error)
+
+    def _watch_log(self) -> None:
+        """Say so when somebody keeps the write-ahead log from being emptied for long, and when that is over."""
+        if self._log_bytes() <= WAL_BYTES and not self._pinned:
+            return
+        busy = self._checkpoint()
+        if busy and not self._pinned:
+            self._pinned = True
+            logger.warning(
+                "%s-wal: %d MB and growing: a program that reads the database keeps it from being emptied",
+                self._path,
+                self._log_bytes() >> 20,
+            )
+        elif self._pinned and not busy:
+            self._pinned = False
+            logger.warning("%s-wal: nobody keeps it from being emptied any more", self._path)
+
+    def _log_bytes(self) -> int:
+        try:
+            return self._log_path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _want_of_room(self) -> str:
+        """Tell which want of room, if any, is behind what SQLite calls an I/O error: of those it knows ENOSPC alone."""
+        path = self.directory / "probe"
+        size = max(self._log_bytes(), self._path.stat().st_size)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
+            try:
+                left = b"probe---" * (PROBE_BYTES // 8)
+                while left:
+                    left = left[os.write(fd, left) :]
+                # One byte more than the largest file has. Not to that file: who closes any descriptor of it loses SQLite's locks.
+                os.pwrite(fd, b"-", size)
+                # Some file systems only tell then.
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return error.strerror or "no room" if error.errno in NO_ROOM else ""
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return ""
 
     def _restore_reserve(self) -> bool:
         """Set space aside for deletes on a full disk; tell whether it stands."""
@@ -484,7 +671,7 @@ class Journal:
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in NO_ROOM:
                 self._release_reserve()
                 return False
             # A file system that cannot set space aside: deletes on a full disk are then refused like puts.

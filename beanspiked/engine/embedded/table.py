@@ -47,3 +47,7 @@ class JobTable:
     def shard(self, number: int) -> list[Job]:
         """List the jobs of a shard."""
         return list(self._shards.get(number, {}).values())
+
+    def all(self) -> list[Job]:
+        """List all jobs; nobody waits meanwhile who is not told."""
+        return [job for shard in self._shards.values() for job in shard.values()]

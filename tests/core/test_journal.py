@@ -566,7 +566,10 @@ def test_a_long_loading_is_told_of(
     told: list[None] = []
 
     async def begin() -> None:
-        engine = start_module.start(str(tmp_path), 0, wire.timers, wire.broker, lambda: None, lambda: told.append(None))
+        soon = asyncio.get_running_loop().call_soon_threadsafe
+        engine = start_module.start(
+            str(tmp_path), 0, wire.timers, wire.broker, lambda: None, soon, lambda: told.append(None)
+        )
         closed = engine.close()
         assert closed is not None
         ended = asyncio.Event()
@@ -577,6 +580,18 @@ def test_a_long_loading_is_told_of(
     assert len(told) == 1
     assert "1 jobs read so far" in caplog.text
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("size", [(1 << 20) - 1, 1 << 20, (3 << 20) + 7])
+def test_a_large_body_is_kept_whole(stores: Stores, size: int) -> None:
+    body = random.Random(size).randbytes(size)
+    store = stores.open()
+    ids = [store.put(body=b"before"), store.put(body=body), store.put(body=b"after")]
+    store = stores.open()
+    assert [store.job(job_id).body for job_id in ids] == [b"before", body, b"after"]
+    store.engine.take_job(store.job(ids[0]))
+    store.wait(store.engine.update(store.job(ids[0]), body))
+    assert stores.open().job(ids[0]).body == body
 
 
 # --- others' eyes

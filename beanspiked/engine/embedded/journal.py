@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine import forks
-from beanspiked.engine.contract import ALL, BURIED, DELAYED, READY, Job
+from beanspiked.engine.contract import ALL, BURIED, DELAYED, PLAIN, READY, Job
 from beanspiked.engine.embedded.database import (
     BUSY_MS,
     FILE_NAME,
@@ -73,6 +73,10 @@ PUT_CHUNK: Final = 64
 LOAD_CHUNK: Final = 4096
 ASIDE_LINES: Final = 5
 MIN_ID: Final = -(1 << 63)
+
+# Bodies of so many bytes are written in pieces of so many.
+LARGE_BODY: Final = 1 << 20
+BODY_PIECE: Final = 1 << 18
 
 PUT_COLUMNS: Final = "id, tube, state, pri, delay, ttr, born, place, body, metadata, raw_size, retries, failed"
 PUT_VALUES: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -447,9 +451,7 @@ class Journal:
                     self._update(job, BURIED, write.pri, job.delay, write.place, buries=1, reason=write.name or None)
                 else:
                     assert op == UPDATE
-                    self._database.execute(
-                        "UPDATE job SET body = ?, raw_size = ? WHERE id = ?", (write.body, write.raw_size, job.id)
-                    )
+                    self._set_body(job.id, write.body, write.raw_size)
                 records += 1
         self._insert(puts, dues, ahead)
         # One statement for any number: the GIL is taken and let go once, not once a row.
@@ -462,6 +464,12 @@ class Journal:
         if gone:
             self._database.execute("DELETE FROM job WHERE id IN (SELECT value FROM json_each(?))", (str(gone),))
         return records + len(puts) + len(kicked) + len(gone)
+
+    def _fill(self, job_id: int, body: bytes) -> None:
+        """Write a large body into the room made for it. As a parameter SQLite would copy it while nothing else in this process runs."""
+        with self._database.blobopen("job", "body", job_id) as blob, memoryview(body) as whole:
+            for start in range(0, len(body), BODY_PIECE):
+                blob.write(whole[start : start + BODY_PIECE])
 
     def _insert(self, jobs: list[Job], dues: list[float], ahead: float) -> None:
         start = 0
@@ -482,7 +490,7 @@ class Journal:
                     # What its producer says is a time of the wall clock already.
                     job.born + ahead if details is None or details.born == 0.0 else job.born,
                     dues[index],
-                    job.body,
+                    job.body if len(job.body) < LARGE_BODY else b"",
                 )
                 values += (
                     ("", -1, 0, 0)
@@ -492,6 +500,18 @@ class Journal:
             rows = ",".join([PUT_VALUES] * size)
             self._database.execute(f"INSERT INTO job ({PUT_COLUMNS}) VALUES {rows}", values)  # noqa: S608 - constants
             start += size
+        for job in jobs:
+            if len(job.body) >= LARGE_BODY:
+                self._set_body(job.id, job.body, PLAIN if job.details is None else job.details.raw_size)
+
+    def _set_body(self, job_id: int, body: bytes, raw_size: int) -> None:
+        if len(body) < LARGE_BODY:
+            self._database.execute("UPDATE job SET body = ?, raw_size = ? WHERE id = ?", (body, raw_size, job_id))
+        else:
+            self._database.execute(
+                "UPDATE job SET body = zeroblob(?), raw_size = ? WHERE id = ?", (len(body), raw_size, job_id)
+            )
+            self._fill(job_id, body)
 
     def _update(
         self,

@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 # What every command and every job passes through. Third-party imports stay outside.
-COMPILED = [
+EMBEDDED = [
     "protocol/commands.py",
     "protocol/parser.py",
     "protocol/replies.py",
@@ -24,6 +24,18 @@ COMPILED = [
     "engine/later.py",
     "engine/queue.py",
     "engine/timers.py",
+    "engine/embedded/engine.py",
+    "engine/embedded/slices.py",
+    "engine/embedded/table.py",
+    "engine/embedded/write.py",
+    "server/broker.py",
+    "server/clock.py",
+    "server/connection.py",
+    "server/flow.py",
+    "server/poller.py",
+    "server/session.py",
+]
+SHARED = [
     "engine/aerospike/batch.py",
     "engine/aerospike/bodies.py",
     "engine/aerospike/changes.py",
@@ -45,16 +57,6 @@ COMPILED = [
     "engine/aerospike/takes.py",
     "engine/aerospike/timetable.py",
     "engine/aerospike/tubes.py",
-    "engine/embedded/engine.py",
-    "engine/embedded/slices.py",
-    "engine/embedded/table.py",
-    "engine/embedded/write.py",
-    "server/broker.py",
-    "server/clock.py",
-    "server/connection.py",
-    "server/flow.py",
-    "server/poller.py",
-    "server/session.py",
 ]
 # Commands that build. Others only tell about the package, and mypyc takes ten seconds to come as far as C.
 BUILD = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"}
@@ -63,6 +65,12 @@ PURE = os.environ.get("BEANSPIKED_PURE", "")
 
 class BuildOrGoWithout(build_ext):
     """Builds the extension modules, or none of them where that is impossible."""
+
+    def finalize_options(self) -> None:
+        """Build on all processors: the two groups are two large files."""
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
 
     def run(self) -> None:
         """Build; on failure say so and leave nothing half built in the wheel."""
@@ -104,8 +112,12 @@ def extensions() -> list:
     try:
         from mypyc.build import mypycify
 
-        options = ["--strict", "--ignore-missing-imports", *(f"beanspiked/{path}" for path in COMPILED)]
-        modules = mypycify(options, opt_level="3", debug_level="0")
+        groups = [
+            ([f"beanspiked/{path}" for path in paths], f"beanspiked_{name}")
+            for name, paths in (("embedded", EMBEDDED), ("shared", SHARED))
+        ]
+        options = ["--strict", "--ignore-missing-imports", *(path for paths, _ in groups for path in paths)]
+        modules = mypycify(options, opt_level=os.environ.get("BEANSPIKED_OPT_LEVEL", "1"), debug_level="0", separate=groups)
         for module in modules:
             module.extra_compile_args = [*module.extra_compile_args, "-fvisibility=hidden"]
         return modules

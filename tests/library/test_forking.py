@@ -298,8 +298,10 @@ def test_a_child_that_leaves_does_nothing_to_its_parent(stores: Stores, leave: s
     )
 
 
-@pytest.mark.parametrize("leave", ["os._exit(0)", "sys.exit(0)", "return"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("loop", "leave"),
+    [("asyncio", "os._exit(0)"), ("asyncio", "sys.exit(0)"), ("asyncio", "return"), ("uvloop", "os._exit(0)")],
+)
 def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: Stores, leave: str, loop: str) -> None:
     run(
         f"""
@@ -326,8 +328,8 @@ def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: S
                 assert time.monotonic() - began < 1.5
                 await conn.delete_tube(tube_name)
 
-        asyncio.new_event_loop = {loop}.new_event_loop
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory={loop}.new_event_loop) as runner:
+            runner.run(main())
         if os.getpid() != me:
             sys.exit(0)
         """,
@@ -504,6 +506,8 @@ def test_a_child_of_a_signals_handler_leaves_the_call_that_was_interrupted_at_on
 def test_a_child_does_not_go_on_connecting_or_closing(tmp_path: Path) -> None:
     run(
         """
+        from beanspiked.engine.embedded.journal import Journal
+
         async def main():
             url = "sqlite:" + directory + "/jobs"
             conn = await connect(url)
@@ -527,6 +531,8 @@ def test_a_child_does_not_go_on_connecting_or_closing(tmp_path: Path) -> None:
             async def closer():
                 global pid
                 pid = os.fork()
+                if pid == 0:
+                    Journal.close = lambda _: os._exit(9)
 
             conn.before_close(closer)
             await conn.close()
@@ -898,8 +904,8 @@ def test_a_signal_for_a_child_ends_the_child_and_not_its_parents_worker(number: 
                 assert time.monotonic() - began < 5
 
         fine = []
-        asyncio.new_event_loop = {loop}.new_event_loop
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory={loop}.new_event_loop) as runner:
+            runner.run(main())
         assert fine == [True]
         """
     )

@@ -117,7 +117,9 @@ def extensions() -> list:
             for name, paths in (("embedded", EMBEDDED), ("shared", SHARED))
         ]
         options = ["--strict", "--ignore-missing-imports", *(path for paths, _ in groups for path in paths)]
-        modules = mypycify(options, opt_level=os.environ.get("BEANSPIKED_OPT_LEVEL", "1"), debug_level="0", separate=groups)
+        modules = mypycify(
+            options, opt_level=os.environ.get("BEANSPIKED_OPT_LEVEL", "1"), debug_level="0", separate=groups
+        )
         for module in modules:
             module.extra_compile_args = [*module.extra_compile_args, "-fvisibility=hidden"]
         return modules

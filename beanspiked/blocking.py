@@ -133,11 +133,11 @@ class Conn(OfOneProcess):
 
     def close(self) -> None:
         """Give all held jobs back and leave the store; calls of other threads end with ConnClosed."""
-        if not self._ended and not self.owner:
+        if not self._ended:
             try:
                 self.run(self._conn.close())
             except ConnClosed:
-                # Another thread was faster.
+                # Another thread was faster, or it is another process's.
                 return
             self._end()
 

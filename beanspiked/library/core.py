@@ -166,9 +166,6 @@ class Core:
             self.broker.alarm = None
         for hold in self.held:
             hold.forked()
-        # What was about to be known may still become known here: it must serve nobody.
-        for reservation in list(self.waiting):
-            reservation.forked()
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._forsake)
 
@@ -190,12 +187,11 @@ class Core:
 
     def _turn(self) -> None:
         self._turning = False
-        if not self.owner:
-            self.broker.end_turn()
+        self.broker.end_turn()
 
     def _news(self) -> None:
         """The store has news; before the connection is open nobody waits for any."""
-        if self._ready and not self.owner:
+        if self._ready:
             self.broker.end_turn()
 
     # --- outcomes

@@ -20,7 +20,10 @@ def part_from(loop: asyncio.AbstractEventLoop) -> None:
 
     asyncio leaves it the parent's. Closing the copy, as `asyncio.run` does on the way out, would take the parent's pipe out of the
     selector that both share: nothing would wake the parent's loop any more, not even its journal. What the child writes to the pipe
-    the parent would read. The copies of uvloop do no such harm.
+    the parent would read.
+
+    uvloop's descriptors cannot be had. A child of a coroutine there must leave by `os._exit`: its copy, once it runs again, takes the
+    parent's wake-ups.
     """
     if not isinstance(loop, BaseSelectorEventLoop) or loop.is_closed():
         return

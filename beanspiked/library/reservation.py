@@ -145,10 +145,6 @@ class Reservation(Waiter):
         elif self._until < NEVER:
             self._core.broker.timers.schedule(self, self._until)
 
-    def forked(self) -> None:
-        """Only the process waits that this one was forked from."""
-        self._leave()
-
     def stop(self, error: Exception) -> None:
         """The connection is closed."""
         self._end(error)

@@ -298,8 +298,10 @@ def test_a_child_that_leaves_does_nothing_to_its_parent(stores: Stores, leave: s
     )
 
 
-@pytest.mark.parametrize("leave", ["os._exit(0)", "sys.exit(0)", "return"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("loop", "leave"),
+    [("asyncio", "os._exit(0)"), ("asyncio", "sys.exit(0)"), ("asyncio", "return"), ("uvloop", "os._exit(0)")],
+)
 def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: Stores, leave: str, loop: str) -> None:
     run(
         f"""
@@ -326,8 +328,8 @@ def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: S
                 assert time.monotonic() - began < 1.5
                 await conn.delete_tube(tube_name)
 
-        asyncio.new_event_loop = {loop}.new_event_loop
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory={loop}.new_event_loop) as runner:
+            runner.run(main())
         if os.getpid() != me:
             sys.exit(0)
         """,
@@ -439,6 +441,111 @@ def test_a_childs_copy_of_an_event_loop_shares_no_pipe_and_no_selector() -> None
 
         asyncio.run(main())
         """
+    )
+
+
+def test_nothing_goes_on_by_itself_in_a_child() -> None:
+    run(
+        """
+        async def main():
+            async with connect(url) as conn:
+                await conn.use(tube_name).put(b"x", delay=0.05)
+                later = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_later(0.2, later.set_result, None)
+                pid = os.fork()
+                await later
+                ready = conn._core.broker.engine.counts.ready
+                if pid == 0:
+                    os._exit(ready)
+                ended(pid)
+                assert ready == 1
+
+        asyncio.run(main())
+        """
+    )
+
+
+def test_what_fails_to_be_told_of_a_fork_keeps_nothing_else_from_it() -> None:
+    run(
+        """
+        from beanspiked.engine import forks
+
+        class Faulty:
+            def forked(self, owner):
+                raise ValueError
+
+        faulty = [Faulty() for _ in range(20)]
+        for thing in faulty:
+            forks.watch(thing)
+        with blocking.Conn(connect(url)) as conn:
+            ended(forked(lambda: refused(conn.tubes, me)))
+        """
+    )
+
+
+def test_a_child_of_a_signals_handler_leaves_the_call_that_was_interrupted_at_once() -> None:
+    run(
+        """
+        pids = []
+
+        def fork(*_):
+            pids.append(os.fork())
+            if pids[0] == 0:
+                signal.alarm(3)
+                sys.exit(0)
+
+        signal.signal(signal.SIGUSR1, fork)
+        with blocking.Conn(connect(url)) as conn:
+            threading.Timer(0.1, lambda: os.kill(me, signal.SIGUSR1)).start()
+            assert conn.use(tube_name).reserve(0.3) is None
+        ended(pids[0])
+        """
+    )
+
+
+def test_a_child_does_not_go_on_connecting_or_closing(tmp_path: Path) -> None:
+    run(
+        """
+        from beanspiked.engine.embedded.journal import Journal
+
+        async def main():
+            url = "sqlite:" + directory + "/jobs"
+            conn = await connect(url)
+            trying = asyncio.create_task(connect(url, retry=beanspiked.Retry(first=0.05, longest=0.05)).open())
+            await asyncio.sleep(0.01)
+
+            async def in_child(waiting):
+                signal.alarm(5)
+                try:
+                    await waiting
+                except beanspiked.ConnForked:
+                    os._exit(0)
+                os._exit(1)
+
+            pid = os.fork()
+            if pid == 0:
+                await in_child(trying)
+            await asyncio.to_thread(ended, pid)
+            trying.cancel()
+
+            async def closer():
+                global pid
+                pid = os.fork()
+                if pid == 0:
+                    Journal.close = lambda _: os._exit(9)
+
+            conn.before_close(closer)
+            await conn.close()
+
+        pid = 0
+        try:
+            asyncio.run(main())
+        except beanspiked.ConnForked:
+            assert os.getpid() != me
+            os._exit(0)
+        ended(pid)
+        """,
+        directory=tmp_path,
     )
 
 
@@ -728,10 +835,49 @@ def test_a_handler_that_forks_leaves_its_jobs_to_the_parents_worker(stores: Stor
     )
 
 
+def test_a_handler_that_forks_does_not_fail_in_the_child() -> None:
+    run(
+        """
+        import logging
+
+        class Heard(logging.Handler):
+            def emit(self, record):
+                heard.append(record.getMessage())
+
+        heard = []
+        logging.getLogger("beanspiked").addHandler(Heard())
+
+        async def handle(task, job):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+                await job.release()
+            ended(pid)
+            worker.stop()
+
+        async def main():
+            global worker
+            async with connect(url) as conn:
+                tube = conn.use(tube_name)
+                await tube.put(b"x", ttr=60)
+                worker = beanspiked.Worker(tube, handle)
+                await worker.run()
+
+        try:
+            asyncio.run(main())
+        except beanspiked.ConnForked:
+            os._exit(len(heard))
+        """
+    )
+
+
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-def test_a_signal_for_a_child_ends_the_child_and_not_its_parents_worker(number: str) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_signal_for_a_child_ends_the_child_and_not_its_parents_worker(number: str, loop: str) -> None:
     run(
         f"""
+        import {loop}
+
         async def handle(task, job):
             pid = os.fork()
             if pid == 0:
@@ -758,7 +904,8 @@ def test_a_signal_for_a_child_ends_the_child_and_not_its_parents_worker(number: 
                 assert time.monotonic() - began < 5
 
         fine = []
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory={loop}.new_event_loop) as runner:
+            runner.run(main())
         assert fine == [True]
         """
     )

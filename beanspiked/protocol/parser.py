@@ -178,6 +178,10 @@ class Parser:
             self._chunks.append(data)
         self.buffered += len(data)
 
+    def in_large_body(self) -> bool:
+        """Tell whether what comes next is gathered where it is to stay."""
+        return self._large is not None
+
     def clear(self) -> None:
         """Forget all input that is left."""
         self._buf = b""

@@ -22,7 +22,7 @@ from beanspiked.protocol.yaml import quoted
 if TYPE_CHECKING:
     from beanspiked.server.flow import Flow
 
-__all__ = ["BEANSTALKD_VERSION", "Alarm", "Broker"]
+__all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ BEANSTALKD_VERSION: Final = "1.13"
 NO_OTHERS: Final = TubeUse()
 
 # How long the sessions that have work may keep everybody else from being heard, in seconds, shared by all of them; likewise what is due.
-TURN: Final = 0.003
+TURN: Final = 0.002
 # How many commands a session executes, and how many sessions run, before the clock is looked at.
 UNWATCHED: Final = 8
 
@@ -65,8 +65,7 @@ class Broker(ReadyListener):
         dirty: Sessions whose replies leave at the end of this turn.
         runnable: Sessions that may go on with their input.
         next_turn: Sessions that have had their share of this turn.
-        share: How long a session may run, in seconds, when it has executed `unwatched` commands.
-        unwatched: How many commands a session may execute without a look at the clock.
+        share: How long a session may run in a turn, in seconds, but UNWATCHED commands in any case.
         leaving: Sessions that have much to give back.
         when_left: Called when the last of these has given back everything.
         tracing: Whether commands and replies are logged.
@@ -94,7 +93,6 @@ class Broker(ReadyListener):
         self.runnable: deque[Flow] = deque()
         self.next_turn: list[Flow] = []
         self.share: float = TURN
-        self.unwatched: int = UNWATCHED
         self.leaving: int = 0
         self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
@@ -128,13 +126,7 @@ class Broker(ReadyListener):
 
     def plan(self, calls: int) -> None:
         """Divide a turn among the sessions that have work, of which so many are about to be called."""
-        sessions = calls + len(self.runnable) + len(self.next_turn)
-        if sessions > UNWATCHED:
-            self.share = TURN / sessions
-            self.unwatched = max(1, UNWATCHED * 64 // max(64, sessions))
-        else:
-            self.share = TURN / UNWATCHED
-            self.unwatched = UNWATCHED
+        self.share = TURN / max(UNWATCHED, calls + len(self.runnable) + len(self.next_turn))
 
     def on_alarm(self) -> None:
         """Do what is due by now."""
@@ -151,8 +143,11 @@ class Broker(ReadyListener):
         self.end_turn()
 
     def end_turn(self) -> None:
-        """Let sessions go on that can, then send everything on its way."""
-        if self.runnable:
+        """Let sessions go on that can, then send everything on its way.
+
+        Where some are left over from an earlier turn, the next one is theirs: who was just heard need not wait for them.
+        """
+        if self.runnable and not self._soon:
             self._run()
         try:
             self.engine.flush()

@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 # few on they are again.
 HIGH_WATER: Final = 65536
 LOW_WATER: Final = 16384
-# How many bytes are read, and how many sent of a large body, before others have their turn.
-READ_AT_ONCE: Final = 65536
+# How many bytes are read, or of a large body, and how many are sent, before others have their turn.
+READ_AT_ONCE: Final = 16384
+READ_OF_LARGE: Final = 65536
 SEND_AT_ONCE: Final = 524288
 
 WORDS: Final[dict[int, str]] = {verb: word.decode().strip() for word, verb, _ in PREFIXES}
@@ -110,7 +111,8 @@ class Connection(Sink):
             # It has had its share of the turn, and more than enough to go on with.
             return
         try:
-            data: bytes = self._receive(READ_AT_ONCE)
+            large = self.session.parser.in_large_body()
+            data: bytes = self._receive(READ_OF_LARGE if large else READ_AT_ONCE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

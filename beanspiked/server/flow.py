@@ -20,7 +20,7 @@ from beanspiked.protocol import commands as verbs
 from beanspiked.protocol import replies
 from beanspiked.protocol.commands import VERB_COUNT, Command
 from beanspiked.protocol.parser import Parser
-from beanspiked.server.broker import Broker
+from beanspiked.server.broker import UNWATCHED, Broker
 
 __all__ = ["SAFETY_MARGIN", "Flow", "Sink", "WatchList"]
 
@@ -270,7 +270,7 @@ class Flow(Waiter):
         parser = self.parser
         broker = self.broker
         # The clock is looked at only now and then: that takes as long as a part of a command.
-        unwatched = broker.unwatched
+        unwatched = UNWATCHED
         until = 0.0
         blocked = self._blocked()
         while not blocked:
@@ -290,7 +290,7 @@ class Flow(Waiter):
                 unwatched -= self._cost
                 self._cost = 0
             if unwatched <= 0:
-                unwatched = broker.unwatched
+                unwatched = UNWATCHED
                 now = broker.now()
                 if until == 0.0:
                     until = now + broker.share

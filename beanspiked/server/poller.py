@@ -9,7 +9,8 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from beanspiked.server.broker import Broker
+from beanspiked.engine.timers import NEVER
+from beanspiked.server.broker import TURN, Broker
 
 __all__ = ["CLOSED", "GONE", "READABLE", "WRITABLE", "Poller", "Ready"]
 
@@ -21,8 +22,9 @@ WRITABLE: Final[int] = select.EPOLLOUT
 CLOSED: Final[int] = select.EPOLLRDHUP
 # The connection is broken; always told.
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
-# How many are heard in one turn; the kernel tells of the others first the next time.
-EVENTS_AT_ONCE: Final = 256
+# How many are asked for at once, and how many are heard before the clock is looked at.
+EVENTS_AT_ONCE: Final = 1024
+UNWATCHED_EVENTS: Final = 16
 # Before something is called late, everybody is heard, but not for ever.
 ROUNDS: Final = 64
 
@@ -47,9 +49,11 @@ class Poller:
         self._broker = broker
         self._epoll = select.epoll()
         self._waiting: dict[int, Ready] = {}
-        # Descriptors that were added while events are handed out: those may be of an earlier one with the same number.
+        # Descriptors that were added since events were found: those may be of an earlier one with the same number.
         self._new: set[int] = set()
-        self._in_pass = False
+        # What was found, and of it what the time was too short for.
+        self._found: list[tuple[int, int]] = []
+        self._next = 0
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `turn` has something to do."""
@@ -59,7 +63,7 @@ class Poller:
         """Have something called when any of these events comes, again and again."""
         self._epoll.register(fd, events)
         self._waiting[fd] = ready
-        if self._in_pass:
+        if self._found:
             self._new.add(fd)
 
     def change(self, fd: int, events: int) -> None:
@@ -72,23 +76,36 @@ class Poller:
             self._epoll.unregister(fd)
 
     def turn(self, seconds: float = 0.0) -> None:
-        """Wait for so long, -1 for ever, until something comes; hear it, and end the turn."""
-        if self._hear(seconds):
+        """Wait for so long, -1 for ever, until something comes; hear it, or some of it, and end the turn."""
+        if self._found or self._find(seconds):
+            self._hear(TURN)
             self._broker.end_turn()
 
     def hear_all(self) -> None:
         """Take in what has come by now."""
         for _ in range(ROUNDS):
-            if self._hear(0.0) < EVENTS_AT_ONCE:
+            if not self._found and not self._find(0.0):
+                return
+            all_there = len(self._found) < EVENTS_AT_ONCE
+            self._hear(NEVER)
+            if all_there:
                 return
 
-    def _hear(self, seconds: float) -> int:
-        found: list[tuple[int, int]] = self._epoll.poll(seconds, EVENTS_AT_ONCE)
-        if not found:
-            return 0
-        self._broker.plan(len(found))
-        self._in_pass = True
-        for fd, events in found:
+    def _find(self, seconds: float) -> bool:
+        self._found = self._epoll.poll(seconds, EVENTS_AT_ONCE)
+        self._next = 0
+        return bool(self._found)
+
+    def _hear(self, seconds: float) -> None:
+        """Hear what was found, or as much of it as the time allows."""
+        broker = self._broker
+        found = self._found
+        broker.plan(len(found) - self._next)
+        until = NEVER
+        heard = 0
+        while self._next < len(found):
+            fd, events = found[self._next]
+            self._next += 1
             ready = self._waiting.get(fd)
             if ready is None or (self._new and fd in self._new):
                 continue
@@ -96,10 +113,16 @@ class Poller:
                 ready.on_ready(events)
             except Exception as error:
                 logger.error("internal error", exc_info=error)
-        self._in_pass = False
+            heard += 1
+            if heard % UNWATCHED_EVENTS == 0:
+                now = broker.now()
+                if until == NEVER:
+                    until = now + seconds
+                elif now >= until:
+                    return
+        self._found = []
         if self._new:
             self._new = set()
-        return len(found)
 
     def close(self) -> None:
         """Wait for nothing any more."""

@@ -181,7 +181,7 @@ class TestWithAJournal:
         while journal.sent:
             sizes.append(sum(len(write.jobs) for write in journal.sent))
             journal.commit()
-        assert sizes == [1000] * 4
+        assert sizes == [500] * 8
         assert client.take() == b"KICKED 4000\r\n"
 
     def test_a_kick_tells_of_what_was_kicked_before_a_write_failed(self, wire: Wire, journal: HandJournal) -> None:
@@ -190,8 +190,8 @@ class TestWithAJournal:
         wire.broker.end_turn()
         journal.commit()
         journal.commit(StoreFailed("no"))
-        assert client.take() == b"KICKED 1000\r\n"
-        assert client.stats("stats")["current-jobs-buried"] == str(MANY - 1000)
+        assert client.take() == b"KICKED 500\r\n"
+        assert client.stats("stats")["current-jobs-buried"] == str(MANY - 500)
 
     def test_a_kick_whose_first_write_fails_is_an_error(self, wire: Wire, journal: HandJournal) -> None:
         client = self.with_buried_jobs(wire, journal)

@@ -55,7 +55,7 @@ __all__ = ["EmbeddedEngine"]
 logger = logging.getLogger(__name__)
 
 # How many jobs of a long change share a write to the journal: others' changes wait for no more than that.
-WRITE_SLICE: Final = 1000
+WRITE_SLICE: Final = 500
 DEFAULT: Final = "default"
 
 

@@ -146,6 +146,12 @@ class WatchList:
     def __contains__(self, tube: Tube) -> bool:
         return tube in self._places
 
+    def take_out(self) -> Tube:
+        """Remove the last tube; what refers to it here goes as well, so that not all of them go at once in the end."""
+        tube = self.tubes.pop()
+        del self._places[tube]
+        return tube
+
     def remove(self, tube: Tube) -> None:
         """Remove a tube, which must be there; the last one takes its place (ms.c)."""
         place = self._places.pop(tube)
@@ -474,7 +480,7 @@ class Flow(Waiter):
             tubes = self.watched.tubes
             room = SLICE
             while tubes and room:
-                tube = tubes.pop()
+                tube = self.watched.take_out()
                 tube.watching -= 1
                 engine.forget(tube)
                 room -= 1

@@ -91,6 +91,10 @@ class Server(Registry):
             try:
                 sock, _ = listening.accept()
             except BlockingIOError:
+                if self._refusing:
+                    # Nobody waits any more.
+                    self._refusing = False
+                    logger.warning("connections are accepted again")
                 return
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
@@ -98,9 +102,6 @@ class Server(Registry):
                     return
                 logger.debug("accept: %s", error)
                 continue
-            if self._refusing:
-                self._refusing = False
-                logger.warning("connections are accepted again")
             sock.setblocking(False)
             connection = Connection(self._broker, self._poller, self, sock)
             self.connections.add(connection)

@@ -217,6 +217,20 @@ def connect_all(server: Server, count: int, source: str) -> list[socket.socket]:
     return sockets
 
 
+def test_want_of_descriptors_is_logged_once_and_once_when_it_is_over(servers: Servers) -> None:
+    server = servers.start(within=["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"])
+    sockets = [server.dial() for _ in range(60)]
+    assert until(lambda: "cannot accept" in server.log())
+    # It tries again each second.
+    time.sleep(2.2)
+    assert server.log().count("cannot accept") == 1
+    for sock in sockets:
+        sock.close()
+    assert serves_others(server)
+    assert until(lambda: "accepted again" in server.log())
+    assert server.log().count("\n") <= 3
+
+
 def _finish(selector: selectors.BaseSelector) -> None:
     events = selector.select(HANG_SECONDS)
     assert events, "the server accepts nobody any more"

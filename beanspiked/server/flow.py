@@ -447,9 +447,10 @@ class Flow(Waiter):
         self._forget_input()
         self._out = []
         self._upload = None
-        # conn.c: connclose, by way of ms.c's ms_clear: the first tube goes first, then the last.
+        # conn.c: connclose, by way of ms.c's ms_clear: the first tube goes first, then the last. The list is a new one: a question to a
+        # shared store, which is not over yet, has the old one.
         tubes = self.watched.tubes
-        tubes.append(tubes.pop(0))
+        self.watched.tubes = [*tubes[1:], tubes[0]]
         self._leave()
 
     def _leave(self) -> None:

@@ -1,32 +1,62 @@
 # Two commands do all the set-up: `make run` serves on localhost:11300 with durable jobs in ./data, `make test` runs all tests.
+#
+#   make run    compiles what an embedded server needs; a shared store's engine runs as it is
+#   make fast   compiles everything
+#   make dev    compiles nothing and installs a link to this directory: an edit is there at the next start
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked bin lua) -type f -not -path '*/__pycache__/*' -not -name '*.so')
+# What pyproject.toml names under these words.
+NAMED = $$($(BIN)/python -c 'import sys, tomllib; from functools import reduce; \
+	data = tomllib.load(open("pyproject.toml", "rb")); \
+	print("\n".join(p for words in sys.argv[1:] for p in reduce(dict.get, words.split("/"), data)))' $(1))
 
-.PHONY: run test clean
+.PHONY: run fast dev test clean
 
 run: $(VENV)/.installed
 	@mkdir -p -m 700 data
 	exec $(BIN)/beanspiked -l localhost -b data $(ARGS)
 
+fast: $(VENV)/.fast
+
 # The installed package first, compiled where there is a compiler; then the core's tests again on the source as it is.
-test: $(VENV)/.installed-test
+test: $(VENV)/.fast $(VENV)/.test-packages
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 	PYTHONPATH=$(CURDIR) $(BIN)/pytest tests/core $(ARGS)
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+dev: $(VENV)/.packages
+	@echo "beanspiked: linking this directory into $(VENV)"
+	@BEANSPIKED_PURE=1 $(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.installed $(VENV)/.fast
 
-$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	@rm -rf build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check .
+$(BIN)/python:
+	@echo "beanspiked: making an environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.packages: $(BIN)/python pyproject.toml
+	@echo "beanspiked: fetching packages"
+	@echo "$(call NAMED,build-system/requires project/dependencies)" | $(PIP) install --requirement /dev/stdin
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/bin/python $(SOURCES)
+$(VENV)/.test-packages: $(VENV)/.packages pyproject.toml
+	@echo "beanspiked: fetching what the tests need"
+	@echo "$(call NAMED,project/optional-dependencies/test)" | $(PIP) install --requirement /dev/stdin
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.packages $(SOURCES)
+	@echo "beanspiked: compiling the embedded server, for about half a minute (\`make fast\` compiles the rest, too)"
 	@rm -rf build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test]'
+	@BEANSPIKED_GROUPS=embedded $(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@rm -f $(VENV)/.fast
+	@touch $@
+
+$(VENV)/.fast: $(VENV)/.packages $(SOURCES)
+	@echo "beanspiked: compiling everything, for one to two minutes"
+	@rm -rf build
+	@$(PIP) install --no-deps --no-build-isolation --force-reinstall .
 	@touch $@ $(VENV)/.installed
 
 clean:

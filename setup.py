@@ -1,6 +1,7 @@
 """Compiles the core with mypyc where a C compiler is found; without one the same source runs as it is.
 
-`BEANSPIKED_PURE=1` builds without compiling, `BEANSPIKED_PURE=0` makes a failure to compile an error.
+`BEANSPIKED_PURE=1` builds without compiling, `BEANSPIKED_PURE=0` makes a failure to compile an error. `BEANSPIKED_GROUPS=embedded`
+leaves the shared engine, which is most of what there is to compile, as it is. `BEANSPIKED_OPT_LEVEL` is the C compiler's -O.
 """
 
 import hashlib
@@ -61,6 +62,9 @@ SHARED = [
 # Commands that build. Others only tell about the package, and mypyc takes ten seconds to come as far as C.
 BUILD = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"}
 PURE = os.environ.get("BEANSPIKED_PURE", "")
+# Each becomes a C file of its own, so that they are compiled side by side.
+GROUPS = {"embedded": EMBEDDED, "shared": SHARED}
+CHOSEN = os.environ.get("BEANSPIKED_GROUPS", "embedded,shared").split(",")
 
 
 class BuildOrGoWithout(build_ext):
@@ -112,10 +116,7 @@ def extensions() -> list:
     try:
         from mypyc.build import mypycify
 
-        groups = [
-            ([f"beanspiked/{path}" for path in paths], f"beanspiked_{name}")
-            for name, paths in (("embedded", EMBEDDED), ("shared", SHARED))
-        ]
+        groups = [([f"beanspiked/{path}" for path in GROUPS[name]], f"beanspiked_{name}") for name in CHOSEN]
         options = ["--strict", "--ignore-missing-imports", *(path for paths, _ in groups for path in paths)]
         modules = mypycify(
             options, opt_level=os.environ.get("BEANSPIKED_OPT_LEVEL", "1"), debug_level="0", separate=groups

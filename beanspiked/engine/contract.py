@@ -92,6 +92,7 @@ class Details:
         self.born: float = born
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Job(Entry):
     """A job. Only its engine changes it, but for `holder`, `reserve_seq` and, while it is reserved, its place in the holder's queue.
 
@@ -220,6 +221,7 @@ class Waiter(Timed):
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Tube(Timed):
     """A tube, as this process knows it.
 
@@ -316,6 +318,7 @@ class ReadyListener:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TubeEngine:
     """Where the jobs live.
 

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable
 
+from mypy_extensions import mypyc_attr
+
 from beanspiked.engine.errors import EngineError
 
 __all__ = ["Later"]
@@ -10,6 +12,7 @@ __all__ = ["Later"]
 logger = logging.getLogger(__name__)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Later:
     """The outcome of one operation that could not be answered at once.
 

@@ -34,7 +34,6 @@ from beanspiked.engine.errors import StoreUnusable
 from beanspiked.engine.timers import Timers
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
-from beanspiked.server.main import _close
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -497,7 +496,11 @@ async def told(address: StoreAddress, max_job_size: int, caplog: pytest.LogCaptu
         if any(record.levelno == logging.ERROR for record in caplog.records):
             break
         await asyncio.sleep(0.01)
-    await _close(engine, asyncio.get_running_loop())
+    closed = engine.close()
+    if closed is not None:
+        ended = asyncio.Event()
+        closed.then(lambda _: ended.set())
+        await ended.wait()
     return caplog.text
 
 

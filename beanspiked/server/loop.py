@@ -26,6 +26,7 @@ __all__ = ["Loop", "Timer"]
 logger = logging.getLogger(__name__)
 
 WAKE_BYTES: Final = 4096
+MOST_CANCELLED: Final = 100
 # epoll takes no more than some weeks, in seconds.
 LONGEST_WAIT: Final = 86400.0
 
@@ -33,9 +34,10 @@ LONGEST_WAIT: Final = 86400.0
 class Timer:
     """A call that is to come."""
 
-    __slots__ = ("at", "callback", "number")
+    __slots__ = ("_loop", "at", "callback", "number")
 
-    def __init__(self, at: float, number: int, callback: Callable[[], object]) -> None:
+    def __init__(self, loop: Loop, at: float, number: int, callback: Callable[[], object]) -> None:
+        self._loop = loop
         self.at = at
         self.number = number
         self.callback: Callable[[], object] | None = callback
@@ -45,7 +47,9 @@ class Timer:
 
     def cancel(self) -> None:
         """Do not call."""
-        self.callback = None
+        if self.callback is not None:
+            self.callback = None
+            self._loop.cancelled()
 
 
 class Loop(Ready):
@@ -60,6 +64,7 @@ class Loop(Ready):
         self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[Timer] = []
         self._numbers = 0
+        self._cancelled = 0
         self._running = False
         # A byte in this pipe ends a wait: from another thread, or from the interpreter's own signal handler.
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -84,9 +89,17 @@ class Loop(Ready):
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call after so many seconds."""
         self._numbers += 1
-        timer = Timer(self.time() + delay, self._numbers, callback)
+        timer = Timer(self, self.time() + delay, self._numbers, callback)
         heapq.heappush(self._timers, timer)
         return timer
+
+    def cancelled(self) -> None:
+        """A timer will not be called: now and then let go of such, which may stand for a time that is years away."""
+        self._cancelled += 1
+        if self._cancelled > MOST_CANCELLED and self._cancelled * 2 > len(self._timers):
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
 
     def add_signal_handler(self, number: int, callback: Callable[[], object]) -> None:
         """Call when a signal comes."""
@@ -105,7 +118,7 @@ class Loop(Ready):
             for _ in range(len(self._soon)):
                 self._call(self._soon.popleft())
             while self._timers and (self._timers[0].callback is None or self._timers[0].at <= self.time()):
-                callback = heapq.heappop(self._timers).callback
+                callback = self._pop()
                 if callback is not None:
                     self._call(callback)
 
@@ -127,8 +140,15 @@ class Loop(Ready):
         if self._soon:
             return 0.0
         while self._timers and self._timers[0].callback is None:
-            heapq.heappop(self._timers)
+            self._pop()
         return min(max(0.0, self._timers[0].at - self.time()), LONGEST_WAIT) if self._timers else -1.0
+
+    def _pop(self) -> Callable[[], object] | None:
+        """Take the first timer out; return what it calls, once, or None if it was cancelled."""
+        timer = heapq.heappop(self._timers)
+        callback, timer.callback = timer.callback, None
+        self._cancelled -= callback is None
+        return callback
 
     def _call(self, callback: Callable[[], object]) -> None:
         try:

@@ -71,17 +71,24 @@ def _serve_shared(
 
     import uvloop  # noqa: PLC0415 - likewise
 
-    async def begin() -> None:
-        loop = asyncio.get_running_loop()
-        service = Service(settings, sockets, timers, broker, poller, loop)
-        loop.add_reader(poller.fileno(), poller.turn)
-        service.begin()
+    failures: list[Exception] = []
+
+    def begin() -> None:
+        try:
+            Service(settings, sockets, timers, broker, poller, loop).begin()
+        except Exception as error:  # noqa: BLE001 - raised again when the loop has ended
+            failures.append(error)
+            loop.stop()
 
     with contextlib.closing(uvloop.new_event_loop()) as loop:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(begin())
+        loop.add_reader(poller.fileno(), poller.turn)
+        # In the same run as all that follows: uvloop loses signals that come between two.
+        loop.call_soon(begin)
         loop.run_forever()
         loop.remove_reader(poller.fileno())
+    if failures:
+        raise failures[0]
 
 
 class Service:

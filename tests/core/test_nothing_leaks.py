@@ -164,13 +164,23 @@ def test_a_look_keeps_an_own_segment_that_was_made_after_it_had_begun() -> None:
     worker = front_end.connect()
     worker.post(b"reserve\r\n")
     here.run(0.1)
-    job_id = front_end.connect().put()
+    put_many(front_end.connect(), 200)
     tube = tube_of(front_end, "default")
-    made = tube.open
-    assert made is not None
-    assert here.run(1.5, lambda: worker.received.startswith(b"RESERVED %d " % job_id))
-    assert tube.open is made
-    assert not made.gone
+    full = next(iter(tube.committers.values()))
+    assert full is not tube.open
+    assert here.run(1.5, lambda: worker.received.startswith(b"RESERVED "))
+    assert not full.gone
+
+
+def test_a_look_at_an_old_list_keeps_the_open_segment(here: World) -> None:
+    front_end = here.front_end()
+    here.run(2.0)
+    producer = using(front_end, b"tube")
+    job_id = producer.put()
+    assert producer.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+    here.cluster.unlist("tube", job_id >> SLOT_BITS)
+    assert watching(front_end, b"tube").ask(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+    assert producer.put() >> SLOT_BITS == job_id >> SLOT_BITS
 
 
 def test_a_segment_whose_last_job_is_deleted_by_its_id_ends(here: World) -> None:

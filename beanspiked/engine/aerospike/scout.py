@@ -100,8 +100,9 @@ class Scout:
             for committer in list(tube.committers.values()):
                 if committer.number in listed:
                     wanted.append(committer)
-                elif not committer.knows_since(mark) and not committer.busy():
-                    # It is dead: one that was made here since may not have been listed yet when the list was read.
+                elif committer is not tube.open and not committer.knows_since(mark) and not committer.busy():
+                    # It is dead: one that was made here since may not have been listed yet when the list was read. The open one nobody
+                    # else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
                     committer.gone = True
                     tube.drop(committer)
         passed: set[SharedTube] = set()

@@ -29,6 +29,7 @@ from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
     OPEN,
+    OVER,
     READY,
     Change,
     Fenced,
@@ -191,6 +192,14 @@ def test_a_wiped_segment_has_no_job_and_no_lease_and_takes_no_puts(store: Segmen
     run(check())
 
 
+def test_a_segment_whose_record_is_used_again_has_the_head_of_a_dead_one(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.create(1 + RECORDS, "tube", LEASE)
+        assert await store.heads([1, 1 + 2 * RECORDS, 2]) == [OVER, None, None]
+
+    run(check())
+
+
 def test_a_dead_segments_record_is_used_again_under_a_higher_number_only(store: SegmentStore) -> None:
     async def check() -> None:
         later = lease_key(7, 2)
@@ -223,7 +232,7 @@ def test_a_segment_whose_record_is_used_again_is_gone(store: SegmentStore) -> No
         await store.create(1 + RECORDS, "later", RENEWED)
         await store.apply(1 + RECORDS, RENEWED, puts(1))
         before = await whole(store, 1 + RECORDS)
-        assert (await store.read(1), await store.heads([1]), await store.sizes([1])) == (None, [None], [None])
+        assert (await store.read(1), await store.heads([1]), await store.sizes([1])) == (None, [OVER], [None])
         assert await store.reclaim(1, LEASE) == 0
         for gone in (
             store.attach(1, OTHER),

@@ -50,6 +50,7 @@ from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
     OPEN,
+    OVER,
     READY,
     Change,
     Directory,
@@ -242,7 +243,7 @@ class AerospikeStore:
         """See SegmentStore."""
         found = await self.caller.read_many([self._segment_key(number) for number in numbers], HEAD_READS)
         return [
-            head_of_bins(bins) if bins is not None and bins["no"] == number else None
+            None if bins is None or bins["no"] < number else head_of_bins(bins) if bins["no"] == number else OVER
             for number, bins in zip(numbers, found, strict=True)
         ]
 

@@ -342,6 +342,9 @@ def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
     committer = cast("SharedTube", found.tube).committers.get(found.number)
     if committer is not None:
         engine.scout.refresh_segment(committer)
+    else:
+        # It may have been the last job of a segment that nobody looks at.
+        engine.retirement.come_back_to(found.tube.name, found.number)
 
 
 async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:

@@ -467,10 +467,11 @@ class Membership:
         if segment is None:
             return 0
         leases = [lease for lease in segment.leases if lease_session(lease) == number]
+        if segment.owner == number and segment.state == OPEN:
+            # While there is a lease it is found again, should this fail.
+            await self._store.close(segment_number)
         for lease in leases:
             await self._store.reclaim(segment_number, lease)
-        if segment.owner == number and segment.state == OPEN:
-            await self._store.close(segment_number)
         if segment.empty():
             over.append(segment)
         self._engine.scout.segment_changed(segment.tube)
@@ -503,10 +504,14 @@ class Membership:
                 # It may be on its way to being known: the next audit decides.
                 unknown.add(lease)
             elif lease not in self._engine.registry.known_leases():
+                forsaken = segment.owner == session.number and not self._engine.registry.knows_segment(number)
+                if forsaken:
+                    # While there is a lease it is found again, should this fail.
+                    await self._store.close(number)
                 if await self._store.reclaim(number, lease):
                     logger.warning("segment %d: jobs under a lease that nobody here knows are made ready", number)
-                if segment.owner == session.number and not self._engine.registry.knows_segment(number):
-                    await self._store.close(number)
+                if forsaken:
+                    await self._engine.retirement.end(segment.tube, number)
                 self._engine.scout.segment_changed(segment.tube)
         return unknown
 

@@ -19,6 +19,7 @@ from beanspiked.engine.aerospike.store import (
     DELAYED,
     HEAD_KEYS,
     OPEN,
+    OVER,
     READY,
     Change,
     Directory,
@@ -213,10 +214,10 @@ class Cluster:
 
     def head(self, number: int) -> Head | None:
         """Read one head."""
-        try:
-            return self._segment(number).head()
-        except Fenced:
+        record = self._segments.get(number % self._records)
+        if record is None or record.number < number:
             return None
+        return record.head() if record.number == number else OVER
 
     def size(self, number: int) -> Sizes | None:
         """Count the jobs of one segment."""

@@ -12,6 +12,7 @@ from beanspiked.engine.contract import Tube
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.committer import Committer
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store import SegmentStore
 
@@ -20,6 +21,9 @@ __all__ = ["Registry"]
 logger = logging.getLogger(__name__)
 
 DEFAULT: Final = "default"
+# How many tubes a sweep looks at together, and how many of them it lets go of side by side.
+SWEEP_AT_ONCE: Final = 256
+LANES: Final = 8
 
 
 class Registry:
@@ -164,27 +168,56 @@ class Registry:
             await asyncio.wait([tube.forgetting])
 
     async def sweep(self) -> None:
-        """Let go of tubes that nobody here uses, and of their segments where these are empty."""
-        for tube in self.known_tubes():
+        """Let go of tubes that nobody here uses, and of all segments that are finished."""
+        await self._engine.retirement.go_on()
+        tubes = self.known_tubes()
+        for start in range(0, len(tubes), SWEEP_AT_ONCE):
+            await self._sweep(tubes[start : start + SWEEP_AT_ONCE])
+
+    async def _sweep(self, tubes: list[SharedTube]) -> None:
+        # Nobody here learns otherwise that others have emptied their segments.
+        unseen = [tube for tube in tubes if tube.committers and not tube.waiters]
+        try:
+            await self._engine.scout.look_at_known(unseen)
+        except StoreError as error:
+            logger.info("segments that nobody waits for are not looked at: %s", error)
+        closing: list[Committer] = []
+        resting: list[SharedTube] = []
+        for tube in tubes:
             if self._in_use(tube):
                 continue
             if tube.open is not None and tube.open.idle_and_empty():
                 committer = tube.open
                 tube.open = None
                 committer.close()
+                closing.append(committer)
             elif _rests(tube):
-                try:
-                    await self._hand_over_counters(tube)
-                    await self._unlist(tube.name)
-                except StoreError as error:
-                    # It stays; the others go on.
-                    logger.info("tube %s is not let go of yet: %s", tube.name, error)
-                    continue
-                counted = tube.total_jobs or tube.deletes or tube.pauses
-                if self._tubes.get(tube.name) is tube and not self._in_use(tube) and _rests(tube) and not counted:
-                    self._timers.cancel(tube)
-                    del self._tubes[tube.name]
+                resting.append(tube)
         self._engine.turn_over()
+        lanes = [self._let_go(resting[lane::LANES]) for lane in range(min(LANES, len(resting)))]
+        await asyncio.gather(*lanes)
+        for committer in closing:
+            # So many operations at once are enough.
+            await committer.turn()
+        # However many tubes there are that need nothing: others have a turn.
+        await asyncio.sleep(0)
+
+    async def _let_go(self, tubes: list[SharedTube]) -> None:
+        """Let go of tubes that take no puts here, one after the other."""
+        for tube in tubes:
+            try:
+                self.forget(tube)
+                await self.forgotten(tube.name)
+                await self._hand_over_counters(tube)
+                await self._unlist(tube.name)
+            except StoreError as error:
+                # It stays; the others go on.
+                logger.info("tube %s is not let go of yet: %s", tube.name, error)
+                continue
+            counted = tube.total_jobs or tube.deletes or tube.pauses
+            if self._tubes.get(tube.name) is tube and not self._in_use(tube) and _rests(tube) and not counted:
+                self._timers.cancel(tube)
+                del self._tubes[tube.name]
 
     async def _unlist(self, name: str) -> None:
         """Take a tube out of the list of tubes, unless it has segments or is used by others."""

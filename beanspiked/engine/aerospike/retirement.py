@@ -35,6 +35,8 @@ class Retirement:
         self._engine = engine
         self._store = store
         self._retiring: set[int] = set()
+        # Segments that may have to be seen to their end, and their tubes: the next sweep does, and then they stand here no more.
+        self._left: dict[int, str] = {}
 
     def consider(self, committer: "Committer") -> None:
         """Let a closed, empty segment die."""
@@ -53,7 +55,8 @@ class Retirement:
                 committer.tube.drop(committer)
                 await self._clear(committer.tube.name, number)
         except StoreError as error:
-            # A later look finds it again.
+            # Once it is dead nobody may ever look at it again.
+            self._left[number] = committer.tube.name
             logger.info("segment %d is not retired yet: %s", number, error)
         finally:
             self._retiring.discard(number)
@@ -87,7 +90,18 @@ class Retirement:
             if await self._die(number):
                 await self._clear(name, number)
         except StoreError as error:
+            self._left[number] = name
             logger.info("segment %d is not unlisted yet: %s", number, error)
+
+    def come_back_to(self, name: str, number: int) -> None:
+        """See a segment to its end with the next sweep, if it is closed and empty by then."""
+        self._left[number] = name
+
+    async def go_on(self) -> None:
+        """See those segments to their end that were left behind."""
+        left, self._left = self._left, {}
+        for number, name in left.items():
+            await self.end(name, number)
 
     def drop_body(self, job: "SharedJob", body_number: int) -> None:
         """Remove a body that a job, which may be gone, refers to no more; one that stays behind goes with its segment."""

@@ -100,7 +100,9 @@ class Scout:
             for committer in list(tube.committers.values()):
                 if committer.number in listed:
                     wanted.append(committer)
-                elif not committer.owned and not committer.busy():
+                elif committer is not tube.open and not committer.knows_since(mark) and not committer.busy():
+                    # It is dead: one that was made here since may not have been listed yet when the list was read. The open one nobody
+                    # else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
                     committer.gone = True
                     tube.drop(committer)
         passed: set[SharedTube] = set()
@@ -130,6 +132,17 @@ class Scout:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")
         return passed
+
+    async def look_at_known(self, tubes: list[SharedTube]) -> None:
+        """Learn the heads of those segments of tubes that are known here, so that what others have emptied ends.
+
+        Raises StoreError if none of them can be read.
+        """
+        mark = self._engine.step()
+        wanted = [committer for tube in tubes for committer in tube.committers.values()]
+        passed: set[SharedTube] = set()
+        while wanted:
+            wanted = await self._read_heads(wanted, mark, passed)
 
     async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
         """Learn the heads of segments as of a step or later; return those that have to be read once more.

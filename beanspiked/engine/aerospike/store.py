@@ -35,6 +35,7 @@ __all__ = [
     "DELAYED",
     "HEAD_KEYS",
     "OPEN",
+    "OVER",
     "READY",
     "Busy",
     "Change",
@@ -156,6 +157,10 @@ class Head(NamedTuple):
     buried: int
     held: int
     state: int
+
+
+# What is known of a segment whose record another one has by now.
+OVER: Final = Head((), None, None, 0, 0, 0, 0, DEAD)
 
 
 class Sizes(NamedTuple):
@@ -295,7 +300,10 @@ class SegmentStore(Protocol):
         """Read a whole segment; None unless it is there under this very number."""
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
-        """Read the heads of many segments, each at a moment of its own."""
+        """Read the heads of many segments, each at a moment of its own; None of one that is not there.
+
+        One whose record was claimed under a higher number is DEAD and empty: it was dead before.
+        """
 
     async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
         """Count the jobs of many segments, each at a moment of its own."""

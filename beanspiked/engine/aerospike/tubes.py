@@ -4,7 +4,7 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.committer import Committer
 from beanspiked.engine.aerospike.jobs import Put, SharedJob
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
 
 __all__ = ["Seek", "SharedTube"]
+
+# A tube's order may hold so many entries beside two for each segment.
+STALE_MAX: Final = 16
 
 
 class Seek(Later):
@@ -135,7 +138,15 @@ class SharedTube(Tube):
         if best != committer.rank:
             committer.rank = best
             heapq.heappush(self._order, (best, committer.number))
+            self._compact()
         self.engine.takes.restless(self)
+
+    def _compact(self) -> None:
+        """Drop what is stale of the order once that is most of it: where nobody takes, what lies behind the first is never met."""
+        if len(self._order) > 2 * len(self.committers) + STALE_MAX:
+            ranked = self.committers.values()
+            self._order = [(committer.rank, committer.number) for committer in ranked if committer.rank is not None]
+            heapq.heapify(self._order)
 
     def first(self) -> tuple[Committer, bytes | None] | None:
         """Return the segment with the most urgent job, and the key of the most urgent job of the others."""
@@ -190,6 +201,7 @@ class SharedTube(Tube):
         if self.open is committer:
             self.open = None
         committer.rank = None
+        self._compact()
 
     def expect(self, due: bytes) -> None:
         """Take note of a delayed job's key."""

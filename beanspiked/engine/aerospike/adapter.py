@@ -127,7 +127,7 @@ class AerospikeStore:
 
     async def prepare(self) -> None:
         """Make the index that finds a session's leases."""
-        await self.caller.call(self._prepare)
+        await self.caller.call_slow(self._prepare)
 
     def _prepare(self) -> None:
         name = self._set("held")
@@ -363,7 +363,7 @@ class AerospikeStore:
 
     async def leased_by(self, session: int) -> list[int]:
         """See SegmentStore."""
-        return await self.caller.call(partial(self._leased_by, session))
+        return await self.caller.call_slow(partial(self._leased_by, session))
 
     def _leased_by(self, session: int) -> list[int]:
         query = self.caller.client.query(self._namespace, self._set("seg"))
@@ -491,7 +491,7 @@ class AerospikeStore:
             ops.append(operations.write("payload", payload))
         change = partial(self.caller.operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
         # Nobody else writes to this record but who declares the session dead.
-        results = await self.caller.call(change, at_once=True)
+        results = await self.caller.beat(change)
         now_ms: int = results[0][1]
         self.caller.deadline.seen(now_ms)
         return now_ms
@@ -561,12 +561,12 @@ class AerospikeStore:
 
     async def has_room(self) -> bool:
         """See SegmentStore."""
-        roomy, _ = await self.caller.call(lambda: health.has_room(self.caller.client, self._namespace))
+        roomy, _ = await self.caller.call_slow(lambda: health.has_room(self.caller.client, self._namespace))
         return roomy
 
     async def tube_sizes(self, tube: str) -> TubeSizes:
         """See SegmentStore."""
-        summed = await self.caller.call(
+        summed = await self.caller.call_slow(
             lambda: udf.sizes(self.caller.client, self._namespace, self._set("seg"), tube, 0)
         )
         return TubeSizes(summed.job_size, summed.used_size, summed.skipped_size)

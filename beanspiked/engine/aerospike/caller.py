@@ -55,6 +55,8 @@ Key = tuple[str, str, "int | str"]
 uptime: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 # More threads lose to the interpreter lock.
 THREADS: Final = 4
+# For what a node may work at for long. The rest of it waits behind these, and nothing else does.
+SLOW_THREADS: Final = 2
 # While nothing is asked of the cluster, in seconds.
 LOOK_AGAIN: Final = 0.02
 # How long a call waits for that, in seconds; whoever asked may try again.
@@ -131,7 +133,7 @@ class Caller:
         client: The client.
         agreement: Whether the nodes can be relied on.
         deadline: Until when writes hold.
-        workers: The threads that call.
+        workers: The threads that make most calls.
         leaving: Set when the threads are to end.
     """
 
@@ -142,6 +144,8 @@ class Caller:
         self.workers: Workers = Workers(THREADS, "aerospike")
         self.leaving: threading.Event = threading.Event()
         self._listener: Workers = Workers(1, "aerospike-news")
+        self._slow: Workers = Workers(SLOW_THREADS, "aerospike-slow")
+        self._heart: Workers = Workers(1, "aerospike-heart")
         self._watch: NodeWatch | None = None
         forks.watch(self)
 
@@ -161,8 +165,8 @@ class Caller:
     def close(self) -> None:
         """End the threads; the client stays connected."""
         self.leaving.set()
-        self.workers.close()
-        self._listener.close()
+        for workers in (self.workers, self._listener, self._slow, self._heart):
+            workers.close()
         if self._watch is not None:
             self._watch.stop()
 
@@ -178,21 +182,25 @@ class Caller:
                 raise Busy("the cluster is finding out who belongs to it")
             await asyncio.sleep(LOOK_AGAIN)
 
-    async def call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
-        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning.
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
+        await self.ready()
+        return await self._run(self.workers, partial(self._unless_doubtful, function))
 
-        What is to be done at once waits neither for that nor behind other calls: a heartbeat must not be late for all the work there is.
-        """
-        if not at_once:
-            await self.ready()
-        elif self.client is None:
+    async def call_slow(self, function: Callable[[], Result]) -> Result:
+        """Run a call that a node may work at for long: few of them at a time, and no other call waits behind them."""
+        await self.ready()
+        return await self._run(self._slow, partial(self._unless_doubtful, function))
+
+    async def beat(self, function: Callable[[], Result]) -> Result:
+        """Send a heartbeat. It waits neither for the nodes to agree nor behind other calls: if it is late, all held jobs are lost."""
+        if self.client is None:
             raise Busy("not connected yet")
-        run = function if at_once else partial(self._unless_doubtful, function)
-        return await self._run(self.workers, run, first=at_once)
+        return await self._run(self._heart, function)
 
-    async def _run(self, workers: Workers, function: Callable[[], Result], *, first: bool = False) -> Result:
+    async def _run(self, workers: Workers, function: Callable[[], Result]) -> Result:
         try:
-            return await workers.do(function, first=first)
+            return await workers.do(function)
         except client_errors.AerospikeError as error:
             raise meaning(error) from error
 

@@ -151,6 +151,7 @@ class Membership:
         self._chores: set[str] = set()
         # However many sessions are dead: a store that is slow to answer has threads left for everything else.
         self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
+        self._deciding = asyncio.Lock()
         self._ended = False
         self._joined: asyncio.Event = asyncio.Event()
 
@@ -293,7 +294,9 @@ class Membership:
         """Find out whether the session is over, however long the store takes to answer."""
         while self.alive():
             with contextlib.suppress(StoreError):
-                await self.verify()
+                # One after the other: the heartbeat of each second has to wait for one of them at most.
+                async with self._deciding:
+                    await self.verify()
                 return
             await self._engine.pause_between_tries()
 

@@ -6,6 +6,7 @@ Each change is one operation guarded by what was seen; whoever comes second look
 import asyncio
 import heapq
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.codec import Packed, pack, unpack
@@ -16,6 +17,7 @@ from beanspiked.engine.aerospike.store import (
     BURIED,
     DELAYED,
     READY,
+    Damaged,
     Fenced,
     Refused,
     Segment,
@@ -148,8 +150,23 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
 
 
 async def _sizes_of(engine: "SharedEngine", numbers: list[int]) -> "list[Sizes | None]":
-    sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))
-    return sizes
+    """Count the jobs of segments; None for what nobody can tell. Raises StoreFailed if that is so of all."""
+    try:
+        sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))
+    except StoreFailed:
+        if len(numbers) == 1:
+            raise
+    else:
+        return sizes
+    # One of them may be where nobody answers: it must not keep the others from being counted.
+    singly = [engine.try_for_a_while(partial(engine.store.sizes, [number])) for number in numbers]
+    answers = await asyncio.gather(*singly, return_exceptions=True)
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    for failure in failures:
+        if not isinstance(failure, StoreFailed) or len(failures) == len(numbers):
+            raise failure
+        logger.warning("jobs of a segment are not counted: %s", failure)
+    return [None if isinstance(answer, BaseException) else answer[0] for answer in answers]
 
 
 async def _sizes(
@@ -166,7 +183,11 @@ async def _sizes(
         for (i, number), found in zip(part, sizes, strict=True):
             size = found
             while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
-                await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
+                try:
+                    await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
+                except Damaged as error:
+                    logger.info("due jobs of segment %d count as delayed: %s", number, error)
+                    break
                 engine.scout.segment_changed(names[i])
                 size = (await _sizes_of(engine, [number]))[0]
             if size is not None:
@@ -282,7 +303,11 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
         if best is None:
             return None
         number = best[1]
-        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        try:
+            segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        except Damaged:
+            barren.add(number)
+            continue
         entries = {} if segment is None else segment.queue(queue)
         for key, packed in entries.items():
             assert segment is not None
@@ -419,7 +444,12 @@ async def _kick(
         number = heapq.heappop(order)[1]
         at_once = min(left, BATCH_MAX)
         jobs: dict[bytes, Packed] = {}
-        for key, packed in (await _read_queue(engine, number, queue)).items():
+        try:
+            entries = await _read_queue(engine, number, queue)
+        except Damaged as error:
+            logger.info("jobs of segment %d are not kicked: %s", number, error)
+            continue
+        for key, packed in entries.items():
             if len(jobs) > at_once:
                 # So many are moved, and the next one's place is known.
                 break
@@ -449,7 +479,11 @@ async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> lis
     record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
     found: list[int] = []
     for number in [] if record is None else record.segments:
-        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        try:
+            segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        except Damaged as error:
+            logger.info("segment %d is not looked through: %s", number, error)
+            continue
         if segment is None:
             continue
         for entries in (segment.queue(READY), segment.queue(DELAYED), *segment.leases.values()):

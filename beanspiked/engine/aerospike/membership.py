@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.keys import SERIAL_BITS, lease_key, lease_session
-from beanspiked.engine.aerospike.store import OPEN, Refused, SessionRecord, StoreError, TooBig
+from beanspiked.engine.aerospike.store import OPEN, Damaged, Refused, SessionRecord, StoreError, TooBig
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
 # What a session publishes is packed if it is larger than this, in bytes, and tells of its first tubes only where it is larger than that.
 PACK_ABOVE: Final = 16 << 10
 PAYLOAD_MAX: Final = 512 << 10
+UNPACKED_MAX: Final = 64 << 20
+# Of each tube: using, watching, waiting, and COUNTER_NAMES.
+USE_COUNTS: Final = 6
 
 COUNTER_NAMES: Final = ("total_jobs", "deletes", "pauses")
 
@@ -87,6 +90,8 @@ class KnownSession:
         self.silent_ms: int = 0
         self._payload = b""
         self._usage: dict[str, list[int]] | None = None
+        # What is wrong with what it publishes is logged once.
+        self._told_odd = False
 
     def read(self, record: SessionRecord) -> "KnownSession":
         """Take note of its record. What it tells of its tubes is parsed when somebody asks, and once."""
@@ -104,8 +109,10 @@ class KnownSession:
             try:
                 if self._payload:
                     self._usage = unpack_usage(self._payload)
-            except (ValueError, zlib.error) as error:
-                logger.info("what session %d tells of its tubes cannot be read: %s", self.number, error)
+            except ValueError as error:
+                if not self._told_odd:
+                    logger.warning("what session %d tells of its tubes cannot be read: %s", self.number, error)
+                self._told_odd = True
         return self._usage
 
 
@@ -439,19 +446,28 @@ class Membership:
             at_once: How many segments are seen to side by side.
 
         Returns:
-            How many leases it had, and whether all of its segments could be looked at: one that cannot keeps no other from its end.
+            How many leases it had or may have, and whether all of its segments could be looked at: one that cannot keeps no other from
+            its end.
         """
         found: list[int] = []
         failed: list[int] = []
+        # Perhaps with leases that somebody who repairs them will find: the session is not forgotten, and they are looked at rarely.
+        unreadable: list[int] = []
         over: list[Segment] = []
 
         async def take_back(segment_number: int) -> None:
             try:
                 async with turns:
                     found.append(await self._reclaim_segment(number, segment_number, over))
+            except Damaged as error:
+                unreadable.append(segment_number)
+                logger.info("session %d: segment %d is left alone: %s", number, segment_number, error)
             except StoreError as error:
                 failed.append(segment_number)
                 logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)
+            except Exception as bug:
+                unreadable.append(segment_number)
+                logger.error("internal error; segment %d is left alone", segment_number, exc_info=bug)
 
         async with turns:
             leased = await self._store.leased_by(number)
@@ -462,7 +478,7 @@ class Membership:
         for segment in over:
             # Perhaps nobody else ever looks at its tube.
             await self._engine.retirement.end(segment.tube, segment.number)
-        return leases, not failed
+        return leases + len(unreadable), not failed
 
     async def _reclaim_segment(self, number: int, segment_number: int, over: "list[Segment]") -> int:
         """Take back what a dead session has in one segment; return how many leases that were. An empty one goes to those that are over."""
@@ -553,9 +569,26 @@ def pack_usage(usage: dict[str, list[int]]) -> bytes:
 
 
 def unpack_usage(payload: bytes) -> dict[str, list[int]]:
-    """Read what was published. Raises ValueError or zlib.error if that is of another version, or damaged."""
-    usage: dict[str, list[int]] = json.loads(payload if payload.startswith(b"{") else zlib.decompress(payload))
+    """Read what was published. Raises ValueError if that is of another version, or damaged."""
+    try:
+        usage = json.loads(payload if payload.startswith(b"{") else _decompress(payload))
+    except (zlib.error, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(usage, dict):
+        raise ValueError("not tubes by their names")  # noqa: TRY004 - whatever is wrong with it
+    for name, use in usage.items():
+        if not isinstance(use, list) or len(use) < USE_COUNTS or not all(type(count) is int for count in use):
+            raise ValueError(f"not how a tube is used: {name!r:.100}")
     return usage
+
+
+def _decompress(payload: bytes) -> bytes:
+    """Unpack what was packed, unless it is longer than anybody would publish."""
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(payload, UNPACKED_MAX)
+    if not unpacker.eof:
+        raise ValueError("too long, or cut off")
+    return unpacked
 
 
 def usage_of(record: KnownSession) -> dict[str, list[int]]:

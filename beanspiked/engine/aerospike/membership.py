@@ -43,6 +43,14 @@ RECLAIMS_AT_ONCE: Final = 2
 ENDS_AT_ONCE: Final = 16
 END_WITHIN: Final = 3.0
 AUDIT_EVERY: Final = 60.0
+# A time of the server's that is off by more than this, in ms, is believed when it has been so for some seconds: clocks jump, and back.
+JUMP_MS: Final = 1000
+BELIEVED_AFTER: Final = 3.0
+# The time as known waits for a clock that was set back by no more than this, in ms, so that puts keep their order.
+WAITED_FOR_MS: Final = 10_000
+# How long a session that is to be killed must have been seen silent for longer than this, in seconds and ms.
+QUIET_FOR: Final = 3.0
+QUIET_MS: Final = 3000
 LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
 
 # What a session publishes is packed if it is larger than this, in bytes, and tells of its first tubes only where it is larger than that.
@@ -82,21 +90,27 @@ class KnownSession:
 
     Attributes:
         number, dead, silent_ms: See SessionRecord.
+        quiet_since: When it was first seen silent for longer than QUIET_MS, by this process's clock; 0 if it was not, or has spoken since.
     """
 
     def __init__(self, number: int) -> None:
         self.number: int = number
         self.dead: bool = False
         self.silent_ms: int = 0
+        self.quiet_since: float = 0.0
         self._payload = b""
         self._usage: dict[str, list[int]] | None = None
         # What is wrong with what it publishes is logged once.
         self._told_odd = False
 
-    def read(self, record: SessionRecord) -> "KnownSession":
+    def read(self, record: SessionRecord, now: float) -> "KnownSession":
         """Take note of its record. What it tells of its tubes is parsed when somebody asks, and once."""
         self.dead = record.dead
         self.silent_ms = record.silent_ms
+        if record.silent_ms <= QUIET_MS:
+            self.quiet_since = 0.0
+        elif not self.quiet_since:
+            self.quiet_since = now
         if record.payload != self._payload:
             self._payload = record.payload
             self._usage = None
@@ -143,6 +157,9 @@ class Membership:
         self._healthy_since: float = 0.0
         self._last_ms: int = 0
         self._last_ticket: int = 0
+        # A time of the server's that is not believed yet, and since when it has been told.
+        self._jump_ms: int = 0
+        self._jumped_at: float = 0.0
         self._published = b""
         self._payload_max: int = PAYLOAD_MAX
         # Of how many tubes the payload tells; None: of all.
@@ -165,7 +182,7 @@ class Membership:
     # --- time and life
 
     def server_ms(self) -> int:
-        """Return the server's time in ms as far as known; it never goes back."""
+        """Return the server's time in ms as far as known. It goes back only after a clock that was far ahead."""
         self._last_ms = max(self._last_ms, round(self._engine.now() * 1000) + self.session.offset_ms)
         return self._last_ms
 
@@ -174,10 +191,33 @@ class Membership:
         return (server_ms - self.session.offset_ms) / 1000
 
     def ticket(self) -> int:
-        """Return the server's time in microseconds as far as known, never the same twice: the place of a put."""
+        """Return the server's time in microseconds as far as known, one more for each: the place of a put. See server_ms."""
         now = int(self._engine.now() * 1_000_000) + self.session.offset_ms * 1000
         self._last_ticket = max(self._last_ticket + 1, now)
         return self._last_ticket
+
+    def _learn_time(self, session: Session, offset_ms: int) -> None:
+        """Take note of the server's time. A jump is believed once it has lasted for some seconds."""
+        if abs(offset_ms - session.offset_ms) <= JUMP_MS:
+            session.offset_ms = offset_ms
+            self._jumped_at = 0.0
+            return
+        now = self._monotonic()
+        if not self._jumped_at or abs(offset_ms - self._jump_ms) > JUMP_MS:
+            self._jumped_at = now
+        self._jump_ms = offset_ms
+        if now - self._jumped_at >= BELIEVED_AFTER:
+            logger.warning("the server's clock has jumped by %.1f s", (offset_ms - session.offset_ms) / 1000)
+            self._jumped_at = 0.0
+            session.offset_ms = offset_ms
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Follow the server's clock back if it was far ahead: to wait for it would keep delayed jobs for as long."""
+        now = self._engine.now()
+        if self._last_ms - (now * 1000 + self.session.offset_ms) > WAITED_FOR_MS:
+            self._last_ms = 0
+            self._last_ticket = 0
 
     def alive(self) -> bool:
         """Tell whether the session may act, and end it if its time is up."""
@@ -246,6 +286,8 @@ class Membership:
         before = self._engine.now()
         now_ms = await self._store.heartbeat(number, b"{}")
         self.session = Session(number, now_ms - round((before + self._engine.now()) * 500))
+        self._jumped_at = 0.0
+        self._catch_up()
         self._last_good = sent
         self._healthy_since = sent
         self.reachable = True
@@ -295,7 +337,7 @@ class Membership:
             self._published = payload
         self._last_good = max(self._last_good, sent)
         self.reachable = True
-        session.offset_ms = now_ms - round((before + self._engine.now()) * 500)
+        self._learn_time(session, now_ms - round((before + self._engine.now()) * 500))
 
     async def decide(self) -> None:
         """Find out whether the session is over, however long the store takes to answer."""
@@ -369,7 +411,10 @@ class Membership:
         found = await self._store.sessions()
         before = {record.number: record for record in self.records}
         known = {(record.number, record.dead) for record in self.records}
-        self.records = [(before.get(record.number) or KnownSession(record.number)).read(record) for record in found]
+        now = self._monotonic()
+        self.records = [
+            (before.get(record.number) or KnownSession(record.number)).read(record, now) for record in found
+        ]
         others = [record for record in self.records if record.number != self.session.number]
         self.others = [record.number for record in others if not record.dead]
         if not known.issuperset([(record.number, record.dead) for record in others]):
@@ -394,6 +439,9 @@ class Membership:
         """Declare a session dead if it has been silent for long; tell whether it is dead by this."""
         healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
         if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
+            return False
+        if self._monotonic() - record.quiet_since < QUIET_FOR:
+            # After a jump of a node's clock all seem silent until their next heartbeat.
             return False
         try:
             if not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):

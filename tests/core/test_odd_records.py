@@ -17,7 +17,7 @@ from beanspiked.engine.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.keys import SLOT_BITS, due_key, lease_key, ready_key
 from beanspiked.engine.aerospike.membership import unpack_usage
 from beanspiked.engine.aerospike.news import unpack_news
-from beanspiked.engine.aerospike.store import Damaged
+from beanspiked.engine.aerospike.store import Busy, Damaged
 
 if TYPE_CHECKING:
     from world import Client, FrontEnd
@@ -272,3 +272,15 @@ def test_due_jobs_become_ready_beside_a_segment_that_cannot_be_read() -> None:
     assert client.ask(b"reserve-with-timeout 10\r\n").startswith(b"RESERVED %d " % good)
     here.run(5.0)
     assert client.stats("stats")["current-jobs-delayed"] == "1"
+
+
+def test_jobs_are_counted_without_a_segment_that_does_not_answer_but_none_is_said_not_to_be_there() -> None:
+    here = World(1)
+    first, second = two(here)
+    client, other = first.connect(), second.connect()
+    bad = client.buried()
+    other.put()
+    here.cluster.size = for_segment(bad >> SLOT_BITS, here.cluster.size, Busy("11: unavailable"))  # type: ignore[method-assign]
+    assert client.stats("stats")["current-jobs-ready"] == "1"
+    assert client.ask(b"peek-buried\r\n") == b"INTERNAL_ERROR\r\n"
+    assert client.ask(b"kick 1\r\n") == b"INTERNAL_ERROR\r\n"

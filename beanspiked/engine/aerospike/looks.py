@@ -149,16 +149,15 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
     return found
 
 
-async def _sizes_of(engine: "SharedEngine", numbers: list[int]) -> "list[Sizes | None]":
-    """Count the jobs of segments; None for what nobody can tell. Raises StoreFailed if that is so of all."""
+async def _sizes_of(engine: "SharedEngine", numbers: list[int], most: bool = False) -> "list[Sizes | None]":
+    """Count the jobs of segments; None for one that is not there. If most will do, also for one that does not answer while others do."""
     try:
         sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))
     except StoreFailed:
-        if len(numbers) == 1:
+        if len(numbers) == 1 or not most:
             raise
     else:
         return sizes
-    # One of them may be where nobody answers: it must not keep the others from being counted.
     singly = [engine.try_for_a_while(partial(engine.store.sizes, [number])) for number in numbers]
     answers = await asyncio.gather(*singly, return_exceptions=True)
     failures = [answer for answer in answers if isinstance(answer, BaseException)]
@@ -170,15 +169,15 @@ async def _sizes_of(engine: "SharedEngine", numbers: list[int]) -> "list[Sizes |
 
 
 async def _sizes(
-    engine: "SharedEngine", names: list[str], records: "list[Directory | None]"
+    engine: "SharedEngine", names: list[str], records: "list[Directory | None]", most: bool = False
 ) -> list[list[tuple[int, Sizes]]]:
-    """Count the segments of tubes; due jobs are made ready first, so that they count as such."""
+    """Count the segments of tubes, see _sizes_of; due jobs are made ready first, so that they count as such."""
     per_tube: list[list[tuple[int, Sizes]]] = [[] for _ in names]
     wanted = [(i, number) for i, record in enumerate(records) if record is not None for number in record.segments]
     now_ms = engine.membership.server_ms()
     parts = [wanted[start : start + SIZES_AT_ONCE] for start in range(0, len(wanted), SIZES_AT_ONCE)]
     # Side by side: while the client reads one answer the cluster works at the next.
-    answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part]) for part in parts])
+    answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part], most) for part in parts])
     for part, sizes in zip(parts, answers, strict=True):
         for (i, number), found in zip(part, sizes, strict=True):
             size = found
@@ -265,7 +264,8 @@ async def everything(engine: "SharedEngine") -> None:
     for start in range(0, len(names), READ_AT_ONCE):
         part = names[start : start + READ_AT_ONCE]
         records += await engine.try_for_a_while(lambda: engine.store.directories(part))  # noqa: B023
-    sizes = await _sizes(engine, names, records)
+    # One of all segments may be where nobody answers.
+    sizes = await _sizes(engine, names, records, most=True)
     total = Counts()
     for found in engine.registry.known_tubes():
         found.exists = False

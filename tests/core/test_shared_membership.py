@@ -560,3 +560,27 @@ def test_with_a_new_session_the_others_are_heard_again_at_once(seed: int) -> Non
     other.put()
     here.run(0.1)
     assert waiting.received.startswith(b"RESERVED")
+
+
+def test_who_asks_whether_the_session_lives_asks_one_after_the_other() -> None:
+    here = World(1, latency=(0.1, 0.2))
+    front_end = here.front_end()
+    here.run(5.0)
+    membership = front_end.engine.membership
+    under_way = most = 0
+    heartbeat = front_end.store.heartbeat
+
+    async def counted(session: int, payload: bytes | None) -> int:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await heartbeat(session, payload)
+        finally:
+            under_way -= 1
+
+    front_end.store.heartbeat = counted  # type: ignore[method-assign]
+    front_end.inside(lambda: [front_end.engine.spawn(membership.decide()) for _ in range(20)] and None)
+    here.run(10.0)
+    # One of them, and that of each second.
+    assert most == 2

@@ -22,7 +22,7 @@ from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
-from beanspiked.engine.aerospike import check, health, udf
+from beanspiked.engine.aerospike import check, decoding, health, udf
 from beanspiked.engine.aerospike.caller import (
     CODE_FILTERED_OUT,
     READ_POLICY,
@@ -36,12 +36,12 @@ from beanspiked.engine.aerospike.changes import (
     HEAD_READS,
     SORTED,
     Changes,
-    head_of_bins,
     head_of_results,
     keys_read,
     size_reads,
 )
 from beanspiked.engine.aerospike.deadline import NODE_NOW_MS
+from beanspiked.engine.aerospike.decoding import COUNTERS
 from beanspiked.engine.aerospike.keys import SERIAL_BITS, lease_session, ready_key
 from beanspiked.engine.aerospike.pace import Pace
 from beanspiked.engine.aerospike.store import (
@@ -50,9 +50,9 @@ from beanspiked.engine.aerospike.store import (
     DEAD,
     DELAYED,
     OPEN,
-    OVER,
     READY,
     Change,
+    Damaged,
     Directory,
     Fenced,
     Head,
@@ -104,6 +104,7 @@ class AerospikeStore:
         self.changes: Changes = Changes(self.caller, Pace(time.monotonic))
         self._namespace = namespace
         self._prefix = prefix
+        self._aside = decoding.SetAside()
 
     async def connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
         """Connect, see whether the cluster is fit, and make what is needed there. Raises StoreUnusable."""
@@ -128,7 +129,7 @@ class AerospikeStore:
 
     async def prepare(self) -> None:
         """Make the index that finds a session's leases."""
-        await self.caller.call(self._prepare)
+        await self.caller.call_slow(self._prepare)
 
     def _prepare(self) -> None:
         name = self._set("held")
@@ -223,27 +224,17 @@ class AerospikeStore:
             bins = await self.caller.call(lambda: self.caller.client.get(self._segment_key(number), READ_POLICY)[2])
         except Fenced:
             return None
-        if bins["no"] != number:
-            return None
-        return Segment(
-            number,
-            bins["tube"],
-            bins["own"],
-            bins["st"],
-            bins["hwm"],
-            bins["bodies"],
-            bins["nheld"],
-            _entries(bins[READY]),
-            _entries(bins[DELAYED]),
-            _entries(bins[BURIED]),
-            {lease: _entries(held) for lease, held in sorted(bins["held"].items())},
-        )
+        try:
+            return decoding.segment(number, bins)
+        except Damaged as error:
+            self._aside.tell(f"segment {number}", error)
+            raise
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
         """See SegmentStore."""
         found = await self.caller.read_many([self._segment_key(number) for number in numbers], HEAD_READS)
         return [
-            None if bins is None or bins["no"] < number else head_of_bins(bins) if bins["no"] == number else OVER
+            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.head, number, bins))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -251,18 +242,7 @@ class AerospikeStore:
         """See SegmentStore."""
         found = await self.caller.read_many([self._segment_key(number) for number in numbers], SIZE_READS)
         return [
-            Sizes(
-                bins["ready-n"],
-                bins["delayed-n"],
-                bins["buried-n"],
-                bins["nheld"],
-                bins["urgent"],
-                bins["first"][0] if bins["first"] else None,
-                bins["due"][0] if bins["due"] else None,
-                bins["oldest"][0] if bins["oldest"] else None,
-            )
-            if bins is not None and bins["no"] == number
-            else None
+            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.sizes, number, bins))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -364,7 +344,7 @@ class AerospikeStore:
 
     async def leased_by(self, session: int) -> list[int]:
         """See SegmentStore."""
-        return await self.caller.call(partial(self._leased_by, session))
+        return await self.caller.call_slow(partial(self._leased_by, session))
 
     def _leased_by(self, session: int) -> list[int]:
         query = self.caller.client.query(self._namespace, self._set("seg"))
@@ -372,7 +352,8 @@ class AerospikeStore:
         low = session << SERIAL_BITS
         high = low + (1 << SERIAL_BITS) - 1
         query.where(predicates.range("held", aerospike.INDEX_TYPE_MAPKEYS, low, high))
-        return sorted({record[2]["no"] for record in query.results(QUERY_POLICY)})
+        found = (record[2].get("no") for record in query.results(QUERY_POLICY))
+        return sorted({number for number in found if type(number) is int})
 
     # --- directories
 
@@ -401,7 +382,8 @@ class AerospikeStore:
 
     async def directory(self, tube: str) -> Directory | None:
         """See SegmentStore."""
-        return (await self.directories([tube]))[0]
+        bins = (await self.caller.read_many([self._key("dir", tube)], DIRECTORY_READS))[0]
+        return None if bins is None else decoding.directory(bins)
 
     async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
         """See SegmentStore."""
@@ -409,13 +391,8 @@ class AerospikeStore:
         return [
             None
             if bins is None
-            else Directory(
-                sorted(bins.get("segments") or ()),
-                bins.get("pause") or 0,
-                bins.get("until") or 0,
-                {name: bins[name] for name in COUNTERS if bins.get(name) is not None},
-            )
-            for bins in found
+            else self._aside.read(f"the directory of tube {tube}", partial(decoding.directory, bins))
+            for tube, bins in zip(tubes, found, strict=True)
         ]
 
     async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
@@ -439,9 +416,10 @@ class AerospikeStore:
         key = self._list_key(tube)
         listed_for = [map_operations.map_get_by_key("names", tube, aerospike.MAP_RETURN_VALUE)]
         bins = (await self.caller.read_many([key], listed_for))[0]
-        number = None if bins is None else bins["names"]
+        number = None if bins is None else bins.get("names")
         if number is None:
             return
+        # Not if its record cannot be read: who repairs it finds its segments.
         record = await self.directory(tube)
         if record is not None and record.segments:
             return
@@ -456,14 +434,11 @@ class AerospikeStore:
         """See SegmentStore."""
         keys = [self._key("ctl", f"tubes-{part}") for part in range(TUBE_LISTS)]
         found = await self.caller.read_many(keys, [operations.read("names")])
-        return sorted(name for bins in found if bins is not None for name in bins["names"])
-
-    async def _items(self, key: Key, name: str) -> list[Any]:
-        try:
-            bins = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
-        except Fenced:
-            return []
-        return list(bins.get(name, {}))
+        names: list[str] = []
+        for part, bins in enumerate(found):
+            if bins is not None:
+                names += self._aside.read(f"list {part} of tubes", partial(decoding.texts, bins, "names")) or ()
+        return sorted(names)
 
     # --- sessions
 
@@ -492,7 +467,7 @@ class AerospikeStore:
             ops.append(operations.write("payload", payload))
         change = partial(self.caller.operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
         # Nobody else writes to this record but who declares the session dead.
-        results = await self.caller.call(change, at_once=True)
+        results = await self.caller.beat(change)
         now_ms: int = results[0][1]
         self.caller.deadline.seen(now_ms)
         return now_ms
@@ -506,7 +481,9 @@ class AerospikeStore:
 
     async def kill(self, session: int, silent_ms: int) -> bool:
         """See SegmentStore."""
-        guard = exp.And(exp.Eq(exp.IntBin("dead"), 0), exp.GT(exp.SinceUpdateTime(), silent_ms))
+        # A session whose record does not say whether it is dead cannot send heartbeats.
+        unsaid = exp.NE(exp.BinType("dead"), aerospike.AS_BYTES_INTEGER)
+        guard = exp.And(exp.Or(unsaid, exp.Eq(exp.IntBin("dead"), 0)), exp.GT(exp.SinceUpdateTime(), silent_ms))
         try:
             await self.caller.call(
                 partial(self.caller.operate, self._key("ses", session), [operations.write("dead", 1)], guard)
@@ -517,13 +494,20 @@ class AerospikeStore:
 
     async def sessions(self) -> list[SessionRecord]:
         """See SegmentStore."""
-        numbers = sorted(await self._items(self._key("ctl", "sessions"), "numbers"))
+        key = self._key("ctl", "sessions")
+        try:
+            listed = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
+        except Fenced:
+            return []
+        read = partial(decoding.numbers, listed, "numbers")
+        numbers = sorted(self._aside.read("the list of sessions", read) or ())
         found = await self.caller.read_many([self._key("ses", number) for number in numbers], SESSION_READS)
-        return [
-            SessionRecord(number, bool(bins["dead"]), bins["silent"], bytes(bins["payload"]))
+        records = [
+            self._aside.read(f"session {number}", partial(decoding.session, number, bins, self._aside))
             for number, bins in zip(numbers, found, strict=True)
             if bins is not None
         ]
+        return [record for record in records if record is not None]
 
     async def forget_session(self, session: int) -> None:
         """See SegmentStore."""
@@ -554,20 +538,23 @@ class AerospikeStore:
                 time.sleep(every)
             self.caller.check()
             found = self.caller.read_all(keys, NEWS_READS)
-            told = [b"" if bins is None else bytes(bins["news"]) for bins in found]
+            told = [b"" if bins is None else self._told(key, bins) for key, bins in zip(keys, found, strict=True)]
             if told != known or time.monotonic() >= until or self.caller.leaving.is_set():
                 return told
+
+    def _told(self, key: Key, bins: Mapping[str, Any]) -> bytes:
+        return self._aside.read(f"the news of session {key[2]}", partial(decoding.blob, bins, "news")) or b""
 
     # --- the store as a whole
 
     async def has_room(self) -> bool:
         """See SegmentStore."""
-        roomy, _ = await self.caller.call(lambda: health.has_room(self.caller.client, self._namespace))
+        roomy, _ = await self.caller.call_slow(lambda: health.has_room(self.caller.client, self._namespace))
         return roomy
 
     async def tube_sizes(self, tube: str) -> TubeSizes:
         """See SegmentStore."""
-        summed = await self.caller.call(
+        summed = await self.caller.call_slow(
             lambda: udf.sizes(self.caller.client, self._namespace, self._set("seg"), tube, 0)
         )
         return TubeSizes(summed.job_size, summed.used_size, summed.skipped_size)
@@ -605,7 +592,12 @@ class AerospikeStore:
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See SegmentStore."""
         found = await self.caller.read_many([self._body_key(*name) for name in names], [operations.read("body")])
-        return [None if bins is None else bytes(bins["body"]) for bins in found]
+        return [
+            None
+            if bins is None
+            else self._aside.read(f"body {name[1]} of segment {name[0]}", partial(decoding.blob, bins, "body"))
+            for name, bins in zip(names, found, strict=True)
+        ]
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """See SegmentStore."""
@@ -647,7 +639,6 @@ SIZE_READS: Final = [
     keys_read("oldest", BURIED, 0, 1),
     *size_reads(),
 ]
-COUNTERS: Final = ("total_jobs", "deletes", "pauses")
 DIRECTORY_READS: Final = [operations.read(name) for name in ("segments", "pause", "until", *COUNTERS)]
 NEWS_READS: Final = [operations.read("news")]
 SESSION_READS: Final = [

@@ -55,6 +55,8 @@ Key = tuple[str, str, "int | str"]
 uptime: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 # More threads lose to the interpreter lock.
 THREADS: Final = 4
+# For what a node may work at for long. The rest of it waits behind these, and nothing else does.
+SLOW_THREADS: Final = 2
 # While nothing is asked of the cluster, in seconds.
 LOOK_AGAIN: Final = 0.02
 # How long a call waits for that, in seconds; whoever asked may try again.
@@ -96,6 +98,7 @@ CODE_EXISTS: Final = 5
 CODE_NO_ROOM: Final = 8
 CODE_TIMEOUT: Final = 9
 CODE_PARTITION_UNAVAILABLE: Final = 11
+CODE_BIN_TYPE: Final = 12
 CODE_RECORD_TOO_BIG: Final = 13
 CODE_KEY_BUSY: Final = 14
 CODE_DEVICE_OVERLOAD: Final = 18
@@ -104,6 +107,8 @@ CODE_OP_NOT_APPLICABLE: Final = 26
 CODE_FILTERED_OUT: Final = 27
 
 ANSWERED: Final = (0, CODE_NOT_FOUND)
+# Reads that do not fit what is in the record.
+ODD: Final = (CODE_BIN_TYPE, CODE_OP_NOT_APPLICABLE)
 # The client had nobody to send it to.
 NEVER_SENT: Final = (CODE_INVALID_NODE, CODE_NO_MORE_CONNECTIONS, CODE_PARTITION_UNAVAILABLE)
 
@@ -131,7 +136,7 @@ class Caller:
         client: The client.
         agreement: Whether the nodes can be relied on.
         deadline: Until when writes hold.
-        workers: The threads that call.
+        workers: The threads that make most calls.
         leaving: Set when the threads are to end.
     """
 
@@ -142,6 +147,8 @@ class Caller:
         self.workers: Workers = Workers(THREADS, "aerospike")
         self.leaving: threading.Event = threading.Event()
         self._listener: Workers = Workers(1, "aerospike-news")
+        self._slow: Workers = Workers(SLOW_THREADS, "aerospike-slow")
+        self._heart: Workers = Workers(1, "aerospike-heart")
         self._watch: NodeWatch | None = None
         forks.watch(self)
 
@@ -161,8 +168,8 @@ class Caller:
     def close(self) -> None:
         """End the threads; the client stays connected."""
         self.leaving.set()
-        self.workers.close()
-        self._listener.close()
+        for workers in (self.workers, self._listener, self._slow, self._heart):
+            workers.close()
         if self._watch is not None:
             self._watch.stop()
 
@@ -178,21 +185,25 @@ class Caller:
                 raise Busy("the cluster is finding out who belongs to it")
             await asyncio.sleep(LOOK_AGAIN)
 
-    async def call(self, function: Callable[[], Result], *, at_once: bool = False) -> Result:
-        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning.
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
+        await self.ready()
+        return await self._run(self.workers, partial(self._unless_doubtful, function))
 
-        What is to be done at once waits neither for that nor behind other calls: a heartbeat must not be late for all the work there is.
-        """
-        if not at_once:
-            await self.ready()
-        elif self.client is None:
+    async def call_slow(self, function: Callable[[], Result]) -> Result:
+        """Run a call that a node may work at for long: few of them at a time, and no other call waits behind them."""
+        await self.ready()
+        return await self._run(self._slow, partial(self._unless_doubtful, function))
+
+    async def beat(self, function: Callable[[], Result]) -> Result:
+        """Send a heartbeat. It waits neither for the nodes to agree nor behind other calls: if it is late, all held jobs are lost."""
+        if self.client is None:
             raise Busy("not connected yet")
-        run = function if at_once else partial(self._unless_doubtful, function)
-        return await self._run(self.workers, run, first=at_once)
+        return await self._run(self._heart, function)
 
-    async def _run(self, workers: Workers, function: Callable[[], Result], *, first: bool = False) -> Result:
+    async def _run(self, workers: Workers, function: Callable[[], Result]) -> Result:
         try:
-            return await workers.do(function, first=first)
+            return await workers.do(function)
         except client_errors.AerospikeError as error:
             raise meaning(error) from error
 
@@ -225,11 +236,14 @@ class Caller:
             raise Busy("the cluster is finding out who belongs to it")
 
     def read_all(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
-        """Do the same reads on many records, in one call; None for one that is not there."""
+        """Do the same reads on many records, in one call; None for one that is not there, no bins for one that they do not fit."""
         # A call that sends the reads once, not with each key, takes a sixth of the time.
         batch = self.client.batch_operate(list(keys), list(reads), BATCH_READ_POLICY)
         results: list[dict[str, Any] | None] = []
         for record in batch.batch_records:
+            if record.result in ODD:
+                results.append({})
+                continue
             if record.result not in ANSWERED:
                 raise MEANINGS.get(record.result, Busy)(f"{record.result}: reading {record.key[1]}")
             results.append(record.record[2] if record.result == 0 else None)

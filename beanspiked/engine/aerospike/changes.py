@@ -419,7 +419,7 @@ def _reads_after(change: Change) -> list[Any]:
 
 
 def head_of_bins(bins: Mapping[str, Any]) -> Head:
-    """Read what HEAD_READS give."""
+    """Read what HEAD_READS give of a segment that is in use here."""
     return Head(
         bins["keys"],
         bins["last"][0] if bins["last"] else None,

@@ -28,6 +28,7 @@ from beanspiked.engine.aerospike.store import (
     Full,
     Head,
     Refused,
+    Segment,
     Settlement,
     StoreError,
     Unknown,
@@ -534,8 +535,13 @@ class Committer:
 
     async def _fenced_in_doubt(self, batch: Batch) -> None:
         """The lease is gone, so what was in doubt is decided: puts can be read off the segment (segment-protocol H4, H7)."""
-        segment = await self.engine.reading_segment(self.number)
-        if batch.puts and segment is not None and segment.last_slot >= batch.change.last_slot:
+        segment = await self._what_is_left()
+        if segment is None:
+            # Nobody can tell: they may have been done, and run, and the segment have ended since. To put them once more may be twice.
+            for put in batch.puts:
+                put.settle(OutcomeUnknown("whether it was put is not known"))
+            batch.puts = []
+        elif batch.puts and segment.last_slot >= batch.change.last_slot:
             self._told(batch.puts)
             batch.puts = []
         for leave in list(batch.leaves):
@@ -545,11 +551,19 @@ class Committer:
                 self._undo(leave, OutcomeUnknown("whether the job was deleted by this is not known"))
         await self._fenced(batch)
 
+    async def _what_is_left(self) -> Segment | None:
+        """Read the segment; None where it is gone or cannot be read, and so nothing is known of it."""
+        try:
+            return await self.engine.reading_segment(self.number, self.session)
+        except StoreError as error:
+            logger.info("segment %d: what is left of it is not known: %s", self.number, error)
+            return None
+
     async def _fenced(self, batch: Batch) -> None:
         """The lease is gone: the session was declared dead, or the segment is, and nothing of the batch was done."""
         await self.engine.membership.decide()
         if not self.session.over:
-            segment = await self.engine.reading_segment(self.number)
+            segment = await self._what_is_left()
             if segment is not None and segment.state != DEAD:
                 logger.warning(
                     "segment %d: the lease of a session that lives is gone, perhaps with its tube; its jobs are lost here",

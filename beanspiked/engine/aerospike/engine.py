@@ -15,7 +15,7 @@ from beanspiked.engine.aerospike import looks
 from beanspiked.engine.aerospike.committer import Committer
 from beanspiked.engine.aerospike.holdings import Holdings
 from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, Steal
-from beanspiked.engine.aerospike.membership import Membership
+from beanspiked.engine.aerospike.membership import Membership, Session
 from beanspiked.engine.aerospike.news import News
 from beanspiked.engine.aerospike.puts import Puts
 from beanspiked.engine.aerospike.registry import Registry
@@ -25,6 +25,7 @@ from beanspiked.engine.aerospike.store import (
     BURIED,
     DELAYED,
     READY,
+    Damaged,
     Fenced,
     Refused,
     Segment,
@@ -222,7 +223,7 @@ class SharedEngine(TubeEngine):
         while True:
             try:
                 return await operation()
-            except (Fenced, Refused):
+            except (Fenced, Refused, Damaged):
                 raise
             except StoreError as error:
                 if isinstance(error, final):
@@ -232,14 +233,22 @@ class SharedEngine(TubeEngine):
             # Not before the error is over with: what compiled code waits for in an `except` is in the context of all that fails meanwhile.
             await self.pause_between_tries()
 
-    async def reading_segment(self, number: int) -> Segment | None:
-        """Read a segment, however long it takes while the session lasts; None also when that is not known."""
+    async def reading_segment(self, number: int, session: Session) -> Segment | None:
+        """Read a segment, however long it takes while a session lasts, and for a while after it; None where it is gone.
+
+        Raises StoreError when it cannot be known what is there.
+        """
+        until = 0.0
         while True:
             try:
                 return await self.store.read(number)
+            except Damaged:
+                raise
             except StoreError:
-                if self.membership.session.over:
-                    return None
+                if session.over and until == 0.0:
+                    until = self.now() + ANSWER_WITHIN
+                if session.over and self.now() >= until:
+                    raise
             await self.pause_between_tries()
 
     async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:

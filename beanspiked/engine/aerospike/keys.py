@@ -4,6 +4,7 @@ from struct import Struct
 from typing import Final
 
 __all__ = [
+    "DUE_KEY",
     "LAST_SLOT",
     "SERIAL_BITS",
     "SLOT_BITS",

@@ -6,6 +6,7 @@ Each change is one operation guarded by what was seen; whoever comes second look
 import asyncio
 import heapq
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.codec import Packed, pack, unpack
@@ -16,6 +17,7 @@ from beanspiked.engine.aerospike.store import (
     BURIED,
     DELAYED,
     READY,
+    Damaged,
     Fenced,
     Refused,
     Segment,
@@ -147,26 +149,44 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
     return found
 
 
-async def _sizes_of(engine: "SharedEngine", numbers: list[int]) -> "list[Sizes | None]":
-    sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))
-    return sizes
+async def _sizes_of(engine: "SharedEngine", numbers: list[int], most: bool = False) -> "list[Sizes | None]":
+    """Count the jobs of segments; None for one that is not there. If most will do, also for one that does not answer while others do."""
+    try:
+        sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))
+    except StoreFailed:
+        if len(numbers) == 1 or not most:
+            raise
+    else:
+        return sizes
+    singly = [engine.try_for_a_while(partial(engine.store.sizes, [number])) for number in numbers]
+    answers = await asyncio.gather(*singly, return_exceptions=True)
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    for failure in failures:
+        if not isinstance(failure, StoreFailed) or len(failures) == len(numbers):
+            raise failure
+        logger.warning("jobs of a segment are not counted: %s", failure)
+    return [None if isinstance(answer, BaseException) else answer[0] for answer in answers]
 
 
 async def _sizes(
-    engine: "SharedEngine", names: list[str], records: "list[Directory | None]"
+    engine: "SharedEngine", names: list[str], records: "list[Directory | None]", most: bool = False
 ) -> list[list[tuple[int, Sizes]]]:
-    """Count the segments of tubes; due jobs are made ready first, so that they count as such."""
+    """Count the segments of tubes, see _sizes_of; due jobs are made ready first, so that they count as such."""
     per_tube: list[list[tuple[int, Sizes]]] = [[] for _ in names]
     wanted = [(i, number) for i, record in enumerate(records) if record is not None for number in record.segments]
     now_ms = engine.membership.server_ms()
     parts = [wanted[start : start + SIZES_AT_ONCE] for start in range(0, len(wanted), SIZES_AT_ONCE)]
     # Side by side: while the client reads one answer the cluster works at the next.
-    answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part]) for part in parts])
+    answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part], most) for part in parts])
     for part, sizes in zip(parts, answers, strict=True):
         for (i, number), found in zip(part, sizes, strict=True):
             size = found
             while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
-                await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
+                try:
+                    await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
+                except Damaged as error:
+                    logger.info("due jobs of segment %d count as delayed: %s", number, error)
+                    break
                 engine.scout.segment_changed(names[i])
                 size = (await _sizes_of(engine, [number]))[0]
             if size is not None:
@@ -244,7 +264,8 @@ async def everything(engine: "SharedEngine") -> None:
     for start in range(0, len(names), READ_AT_ONCE):
         part = names[start : start + READ_AT_ONCE]
         records += await engine.try_for_a_while(lambda: engine.store.directories(part))  # noqa: B023
-    sizes = await _sizes(engine, names, records)
+    # One of all segments may be where nobody answers.
+    sizes = await _sizes(engine, names, records, most=True)
     total = Counts()
     for found in engine.registry.known_tubes():
         found.exists = False
@@ -282,7 +303,11 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
         if best is None:
             return None
         number = best[1]
-        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        try:
+            segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        except Damaged:
+            barren.add(number)
+            continue
         entries = {} if segment is None else segment.queue(queue)
         for key, packed in entries.items():
             assert segment is not None
@@ -422,7 +447,12 @@ async def _kick(
         number = heapq.heappop(order)[1]
         at_once = min(left, BATCH_MAX)
         jobs: dict[bytes, Packed] = {}
-        for key, packed in (await _read_queue(engine, number, queue)).items():
+        try:
+            entries = await _read_queue(engine, number, queue)
+        except Damaged as error:
+            logger.info("jobs of segment %d are not kicked: %s", number, error)
+            continue
+        for key, packed in entries.items():
             if len(jobs) > at_once:
                 # So many are moved, and the next one's place is known.
                 break
@@ -452,7 +482,11 @@ async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> lis
     record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
     found: list[int] = []
     for number in [] if record is None else record.segments:
-        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        try:
+            segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        except Damaged as error:
+            logger.info("segment %d is not looked through: %s", number, error)
+            continue
         if segment is None:
             continue
         for entries in (segment.queue(READY), segment.queue(DELAYED), *segment.leases.values()):

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.keys import SERIAL_BITS, lease_key, lease_session
-from beanspiked.engine.aerospike.store import OPEN, Refused, SessionRecord, StoreError, TooBig
+from beanspiked.engine.aerospike.store import OPEN, Damaged, Refused, SessionRecord, StoreError, TooBig
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -43,11 +43,22 @@ RECLAIMS_AT_ONCE: Final = 2
 ENDS_AT_ONCE: Final = 16
 END_WITHIN: Final = 3.0
 AUDIT_EVERY: Final = 60.0
+# A time of the server's that is off by more than this, in ms, is believed when it has been so for some seconds: clocks jump, and back.
+JUMP_MS: Final = 1000
+BELIEVED_AFTER: Final = 3.0
+# The time as known waits for a clock that was set back by no more than this, in ms, so that puts keep their order.
+WAITED_FOR_MS: Final = 10_000
+# How long a session that is to be killed must have been seen silent for longer than this, in seconds and ms.
+QUIET_FOR: Final = 3.0
+QUIET_MS: Final = 3000
 LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
 
 # What a session publishes is packed if it is larger than this, in bytes, and tells of its first tubes only where it is larger than that.
 PACK_ABOVE: Final = 16 << 10
 PAYLOAD_MAX: Final = 512 << 10
+UNPACKED_MAX: Final = 64 << 20
+# Of each tube: using, watching, waiting, and COUNTER_NAMES.
+USE_COUNTS: Final = 6
 
 COUNTER_NAMES: Final = ("total_jobs", "deletes", "pauses")
 
@@ -79,19 +90,27 @@ class KnownSession:
 
     Attributes:
         number, dead, silent_ms: See SessionRecord.
+        quiet_since: When it was first seen silent for longer than QUIET_MS, by this process's clock; 0 if it was not, or has spoken since.
     """
 
     def __init__(self, number: int) -> None:
         self.number: int = number
         self.dead: bool = False
         self.silent_ms: int = 0
+        self.quiet_since: float = 0.0
         self._payload = b""
         self._usage: dict[str, list[int]] | None = None
+        # What is wrong with what it publishes is logged once.
+        self._told_odd = False
 
-    def read(self, record: SessionRecord) -> "KnownSession":
+    def read(self, record: SessionRecord, now: float) -> "KnownSession":
         """Take note of its record. What it tells of its tubes is parsed when somebody asks, and once."""
         self.dead = record.dead
         self.silent_ms = record.silent_ms
+        if record.silent_ms <= QUIET_MS:
+            self.quiet_since = 0.0
+        elif not self.quiet_since:
+            self.quiet_since = now
         if record.payload != self._payload:
             self._payload = record.payload
             self._usage = None
@@ -104,8 +123,10 @@ class KnownSession:
             try:
                 if self._payload:
                     self._usage = unpack_usage(self._payload)
-            except (ValueError, zlib.error) as error:
-                logger.info("what session %d tells of its tubes cannot be read: %s", self.number, error)
+            except ValueError as error:
+                if not self._told_odd:
+                    logger.warning("what session %d tells of its tubes cannot be read: %s", self.number, error)
+                self._told_odd = True
         return self._usage
 
 
@@ -136,6 +157,9 @@ class Membership:
         self._healthy_since: float = 0.0
         self._last_ms: int = 0
         self._last_ticket: int = 0
+        # A time of the server's that is not believed yet, and since when it has been told.
+        self._jump_ms: int = 0
+        self._jumped_at: float = 0.0
         self._published = b""
         self._payload_max: int = PAYLOAD_MAX
         # Of how many tubes the payload tells; None: of all.
@@ -151,13 +175,14 @@ class Membership:
         self._chores: set[str] = set()
         # However many sessions are dead: a store that is slow to answer has threads left for everything else.
         self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
+        self._deciding = asyncio.Lock()
         self._ended = False
         self._joined: asyncio.Event = asyncio.Event()
 
     # --- time and life
 
     def server_ms(self) -> int:
-        """Return the server's time in ms as far as known; it never goes back."""
+        """Return the server's time in ms as far as known. It goes back only after a clock that was far ahead."""
         self._last_ms = max(self._last_ms, round(self._engine.now() * 1000) + self.session.offset_ms)
         return self._last_ms
 
@@ -166,10 +191,33 @@ class Membership:
         return (server_ms - self.session.offset_ms) / 1000
 
     def ticket(self) -> int:
-        """Return the server's time in microseconds as far as known, never the same twice: the place of a put."""
+        """Return the server's time in microseconds as far as known, one more for each: the place of a put. See server_ms."""
         now = int(self._engine.now() * 1_000_000) + self.session.offset_ms * 1000
         self._last_ticket = max(self._last_ticket + 1, now)
         return self._last_ticket
+
+    def _learn_time(self, session: Session, offset_ms: int) -> None:
+        """Take note of the server's time. A jump is believed once it has lasted for some seconds."""
+        if abs(offset_ms - session.offset_ms) <= JUMP_MS:
+            session.offset_ms = offset_ms
+            self._jumped_at = 0.0
+            return
+        now = self._monotonic()
+        if not self._jumped_at or abs(offset_ms - self._jump_ms) > JUMP_MS:
+            self._jumped_at = now
+        self._jump_ms = offset_ms
+        if now - self._jumped_at >= BELIEVED_AFTER:
+            logger.warning("the server's clock has jumped by %.1f s", (offset_ms - session.offset_ms) / 1000)
+            self._jumped_at = 0.0
+            session.offset_ms = offset_ms
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Follow the server's clock back if it was far ahead: to wait for it would keep delayed jobs for as long."""
+        now = self._engine.now()
+        if self._last_ms - (now * 1000 + self.session.offset_ms) > WAITED_FOR_MS:
+            self._last_ms = 0
+            self._last_ticket = 0
 
     def alive(self) -> bool:
         """Tell whether the session may act, and end it if its time is up."""
@@ -238,6 +286,8 @@ class Membership:
         before = self._engine.now()
         now_ms = await self._store.heartbeat(number, b"{}")
         self.session = Session(number, now_ms - round((before + self._engine.now()) * 500))
+        self._jumped_at = 0.0
+        self._catch_up()
         self._last_good = sent
         self._healthy_since = sent
         self.reachable = True
@@ -287,13 +337,15 @@ class Membership:
             self._published = payload
         self._last_good = max(self._last_good, sent)
         self.reachable = True
-        session.offset_ms = now_ms - round((before + self._engine.now()) * 500)
+        self._learn_time(session, now_ms - round((before + self._engine.now()) * 500))
 
     async def decide(self) -> None:
         """Find out whether the session is over, however long the store takes to answer."""
         while self.alive():
             with contextlib.suppress(StoreError):
-                await self.verify()
+                # One after the other: the heartbeat of each second has to wait for one of them at most.
+                async with self._deciding:
+                    await self.verify()
                 return
             await self._engine.pause_between_tries()
 
@@ -359,7 +411,10 @@ class Membership:
         found = await self._store.sessions()
         before = {record.number: record for record in self.records}
         known = {(record.number, record.dead) for record in self.records}
-        self.records = [(before.get(record.number) or KnownSession(record.number)).read(record) for record in found]
+        now = self._monotonic()
+        self.records = [
+            (before.get(record.number) or KnownSession(record.number)).read(record, now) for record in found
+        ]
         others = [record for record in self.records if record.number != self.session.number]
         self.others = [record.number for record in others if not record.dead]
         if not known.issuperset([(record.number, record.dead) for record in others]):
@@ -384,6 +439,9 @@ class Membership:
         """Declare a session dead if it has been silent for long; tell whether it is dead by this."""
         healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
         if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
+            return False
+        if self._monotonic() - record.quiet_since < QUIET_FOR:
+            # After a jump of a node's clock all seem silent until their next heartbeat.
             return False
         try:
             if not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):
@@ -436,19 +494,28 @@ class Membership:
             at_once: How many segments are seen to side by side.
 
         Returns:
-            How many leases it had, and whether all of its segments could be looked at: one that cannot keeps no other from its end.
+            How many leases it had or may have, and whether all of its segments could be looked at: one that cannot keeps no other from
+            its end.
         """
         found: list[int] = []
         failed: list[int] = []
+        # Perhaps with leases that somebody who repairs them will find: the session is not forgotten, and they are looked at rarely.
+        unreadable: list[int] = []
         over: list[Segment] = []
 
         async def take_back(segment_number: int) -> None:
             try:
                 async with turns:
                     found.append(await self._reclaim_segment(number, segment_number, over))
+            except Damaged as error:
+                unreadable.append(segment_number)
+                logger.info("session %d: segment %d is left alone: %s", number, segment_number, error)
             except StoreError as error:
                 failed.append(segment_number)
                 logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)
+            except Exception as bug:
+                unreadable.append(segment_number)
+                logger.error("internal error; segment %d is left alone", segment_number, exc_info=bug)
 
         async with turns:
             leased = await self._store.leased_by(number)
@@ -459,7 +526,7 @@ class Membership:
         for segment in over:
             # Perhaps nobody else ever looks at its tube.
             await self._engine.retirement.end(segment.tube, segment.number)
-        return leases, not failed
+        return leases + len(unreadable), not failed
 
     async def _reclaim_segment(self, number: int, segment_number: int, over: "list[Segment]") -> int:
         """Take back what a dead session has in one segment; return how many leases that were. An empty one goes to those that are over."""
@@ -555,9 +622,26 @@ def pack_usage(usage: dict[str, list[int]]) -> bytes:
 
 
 def unpack_usage(payload: bytes) -> dict[str, list[int]]:
-    """Read what was published. Raises ValueError or zlib.error if that is of another version, or damaged."""
-    usage: dict[str, list[int]] = json.loads(payload if payload.startswith(b"{") else zlib.decompress(payload))
+    """Read what was published. Raises ValueError if that is of another version, or damaged."""
+    try:
+        usage = json.loads(payload if payload.startswith(b"{") else _decompress(payload))
+    except (zlib.error, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(usage, dict):
+        raise ValueError("not tubes by their names")  # noqa: TRY004 - whatever is wrong with it
+    for name, use in usage.items():
+        if not isinstance(use, list) or len(use) < USE_COUNTS or not all(type(count) is int for count in use):
+            raise ValueError(f"not how a tube is used: {name!r:.100}")
     return usage
+
+
+def _decompress(payload: bytes) -> bytes:
+    """Unpack what was packed, unless it is longer than anybody would publish."""
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(payload, UNPACKED_MAX)
+    if not unpacker.eof:
+        raise ValueError("too long, or cut off")
+    return unpacked
 
 
 def usage_of(record: KnownSession) -> dict[str, list[int]]:

@@ -49,6 +49,8 @@ class News:
         self._writing = False
         self._unwritten = False
         self._seen: dict[int, int] = {}
+        # News that cannot be read, by session.
+        self._odd: dict[int, bytes] = {}
         # Whose news are being read; none while nobody waits.
         self._followed: list[int] = []
         self._heard_at = 0.0
@@ -120,8 +122,9 @@ class News:
             for session, record in zip(others, records, strict=True):
                 if record:
                     self._read_one(session, record)
-            for session in self._seen.keys() - set(others):
-                del self._seen[session]
+            for session in (self._seen.keys() | self._odd.keys()) - set(others):
+                self._seen.pop(session, None)
+                self._odd.pop(session, None)
 
     async def _next(self, others: list[int], known: list[bytes]) -> list[bytes]:
         """Read the others' news: now if they were not followed, else when there are some, or after a while."""
@@ -136,7 +139,17 @@ class News:
             self._engine.scout.stop_following()
 
     def _read_one(self, session: int, record: bytes) -> None:
-        last, items = json.loads(record)
+        if self._odd.get(session) == record:
+            return
+        try:
+            last, items = unpack_news(record)
+        except ValueError as error:
+            if session not in self._odd:
+                logger.warning("the news of session %d cannot be read: %s", session, error)
+            self._odd[session] = record
+            # It tells something.
+            self._engine.scout.look_everywhere()
+            return
         known = self._seen.get(session, 0)
         if known == last:
             return
@@ -149,3 +162,15 @@ class News:
         for number, tube in items:
             if number > known:
                 self._engine.scout.heard_of(tube)
+
+
+def unpack_news(record: bytes) -> tuple[int, list[tuple[int, str]]]:
+    """Read a record; see News. Raises ValueError if it is of another version, or damaged."""
+    try:
+        last, items = json.loads(record)
+        news = [(number, tube) for number, tube in items]
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if type(last) is not int or not all(type(number) is int and type(tube) is str for number, tube in news):
+        raise ValueError("not numbers and names of tubes")
+    return last, news

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from beanspiked.engine.aerospike.keys import job_slot
-from beanspiked.engine.errors import EngineError, StoreFull
+from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +39,7 @@ __all__ = [
     "READY",
     "Busy",
     "Change",
+    "Damaged",
     "Directory",
     "Fenced",
     "Full",
@@ -92,6 +93,10 @@ class Busy(StoreError):  # noqa: N818 - likewise
 
 class Full(StoreFull, StoreError):  # noqa: N818 - likewise
     """Not applied: the store has no room, which also deletes may be told."""
+
+
+class Damaged(StoreFailed, StoreError):  # noqa: N818 - likewise
+    """A record cannot be read, whoever tries how often: it does not have the shape that this version writes. It is left alone."""
 
 
 class Unknown(StoreError):  # noqa: N818 - likewise
@@ -297,16 +302,16 @@ class SegmentStore(Protocol):
         """Move a lease on to a new one and read it, in one write; may be repeated. Raises Fenced with neither of them there."""
 
     async def read(self, number: int) -> Segment | None:
-        """Read a whole segment; None unless it is there under this very number."""
+        """Read a whole segment; None unless it is there under this very number. Raises Damaged."""
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
-        """Read the heads of many segments, each at a moment of its own; None of one that is not there.
+        """Read the heads of many segments, each at a moment of its own; None of one that is not there, or cannot be read.
 
         One whose record was claimed under a higher number is DEAD and empty: it was dead before.
         """
 
     async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
-        """Count the jobs of many segments, each at a moment of its own."""
+        """Count the jobs of many segments, each at a moment of its own; None also for one that cannot be read."""
 
     async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """Take keys out of a queue and put entries into another, or into a lease.
@@ -344,10 +349,10 @@ class SegmentStore(Protocol):
         """Take a dead segment out of its tube's directory; may be repeated."""
 
     async def directory(self, tube: str) -> Directory | None:
-        """Read a tube's record; None if it never had a segment nor a pause."""
+        """Read a tube's record; None if it never had a segment nor a pause. Raises Damaged."""
 
     async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
-        """Read many tubes' records, each at a moment of its own."""
+        """Read many tubes' records, each at a moment of its own; None also for one that cannot be read."""
 
     async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
         """Note that a tube is paused until some time of the server's clock; 0 ends a pause."""
@@ -401,7 +406,7 @@ class SegmentStore(Protocol):
     async def news(
         self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
     ) -> list[bytes]:
-        """Read what sessions have told, each at a moment of its own; empty for one that has told nothing.
+        """Read what sessions have told, each at a moment of its own; empty for one that has told nothing that can be read.
 
         Given a pause in seconds they are read after it, and again and again until they are not what is known, or `within` seconds are over.
         """

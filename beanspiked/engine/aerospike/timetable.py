@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from beanspiked.engine.aerospike.codec import unpack
 from beanspiked.engine.aerospike.jobs import BATCH_MAX
 from beanspiked.engine.aerospike.keys import due_key, job_slot, key_ms, ready_key
-from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Fenced, Head, Refused
+from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Damaged, Fenced, Head, Refused
 from beanspiked.engine.errors import DamagedEntry, EngineError
 from beanspiked.engine.timers import Timers
 
@@ -91,7 +91,11 @@ class Timetable:
                 if key_ms(head.due_key) > self._engine.membership.server_ms():
                     tube.expect(head.due_key)
                     break
-                head = await self._promote_one(committer)
+                try:
+                    head = await self._promote_one(committer)
+                except Damaged as error:
+                    logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
+                    break
 
     async def _promote_one(self, committer: "Committer") -> Head | None:
         """Make due jobs of one segment ready; return what it holds afterwards."""

@@ -39,10 +39,10 @@ class Workers:
         """Have a thread call something that raises nothing."""
         self._add(call)
 
-    async def do(self, function: Callable[[], Result], *, first: bool = False) -> Result:
-        """Have a thread call something, before all that waits or behind it, and return or raise what comes of it."""
+    async def do(self, function: Callable[[], Result]) -> Result:
+        """Have a thread call something, and return or raise what comes of it."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._add(partial(_carry_out, function, future), first=first)
+        self._add(partial(_carry_out, function, future))
         return await future
 
     def close(self) -> None:
@@ -52,11 +52,8 @@ class Workers:
         for thread in self._threads:
             thread.join()
 
-    def _add(self, call: Callable[[], None] | None, *, first: bool = False) -> None:
-        if first:
-            self._calls.appendleft(call)
-        else:
-            self._calls.append(call)
+    def _add(self, call: Callable[[], None] | None) -> None:
+        self._calls.append(call)
         with contextlib.suppress(IndexError):
             self._idle.pop().release()
 

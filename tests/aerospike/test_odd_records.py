@@ -1,0 +1,75 @@
+"""Records on a real server whose bins are of another shape: each is left alone, and its neighbours are read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from segments import run
+
+from beanspiked.engine.aerospike.keys import lease_key
+from beanspiked.engine.aerospike.store import Damaged, Refused
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.adapter import AerospikeStore
+
+ODD: list[Any] = [7, "text", b"\xff", [1], {"a": 1}, {b"k": 1}, 1.5, None]
+
+
+@pytest.mark.parametrize("name", ["no", "tube", "st", "hwm", "nheld", "ready", "delayed", "buried", "held"])
+def test_an_odd_segment_keeps_its_neighbours_from_nothing(real: AerospikeStore, client: Any, name: str) -> None:
+    async def check() -> None:
+        for number in (1, 2, 3):
+            await real.create(number, "t", lease_key(9, number))
+        for odd in ODD:
+            client.put(real._segment_key(2), {name: odd})
+            assert [head is not None for head in await real.heads([1, 2, 3])][::2] == [True, True]
+            assert [size is not None for size in await real.sizes([1, 2, 3])][::2] == [True, True]
+            assert {1, 3} <= set(await real.leased_by(9))
+            try:
+                await real.read(2)
+            except Damaged:
+                continue
+
+    run(check())
+
+
+def test_odd_news_sessions_and_directories_keep_their_neighbours_from_nothing(
+    real: AerospikeStore, client: Any
+) -> None:
+    async def check() -> None:
+        for session in (1, 2, 3):
+            await real.join(session)
+            await real.publish(session, b"[1,[]]")
+            await real.enlist(f"t{session}", session)
+        for odd in ODD:
+            client.put(real._key("ses", 2), {"payload": odd})
+            client.put(real._key("news", 2), {"news": odd})
+            client.put(real._key("dir", "t2"), {"segments": odd})
+            client.put(real._list_key("t2"), {"names": {**dict.fromkeys(("t1", "t2", "t3"), 1), 5: 1}})
+            assert [record.number for record in await real.sessions()] == [1, 2, 3]
+            assert (await real.news([1, 2, 3]))[::2] == [b"[1,[]]"] * 2
+            directories = await real.directories(["t1", "t2", "t3"])
+            assert [directory and list(directory.segments) for directory in directories][::2] == [[1], [3]]
+            assert {"t1", "t2", "t3"} <= set(await real.tubes())
+
+    run(check())
+
+
+def test_a_session_that_does_not_say_whether_it_is_dead_sends_no_heartbeat_and_can_be_killed(
+    real: AerospikeStore, client: Any
+) -> None:
+    async def check() -> None:
+        for odd in (None, "no"):
+            session = await real.reserve_numbers("session", 1)
+            await real.join(session)
+            client.put(real._key("ses", session), {"dead": odd})
+            with pytest.raises(Refused):
+                await real.heartbeat(session, None)
+            assert not await real.kill(session, 60_000)
+            await asyncio.sleep(0.05)
+            assert await real.kill(session, 10)
+            assert [record.dead for record in await real.sessions()][-1]
+
+    run(check())

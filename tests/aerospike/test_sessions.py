@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from segments import listed, run
@@ -156,6 +156,23 @@ def test_a_session_that_is_forgotten_is_not_listed(store: SegmentStore) -> None:
         assert await listed(store) == [(8, False, b"")]
         with pytest.raises(Refused):
             await store.join(7)
+
+    run(check())
+
+
+def test_what_a_forgotten_session_told_is_dropped(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.join(7)
+        await store.heartbeat(7, b"payload")
+        await store.publish(7, b"news")
+        await store.resign(7)
+        await store.forget_session(7)
+        assert await store.news([7]) == [b""]
+        inside: Any = store
+        if hasattr(store, "caller"):
+            assert inside.caller.client.get(inside._key("ses", 7))[2]["payload"] == b""
+        else:
+            assert inside._cluster._sessions[7].payload == b""
 
     run(check())
 

@@ -511,6 +511,12 @@ class AerospikeStore:
 
     async def forget_session(self, session: int) -> None:
         """See SegmentStore."""
+        # Their records stay, so what fills them goes; before the session is unlisted, since nobody comes back to it afterwards.
+        for name, filling in (("ses", "payload"), ("news", "news")):
+            with contextlib.suppress(Fenced):
+                await self.caller.call(
+                    partial(self.caller.operate, self._key(name, session), [operations.write(filling, b"")])
+                )
         await self._drop_item(self._key("ctl", "sessions"), "numbers", session)
 
     # --- news

@@ -419,6 +419,9 @@ class Cluster:
         record = self._sessions.get(session)
         if record is not None:
             record.forgotten = True
+            record.payload = b""
+        if session in self._news:
+            self._news[session] = b""
 
     def publish(self, session: int, news: bytes) -> None:
         """See SegmentStore."""

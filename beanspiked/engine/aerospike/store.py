@@ -396,7 +396,7 @@ class SegmentStore(Protocol):
         """List the sessions that are not forgotten. One operation a session."""
 
     async def forget_session(self, session: int) -> None:
-        """List a dead session no more, when nothing of it is left to reclaim; may be repeated."""
+        """List a dead session no more, when nothing of it is left to reclaim, and drop what it told; may be repeated. Three operations."""
 
     # --- news
 

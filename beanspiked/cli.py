@@ -173,13 +173,13 @@ def _backup(words: list[str]) -> int:
 
 
 def _check(words: list[str]) -> int:
-    from beanspiked.engine.aerospike.check import main as check  # noqa: PLC0415 - only this command needs it
+    from beanspiked.ops.check import main as check  # noqa: PLC0415 - only this command needs it
 
     return check(words)
 
 
 def _cleanup(words: list[str]) -> int:
-    from beanspiked.engine.aerospike.udf import main as cleanup  # noqa: PLC0415 - only this command needs it
+    from beanspiked.engine.aerospike.store.aerospike.udf import main as cleanup  # noqa: PLC0415 - only this command needs it
 
     return cleanup(words)
 

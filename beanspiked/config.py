@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Final
 
-    from beanspiked.engine.aerospike.url import StoreAddress
+    from beanspiked.ops.url import StoreAddress
 
 __all__ = ["USAGE", "Settings", "UsageError", "parse"]
 
@@ -265,7 +265,7 @@ def _chosen(settings: Settings, variable: str) -> str:
 
 def _address_of(store: str, source: str) -> StoreAddress:
     """Read the URL of a shared store."""
-    from beanspiked.engine.aerospike.url import (  # noqa: PLC0415 - only where it is used
+    from beanspiked.ops.url import (  # noqa: PLC0415 - only where it is used
         AddressError,
         client_config,
         parse_address,
@@ -284,7 +284,7 @@ def _read_aerospike(settings: Settings, environ: Mapping[str, str]) -> None:
     """Read AEROSPIKE_HOST and AEROSPIKE_PORT, which go-beanspike's users set."""
     if not environ.get("AEROSPIKE_HOST") and not environ.get("AEROSPIKE_PORT"):
         return
-    from beanspiked.engine.aerospike.url import (  # noqa: PLC0415 - likewise
+    from beanspiked.ops.url import (  # noqa: PLC0415 - likewise
         NOT_OURS,
         AddressError,
         from_environment,

@@ -1,7 +1,7 @@
 -- Sums over the segments of a set, for a library's statistics: jobs by state and the sizes of their bodies.
 --
 -- A segment's queues are maps from a key to a packed job, its leases are maps of such maps. How a job is packed is told in
--- beanspiked/engine/aerospike/codec.py, what the keys are in store.py. The nodes sum what they hold, the client sums their sums.
+-- beanspiked/engine/aerospike/segment/codec.py, what the keys are in store.py. The nodes sum what they hold, the client sums their sums.
 
 -- A segment in this state has no jobs; what stands in its maps is left over from before.
 local DEAD = 2

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
     from types import TracebackType
 
-    from beanspiked.engine.aerospike.url import StoreAddress
     from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.contract import TubeEngine
     from beanspiked.engine.later import Later
     from beanspiked.engine.timers import Timers
     from beanspiked.library.serving import Serving
+    from beanspiked.ops.url import StoreAddress
     from beanspiked.server.broker import Broker
 
 __all__ = ["Conn", "connect", "dial", "dial_default"]
@@ -91,7 +91,7 @@ def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[Opt
     Raises:
         ValueError: A variable cannot be understood; the text names it.
     """
-    from beanspiked.engine.aerospike.url import (  # noqa: PLC0415 - loaded where it is used
+    from beanspiked.ops.url import (  # noqa: PLC0415 - loaded where it is used
         NOT_OURS,
         from_environment,
         set_by_kubernetes,
@@ -343,7 +343,7 @@ def _store_of(url: str) -> StoreAddress | str | None:
         return None
     if url.startswith(SQLITE) and url != SQLITE:
         return url.removeprefix(SQLITE)
-    from beanspiked.engine.aerospike.url import SCHEME, parse_address  # noqa: PLC0415 - loaded where it is used
+    from beanspiked.ops.url import SCHEME, parse_address  # noqa: PLC0415 - loaded where it is used
 
     if not url.startswith(SCHEME):
         raise ValueError("a store is memory:, sqlite:DIR or aerospike://HOST/NAMESPACE")

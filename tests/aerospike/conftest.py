@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asd import connected
+from memory import Cluster, MemoryStore
 
-from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
-from beanspiked.engine.aerospike.udf import module_directory
+from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def client(address: tuple[str, int]) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def prepared(client: Any) -> Iterator[tuple[SegmentStore, list[str]]]:
     """A store on the real server with its index, and the names of its sets."""
-    from beanspiked.engine.aerospike.adapter import AerospikeStore
+    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 
     # Sets of its own, so that runs share a namespace with each other and with anything else. They are the same for all tests, and
     # emptied after each: a namespace has room for a limited number of them, and they never go.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from segments import LEASE, OTHER, key_of, opened, run, whole
 
-from beanspiked.engine.aerospike.codec import Packed, pack
-from beanspiked.engine.aerospike.keys import lease_key
-from beanspiked.engine.aerospike.store import DELAYED, READY, Change
+from beanspiked.engine.aerospike.segment.codec import Packed, pack
+from beanspiked.engine.aerospike.store.keys import lease_key
+from beanspiked.engine.aerospike.store.seam import DELAYED, READY, Change
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 
 def test_no_number_of_a_body_is_given_twice(store: SegmentStore) -> None:

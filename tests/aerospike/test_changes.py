@@ -25,8 +25,8 @@ from segments import (
     whole,
 )
 
-from beanspiked.engine.aerospike.keys import due_key, job_slot, lease_key, ready_key
-from beanspiked.engine.aerospike.store import (
+from beanspiked.engine.aerospike.store.keys import due_key, job_slot, lease_key, ready_key
+from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
     DELAYED,
@@ -43,7 +43,7 @@ from beanspiked.engine.aerospike.store import (
 )
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 # --- puts and takes
 

@@ -20,18 +20,18 @@ from aerospike.exception import AerospikeError
 from ports import free_port
 
 from beanspiked.engine.aerospike import start as starting
-from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.check import LEARNT, connect, main, reasons
-from beanspiked.engine.aerospike.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
-from beanspiked.engine.aerospike.committer import BYTES_MAX, JOBS_MAX
-from beanspiked.engine.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
-from beanspiked.engine.aerospike.keys import lease_key, ready_key
-from beanspiked.engine.aerospike.pace import Pace
-from beanspiked.engine.aerospike.store import READY, Busy, Change
-from beanspiked.engine.aerospike.udf import module_directory
-from beanspiked.engine.aerospike.url import StoreAddress, host_port, parse_address
+from beanspiked.engine.aerospike.segment.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
+from beanspiked.engine.aerospike.segment.committer import BYTES_MAX, JOBS_MAX
+from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
+from beanspiked.engine.aerospike.store.aerospike.pace import Pace
+from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
+from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
+from beanspiked.engine.aerospike.store.seam import READY, Busy, Change
 from beanspiked.engine.errors import StoreUnusable
 from beanspiked.engine.timers import Timers
+from beanspiked.ops.check import LEARNT, connect, main, reasons
+from beanspiked.ops.url import StoreAddress, host_port, parse_address
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
 

@@ -16,8 +16,8 @@ from asd import HOST, NAMESPACE, connected, prepared
 from ports import free_port
 from segments import LEASE, key_of, puts, run, whole
 
-from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.store import READY, Busy, Outcome, Unknown
+from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.seam import READY, Busy, Outcome, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

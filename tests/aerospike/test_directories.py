@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from memory import MemoryStore
 from segments import RECORDS, run
 
-from beanspiked.engine.aerospike.memory import MemoryStore
-from beanspiked.engine.aerospike.store import Directory
+from beanspiked.engine.aerospike.store.seam import Directory
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 
 def test_a_directory_lists_what_was_entered_and_not_taken_out(store: SegmentStore) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from segments import LEASE, filled, head_of, key_of, opened, puts, run
 
-from beanspiked.engine.aerospike.keys import due_key, job_slot, lease_key, ready_key
-from beanspiked.engine.aerospike.store import BURIED, DELAYED, HEAD_KEYS, OPEN, READY, Change, Head, Sizes
+from beanspiked.engine.aerospike.store.keys import due_key, job_slot, lease_key, ready_key
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, HEAD_KEYS, OPEN, READY, Change, Head, Sizes
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 
 def test_a_head_tells_the_first_keys_and_the_last(store: SegmentStore) -> None:

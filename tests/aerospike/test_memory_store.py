@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from memory import Cluster, MemoryStore
 from segments import LEASE, NEVER, QUEUES, RECORDS, jobs, key_of, listed, opened, run
 
-from beanspiked.engine.aerospike.keys import due_key, job_slot, lease_key, ready_key
-from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
-from beanspiked.engine.aerospike.store import DEAD, OPEN, READY, Change, Move, Segment, StoreError
+from beanspiked.engine.aerospike.store.keys import due_key, job_slot, lease_key, ready_key
+from beanspiked.engine.aerospike.store.seam import DEAD, OPEN, READY, Change, Move, Segment, StoreError
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 
 def test_the_memory_store_notices_an_engine_that_moves_what_it_does_not_hold() -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from segments import run
 
-from beanspiked.engine.aerospike.keys import lease_key
-from beanspiked.engine.aerospike.store import Damaged, Refused
+from beanspiked.engine.aerospike.store.keys import lease_key
+from beanspiked.engine.aerospike.store.seam import Damaged, Refused
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.adapter import AerospikeStore
+    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 
 ODD: list[Any] = [7, "text", b"\xff", [1], {"a": 1}, {b"k": 1}, 1.5, None]
 

@@ -22,8 +22,8 @@ from segments import (
     whole,
 )
 
-from beanspiked.engine.aerospike.keys import lease_key, lease_session, ready_key
-from beanspiked.engine.aerospike.store import (
+from beanspiked.engine.aerospike.store.keys import lease_key, lease_session, ready_key
+from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
     DEAD,
@@ -41,7 +41,7 @@ from beanspiked.engine.aerospike.store import (
 )
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 # --- a segment's life
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from segments import listed, run
 
-from beanspiked.engine.aerospike.store import Fenced, Refused, TooBig
+from beanspiked.engine.aerospike.store.seam import Fenced, Refused, TooBig
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 
 def test_numbers_are_given_out_once(store: SegmentStore) -> None:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from beanspiked.engine.aerospike import udf
-from beanspiked.engine.aerospike.codec import Packed, pack
-from beanspiked.engine.aerospike.keys import due_key, lease_key, ready_key
-from beanspiked.engine.aerospike.store import BURIED, CLOSED, DEAD, DELAYED, OPEN, READY, Change
-from beanspiked.engine.aerospike.udf import ModuleMissing, Sizes
+from beanspiked.engine.aerospike.segment.codec import Packed, pack
+from beanspiked.engine.aerospike.store.aerospike import udf
+from beanspiked.engine.aerospike.store.aerospike.udf import ModuleMissing, Sizes
+from beanspiked.engine.aerospike.store.keys import due_key, lease_key, ready_key
+from beanspiked.engine.aerospike.store.seam import BURIED, CLOSED, DEAD, DELAYED, OPEN, READY, Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +150,7 @@ def test_a_job_that_cannot_be_read_counts_by_its_state_only(segments: Segments) 
 
 
 def test_the_store_writes_what_the_module_reads(client: Any) -> None:
-    from beanspiked.engine.aerospike.adapter import AerospikeStore
+    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 
     prefix = f"t{uuid.uuid4().hex[:6]}_"
     store = AerospikeStore(client, "test", prefix)
@@ -281,7 +281,7 @@ CHILD = """
 import sys
 import aerospike
 from pathlib import Path
-from beanspiked.engine.aerospike import udf
+from beanspiked.engine.aerospike.store.aerospike import udf
 host, port, set_name, directory, source = sys.argv[1:]
 config = {"hosts": [(host, int(port))]}
 if directory:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from beanspiked.engine.aerospike import health, udf
-from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.caller import SLOW_THREADS, THREADS, Caller
+from beanspiked.engine.aerospike.store.aerospike import health, udf
+from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.aerospike.calls import SLOW_THREADS, THREADS, Caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

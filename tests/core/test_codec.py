@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beanspiked.engine.aerospike.codec import (
+from beanspiked.engine.aerospike.segment.codec import (
     COUNTED,
     DETAILED,
     OUTSIDE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from world import Client, World
 
-from beanspiked.engine.aerospike.keys import SLOT_BITS, job_slot
-from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY
 
 BODY = 5000
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"

@@ -11,8 +11,8 @@ import world
 from failing import always, any_failure, busy_for, for_segment
 from world import Client, World
 
-from beanspiked.engine.aerospike.keys import SLOT_BITS
-from beanspiked.engine.aerospike.store import DEAD, Busy, Full, Refused, Unknown
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS
+from beanspiked.engine.aerospike.store.seam import DEAD, Busy, Full, Refused, Unknown
 
 if TYPE_CHECKING:
     pass

@@ -8,8 +8,8 @@ import pytest
 from failing import always, busy_for
 from world import Client, World
 
-from beanspiked.engine.aerospike.keys import SLOT_BITS
-from beanspiked.engine.aerospike.store import Busy, Unknown
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS
+from beanspiked.engine.aerospike.store.seam import Busy, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

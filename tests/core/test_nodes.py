@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from beanspiked.engine.aerospike.caller import Caller
-from beanspiked.engine.aerospike.deadline import STEP_MS, Deadline
-from beanspiked.engine.aerospike.nodes import AGREED_FOR, AT_LONGEST, SILENT, UNSTABLE, Agreement
+from beanspiked.engine.aerospike.store.aerospike.calls import Caller
+from beanspiked.engine.aerospike.store.aerospike.deadline import STEP_MS, Deadline
+from beanspiked.engine.aerospike.store.aerospike.nodes import AGREED_FOR, AT_LONGEST, SILENT, UNSTABLE, Agreement
 
 
 class Cluster:

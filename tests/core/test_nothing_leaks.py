@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from failing import always
+from memory import MemoryStore
 from world import Client, FrontEnd, World
 
-from beanspiked.engine.aerospike.keys import SLOT_BITS, lease_key
-from beanspiked.engine.aerospike.memory import MemoryStore
-from beanspiked.engine.aerospike.store import CLOSED, DEAD, OPEN, Busy, StoreError, Unknown
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, lease_key
+from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, OPEN, Busy, StoreError, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from beanspiked.engine.aerospike.store import Directory
-    from beanspiked.engine.aerospike.tubes import SharedTube
+    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.tubes.tube import SharedTube
 
 # Every minute a front-end sweeps: after two of them it has closed a segment, and let go of its tube.
 TWO_SWEEPS = 130.0

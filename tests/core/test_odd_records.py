@@ -12,12 +12,12 @@ import pytest
 from failing import for_segment
 from world import World
 
-from beanspiked.engine.aerospike import decoding
-from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.keys import SLOT_BITS, due_key, lease_key, ready_key
-from beanspiked.engine.aerospike.membership import unpack_usage
-from beanspiked.engine.aerospike.news import unpack_news
-from beanspiked.engine.aerospike.store import Busy, Damaged
+from beanspiked.engine.aerospike.cluster.membership import unpack_usage
+from beanspiked.engine.aerospike.cluster.news import unpack_news
+from beanspiked.engine.aerospike.store import formats as decoding
+from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, due_key, lease_key, ready_key
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged
 
 if TYPE_CHECKING:
     from world import Client, FrontEnd

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from aerospike import exception as client_errors
 
-from beanspiked.engine.aerospike.caller import Caller
-from beanspiked.engine.aerospike.changes import TOGETHER_MAX, Changes
-from beanspiked.engine.aerospike.pace import OVER, SLOW_FOR, Pace
-from beanspiked.engine.aerospike.store import Busy, Change, Outcome, StoreError
+from beanspiked.engine.aerospike.store.aerospike.calls import Caller
+from beanspiked.engine.aerospike.store.aerospike.changes import TOGETHER_MAX, Changes
+from beanspiked.engine.aerospike.store.aerospike.pace import OVER, SLOW_FOR, Pace
+from beanspiked.engine.aerospike.store.seam import Busy, Change, Outcome, StoreError
 
 NOTHING_LEFT = [("head", value) for value in ([], [], [], 0, 0, 0, 0, 0)]
 

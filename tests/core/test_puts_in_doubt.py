@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from beanspiked.engine.aerospike.keys import SLOT_BITS
-from beanspiked.engine.aerospike.store import Busy, Damaged, StoreError, Unknown
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged, StoreError, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from world import Client, World
 
-    from beanspiked.engine.aerospike.store import Change, Segment
+    from beanspiked.engine.aerospike.store.seam import Change, Segment
 
 TWIN = b"put 0 0 60 4\r\nTWIN\r\n"
 

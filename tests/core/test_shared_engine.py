@@ -9,7 +9,7 @@ import world
 from failing import always, any_failure, busy_for
 from world import World
 
-from beanspiked.engine.aerospike.store import Busy, Refused
+from beanspiked.engine.aerospike.store.seam import Busy, Refused
 
 if TYPE_CHECKING:
     pass

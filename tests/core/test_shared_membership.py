@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from world import World
 
-from beanspiked.engine.aerospike import check, health, membership, udf
-from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.caller import meaning_of
-from beanspiked.engine.aerospike.keys import SLOT_BITS
-from beanspiked.engine.aerospike.news import LISTEN_FOR
-from beanspiked.engine.aerospike.store import Busy, Outcome, StoreError, TooBig, Unknown
-from beanspiked.engine.aerospike.takes import FOLLOW_FOR
+from beanspiked.engine.aerospike.cluster import membership
+from beanspiked.engine.aerospike.cluster.news import LISTEN_FOR
+from beanspiked.engine.aerospike.store.aerospike import health, udf
+from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.aerospike.calls import meaning_of
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS
+from beanspiked.engine.aerospike.store.seam import Busy, Outcome, StoreError, TooBig, Unknown
+from beanspiked.engine.aerospike.tubes.takes import FOLLOW_FOR
 from beanspiked.engine.errors import StoreUnusable
+from beanspiked.ops import check
 
 # --- what others tell
 
@@ -116,7 +118,7 @@ def told_of(other: Any) -> int:
 def test_a_front_end_that_uses_many_tubes_lives_and_tells_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     here = World(1)
     # Larger than a record before it is packed.
-    monkeypatch.setattr("beanspiked.engine.aerospike.memory.RECORD_MAX", 150_000)
+    monkeypatch.setattr("memory.RECORD_MAX", 150_000)
     _, other = watch_many(here, 2500)
     assert told_of(other) == 2500
 
@@ -131,7 +133,7 @@ def test_of_too_many_tubes_only_the_first_are_told_of(caplog: pytest.LogCaptureF
 def test_a_heartbeat_does_not_fail_for_its_payload(monkeypatch: pytest.MonkeyPatch) -> None:
     here = World(1)
     # A store whose records hold less than by default.
-    monkeypatch.setattr("beanspiked.engine.aerospike.memory.RECORD_MAX", 20_000)
+    monkeypatch.setattr("memory.RECORD_MAX", 20_000)
     _, other = watch_many(here, 1000)
     assert 100 < told_of(other) < 600
 

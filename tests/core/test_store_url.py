@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from beanspiked.engine.aerospike.url import (
+from beanspiked.ops.url import (
     AddressError,
     StoreAddress,
     client_config,

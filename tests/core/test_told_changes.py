@@ -9,10 +9,10 @@ import pytest
 from aerospike import exception as client_errors
 from aerospike_helpers.expressions import base as exp
 
-from beanspiked.engine.aerospike.caller import Caller
-from beanspiked.engine.aerospike.changes import Changes
-from beanspiked.engine.aerospike.pace import Pace
-from beanspiked.engine.aerospike.store import Busy, Change, Outcome, Unknown
+from beanspiked.engine.aerospike.store.aerospike.calls import Caller
+from beanspiked.engine.aerospike.store.aerospike.changes import Changes
+from beanspiked.engine.aerospike.store.aerospike.pace import Pace
+from beanspiked.engine.aerospike.store.seam import Busy, Change, Outcome, Unknown
 
 BINS = {
     "keys": [],

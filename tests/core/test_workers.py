@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from beanspiked.engine.aerospike.workers import Workers
+from beanspiked.engine.aerospike.store.aerospike.workers import Workers
 
 
 def test_what_is_asked_for_is_done_and_its_outcome_returned() -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from asd import NAMESPACE, connected, forget
+from memory import Cluster
 from stores import Stores
 
-from beanspiked.engine.aerospike.memory import Cluster
-from beanspiked.engine.aerospike.udf import module_directory
+from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

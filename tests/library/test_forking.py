@@ -651,7 +651,7 @@ def test_a_child_never_destroys_what_would_reach_into_its_parents_store(tmp_path
         """
         import weakref
         from pathlib import Path
-        from beanspiked.engine.aerospike.caller import Caller
+        from beanspiked.engine.aerospike.store.aerospike.calls import Caller
         from beanspiked.engine.embedded.database import open_for_writing
 
         class Client:
@@ -784,7 +784,7 @@ def test_children_do_not_try_again_all_at_the_same_moments() -> None:
 def test_a_child_that_exits_leaves_its_parent_the_lua_module() -> None:
     run(
         """
-        from beanspiked.engine.aerospike.udf import module_directory
+        from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
 
         module = module_directory()
         ended(forked(leave=sys.exit))

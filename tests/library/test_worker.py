@@ -12,12 +12,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from memory import Cluster
 from soak import soak
 from stores import SimulatedConn
 
 import beanspiked
-from beanspiked.engine.aerospike.memory import Cluster
-from beanspiked.engine.aerospike.store import Busy, Unknown
+from beanspiked.engine.aerospike.store.seam import Busy, Unknown
 
 if TYPE_CHECKING:
     from stores import Stores

@@ -18,7 +18,7 @@ import pytest
 from lab.client import Client
 from lab.process import Server, Servers, free_port, server_command
 
-from beanspiked.engine.aerospike.url import NOT_OURS
+from beanspiked.ops.url import NOT_OURS
 from beanspiked.server.log import MAX_WRITE, Output
 
 if TYPE_CHECKING:

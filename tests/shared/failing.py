@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from beanspiked.engine.aerospike.store import Busy
+from beanspiked.engine.aerospike.store.seam import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from world import World
 
-    from beanspiked.engine.aerospike.store import StoreError
+    from beanspiked.engine.aerospike.store.seam import StoreError
 
 
 def always(error: Exception) -> Callable[..., Any]:

@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from memory import Cluster
 from stores import SimulatedConn
 
 import beanspiked
-from beanspiked.engine.aerospike.memory import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable

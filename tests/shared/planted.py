@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from beanspiked.engine.aerospike.codec import unpack
-from beanspiked.engine.aerospike.memory import Cluster, MemoryStore, SegmentRecord
-from beanspiked.engine.aerospike.store import Change, Fenced, Outcome, SessionRecord, Settlement
+from memory import Cluster, MemoryStore, SegmentRecord
+
+from beanspiked.engine.aerospike.segment.codec import unpack
+from beanspiked.engine.aerospike.store.seam import Change, Fenced, Outcome, SessionRecord, Settlement
 
 
 class EverythingHappened(Cluster):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 
+from memory import Cluster, MemoryStore
 from oracle import Oracle, Person, drain
 from world import Faults, World
-
-from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
 
 # In seconds of virtual time. Whoever died is noticed after ten; leases that nobody knows are found after two audits.
 WORK_FOR = (1.5, 1.5, 1.5, 2.5, 8.0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from beanspiked.engine.aerospike.keys import due_key, lease_key, ready_key
-from beanspiked.engine.aerospike.store import BURIED, DELAYED, READY, Change, Head, Segment
+from beanspiked.engine.aerospike.store.keys import due_key, lease_key, ready_key
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Change, Head, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 # Segment numbers that differ by this share a record.
 RECORDS = 1 << 20

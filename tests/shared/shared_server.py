@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.url import StoreAddress
     from beanspiked.engine.contract import ReadyListener
     from beanspiked.engine.timers import Timers
+    from beanspiked.ops.url import StoreAddress
 
 
 def start_in_memory(
@@ -27,8 +27,9 @@ def start_in_memory(
     turn: Callable[[], None],
     max_job_size: int,  # noqa: ARG001 - likewise
 ) -> SharedEngine:
+    from memory import Cluster, MemoryStore
+
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
 
     store = MemoryStore(Cluster(lambda: round(time.time() * 1000)))
     engine = SharedEngine(timers, listener, store, turn, time.monotonic)

@@ -7,8 +7,9 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from memory import Cluster, MemoryStore, at_once
+
 from beanspiked.engine.aerospike.engine import SharedEngine
-from beanspiked.engine.aerospike.memory import Cluster, MemoryStore, at_once
 from beanspiked.library.conn import Conn, connect
 
 if TYPE_CHECKING:

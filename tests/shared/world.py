@@ -13,10 +13,11 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from memory import Cluster, MemoryStore
+
 from beanspiked.engine.aerospike.engine import SharedEngine
-from beanspiked.engine.aerospike.keys import SLOT_BITS, job_slot
-from beanspiked.engine.aerospike.memory import Cluster, MemoryStore
-from beanspiked.engine.aerospike.store import READY, Busy, Outcome, StoreError, Unknown
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
+from beanspiked.engine.aerospike.store.seam import READY, Busy, Outcome, StoreError, Unknown
 from beanspiked.engine.timers import NEVER, Clock, Timers
 from beanspiked.server.broker import Alarm, Broker
 from beanspiked.server.flow import Sink

@@ -157,9 +157,9 @@ def bare_operations(where: str) -> tuple[float, float, float]:
     """Time put, take and delete on a segment of its own from a bare script: the client's call, nothing else."""
     import aerospike
 
-    from beanspiked.engine.aerospike.adapter import AerospikeStore
-    from beanspiked.engine.aerospike.keys import lease_key, ready_key
-    from beanspiked.engine.aerospike.store import Change, Move
+    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+    from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
+    from beanspiked.engine.aerospike.store.seam import Change, Move
 
     address, _, namespace = where.partition("/")
     host, _, port = address.partition(":")

@@ -11,17 +11,12 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from beanspiked.engine.aerospike import looks
-from beanspiked.engine.aerospike.committer import Committer
-from beanspiked.engine.aerospike.holdings import Holdings
-from beanspiked.engine.aerospike.jobs import ANSWER_WITHIN, SharedJob, Steal
-from beanspiked.engine.aerospike.membership import Membership, Session
-from beanspiked.engine.aerospike.news import News
-from beanspiked.engine.aerospike.puts import Puts
-from beanspiked.engine.aerospike.registry import Registry
-from beanspiked.engine.aerospike.retirement import Retirement
-from beanspiked.engine.aerospike.scout import Scout
-from beanspiked.engine.aerospike.store import (
+from beanspiked.engine.aerospike.cluster.membership import Membership, Session
+from beanspiked.engine.aerospike.cluster.news import News
+from beanspiked.engine.aerospike.queries import looks
+from beanspiked.engine.aerospike.segment.committer import Committer
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
+from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
     READY,
@@ -31,9 +26,14 @@ from beanspiked.engine.aerospike.store import (
     Segment,
     StoreError,
 )
-from beanspiked.engine.aerospike.takes import Takes
-from beanspiked.engine.aerospike.timetable import Timetable
-from beanspiked.engine.aerospike.tubes import SharedTube
+from beanspiked.engine.aerospike.tubes.due import Timetable
+from beanspiked.engine.aerospike.tubes.held import Holdings
+from beanspiked.engine.aerospike.tubes.puts import Puts
+from beanspiked.engine.aerospike.tubes.registry import Registry
+from beanspiked.engine.aerospike.tubes.retirement import Retirement
+from beanspiked.engine.aerospike.tubes.takes import Takes
+from beanspiked.engine.aerospike.tubes.tube import SharedTube
+from beanspiked.engine.aerospike.tubes.view import Scout
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import (
@@ -54,7 +54,7 @@ from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 __all__ = ["SharedEngine"]
 

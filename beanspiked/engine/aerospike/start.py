@@ -6,20 +6,20 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from beanspiked.engine.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.caller import uptime
 from beanspiked.engine.aerospike.engine import SharedEngine
-from beanspiked.engine.aerospike.store import StoreError
-from beanspiked.engine.aerospike.udf import ModuleMissing, module_directory
-from beanspiked.engine.aerospike.url import AddressError, client_config
+from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.aerospike.calls import uptime
+from beanspiked.engine.aerospike.store.aerospike.udf import ModuleMissing, module_directory
+from beanspiked.engine.aerospike.store.seam import StoreError
 from beanspiked.engine.errors import StoreFailed, StoreUnusable
+from beanspiked.ops.url import AddressError, client_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from beanspiked.engine.aerospike.url import StoreAddress
     from beanspiked.engine.contract import ReadyListener
     from beanspiked.engine.timers import Timers
+    from beanspiked.ops.url import StoreAddress
 
 __all__ = ["connect", "start"]
 

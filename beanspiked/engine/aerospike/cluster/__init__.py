@@ -1,0 +1,1 @@
+"""This front-end among the others: sessions, usage, news."""

@@ -1,0 +1,1 @@
+"""Commands that look at many segments before they answer."""

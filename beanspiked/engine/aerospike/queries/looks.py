@@ -1,0 +1,530 @@
+"""Commands that look at the whole cluster, and the cold changes that look before they write.
+
+Each change is one operation guarded by what was seen; whoever comes second looks again.
+"""
+
+import asyncio
+import heapq
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+from beanspiked.engine.aerospike.cluster.membership import usage_of
+from beanspiked.engine.aerospike.segment.codec import Packed, pack, unpack
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, shared_job
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms, ready_key
+from beanspiked.engine.aerospike.store.seam import (
+    BURIED,
+    DELAYED,
+    READY,
+    Damaged,
+    Fenced,
+    Refused,
+    Segment,
+    Sizes,
+    StoreError,
+    Unknown,
+)
+from beanspiked.engine.contract import BURIED as IS_BURIED
+from beanspiked.engine.contract import DELAYED as IS_DELAYED
+from beanspiked.engine.contract import PLACE, RESERVED, WHOLE, Counts, TubeSizes, TubeUse
+from beanspiked.engine.contract import READY as IS_READY
+from beanspiked.engine.errors import DamagedEntry, JobGone, OutcomeUnknown, StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.tubes.tube import SharedTube
+
+__all__ = [
+    "delete",
+    "delete_tube",
+    "everything",
+    "fetch_bodies",
+    "find",
+    "job",
+    "kick",
+    "kick_job",
+    "next_job",
+    "pause",
+    "sizes",
+    "tube",
+]
+
+logger = logging.getLogger(__name__)
+
+SLOT_MASK: Final = (1 << SLOT_BITS) - 1
+STATES: Final = {READY: IS_READY, DELAYED: IS_DELAYED, BURIED: IS_BURIED}
+QUEUES: Final = {IS_READY: READY, IS_DELAYED: DELAYED, IS_BURIED: BURIED}
+# How many segments are read at once.
+READ_AT_ONCE: Final = 1000
+SIZES_AT_ONCE: Final = 250
+# How often a look is repeated that others' changes spoil.
+LOOKS_MAX: Final = 20
+
+
+async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[SharedJob]:
+    """Fetch the bodies that lie outside; a held job whose body is lost is buried, any other left out."""
+    names = [(job.number, job.body_number) for job in jobs if job.body_number]
+    bodies = iter(await engine.store.read_bodies(names) if names else [])
+    whole: list[SharedJob] = []
+    for found in jobs:
+        body = next(bodies) if found.body_number else None
+        if found.body_number and body is None:
+            logger.error("job %d: its body is lost", found.id)
+            if found.committer is not None:
+                engine.holdings.bury_lost(found, "its body is lost")
+            continue
+        try:
+            if body is not None or found.raw_size >= 0:
+                found.unfold(body)
+        except DamagedEntry as error:
+            logger.error("job %d: its body is damaged: %s", found.id, error)
+            if found.committer is not None:
+                engine.holdings.bury_lost(found, "its body is damaged")
+            continue
+        whole.append(found)
+    return whole
+
+
+def _find(segment: Segment, slot: int) -> tuple[str, bytes, bytes] | None:
+    """Find a job in a segment: its queue ("" for a lease), key and packed form."""
+    for name in (READY, DELAYED, BURIED):
+        for key, packed in segment.queue(name).items():
+            if job_slot(key) == slot:
+                return name, key, packed
+    for held in segment.leases.values():
+        for key, packed in held.items():
+            if job_slot(key) == slot:
+                return "", key, packed
+    return None
+
+
+def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packed: bytes) -> SharedJob | None:
+    """Make a job of what was seen; None of what cannot be read."""
+    try:
+        found = shared_job(segment.number, key, engine.tube(segment.tube), packed, engine.membership.session.offset_ms)
+    except DamagedEntry as error:
+        logger.error("segment %d: a damaged job: %s", segment.number, error)
+        return None
+    if name == "":
+        found.state = RESERVED
+        # Its holder knows more; this much is certain.
+        found.reserves += 1
+        found.key = engine.now() + found.ttr
+    else:
+        found.state = STATES[name]
+        if name == DELAYED:
+            # Due times are whole milliseconds of another clock: what is left must not seem more than it was asked for.
+            found.key = engine.membership.local_time(key_ms(key)) - 0.002
+    return found
+
+
+async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | None:
+    """Read one job, in whatever state. Raises StoreFailed if what is needed of it is lost or damaged."""
+    number, slot = job_id >> SLOT_BITS, job_id & SLOT_MASK
+    if not 0 < number < 1 << 62 or slot == 0:
+        return None
+    while True:
+        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))
+        place = None if segment is None else _find(segment, slot)
+        if segment is None or place is None:
+            return None
+        name, key, packed = place
+        if name != DELAYED or key_ms(key) > engine.membership.server_ms():
+            break
+        await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
+        engine.scout.segment_changed(segment.tube)
+    found = _seen(engine, segment, name, key, packed)
+    if found is None:
+        if need != PLACE:
+            raise StoreFailed("the job cannot be read")
+        # Enough to delete it by.
+        found = SharedJob(number, key, engine.tube(segment.tube), Packed(0, 0, 0, 0, b""), 0)
+        found.state = STATES.get(name, RESERVED)
+    elif need == WHOLE and not await engine.try_for_a_while(lambda: fetch_bodies(engine, [found])):
+        raise StoreFailed("the job's body is lost or damaged")
+    return found
+
+
+async def _sizes_of(engine: "SharedEngine", numbers: list[int], most: bool = False) -> "list[Sizes | None]":
+    """Count the jobs of segments; None for one that is not there. If most will do, also for one that does not answer while others do."""
+    try:
+        sizes: list[Sizes | None] = await engine.try_for_a_while(lambda: engine.store.sizes(numbers))
+    except StoreFailed:
+        if len(numbers) == 1 or not most:
+            raise
+    else:
+        return sizes
+    singly = [engine.try_for_a_while(partial(engine.store.sizes, [number])) for number in numbers]
+    answers = await asyncio.gather(*singly, return_exceptions=True)
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    for failure in failures:
+        if not isinstance(failure, StoreFailed) or len(failures) == len(numbers):
+            raise failure
+        logger.warning("jobs of a segment are not counted: %s", failure)
+    return [None if isinstance(answer, BaseException) else answer[0] for answer in answers]
+
+
+async def _sizes(
+    engine: "SharedEngine", names: list[str], records: "list[Directory | None]", most: bool = False
+) -> list[list[tuple[int, Sizes]]]:
+    """Count the segments of tubes, see _sizes_of; due jobs are made ready first, so that they count as such."""
+    per_tube: list[list[tuple[int, Sizes]]] = [[] for _ in names]
+    wanted = [(i, number) for i, record in enumerate(records) if record is not None for number in record.segments]
+    now_ms = engine.membership.server_ms()
+    parts = [wanted[start : start + SIZES_AT_ONCE] for start in range(0, len(wanted), SIZES_AT_ONCE)]
+    # Side by side: while the client reads one answer the cluster works at the next.
+    answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part], most) for part in parts])
+    for part, sizes in zip(parts, answers, strict=True):
+        for (i, number), found in zip(part, sizes, strict=True):
+            size = found
+            while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
+                try:
+                    await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
+                except Damaged as error:
+                    logger.info("due jobs of segment %d count as delayed: %s", number, error)
+                    break
+                engine.scout.segment_changed(names[i])
+                size = (await _sizes_of(engine, [number]))[0]
+            if size is not None:
+                per_tube[i].append((number, size))
+    return per_tube
+
+
+def _note(
+    engine: "SharedEngine", name: str, sizes: list[tuple[int, Sizes]], record: "Directory | None"
+) -> "SharedTube":
+    """Note what a look found in a tube."""
+    found = engine.tube(name)
+    counts = Counts()
+    for _, size in sizes:
+        counts.ready += size.ready
+        counts.urgent += size.urgent
+        counts.delayed += size.delayed
+        counts.buried += size.buried
+        counts.reserved += size.held
+    found.counts = counts
+    found.first_number = record.segments[0] if record is not None and record.segments else 0
+    use = TubeUse()
+    if record is not None:
+        engine.timetable.apply_pause(found, record.pause_ms, record.paused_until_ms)
+        use.total_jobs = record.counters.get("total_jobs", 0)
+        use.deletes = record.counters.get("deletes", 0)
+        use.pauses = record.counters.get("pauses", 0)
+    found.use = use
+    paused = record is not None and record.paused_until_ms > engine.membership.server_ms()
+    found.exists = counts.jobs() > 0 or paused
+    return found
+
+
+def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
+    """Add how live sessions of others use tubes."""
+    live = set(engine.membership.others)
+    for record in engine.membership.records:
+        if record.number not in live:
+            continue
+        usage = usage_of(record)
+        for name in usage if only is None else usage.keys() & {only}:
+            use = usage[name]
+            found = engine.tube(name)
+            if found.use is None:
+                found.use = TubeUse()
+            found.use.using += use[0]
+            found.use.watching += use[1]
+            found.use.waiting += use[2]
+            found.use.total_jobs += use[3]
+            found.use.deletes += use[4]
+            found.use.pauses += use[5]
+            if use[0] or use[1]:
+                found.exists = True
+
+
+async def tube(engine: "SharedEngine", name: str) -> None:
+    """Count a tube's jobs and users."""
+    await engine.registry.forgotten(name)
+    records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([name]))
+    await engine.try_for_a_while(engine.membership.look)
+    sizes = (await _sizes(engine, [name], records))[0]
+    known = engine.registry.known_tube(name)
+    record = records[0]
+    if record is None and known is None and not engine.registry.used_elsewhere(name):
+        return
+    _note(engine, name, sizes, record)
+    _add_uses(engine, name)
+
+
+async def everything(engine: "SharedEngine") -> None:
+    """Count all jobs, and find all tubes."""
+    names: list[str] = await engine.try_for_a_while(engine.store.tubes)
+    await engine.try_for_a_while(engine.membership.look)
+    records: list[Directory | None] = []
+    for start in range(0, len(names), READ_AT_ONCE):
+        part = names[start : start + READ_AT_ONCE]
+        records += await engine.try_for_a_while(lambda: engine.store.directories(part))  # noqa: B023
+    # One of all segments may be where nobody answers.
+    sizes = await _sizes(engine, names, records, most=True)
+    total = Counts()
+    for found in engine.registry.known_tubes():
+        found.exists = False
+        found.use = None
+        found.counts = Counts()
+    over: list[str] = []
+    for name, size, record in zip(names, sizes, records, strict=True):
+        if not size and engine.registry.known_tube(name) is None:
+            if record is None or not record.segments:
+                over.append(name)
+            continue
+        counts = _note(engine, name, size, record).counts
+        total.ready += counts.ready
+        total.urgent += counts.urgent
+        total.delayed += counts.delayed
+        total.buried += counts.buried
+        total.reserved += counts.reserved
+    _add_uses(engine)
+    engine.counts = total
+    engine.registry.unlist_all(over)
+
+
+async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> SharedJob | None:
+    """Read the job of a tube that would leave a state next."""
+    queue = QUEUES[state]
+    # Segments in which no job can be read.
+    barren: set[int] = set()
+    for _ in range(LOOKS_MAX):
+        records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
+        best: tuple[bytes, int] | None = None
+        for number, size in (await _sizes(engine, [home.name], records))[0]:
+            key = size.ready_key if state == IS_READY else size.due_key if state == IS_DELAYED else size.buried_key
+            if key is not None and number not in barren and (best is None or (key[:-2], number) < best):
+                best = (key[:-2], number)
+        if best is None:
+            return None
+        number = best[1]
+        try:
+            segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        except Damaged:
+            barren.add(number)
+            continue
+        entries = {} if segment is None else segment.queue(queue)
+        for key, packed in entries.items():
+            assert segment is not None
+            found = _seen(engine, segment, queue, key, packed)
+            if found is not None:
+                whole: list[SharedJob] = await engine.try_for_a_while(lambda: fetch_bodies(engine, [found]))  # noqa: B023
+                if whole:
+                    return whole[0]
+        if entries:
+            barren.add(number)
+        # Or somebody was faster.
+    return None
+
+
+async def delete(engine: "SharedEngine", found: SharedJob) -> None:
+    """Delete a job that was looked at. Raises JobGone if it is not where it was seen any more (segment-protocol H7)."""
+    queue, place = QUEUES[found.state], found.place
+    doubt = False
+    try:
+        if not await engine.store.remove(found.number, queue, place):
+            raise JobGone("somebody else was faster")
+    except Fenced as error:
+        raise JobGone("somebody else was faster") from error
+    except StoreError:
+        doubt = True
+    if doubt:
+        # It may be done, or still be done: from now on only a job that is nowhere, or a certain success, may be told of.
+        await _delete_in_doubt(engine, found)
+    _deleted(engine, found)
+
+
+async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
+    until = engine.now() + ANSWER_WITHIN
+    while True:
+        segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(found.number))
+        place = None if segment is None else _find(segment, found.slot())
+        if place is None:
+            return
+        queue, key, _ = place
+        try:
+            if queue and await engine.store.remove(found.number, queue, key):
+                return
+        except Fenced:
+            return
+        except StoreError as error:
+            logger.info("delete of job %d: %s", found.id, error)
+        if engine.now() >= until:
+            raise OutcomeUnknown("whether the job is deleted is not known")
+        await engine.pause_between_tries()
+
+
+def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
+    found.tube.deletes += 1
+    cast("SharedTube", found.tube).live = False
+    if found.body_number:
+        engine.retirement.drop_body(found, found.body_number)
+    committer = cast("SharedTube", found.tube).committers.get(found.number)
+    if committer is not None:
+        engine.scout.refresh_segment(committer)
+    else:
+        # It may have been the last job of a segment that nobody looks at.
+        engine.retirement.come_back_to(found.tube.name, found.number)
+
+
+async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
+    """Make a buried or delayed job that was looked at ready. Raises JobGone if it is not where it was seen any more."""
+    if not await _make_ready(engine, found.number, QUEUES[found.state], {found.place: found.packed()}):
+        raise JobGone("somebody else was faster")
+    _changed(engine, cast("SharedTube", found.tube), found.number)
+
+
+def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
+    """Jobs of a segment were made ready."""
+    home.live = False
+    engine.scout.refresh_segment(home.committer_of(number))
+    engine.news.tell(home.name)
+
+
+async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dict[bytes, Packed]) -> int:
+    """Kick jobs of one segment, all or none; return how many of them are not in their queue any more.
+
+    Raises OutcomeUnknown or StoreFailed if that cannot be done in time.
+    """
+    entries: dict[bytes, bytes] = {}
+    for key, found in jobs.items():
+        found.kicks += 1
+        found.reason = ""
+        entries[ready_key(found.pri, found.put_us, job_slot(key))] = pack(found)
+    until = engine.now() + ANSWER_WITHIN
+    doubt = False
+    while True:
+        try:
+            await engine.store.shift(number, queue, list(jobs), READY, entries)
+        except (Refused, Fenced):
+            break
+        except StoreError as error:
+            doubt = doubt or isinstance(error, Unknown)
+            if engine.now() >= until:
+                if doubt:
+                    raise OutcomeUnknown("whether jobs were kicked is not known") from error
+                raise StoreFailed(str(error)) from error
+        else:
+            return len(jobs)
+        await engine.pause_between_tries()
+    if not doubt:
+        return 0
+    # Whoever moved those that are not there: they were kicked (segment-protocol H10). The others cannot be by this any more.
+    left = await _read_queue(engine, number, queue)
+    return sum(key not in left for key in jobs)
+
+
+async def _read_queue(engine: "SharedEngine", number: int, queue: str) -> "Mapping[bytes, bytes]":
+    segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))
+    return {} if segment is None else segment.queue(queue)
+
+
+async def kick(engine: "SharedEngine", home: "SharedTube", bound: int) -> int:
+    """Make up to `bound` buried jobs of a tube ready, oldest first; if none is buried, delayed ones, soonest first.
+
+    Those that cannot be read stay where they are.
+    """
+    records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
+    sizes = (await _sizes(engine, [home.name], records))[0]
+    buried = [(size.buried_key, number) for number, size in sizes if size.buried_key is not None]
+    delayed = [(size.due_key, number) for number, size in sizes if size.due_key is not None]
+    return await _kick(engine, home, BURIED, buried, bound) or await _kick(engine, home, DELAYED, delayed, bound)
+
+
+async def _kick(
+    engine: "SharedEngine", home: "SharedTube", queue: str, first: list[tuple[bytes, int]], bound: int
+) -> int:
+    """Kick jobs of one queue over segments, in the order of their keys."""
+    order = [(key[:-2], number) for key, number in first]
+    heapq.heapify(order)
+    left = bound
+    while order and left:
+        number = heapq.heappop(order)[1]
+        at_once = min(left, BATCH_MAX)
+        jobs: dict[bytes, Packed] = {}
+        try:
+            entries = await _read_queue(engine, number, queue)
+        except Damaged as error:
+            logger.info("jobs of segment %d are not kicked: %s", number, error)
+            continue
+        for key, packed in entries.items():
+            if len(jobs) > at_once:
+                # So many are moved, and the next one's place is known.
+                break
+            try:
+                jobs[key] = unpack(packed)
+            except DamagedEntry as error:
+                logger.error("segment %d: a damaged job stays where it is: %s", number, error)
+        # This segment's jobs up to the first one of the next segment.
+        limit = order[0] if order else None
+        rest = list(jobs)
+        some = [key for key in rest[:at_once] if limit is None or (key[:-2], number) <= limit]
+        if some:
+            kicked = await _make_ready(engine, number, queue, {key: jobs[key] for key in some})
+            if kicked:
+                left -= kicked
+                _changed(engine, home, number)
+            if kicked == len(some):
+                rest = rest[kicked:]
+            # Otherwise somebody changed it: look again.
+        if rest:
+            heapq.heappush(order, (rest[0][:-2], number))
+    return bound - left
+
+
+async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> list[int]:
+    """List the ids of a tube's jobs, buried ones left out, that were put with this metadata."""
+    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
+    found: list[int] = []
+    for number in [] if record is None else record.segments:
+        try:
+            segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
+        except Damaged as error:
+            logger.info("segment %d is not looked through: %s", number, error)
+            continue
+        if segment is None:
+            continue
+        for entries in (segment.queue(READY), segment.queue(DELAYED), *segment.leases.values()):
+            for key, packed in entries.items():
+                try:
+                    if unpack(packed).metadata == metadata:
+                        found.append(number << SLOT_BITS | job_slot(key))
+                except DamagedEntry as error:
+                    logger.error("segment %d: a damaged job: %s", number, error)
+    return found
+
+
+async def sizes(engine: "SharedEngine", home: "SharedTube") -> TubeSizes:
+    """Add up the sizes of the bodies of a tube's jobs."""
+    summed: TubeSizes = await engine.try_for_a_while(lambda: engine.store.tube_sizes(home.name))
+    return summed
+
+
+async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
+    """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced."""
+    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
+    for number in [] if record is None else record.segments:
+        try:
+            deleted: int = await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
+            home.deletes += deleted
+        except Fenced:
+            continue
+        committer = home.committers.get(number)
+        if committer is not None:
+            committer.abandon(JobGone("the tube was deleted"))
+        await engine.retirement.end(home.name, number)
+
+
+async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> None:
+    """Pause a tube everywhere."""
+    await engine.registry.forgotten(home.name)
+    pause_ms = round(seconds * 1000)
+    until_ms = engine.membership.server_ms() + pause_ms if pause_ms else 0
+    await engine.try_for_a_while(lambda: engine.store.pause(home.name, pause_ms, until_ms))
+    engine.timetable.apply_pause(home, pause_ms, until_ms)
+    engine.news.tell(home.name)

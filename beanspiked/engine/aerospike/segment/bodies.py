@@ -1,0 +1,82 @@
+"""The bodies of one segment that lie outside it: written before what refers to them, and ending with the segment at the latest."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.segment.codec import pack
+from beanspiked.engine.aerospike.segment.jobs import Put
+from beanspiked.engine.aerospike.store.seam import Fenced, StoreError
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.segment.committer import Committer
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
+
+__all__ = ["Bodies"]
+
+# Their numbers are taken in blocks, so that a large put rarely costs a further operation.
+BLOCK: Final = 64
+
+
+class Bodies:
+    """Writes bodies under numbers of their own.
+
+    Args:
+        committer: Whose segment it is.
+        store: The store.
+    """
+
+    def __init__(self, committer: "Committer", store: "SegmentStore") -> None:
+        self._committer: Committer = committer
+        self._store: SegmentStore = store
+        self._numbers: list[int] = []
+        # Taking more of them: done when that has ended, with what kept it from succeeding.
+        self._numbering: asyncio.Future[StoreError | None] | None = None
+
+    async def write_for(self, put: Put) -> bool:
+        """Write a put's body; tell whether it may be put here."""
+        assert put.outside is not None
+        assert put.job is not None
+        committer = self._committer
+        try:
+            number = await self.write(put.outside)
+        except Fenced:
+            if committer.gone or committer.closed:
+                return False
+            raise
+        put.job.body_number = number
+        put.job.stored_size = len(put.outside)
+        put.packed = pack(put.job)
+        return not committer.gone and not committer.closed
+
+    async def write(self, stored: bytes) -> int:
+        """Write a body, before what refers to it; return its number. One that nothing refers to goes with the segment."""
+        while not self._numbers:
+            if self._numbering is None or self._numbering.done():
+                await self._take_numbers()
+            else:
+                # Somebody else takes some.
+                failure = await asyncio.shield(self._numbering)
+                if failure is not None:
+                    raise failure
+        number = self._numbers.pop(0)
+        await self._store.write_body(self._committer.number, number, stored)
+        return number
+
+    async def _take_numbers(self) -> None:
+        """Take a block of numbers, unless a settle moves the lease on meanwhile."""
+        committer = self._committer
+        lease = committer.lease
+        numbering: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
+        self._numbering = numbering
+        failure: StoreError | None = None
+        try:
+            first = await self._store.number_bodies(committer.number, lease, BLOCK)
+            self._numbers += range(first, first + BLOCK)
+        except Fenced:
+            if committer.gone or lease == committer.lease:
+                raise
+        except StoreError as error:
+            failure = error
+            raise
+        finally:
+            numbering.set_result(failure)

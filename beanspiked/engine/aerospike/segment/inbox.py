@@ -1,0 +1,100 @@
+"""What waits for the next operation on one segment."""
+
+from beanspiked.engine.aerospike.segment.batch import Batch
+from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, Leave, Put, Steal
+from beanspiked.engine.aerospike.store.seam import READY
+from beanspiked.engine.contract import Waiter
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """What has come in while an operation is in flight.
+
+    Attributes:
+        puts, leaves, steals: In the order in which they came.
+        asks: Who asks for how many jobs.
+        wanted: How many that are in all.
+        close: Whether the segment is to accept no more puts.
+    """
+
+    def __init__(self) -> None:
+        self.puts: list[Put] = []
+        self.leaves: list[Leave] = []
+        self.steals: list[Steal] = []
+        self.asks: list[tuple[Waiter, int]] = []
+        self.wanted: int = 0
+        self.close: bool = False
+
+    def pending(self) -> bool:
+        """Tell whether there is anything to be done."""
+        return bool(self.puts or self.leaves or self.asks or self.steals or self.close)
+
+    def waited_for(self) -> bool:
+        """Tell whether anybody waits for what is to be done."""
+        return bool(self.puts or self.leaves or self.asks or self.steals)
+
+    def count(self) -> int:
+        """Count what one operation can carry."""
+        return len(self.puts) + len(self.leaves) + self.wanted
+
+    def ask(self, waiter: Waiter, count: int) -> None:
+        """Somebody asks for jobs."""
+        self.asks.append((waiter, count))
+        self.wanted += count
+
+    def next_batch(self, slots: int, *, few: bool) -> Batch:
+        """Make one change of what came first, and of all that was asked for.
+
+        Args:
+            slots: The highest slot that was given to earlier puts; the new ones get the next (segment-protocol H4).
+            few: Whether few jobs are expected in the segment besides.
+        """
+        puts = self.puts[:BATCH_MAX]
+        self.puts = self.puts[BATCH_MAX:]
+        leaves = self.leaves[:BATCH_MAX]
+        self.leaves = self.leaves[BATCH_MAX:]
+        asks: list[tuple[Waiter, int]] = []
+        wanted = 0
+        if not any(leave.queue == READY for leave in leaves):
+            # A job that is given back and taken again in one operation could not be told from one that never moved.
+            wanted = self.wanted
+            asks = self.take_asks()
+        close = self.close and not self.puts
+        if close:
+            self.close = False
+        return Batch(puts, leaves, asks, wanted, close, slots, few)
+
+    def take_puts(self) -> list[Put]:
+        """Take out all puts."""
+        puts, self.puts = self.puts, []
+        return puts
+
+    def take_leaves(self) -> list[Leave]:
+        """Take out all changes of held jobs."""
+        leaves, self.leaves = self.leaves, []
+        return leaves
+
+    def take_steals(self) -> list[Steal]:
+        """Take out all reservations of certain jobs."""
+        steals, self.steals = self.steals, []
+        return steals
+
+    def take_asks(self) -> list[tuple[Waiter, int]]:
+        """Take out all that was asked for."""
+        asks, self.asks = self.asks, []
+        self.wanted = 0
+        return asks
+
+    def take_late(self, now: float) -> tuple[list[Put], list[Leave], list[Steal]]:
+        """Take out what has waited for too long."""
+        puts = [put for put in self.puts if put.until <= now]
+        leaves = [leave for leave in self.leaves if leave.until <= now and not leave.insists]
+        steals = [steal for steal in self.steals if steal.until <= now]
+        if puts:
+            self.puts = [put for put in self.puts if put.until > now]
+        if leaves:
+            self.leaves = [leave for leave in self.leaves if leave.until > now or leave.insists]
+        if steals:
+            self.steals = [steal for steal in self.steals if steal.until > now]
+        return puts, leaves, steals

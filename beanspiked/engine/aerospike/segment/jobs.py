@@ -1,0 +1,197 @@
+"""A job of a segment as this front-end knows it, and the changes of jobs that are on their way."""
+
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.segment.codec import Packed, pack, unpack
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
+from beanspiked.engine.compression import expand
+from beanspiked.engine.contract import READY, Details, Job, Tube
+from beanspiked.engine.later import Later
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.segment.committer import Committer
+
+__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "Leave", "Put", "SharedJob", "Steal", "job_id", "shared_job"]
+
+# How long a command waits for a store that does not answer, in seconds.
+ANSWER_WITHIN: Final = 2.0
+# How many jobs one operation changes at most.
+BATCH_MAX: Final = 512
+MASK: Final = (1 << SLOT_BITS) - 1
+
+
+def job_id(number: int, slot: int) -> int:
+    """Return the id of the job in a slot of a segment."""
+    return number << SLOT_BITS | slot
+
+
+class SharedJob(Job):
+    """A job that this front-end holds, or that it has looked at.
+
+    Attributes:
+        number: Its segment.
+        place: Its key where it stands: in the lease, or in a queue.
+        committer: This front-end's side of its segment while it is held here, else None.
+        put_us: When it was put, in microseconds by the server's clock.
+        stored: Its body as stored, b"" when it lies outside.
+        raw_size, body_number, stored_size, skipped: See Packed.
+        born_ms: When its producer says that it was made, or 0.
+        leaving: Whether its place in the lease is being given up: nothing else may move it then.
+    """
+
+    __slots__ = (
+        "body_number",
+        "born_ms",
+        "committer",
+        "leaving",
+        "number",
+        "place",
+        "put_us",
+        "raw_size",
+        "skipped",
+        "stored",
+        "stored_size",
+    )
+
+    def __init__(self, number: int, place: bytes, tube: Tube, packed: Packed, offset_ms: int) -> None:
+        details: Details | None = None
+        if packed.metadata or packed.reason or packed.retries or packed.failed:
+            details = Details(packed.metadata, packed.reason, packed.retries, packed.failed)
+        super().__init__(
+            job_id(number, job_slot(place)),
+            tube,
+            packed.pri,
+            packed.delay_ms / 1000,
+            packed.ttr_ms / 1000,
+            (packed.born_ms or packed.put_us // 1000 - offset_ms) / 1000,
+            packed.body,
+            details,
+        )
+        self.number: int = number
+        self.place: bytes = place
+        self.committer: Committer | None = None
+        self.put_us: int = packed.put_us
+        self.stored: bytes = packed.body
+        self.raw_size: int = packed.raw_size
+        self.body_number: int = packed.body_number
+        self.stored_size: int = packed.stored_size
+        self.skipped: bool = packed.skipped
+        self.born_ms: int = packed.born_ms
+        self.leaving: bool = False
+        self.reserves = packed.reserves
+        self.timeouts = packed.timeouts
+        self.releases = packed.releases
+        self.buries = packed.buries
+        self.kicks = packed.kicks
+        self.state = READY
+
+    def slot(self) -> int:
+        """Return its slot in its segment."""
+        return self.id & MASK
+
+    def unfold(self, outside: bytes | None) -> None:
+        """Make its body what was put, from what is stored here or outside. Raises DamagedEntry."""
+        stored = self.stored if outside is None else outside
+        self.body = expand(stored, self.raw_size) if self.raw_size >= 0 else stored
+
+    def packed(self) -> Packed:
+        """Return everything that a segment keeps of it."""
+        details = self.details
+        return Packed(
+            self.pri,
+            round(self.delay * 1000),
+            round(self.ttr * 1000),
+            self.put_us,
+            self.stored,
+            self.reserves,
+            self.timeouts,
+            self.releases,
+            self.buries,
+            self.kicks,
+            self.raw_size,
+            self.body_number,
+            self.stored_size,
+            self.skipped,
+            details is not None and details.failed,
+            self.born_ms,
+            0 if details is None else details.retries,
+            "" if details is None else details.metadata,
+            "" if details is None else details.reason,
+        )
+
+    def pack(self) -> bytes:
+        """Pack it as it is."""
+        return pack(self.packed())
+
+
+def shared_job(number: int, place: bytes, tube: Tube, packed: bytes, offset_ms: int) -> SharedJob:
+    """Unpack a job; its body is not unfolded yet. Raises DamagedEntry."""
+    return SharedJob(number, place, tube, unpack(packed), offset_ms)
+
+
+class Put(Later):
+    """A put on its way.
+
+    Attributes:
+        tube: Where it goes.
+        pri: Its priority.
+        put_us: Its time in microseconds, by the server's clock; with the priority its place among the ready jobs.
+        due_ms: When it is due, by the server's clock; 0 when it is ready at once.
+        packed: What the segment will keep of it.
+        outside: The stored body that will lie outside, or None.
+        job: What the packed form is made of when the body lies outside, or None.
+        until: When it fails if the store cannot be reached, in seconds since the epoch.
+        slot: Its slot, given anew each time that it is tried.
+    """
+
+    def __init__(self, tube: Tube, pri: int, put_us: int, due_ms: int, packed: bytes, until: float) -> None:
+        super().__init__()
+        self.tube: Tube = tube
+        self.pri: int = pri
+        self.put_us: int = put_us
+        self.due_ms: int = due_ms
+        self.packed: bytes = packed
+        self.outside: bytes | None = None
+        self.job: Packed | None = None
+        self.until: float = until
+        self.slot: int = 0
+
+
+class Leave(Later):
+    """A held job on its way out of the lease, or to a new value in it.
+
+    Attributes:
+        job: The job.
+        queue: Where it goes, None to delete it.
+        new_key: Its key there.
+        packed: What stands there.
+        stays: Whether it stays in the lease with a new value.
+        insists: Whether it is tried for as long as the lease is there: nobody is left who would try it again.
+        until: When it fails if the store cannot be reached, in seconds since the epoch.
+    """
+
+    def __init__(self, job: SharedJob, queue: str | None, new_key: bytes, packed: bytes, until: float) -> None:
+        super().__init__()
+        self.job: SharedJob = job
+        self.queue: str | None = queue
+        self.new_key: bytes = new_key
+        self.packed: bytes = packed
+        self.stays: bool = False
+        self.insists: bool = False
+        self.until: float = until
+
+
+class Steal(Later):
+    """A job on its way from a queue into the lease: reserve-job.
+
+    Attributes:
+        job: The job as it was looked at; its place is its key in the queue.
+        queue: Which queue.
+        until: When it fails if the store cannot be reached, in seconds since the epoch.
+    """
+
+    def __init__(self, job: SharedJob, queue: str, until: float) -> None:
+        super().__init__()
+        self.job: SharedJob = job
+        self.queue: str = queue
+        self.until: float = until

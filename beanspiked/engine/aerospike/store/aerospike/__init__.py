@@ -1,0 +1,1 @@
+"""The store on an Aerospike cluster."""

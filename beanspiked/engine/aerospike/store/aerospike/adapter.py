@@ -1,0 +1,656 @@
+"""The seam on the official `aerospike` client: every method one call of it, on a worker thread but for changes (see changes.py).
+
+Which call each operation is, was measured; the operations on a segment that happen per job need no filter expression, because a lease is
+used once only: `map_size` in the lease's context, which does not create, fails the whole call when the lease is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import zlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import aerospike
+from aerospike import exception as client_errors
+from aerospike import predicates
+from aerospike_helpers import cdt_ctx
+from aerospike_helpers.expressions import arithmetic
+from aerospike_helpers.expressions import base as exp
+from aerospike_helpers.expressions import map as exp_map
+from aerospike_helpers.operations import expression_operations, map_operations, operations
+
+from beanspiked.engine.aerospike.store import formats as decoding
+from beanspiked.engine.aerospike.store.aerospike import health, udf
+from beanspiked.engine.aerospike.store.aerospike.calls import (
+    CODE_FILTERED_OUT,
+    READ_POLICY,
+    REMOVE_POLICY,
+    WRITE_POLICY,
+    Caller,
+    read_off,
+)
+from beanspiked.engine.aerospike.store.aerospike.changes import (
+    HEAD_OPS,
+    HEAD_READS,
+    SORTED,
+    Changes,
+    head_of_results,
+    keys_read,
+    size_reads,
+)
+from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS
+from beanspiked.engine.aerospike.store.aerospike.pace import Pace
+from beanspiked.engine.aerospike.store.formats import COUNTERS
+from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_session, ready_key
+from beanspiked.engine.aerospike.store.seam import (
+    BURIED,
+    CLOSED,
+    DEAD,
+    DELAYED,
+    OPEN,
+    READY,
+    Change,
+    Damaged,
+    Directory,
+    Fenced,
+    Head,
+    Outcome,
+    Refused,
+    Segment,
+    SessionRecord,
+    Settlement,
+    Sizes,
+)
+from beanspiked.engine.contract import TubeSizes
+from beanspiked.engine.errors import StoreUnusable
+from beanspiked.ops import check
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from beanspiked.engine.aerospike.store.aerospike.calls import Key
+    from beanspiked.engine.aerospike.store.seam import Entries
+
+__all__ = ["AerospikeStore"]
+
+# Segment numbers share records modulo this: space is bounded by the most segments that ever were at once.
+SEGMENT_RECORDS: Final = 1 << 20
+# The list of all tubes lies in so many records.
+TUBE_LISTS: Final = 64
+# By default a node that does not answer keeps the thread that asks for half a minute.
+QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
+QUEUES: Final = (READY, DELAYED, BURIED)
+MAPS: Final = (*QUEUES, "held")
+
+ONCE: Final = {"map_order": aerospike.MAP_KEY_ORDERED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY}
+
+
+class AerospikeStore:
+    """A cluster's namespace; see SegmentStore for the methods.
+
+    Args:
+        client: A connected client of the `aerospike` package; None before there is one: everything then fails with Busy.
+        namespace: Where to keep everything.
+        prefix: What the names of all sets and indexes begin with; records outside them are never touched.
+
+    Attributes:
+        caller: What calls the client.
+        changes: What carries out the changes that jobs are made of.
+    """
+
+    def __init__(self, client: Any, namespace: str, prefix: str = "bsd_") -> None:
+        self.caller: Caller = Caller(client)
+        self.changes: Changes = Changes(self.caller, Pace(time.monotonic))
+        self._namespace = namespace
+        self._prefix = prefix
+        self._aside = decoding.SetAside()
+
+    async def connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
+        """Connect, see whether the cluster is fit, and make what is needed there. Raises StoreUnusable."""
+        return await self.caller.workers.do(partial(self._connect, config, max_job_size))
+
+    def _connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
+        client = check.connect(config)
+        try:
+            findings = health.inspect(client, self._namespace, max_job_size)
+            if not any(finding.level == "error" for finding in findings):
+                udf.register(client)
+                self.caller.connected(client)
+        except client_errors.AerospikeError as error:
+            raise StoreUnusable(f"{error.code}: {error.msg}") from error
+        except udf.ModuleMissing as error:
+            # A cluster that is just coming together takes no modules; it is asked again.
+            raise StoreUnusable(str(error)) from error
+        finally:
+            if self.caller.client is not client:
+                client.close()
+        return findings
+
+    async def prepare(self) -> None:
+        """Make the index that finds a session's leases."""
+        await self.caller.call_slow(self._prepare)
+
+    def _prepare(self) -> None:
+        name = self._set("held")
+        listed = self.caller.client.info_all(f"sindex-list:namespace={self._namespace}")
+        if all(f"indexname={name}:" in str(answer) for _, answer in listed.values()):
+            # The client waits for two seconds whenever it is asked for an index.
+            return
+        with contextlib.suppress(client_errors.IndexFoundError):
+            self.caller.client.index_map_keys_create(
+                self._namespace, self._set("seg"), "held", aerospike.INDEX_NUMERIC, name
+            )
+
+    def _set(self, name: str) -> str:
+        return self._prefix + name
+
+    def _key(self, name: str, key: int | str) -> Key:
+        return self._namespace, self._set(name), key
+
+    def _segment_key(self, number: int) -> Key:
+        return self._key("seg", number % SEGMENT_RECORDS)
+
+    # --- segments
+
+    async def create(self, number: int, tube: str, lease: int) -> None:
+        """See SegmentStore."""
+        await self.caller.call(partial(self._create, number, tube, lease))
+
+    def _create(self, number: int, tube: str, lease: int) -> None:
+        key = self._segment_key(number)
+        head = [
+            operations.write("no", number),
+            operations.write("tube", tube),
+            operations.write("own", lease_session(lease)),
+            operations.write("st", OPEN),
+            operations.write("hwm", 0),
+            operations.write("bodies", 0),
+            operations.write("nheld", 0),
+        ]
+        leased = _lease_ops(lease)
+        try:
+            # With an index that stays: 3 bytes a job, for a third less work in the cluster where a thousand jobs are.
+            made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
+            self.caller.make(key, [*head, *made, *leased], aerospike.POLICY_EXISTS_CREATE)
+        except client_errors.RecordExistsError:
+            guard = exp.And(exp.Eq(exp.IntBin("st"), DEAD), exp.LT(exp.IntBin("no"), number))
+            self.caller.operate(key, [*head, *[map_operations.map_clear(name) for name in MAPS], *leased], guard)
+
+    async def attach(self, number: int, lease: int) -> None:
+        """See SegmentStore."""
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
+        try:
+            await self.caller.call(partial(self.caller.operate, self._segment_key(number), _lease_ops(lease), guard))
+        except Refused as error:
+            if getattr(error.__cause__, "code", 0) == CODE_FILTERED_OUT:
+                raise Fenced(f"segment {number} is gone or dead") from error
+            raise
+
+    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        """See SegmentStore."""
+        return await self.changes.apply(self._segment_key(number), lease, change)
+
+    async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        """See SegmentStore."""
+        try:
+            results = await self.caller.call(partial(self._settle, number, lease, renewed))
+        except Fenced:
+            # An earlier attempt may have done it. That is looked up by a write, too: a read may be answered by a stale copy.
+            ops = [
+                map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(renewed)]),
+                operations.write("settled", renewed),
+                *_settled_reads(renewed),
+            ]
+            results = await self.caller.call(partial(self.caller.operate, self._segment_key(number), ops))
+        return Settlement(results[-2][1], _entries(results[-1][1]))
+
+    def _settle(self, number: int, lease: int, renewed: int) -> Any:
+        held = exp.MapBin("held")
+        old = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.MAP, lease, held)
+        moved = exp_map.MapRemoveByKey(None, lease, exp_map.MapPut(None, SORTED, renewed, old, held))
+        return self.caller.operate(
+            self._segment_key(number),
+            [
+                map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)]),
+                _write_map("held", moved),
+                *_settled_reads(renewed),
+            ],
+        )
+
+    async def read(self, number: int) -> Segment | None:
+        """See SegmentStore."""
+        try:
+            bins = await self.caller.call(lambda: self.caller.client.get(self._segment_key(number), READ_POLICY)[2])
+        except Fenced:
+            return None
+        try:
+            return decoding.segment(number, bins)
+        except Damaged as error:
+            self._aside.tell(f"segment {number}", error)
+            raise
+
+    async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
+        """See SegmentStore."""
+        found = await self.caller.read_many([self._segment_key(number) for number in numbers], HEAD_READS)
+        return [
+            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.head, number, bins))
+            for number, bins in zip(numbers, found, strict=True)
+        ]
+
+    async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
+        """See SegmentStore."""
+        found = await self.caller.read_many([self._segment_key(number) for number in numbers], SIZE_READS)
+        return [
+            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.sizes, number, bins))
+            for number, bins in zip(numbers, found, strict=True)
+        ]
+
+    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+        """See SegmentStore."""
+        there = exp_map.MapGetByKeyList(None, aerospike.MAP_RETURN_COUNT, list(keys), exp.MapBin(source))
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(there, len(keys)))
+        ops = [map_operations.map_remove_by_key_list(source, list(keys), aerospike.MAP_RETURN_NONE, False)]
+        if isinstance(target, str):
+            ops.append(map_operations.map_put_items(target, entries, SORTED))
+        else:
+            context = [cdt_ctx.cdt_ctx_map_key(target)]
+            # The size first: it does not create the lease.
+            ops.insert(0, map_operations.map_size("held", context))
+            ops.append(map_operations.map_put_items("held", entries, SORTED, context))
+            ops.append(operations.increment("nheld", len(keys)))
+        change = partial(self.caller.operate, self._segment_key(number), [*ops, *HEAD_OPS], guard)
+        return read_off(head_of_results, await self.caller.call(change))
+
+    async def remove(self, number: int, queue: str, key: bytes) -> bool:
+        """See SegmentStore."""
+        ops = [map_operations.map_remove_by_key(queue, key, aerospike.MAP_RETURN_COUNT)]
+        results = await self._guarded_by_number(number, ops, exp.Eq(exp.IntBin("no"), number))
+        return bool(results[0][1])
+
+    async def _guarded_by_number(self, number: int, ops: list[Any], guard: Any) -> list[tuple[str, Any]]:
+        """Operate on a segment under a guard that only its number can fail: another one has its record now."""
+        try:
+            return await self.caller.call(partial(self.caller.operate, self._segment_key(number), ops, guard))
+        except Refused as error:
+            raise Fenced(f"segment {number} is gone") from error
+
+    async def reclaim(self, number: int, lease: int) -> int:
+        """See SegmentStore."""
+        held = exp.MapBin("held")
+        jobs = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.MAP, lease, held)
+        count = exp_map.MapSize([cdt_ctx.cdt_ctx_map_key(lease)], held)
+        ops = [
+            map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)]),
+            expression_operations.expression_write("nheld", arithmetic.Sub(exp.IntBin("nheld"), count).compile()),
+            _write_map(READY, exp_map.MapPutItems(None, SORTED, jobs, exp.MapBin(READY))),
+            map_operations.map_remove_by_key("held", lease, aerospike.MAP_RETURN_NONE),
+        ]
+        try:
+            results = await self.caller.call(partial(self.caller.operate, self._segment_key(number), ops))
+        except Fenced:
+            return 0
+        reclaimed: int = results[0][1]
+        return reclaimed
+
+    async def close(self, number: int) -> bool:
+        """See SegmentStore."""
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(exp.IntBin("st"), OPEN))
+        try:
+            await self.caller.call(
+                partial(self.caller.operate, self._segment_key(number), [operations.write("st", CLOSED)], guard)
+            )
+        except Refused:
+            if await self.read(number) is None:
+                raise Fenced(f"segment {number} is gone") from None
+            return False
+        return True
+
+    async def retire(self, number: int) -> bool:
+        """See SegmentStore."""
+        guard = exp.And(
+            exp.Eq(exp.IntBin("no"), number),
+            exp.Eq(exp.IntBin("st"), CLOSED),
+            exp.Eq(exp.IntBin("nheld"), 0),
+            *[exp.Eq(exp_map.MapSize(None, exp.MapBin(name)), 0) for name in QUEUES],
+        )
+        ops = [operations.write("st", DEAD), map_operations.map_clear("held")]
+        try:
+            await self.caller.call(partial(self.caller.operate, self._segment_key(number), ops, guard))
+        except Refused:
+            segment = await self.read(number)
+            if segment is None:
+                raise Fenced(f"segment {number} is gone") from None
+            return segment.state == DEAD
+        return True
+
+    async def wipe(self, number: int) -> int:
+        """See SegmentStore."""
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
+        ops = [
+            operations.read("nheld"),
+            *[map_operations.map_size(name) for name in QUEUES],
+            *[map_operations.map_clear(name) for name in MAPS],
+            operations.write("nheld", 0),
+            operations.write("st", CLOSED),
+        ]
+        try:
+            results = await self.caller.call(partial(self.caller.operate, self._segment_key(number), ops, guard))
+        except Refused:
+            if await self.read(number) is None:
+                raise Fenced(f"segment {number} is gone") from None
+            return 0
+        return sum(size for _, size in results[: 1 + len(QUEUES)])
+
+    async def leased_by(self, session: int) -> list[int]:
+        """See SegmentStore."""
+        return await self.caller.call_slow(partial(self._leased_by, session))
+
+    def _leased_by(self, session: int) -> list[int]:
+        query = self.caller.client.query(self._namespace, self._set("seg"))
+        query.select("no")
+        low = session << SERIAL_BITS
+        high = low + (1 << SERIAL_BITS) - 1
+        query.where(predicates.range("held", aerospike.INDEX_TYPE_MAPKEYS, low, high))
+        found = (record[2].get("no") for record in query.results(QUERY_POLICY))
+        return sorted({number for number in found if type(number) is int})
+
+    # --- directories
+
+    async def enlist(self, tube: str, number: int) -> None:
+        """See SegmentStore."""
+        await self.caller.call(partial(self._put_item, self._key("dir", tube), "segments", number, 0))
+        # Which segment it was listed for last tells whoever wants to unlist it whether it was listed anew.
+        await self.caller.call(partial(self._put_item, self._list_key(tube), "names", tube, number))
+
+    def _list_key(self, tube: str) -> Key:
+        return self._key("ctl", f"tubes-{zlib.crc32(tube.encode()) % TUBE_LISTS}")
+
+    def _put_item(self, key: Key, name: str, item: int | str, value: int) -> None:
+        """Add to a map, making its record where needed."""
+        self.caller.make(key, [map_operations.map_put(name, item, value, SORTED)], aerospike.POLICY_EXISTS_IGNORE)
+
+    async def unlist(self, tube: str, number: int) -> None:
+        """See SegmentStore."""
+        await self._drop_item(self._key("dir", tube), "segments", number)
+
+    async def _drop_item(self, key: Key, name: str, item: int | str) -> None:
+        """Take out of a map; one that was never made has nothing to take out."""
+        ops = [map_operations.map_remove_by_key(name, item, aerospike.MAP_RETURN_NONE)]
+        with contextlib.suppress(Fenced):
+            await self.caller.call(partial(self.caller.operate, key, ops))
+
+    async def directory(self, tube: str) -> Directory | None:
+        """See SegmentStore."""
+        bins = (await self.caller.read_many([self._key("dir", tube)], DIRECTORY_READS))[0]
+        return None if bins is None else decoding.directory(bins)
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """See SegmentStore."""
+        found = await self.caller.read_many([self._key("dir", tube) for tube in tubes], DIRECTORY_READS)
+        return [
+            None
+            if bins is None
+            else self._aside.read(f"the directory of tube {tube}", partial(decoding.directory, bins))
+            for tube, bins in zip(tubes, found, strict=True)
+        ]
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """See SegmentStore."""
+        ops = [operations.write("pause", pause_ms), operations.write("until", until_ms)]
+        await self.caller.call(partial(self.caller.make, self._key("dir", tube), ops, aerospike.POLICY_EXISTS_IGNORE))
+
+    async def forget_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        ops = [operations.write(name, 0) for name in ("pause", "until", *COUNTERS)]
+        with contextlib.suppress(Fenced):
+            await self.caller.call(partial(self.caller.operate, self._key("dir", tube), ops))
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """See SegmentStore."""
+        ops = [operations.increment(name, count) for name, count in counters.items()]
+        await self.caller.call(partial(self.caller.make, self._key("dir", tube), ops, aerospike.POLICY_EXISTS_IGNORE))
+
+    async def unlist_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        key = self._list_key(tube)
+        listed_for = [map_operations.map_get_by_key("names", tube, aerospike.MAP_RETURN_VALUE)]
+        bins = (await self.caller.read_many([key], listed_for))[0]
+        number = None if bins is None else bins.get("names")
+        if number is None:
+            return
+        # Not if its record cannot be read: who repairs it finds its segments.
+        record = await self.directory(tube)
+        if record is not None and record.segments:
+            return
+        names = exp.MapBin("names")
+        listed = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.INTEGER, tube, names)
+        ops = [map_operations.map_remove_by_key("names", tube, aerospike.MAP_RETURN_NONE)]
+        # Not if it was listed anew since.
+        with contextlib.suppress(Refused):
+            await self.caller.call(partial(self.caller.operate, key, ops, exp.Eq(listed, number)))
+
+    async def tubes(self) -> list[str]:
+        """See SegmentStore."""
+        keys = [self._key("ctl", f"tubes-{part}") for part in range(TUBE_LISTS)]
+        found = await self.caller.read_many(keys, [operations.read("names")])
+        names: list[str] = []
+        for part, bins in enumerate(found):
+            if bins is not None:
+                names += self._aside.read(f"list {part} of tubes", partial(decoding.texts, bins, "names")) or ()
+        return sorted(names)
+
+    # --- sessions
+
+    async def reserve_numbers(self, counter: str, count: int) -> int:
+        """See SegmentStore."""
+        ops = [operations.increment("last", count), operations.read("last")]
+        key = self._key("ctl", f"counter-{counter}")
+        results = await self.caller.call(partial(self.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE))
+        last: int = results[-1][1]
+        return last - count + 1
+
+    async def join(self, session: int) -> None:
+        """See SegmentStore."""
+        made = [operations.write("dead", 0), operations.write("payload", b"")]
+        await self.caller.call(
+            partial(self.caller.make, self._key("ses", session), made, aerospike.POLICY_EXISTS_CREATE)
+        )
+        await self.caller.call(partial(self._put_item, self._key("ctl", "sessions"), "numbers", session, 0))
+
+    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """See SegmentStore."""
+        ops = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
+        if payload is None:
+            ops.append(operations.write("beat", 1))
+        else:
+            ops.append(operations.write("payload", payload))
+        change = partial(self.caller.operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
+        # Nobody else writes to this record but who declares the session dead.
+        results = await self.caller.beat(change)
+        now_ms: int = results[0][1]
+        self.caller.deadline.seen(now_ms)
+        return now_ms
+
+    async def resign(self, session: int) -> None:
+        """See SegmentStore."""
+        with contextlib.suppress(Fenced):
+            await self.caller.call(
+                partial(self.caller.operate, self._key("ses", session), [operations.write("dead", 1)])
+            )
+
+    async def kill(self, session: int, silent_ms: int) -> bool:
+        """See SegmentStore."""
+        # A session whose record does not say whether it is dead cannot send heartbeats.
+        unsaid = exp.NE(exp.BinType("dead"), aerospike.AS_BYTES_INTEGER)
+        guard = exp.And(exp.Or(unsaid, exp.Eq(exp.IntBin("dead"), 0)), exp.GT(exp.SinceUpdateTime(), silent_ms))
+        try:
+            await self.caller.call(
+                partial(self.caller.operate, self._key("ses", session), [operations.write("dead", 1)], guard)
+            )
+        except Refused:
+            return False
+        return True
+
+    async def sessions(self) -> list[SessionRecord]:
+        """See SegmentStore."""
+        key = self._key("ctl", "sessions")
+        try:
+            listed = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
+        except Fenced:
+            return []
+        read = partial(decoding.numbers, listed, "numbers")
+        numbers = sorted(self._aside.read("the list of sessions", read) or ())
+        found = await self.caller.read_many([self._key("ses", number) for number in numbers], SESSION_READS)
+        records = [
+            self._aside.read(f"session {number}", partial(decoding.session, number, bins, self._aside))
+            for number, bins in zip(numbers, found, strict=True)
+            if bins is not None
+        ]
+        return [record for record in records if record is not None]
+
+    async def forget_session(self, session: int) -> None:
+        """See SegmentStore."""
+        # Their records stay, so what fills them goes; before the session is unlisted, since nobody comes back to it afterwards.
+        for name, filling in (("ses", "payload"), ("news", "news")):
+            with contextlib.suppress(Fenced):
+                await self.caller.call(
+                    partial(self.caller.operate, self._key(name, session), [operations.write(filling, b"")])
+                )
+        await self._drop_item(self._key("ctl", "sessions"), "numbers", session)
+
+    # --- news
+
+    async def publish(self, session: int, news: bytes) -> None:
+        """See SegmentStore."""
+        ops = [operations.write("news", news)]
+        await self.caller.call(
+            partial(self.caller.make, self._key("news", session), ops, aerospike.POLICY_EXISTS_IGNORE)
+        )
+
+    async def news(
+        self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
+    ) -> list[bytes]:
+        """See SegmentStore."""
+        keys = [self._key("news", session) for session in sessions]
+        listen = partial(self._listen, keys, list(known), within, every)
+        return await self.caller.listen(listen) if keys else []
+
+    def _listen(self, keys: Sequence[Key], known: list[bytes], within: float, every: float) -> list[bytes]:
+        """Read news until there are some: a wake-up is what each time costs, and there are fewer of them without the event loop."""
+        until = time.monotonic() + within
+        while True:
+            if every:
+                time.sleep(every)
+            self.caller.check()
+            found = self.caller.read_all(keys, NEWS_READS)
+            told = [b"" if bins is None else self._told(key, bins) for key, bins in zip(keys, found, strict=True)]
+            if told != known or time.monotonic() >= until or self.caller.leaving.is_set():
+                return told
+
+    def _told(self, key: Key, bins: Mapping[str, Any]) -> bytes:
+        return self._aside.read(f"the news of session {key[2]}", partial(decoding.blob, bins, "news")) or b""
+
+    # --- the store as a whole
+
+    async def has_room(self) -> bool:
+        """See SegmentStore."""
+        roomy, _ = await self.caller.call_slow(lambda: health.has_room(self.caller.client, self._namespace))
+        return roomy
+
+    async def tube_sizes(self, tube: str) -> TubeSizes:
+        """See SegmentStore."""
+        summed = await self.caller.call_slow(
+            lambda: udf.sizes(self.caller.client, self._namespace, self._set("seg"), tube, 0)
+        )
+        return TubeSizes(summed.job_size, summed.used_size, summed.skipped_size)
+
+    async def leave(self) -> None:
+        """See SegmentStore."""
+        # Threads that wait for a node must not keep the event loop.
+        await asyncio.get_running_loop().run_in_executor(None, self.caller.close)
+        # Only now: one of them may have been connecting.
+        client, self.caller.client = self.caller.client, None
+        if client is not None:
+            client.close()
+
+    # --- bodies
+
+    def _body_key(self, number: int, body_number: int) -> Key:
+        return self._key("body", f"{number}-{body_number}")
+
+    async def number_bodies(self, number: int, lease: int, count: int) -> int:
+        """See SegmentStore."""
+        ops = [
+            map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)]),
+            operations.increment("bodies", count),
+            operations.read("bodies"),
+        ]
+        results = await self.caller.call(partial(self.caller.operate, self._segment_key(number), ops))
+        last: int = results[-1][1]
+        return last - count + 1
+
+    async def write_body(self, number: int, body_number: int, body: bytes) -> None:
+        """See SegmentStore."""
+        key = self._body_key(number, body_number)
+        await self.caller.call(lambda: self.caller.client.put(key, {"body": body}, policy=WRITE_POLICY))
+
+    async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """See SegmentStore."""
+        found = await self.caller.read_many([self._body_key(*name) for name in names], [operations.read("body")])
+        return [
+            None
+            if bins is None
+            else self._aside.read(f"body {name[1]} of segment {name[0]}", partial(decoding.blob, bins, "body"))
+            for name, bins in zip(names, found, strict=True)
+        ]
+
+    async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
+        """See SegmentStore."""
+        for name in names:
+            key = self._body_key(*name)
+            with contextlib.suppress(Fenced):
+                await self.caller.call(partial(self.caller.client.remove, key, policy=REMOVE_POLICY))
+
+
+def _lease_ops(lease: int) -> list[Any]:
+    """Make an empty lease; it must not exist."""
+    return [
+        map_operations.map_put("held", lease, {}, ONCE),
+        map_operations.map_set_policy("held", SORTED, [cdt_ctx.cdt_ctx_map_key(lease)]),
+    ]
+
+
+def _settled_reads(renewed: int) -> list[Any]:
+    return [operations.read("hwm"), map_operations.map_get_by_key("held", renewed, aerospike.MAP_RETURN_VALUE)]
+
+
+def _write_map(name: str, value: Any) -> Any:
+    return expression_operations.expression_write(name, value.compile())
+
+
+def _entries(values: Mapping[Any, Any]) -> dict[bytes, bytes]:
+    return {bytes(key): bytes(value) for key, value in sorted(values.items())}
+
+
+URGENT: Final = exp_map.MapGetByKeyRange(
+    None, aerospike.MAP_RETURN_COUNT, ready_key(0, 0, 0), ready_key(1024, 0, 0), exp.MapBin(READY)
+)
+SIZE_READS: Final = [
+    operations.read("no"),
+    operations.read("nheld"),
+    expression_operations.expression_read("urgent", URGENT.compile()),
+    keys_read("first", READY, 0, 1),
+    keys_read("due", DELAYED, 0, 1),
+    keys_read("oldest", BURIED, 0, 1),
+    *size_reads(),
+]
+DIRECTORY_READS: Final = [operations.read(name) for name in ("segments", "pause", "until", *COUNTERS)]
+NEWS_READS: Final = [operations.read("news")]
+SESSION_READS: Final = [
+    operations.read("dead"),
+    operations.read("payload"),
+    expression_operations.expression_read("silent", exp.SinceUpdateTime().compile()),
+]

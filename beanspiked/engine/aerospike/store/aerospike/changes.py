@@ -1,0 +1,438 @@
+"""Changes of segments under leases, as operations on records: what happens for every job.
+
+None of them needs a filter expression per job, because a lease is used once only: `map_size` in the lease's context, which does not
+create, fails the whole operation when the lease is gone. Changes of several segments that wait at the same time go out in one call, each
+still an operation of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import aerospike
+from aerospike import exception as client_errors
+from aerospike_helpers import cdt_ctx
+from aerospike_helpers.batch import records as batch_records
+from aerospike_helpers.expressions import arithmetic
+from aerospike_helpers.expressions import base as exp
+from aerospike_helpers.expressions import map as exp_map
+from aerospike_helpers.operations import expression_operations, map_operations, operations
+
+from beanspiked.engine.aerospike.store.aerospike.calls import (
+    CODE_FILTERED_OUT,
+    CODE_PARAMETER,
+    CODE_TIMEOUT,
+    HERE_WITHIN_MS,
+    NEVER_SENT,
+    WRITE_WITHIN_MS,
+    meaning,
+    meaning_of,
+    read_off,
+)
+from beanspiked.engine.aerospike.store.aerospike.workers import hand_over
+from beanspiked.engine.aerospike.store.seam import (
+    BURIED,
+    CLOSED,
+    DELAYED,
+    HEAD_KEYS,
+    READY,
+    Busy,
+    Change,
+    Head,
+    Outcome,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from beanspiked.engine.aerospike.store.aerospike.calls import Caller, Key
+    from beanspiked.engine.aerospike.store.aerospike.pace import Pace
+
+__all__ = ["HEAD_OPS", "HEAD_READS", "SORTED", "Changes", "head_of_bins", "head_of_results", "keys_read", "size_reads"]
+
+logger = logging.getLogger(__name__)
+
+SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
+BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
+# All nodes at the same time, or the loop would wait so long for each.
+HERE_BATCH_POLICY: Final = {
+    **BATCH_WRITE_POLICY,
+    "total_timeout": HERE_WITHIN_MS,
+    "socket_timeout": HERE_WITHIN_MS,
+    "concurrent": True,
+}
+BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
+# How many changes go out together at most: the first of them waits for the last.
+TOGETHER_MAX: Final = 32
+# For so many leases the operations are kept that need no more than the lease: to make them costs as much as to send them.
+LEASES_KNOWN: Final = 4096
+
+
+class Request(NamedTuple):
+    """A change of a segment.
+
+    Attributes:
+        key: The segment's record.
+        lease, change: What is to be done.
+    """
+
+    key: Key
+    lease: int
+    change: Change
+
+
+class Changes:
+    """Carries out changes: all that are asked for in one turn of the event loop together.
+
+    As long as the store answers in a moment the event loop waits for it itself: a thread that did so would have to be woken, and the loop
+    by it, and both would be in each other's way at the interpreter lock, which takes as long as the answer. When the store is slow, or a
+    node does not answer at all, threads wait.
+
+    Args:
+        caller: What calls the client.
+        pace: How quickly the store answers.
+    """
+
+    def __init__(self, caller: Caller, pace: Pace) -> None:
+        self._caller = caller
+        self._pace = pace
+        self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
+        # How many changes were asked for in this turn of the event loop, and in the last one in which there were any.
+        self._asked = 0
+        self._asked_before = 0
+        # One for each call that has been asked for and has not begun; both ends only append and pop, which threads may do at once.
+        self._called: deque[None] = deque()
+
+    async def apply(self, key: Key, lease: int, change: Change) -> Outcome:
+        """Change a segment under a lease, with whatever else waits."""
+        await self._caller.ready()
+        loop = asyncio.get_running_loop()
+        request = Request(key, lease, change)
+        self._asked += 1
+        if self._asked == 1:
+            # Behind everybody who asks for something in this turn.
+            loop.call_soon(self._begin)
+            if self._asked_before <= 1 and self._may_wait_here():
+                # Most probably nobody else will.
+                (outcome,) = self._carry_out([request], here=True)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return outcome
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._waiting.append((request, future))
+        return await future
+
+    def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
+        """Change a segment under a lease from this thread."""
+        return _read_outcome(change, self._caller.operate(key, _all_ops(lease, change)))
+
+    def _begin(self) -> None:
+        self._asked_before = self._asked
+        self._asked = 0
+        if len(self._waiting) <= TOGETHER_MAX and not self._called and self._may_wait_here():
+            together, futures = self._next()
+            if together:
+                _tell_all(futures, self._carry_out(together, here=True))
+        while len(self._called) * TOGETHER_MAX < len(self._waiting):
+            self._called.append(None)
+            self._caller.workers.run(self._apply_waiting)
+
+    def _may_wait_here(self) -> bool:
+        agreement = self._caller.agreement
+        return self._pace.quick() and not agreement.asleep() and not agreement.doubtful()
+
+    def _next(self) -> tuple[list[Request], list[asyncio.Future[Outcome]]]:
+        """Take out those that waited longest."""
+        together: list[Request] = []
+        futures: list[asyncio.Future[Outcome]] = []
+        with contextlib.suppress(IndexError):
+            while len(together) < TOGETHER_MAX:
+                request, future = self._waiting.popleft()
+                together.append(request)
+                futures.append(future)
+        return together, futures
+
+    def _apply_waiting(self) -> None:
+        """Carry out the changes that wait, on a worker thread."""
+        self._called.pop()
+        together, futures = self._next()
+        if together:
+            # Else another thread has done it along with its own.
+            hand_over(futures[0], _tell_all, futures, self._carry_out(together, here=False))
+
+    def _carry_out(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
+        """Send changes, and tell what became of each."""
+        began = self._pace.now()
+        try:
+            if here:
+                return self._send_here(together)
+            self._caller.check()
+            return self._send_to_who_answers(together)
+        except client_errors.AerospikeError as error:
+            return [meaning(error)] * len(together)
+        except Exception as error:  # noqa: BLE001 - it is raised where the change was asked for
+            return [error] * len(together)
+        finally:
+            self._pace.answered(began)
+
+    def _send_here(self, together: Sequence[Request]) -> list[Outcome | Exception]:
+        """Send changes from the event loop."""
+        if len(together) > 1:
+            return self._send(together, HERE_BATCH_POLICY, self._too_late_here)
+        key, lease, change = together[0]
+        try:
+            return [_read_outcome(change, self._caller.operate_here(key, _all_ops(lease, change)))]
+        except client_errors.FilteredOut:
+            return [self._too_late_here(key, 0)]
+
+    def _too_late_here(self, key: Key, until_ms: int) -> Busy:  # noqa: ARG002 - as Caller.too_late
+        """Say of a change that it was not done; what time it is at the node a thread finds out, with the next try."""
+        self._pace.slow()
+        return Busy("it came too late, by the clock of the node")
+
+    def _send_to_who_answers(self, together: Sequence[Request]) -> list[Outcome | Exception]:
+        """Send changes, but none to a node that does not answer."""
+        if len(together) == 1:
+            key, lease, change = together[0]
+            return [self.apply_now(key, lease, change)]
+        silent = self._caller.silent([request.key for request in together])
+        answering = [request for request in together if request.key not in silent]
+        sent = iter(self._send(answering, BATCH_WRITE_POLICY, self._caller.too_late) if answering else [])
+        busy = "the node does not answer that has it"
+        return [Busy(busy) if request.key in silent else next(sent) for request in together]
+
+    def _send(
+        self, together: Sequence[Request], policy: dict[str, Any], too_late: Callable[[Key, int], Busy]
+    ) -> list[Outcome | Exception]:
+        """Send changes in one batch."""
+        caller = self._caller
+        until_ms, filtered = caller.deadline.filter()
+        if filtered is not None:
+            policy = {**policy, "expressions": filtered}
+        writes = [
+            batch_records.Write(key, _change_ops(lease, change) + _reads_after(change), policy=BATCH_RECORD_POLICY)
+            for key, lease, change in together
+        ]
+        batch = batch_records.BatchRecords(writes)
+        untold = CODE_TIMEOUT
+        try:
+            caller.client.batch_write(batch, policy_batch=policy)
+        except client_errors.AerospikeError as error:
+            if error.code == CODE_PARAMETER:
+                raise
+            # Some may have been done all the same, and answered.
+            logger.warning("a batch has failed: %s", error)
+            untold = error.code or untold
+        except Exception:
+            logger.exception("the answer to a batch cannot be read")
+        else:
+            untold = batch.result or untold
+        if untold not in NEVER_SENT:
+            untold = CODE_TIMEOUT
+        return [
+            too_late(request.key, until_ms)
+            if record.result == CODE_FILTERED_OUT
+            else _outcome_of_record(request.change, record, untold)
+            for request, record in zip(together, batch.batch_records, strict=True)
+        ]
+
+
+def _outcome_of_record(change: Change, record: Any, untold: int) -> Outcome | Exception:
+    """Tell what became of one change of a batch, whatever became of the others.
+
+    Args:
+        change: The change.
+        record: Its part of the answer.
+        untold: What to make of it if there is nothing about it in the answer.
+    """
+    code: int = record.result
+    if code:
+        return meaning_of(code, record.in_doubt, "in a batch")
+    if record.record is None or not record.record[2]:
+        return meaning_of(untold, record.in_doubt, "nothing was said of it in a batch")
+    try:
+        return read_off(partial(_outcome_of_bins, change), record.record[2])
+    except Unknown as error:
+        return error
+
+
+def _tell_all(futures: Sequence[asyncio.Future[Outcome]], outcomes: Sequence[Outcome | Exception]) -> None:
+    for future, outcome in zip(futures, outcomes, strict=True):
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+# --- what a change does
+
+
+def _change_ops(lease: int, change: Change) -> list[Any]:
+    """Make the operations of a change, the last of them its take."""
+    context, fence = _fence(lease)
+    ops: list[Any] = [fence]
+    for name, entries in change.puts.items():
+        ops.append(map_operations.map_put_items(name, entries, SORTED))
+    if change.last_slot:
+        ops.append(operations.write("hwm", change.last_slot))
+    if change.close:
+        ops.append(operations.write("st", CLOSED))
+    if change.replaced:
+        ops.append(map_operations.map_put_items("held", change.replaced, SORTED, context))
+    if change.moves:
+        gone = [move.key for move in change.moves]
+        ops.append(map_operations.map_remove_by_key_list("held", gone, aerospike.MAP_RETURN_NONE, False, context))
+        into: dict[str, dict[bytes, bytes]] = {}
+        for move in change.moves:
+            if move.queue is not None:
+                into.setdefault(move.queue, {})[move.new_key] = move.packed
+        for name, moved in into.items():
+            ops.append(map_operations.map_put_items(name, moved, SORTED))
+        ops.append(operations.increment("nheld", -len(gone)))
+    if change.take:
+        ops += _take_ops(lease, change.take)
+    return ops
+
+
+def _all_ops(lease: int, change: Change) -> list[Any]:
+    """Make the operations of a change on its own, and the reads after it."""
+    return [*_change_ops(lease, change), *(FEW_READS_WITHOUT if change.few else HEAD_OPS)]
+
+
+@lru_cache(LEASES_KNOWN)
+def _fence(lease: int) -> tuple[list[Any], Any]:
+    """Return the context of a lease, and the operation that fails without the lease."""
+    context = [cdt_ctx.cdt_ctx_map_key(lease)]
+    return context, map_operations.map_size("held", context)
+
+
+@lru_cache(LEASES_KNOWN)
+def _take_ops(lease: int, count: int) -> list[Any]:
+    """Move the first ready jobs into a lease, and return them."""
+    context, _ = _fence(lease)
+    best = exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_ORDERED_MAP, 0, count, exp.MapBin(READY))
+    taken = arithmetic.Min(count, exp_map.MapSize(None, exp.MapBin(READY)))
+    with_them = exp_map.MapPutItems(context, SORTED, best, exp.MapBin("held"))
+    return [
+        expression_operations.expression_write("nheld", arithmetic.Add(exp.IntBin("nheld"), taken).compile()),
+        expression_operations.expression_write("held", with_them.compile()),
+        map_operations.map_remove_by_index_range(READY, 0, count, aerospike.MAP_RETURN_KEY_VALUE),
+    ]
+
+
+def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _read_outcome(change: Change, results: Any) -> Outcome:
+    """Read what a change on its own gave, whatever that is. Raises Unknown."""
+    return read_off(partial(_outcome_of_results, change), results)
+
+
+def _outcome_of_results(change: Change, results: Sequence[tuple[str, Any]]) -> Outcome:
+    reads = len(FEW_READS_WITHOUT if change.few else HEAD_OPS)
+    head = _first_keys(*[value for _, value in results[-reads:]]) if change.few else head_of_results(results)
+    return Outcome(_pairs(results[-reads - 1][1]) if change.take else [], head)
+
+
+def _outcome_of_bins(change: Change, bins: Mapping[str, Any]) -> Outcome:
+    """Read what a change in a batch gave."""
+    if change.few:
+        ready = bins["keys" if change.take else READY]
+        head = _first_keys(ready, bins[DELAYED], bins[BURIED], bins["nheld"], bins["st"])
+    else:
+        head = head_of_bins(bins)
+    return Outcome(_pairs(bins[READY]) if change.take else [], head)
+
+
+# --- what is there afterwards
+
+# In an operation of its own each result stands for itself.
+HEAD_OPS: Final = [
+    map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
+    map_operations.map_get_by_index_range(READY, -1, 1, aerospike.MAP_RETURN_KEY),
+    map_operations.map_get_by_index_range(DELAYED, 0, 1, aerospike.MAP_RETURN_KEY),
+    map_operations.map_size(READY),
+    map_operations.map_size(DELAYED),
+    map_operations.map_size(BURIED),
+    operations.read("nheld"),
+    operations.read("st"),
+]
+
+
+def head_of_results(results: Sequence[tuple[str, Any]]) -> Head:
+    """Read what HEAD_OPS give at the end of an operation's results."""
+    keys, last, due, ready, delayed, buried, held, state = [value for _, value in results[-len(HEAD_OPS) :]]
+    return Head(keys, last[0] if last else None, due[0] if due else None, ready, delayed, buried, held, state)
+
+
+def keys_read(name: str, queue: str, index: int, count: int) -> Any:
+    """Read keys of a queue under a name of their own."""
+    keys = exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_KEY, index, count, exp.MapBin(queue))
+    return expression_operations.expression_read(name, keys.compile())
+
+
+def size_reads() -> list[Any]:
+    """Read how many jobs are in each queue, as `ready-n` and so on."""
+    return [
+        expression_operations.expression_read(f"{name}-n", exp_map.MapSize(None, exp.MapBin(name)).compile())
+        for name in (READY, DELAYED, BURIED)
+    ]
+
+
+# A batch gives one value a name, the last of its bin, so each read has a name of its own; that of a take is its removal.
+HEAD_READS: Final = [
+    operations.read("no"),
+    operations.read("st"),
+    operations.read("nheld"),
+    keys_read("keys", READY, 0, HEAD_KEYS),
+    keys_read("last", READY, -1, 1),
+    keys_read("due", DELAYED, 0, 1),
+    *size_reads(),
+]
+# Where few jobs are, their keys tell everything. Expressions cost a thread four times as much as these.
+FEW_READS: Final = [
+    map_operations.map_get_by_index_range(DELAYED, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
+    map_operations.map_size(BURIED),
+    operations.read("nheld"),
+    operations.read("st"),
+]
+FEW_READS_AFTER_TAKE: Final = [keys_read("keys", READY, 0, HEAD_KEYS), *FEW_READS]
+FEW_READS_WITHOUT: Final = [
+    map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
+    *FEW_READS,
+]
+
+
+def _reads_after(change: Change) -> list[Any]:
+    if not change.few:
+        return HEAD_READS
+    return FEW_READS_AFTER_TAKE if change.take else FEW_READS_WITHOUT
+
+
+def head_of_bins(bins: Mapping[str, Any]) -> Head:
+    """Read what HEAD_READS give of a segment that is in use here."""
+    return Head(
+        bins["keys"],
+        bins["last"][0] if bins["last"] else None,
+        bins["due"][0] if bins["due"] else None,
+        bins["ready-n"],
+        bins["delayed-n"],
+        bins["buried-n"],
+        bins["nheld"],
+        bins["st"],
+    )
+
+
+def _first_keys(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: int, state: int) -> Head:
+    """Read what the reads for few jobs give: of more jobs than expected the first ones."""
+    last = ready[-1] if ready else None
+    return Head(ready, last, delayed[0] if delayed else None, len(ready), len(delayed), buried, held, state)

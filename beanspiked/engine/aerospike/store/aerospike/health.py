@@ -1,0 +1,394 @@
+"""How fit a cluster is to keep jobs: what its nodes say about themselves, judged by what the engine relies on.
+
+`inspect` judges everything, for a person; `has_room` only whether more jobs may come in, for a server that asks each second. Both rest
+on pure functions, `judge` and `room`, of what nodes answered.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from beanspiked.engine.aerospike.segment.committer import BYTES_MAX, JOBS_MAX
+from beanspiked.engine.aerospike.store.seam import Busy
+from beanspiked.ops.url import host_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+__all__ = ["Finding", "Node", "has_room", "inspect", "judge", "parse_node", "room"]
+
+Level = Literal["error", "warning", "ok"]
+
+# The first version that keeps every map in the order of its keys and names its limits as read here.
+OLDEST: Final = (7, 0)
+# How large a segment's record gets, as measured and with some room: besides being packed each job has its key and its place in a map
+# (20 bytes) and, once it was reserved, counters (20 more); there are leases, and the tube's name. Many long reasons of buried jobs may
+# need more: such a bury is then refused.
+JOB_EXTRA: Final = 64
+SEGMENT_BYTES: Final = BYTES_MAX + JOBS_MAX * JOB_EXTRA
+# A body record has a body and little else.
+BODY_EXTRA: Final = 64 * 1024
+# What no configuration can raise: the server writes to its storage in blocks of this size.
+LARGEST_RECORD: Final = 8 * 1024 * 1024
+# A front-end has one operation a segment in flight, so each may add one that waits for a record; this many are no rarity.
+PENDING_ENOUGH: Final = 20
+# Clocks that differ by more than this move delays and deadlines visibly, and let an older copy of a record look newer.
+CLOCK_SKEW_MS: Final = 1000
+
+# At which part of stop-writes puts stop. The rest is for deletes: at stop-writes the server refuses these as well.
+RESERVE: Final = 0.8
+# The machine's memory has other users, and a namespace in memory may well be given most of it: 0.8 of 90 would be too early.
+MEMORY_RESERVE: Final = 0.9
+# Free blocks go faster than data grows, and come back when the server has defragmented: so many times the limit.
+AVAIL_RESERVE: Final = 4
+
+# A node that does not answer for longer is none to wait for.
+INFO_POLICY: Final = {"timeout": 1000}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        level: `error` where jobs cannot be kept, `warning` where they may get lost or be refused, `ok`.
+        text: What is so, what it means, and what to do.
+    """
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one node says about itself.
+
+    Attributes:
+        name: Its address and port.
+        build: Its version.
+        namespaces: The namespaces it has.
+        namespace: Figures and settings of the namespace in question; empty if the node does not have it.
+        statistics: Figures of the node.
+        service: Settings of the node.
+    """
+
+    name: str
+    build: str = ""
+    namespaces: Sequence[str] = ()
+    namespace: Mapping[str, str] = field(default_factory=dict)
+    statistics: Mapping[str, str] = field(default_factory=dict)
+    service: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- asking
+
+
+def inspect(client: Any, namespace: str, max_job_size: int) -> list[Finding]:
+    """Ask all nodes of a cluster and judge what they say; blocks for a second at most for each that does not answer.
+
+    Args:
+        client: A connected client of the `aerospike` package.
+        namespace: Where jobs are to be kept.
+        max_job_size: The largest job, in bytes.
+    """
+    commands = ["build", "namespaces", f"namespace/{namespace}", "statistics", "get-config:context=service"]
+    answers, silent = _ask(client, commands)
+    findings = [Finding("error", f"{name} does not answer: {why}") for name, why in silent.items()]
+    nodes = [parse_node(name, answer) for name, answer in answers.items()]
+    if not nodes:
+        return [*findings, Finding("error", "no node of the cluster answers")]
+    return [*findings, *judge(nodes, namespace, max_job_size)]
+
+
+def has_room(client: Any, namespace: str) -> tuple[bool, str]:
+    """Tell whether every node has room for more jobs, and say why not; blocks for a second at most for each that does not answer.
+
+    A node that does not answer is left out: the cluster goes on without it.
+
+    Args:
+        client: A connected client of the `aerospike` package.
+        namespace: Where jobs are kept.
+
+    Raises:
+        Busy: No node answers.
+    """
+    answers, silent = _ask(client, [f"namespace/{namespace}", "statistics"])
+    if not answers:
+        raise Busy("; ".join(f"{name} does not answer: {why}" for name, why in silent.items()) or "no node answers")
+    return room([parse_node(name, answer) for name, answer in answers.items()])
+
+
+def _ask(client: Any, commands: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Ask each node, in one request; return the answers, and why there are none, by the nodes' addresses."""
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - whoever only judges does not need it
+
+    answers: dict[str, str] = {}
+    silent: dict[str, str] = {}
+    # One by one: with `info_all` one node that is down takes the others' answers with it.
+    for node in client.get_node_names():
+        name = host_port(node["address"], node["port"])
+        try:
+            answers[name] = client.info_single_node("\n".join(commands), node["node_name"], INFO_POLICY)
+        except AerospikeError as error:
+            silent[name] = f"{error.code}: {error.msg}"
+    return answers, silent
+
+
+def parse_node(name: str, answer: str) -> Node:
+    """Read a node's answer to some info commands: a line for each, with the command, a tab, and what it gave."""
+    answers: dict[str, str] = {}
+    for line in answer.splitlines():
+        command, _, value = line.partition("\t")
+        answers[command.partition("/")[0]] = value
+    namespace = _pairs(answers.get("namespace", ""))
+    if namespace.get("type") == "unknown":
+        namespace = {}
+    names = answers.get("namespaces", "")
+    return Node(
+        name,
+        answers.get("build", ""),
+        tuple(names.split(";")) if names else (),
+        namespace,
+        _pairs(answers.get("statistics", "")),
+        _pairs(answers.get("get-config:context=service", "")),
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in text.split(";"))
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def _number(info: Mapping[str, str], key: str) -> int | None:
+    """Read a figure; None where the server has none of this name."""
+    value = info.get(key, "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+# --- room
+
+
+def room(nodes: Sequence[Node]) -> tuple[bool, str]:
+    """Tell whether more jobs may come in, and say why not: some node is near the point where it refuses every write.
+
+    What a node does not tell (its version has no such limit) limits nothing.
+
+    Args:
+        nodes: What nodes said about the namespace, and their statistics; those without the namespace do not count.
+    """
+    having = [node for node in nodes if node.namespace]
+    if not having:
+        return False, "no node has the namespace"
+    short = [f"{node.name}: {reason}" for node in having for reason in _shortages(node)]
+    if short:
+        return False, "; ".join(short)
+    used = [number for node in having if (number := _number(node.namespace, "data_used_pct")) is not None]
+    free = [number for node in having if (number := _number(node.namespace, "data_avail_pct")) is not None]
+    if not used or not free:
+        return True, "the server does not tell how full it is"
+    return True, f"data up to {max(used)} % used, at least {min(free)} % free to write"
+
+
+def _shortages(node: Node) -> Iterator[str]:
+    """Name the limits of a node beyond which no job may come in any more."""
+    info = node.namespace
+    if info.get("stop_writes") == "true":
+        yield "stop-writes: it refuses every write, also deletes"
+    if info.get("clock_skew_stop_writes") == "true":
+        yield "it refuses every write because the nodes' clocks differ"
+    for what, used, stop, reserve in (
+        ("data", _number(info, "data_used_pct"), _storage(info, "stop-writes-used-pct"), RESERVE),
+        ("memory for indexes", _number(info, "indexes_memory_used_pct"), 100, RESERVE),
+        ("the machine's memory", _memory_used(node), _number(info, "stop-writes-sys-memory-pct"), MEMORY_RESERVE),
+    ):
+        # A limit of 0 is none.
+        if used is not None and stop and used >= stop * reserve:
+            yield f"{what} is {used} % used; puts stop at {stop * reserve:g} %, all writes at {stop} %"
+    available = _number(info, "data_avail_pct")
+    stop = _storage(info, "stop-writes-avail-pct")
+    if available is not None and stop:
+        # Half of the way at most: four times a high limit may be more than an empty namespace has.
+        reserve = min(AVAIL_RESERVE * stop, (100 + stop) / 2)
+        if available < reserve:
+            yield f"{available} % of the storage is free to write; puts stop below {reserve:g} %, all writes below {stop} %"
+
+
+def _storage(info: Mapping[str, str], key: str) -> int | None:
+    return _number(info, f"storage-engine.{key}")
+
+
+def _memory_used(node: Node) -> int | None:
+    free = _number(node.statistics, "system_free_mem_pct")
+    return None if free is None else 100 - free
+
+
+# --- judging
+
+
+def judge(nodes: Sequence[Node], namespace: str, max_job_size: int) -> list[Finding]:
+    """Judge what the nodes of a cluster say.
+
+    Args:
+        nodes: At least one.
+        namespace: Where jobs are to be kept.
+        max_job_size: The largest job, in bytes.
+    """
+    findings = [*_together(nodes, _version), *_presence(nodes, namespace), *_membership(nodes), *_clocks(nodes)]
+    having = [node for node in nodes if node.namespace]
+    if not having:
+        return findings
+    for look in (_copies, _conflicts, _pending, partial(_record_size, max_job_size), _storing, _lua):
+        findings += _together(having, look)
+    enough, why = room(having)
+    return [*findings, Finding("ok", why) if enough else Finding("warning", f"puts answer OUT_OF_MEMORY: {why}")]
+
+
+def _together(nodes: Sequence[Node], look: Callable[[Node], Iterator[Finding]]) -> Iterator[Finding]:
+    """Say once what is so on all nodes, and name those on which something else is so."""
+    found: dict[Finding, list[str]] = {}
+    for node in nodes:
+        for finding in look(node):
+            found.setdefault(finding, []).append(node.name)
+    for finding, names in found.items():
+        everywhere = len(names) == len(nodes)
+        yield finding if everywhere else finding._replace(text=f"{', '.join(names)}: {finding.text}")
+
+
+def _untold(key: str) -> Finding:
+    return Finding("warning", f"the server does not tell its {key}: not checked")
+
+
+def _version(node: Node) -> Iterator[Finding]:
+    numbers = re.match(r"(\d+)\.(\d+)", node.build)
+    if numbers is None:
+        yield _untold("version")
+    elif (int(numbers[1]), int(numbers[2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        yield Finding("error", f"server {node.build} is older than {oldest}, the first that keeps every map in order")
+    else:
+        yield Finding("ok", f"server {node.build}")
+
+
+def _presence(nodes: Sequence[Node], namespace: str) -> Iterator[Finding]:
+    lacking = [node.name for node in nodes if not node.namespace]
+    if not lacking:
+        yield Finding("ok", f"namespace {namespace}")
+    elif len(lacking) < len(nodes):
+        yield Finding("error", f"namespace {namespace} is missing on {', '.join(lacking)}: all nodes must have it")
+    else:
+        others = sorted({name for node in nodes for name in node.namespaces})
+        yield Finding(
+            "error", f"namespace {namespace} is missing; the cluster has {', '.join(others) or 'none at all'}"
+        )
+
+
+def _membership(nodes: Sequence[Node]) -> Iterator[Finding]:
+    sizes = {_number(node.statistics, "cluster_size") for node in nodes}
+    if len(sizes) > 1 or any(node.statistics.get("cluster_integrity") == "false" for node in nodes):
+        yield Finding("warning", "the nodes do not agree who is in the cluster: it is forming, or the network is split")
+        return
+    size = sizes.pop()
+    if size is None:
+        yield _untold("cluster_size")
+        return
+    yield Finding("ok", f"cluster of {size}")
+    # Of two nodes no side of a split is the larger: such a cluster has to choose between going on alone and this.
+    least = min(_number(node.service, "min-cluster-size") or 1 for node in nodes)
+    consistent = all(node.namespace.get("strong-consistency") == "true" for node in nodes)
+    if size > 2 and least * 2 <= size and not consistent:
+        what = f"min-cluster-size {least} of {size} nodes: when the network splits, both sides take jobs"
+        yield Finding("warning", f"{what}, and those of one side are lost when they meet again; set {size // 2 + 1}")
+
+
+def _clocks(nodes: Sequence[Node]) -> Iterator[Finding]:
+    skew = max(_number(node.statistics, "cluster_clock_skew_ms") or 0 for node in nodes)
+    if skew > CLOCK_SKEW_MS:
+        what = f"the nodes' clocks differ by {skew} ms: delays are off by as much, and a stale copy of a record can win"
+        yield Finding("warning", f"{what} after a split of the network; keep them in step")
+
+
+def _copies(node: Node) -> Iterator[Finding]:
+    wanted = _number(node.namespace, "replication-factor")
+    made = _number(node.namespace, "effective_replication_factor")
+    if wanted is None:
+        yield _untold("replication-factor")
+    elif wanted < 2:
+        yield Finding("warning", f"replication-factor {wanted}: the loss of a node loses its jobs; set 2")
+    elif made is not None and made < 2:
+        what = f"replication-factor {wanted}, but for lack of nodes there is one copy of each job"
+        yield Finding("warning", f"{what}: the loss of a node loses its jobs; add a node")
+    else:
+        yield Finding("ok", f"replication-factor {wanted}")
+
+
+def _conflicts(node: Node) -> Iterator[Finding]:
+    if node.namespace.get("strong-consistency") == "true":
+        yield Finding("ok", "strong-consistency")
+        return
+    policy = node.namespace.get("conflict-resolution-policy")
+    if policy is None:
+        yield _untold("conflict-resolution-policy")
+    elif policy != "last-update-time":
+        what = f"conflict-resolution-policy {policy}: a stale copy of a record can win, which brings finished jobs back"
+        yield Finding("warning", f"{what} and loses new ones; set last-update-time")
+    else:
+        yield Finding("ok", f"conflict-resolution-policy {policy}")
+    if node.namespace.get("disable-write-dup-res") == "true":
+        what = "disable-write-dup-res true: while records move between nodes, a write can build on a stale copy"
+        yield Finding("warning", f"{what}; set false")
+
+
+def _pending(node: Node) -> Iterator[Finding]:
+    limit = _number(node.namespace, "transaction-pending-limit")
+    if limit is None:
+        yield _untold("transaction-pending-limit")
+    elif 0 < limit < PENDING_ENOUGH:
+        what = f"transaction-pending-limit {limit}: when more front-ends than that use one record, such as a tube's"
+        yield Finding("warning", f"{what} directory, the server refuses some (KEY_BUSY); set 0, which is no limit")
+    else:
+        yield Finding("ok", f"transaction-pending-limit {limit}")
+
+
+def _record_size(max_job_size: int, node: Node) -> Iterator[Finding]:
+    # Before 7.1 it is 0 unless set, and the block bounds records.
+    limit = _number(node.namespace, "max-record-size") or _storage(node.namespace, "write-block-size")
+    needed = max(max_job_size + BODY_EXTRA, SEGMENT_BYTES)
+    if limit is None:
+        yield _untold("max-record-size")
+    elif needed > LARGEST_RECORD:
+        what = f"jobs of up to {max_job_size} bytes do not fit into an Aerospike record"
+        yield Finding("error", f"{what}: set max-job-size (-z) to {LARGEST_RECORD - BODY_EXTRA} at most")
+    elif limit < needed:
+        what = f"max-record-size {limit}: jobs of up to {max_job_size} bytes need {needed}; raise it"
+        yield Finding("error", what if limit < SEGMENT_BYTES else f"{what}, or lower max-job-size (-z)")
+    else:
+        yield Finding("ok", f"max-record-size {limit}, for jobs of up to {max_job_size} bytes")
+
+
+def _storing(node: Node) -> Iterator[Finding]:
+    info = node.namespace
+    engine = info.get("storage-engine")
+    files = "storage-engine.file[0]" in info
+    if engine is None:
+        yield _untold("storage-engine")
+    elif engine == "memory" and not files and "storage-engine.device[0]" not in info:
+        what = "storage-engine memory without a file: jobs are lost when all nodes that have a copy stop"
+        yield Finding("warning", f"{what}; use storage-engine device")
+    else:
+        yield Finding("ok", f"storage-engine {engine}")
+    if info.get("storage-engine.disable-odsync") == "true":
+        yield Finding("warning", "disable-odsync true: a power failure of all nodes loses jobs; set false")
+    elif files and "true" not in (info.get("storage-engine.direct-files"), info.get("storage-engine.commit-to-device")):
+        what = "direct-files false: what the server has written waits in the machine's memory for the disk"
+        yield Finding("warning", f"{what}, and a power failure of all nodes loses it; set true")
+    if info.get("write-commit-level-override") == "master":
+        what = "write-commit-level-override master: a job is acknowledged before its second copy is made"
+        yield Finding("warning", f"{what}; set off")
+
+
+def _lua(node: Node) -> Iterator[Finding]:
+    if node.service.get("disable-udf-execution") == "true":
+        what = "disable-udf-execution true: statistics that the nodes sum up in Lua are not available"
+        yield Finding("warning", f"{what}; set false")

@@ -1,0 +1,326 @@
+"""The Lua module that sums segments on the nodes, for statistics: where it is, how nodes get it, and the query that it answers.
+
+A module's name carries a hash of its content, so versions of beanspiked that share a cluster during an upgrade do not share a module.
+The nodes need the module, and so does this process: its client sums the nodes' sums in Lua. It looks for modules in one directory only,
+which whoever connects first in a process decides for all of its clients; so every client of ours is made with `module_directory`.
+
+All functions here block, and raise the client's own errors where the cluster does not answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import getopt
+import hashlib
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from beanspiked.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ModuleMissing",
+    "Sizes",
+    "main",
+    "module_directory",
+    "module_name",
+    "module_source",
+    "old_modules",
+    "register",
+    "remove_old",
+    "sizes",
+]
+
+PREFIX: Final = "beanspiked_"
+OURS: Final = re.compile(PREFIX + r"[0-9a-f]{12}\.lua")
+# What `udf-list` answers: filename=...,hash=...,type=LUA;filename=...
+LISTED: Final = re.compile(r"filename=([^,;]+)")
+FUNCTION: Final = "sizes"
+
+# A module spreads in a few ms; a node that joins at the moment takes longer.
+PATIENCE_S: Final = 10.0
+POLL_S: Final = 0.02
+INFO_POLICY: Final = {"timeout": 5000}
+# A query over very many segments takes seconds.
+QUERY_POLICY: Final = {"total_timeout": 60_000, "socket_timeout": 10_000}
+
+# What the client answers when Lua failed: here, and on a node.
+CODE_FAILED_HERE: Final = 100
+CODE_FAILED_THERE: Final = -1
+# A node that is told to run no Lua at all.
+CODE_FORBIDDEN: Final = 22
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 5
+
+
+class ModuleMissing(EngineError):  # noqa: N818 - names a state of the cluster
+    """The Lua module is not where it is needed, or cannot run there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What segments hold, summed up.
+
+    Attributes:
+        ready: Ready jobs, with the delayed ones that are due.
+        delayed, reserved, buried: The other jobs by state.
+        job_size: The bodies of all jobs before compression, in bytes.
+        used_size: The same as stored.
+        skipped_size: The bodies whose compression was tried and given up, in bytes.
+        damaged: Jobs that cannot be read; they count by their state, and nothing in the sizes.
+    """
+
+    ready: int = 0
+    delayed: int = 0
+    reserved: int = 0
+    buried: int = 0
+    job_size: int = 0
+    used_size: int = 0
+    skipped_size: int = 0
+    damaged: int = 0
+
+
+# --- the module
+
+
+@cache
+def _module_path() -> Path:
+    """Find the module: packed under its full name in an installation, or in the checkout that this file is in."""
+    package = Path(__file__).parents[4]
+    installed = list((package / "lua").glob(f"{PREFIX}*.lua"))
+    found = installed or list((package.parent / "lua").glob("beanspiked.lua"))
+    if len(found) != 1:
+        raise ModuleMissing(f"{len(installed)} Lua modules in {package / 'lua'}: the installation is damaged")
+    return found[0]
+
+
+@cache
+def module_source() -> bytes:
+    """Return this version's Lua module. Raises ModuleMissing where the installation lacks it."""
+    return _module_path().read_bytes()
+
+
+def module_name(source: bytes) -> str:
+    """Name a module by its content."""
+    return PREFIX + hashlib.sha256(source).hexdigest()[:12]
+
+
+@cache
+def module_directory() -> str:
+    """Return the directory in which the client finds this version's module: its configuration's `lua.user_path`.
+
+    Raises ModuleMissing where the installation lacks the module.
+    """
+    path = _module_path()
+    name = module_name(module_source())
+    if path.stem == name:
+        return str(path.parent)
+    import atexit  # noqa: PLC0415 - only a checkout needs these
+    import shutil  # noqa: PLC0415 - likewise
+    import tempfile  # noqa: PLC0415 - likewise
+
+    directory = tempfile.mkdtemp(prefix=PREFIX)
+    owner = os.getpid()
+
+    def remove() -> None:
+        # A child of a fork exits, too.
+        if os.getpid() == owner:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
+    Path(directory, f"{name}.lua").write_bytes(module_source())
+    return directory
+
+
+# --- on the nodes
+
+
+def _listed(client: Any) -> list[set[str]]:
+    """Return the files of the modules that each node has."""
+    answers = client.info_all("udf-list", INFO_POLICY)
+    return [set(LISTED.findall(answer or "")) for _, answer in answers.values()]
+
+
+def _command(client: Any, command: str) -> None:
+    """Give a command to any node, which tells the others. Raises ModuleMissing when it refuses."""
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - a server without Aerospike never needs it
+
+    try:
+        # The command is repeated before what is answered.
+        answer = str(client.info_random_node(command, INFO_POLICY)).rpartition("\t")[2].strip()
+    except AerospikeError as error:
+        answer = str(error.msg)
+        if not answer.startswith("error="):
+            raise
+    if answer.lower() != "ok":
+        raise ModuleMissing(f"a node refused {command.partition(':')[0]}: {answer}")
+
+
+def _wait(client: Any, done: Callable[[set[str]], bool], what: str) -> None:
+    """Wait until something is true of every node."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(done(files) for files in _listed(client)):
+        if time.monotonic() > deadline:
+            raise ModuleMissing(f"{what} did not reach every node in {PATIENCE_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+def _register(client: Any, source: bytes) -> str:
+    name = module_name(source)
+    file = f"{name}.lua"
+    if not all(file in files for files in _listed(client)):
+        # Not by the client's `udf_put`, which sleeps for 2 s, waits without end and writes the file where the process happens to be.
+        content = base64.b64encode(source).decode()
+        _command(client, f"udf-put:filename={file};content={content};content-len={len(content)};udf-type=LUA;")
+        _wait(client, lambda files: file in files, f"the Lua module {name}")
+    return name
+
+
+def register(client: Any) -> str:
+    """Give the nodes this version's module where one of them lacks it, wait until all have it, and return its name.
+
+    Raises ModuleMissing when a node refuses it or it does not spread.
+    """
+    return _register(client, module_source())
+
+
+def old_modules(client: Any) -> list[str]:
+    """List the modules of other versions of beanspiked that any node has, by name."""
+    current = f"{module_name(module_source())}.lua"
+    files = set().union(*_listed(client))
+    return sorted(file.removesuffix(".lua") for file in files if OURS.fullmatch(file) and file != current)
+
+
+def remove_old(client: Any) -> list[str]:
+    """Remove the modules of other versions, wait until no node has them, and return their names.
+
+    A server of such a version that still runs registers its own again when it needs it. Raises ModuleMissing when a node refuses.
+    """
+    names = old_modules(client)
+    for name in names:
+        _command(client, f"udf-remove:filename={name}.lua;")
+    gone = {f"{name}.lua" for name in names}
+    _wait(client, gone.isdisjoint, "the removal of old Lua modules")
+    return names
+
+
+# --- the query
+
+
+def sizes(client: Any, namespace: str, set_name: str, tube: str | None, now_ms: int) -> Sizes:
+    """Sum the segments in a set, by one query over all nodes.
+
+    It is exact for each segment, but the segments are read one after the other; while data moves between nodes a few may be missed or
+    counted twice.
+
+    Args:
+        client: A connected client of the `aerospike` package, made with `module_directory`.
+        namespace: The segments' namespace.
+        set_name: The segments' set; one that does not exist has no segments.
+        tube: The only tube to look at, or None for all.
+        now_ms: The server's time: delayed jobs that are due by then count as ready.
+
+    Raises:
+        ModuleMissing: The module cannot be run, also after it was registered again.
+    """
+    return _sizes(client, module_source(), (namespace, set_name), tube, now_ms)
+
+
+def _sizes(client: Any, source: bytes, where: tuple[str, str], tube: str | None, now_ms: int) -> Sizes:
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - a server without Aerospike never needs it
+
+    name = module_name(source)
+    arguments: list[str | int] = [tube or "", now_ms]
+    try:
+        return _query(client, name, where, arguments)
+    except AerospikeError as error:
+        if not _failed_in_lua(error):
+            raise
+    _register(client, source)
+    try:
+        return _query(client, name, where, arguments)
+    except AerospikeError as error:
+        if not _failed_in_lua(error):
+            raise
+        if error.code == CODE_FAILED_HERE:
+            # Another client of this process, made without it, connected before ours.
+            reason = "the first client that connected in this process needs lua.user_path = module_directory()"
+        elif error.code == CODE_FORBIDDEN:
+            reason = "a node is told to run none (disable-udf-execution)"
+        else:
+            reason = "a node failed to run it"
+        raise ModuleMissing(f"the Lua module {name}: {reason}: {error.msg}") from error
+
+
+def _query(client: Any, name: str, where: tuple[str, str], arguments: list[str | int]) -> Sizes:
+    query = client.query(*where)
+    query.apply(name, FUNCTION, arguments)
+    sums = query.results(QUERY_POLICY)
+    # Without any segment there is no sum.
+    return Sizes(**sums[0]) if sums else Sizes()
+
+
+def _failed_in_lua(error: Any) -> bool:
+    """Tell whether a query failed because its module is missing, here or on a node, or failed itself."""
+    if error.code in (CODE_FAILED_HERE, CODE_FAILED_THERE):
+        return str(error.msg).startswith("UDF")
+    return bool(error.code == CODE_FORBIDDEN)
+
+
+# --- the command
+
+
+USAGE: Final = """\
+Use: beanspiked cleanup [aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?tls=...]]
+
+Removes the Lua modules that other versions of beanspiked left in a cluster; a server of such a version that still runs brings its own back.
+Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
+ -h, --help               print this and exit
+"""
+
+
+def main(words: list[str]) -> int:
+    """Run `beanspiked cleanup`, which removes the Lua modules of other versions from a cluster; return the exit code."""
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - only this command needs it here
+
+    from beanspiked.config import UsageError  # noqa: PLC0415 - likewise
+    from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
+    from beanspiked.ops.check import address_of, connect  # noqa: PLC0415 - likewise
+    from beanspiked.ops.url import AddressError, client_config  # noqa: PLC0415 - likewise
+
+    try:
+        options, rest = getopt.gnu_getopt(words, "h", ["help"])
+        if options:
+            sys.stdout.write(USAGE)
+            return 0
+        address = address_of(rest, os.environ)
+        config = client_config(address)
+    except (getopt.GetoptError, UsageError, AddressError) as error:
+        sys.stderr.write(f"beanspiked: {error}\nbeanspiked cleanup -h for help\n")
+        return EXIT_USAGE
+    try:
+        client = connect(config)
+        try:
+            names = remove_old(client)
+        finally:
+            client.close()
+    except AerospikeError as error:
+        sys.stderr.write(f"beanspiked: {address}: {error.msg}\n")
+        return EXIT_FAILED
+    except (ModuleMissing, StoreUnusable) as error:
+        sys.stderr.write(f"beanspiked: {address}: {error}\n")
+        return EXIT_FAILED
+    for name in names:
+        sys.stdout.write(f"removed the Lua module {name}\n")
+    if not names:
+        sys.stdout.write("there is no Lua module of another version\n")
+    return 0

@@ -1,0 +1,215 @@
+"""What stands in records, made into what the engine knows.
+
+Others can write to the same cluster, and disks fail: whatever does not have the shape that this version writes raises Damaged, so that one
+record concerns nobody but those who ask for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from beanspiked.engine.aerospike.store.keys import DUE_KEY
+from beanspiked.engine.aerospike.store.seam import (
+    BURIED,
+    DELAYED,
+    OVER,
+    READY,
+    Damaged,
+    Directory,
+    Head,
+    Segment,
+    SessionRecord,
+    Sizes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
+
+    Bins: TypeAlias = Mapping[str, Any]
+
+__all__ = ["COUNTERS", "SetAside", "blob", "directory", "head", "numbers", "segment", "session", "sizes", "texts"]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+COUNTERS: Final = ("total_jobs", "deletes", "pauses")
+# So many records are remembered as set aside; with more of them some are logged again.
+REMEMBERED_MAX: Final = 1000
+# A time and a slot, or more.
+KEY_MIN: Final = DUE_KEY.size
+
+
+class SetAside:
+    """Records that cannot be read: each is logged once, and left alone."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, what: str, error: Damaged) -> None:
+        """Say that a record cannot be read, unless that was said before."""
+        if what in self._told:
+            return
+        if len(self._told) >= REMEMBERED_MAX:
+            self._told.clear()
+        self._told.add(what)
+        logger.error("%s cannot be read and is left alone: %s", what, error)
+
+    def read(self, what: str, decode: Callable[[], Result]) -> Result | None:
+        """Return what a record says, or None if it cannot be read."""
+        try:
+            return decode()
+        except Damaged as error:
+            self.tell(what, error)
+            return None
+
+
+def segment(number: int, bins: Bins) -> Segment | None:
+    """Read a whole segment; None if the record is another segment's. Raises Damaged."""
+    if _number(bins, "no") != number:
+        return None
+    leases = _map(bins, "held")
+    return Segment(
+        number,
+        _text(bins, "tube"),
+        _number(bins, "own"),
+        _number(bins, "st"),
+        _number(bins, "hwm"),
+        _number(bins, "bodies"),
+        _number(bins, "nheld"),
+        _entries(bins, READY),
+        _entries(bins, DELAYED),
+        _entries(bins, BURIED),
+        {lease: _entries(leases, lease) for lease in sorted(_all_numbers("held", leases))},
+    )
+
+
+def head(number: int, bins: Bins) -> Head | None:
+    """Read what HEAD_READS give; of a record that a later segment has by now: OVER; None if it is an earlier one's. Raises Damaged."""
+    found = _number(bins, "no")
+    if found != number:
+        return OVER if found > number else None
+    return Head(
+        _keys(bins, "keys"),
+        _first_key(bins, "last"),
+        _first_key(bins, "due"),
+        *_counts(bins),
+        _number(bins, "st"),
+    )
+
+
+def sizes(number: int, bins: Bins) -> Sizes | None:
+    """Read what SIZE_READS give; None if the record is another segment's. Raises Damaged."""
+    if _number(bins, "no") != number:
+        return None
+    return Sizes(
+        *_counts(bins),
+        _number(bins, "urgent"),
+        _first_key(bins, "first"),
+        _first_key(bins, "due"),
+        _first_key(bins, "oldest"),
+    )
+
+
+def directory(bins: Bins) -> Directory:
+    """Read a tube's record, of which every part may be missing. Raises Damaged."""
+    listed = {} if bins.get("segments") is None else _map(bins, "segments")
+    pause, until = (0 if bins.get(name) is None else _number(bins, name) for name in ("pause", "until"))
+    counters = {name: _number(bins, name) for name in COUNTERS if bins.get(name) is not None}
+    return Directory(sorted(_all_numbers("segments", listed)), pause, until, counters)
+
+
+def session(number: int, bins: Bins, aside: SetAside) -> SessionRecord:
+    """Read a session's record. Whatever is wrong with it, the session can still be silent, and die of that. Raises Damaged."""
+    what = f"session {number}"
+    dead = aside.read(f"whether {what} is dead", lambda: _number(bins, "dead"))
+    payload = aside.read(f"what {what} tells of its tubes", lambda: blob(bins, "payload"))
+    return SessionRecord(number, bool(dead), _number(bins, "silent"), payload or b"")
+
+
+def numbers(bins: Bins, name: str) -> list[int]:
+    """Return the keys of a map that are numbers; one that was never made has none. Raises Damaged if it is no map."""
+    return [] if bins.get(name) is None else [key for key in _map(bins, name) if type(key) is int]
+
+
+def texts(bins: Bins, name: str) -> list[str]:
+    """Return the keys of a map that are texts. Raises Damaged if it is no map."""
+    return [key for key in _map(bins, name) if type(key) is str]
+
+
+def blob(bins: Bins, name: str) -> bytes:
+    """Return a value of bytes. Raises Damaged if it is none."""
+    value = bins.get(name)
+    if not isinstance(value, bytes | bytearray):
+        # And never bytes(value): of a number it would make so many zeros.
+        raise _unexpected(name, value)
+    return bytes(value)
+
+
+def _unexpected(name: str, value: object) -> Damaged:
+    return Damaged(f"{name} is missing" if value is None else f"{name} is of type {type(value).__name__}")
+
+
+def _number(bins: Bins, name: str) -> int:
+    value = bins.get(name)
+    if type(value) is not int:
+        raise _unexpected(name, value)
+    return value
+
+
+def _text(bins: Bins, name: str) -> str:
+    value = bins.get(name)
+    if type(value) is not str:
+        raise _unexpected(name, value)
+    return value
+
+
+def _map(bins: Bins, name: str) -> Mapping[Any, Any]:
+    value = bins.get(name)
+    if not isinstance(value, dict):
+        raise _unexpected(name, value)
+    return value
+
+
+def _all_numbers(name: str, values: Mapping[Any, Any]) -> list[int]:
+    for value in values:
+        if type(value) is not int:
+            raise _unexpected(f"a key of {name}", value)
+    return list(values)
+
+
+def _counts(bins: Bins) -> tuple[int, int, int, int]:
+    return tuple(_number(bins, name) for name in ("ready-n", "delayed-n", "buried-n", "nheld"))  # type: ignore[return-value]
+
+
+def _entries(maps: Mapping[Any, Any], name: int | str) -> dict[bytes, bytes]:
+    """Return packed jobs by their keys, in the order of these."""
+    entries = _map(maps, name)  # type: ignore[arg-type]
+    for key, packed in entries.items():
+        _check_key(f"a key of {name}", key)
+        if not isinstance(packed, bytes | bytearray):
+            raise _unexpected(f"a job in {name}", packed)
+    return {bytes(key): bytes(packed) for key, packed in sorted(entries.items())}
+
+
+def _check_key(name: str, key: object) -> None:
+    if not isinstance(key, bytes | bytearray):
+        raise _unexpected(name, key)
+    if len(key) < KEY_MIN:
+        raise Damaged(f"{name} has {len(key)} bytes")
+
+
+def _keys(bins: Bins, name: str) -> Sequence[bytes]:
+    keys = bins.get(name)
+    if not isinstance(keys, list):
+        raise _unexpected(name, keys)
+    for key in keys:
+        _check_key(f"a key of {name}", key)
+    return keys
+
+
+def _first_key(bins: Bins, name: str) -> bytes | None:
+    keys = _keys(bins, name)
+    return keys[0] if keys else None

@@ -1,0 +1,440 @@
+"""The seam: what the Aerospike engine asks of its store, in its own terms.
+
+A *segment* is one record that holds up to some hundred jobs of one tube; every operation here on one segment is atomic, and none
+touches two. A job never leaves its segment. A *lease* is one front-end's share of a segment's reserved jobs, and its fence: every
+operation under a lease fails as a whole once the lease is gone. No lease is ever used twice, so an operation of unknown outcome is
+decided by moving its lease on to a new one: what it has not done by then it never will, and the highest slot tells what it put.
+
+What is written never comes undone by a restart of a node because nothing that matters is ever removed: segment records are claimed
+again under higher numbers, tubes and sessions stay. Only bodies are removed.
+
+An operation ends in one of five ways: it returns (it was applied), or it raises `Fenced`, `Refused` or `Busy` (it was not applied, and
+never will be), `Full` (likewise; the store has no room), or `Unknown` (it was applied, or not, or will be at some later time).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+
+from beanspiked.engine.aerospike.store.keys import job_slot
+from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from beanspiked.engine.contract import TubeSizes
+
+    # Packed jobs by their keys. A key ends with the job's slot; what is packed the store does not look into.
+    Entries: TypeAlias = Mapping[bytes, bytes]
+
+__all__ = [
+    "BURIED",
+    "CLOSED",
+    "DEAD",
+    "DELAYED",
+    "HEAD_KEYS",
+    "OPEN",
+    "OVER",
+    "READY",
+    "Busy",
+    "Change",
+    "Damaged",
+    "Directory",
+    "Fenced",
+    "Full",
+    "Head",
+    "Move",
+    "Outcome",
+    "Refused",
+    "Segment",
+    "SegmentStore",
+    "SessionRecord",
+    "Settlement",
+    "Sizes",
+    "StoreError",
+    "TooBig",
+    "Unknown",
+]
+
+# A segment's queues, by the names of their bins.
+READY: Final = "ready"
+DELAYED: Final = "delayed"
+BURIED: Final = "buried"
+
+# A segment's life: puts go to an open one; a closed one is emptied; a dead one may be claimed under a higher number.
+OPEN: Final = 0
+CLOSED: Final = 1
+DEAD: Final = 2
+
+# How many of its first ready keys a head tells: a take over several segments knows so how many of them are next.
+HEAD_KEYS: Final = 16
+
+
+class StoreError(EngineError):
+    """An operation was not applied, or may not have been."""
+
+
+class Fenced(StoreError):  # noqa: N818 - names an outcome
+    """Not applied: the lease or the segment is not there (any more)."""
+
+
+class Refused(StoreError):  # noqa: N818 - likewise
+    """Not applied: what the operation is guarded by does not hold."""
+
+
+class TooBig(Refused):
+    """Not applied: no record may be as large as this one would be."""
+
+
+class Busy(StoreError):  # noqa: N818 - likewise
+    """Not applied: too many operations wait for the record, or the node does not own it now. Worth another try."""
+
+
+class Full(StoreFull, StoreError):  # noqa: N818 - likewise
+    """Not applied: the store has no room, which also deletes may be told."""
+
+
+class Damaged(StoreFailed, StoreError):  # noqa: N818 - likewise
+    """A record cannot be read, whoever tries how often: it does not have the shape that this version writes. It is left alone."""
+
+
+class Unknown(StoreError):  # noqa: N818 - likewise
+    """Applied, or not, or still to be applied."""
+
+
+class Move(NamedTuple):
+    """A job leaves the lease.
+
+    Attributes:
+        key: Its key in the lease.
+        queue: Where it goes, or None to delete it.
+        new_key: Its key there.
+        packed: What stands there.
+    """
+
+    key: bytes
+    queue: str | None = None
+    new_key: bytes = b""
+    packed: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one operation under a lease does, in this order.
+
+    Attributes:
+        last_slot: The highest slot of the puts, 0 without any.
+        puts: New jobs by queue and key.
+        replaced: New values of jobs that stay in the lease, by key.
+        moves: Jobs that leave the lease; they must be in it, which only their holder can change.
+        take: How many of the first ready ones to move into the lease.
+        close: Whether the segment accepts no more puts from now on.
+        few: Whether less than HEAD_KEYS jobs are expected in each queue afterwards. If there are more all the same, the head may be that
+            of the first HEAD_KEYS of a queue.
+    """
+
+    last_slot: int = 0
+    puts: Mapping[str, Entries] = field(default_factory=dict)
+    replaced: Entries = field(default_factory=dict)
+    moves: Sequence[Move] = ()
+    take: int = 0
+    close: bool = False
+    few: bool = False
+
+
+class Head(NamedTuple):
+    """What a segment would give next, and how much there is in it.
+
+    Attributes:
+        first_keys: The first keys of the ready jobs, at most HEAD_KEYS.
+        last_key: The last of them, or None.
+        due_key: The first key of the delayed jobs, or None.
+        ready, delayed, buried, held: How many jobs there are of each.
+        state: OPEN, CLOSED or DEAD.
+    """
+
+    first_keys: Sequence[bytes]
+    last_key: bytes | None
+    due_key: bytes | None
+    ready: int
+    delayed: int
+    buried: int
+    held: int
+    state: int
+
+
+# What is known of a segment whose record another one has by now.
+OVER: Final = Head((), None, None, 0, 0, 0, 0, DEAD)
+
+
+class Sizes(NamedTuple):
+    """How many jobs a segment holds in each state.
+
+    Attributes:
+        ready, delayed, buried, held: How many there are of each.
+        urgent: How many of the ready ones are more urgent than 1024 (protocol.txt: current-jobs-urgent).
+        ready_key, due_key, buried_key: The first key of each queue, or None.
+    """
+
+    ready: int
+    delayed: int
+    buried: int
+    held: int
+    urgent: int
+    ready_key: bytes | None
+    due_key: bytes | None
+    buried_key: bytes | None
+
+
+class Outcome(NamedTuple):
+    """What an operation under a lease gave.
+
+    Attributes:
+        taken: The jobs that were moved into the lease, in order, with their keys.
+        head: The segment afterwards.
+    """
+
+    taken: Sequence[tuple[bytes, bytes]]
+    head: Head
+
+
+class Settlement(NamedTuple):
+    """What an operation of unknown outcome has done; what it has not done it never will.
+
+    Attributes:
+        last_slot: The highest slot that was ever put.
+        held: What the renewed lease holds.
+    """
+
+    last_slot: int
+    held: Entries
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A whole segment, read at one moment.
+
+    Attributes:
+        owner: The session that made it, and alone puts into it.
+        bodies: The highest number that a body of it may have.
+        held: How many jobs its leases hold together.
+    """
+
+    number: int
+    tube: str
+    owner: int
+    state: int
+    last_slot: int
+    bodies: int
+    held: int
+    ready: Entries
+    delayed: Entries
+    buried: Entries
+    leases: Mapping[int, Entries]
+
+    def queue(self, name: str) -> Entries:
+        """Return one of the queues by its name."""
+        return {READY: self.ready, DELAYED: self.delayed, BURIED: self.buried}[name]
+
+    def empty(self) -> bool:
+        """Tell whether no job is in it, in whatever state."""
+        return not (self.ready or self.delayed or self.buried or self.held)
+
+    def has_slot(self, slot: int) -> bool:
+        """Tell whether the job in a slot is there, in whatever state."""
+        places = (self.ready, self.delayed, self.buried, *self.leases.values())
+        return any(job_slot(key) == slot for entries in places for key in entries)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A front-end, as the others see it.
+
+    Attributes:
+        number: Its session number, never used twice.
+        dead: Whether it was killed or has ended.
+        silent_ms: How long ago it last wrote, by the server's clock.
+        payload: What it published last with a heartbeat.
+    """
+
+    number: int
+    dead: bool
+    silent_ms: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A tube's own record.
+
+    Attributes:
+        segments: Its segments that are not dead, in the order of their numbers.
+        pause_ms: How long the last pause was to last.
+        paused_until_ms: When it ends, by the server's clock; 0 without one.
+        counters: What sessions that are gone have counted here.
+    """
+
+    segments: Sequence[int]
+    pause_ms: int = 0
+    paused_until_ms: int = 0
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+class SegmentStore(Protocol):
+    """What implements the seam. Every method is one atomic operation on one record unless it says otherwise."""
+
+    # --- segments
+
+    async def create(self, number: int, tube: str, lease: int) -> None:
+        """Make an empty, open segment with an empty lease of its owner.
+
+        Raises Refused where another segment, not dead or of a higher number, has its record.
+        """
+
+    async def attach(self, number: int, lease: int) -> None:
+        """Give a session an empty lease, once. Raises Fenced unless the segment is there and not dead, Refused if the lease exists."""
+
+    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        """Change a segment under a lease. Raises Fenced without the lease."""
+
+    async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        """Move a lease on to a new one and read it, in one write; may be repeated. Raises Fenced with neither of them there."""
+
+    async def read(self, number: int) -> Segment | None:
+        """Read a whole segment; None unless it is there under this very number. Raises Damaged."""
+
+    async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
+        """Read the heads of many segments, each at a moment of its own; None of one that is not there, or cannot be read.
+
+        One whose record was claimed under a higher number is DEAD and empty: it was dead before.
+        """
+
+    async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
+        """Count the jobs of many segments, each at a moment of its own; None also for one that cannot be read."""
+
+    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+        """Take keys out of a queue and put entries into another, or into a lease.
+
+        Raises Refused unless all keys are there, and then Fenced without the lease.
+        """
+
+    async def remove(self, number: int, queue: str, key: bytes) -> bool:
+        """Delete a job that no one holds; tell whether it was there. Raises Fenced where the segment is gone."""
+
+    async def reclaim(self, number: int, lease: int) -> int:
+        """Make a lease's jobs ready as they are and remove it; return their number, 0 if it was gone."""
+
+    async def close(self, number: int) -> bool:
+        """Accept no more puts; tell whether the segment was open until now. Raises Fenced where it is gone."""
+
+    async def retire(self, number: int) -> bool:
+        """Let a closed segment die if no job is in it, its empty leases with it; tell whether it is dead now.
+
+        Raises Fenced where it is gone.
+        """
+
+    async def leased_by(self, session: int) -> list[int]:
+        """Find the segments in which a session has a lease. A query: may miss some while data moves between nodes."""
+
+    async def wipe(self, number: int) -> int:
+        """Close a segment and remove all its jobs and leases; return how many jobs there were. May be repeated; Fenced if it is gone."""
+
+    # --- directories
+
+    async def enlist(self, tube: str, number: int) -> None:
+        """Enter a segment in its tube's directory, before its first put; may be repeated. Two operations."""
+
+    async def unlist(self, tube: str, number: int) -> None:
+        """Take a dead segment out of its tube's directory; may be repeated."""
+
+    async def directory(self, tube: str) -> Directory | None:
+        """Read a tube's record; None if it never had a segment nor a pause. Raises Damaged."""
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """Read many tubes' records, each at a moment of its own; None also for one that cannot be read."""
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """Note that a tube is paused until some time of the server's clock; 0 ends a pause."""
+
+    async def forget_tube(self, tube: str) -> None:
+        """Drop a tube's pause and counters: nobody uses it and no job is in it."""
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """Add what a session counted to its tube's record when it ends. After Unknown they are given up."""
+
+    async def unlist_tube(self, tube: str) -> None:
+        """Take a tube out of the list of tubes, unless it has a segment or gets one meanwhile; its record stays.
+
+        May be repeated. Three operations; a tube with a segment is listed after each of them, whoever enters one when.
+        """
+
+    async def tubes(self) -> list[str]:
+        """List the tubes that have a segment, and such that had one. One operation a part of the list."""
+
+    # --- sessions
+
+    async def reserve_numbers(self, counter: str, count: int) -> int:
+        """Take `count` numbers off a counter for good; return the first. After Unknown they are given up."""
+
+    async def join(self, session: int) -> None:
+        """Make a session's record, under a number that was never used. Two operations; after Unknown the number is given up."""
+
+    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """Say that a session lives, and publish a payload unless it is None; return the server's time in ms.
+
+        Raises Refused if it is dead, TooBig for a payload that no record can hold, Fenced if it never joined.
+        """
+
+    async def resign(self, session: int) -> None:
+        """Declare one's own session dead; may be repeated."""
+
+    async def kill(self, session: int, silent_ms: int) -> bool:
+        """Declare a session dead that has been silent for longer; tell whether this very call did."""
+
+    async def sessions(self) -> list[SessionRecord]:
+        """List the sessions that are not forgotten. One operation a session."""
+
+    async def forget_session(self, session: int) -> None:
+        """List a dead session no more, when nothing of it is left to reclaim, and drop what it told; may be repeated. Three operations."""
+
+    # --- news
+
+    async def publish(self, session: int, news: bytes) -> None:
+        """Replace what a session has told the others."""
+
+    async def news(
+        self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
+    ) -> list[bytes]:
+        """Read what sessions have told, each at a moment of its own; empty for one that has told nothing that can be read.
+
+        Given a pause in seconds they are read after it, and again and again until they are not what is known, or `within` seconds are over.
+        """
+
+    # --- the store as a whole
+
+    async def has_room(self) -> bool:
+        """Tell whether there is room for more jobs with enough left over for everything else. One operation a node."""
+
+    async def tube_sizes(self, tube: str) -> TubeSizes:
+        """Add up the sizes of a tube's bodies. One query over all segments; raises EngineError where that cannot be done."""
+
+    async def leave(self) -> None:
+        """Let go of the store: nothing is asked of it any more."""
+
+    # --- bodies
+
+    async def number_bodies(self, number: int, lease: int, count: int) -> int:
+        """Take `count` numbers for bodies of a segment, before one is written; return the first. Raises Fenced without the lease.
+
+        After Unknown they are given up.
+        """
+
+    async def write_body(self, number: int, body_number: int, body: bytes) -> None:
+        """Keep a large body outside its segment, before its entry is put."""
+
+    async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """Read bodies by segment and body number."""
+
+    async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
+        """Remove bodies; those that are gone already are no error."""

@@ -1,0 +1,1 @@
+"""Tubes: their puts, takes, held and due jobs, and their end."""

@@ -1,0 +1,141 @@
+"""What happens in a tube by itself: delayed jobs become due, and a pause ends."""
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from beanspiked.engine.aerospike.segment.codec import unpack
+from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX
+from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Head, Refused
+from beanspiked.engine.errors import DamagedEntry, EngineError
+from beanspiked.engine.timers import Timers
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.segment.committer import Committer
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.tubes.tube import SharedTube
+
+__all__ = ["Timetable"]
+
+logger = logging.getLogger(__name__)
+
+
+class Timetable:
+    """Makes due jobs ready where somebody waits for them, and keeps pauses.
+
+    Args:
+        engine: Whose it is.
+        store: The store.
+        timers: Where tubes wait.
+    """
+
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore", timers: Timers) -> None:
+        self._engine = engine
+        self._store = store
+        self._timers = timers
+
+    def tube_time(self, tube: "SharedTube", now: float) -> None:
+        """Make a tube's due jobs ready if somebody waits for them, end its pause, and wait for the next of both."""
+        if tube.pause and tube.paused_until <= now:
+            tube.pause = 0.0
+            tube.paused_until = 0.0
+            self._engine.takes.restless(tube)
+        if tube.pause:
+            self._timers.schedule(tube, tube.paused_until)
+        self.wait_for_due(tube)
+
+    def apply_pause(self, tube: "SharedTube", pause_ms: int, until_ms: int) -> None:
+        """Take note of a pause."""
+        until = self._engine.membership.local_time(until_ms) if until_ms else 0.0
+        if pause_ms and until > self._engine.now():
+            tube.pause = pause_ms / 1000
+            tube.paused_until = until
+            self._timers.schedule(tube, until)
+        elif tube.pause:
+            tube.pause = 0.0
+            tube.paused_until = 0.0
+            self._engine.takes.restless(tube)
+
+    def wait_for_due(self, tube: "SharedTube") -> None:
+        """Promote due jobs now, or when the first is due, if somebody waits for them."""
+        if tube.next_due and tube.waiters and not tube.promoting:
+            if tube.next_due <= self._engine.membership.server_ms():
+                tube.promoting = True
+                self._engine.spawn(self._promote(tube))
+            else:
+                self._timers.schedule(tube, self._engine.membership.local_time(tube.next_due))
+
+    async def _promote(self, tube: "SharedTube") -> None:
+        try:
+            failed = False
+            try:
+                await self._engine.try_for_a_while(lambda: self.promote_due(tube))
+            except EngineError as error:
+                failed = True
+                logger.info("tube %s: due jobs wait: %s", tube.name, error)
+            if failed:
+                await self._engine.pause_between_tries()
+        finally:
+            tube.promoting = False
+        self.wait_for_due(tube)
+        self._engine.turn_over()
+
+    async def promote_due(self, tube: "SharedTube") -> None:
+        """Make all due jobs of a tube ready."""
+        tube.next_due = 0
+        for committer in list(tube.committers.values()):
+            head = committer.head
+            while head is not None and head.due_key is not None and not committer.gone:
+                if key_ms(head.due_key) > self._engine.membership.server_ms():
+                    tube.expect(head.due_key)
+                    break
+                try:
+                    head = await self._promote_one(committer)
+                except Damaged as error:
+                    logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
+                    break
+
+    async def _promote_one(self, committer: "Committer") -> Head | None:
+        """Make due jobs of one segment ready; return what it holds afterwards."""
+        engine = self._engine
+        await self.promote_segment(committer.number)
+        if committer.running or committer.gone:
+            await committer.turn()
+        mark = engine.step()
+        head = (await self._store.heads([committer.number]))[0]
+        if head is None:
+            return None
+        if not committer.running and not committer.gone and committer.mark < mark:
+            committer.know(head, mark)
+            engine.scout.announce(committer.tube)
+        return head
+
+    async def promote_segment(self, number: int) -> None:
+        """Make due jobs of one segment ready, and set those aside that cannot be read.
+
+        Whoever else moves one at the same time, this moves nothing; after a failure it may be tried again.
+        """
+        segment = await self._store.read(number)
+        if segment is None:
+            return
+        now_ms = self._engine.membership.server_ms()
+        limit = due_key(now_ms + 1, 0)
+        due = [(key, packed) for key, packed in list(segment.delayed.items())[:BATCH_MAX] if key < limit]
+        ready: dict[bytes, bytes] = {}
+        damaged: dict[bytes, bytes] = {}
+        for key, packed in due:
+            try:
+                job = unpack(packed)
+            except DamagedEntry as error:
+                logger.error("segment %d: a damaged job is buried: %s", number, error)
+                damaged[due_key(now_ms, job_slot(key))] = packed
+            else:
+                ready[ready_key(job.pri, job.put_us, job_slot(key))] = packed
+        for target, entries in ((READY, ready), (BURIED, damaged)):
+            if entries:
+                slots = {job_slot(key) for key in entries}
+                keys = [key for key, _ in due if job_slot(key) in slots]
+                with contextlib.suppress(Refused, Fenced):
+                    await self._store.shift(number, DELAYED, keys, target, entries)

@@ -1,0 +1,196 @@
+"""The jobs that this front-end holds, and every way out of its hands.
+
+A change of a held job goes through its segment's committer; until it is done the job is nobody else's to move (segment-protocol H9).
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Leave, SharedJob
+from beanspiked.engine.aerospike.store.keys import due_key, ready_key
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Full, Refused
+from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
+from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
+from beanspiked.engine.later import Later
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.segment.committer import Committer
+
+__all__ = ["Holdings"]
+
+
+class Holdings:
+    """The jobs held here.
+
+    Args:
+        engine: Whose it is.
+        clock: This process's time.
+
+    Attributes:
+        jobs: All of them, by id.
+    """
+
+    def __init__(self, engine: "SharedEngine", clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self.jobs: dict[int, SharedJob] = {}
+
+    def _leave(
+        self,
+        job: SharedJob,
+        queue: str | None,
+        new_key: bytes,
+        packed: bytes,
+        *,
+        insists: bool = False,
+        stays: bool = False,
+    ) -> Leave:
+        leave = Leave(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
+        leave.insists = insists
+        leave.stays = stays
+        if job.committer is None or not self._engine.membership.alive():
+            leave.settle(JobGone("the job was lost"))
+            return leave
+        job.committer.leave(leave)
+        return leave
+
+    def delete(self, job: SharedJob) -> Leave:
+        """Remove a held job."""
+        return self._leave(job, None, b"", b"")
+
+    def release(self, job: SharedJob, pri: int, delay: float) -> Leave:
+        """Put a held job back."""
+        packed = job.packed()
+        packed.pri = pri
+        packed.delay_ms = round(delay * 1000)
+        packed.releases += 1
+        if delay:
+            due_ms = self._engine.membership.server_ms() + packed.delay_ms
+            return self._leave(job, DELAYED, due_key(due_ms, job.slot()), pack(packed))
+        return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), pack(packed))
+
+    def bury(self, job: SharedJob, pri: int, reason: str) -> Leave:
+        """Set a held job aside."""
+        packed = job.packed()
+        packed.pri = pri
+        packed.buries += 1
+        if reason:
+            packed.reason = reason
+        return self._leave(job, BURIED, due_key(self._engine.membership.server_ms(), job.slot()), pack(packed))
+
+    def update(self, job: SharedJob, stored: bytes, raw_size: int) -> Later:
+        """Replace the body of a held job, as it is stored."""
+        later = Later()
+        if job.committer is None or not self._engine.membership.alive():
+            later.settle(JobGone("the job was lost"))
+            return later
+        packed = job.packed()
+        packed.raw_size = max(raw_size, PLAIN)
+        packed.skipped = raw_size == GIVEN_UP
+        packed.stored_size = len(stored)
+        packed.body_number = 0
+        packed.body = stored
+        job.moving = later
+        if len(stored) > INLINE_MAX:
+            packed.body = b""
+            self._engine.spawn(self._update_outside(job, packed, stored, later))
+        else:
+            self._update(job, packed, stored, later)
+        return later
+
+    async def _update_outside(self, job: SharedJob, packed: Packed, stored: bytes, later: Later) -> None:
+        """Write a new large body, then the entry that refers to it."""
+        committer = job.committer
+        error: EngineError | None = JobGone("the job was lost")
+        if committer is not None:
+
+            async def write() -> None:
+                packed.body_number = await self._engine.try_for_a_while(lambda: committer.bodies.write(stored), Full)
+
+            try:
+                error = await self._engine.failure(write)
+            except asyncio.CancelledError:
+                job.moving = None
+                later.settle(StoreFailed("closed before it was sent"))
+                raise
+            if isinstance(error, Full):
+                self._engine.puts.found_full(error)
+            if isinstance(error, (Refused, Full)):
+                error = StoreFull(str(error))
+        if error is None and job.committer is committer:
+            self._update(job, packed, stored, later)
+        else:
+            job.moving = None
+            later.settle(error or JobGone("the job was lost"))
+        self._engine.turn_over()
+
+    def _update(self, job: SharedJob, packed: Packed, stored: bytes, later: Later) -> None:
+        former = job.body_number
+
+        def updated(outcome: Later) -> None:
+            if outcome.error is None:
+                job.stored, job.raw_size, job.skipped = packed.body, packed.raw_size, packed.skipped
+                job.body_number, job.stored_size = packed.body_number, packed.stored_size
+                job.unfold(stored)
+                if former:
+                    self._engine.retirement.drop_body(job, former)
+            later.settle(outcome.error)
+
+        self._leave(job, None, b"", pack(packed), stays=True).then(updated)
+
+    def give_back(self, job: SharedJob, timed_out: bool) -> None:
+        """Make a held job ready as it was."""
+        if job.committer is None:
+            return
+        if job.moving is not None:
+            # Its holder is gone, or out of time, while a change of the job is on its way: that one first.
+            job.moving.then(lambda _: self._give_back_after(job, timed_out))
+            return
+        if timed_out:
+            job.timeouts += 1
+        # Its place is its old one, so that its order does not change.
+        self._leave(job, READY, job.place, job.pack(), insists=True)
+
+    def _give_back_after(self, job: SharedJob, timed_out: bool) -> None:
+        if job.committer is not None and job.holder is None:
+            self.give_back(job, timed_out)
+
+    def bury_unread(self, committer: "Committer", place: bytes, packed: bytes) -> None:
+        """Set aside what cannot be read, as it is."""
+        job = SharedJob(committer.number, place, committer.tube, Packed(0, 0, 0, 0, b""), 0)
+        job.committer = committer
+        job.state = RESERVED
+        committer.held[place] = job
+        self._leave(job, BURIED, due_key(self._engine.membership.server_ms(), job.slot()), packed, insists=True)
+
+    def bury_lost(self, job: SharedJob, reason: str) -> None:
+        """Set aside a held job whose body is lost."""
+        packed = job.packed()
+        packed.reason = reason
+        packed.buries += 1
+        place = due_key(self._engine.membership.server_ms(), job.slot())
+        self._leave(job, BURIED, place, pack(packed), insists=True)
+
+    def left(self, job: SharedJob, deleted: bool) -> None:
+        """A job has left the lease."""
+        if self.jobs.get(job.id) is job:
+            del self.jobs[job.id]
+        job.committer = None
+        if deleted:
+            job.tube.deletes += 1
+            if job.body_number:
+                self._engine.retirement.drop_body(job, job.body_number)
+            if not job.tube.using and not job.tube.watching:
+                self._engine.forget(job.tube)
+
+    def lose(self, job: SharedJob) -> None:
+        """A held job is not this front-end's any more."""
+        self.jobs.pop(job.id, None)
+        job.committer = None
+        job.moving = None
+        job.leaving = False
+        if job.holder is not None:
+            job.holder.lost(job)

@@ -1,0 +1,273 @@
+"""How jobs come into segments: puts, and the making of the segments that take them.
+
+A tube has one open segment here at a time. Puts wait in their tube's `arriving` until there is one that takes them.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack, pack_plain
+from beanspiked.engine.aerospike.segment.committer import EMPTY, Committer
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Put
+from beanspiked.engine.aerospike.store.seam import Full, Refused, StoreError
+from beanspiked.engine.aerospike.tubes.tube import SharedTube
+from beanspiked.engine.compression import squeeze
+from beanspiked.engine.contract import GIVEN_UP, PLAIN, Details
+from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
+
+__all__ = ["Puts"]
+
+logger = logging.getLogger(__name__)
+
+# Segment numbers are taken in blocks.
+NUMBERS_BLOCK: Final = 32
+# The store is asked whether it has room whenever so many bytes were put: a small one fills up within seconds.
+LOOK_FOR_ROOM_BYTES: Final = 4 << 20
+
+
+class Puts:
+    """Puts jobs into segments.
+
+    Args:
+        engine: Whose it is.
+        store: The store.
+        clock: This process's time.
+
+    Attributes:
+        has_room: Whether the store takes more jobs, as far as known.
+    """
+
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore", clock: Clock) -> None:
+        self._engine = engine
+        self._store = store
+        self._clock = clock
+        self.has_room: bool = True
+        self._numbers: list[int] = []
+        self._unseen_bytes: int = 0
+        self._looking: bool = False
+
+    def put(
+        self,
+        tube: SharedTube,
+        put_us: int,
+        pri: int,
+        delay: float,
+        ttr: float,
+        body: bytes,
+        details: Details | None = None,
+    ) -> Put:
+        """Add a job, at its place among the others that new_id() gave."""
+        now = self._clock.now()
+        delay_ms = round(delay * 1000) if delay else 0
+        due_ms = self._engine.membership.server_ms() + delay_ms if delay else 0
+        # 0 would be: for ever.
+        ttr_ms = max(1, round(ttr * 1000)) if ttr else 0
+        if details is None and len(body) <= INLINE_MAX:
+            put = Put(tube, pri, put_us, due_ms, pack_plain(pri, delay_ms, ttr_ms, put_us, body), now + ANSWER_WITHIN)
+        else:
+            put = self._large_put(tube, pri, delay_ms, ttr_ms, put_us, due_ms, body, details)
+        self._unseen_bytes += len(body)
+        if self._unseen_bytes > LOOK_FOR_ROOM_BYTES and not self._looking:
+            # From now on: more puts come before the look begins.
+            self._looking = True
+            self._engine.spawn(self.look_for_room())
+        if not self.has_room:
+            put.settle(StoreFull("the store is nearly full"))
+            return put
+        tube.arriving.append(put)
+        self.place(tube)
+        return put
+
+    def _large_put(
+        self,
+        tube: SharedTube,
+        pri: int,
+        delay_ms: int,
+        ttr_ms: int,
+        put_us: int,
+        due_ms: int,
+        body: bytes,
+        details: Details | None,
+    ) -> Put:
+        stored, raw_size, skipped = body, PLAIN, False
+        if details is None:
+            stored, raw_size, skipped = squeeze(body)
+        else:
+            raw_size = max(details.raw_size, PLAIN)
+            skipped = details.raw_size == GIVEN_UP
+        packed = Packed(pri, delay_ms, ttr_ms, put_us, stored, raw_size=raw_size, skipped=skipped)
+        if details is not None:
+            packed.born_ms = round(details.born * 1000)
+            packed.metadata = details.metadata
+            packed.reason = details.reason
+            packed.retries = details.retries
+            packed.failed = details.failed
+        outside = len(stored) > INLINE_MAX
+        if outside:
+            packed.body = b""
+            packed.stored_size = len(stored)
+        put = Put(tube, pri, put_us, due_ms, pack(packed), self._clock.now() + ANSWER_WITHIN)
+        if outside:
+            put.outside = stored
+            put.job = packed
+        return put
+
+    def put_elsewhere(self, tube: SharedTube, puts: list[Put]) -> None:
+        """Put jobs that were certainly not put yet into another segment, before all that came later."""
+        if puts:
+            tube.arriving.extendleft(reversed(puts))
+            self.place(tube)
+
+    def place(self, tube: SharedTube) -> None:
+        """Send waiting puts to the tube's open segment while it takes them, and have another one made."""
+        arriving = tube.arriving
+        committer = tube.open
+        while arriving and committer is not None:
+            if not committer.accepts(arriving[0]):
+                tube.open = None
+                committer.close()
+                committer = None
+                break
+            put = arriving.popleft()
+            if put.outside is None:
+                committer.put(put)
+            else:
+                self._engine.spawn(self._put_outside(committer, put))
+        if arriving and not tube.opening:
+            tube.opening = True
+            self._engine.spawn(self._open(tube))
+
+    async def _put_outside(self, committer: Committer, put: Put) -> None:
+        """Write a large body, then put its job."""
+        tube = cast(SharedTube, put.tube)
+        try:
+            here = await self._engine.try_for_a_while(lambda: committer.bodies.write_for(put), Full)
+        except asyncio.CancelledError:
+            put.settle(StoreFailed("closed before it was sent"))
+            raise
+        except EngineError as error:
+            if isinstance(error, Full):
+                self.found_full(error)
+            # A body is refused that is larger than the namespace's records may be.
+            no_place = isinstance(error, (Refused, Full))
+            put.settle(StoreFull(str(error)) if no_place else StoreFailed(str(error)))
+            self._engine.turn_over()
+            return
+        if here and committer.accepts(put):
+            committer.put(put)
+        else:
+            self.put_elsewhere(tube, [put])
+        self._engine.turn_over()
+
+    async def _open(self, tube: SharedTube) -> None:
+        """Make segments for a tube for as long as puts wait: create, list, then put (segment-protocol H6)."""
+        try:
+            while tube.arriving and tube.open is None:
+                if not await self._engine.membership.joined(ANSWER_WITHIN):
+                    self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
+                    continue
+                committer: Committer | None = None
+                try:
+                    committer = await self._create(tube)
+                except Full as error:
+                    self.found_full(error)
+                    self._fail_arriving(tube, StoreFull(str(error)), everything=True)
+                    continue
+                except StoreError as error:
+                    self._fail_arriving(tube, StoreFailed(str(error)), everything=False)
+                else:
+                    if committer is None:
+                        # The number's record is in use, or the session is over.
+                        self._fail_arriving(tube, StoreFailed("no place for a segment was found"), everything=False)
+                if committer is None:
+                    await self._engine.pause_between_tries()
+                    continue
+                tube.open = committer
+                self.place(tube)
+                self._engine.turn_over()
+        finally:
+            tube.opening = False
+        if tube.arriving:
+            self.place(tube)
+
+    def fail_all(self, tube: SharedTube, reason: EngineError) -> None:
+        """Fail all puts that were not sent yet."""
+        self._fail_arriving(tube, reason, everything=True)
+
+    def _fail_arriving(self, tube: SharedTube, reason: EngineError, *, everything: bool) -> None:
+        now = self._clock.now()
+        late = [put for put in tube.arriving if everything or put.until <= now]
+        for put in late:
+            tube.arriving.remove(put)
+            put.settle(reason)
+        if late:
+            self._engine.turn_over()
+
+    async def _create(self, tube: SharedTube) -> Committer | None:
+        """Make one segment; None when the number was taken. In doubt the number is given up: the audit clears what is left."""
+        session = self._engine.membership.session
+        if not self._numbers:
+            first = await self._store.reserve_numbers("segment", NUMBERS_BLOCK)
+            self._numbers = list(range(first + NUMBERS_BLOCK - 1, first - 1, -1))
+        number = self._numbers.pop()
+        lease = session.next_lease()
+        try:
+            await self._store.create(number, tube.name, lease)
+        except Refused:
+            return None
+        while True:
+            try:
+                await self._store.enlist(tube.name, number)
+            except Full:
+                raise
+            except StoreError:
+                if session.over:
+                    return None
+                self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
+            else:
+                break
+            await self._engine.pause_between_tries()
+        if session.over or not self._engine.membership.alive():
+            return None
+        committer = Committer(self._engine, tube, number, lease, owned=True)
+        tube.committers[number] = committer
+        committer.know(EMPTY, self._engine.step())
+        return committer
+
+    async def look_for_room(self) -> None:
+        """See whether the store takes more jobs: now and then, and whenever so much was put that it may have become full."""
+        self._looking = True
+        self._unseen_bytes = 0
+        try:
+            roomy = await self._store.has_room()
+        except StoreError as error:
+            logger.info("whether there is room is not known: %s", error)
+        else:
+            if self.has_room and not roomy:
+                logger.warning("the store is nearly full; puts are refused")
+            self.has_room = roomy
+        finally:
+            self._looking = False
+
+    def found_full(self, error: StoreError) -> None:
+        """The store refused a write for want of room: no more puts until it takes one."""
+        if self.has_room:
+            logger.warning("the store has no room; puts are refused: %s", error)
+        self.has_room = False
+
+    def forget_numbers(self) -> None:
+        """The session is over: numbers that it had reserved are given up."""
+        self._numbers = []
+
+    def expire(self) -> None:
+        """Fail the puts that have waited for too long for a session."""
+        # Who learns that a put has failed may go on to a new tube.
+        for tube in self._engine.registry.known_tubes():
+            if tube.arriving:
+                self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)

@@ -1,0 +1,271 @@
+"""The tubes that this front-end knows: how they are used here, which of them exist, and when one is forgotten."""
+
+import asyncio
+import logging
+from itertools import islice
+from typing import TYPE_CHECKING, Final, cast
+
+from beanspiked.engine.aerospike.cluster.membership import COUNTER_NAMES, usage_of
+from beanspiked.engine.aerospike.store.seam import StoreError, Unknown
+from beanspiked.engine.aerospike.tubes.tube import SharedTube
+from beanspiked.engine.contract import Tube
+from beanspiked.engine.timers import Timers
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.segment.committer import Committer
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
+
+__all__ = ["Registry"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT: Final = "default"
+# How many tubes a sweep looks at together, and how many of them it lets go of side by side.
+SWEEP_AT_ONCE: Final = 256
+LANES: Final = 8
+
+
+class Registry:
+    """The tubes that are known here, by name.
+
+    Args:
+        engine: Whose it is.
+        store: The store.
+        timers: Where tubes wait for what happens in them, and what numbers them.
+    """
+
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore", timers: Timers) -> None:
+        self._engine = engine
+        self._store = store
+        self._timers = timers
+        self._tubes: dict[str, SharedTube] = {}
+        self._unlisting = False
+        self.tube(DEFAULT)
+
+    def tube(self, name: str) -> SharedTube:
+        """Find or make a tube."""
+        tube = self._tubes.get(name)
+        if tube is None:
+            tube = SharedTube(self._timers.new_id(), name, self._engine)
+            self._tubes[name] = tube
+        return tube
+
+    def known_tubes(self) -> list[SharedTube]:
+        """List all tubes that are known here, for whatever reason."""
+        return list(self._tubes.values())
+
+    def known_tube(self, name: str) -> SharedTube | None:
+        """Find a tube that is known here, for whatever reason."""
+        return self._tubes.get(name)
+
+    # --- which exist
+
+    def find_tube(self, name: str) -> SharedTube | None:
+        """Find a tube that is used here, or that was found with the last look."""
+        tube = self._tubes.get(name)
+        return tube if tube is not None and self._in_existence(tube) else None
+
+    def tubes(self) -> list[Tube]:
+        """List the tubes that exist as of the last look: those used here in their order, then the others by age."""
+        mine: list[Tube] = []
+        others: list[SharedTube] = []
+        for tube in self._tubes.values():
+            if tube.using or tube.watching or tube.name == DEFAULT:
+                mine.append(tube)
+            elif self._in_existence(tube):
+                others.append(tube)
+        others.sort(key=_age)
+        return mine + cast("list[Tube]", others)
+
+    def _in_existence(self, tube: SharedTube) -> bool:
+        """Tell whether a tube is used here, or was found with the last look."""
+        return bool(tube.using or tube.watching or tube.exists or tube.arriving or tube.name == DEFAULT)
+
+    def used_elsewhere(self, name: str) -> bool:
+        """Tell whether a live session of others uses or watches a tube."""
+        membership = self._engine.membership
+        live = set(membership.others)
+        uses = (usage_of(record).get(name) for record in membership.records if record.number in live)
+        return any(use is not None and (use[0] or use[1]) for use in uses)
+
+    # --- what is told of them
+
+    def usage(self, most: int | None = None) -> dict[str, list[int]]:
+        """Return what the others should know of this front-end's use of its tubes, or of the first ones."""
+        used = (
+            tube
+            for tube in self._tubes.values()
+            if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
+        )
+        return {
+            tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
+            for tube in islice(used, most)
+        }
+
+    def uncount(self, usage: dict[str, list[int]]) -> None:
+        """Somebody else has added what a lost session had published to the tubes' records: count it no longer here."""
+        for name, use in usage.items():
+            tube = self._tubes.get(name)
+            if tube is not None:
+                tube.total_jobs -= use[3]
+                tube.deletes -= use[4]
+                tube.pauses -= use[5]
+
+    def known_leases(self) -> set[int]:
+        """List the leases that are in use here."""
+        return {committer.lease for tube in self._tubes.values() for committer in tube.committers.values()}
+
+    def knows_segment(self, number: int) -> bool:
+        """Tell whether a segment is known here."""
+        return any(number in tube.committers for tube in self._tubes.values())
+
+    # --- their end
+
+    def forget(self, tube: SharedTube) -> None:
+        """A tube that nobody uses, and that has no job, begins anew: without its counters and its pause."""
+        if tube.using or tube.watching or tube.name == DEFAULT or self._engine.closing:
+            return
+        if not (tube.total_jobs or tube.deletes or tube.pauses or tube.pause) or tube.arriving:
+            return
+        for committer in tube.committers.values():
+            if committer.busy() or not committer.idle_and_empty():
+                return
+        counted = (tube.total_jobs, tube.deletes, tube.pauses)
+        tube.forgetting = self._engine.spawn(self._forget(tube, tube.forgetting, counted, tube.paused_until))
+
+    async def _forget(
+        self, tube: SharedTube, former: "asyncio.Task[None] | None", counted: tuple[int, int, int], paused_until: float
+    ) -> None:
+        """Forget what was counted until now, unless others have jobs or users of the tube."""
+        if former is not None:
+            await former
+        try:
+            record = (await self._store.directories([tube.name]))[0]
+            numbers = [] if record is None else list(record.segments)
+            sizes = await self._store.sizes(numbers)
+            await self._engine.membership.look()
+            if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
+                return
+            if self.used_elsewhere(tube.name):
+                return
+            if record is not None and (record.pause_ms or any(record.counters.values())):
+                await self._store.forget_tube(tube.name)
+        except StoreError as error:
+            logger.info("tube %s is remembered: %s", tube.name, error)
+            return
+        tube.total_jobs -= counted[0]
+        tube.deletes -= counted[1]
+        tube.pauses -= counted[2]
+        if tube.pause and tube.paused_until == paused_until:
+            tube.pause = 0.0
+            tube.paused_until = 0.0
+
+    async def forgotten(self, name: str) -> None:
+        """Wait until a tube has been forgotten that is being forgotten."""
+        tube = self._tubes.get(name)
+        if tube is not None and tube.forgetting is not None:
+            await asyncio.wait([tube.forgetting])
+
+    async def sweep(self) -> None:
+        """Let go of tubes that nobody here uses, and of all segments that are finished."""
+        await self._engine.retirement.go_on()
+        tubes = self.known_tubes()
+        for start in range(0, len(tubes), SWEEP_AT_ONCE):
+            await self._sweep(tubes[start : start + SWEEP_AT_ONCE])
+
+    async def _sweep(self, tubes: list[SharedTube]) -> None:
+        # Nobody here learns otherwise that others have emptied their segments.
+        unseen = [tube for tube in tubes if tube.committers and not tube.waiters]
+        try:
+            await self._engine.scout.look_at_known(unseen)
+        except StoreError as error:
+            logger.info("segments that nobody waits for are not looked at: %s", error)
+        closing: list[Committer] = []
+        resting: list[SharedTube] = []
+        for tube in tubes:
+            if self._in_use(tube):
+                continue
+            if tube.open is not None and tube.open.idle_and_empty():
+                committer = tube.open
+                tube.open = None
+                committer.close()
+                closing.append(committer)
+            elif _rests(tube):
+                resting.append(tube)
+        self._engine.turn_over()
+        lanes = [self._let_go(resting[lane::LANES]) for lane in range(min(LANES, len(resting)))]
+        await asyncio.gather(*lanes)
+        for committer in closing:
+            # So many operations at once are enough.
+            await committer.turn()
+        # However many tubes there are that need nothing: others have a turn.
+        await asyncio.sleep(0)
+
+    async def _let_go(self, tubes: list[SharedTube]) -> None:
+        """Let go of tubes that take no puts here, one after the other."""
+        for tube in tubes:
+            try:
+                self.forget(tube)
+                await self.forgotten(tube.name)
+                await self._hand_over_counters(tube)
+                await self._unlist(tube.name)
+            except StoreError as error:
+                # It stays; the others go on.
+                logger.info("tube %s is not let go of yet: %s", tube.name, error)
+                continue
+            counted = tube.total_jobs or tube.deletes or tube.pauses
+            if self._tubes.get(tube.name) is tube and not self._in_use(tube) and _rests(tube) and not counted:
+                self._timers.cancel(tube)
+                del self._tubes[tube.name]
+
+    async def _unlist(self, name: str) -> None:
+        """Take a tube out of the list of tubes, unless it has segments or is used by others."""
+        if not self.used_elsewhere(name):
+            await self._store.unlist_tube(name)
+
+    def unlist_all(self, names: list[str]) -> None:
+        """Take tubes that nobody here knows out of the list, one after the other; whoever used them last did not come to it."""
+        if names and not self._unlisting:
+            self._unlisting = True
+            self._engine.spawn(self._unlist_all(names))
+
+    async def _unlist_all(self, names: list[str]) -> None:
+        try:
+            for name in names:
+                try:
+                    if name not in self._tubes:
+                        await self._unlist(name)
+                except StoreError as error:
+                    # It must not keep the others.
+                    logger.info("tube %s stays listed: %s", name, error)
+        finally:
+            self._unlisting = False
+
+    async def _hand_over_counters(self, tube: SharedTube) -> None:
+        """Add what was counted here to a tube's record."""
+        counted = (tube.total_jobs, tube.deletes, tube.pauses)
+        if not any(counted):
+            return
+        try:
+            await self._store.add_counters(tube.name, dict(zip(COUNTER_NAMES, counted, strict=True)))
+        except Unknown as error:
+            # To add them once more may be once too often.
+            logger.info("counters of tube %s may be lost: %s", tube.name, error)
+        tube.total_jobs -= counted[0]
+        tube.deletes -= counted[1]
+        tube.pauses -= counted[2]
+
+    def _in_use(self, tube: SharedTube) -> bool:
+        return bool(
+            tube.using or tube.watching or tube.waiters or tube.arriving or tube.opening or tube.name == DEFAULT
+        )
+
+
+def _rests(tube: SharedTube) -> bool:
+    """Tell whether a tube takes no puts here, and nothing in it is on its way or held."""
+    return tube.open is None and not any(committer.busy() for committer in tube.committers.values())
+
+
+def _age(tube: SharedTube) -> int:
+    return tube.first_number

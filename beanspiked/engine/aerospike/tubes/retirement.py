@@ -1,0 +1,114 @@
+"""How segments end: a closed one that is empty dies, its bodies with it, and is taken out of its tube's directory.
+
+Whoever finds one may do any part of it, once more than needed, too (segment-protocol H6).
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.store.seam import OPEN, Fenced, StoreError
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.segment.committer import Committer
+    from beanspiked.engine.aerospike.segment.jobs import SharedJob
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
+
+__all__ = ["Retirement"]
+
+logger = logging.getLogger(__name__)
+
+# How many bodies of a dead segment are removed at once.
+LANES: Final = 8
+
+
+class Retirement:
+    """Lets segments die that are closed and empty, and removes bodies that nothing refers to.
+
+    Args:
+        engine: Whose it is.
+        store: The store.
+    """
+
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore") -> None:
+        self._engine = engine
+        self._store = store
+        self._retiring: set[int] = set()
+        # Segments that may have to be seen to their end, and their tubes: the next sweep does, and then they stand here no more.
+        self._left: dict[int, str] = {}
+
+    def consider(self, committer: "Committer") -> None:
+        """Let a closed, empty segment die."""
+        if committer.idle_and_empty() and not committer.gone and committer.number not in self._retiring:
+            head = committer.head
+            if committer.owned and head is not None and head.state == OPEN:
+                return
+            self._retiring.add(committer.number)
+            self._engine.spawn(self._retire(committer))
+
+    async def _retire(self, committer: "Committer") -> None:
+        number = committer.number
+        try:
+            if await self._die(number):
+                committer.gone = True
+                committer.tube.drop(committer)
+                await self._clear(committer.tube.name, number)
+        except StoreError as error:
+            # Once it is dead nobody may ever look at it again.
+            self._left[number] = committer.tube.name
+            logger.info("segment %d is not retired yet: %s", number, error)
+        finally:
+            self._retiring.discard(number)
+
+    async def _die(self, number: int) -> bool:
+        """Let a segment die if it is closed and empty; tell whether it is dead."""
+        try:
+            return await self._store.retire(number)
+        except Fenced:
+            return True
+
+    async def _clear(self, name: str, number: int) -> None:
+        """Remove the bodies of a dead segment, several at once, then take it out of its tube's directory."""
+        segment = await self._store.read(number)
+        if segment is not None and segment.bodies:
+            bodies = [(number, body) for body in range(1, segment.bodies + 1)]
+            lanes = [self._store.drop_bodies(bodies[lane::LANES]) for lane in range(min(LANES, len(bodies)))]
+            for outcome in await asyncio.gather(*lanes, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
+        await self._store.unlist(name, number)
+
+    def unlist(self, committer: "Committer") -> None:
+        """Take a segment that was found dead out of its tube's directory."""
+        self._engine.spawn(self.end(committer.tube.name, committer.number))
+
+    async def end(self, name: str, number: int) -> None:
+        """See a dead segment, or a closed and empty one, to its end."""
+        try:
+            # Somebody may have died between the segment's death and the end of its bodies.
+            if await self._die(number):
+                await self._clear(name, number)
+        except StoreError as error:
+            self._left[number] = name
+            logger.info("segment %d is not unlisted yet: %s", number, error)
+
+    def come_back_to(self, name: str, number: int) -> None:
+        """See a segment to its end with the next sweep, if it is closed and empty by then."""
+        self._left[number] = name
+
+    async def go_on(self) -> None:
+        """See those segments to their end that were left behind."""
+        left, self._left = self._left, {}
+        for number, name in left.items():
+            await self.end(name, number)
+
+    def drop_body(self, job: "SharedJob", body_number: int) -> None:
+        """Remove a body that a job, which may be gone, refers to no more; one that stays behind goes with its segment."""
+        self._engine.spawn(self._drop_body(job.number, body_number))
+
+    async def _drop_body(self, number: int, body_number: int) -> None:
+        try:
+            await self._store.drop_bodies([(number, body_number)])
+        except StoreError as error:
+            logger.info("a body stays until its segment is dead: %s", error)

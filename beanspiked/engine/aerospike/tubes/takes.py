@@ -1,0 +1,334 @@
+"""Who waits for a job, and who gets which.
+
+A waiter that finds none has a *seek* in each of its tubes until it is known whether there is a job for it; what is asked of a segment
+for a waiter is its *claim*, so that nobody asks twice. Jobs come to whoever waits longest then, claim or not.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from beanspiked.engine.aerospike.queries import looks
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob
+from beanspiked.engine.aerospike.tubes.tube import Seek, SharedTube
+from beanspiked.engine.contract import Job, Tube, Waiter
+from beanspiked.engine.errors import EngineError, StoreFailed
+from beanspiked.engine.later import Later
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.segment.committer import Committer
+
+__all__ = ["Takes"]
+
+logger = logging.getLogger(__name__)
+
+# News are followed for this long after somebody wanted a job, in seconds.
+FOLLOW_FOR: Final = 2.0
+
+
+class Takes:
+    """Takes jobs for those who wait.
+
+    Args:
+        engine: Whose it is.
+        clock: This process's time.
+    """
+
+    def __init__(self, engine: "SharedEngine", clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._restless: dict[SharedTube, None] = {}
+        self._claims: dict[Waiter, int] = {}
+        self._seeks: dict[Waiter, Seek] = {}
+        self._sought_at: float = 0.0
+
+    # --- asking
+
+    def restless(self, tube: SharedTube) -> None:
+        """Have jobs of a tube asked for at the end of this turn, if somebody waits for them."""
+        if tube.waiters:
+            self._restless[tube] = None
+
+    def hunt(self) -> None:
+        """Ask for jobs of the restless tubes."""
+        while self._restless:
+            restless = self._restless
+            self._restless = {}
+            for tube in restless:
+                self._ask_for(tube)
+
+    def _ask_for(self, tube: SharedTube) -> None:
+        """Ask for jobs for those who wait and were not asked for yet, the most urgent jobs first."""
+        unasked = tube.unasked
+        if not unasked or self._engine.membership.session.over or (tube.pause and tube.paused(self._clock.now())):
+            return
+        claims = self._claims
+        while True:
+            found = tube.first()
+            if found is None:
+                return
+            committer, bound = found
+            room = committer.outlook.askable(bound)
+            asked = False
+            sated: list[Waiter] = []
+            if room > 0:
+                for waiter in unasked:
+                    claimed = claims.get(waiter, 0)
+                    count = min(waiter.wants - claimed, room)
+                    if count > 0 and self._may_ask(tube, waiter):
+                        claimed += count
+                        claims[waiter] = claimed
+                        if claimed == waiter.wants:
+                            sated.append(waiter)
+                        committer.ask(waiter, count)
+                        tube.coming += count
+                        asked = True
+                        room -= count
+                        if room == 0:
+                            break
+            if not asked:
+                return
+            for waiter in sated:
+                del unasked[waiter]
+            self._engine.wake(committer)
+            tube.rank(committer)
+
+    def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
+        """Tell whether a waiter's next job is to come from this tube: not if another of its tubes has a more urgent one."""
+        seek = self._seeks.get(waiter)
+        if seek is None:
+            return True
+        if seek.refreshing and (len(seek.tubes) > 1 or not tube.live):
+            # What the look finds may be more urgent. A tube whose news are followed has no such surprises.
+            return False
+        if len(seek.tubes) > 1:
+            now = self._clock.now()
+            mine = tube.best()
+            for other in seek.tubes:
+                best = None if other is tube or other.paused(now) else other.best()
+                if best is not None and (mine is None or best < mine):
+                    self._restless[other] = None
+                    return False
+        return True
+
+    def unclaim(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> None:
+        """What was asked of a tube for those who wait has come, or will not. The list is empty afterwards: nothing is told twice."""
+        told = asks[:]
+        asks.clear()
+        claims, waiters, unasked = self._claims, tube.waiters, tube.unasked
+        for waiter, count in told:
+            tube.coming -= count
+            if waiter in waiters:
+                unasked[waiter] = None
+            left = claims[waiter] - count
+            if left:
+                claims[waiter] = left
+            else:
+                del claims[waiter]
+
+    def still_wanted(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> bool:
+        """Tell whether anybody still waits of those for whom jobs were asked for."""
+        return any(waiter in tube.waiters for waiter, _ in asks)
+
+    def failed(self, asks: list[tuple[Waiter, int]], error: EngineError) -> None:
+        """Jobs that were asked for did not come, and perhaps they are there: fail the questions that nothing else is asked for."""
+        for waiter, _ in asks:
+            seek = self._seeks.get(waiter)
+            if seek is not None and waiter not in self._claims:
+                self._settle_seek(seek, error)
+
+    # --- questions
+
+    def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
+        """Look for a job for one who waits."""
+        homes = cast("list[SharedTube]", tubes)
+        now = self._clock.now()
+        best: bytes | None = None
+        likely: SharedTube | None = None
+        live = not self._engine.membership.session.over
+        for tube in homes:
+            live = live and tube.live
+            if tube.next_due:
+                # A due job may be more urgent than those that are ready.
+                live = live and tube.next_due > self._engine.membership.server_ms()
+                # As long as nobody waited, nobody was going to make its due jobs ready.
+                self._engine.timetable.wait_for_due(tube)
+            if tube.paused(now):
+                continue
+            key = tube.best()
+            if key is not None and (best is None or key < best):
+                best = key
+                likely = tube
+        if likely is None and live and patient:
+            # News are followed: a job that is put anywhere will be told of.
+            return None
+        self._sought_at = now
+        self._engine.news.wake()
+        seek = Seek(waiter, homes, patient, now + ANSWER_WITHIN)
+        self._end_seek(waiter)
+        self._seeks[waiter] = seek
+        for tube in homes:
+            tube.seeks[seek] = None
+        if likely is not None and live:
+            self._restless[likely] = None
+        else:
+            self._look_for(seek)
+        return seek
+
+    def _end_seek(self, waiter: Waiter) -> None:
+        former = self._seeks.pop(waiter, None)
+        if former is not None:
+            for tube in former.tubes:
+                tube.seeks.pop(former, None)
+
+    def _look_for(self, seek: Seek) -> None:
+        """Look at all tubes of a question, from now on."""
+        seek.refreshing = len(seek.tubes)
+        seek.partial = False
+
+        def refreshed(error: EngineError | None, whole: bool) -> None:
+            seek.refreshing -= 1
+            seek.partial = seek.partial or not whole
+            if error is not None:
+                self._settle_seek(seek, error)
+            elif seek.refreshing == 0:
+                seek.looked = True
+                self._advance(seek)
+
+        for tube in seek.tubes:
+            self._engine.scout.refresh(tube, refreshed)
+
+    def _advance(self, seek: Seek) -> None:
+        """Go on with a question after something was learnt."""
+        waiter = seek.waiter
+        if seek.done or self._seeks.get(waiter) is not seek:
+            return
+        if waiter not in seek.tubes[0].waiters:
+            self._end_seek(waiter)
+            return
+        if waiter in self._claims or seek.refreshing:
+            return
+        now = self._clock.now()
+        hopeful = [tube for tube in seek.tubes if not tube.paused(now) and tube.best() is not None]
+        if hopeful:
+            hopeful.sort(key=_best)
+            for tube in hopeful:
+                self._restless[tube] = None
+        elif seek.looked:
+            if not seek.patient and self._coming(seek):
+                # What was asked for somebody who has got another job meanwhile is for whoever waits longest.
+                return
+            if not self._unknown(seek):
+                self._settle_seek(seek, None)
+            elif not seek.patient:
+                # A job may be there that cannot be had. Who would wait anyway, waits as long as a store has to answer.
+                self._settle_seek(seek, StoreFailed("a segment does not answer"))
+        else:
+            self._look_for(seek)
+
+    def _settle_seek(self, seek: Seek, error: EngineError | None) -> None:
+        if not seek.done and self._seeks.get(seek.waiter) is seek:
+            self._end_seek(seek.waiter)
+            seek.settle(error)
+
+    def sought(self, tube: SharedTube) -> None:
+        """Jobs that were asked for in a tube have come, or will not: go on with the questions about it."""
+        for seek in list(tube.seeks):
+            self._advance(seek)
+
+    def expire(self, now: float) -> None:
+        """Fail the questions that have waited for too long for a store, or a segment, that does not answer; not one that is slow."""
+        reachable = self._engine.membership.reachable
+        for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
+            if not reachable or self._unknown(seek):
+                self._settle_seek(seek, StoreFailed("the store does not answer"))
+            else:
+                # What it waited for may have ended without a word.
+                self._advance(seek)
+
+    def _coming(self, seek: Seek) -> bool:
+        """Tell whether jobs are asked for in the tubes of a question, of segments that answer."""
+        if any(committer.tube in seek.tubes for committer in self._engine.aside):
+            return False
+        return any(tube.coming for tube in seek.tubes)
+
+    def _unknown(self, seek: Seek) -> bool:
+        """Tell whether a job may be there for a question that cannot be had."""
+        failing = [*self._engine.aside, *[committer for committer in self._engine.running if committer.fails()]]
+        return seek.partial or any(committer.tube in seek.tubes for committer in failing)
+
+    def wants_jobs(self) -> bool:
+        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
+        now = self._clock.now()
+        if now - self._sought_at < FOLLOW_FOR:
+            return True
+        if any(tube.waiters for tube in self._engine.registry.known_tubes()):
+            self._sought_at = now
+            return True
+        return False
+
+    # --- what comes
+
+    def take(self, tubes: list[Tube]) -> Job | None:
+        """Hand over a job that was taken for somebody who waits: while `deliver` does so, there is none at any other time."""
+        for tube in tubes:
+            granted = cast(SharedTube, tube).granted
+            while granted:
+                job = granted.popleft()
+                if job.committer is not None:
+                    return job
+        return None
+
+    def deliver(self, tube: SharedTube) -> None:
+        """Hand taken jobs to those who wait; what nobody wants any more goes back at once."""
+        if tube.granted and tube.waiters and self._engine.membership.alive():
+            self._engine.listener.tube_ready(tube)
+        while tube.granted:
+            job = tube.granted.popleft()
+            if job.committer is not None:
+                job.reserves -= 1
+                self._engine.holdings.give_back(job, timed_out=False)
+
+    async def _fetch_bodies(self, jobs: list[SharedJob]) -> tuple[list[SharedJob], EngineError | None]:
+        """Return the jobs whose bodies came, and why others did not; those whose bodies are lost are buried."""
+        whole: list[SharedJob] = []
+
+        async def fetch(wanted: list[SharedJob]) -> EngineError | None:
+            async def work() -> None:
+                whole.extend(await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, wanted)))
+
+            return await self._engine.failure(work)
+
+        error = await fetch(jobs)
+        if error is not None and len(jobs) > 1:
+            # Perhaps only one of them lies where nobody answers.
+            await asyncio.gather(*[fetch([job]) for job in jobs])
+        return whole, error
+
+    async def fetch_and_deliver(
+        self, committer: "Committer", jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
+    ) -> None:
+        """Fetch the bodies of taken jobs that lie outside, then hand them over."""
+        whole, error = await self._fetch_bodies(jobs)
+        if error is not None:
+            logger.warning("segment %d: bodies cannot be read, jobs go back: %s", committer.number, error)
+            for job in jobs:
+                if job not in whole and job.committer is not None and job.moving is None:
+                    job.reserves -= 1
+                    self._engine.holdings.give_back(job, timed_out=False)
+        claimants = list(asks)
+        self.unclaim(committer.tube, asks)
+        committer.tube.granted.extend([job for job in whole if job.committer is not None])
+        self.deliver(committer.tube)
+        if error is not None:
+            self.failed(claimants, error)
+        self.sought(committer.tube)
+        self._engine.turn_over()
+
+
+def _best(tube: SharedTube) -> bytes:
+    best = tube.best()
+    assert best is not None
+    return best

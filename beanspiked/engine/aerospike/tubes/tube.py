@@ -1,0 +1,215 @@
+"""A tube of a shared store, as this front-end knows it: its segments by their most urgent jobs, and who wants something of it."""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.segment.committer import Committer
+from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
+from beanspiked.engine.aerospike.store.keys import key_ms
+from beanspiked.engine.contract import Tube, TubeUse, Waiter
+from beanspiked.engine.errors import EngineError
+from beanspiked.engine.later import Later
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+
+__all__ = ["Seek", "SharedTube"]
+
+# A tube's order may hold so many entries beside two for each segment.
+STALE_MAX: Final = 16
+
+
+class Seek(Later):
+    """One waiter's question whether there is a job for it.
+
+    Attributes:
+        waiter: Who waits.
+        tubes: Where it waits.
+        patient: Whether the waiter goes on waiting when there is no job.
+        refreshing: How many of them are being looked at.
+        looked: Whether all of them were looked at after the question.
+        partial: Whether segments were passed over then, since they did not answer.
+        until: When it fails if the store cannot be reached, in seconds since the epoch.
+    """
+
+    def __init__(self, waiter: Waiter, tubes: "list[SharedTube]", patient: bool, until: float) -> None:
+        super().__init__()
+        self.waiter: Waiter = waiter
+        self.tubes: list[SharedTube] = tubes
+        self.patient: bool = patient
+        self.refreshing: int = 0
+        self.looked: bool = False
+        self.partial: bool = False
+        self.until: float = until
+
+
+class SharedTube(Tube):
+    """A tube and what is known of its segments.
+
+    Attributes:
+        engine: Whose it is.
+        committers: Its segments by number.
+        open: The segment that takes puts from here, or None.
+        opening: Whether one is being made.
+        arriving: Puts that wait for one.
+        granted: Jobs that were taken and not handed over yet; empty at the end of each turn.
+        seeks: Who asks whether there is a job.
+        unasked: Who waits and has not had all its jobs asked for, as far as known: who was asked for elsewhere may stand here, too.
+        coming: How many jobs are being asked for in it, for whomever.
+        refreshed: Whom to call when the refresh ends that begins next.
+        refreshing: Whether it is being refreshed.
+        live: Whether all is known of it that is to be known: news about it have been followed since it was last refreshed, and nothing was
+            changed from here beside its committers.
+        next_due: When the first delayed job that is known of is due, by the server's clock; 0 without one.
+        promoting: Whether due jobs are being made ready.
+        exists: Whether the last look found jobs in it or a user elsewhere.
+        forgetting: What forgets its counters and its pause, if anything does.
+        use: How others use it, as the last look found.
+        first_number: Its oldest segment as of the last look; tubes of others are listed by it.
+    """
+
+    __slots__ = (
+        "_order",
+        "arriving",
+        "coming",
+        "committers",
+        "engine",
+        "exists",
+        "first_number",
+        "forgetting",
+        "granted",
+        "live",
+        "next_due",
+        "open",
+        "opening",
+        "promoting",
+        "refreshed",
+        "refreshing",
+        "seeks",
+        "unasked",
+        "use",
+    )
+
+    def __init__(self, id: int, name: str, engine: "SharedEngine") -> None:  # noqa: A002 - as its base
+        super().__init__(id, name)
+        self.engine: SharedEngine = engine
+        self.committers: dict[int, Committer] = {}
+        self.open: Committer | None = None
+        self.opening: bool = False
+        self.arriving: deque[Put] = deque()
+        self.granted: deque[SharedJob] = deque()
+        self.seeks: dict[Seek, None] = {}
+        self.unasked: dict[Waiter, None] = {}
+        self.coming: int = 0
+        self.refreshed: list[Callable[[EngineError | None, bool], None]] = []
+        self.refreshing: bool = False
+        self.live: bool = False
+        self.next_due: int = 0
+        self.promoting: bool = False
+        self.exists: bool = False
+        self.forgetting: asyncio.Task[None] | None = None
+        self.use: TubeUse | None = None
+        self.first_number: int = 0
+        self._order: list[tuple[bytes, int]] = []
+
+    def enter(self, waiter: Waiter) -> None:
+        """Enter one who waits, behind the others."""
+        self.waiters[waiter] = None
+        self.unasked[waiter] = None
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take one out who waits no more."""
+        del self.waiters[waiter]
+        self.unasked.pop(waiter, None)
+
+    def on_time(self, now: float) -> None:
+        """Make due jobs ready and end a pause."""
+        self.engine.timetable.tube_time(self, now)
+
+    def rank(self, committer: Committer) -> None:
+        """Take note that a segment's most urgent job may have changed."""
+        best = None if committer.aside else committer.outlook.best()
+        if best is None:
+            committer.rank = None
+            return
+        if best != committer.rank:
+            committer.rank = best
+            heapq.heappush(self._order, (best, committer.number))
+            self._compact()
+        self.engine.takes.restless(self)
+
+    def _compact(self) -> None:
+        """Drop what is stale of the order once that is most of it: where nobody takes, what lies behind the first is never met."""
+        if len(self._order) > 2 * len(self.committers) + STALE_MAX:
+            ranked = self.committers.values()
+            self._order = [(committer.rank, committer.number) for committer in ranked if committer.rank is not None]
+            heapq.heapify(self._order)
+
+    def first(self) -> tuple[Committer, bytes | None] | None:
+        """Return the segment with the most urgent job, and the key of the most urgent job of the others."""
+        first = self._top()
+        if first is None:
+            return None
+        if len(self._order) == 1:
+            return first, None
+        entry = heapq.heappop(self._order)
+        second = self._top()
+        while second is first:
+            # Left behind by an earlier change of rank.
+            heapq.heappop(self._order)
+            second = self._top()
+        heapq.heappush(self._order, entry)
+        return first, None if second is None else second.outlook.best()
+
+    def _top(self) -> Committer | None:
+        order = self._order
+        while order:
+            key, number = order[0]
+            committer = self.committers.get(number)
+            if committer is None or committer.rank != key:
+                heapq.heappop(order)
+                continue
+            best = committer.outlook.best()
+            if best == key:
+                return committer
+            heapq.heappop(order)
+            committer.rank = best
+            if best is not None:
+                heapq.heappush(order, (best, number))
+        return None
+
+    def best(self) -> bytes | None:
+        """Return the key of the most urgent job that is expected in it."""
+        top = self._top()
+        return None if top is None else top.outlook.best()
+
+    def committer_of(self, number: int) -> Committer:
+        """Find or make this front-end's side of a segment."""
+        committer = self.committers.get(number)
+        if committer is None:
+            committer = Committer(self.engine, self, number, 0, owned=False)
+            self.committers[number] = committer
+        return committer
+
+    def drop(self, committer: Committer) -> None:
+        """Forget a segment."""
+        if self.committers.get(committer.number) is committer:
+            del self.committers[committer.number]
+        if self.open is committer:
+            self.open = None
+        committer.rank = None
+        self._compact()
+
+    def expect(self, due: bytes) -> None:
+        """Take note of a delayed job's key."""
+        due_ms = key_ms(due)
+        if self.next_due == 0 or due_ms < self.next_due:
+            self.next_due = due_ms
+        self.engine.timetable.wait_for_due(self)
+
+    def paused(self, now: float) -> bool:
+        """Tell whether no job may be taken now."""
+        return self.pause > 0 and self.paused_until > now

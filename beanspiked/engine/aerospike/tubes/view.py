@@ -1,0 +1,291 @@
+"""What others did: tubes' directories and the heads of their segments are read anew.
+
+A tube that somebody waits for is looked at when somebody asks, when there are news of it, and every few seconds whatever the news
+tell. What a look finds is a hint; an operation of this front-end that began after it knows better.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.segment.committer import Committer
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
+from beanspiked.engine.aerospike.store.keys import key_ms
+from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Busy, Head, StoreError
+from beanspiked.engine.aerospike.tubes.tube import SharedTube
+from beanspiked.engine.errors import EngineError
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.store.seam import SegmentStore
+
+__all__ = ["Scout"]
+
+logger = logging.getLogger(__name__)
+
+# Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once.
+RECHECK_EVERY: Final = 5.0
+RECHECK_AT_ONCE: Final = 500
+# How many segments are read at once.
+READ_AT_ONCE: Final = 1000
+
+
+class Scout:
+    """Looks at segments.
+
+    Args:
+        engine: Whose it is.
+        store: The store.
+        clock: This process's time.
+    """
+
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore", clock: Clock) -> None:
+        self._engine = engine
+        self._store = store
+        self._clock = clock
+        self._rechecked: float = 0.0
+        self._rechecking: bool = False
+
+    def refresh(self, tube: SharedTube, then: Callable[[EngineError | None, bool], None] | None = None) -> None:
+        """Look at a tube's segments anew, and call back when a look that begins after this call has ended.
+
+        The callback learns what kept the look from being made, or None, and whether all segments were seen.
+        """
+        if then is not None:
+            tube.refreshed.append(then)
+        if not tube.refreshing:
+            tube.refreshing = True
+            self._engine.spawn(self._refresh(tube))
+
+    async def _refresh(self, tube: SharedTube) -> None:
+        first = True
+        try:
+            while tube.refreshed or first:
+                first = False
+                callbacks = tube.refreshed
+                tube.refreshed = []
+                passed: set[SharedTube] = set()
+
+                async def look() -> None:
+                    passed.update(await self._engine.try_for_a_while(lambda: self._look_at([tube])))  # noqa: B023
+
+                error = await self._engine.failure(look)
+                for callback in callbacks:
+                    callback(error, tube not in passed)
+                self._engine.turn_over()
+        finally:
+            tube.refreshing = False
+
+    async def _look_at(self, tubes: list[SharedTube]) -> set[SharedTube]:
+        """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished.
+
+        Returns those tubes of which segments were passed over, since they do not answer.
+        """
+        await self._engine.membership.have_session(ANSWER_WITHIN)
+        session = self._engine.membership.session
+        mark = self._engine.step()
+        follows_news = self._engine.news.following()
+        wanted: list[Committer] = []
+        records = await self._store.directories([tube.name for tube in tubes])
+        if session.over:
+            raise Busy("the session was over before the look was")
+        for tube, record in zip(tubes, records, strict=True):
+            listed = set() if record is None else set(record.segments)
+            if record is not None:
+                self._engine.timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
+            for number in listed:
+                tube.committer_of(number)
+            for committer in list(tube.committers.values()):
+                if committer.number in listed:
+                    wanted.append(committer)
+                elif committer is not tube.open and not committer.knows_since(mark) and not committer.busy():
+                    # It is dead: one that was made here since may not have been listed yet when the list was read. The open one nobody
+                    # else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
+                    committer.gone = True
+                    tube.drop(committer)
+        passed: set[SharedTube] = set()
+        while wanted:
+            wanted = await self._read_heads(wanted, mark, passed)
+        if session.over:
+            raise Busy("the session was over before the look was")
+        due: list[SharedTube] = []
+        for tube in tubes:
+            tube.next_due = 0
+            for committer in tube.committers.values():
+                if committer.head is not None and committer.head.due_key is not None:
+                    due_ms = key_ms(committer.head.due_key)
+                    if tube.next_due == 0 or due_ms < tube.next_due:
+                        tube.next_due = due_ms
+            if tube.next_due and tube.next_due <= self._engine.membership.server_ms():
+                due.append(tube)
+            elif tube.next_due:
+                self._engine.timetable.wait_for_due(tube)
+            # What is in a segment that no jobs are asked of may be more urgent than all that is known.
+            whole = tube not in passed and not any(committer.tube is tube for committer in self._engine.aside)
+            tube.live = whole and follows_news and self._engine.news.following()
+            self._engine.takes.restless(tube)
+        for tube in due:
+            await self._engine.timetable.promote_due(tube)
+        if session.over:
+            # Its segments are not known any more, so nothing was learnt of them.
+            raise Busy("the session was over before the look was")
+        return passed
+
+    async def look_at_known(self, tubes: list[SharedTube]) -> None:
+        """Learn the heads of those segments of tubes that are known here, so that what others have emptied ends.
+
+        Raises StoreError if none of them can be read.
+        """
+        mark = self._engine.step()
+        wanted = [committer for tube in tubes for committer in tube.committers.values()]
+        passed: set[SharedTube] = set()
+        while wanted:
+            wanted = await self._read_heads(wanted, mark, passed)
+
+    async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
+        """Learn the heads of segments as of a step or later; return those that have to be read once more.
+
+        Tubes of segments that do not answer are added to those that were passed over.
+        """
+        wanted: list[Committer] = []
+        for committer in committers:
+            # An operation that began after this look tells as much as the look.
+            while committer.running and not committer.aside and not committer.knows_since(mark):
+                await committer.turn()
+            if committer.knows_since(mark):
+                continue
+            if committer.running:
+                passed.add(committer.tube)
+            else:
+                wanted.append(committer)
+        again: list[Committer] = []
+        for start in range(0, len(wanted), READ_AT_ONCE):
+            part = wanted[start : start + READ_AT_ONCE]
+            for committer, head in await self._heads(part, passed):
+                if committer.knows_since(mark):
+                    continue
+                if committer.running:
+                    # Its operation may have changed what was read.
+                    again.append(committer)
+                elif head is not None and head.state != DEAD:
+                    committer.know(head, mark)
+                    if head.state == CLOSED and committer.idle_and_empty():
+                        self._engine.retirement.consider(committer)
+                elif not committer.busy():
+                    committer.gone = True
+                    committer.tube.drop(committer)
+                    if head is not None:
+                        self._engine.retirement.unlist(committer)
+        return again
+
+    async def _heads(self, committers: list[Committer], passed: set[SharedTube]) -> list[tuple[Committer, Head | None]]:
+        """Read the heads of segments; what does not answer is set aside. Raises StoreError if none does."""
+        try:
+            heads = await self._store.heads([committer.number for committer in committers])
+        except StoreError:
+            if len(committers) == 1:
+                raise
+        else:
+            return list(zip(committers, heads, strict=True))
+        singly = [self._store.heads([committer.number]) for committer in committers]
+        answers = await asyncio.gather(*singly, return_exceptions=True)
+        found: list[tuple[Committer, Head | None]] = []
+        failures: list[BaseException] = []
+        for committer, answer in zip(committers, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                found.append((committer, answer[0]))
+                continue
+            failures.append(answer)
+            if not isinstance(answer, StoreError) or len(failures) == len(committers):
+                raise answer
+            logger.info("segment %d is passed over: %s", committer.number, answer)
+            passed.add(committer.tube)
+            committer.set_aside(self._clock.now())
+        return found
+
+    def refresh_segment(self, committer: Committer) -> None:
+        """Look at one segment anew."""
+        self._engine.spawn(self._refresh_segment(committer))
+
+    async def _refresh_segment(self, committer: Committer) -> None:
+        try:
+            while True:
+                if committer.gone:
+                    return
+                mark = self._engine.step()
+                head = (await self._engine.try_for_a_while(lambda: self._store.heads([committer.number])))[0]
+                if committer.knows_since(mark):
+                    return
+                if not committer.running:
+                    if head is not None:
+                        committer.know(head, mark)
+                        self._engine.takes.sought(committer.tube)
+                        self._engine.turn_over()
+                    return
+                await committer.turn()
+        except EngineError as error:
+            logger.info("segment %d: %s", committer.number, error)
+
+    def segment_changed(self, tube_name: str) -> None:
+        """Jobs of a tube became ready without an operation under a lease."""
+        tube = self._engine.registry.known_tube(tube_name)
+        if tube is not None:
+            tube.live = False
+            if tube.waiters:
+                self.refresh(tube)
+        self._engine.news.tell(tube_name)
+
+    # --- what is heard
+
+    def stop_following(self) -> None:
+        """News are not read any more: what is known of tubes grows old."""
+        for tube in self._engine.registry.known_tubes():
+            tube.live = False
+
+    def heard_of(self, name: str) -> None:
+        """Somebody else has news of a tube."""
+        tube = self._engine.registry.known_tube(name)
+        if tube is not None:
+            tube.live = False
+            if tube.waiters:
+                self.refresh(tube)
+
+    def look_everywhere(self) -> None:
+        """News were missed: look at everything that somebody waits for."""
+        self._rechecked = 0.0
+        self._engine.news.wake()
+
+    def announce(self, tube: SharedTube, delayed: bool = False) -> None:
+        """Tell the others of ready jobs that nobody here has asked for, or of one that will be ready."""
+        if delayed or tube.best() is not None:
+            self._engine.news.tell(tube.name)
+
+    # --- what is looked at whatever is heard
+
+    def recheck(self, now: float) -> None:
+        """Look at the tubes that are waited for, if that is due."""
+        if now - self._rechecked >= RECHECK_EVERY and not self._rechecking:
+            self._rechecked = now
+            self._rechecking = True
+            self._engine.spawn(self._recheck())
+
+    async def _recheck(self) -> None:
+        tubes = [tube for tube in self._engine.registry.known_tubes() if tube.waiters]
+        try:
+            await self._engine.puts.look_for_room()
+            for start in range(0, len(tubes), RECHECK_AT_ONCE):
+                part = tubes[start : start + RECHECK_AT_ONCE]
+                try:
+                    await self._look_at(part)
+                except StoreError as error:
+                    # One of them may be where nobody answers.
+                    logger.info("recheck, each tube by itself: %s", error)
+                    for tube in part:
+                        self.refresh(tube)
+                self._engine.turn_over()
+        except EngineError as error:
+            logger.info("recheck: %s", error)
+        finally:
+            self._rechecking = False

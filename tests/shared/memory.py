@@ -1,0 +1,678 @@
+"""The seam in memory, for tests and simulations: every operation passes a transport, where faults can be put.
+
+Sound as the real one must be: the same contract tests run on both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from beanspiked.engine.aerospike.segment.codec import unpack
+from beanspiked.engine.aerospike.store.keys import lease_session, ready_key
+from beanspiked.engine.aerospike.store.seam import (
+    BURIED,
+    CLOSED,
+    DEAD,
+    DELAYED,
+    HEAD_KEYS,
+    OPEN,
+    OVER,
+    READY,
+    Change,
+    Directory,
+    Fenced,
+    Head,
+    Outcome,
+    Refused,
+    Segment,
+    SessionRecord,
+    Settlement,
+    Sizes,
+    TooBig,
+)
+from beanspiked.engine.contract import TubeSizes
+from beanspiked.engine.errors import DamagedEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from beanspiked.engine.aerospike.store.seam import Entries
+
+__all__ = ["Cluster", "MemoryStore", "at_once"]
+
+Result = TypeVar("Result")
+
+# As many as a cluster has by default.
+RECORDS: Final = 1 << 20
+# What a record may hold by default, in bytes.
+RECORD_MAX: Final = 1 << 20
+FIRST_NOT_URGENT: Final = ready_key(1024, 0, 0)
+
+
+class SegmentRecord:
+    """One segment's record."""
+
+    def __init__(self, number: int, tube: str, owner: int) -> None:
+        self.number = number
+        self.tube = tube
+        self.owner = owner
+        self.state = OPEN
+        self.last_slot = 0
+        self.bodies = 0
+        self.queues: dict[str, dict[bytes, bytes]] = {READY: {}, DELAYED: {}, BURIED: {}}
+        self.leases: dict[int, dict[bytes, bytes]] = {}
+
+    def held(self) -> int:
+        """Count the jobs in its leases."""
+        return sum(len(held) for held in self.leases.values())
+
+    def head(self, *, few: bool = False) -> Head:
+        """Return what it would give next; where few jobs are expected, of the first ones only."""
+        ready = sorted(self.queues[READY])
+        delayed = sorted(self.queues[DELAYED])
+        if few:
+            ready, delayed = ready[:HEAD_KEYS], delayed[:HEAD_KEYS]
+        return Head(
+            ready[:HEAD_KEYS],
+            ready[-1] if ready else None,
+            delayed[0] if delayed else None,
+            len(ready),
+            len(delayed),
+            len(self.queues[BURIED]),
+            self.held(),
+            self.state,
+        )
+
+
+class SessionState:
+    """One session's record."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.dead = False
+        self.written_ms = now_ms
+        self.payload = b""
+        self.forgotten = False
+
+
+class DirectoryRecord:
+    """One tube's record."""
+
+    def __init__(self) -> None:
+        self.segments: set[int] = set()
+        self.pause_ms = 0
+        self.paused_until_ms = 0
+        self.counters: dict[str, int] = {}
+
+
+class Cluster:
+    """All records; shared by the stores of all front-ends. Each method is one atomic operation.
+
+    Args:
+        now_ms: The server's clock.
+        records: How many records segments share.
+
+    Attributes:
+        roomy: What `has_room` tells.
+    """
+
+    def __init__(self, now_ms: Callable[[], int], records: int = RECORDS) -> None:
+        self.now_ms = now_ms
+        self.roomy = True
+        self._records = records
+        self._segments: dict[int, SegmentRecord] = {}
+        self._directories: dict[str, DirectoryRecord] = {}
+        # By the segment that was entered last.
+        self._tubes: dict[str, int] = {}
+        self._counters: dict[str, int] = {}
+        self._sessions: dict[int, SessionState] = {}
+        self._news: dict[int, bytes] = {}
+        self._bodies: dict[tuple[int, int], bytes] = {}
+
+    def _segment(self, number: int) -> SegmentRecord:
+        record = self._segments.get(number % self._records)
+        if record is None or record.number != number:
+            raise Fenced(f"segment {number} is not there")
+        return record
+
+    def create(self, number: int, tube: str, lease: int) -> None:
+        """See SegmentStore."""
+        record = self._segments.get(number % self._records)
+        if record is not None and not (record.state == DEAD and record.number < number):
+            raise Refused(f"the record of segment {number} is in use")
+        made = SegmentRecord(number, tube, lease_session(lease))
+        made.leases[lease] = {}
+        self._segments[number % self._records] = made
+
+    def attach(self, number: int, lease: int) -> None:
+        """See SegmentStore."""
+        record = self._segment(number)
+        if record.state == DEAD:
+            raise Fenced(f"segment {number} is dead")
+        if lease in record.leases:
+            raise Refused(f"lease {lease} exists")
+        record.leases[lease] = {}
+
+    def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        """See SegmentStore."""
+        record = self._segment(number)
+        held = self._lease(record, lease)
+        for name, entries in change.puts.items():
+            record.queues[name].update(entries)
+        record.last_slot = max(record.last_slot, change.last_slot)
+        ready = record.queues[READY]
+        for key, packed in change.replaced.items():
+            assert key in held
+            held[key] = packed
+        for move in change.moves:
+            # A KeyError here is an engine that moves what it does not hold.
+            del held[move.key]
+            if move.queue is not None:
+                record.queues[move.queue][move.new_key] = move.packed
+        taken = [(key, ready.pop(key)) for key in sorted(ready)[: change.take]]
+        held.update(taken)
+        if change.close:
+            record.state = CLOSED
+        return Outcome(taken, record.head(few=change.few))
+
+    def _lease(self, record: SegmentRecord, lease: int) -> dict[bytes, bytes]:
+        held = record.leases.get(lease)
+        if held is None:
+            raise Fenced(f"lease {lease} is gone")
+        return held
+
+    def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        """See SegmentStore."""
+        record = self._segment(number)
+        if renewed not in record.leases:
+            record.leases[renewed] = self._lease(record, lease)
+            del record.leases[lease]
+        held = record.leases[renewed]
+        return Settlement(record.last_slot, dict(held))
+
+    def read(self, number: int) -> Segment | None:
+        """See SegmentStore."""
+        try:
+            record = self._segment(number)
+        except Fenced:
+            return None
+        return Segment(
+            record.number,
+            record.tube,
+            record.owner,
+            record.state,
+            record.last_slot,
+            record.bodies,
+            record.held(),
+            dict(sorted(record.queues[READY].items())),
+            dict(sorted(record.queues[DELAYED].items())),
+            dict(sorted(record.queues[BURIED].items())),
+            {lease: dict(sorted(held.items())) for lease, held in sorted(record.leases.items())},
+        )
+
+    def head(self, number: int) -> Head | None:
+        """Read one head."""
+        record = self._segments.get(number % self._records)
+        if record is None or record.number < number:
+            return None
+        return record.head() if record.number == number else OVER
+
+    def size(self, number: int) -> Sizes | None:
+        """Count the jobs of one segment."""
+        try:
+            record = self._segment(number)
+        except Fenced:
+            return None
+        ready = record.queues[READY]
+        return Sizes(
+            len(ready),
+            len(record.queues[DELAYED]),
+            len(record.queues[BURIED]),
+            record.held(),
+            sum(key < FIRST_NOT_URGENT for key in ready),
+            min(ready, default=None),
+            min(record.queues[DELAYED], default=None),
+            min(record.queues[BURIED], default=None),
+        )
+
+    def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+        """See SegmentStore."""
+        record = self._segments.get(number % self._records)
+        if record is None:
+            raise Fenced(f"segment {number} is not there")
+        queue = record.queues[source]
+        # As on a server: jobs that are gone are noticed before a lease that is.
+        if record.number != number or not all(key in queue for key in keys):
+            raise Refused("not all of them are there")
+        into = record.queues[target] if isinstance(target, str) else self._lease(record, target)
+        for key in keys:
+            del queue[key]
+        into.update(entries)
+        return record.head()
+
+    def remove(self, number: int, queue: str, key: bytes) -> bool:
+        """See SegmentStore."""
+        return self._segment(number).queues[queue].pop(key, None) is not None
+
+    def reclaim(self, number: int, lease: int) -> int:
+        """See SegmentStore."""
+        try:
+            record = self._segment(number)
+        except Fenced:
+            return 0
+        held = record.leases.pop(lease, {})
+        record.queues[READY].update(held)
+        return len(held)
+
+    def close(self, number: int) -> bool:
+        """See SegmentStore."""
+        record = self._segment(number)
+        was_open = record.state == OPEN
+        if was_open:
+            record.state = CLOSED
+        return was_open
+
+    def retire(self, number: int) -> bool:
+        """See SegmentStore."""
+        record = self._segment(number)
+        if record.state == CLOSED and not any(record.queues.values()) and not record.held():
+            record.state = DEAD
+            record.leases = {}
+        return record.state == DEAD
+
+    def wipe(self, number: int) -> int:
+        """See SegmentStore."""
+        record = self._segment(number)
+        if record.state == DEAD:
+            return 0
+        jobs = record.held() + sum(map(len, record.queues.values()))
+        record.state = CLOSED
+        record.queues = {READY: {}, DELAYED: {}, BURIED: {}}
+        record.leases = {}
+        return jobs
+
+    def tube_sizes(self, tube: str) -> TubeSizes:
+        """See SegmentStore."""
+        sizes = TubeSizes()
+        for record in self._segments.values():
+            if record.tube == tube:
+                for entries in (*record.queues.values(), *record.leases.values()):
+                    for packed in entries.values():
+                        _add_size(sizes, packed)
+        return sizes
+
+    def leased_by(self, session: int) -> list[int]:
+        """See SegmentStore."""
+        return sorted(
+            record.number
+            for record in self._segments.values()
+            if any(lease_session(lease) == session for lease in record.leases)
+        )
+
+    def enlist(self, tube: str, number: int) -> None:
+        """See SegmentStore."""
+        self._directory(tube).segments.add(number)
+        self._tubes[tube] = number
+
+    def _directory(self, tube: str) -> DirectoryRecord:
+        return self._directories.setdefault(tube, DirectoryRecord())
+
+    def unlist(self, tube: str, number: int) -> None:
+        """See SegmentStore."""
+        record = self._directories.get(tube)
+        if record is not None:
+            record.segments.discard(number)
+
+    def directory(self, tube: str) -> Directory | None:
+        """See SegmentStore."""
+        record = self._directories.get(tube)
+        if record is None:
+            return None
+        return Directory(sorted(record.segments), record.pause_ms, record.paused_until_ms, dict(record.counters))
+
+    def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """See SegmentStore."""
+        record = self._directory(tube)
+        record.pause_ms = pause_ms
+        record.paused_until_ms = until_ms
+
+    def forget_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        record = self._directory(tube)
+        record.pause_ms = record.paused_until_ms = 0
+        record.counters = {}
+
+    def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """See SegmentStore."""
+        record = self._directory(tube)
+        for name, count in counters.items():
+            record.counters[name] = record.counters.get(name, 0) + count
+
+    def listed_for(self, tube: str) -> int | None:
+        """Return the segment for which a tube was listed last."""
+        return self._tubes.get(tube)
+
+    def drop_name(self, tube: str, number: int) -> None:
+        """Take a tube out of the list if it has not been listed anew since."""
+        if self._tubes.get(tube) == number:
+            del self._tubes[tube]
+
+    def tubes(self) -> list[str]:
+        """See SegmentStore."""
+        return sorted(self._tubes)
+
+    def reserve_numbers(self, counter: str, count: int) -> int:
+        """See SegmentStore."""
+        last = self._counters.get(counter, 0)
+        self._counters[counter] = last + count
+        return last + 1
+
+    def join(self, session: int) -> None:
+        """See SegmentStore."""
+        if session in self._sessions:
+            raise Refused(f"session {session} exists")
+        self._sessions[session] = SessionState(self.now_ms())
+
+    def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """See SegmentStore."""
+        record = self._sessions.get(session)
+        if record is None:
+            raise Fenced(f"session {session} was never there")
+        if record.dead:
+            raise Refused(f"session {session} is dead")
+        if payload is not None and len(payload) > RECORD_MAX:
+            raise TooBig(f"a payload of {len(payload)} bytes")
+        record.written_ms = self.now_ms()
+        if payload is not None:
+            record.payload = payload
+        return record.written_ms
+
+    def resign(self, session: int) -> None:
+        """See SegmentStore."""
+        record = self._sessions.get(session)
+        if record is not None:
+            record.dead = True
+
+    def kill(self, session: int, silent_ms: int) -> bool:
+        """See SegmentStore."""
+        record = self._sessions.get(session)
+        if record is None:
+            raise Fenced(f"session {session} was never there")
+        if record.dead or self.now_ms() - record.written_ms <= silent_ms:
+            return False
+        record.dead = True
+        return True
+
+    def sessions(self) -> list[SessionRecord]:
+        """See SegmentStore."""
+        now = self.now_ms()
+        return [
+            SessionRecord(number, record.dead, now - record.written_ms, record.payload)
+            for number, record in sorted(self._sessions.items())
+            if not record.forgotten
+        ]
+
+    def forget_session(self, session: int) -> None:
+        """See SegmentStore."""
+        record = self._sessions.get(session)
+        if record is not None:
+            record.forgotten = True
+            record.payload = b""
+        if session in self._news:
+            self._news[session] = b""
+
+    def publish(self, session: int, news: bytes) -> None:
+        """See SegmentStore."""
+        self._news[session] = news
+
+    def one_news(self, session: int) -> bytes:
+        """Read what one session has told."""
+        return self._news.get(session, b"")
+
+    def room(self) -> bool:
+        """See SegmentStore."""
+        return self.roomy
+
+    def number_bodies(self, number: int, lease: int, count: int) -> int:
+        """See SegmentStore."""
+        record = self._segment(number)
+        self._lease(record, lease)
+        record.bodies += count
+        return record.bodies - count + 1
+
+    def write_body(self, number: int, body_number: int, body: bytes) -> None:
+        """See SegmentStore."""
+        self._bodies[number, body_number] = body
+
+    def read_body(self, name: tuple[int, int]) -> bytes | None:
+        """Read one body."""
+        return self._bodies.get(name)
+
+    def drop_body(self, name: tuple[int, int]) -> None:
+        """Remove one body."""
+        self._bodies.pop(name, None)
+
+
+def _add_size(sizes: TubeSizes, packed: bytes) -> None:
+    try:
+        job = unpack(packed)
+    except DamagedEntry:
+        # As in lua/: it counts by its state only.
+        return
+    sizes.stored += job.stored_size
+    sizes.raw += job.raw_size if job.raw_size >= 0 else job.stored_size
+    sizes.skipped += job.stored_size if job.skipped else 0
+
+
+Transport = Callable[[str, Callable[[], Any]], Awaitable[Any]]
+
+
+async def at_once(name: str, operation: Callable[[], Result]) -> Result:  # noqa: ARG001 - what a scheduler would log
+    """Apply an operation at once."""
+    return operation()
+
+
+class MemoryStore:
+    """One front-end's access to a cluster in memory; see SegmentStore for its methods.
+
+    Args:
+        cluster: The records.
+        transport: What every operation passes: it is given a name and a function that applies it.
+    """
+
+    def __init__(self, cluster: Cluster, transport: Transport = at_once) -> None:
+        self._cluster = cluster
+        self._transport = transport
+
+    async def create(self, number: int, tube: str, lease: int) -> None:
+        """See SegmentStore."""
+        await self._transport("create", partial(self._cluster.create, number, tube, lease))
+
+    async def attach(self, number: int, lease: int) -> None:
+        """See SegmentStore."""
+        await self._transport("attach", partial(self._cluster.attach, number, lease))
+
+    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        """See SegmentStore."""
+        outcome: Outcome = await self._transport("apply", partial(self._cluster.apply, number, lease, change))
+        return outcome
+
+    async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        """See SegmentStore."""
+        made: Settlement = await self._transport("settle", partial(self._cluster.settle, number, lease, renewed))
+        return made
+
+    async def read(self, number: int) -> Segment | None:
+        """See SegmentStore."""
+        segment: Segment | None = await self._transport("read", partial(self._cluster.read, number))
+        return segment
+
+    async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
+        """See SegmentStore."""
+        return [await self._transport("head", partial(self._cluster.head, number)) for number in numbers]
+
+    async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
+        """See SegmentStore."""
+        return [await self._transport("size", partial(self._cluster.size, number)) for number in numbers]
+
+    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+        """See SegmentStore."""
+        operation = partial(self._cluster.shift, number, source, keys, target, entries)
+        head: Head = await self._transport("shift", operation)
+        return head
+
+    async def remove(self, number: int, queue: str, key: bytes) -> bool:
+        """See SegmentStore."""
+        removed: bool = await self._transport("remove", partial(self._cluster.remove, number, queue, key))
+        return removed
+
+    async def reclaim(self, number: int, lease: int) -> int:
+        """See SegmentStore."""
+        count: int = await self._transport("reclaim", partial(self._cluster.reclaim, number, lease))
+        return count
+
+    async def close(self, number: int) -> bool:
+        """See SegmentStore."""
+        closed: bool = await self._transport("close", partial(self._cluster.close, number))
+        return closed
+
+    async def retire(self, number: int) -> bool:
+        """See SegmentStore."""
+        retired: bool = await self._transport("retire", partial(self._cluster.retire, number))
+        return retired
+
+    async def wipe(self, number: int) -> int:
+        """See SegmentStore."""
+        jobs: int = await self._transport("wipe", partial(self._cluster.wipe, number))
+        return jobs
+
+    async def tube_sizes(self, tube: str) -> TubeSizes:
+        """See SegmentStore."""
+        sizes: TubeSizes = await self._transport("tube_sizes", partial(self._cluster.tube_sizes, tube))
+        return sizes
+
+    async def leave(self) -> None:
+        """See SegmentStore."""
+
+    async def leased_by(self, session: int) -> list[int]:
+        """See SegmentStore."""
+        numbers: list[int] = await self._transport("leased_by", partial(self._cluster.leased_by, session))
+        return numbers
+
+    async def enlist(self, tube: str, number: int) -> None:
+        """See SegmentStore."""
+        await self._transport("enlist", partial(self._cluster.enlist, tube, number))
+
+    async def unlist(self, tube: str, number: int) -> None:
+        """See SegmentStore."""
+        await self._transport("unlist", partial(self._cluster.unlist, tube, number))
+
+    async def directory(self, tube: str) -> Directory | None:
+        """See SegmentStore."""
+        record: Directory | None = await self._transport("directory", partial(self._cluster.directory, tube))
+        return record
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """See SegmentStore."""
+        return [await self._transport("directory", partial(self._cluster.directory, tube)) for tube in tubes]
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """See SegmentStore."""
+        await self._transport("pause", partial(self._cluster.pause, tube, pause_ms, until_ms))
+
+    async def forget_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        await self._transport("forget_tube", partial(self._cluster.forget_tube, tube))
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """See SegmentStore."""
+        await self._transport("add_counters", partial(self._cluster.add_counters, tube, counters))
+
+    async def unlist_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        number: int | None = await self._transport("listed_for", partial(self._cluster.listed_for, tube))
+        if number is None:
+            return
+        record = await self.directory(tube)
+        if record is None or not record.segments:
+            await self._transport("drop_name", partial(self._cluster.drop_name, tube, number))
+
+    async def tubes(self) -> list[str]:
+        """See SegmentStore."""
+        names: list[str] = await self._transport("tubes", self._cluster.tubes)
+        return names
+
+    async def reserve_numbers(self, counter: str, count: int) -> int:
+        """See SegmentStore."""
+        first: int = await self._transport("reserve_numbers", partial(self._cluster.reserve_numbers, counter, count))
+        return first
+
+    async def join(self, session: int) -> None:
+        """See SegmentStore."""
+        await self._transport("join", partial(self._cluster.join, session))
+
+    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+        """See SegmentStore."""
+        now_ms: int = await self._transport("heartbeat", partial(self._cluster.heartbeat, session, payload))
+        return now_ms
+
+    async def resign(self, session: int) -> None:
+        """See SegmentStore."""
+        await self._transport("resign", partial(self._cluster.resign, session))
+
+    async def kill(self, session: int, silent_ms: int) -> bool:
+        """See SegmentStore."""
+        killed: bool = await self._transport("kill", partial(self._cluster.kill, session, silent_ms))
+        return killed
+
+    async def sessions(self) -> list[SessionRecord]:
+        """See SegmentStore."""
+        records: list[SessionRecord] = await self._transport("sessions", self._cluster.sessions)
+        return records
+
+    async def forget_session(self, session: int) -> None:
+        """See SegmentStore."""
+        await self._transport("forget_session", partial(self._cluster.forget_session, session))
+
+    async def publish(self, session: int, news: bytes) -> None:
+        """See SegmentStore."""
+        await self._transport("publish", partial(self._cluster.publish, session, news))
+
+    async def news(
+        self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
+    ) -> list[bytes]:
+        """See SegmentStore."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within
+        while True:
+            if every:
+                await asyncio.sleep(every)
+            told = [await self._transport("news", partial(self._cluster.one_news, session)) for session in sessions]
+            if told != list(known) or loop.time() >= until:
+                return told
+
+    async def has_room(self) -> bool:
+        """See SegmentStore."""
+        roomy: bool = await self._transport("has_room", self._cluster.room)
+        return roomy
+
+    async def number_bodies(self, number: int, lease: int, count: int) -> int:
+        """See SegmentStore."""
+        numbering = partial(self._cluster.number_bodies, number, lease, count)
+        first: int = await self._transport("number_bodies", numbering)
+        return first
+
+    async def write_body(self, number: int, body_number: int, body: bytes) -> None:
+        """See SegmentStore."""
+        await self._transport("write_body", partial(self._cluster.write_body, number, body_number, body))
+
+    async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """See SegmentStore."""
+        return [await self._transport("read_body", partial(self._cluster.read_body, name)) for name in names]
+
+    async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
+        """See SegmentStore."""
+        for name in names:
+            await self._transport("drop_body", partial(self._cluster.drop_body, name))

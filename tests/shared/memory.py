@@ -94,6 +94,9 @@ class SessionState:
         self.dead = False
         self.written_ms = now_ms
         self.payload = b""
+        self.address = ""
+        self.reads: Sequence[int] | None = None
+        self.writes = True
         self.forgotten = False
 
 
@@ -389,6 +392,22 @@ class Cluster:
             record.payload = payload
         return record.written_ms
 
+    def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+        """See SegmentStore."""
+        record = self._sessions.get(session)
+        if record is None:
+            raise Fenced(f"session {session} was never there")
+        if record.dead:
+            raise Refused(f"session {session} is dead")
+        record.written_ms = self.now_ms()
+        record.address = address
+        record.reads = reads
+        record.writes = writes
+
+    def secret(self) -> bytes:
+        """See SegmentStore."""
+        return b"known to this cluster's own only"
+
     def resign(self, session: int) -> None:
         """See SegmentStore."""
         record = self._sessions.get(session)
@@ -409,7 +428,7 @@ class Cluster:
         """See SegmentStore."""
         now = self.now_ms()
         return [
-            SessionRecord(number, record.dead, now - record.written_ms, record.payload)
+            SessionRecord(number, record.dead, now - record.written_ms, record.payload, record.address, record.reads)
             for number, record in sorted(self._sessions.items())
             if not record.forgotten
         ]
@@ -617,6 +636,15 @@ class MemoryStore:
         """See SegmentStore."""
         now_ms: int = await self._transport("heartbeat", partial(self._cluster.heartbeat, session, payload))
         return now_ms
+
+    async def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+        """See SegmentStore."""
+        await self._transport("announce", partial(self._cluster.announce, session, address, reads, writes))
+
+    async def secret(self) -> bytes:
+        """See SegmentStore."""
+        secret: bytes = await self._transport("secret", self._cluster.secret)
+        return secret
 
     async def resign(self, session: int) -> None:
         """See SegmentStore."""

@@ -133,6 +133,94 @@ class Faults:
         self.latest = latest
 
 
+class SimWire:
+    """One end of a connection between two front-ends: what is written arrives later, in order, unless the way is cut."""
+
+    def __init__(self, front_end: FrontEnd, end: Any) -> None:
+        self.front_end = front_end
+        self.end = end
+        self.other: SimWire
+        self.closed = False
+        self.silent = False
+        self._arrives_at = 0.0
+
+    def write(self, data: bytes) -> None:
+        world = self.front_end.world
+        if self.closed or self.silent or world.time < world.cut_until:
+            # What is lost once makes the connection hang: nothing comes after it.
+            self.silent = True
+            return
+        self._arrives_at = max(self._arrives_at, world.time + world.link_chance.uniform(0.00005, 0.0004))
+        world.at(self._arrives_at, partial(self.other.deliver, data))
+
+    def deliver(self, data: bytes) -> None:
+        if not self.closed:
+            self.front_end.loop.call_soon(self._received, data)
+
+    def _received(self, data: bytes) -> None:
+        if not self.closed:
+            self.end.data_received(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        if not self.closed:
+            self.lose()
+            if not self.silent:
+                self.front_end.world.at(self.front_end.world.time + 0.0002, self.other.lose)
+
+    def lose(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.front_end.loop.call_soon(self.end.connection_lost, None)
+
+
+class SimNetwork:
+    """How one front-end reaches the others; see Network."""
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        self.front_end = front_end
+        self.accept: Callable[[], Any] | None = None
+        self.wires: list[SimWire] = []
+
+    async def listen(self, accept: Callable[[], Any]) -> str:
+        world = self.front_end.world
+        if not world.links:
+            return ""
+        self.accept = accept
+        address = f"front-end-{len(world.listeners)}"
+        world.listeners[address] = self
+        return address
+
+    async def dial(self, address: str, end: Callable[[], Any]) -> None:
+        world = self.front_end.world
+        await asyncio.sleep(world.link_chance.uniform(0.0001, 0.0008))
+        called = world.listeners.get(address)
+        if called is None or called.accept is None or called.front_end.loop.dead or world.time < world.cut_until:
+            raise OSError(f"{address} does not answer")
+        mine, theirs = SimWire(self.front_end, end()), SimWire(called.front_end, called.accept())
+        mine.other, theirs.other = theirs, mine
+        for wire in (mine, theirs):
+            network = wire.front_end.network
+            network.wires = [kept for kept in network.wires if not kept.closed]
+            network.wires.append(wire)
+        mine.end.connection_made(mine)
+        called.front_end.loop.call_soon(theirs.end.connection_made, theirs)
+
+    def close(self) -> None:
+        self.accept = None
+
+    def die(self) -> None:
+        """The process was killed: its kernel hangs up, or the whole machine is gone."""
+        world = self.front_end.world
+        silent = world.link_chance.random() < 0.5
+        for wire in self.wires:
+            if not wire.closed and not silent:
+                world.at(world.time + 0.0002, wire.other.lose)
+            wire.closed = True
+
+
 class World:
     """The clock, the chance, the store, and everybody."""
 
@@ -144,7 +232,12 @@ class World:
         store_class: type[MemoryStore] = MemoryStore,
         cluster_class: type[Cluster] = Cluster,
         latency: tuple[float, float] = (0.0001, 0.0008),
+        links: bool = True,
     ) -> None:
+        self.links = links
+        self.link_chance = random.Random(seed + 1)
+        self.listeners: dict[str, SimNetwork] = {}
+        self.cut_until = 0.0
         self.latency = latency
         self.seed = seed
         self.store_class = store_class
@@ -310,6 +403,7 @@ class FrontEnd:
         self.broker = Broker(self.timers, 65535, "test")
         self.broker.alarm = SimAlarm(self.loop, self.broker, self.clock)
         self.store = world.store_class(world.cluster, self._transport)
+        self.network = SimNetwork(self)
         self.clients: list[Client] = []
         self.leaving = False
         self.engine: SharedEngine
@@ -323,6 +417,7 @@ class FrontEnd:
             self.broker.end_turn,
             lambda: self.world.time,
             random.Random(self.world.chance.random()),
+            self.network,
         )
         self.broker.engine = self.engine
         self.engine.start()
@@ -346,6 +441,7 @@ class FrontEnd:
 
     def kill(self) -> None:
         self.loop.dead = True
+        self.network.die()
         for client in self.clients:
             client.is_closed = True
 

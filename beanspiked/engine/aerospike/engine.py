@@ -8,10 +8,13 @@ its own, and comes together here.
 import asyncio
 import logging
 import random
+import secrets
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
 from beanspiked.engine.aerospike.cluster.membership import Membership, Session
+from beanspiked.engine.aerospike.cluster.network import Apart, Network
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.queries import looks
 from beanspiked.engine.aerospike.segment.committer import Committer
@@ -93,6 +96,7 @@ class SharedEngine(TubeEngine):
         turn: What to call when something has happened outside of a turn of the event loop that the caller knows of.
         monotonic: A clock in seconds that goes on while the machine sleeps.
         chance: What makes the pauses between tries differ.
+        network: What links to other front-ends are made with; without one they read each other's records.
 
     Attributes:
         membership, news: What it knows of other front-ends, and what it hears from them.
@@ -103,7 +107,6 @@ class SharedEngine(TubeEngine):
         scout: What looks at what others did.
         timetable: What makes due jobs ready, and keeps pauses.
         retirement: What lets segments die.
-        turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
         closing: Whether it is about to end.
         running: Segments with an operation in flight.
         aside: Segments that do not answer, which no jobs are asked of for now.
@@ -118,6 +121,7 @@ class SharedEngine(TubeEngine):
         turn: Callable[[], None],
         monotonic: Callable[[], float],
         chance: random.Random | None = None,
+        network: Network | None = None,
     ) -> None:
         self.counts: Counts = Counts()
         self.listener: ReadyListener = listener
@@ -125,16 +129,19 @@ class SharedEngine(TubeEngine):
         self.shared: bool = True
         self.store: SegmentStore = store
         self.membership: Membership = Membership(self, store, monotonic)
-        self.news: News = News(self, store, monotonic)
         self.registry: Registry = Registry(self, store, timers)
         self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)
         self.holdings: Holdings = Holdings(self, timers.clock)
         self.scout: Scout = Scout(self, store, timers.clock)
+        links = network or Apart()
+        self.news: News = News(
+            self.scout, store, links, self.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
+        )
         self.timetable: Timetable = Timetable(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
         self.closing: bool = False
-        self.turn_over: Callable[[], None] = turn
+        self._turn: Callable[[], None] = turn
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
         self.running: dict[Committer, None] = {}
@@ -151,7 +158,7 @@ class SharedEngine(TubeEngine):
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
-        for work in (self.membership.run, self.membership.watch, self.news.read):
+        for work in (self.membership.run, self.membership.watch, self.news.read, self.news.mesh.pulse):
             self.spawn_lasting(self._keep(work))
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -166,6 +173,12 @@ class SharedEngine(TubeEngine):
             await asyncio.sleep(1.0)
 
     # --- plumbing
+
+    def turn_over(self) -> None:
+        """Something became known: let sessions go on, and send on what they ask for."""
+        # The others hear of it before anybody learns here that it was done.
+        self.news.flush()
+        self._turn()
 
     def now(self) -> float:
         """Return this process's time, in seconds since the epoch."""
@@ -198,6 +211,10 @@ class SharedEngine(TubeEngine):
         """Wait a little, never twice the same; longer the longer it has failed, given since when."""
         failing = self.now() - failing_since if failing_since else 0.0
         await asyncio.sleep(min(TRY_AGAIN_AFTER + failing / 5, TRY_AGAIN_LATER) * (0.5 + self._chance.random()))
+
+    def busy(self) -> list[Committer]:
+        """List the segments with an operation in flight, or one that is about to begin."""
+        return [*self.running, *self._awake]
 
     def wake(self, committer: Committer) -> None:
         """Have a segment's operation begin at the end of this turn."""
@@ -472,6 +489,7 @@ class SharedEngine(TubeEngine):
 
     def session_over(self) -> None:
         """The session is over: every held job is lost, and what was not sent goes with the next one."""
+        self.news.end()
         self.puts.forget_numbers()
         for tube in self.registry.known_tubes():
             tube.live = False
@@ -497,6 +515,7 @@ class SharedEngine(TubeEngine):
             self.puts.expire()
         else:
             self.scout.recheck(now)
+        self.news.tick()
         self.turn_over()
 
     def close(self) -> Later | None:
@@ -541,6 +560,7 @@ class SharedEngine(TubeEngine):
             # Whoever waits for the end must not wait for ever.
             logger.error("internal error", exc_info=bug)
         await self._let_go()
+        self.news.mesh.close()
         await self.store.leave()
         later.settle(None)
 

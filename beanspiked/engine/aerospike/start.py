@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from beanspiked.engine.aerospike.cluster.network import Sockets
 from beanspiked.engine.aerospike.engine import SharedEngine
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.aerospike.calls import uptime
@@ -17,6 +18,7 @@ from beanspiked.ops.url import AddressError, client_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from beanspiked.engine.aerospike.cluster.network import Network
     from beanspiked.engine.contract import ReadyListener
     from beanspiked.engine.timers import Timers
     from beanspiked.ops.url import StoreAddress
@@ -41,7 +43,7 @@ def start(
     """
     config = _config(address)
     store = AerospikeStore(None, address.namespace, address.prefix)
-    engine = SharedEngine(timers, listener, store, turn, uptime)
+    engine = SharedEngine(timers, listener, store, turn, uptime, network=_network(address))
     logger.info("jobs live in %s", address)
     engine.spawn_lasting(_connect(store, config, address, max_job_size))
     engine.start()
@@ -68,7 +70,7 @@ async def connect(
     for finding in findings:
         if finding.level == "warning":
             logger.warning("%s", finding.text)
-    engine = SharedEngine(timers, listener, store, turn, uptime)
+    engine = SharedEngine(timers, listener, store, turn, uptime, network=_network(address))
     engine.spawn_lasting(_prepare(store))
     engine.start()
     try:
@@ -83,6 +85,12 @@ async def connect(
             raise StoreUnusable(f"no session: {error}") from error
         raise
     return engine
+
+
+def _network(address: StoreAddress) -> Network:
+    """Return what links to other front-ends are made with."""
+    host, port, _ = address.hosts[0]
+    return Sockets(host, port)
 
 
 def _config(address: StoreAddress) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import contextlib
 import json
 import logging
 import zlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from beanspiked.engine.aerospike.cluster.news import Announcement, Other
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key, lease_session
 from beanspiked.engine.aerospike.store.seam import OPEN, Damaged, Refused, SessionRecord, StoreError, TooBig
 from beanspiked.engine.errors import StoreFailed
@@ -34,6 +35,14 @@ JOIN_EVERY: Final = 0.1
 STOP_AFTER: Final = 6.0
 DEAD_AFTER: Final = 10.0
 WATCH_EVERY: Final = 1.0
+# When links tell at once who comes and goes.
+WATCH_RARELY: Final = 3.0
+# A front-end serves when those that were seen in the last while, in ms, hear its news, or after so long; they are looked at this often, and
+# whether they have dialled is looked at so often.
+ABSENT_MS: Final = 2500
+MET_WITHIN: Final = 5.0
+MEET_EVERY: Final = 0.3
+MEET_LOOK_EVERY: Final = 0.003
 # Queries may miss records while data moves between nodes: a dead session is forgotten after two empty passes so far apart.
 PASSES_APART: Final = 60.0
 # After a pass that could not look at everything.
@@ -89,7 +98,7 @@ class KnownSession:
     """A session as last read.
 
     Attributes:
-        number, dead, silent_ms: See SessionRecord.
+        number, dead, silent_ms, address, reads, writes: See SessionRecord.
         quiet_since: When it was first seen silent for longer than QUIET_MS, by this process's clock; 0 if it was not, or has spoken since.
     """
 
@@ -97,6 +106,9 @@ class KnownSession:
         self.number: int = number
         self.dead: bool = False
         self.silent_ms: int = 0
+        self.address: str = ""
+        self.reads: Sequence[int] | None = None
+        self.writes: bool = True
         self.quiet_since: float = 0.0
         self._payload = b""
         self._usage: dict[str, list[int]] | None = None
@@ -107,6 +119,9 @@ class KnownSession:
         """Take note of its record. What it tells of its tubes is parsed when somebody asks, and once."""
         self.dead = record.dead
         self.silent_ms = record.silent_ms
+        self.address = record.address
+        self.reads = record.reads
+        self.writes = record.writes
         if record.silent_ms <= QUIET_MS:
             self.quiet_since = 0.0
         elif not self.quiet_since:
@@ -177,6 +192,8 @@ class Membership:
         self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
         self._deciding = asyncio.Lock()
         self._ended = False
+        # What was said of how this front-end hears news.
+        self._announced: Announcement | None = None
         self._joined: asyncio.Event = asyncio.Event()
 
     # --- time and life
@@ -278,6 +295,9 @@ class Membership:
             await asyncio.sleep(JOIN_EVERY if self.session.over else HEARTBEAT_EVERY)
 
     async def _join(self) -> None:
+        mesh = self._engine.news.mesh
+        if not mesh.key:
+            await mesh.listen(await self._store.secret())
         number = await self._store.reserve_numbers("session", 1)
         await self._store.join(number)
         self._published = b""
@@ -292,9 +312,46 @@ class Membership:
         self._healthy_since = sent
         self.reachable = True
         logger.info("session %d", number)
+        self._announced = None
+        self._engine.news.begin(number)
+        await self._meet()
+        if self.session.over:
+            return
         self._joined.set()
         self._engine.session_began()
-        self._begin("look", self.look)
+
+    async def _meet(self) -> None:
+        """Have the others hear of what this front-end does before it does anything; only for a while, since one of them may be frozen."""
+        until = self._monotonic() + MET_WITHIN
+        while self._monotonic() < until and not self.session.over:
+            try:
+                await self._announce()
+                await self.look()
+            except StoreError as error:
+                logger.info("the others are not known yet: %s", error)
+            for _ in range(round(MEET_EVERY / MEET_LOOK_EVERY)):
+                if self._met():
+                    return
+                await asyncio.sleep(MEET_LOOK_EVERY)
+
+    def _met(self) -> bool:
+        """Tell whether all others that are there hear this front-end's news: over links, or from its record."""
+        live = [record for record in self.records if not record.dead and record.number != self.session.number]
+        mesh = self._engine.news.mesh
+        return all(
+            mesh.hears(record.number) or self._reads_this(record) or record.silent_ms > ABSENT_MS for record in live
+        )
+
+    def _reads_this(self, record: KnownSession) -> bool:
+        return record.reads is None or self.session.number in record.reads
+
+    async def _announce(self) -> None:
+        """Say how this front-end hears the others' news, and how it tells its own, unless that was said before."""
+        news = self._engine.news
+        said = news.announcement()
+        if said != self._announced:
+            await self._store.announce(self.session.number, said.address, said.reads, said.writes)
+            self._announced = said
 
     async def verify(self) -> None:
         """Send a heartbeat now. Ends the session if it was declared dead; raises nothing else than StoreError."""
@@ -337,6 +394,7 @@ class Membership:
             self._published = payload
         self._last_good = max(self._last_good, sent)
         self.reachable = True
+        self._begin("announce", self._announce)
         self._learn_time(session, now_ms - round((before + self._engine.now()) * 500))
 
     async def decide(self) -> None:
@@ -392,9 +450,13 @@ class Membership:
 
     async def watch(self) -> None:
         """Look after the other sessions, for as long as this process serves."""
-        audited = self._monotonic()
+        audited = looked = self._monotonic()
         while not self._ended:
             await asyncio.sleep(WATCH_EVERY)
+            rarely = self._engine.news.all_linked() and not self.session.over
+            if rarely and self._monotonic() - looked < WATCH_RARELY - WATCH_EVERY / 2:
+                continue
+            looked = self._monotonic()
             try:
                 await self.look()
                 await self._bury()
@@ -408,6 +470,7 @@ class Membership:
 
     async def look(self) -> None:
         """Read the others' sessions."""
+        said = self._announced
         found = await self._store.sessions()
         before = {record.number: record for record in self.records}
         known = {(record.number, record.dead) for record in self.records}
@@ -418,9 +481,21 @@ class Membership:
         others = [record for record in self.records if record.number != self.session.number]
         self.others = [record.number for record in others if not record.dead]
         if not known.issuperset([(record.number, record.dead) for record in others]):
-            # Until now the news of new ones were not read, nor are the last ones of those that have ended.
+            # Until now the news of new ones were not heard, nor are the last ones of those that have ended.
             self._engine.scout.stop_following()
             self._engine.scout.look_everywhere()
+        self._engine.news.know(
+            [
+                Other(record.number, record.address, self._reads_this(record), record.writes)
+                for record in others
+                if not record.dead
+            ],
+            said,
+        )
+
+    def look_soon(self) -> None:
+        """Read the others' sessions now: somebody has come, or gone."""
+        self._begin("look", self.look)
 
     async def _bury(self) -> None:
         for record in self.records:
@@ -541,7 +616,7 @@ class Membership:
             await self._store.reclaim(segment_number, lease)
         if segment.empty():
             over.append(segment)
-        self._engine.scout.segment_changed(segment.tube)
+        self._engine.scout.segment_changed(segment.tube, segment.number)
         return len(leases)
 
     async def _audit(self) -> None:
@@ -579,7 +654,7 @@ class Membership:
                     logger.warning("segment %d: jobs under a lease that nobody here knows are made ready", number)
                 if forsaken:
                     await self._engine.retirement.end(segment.tube, number)
-                self._engine.scout.segment_changed(segment.tube)
+                self._engine.scout.segment_changed(segment.tube, segment.number)
         return unknown
 
     async def end(self) -> None:

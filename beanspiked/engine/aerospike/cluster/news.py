@@ -1,95 +1,333 @@
-"""What front-ends tell each other: in which tubes jobs became ready that nobody of their own waits for, and which were paused.
+"""What front-ends tell each other: in which segments jobs became ready that nobody of their own waits for, and which tubes were paused.
 
-One small record a front-end, written at most every few milliseconds and read by those that have waiters, so that the cost of waiting does
-not grow with the number of tubes. News are hints: what is lost costs the time until the next recheck, never a job.
+Who waits hears it over links, at once, and only of its own tubes, so that what it costs grows with what it waits for and not with the
+number of front-ends. Between two that have no link each writes its news to a record of its own, at most every few milliseconds, and reads
+the other's while somebody waits. News are hints: what is lost costs the time until the next recheck, never a job.
 """
 
 import asyncio
 import json
 import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
+from beanspiked.engine.aerospike.cluster.links import LOOK, Item, tube_hash
+from beanspiked.engine.aerospike.cluster.mesh import Mesh, MeshListener
+from beanspiked.engine.aerospike.cluster.network import Network
 from beanspiked.engine.aerospike.store.seam import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store.seam import SegmentStore
 
-__all__ = ["News"]
+__all__ = ["Announcement", "News", "NewsListener", "Other", "unpack_news"]
 
 logger = logging.getLogger(__name__)
 
-# In seconds: between two writes.
+# In seconds: between two writes of the record.
 WRITE_EVERY: Final = 0.005
-# Between two reads while somebody waits, and when there were no news for so long.
+# Between two reads of records while somebody waits, and when there were no news for so long.
 READ_EVERY: Final = 0.01
 READ_RARELY: Final = 0.02
 QUIET_AFTER: Final = 1.0
 # Whether anybody still waits, and for whose news, is looked at this often while there are none.
 LISTEN_FOR: Final = 0.25
+# A tube is heard of for so long after somebody last wanted a job of it.
+HEAR_FOR: Final = 10.0
 # How many tubes the record names; readers that fall behind look at everything they wait for.
 ITEMS_MAX: Final = 256
+# Who does not answer a question within this time, in seconds, may be frozen.
+ROUND_WITHIN: Final = 0.05
+# Which tubes everybody tells of is seen so long after links have answered, in seconds, so many tubes at once.
+SEE_AFTER: Final = 0.002
+SEE_AT_ONCE: Final = 100
+NO_KEY: Final = b""
 
 
-class News:
+class NewsListener:
+    """Whom the news tell what others did."""
+
+    def heard_of(self, name: str) -> None:
+        """Something has changed in a tube."""
+        raise NotImplementedError
+
+    def heard_item(self, name: str, item: Item) -> None:
+        """Something has changed in a segment of a tube."""
+        raise NotImplementedError
+
+    def heard_all(self) -> None:
+        """All that has arrived together was told."""
+        raise NotImplementedError
+
+    def look_everywhere(self) -> None:
+        """News were missed."""
+        raise NotImplementedError
+
+    def stop_following(self) -> None:
+        """What was known of tubes grows old."""
+        raise NotImplementedError
+
+    def followed(self, name: str) -> None:
+        """All others tell from now on what they do in a tube."""
+        raise NotImplementedError
+
+    def met(self) -> None:
+        """There is a front-end that may not be known."""
+        raise NotImplementedError
+
+    def waited_for(self, name: str) -> bool:
+        """Tell whether somebody waits for jobs of a tube."""
+        raise NotImplementedError
+
+    def wants_jobs(self) -> bool:
+        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
+        raise NotImplementedError
+
+
+class Announcement:
+    """How a front-end hears news, and how it tells its own, as the others are told.
+
+    Attributes:
+        address: What they dial to hear its news, empty if they cannot.
+        reads: The sessions whose news it reads from their records.
+        writes: Whether it writes its news to its record.
+    """
+
+    def __init__(self, address: str, reads: list[int], writes: bool) -> None:
+        self.address: str = address
+        self.reads: list[int] = reads
+        self.writes: bool = writes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Announcement):
+            return NotImplemented
+        return (self.address, self.reads, self.writes) == (other.address, other.reads, other.writes)
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+
+class Other:
+    """Another front-end that lives, as it says how it hears and tells news.
+
+    Attributes:
+        session, address: Its session, and what is dialled to hear its news.
+        reads_this: Whether it reads this front-end's record.
+        writes: Whether it writes its news to a record.
+    """
+
+    def __init__(self, session: int, address: str, reads_this: bool, writes: bool) -> None:
+        self.session: int = session
+        self.address: str = address
+        self.reads_this: bool = reads_this
+        self.writes: bool = writes
+
+
+class News(MeshListener):
     """This front-end's news, and those of the others.
 
     The record is `[sequence number of the last item, [[sequence number, tube], ...]]`, each tube once, the newest last.
+
+    Args:
+        listener: Whom to tell.
+        store: The store.
+        network: What links are made with.
+        spawn: Runs a coroutine beside everything else until this front-end ends.
+        now: A clock in seconds that goes on while the machine sleeps.
+        nonce: Makes 16 random bytes.
+
+    Attributes:
+        mesh: The links.
+        others: The other sessions that live.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore", now: "Callable[[], float]") -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        listener: NewsListener,
+        store: "SegmentStore",
+        network: Network,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        now: Callable[[], float],
+        nonce: Callable[[], bytes],
+    ) -> None:
+        self.mesh: Mesh = Mesh(self, network, spawn, now, nonce)
+        self.others: list[int] = []
+        self._listener = listener
         self._store = store
+        self._spawn = spawn
         self._now = now
+        self._session: int = 0
         self._sequence = 0
         self._items: OrderedDict[str, int] = OrderedDict()
+        # Whether news are written to the record, and whether the others are told so: they are told first that it will end.
+        self._writes: bool = True
+        self._says_writes: bool = True
+        # Whose records tell all that those do.
+        self._reliable: set[int] = set()
         self._writing = False
         self._unwritten = False
         self._seen: dict[int, int] = {}
         # News that cannot be read, by session.
         self._odd: dict[int, bytes] = {}
-        # Whose news are being read; none while nobody waits.
+        # Whose records are being read; none while nobody waits.
         self._followed: list[int] = []
         self._heard_at = 0.0
         self._resting: bool = False
         self._wanted = asyncio.Event()
+        # The tubes that are heard of: their names by hash, and until when.
+        self._names: dict[int, str] = {}
+        self._until: dict[int, float] = {}
+        # Those of them that not everybody tells of yet.
+        self._unfollowed: dict[int, None] = {}
+        self._seeing: bool = False
+
+    # --- who is there
+
+    def begin(self, session: int) -> None:
+        """There is a new session."""
+        self._session = session
+        self._writes = True
+        self._says_writes = True
+        self._reliable = set()
+        self.mesh.begin(session)
+        # Before the first session the key was not known that hashes are made with.
+        wanted = {name: self._until[tube] for tube, name in self._names.items()}
+        self._names = {self._hash(name): name for name in wanted}
+        self._until = {self._hash(name): until for name, until in wanted.items()}
+        self.mesh.want_these(list(self._names))
+        self._follow_anew()
+
+    def end(self) -> None:
+        """The session is over."""
+        self._session = 0
+        self.mesh.end()
+        self._follow_anew()
+
+    def announcement(self) -> Announcement:
+        """Return what the others should be told."""
+        return Announcement(self.mesh.address, self._unlinked(), self._says_writes)
+
+    def know(self, others: list[Other], said: Announcement | None) -> None:
+        """Take note of the other sessions that live, and of what was announced before they were looked at."""
+        if any(other.reads_this for other in others):
+            self._writes = self._says_writes = True
+        elif said is not None and not said.writes:
+            # Nobody reads it though all were told that they cannot rely on it.
+            self._writes = self._says_writes
+        else:
+            self._says_writes = False
+        # Who writes though it may have seen what this front-end reads goes on until that is over.
+        self._reliable = {other.session for other in others if other.writes and said and other.session in said.reads}
+        sessions = [other.session for other in others]
+        if sessions != self.others:
+            self.others = sessions
+            for session in (self._seen.keys() | self._odd.keys()) - set(sessions):
+                self._seen.pop(session, None)
+                self._odd.pop(session, None)
+            self._follow_anew()
+        self.mesh.know([(other.session, other.address) for other in others])
+        self.wake()
+
+    def all_linked(self) -> bool:
+        """Tell whether all others tell their news at once: no records are read here then, nor need they be looked after so often."""
+        return not self._unlinked()
+
+    def all_followed(self) -> bool:
+        """Tell whether all others tell what they do, over links or in their records."""
+        return all(session in self._reliable for session in self._unlinked())
+
+    async def all_told(self) -> bool:
+        """Ask the others whether all that they did until now was told; tell whether all have said so soon."""
+        return not self.others or await self.mesh.round(self.others, ROUND_WITHIN)
+
+    def _unlinked(self) -> list[int]:
+        return [session for session in self.others if not self.mesh.linked(session)]
+
+    def _readable(self) -> list[int]:
+        """List those whose records tell what no link does."""
+        return [session for session in self._unlinked() if session in self._reliable]
+
+    def _follow_anew(self) -> None:
+        """Nothing is known to be followed until it has been shown."""
+        self._unfollowed = dict.fromkeys(self._names)
+        self._listener.stop_following()
+
+    # --- what is wanted
+
+    def want(self, name: str) -> None:
+        """Hear of a tube, and for a while after the last call."""
+        tube = self._hash(name)
+        if tube not in self._names:
+            self._names[tube] = name
+            self._unfollowed[tube] = None
+            self.mesh.want(tube)
+        self._until[tube] = self._now() + HEAR_FOR
+        self.wake()
+
+    def follows(self, name: str) -> bool:
+        """Tell whether everybody tells what it does in a tube, so that what is known of it stays true."""
+        tube = self._hash(name)
+        if tube not in self._names:
+            return not self.others
+        if self.mesh.caught_up(self.others):
+            return True
+        return all(self.mesh.tells_of(session, tube) or session in self._followed for session in self.others)
+
+    def _hash(self, name: str) -> int:
+        return tube_hash(self.mesh.key, name)
+
+    def tick(self) -> None:
+        """Once a second: let go of tubes that nobody wants to hear of any more."""
+        now = self._now()
+        over = [tube for tube, until in self._until.items() if until <= now]
+        unwanted: list[int] = []
+        for tube in over:
+            if self._listener.waited_for(self._names[tube]):
+                self._until[tube] = now + HEAR_FOR
+                continue
+            unwanted.append(tube)
+            del self._until[tube]
+            del self._names[tube]
+            self._unfollowed.pop(tube, None)
+        if unwanted:
+            self.mesh.want_no_more(unwanted)
 
     def wake(self) -> None:
         """Somebody wants a job, or others came whose news have not been read."""
-        if self._resting and self._engine.membership.others:
+        if self._resting and self._readable():
             self._resting = False
             self._wanted.set()
 
-    def following(self) -> bool:
-        """Tell whether the others' news are being read, so that what is known of a tube stays true."""
-        others = self._engine.membership.others
-        return self._followed == others
+    # --- what is told
 
-    def tell(self, tube: str) -> None:
-        """Tell the others to look at a tube."""
-        if not self._engine.membership.others:
+    def tell(self, name: str, segment: int = 0, kind: int = LOOK, count: int = 0, key: bytes = NO_KEY) -> None:
+        """Tell the others what changed in a segment of a tube, or to look at the tube."""
+        if not self.others:
+            return
+        self.mesh.tell(Item(self._hash(name), segment, kind, count, key))
+        if not self._writes:
             return
         self._sequence += 1
-        self._items.pop(tube, None)
-        self._items[tube] = self._sequence
+        self._items.pop(name, None)
+        self._items[name] = self._sequence
         if len(self._items) > ITEMS_MAX:
             self._items.popitem(last=False)
         self._unwritten = True
         if not self._writing:
             self._writing = True
-            self._engine.spawn(self._write())
+            self._spawn(self._write())
+
+    def flush(self) -> None:
+        """Send what is to be told, before anybody learns that it was done."""
+        self.mesh.flush()
 
     async def _write(self) -> None:
         try:
-            while self._unwritten and not self._engine.membership.session.over:
+            while self._unwritten and self._session:
                 self._unwritten = False
                 record = [self._sequence, [[number, tube] for tube, number in self._items.items()]]
                 try:
-                    number = self._engine.membership.session.number
-                    await self._store.publish(number, json.dumps(record, separators=(",", ":")).encode())
+                    await self._store.publish(self._session, json.dumps(record, separators=(",", ":")).encode())
                 except StoreError as error:
                     # Rechecks find what this would have told.
                     logger.info("news: %s", error)
@@ -97,46 +335,86 @@ class News:
         finally:
             self._writing = False
 
+    # --- what is heard over links
+
+    def heard(self, items: list[Item]) -> None:
+        """See MeshListener."""
+        for item in items:
+            name = self._names.get(item.tube)
+            if name is not None:
+                self._listener.heard_item(name, item)
+        self._listener.heard_all()
+
+    def met(self, session: int) -> None:
+        """See MeshListener: what it does nobody here hears of yet."""
+        if session not in self.others:
+            self._follow_anew()
+            self._listener.met()
+
+    def links_changed(self) -> None:
+        """See MeshListener: news that nobody told until now may have been missed."""
+        self.wake()
+        self._see_who_follows()
+
+    def _see_who_follows(self) -> None:
+        if self._unfollowed and not self._seeing:
+            self._seeing = True
+            self._spawn(self._see())
+
+    async def _see(self) -> None:
+        """Have those tubes looked at that everybody tells of from now on, some at once."""
+        # Links answer one after the other: look once they have.
+        await asyncio.sleep(SEE_AFTER)
+        self._seeing = False
+        for count, tube in enumerate(list(self._unfollowed), 1):
+            name = self._names.get(tube)
+            if name is not None and self.follows(name):
+                self._unfollowed.pop(tube, None)
+                self._listener.followed(name)
+            if count % SEE_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    # --- what is read
+
     async def read(self) -> None:
-        """Follow the others' news while somebody waits, for as long as this process serves."""
+        """Follow the records of those who have no link while somebody waits, for as long as this process serves."""
         records: list[bytes] = []
         while True:
-            others = self._engine.membership.others
-            if not others or not self._engine.takes.wants_jobs() or self._engine.membership.session.over:
-                self._stop_following()
+            readable = self._readable()
+            if not readable or not self._listener.wants_jobs() or not self._session:
+                self._stop_reading()
                 self._wanted.clear()
                 self._resting = True
                 await self._wanted.wait()
                 continue
             failed = False
             try:
-                records = await self._next(others, records)
+                records = await self._next(readable, records)
             except StoreError as error:
                 logger.info("news: %s", error)
                 failed = True
             if failed:
-                self._stop_following()
+                self._stop_reading()
                 await asyncio.sleep(READ_EVERY)
                 continue
-            self._followed = others
-            for session, record in zip(others, records, strict=True):
+            for session, record in zip(readable, records, strict=True):
                 if record:
                     self._read_one(session, record)
-            for session in (self._seen.keys() | self._odd.keys()) - set(others):
-                self._seen.pop(session, None)
-                self._odd.pop(session, None)
+            if self._followed != readable:
+                self._followed = readable
+                self._see_who_follows()
 
-    async def _next(self, others: list[int], known: list[bytes]) -> list[bytes]:
-        """Read the others' news: now if they were not followed, else when there are some, or after a while."""
-        if self._followed != others:
-            return await self._store.news(others)
+    async def _next(self, sessions: list[int], known: list[bytes]) -> list[bytes]:
+        """Read records: now if they were not followed, else when there are news, or after a while."""
+        if self._followed != sessions:
+            return await self._store.news(sessions)
         every = READ_EVERY if self._now() - self._heard_at < QUIET_AFTER else READ_RARELY
-        return await self._store.news(others, known, LISTEN_FOR, every)
+        return await self._store.news(sessions, known, LISTEN_FOR, every)
 
-    def _stop_following(self) -> None:
+    def _stop_reading(self) -> None:
         if self._followed:
             self._followed = []
-            self._engine.scout.stop_following()
+            self._follow_anew()
 
     def _read_one(self, session: int, record: bytes) -> None:
         if self._odd.get(session) == record:
@@ -148,7 +426,7 @@ class News:
                 logger.warning("the news of session %d cannot be read: %s", session, error)
             self._odd[session] = record
             # It tells something.
-            self._engine.scout.look_everywhere()
+            self._listener.look_everywhere()
             return
         known = self._seen.get(session, 0)
         if known == last:
@@ -157,11 +435,11 @@ class News:
         self._heard_at = self._now()
         if len(items) == ITEMS_MAX and items[0][0] > known + 1:
             # Who knows what was missed.
-            self._engine.scout.look_everywhere()
+            self._listener.look_everywhere()
             return
         for number, tube in items:
             if number > known:
-                self._engine.scout.heard_of(tube)
+                self._listener.heard_of(tube)
 
 
 def unpack_news(record: bytes) -> tuple[int, list[tuple[int, str]]]:

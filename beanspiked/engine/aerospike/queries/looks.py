@@ -9,6 +9,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
+from beanspiked.engine.aerospike.cluster.links import CHANGED
 from beanspiked.engine.aerospike.cluster.membership import usage_of
 from beanspiked.engine.aerospike.segment.codec import Packed, pack, unpack
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, shared_job
@@ -136,7 +137,7 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
         if name != DELAYED or key_ms(key) > engine.membership.server_ms():
             break
         await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
-        engine.scout.segment_changed(segment.tube)
+        engine.scout.segment_changed(segment.tube, segment.number)
     found = _seen(engine, segment, name, key, packed)
     if found is None:
         if need != PLACE:
@@ -187,7 +188,7 @@ async def _sizes(
                 except Damaged as error:
                     logger.info("due jobs of segment %d count as delayed: %s", number, error)
                     break
-                engine.scout.segment_changed(names[i])
+                engine.scout.segment_changed(names[i], number)
                 size = (await _sizes_of(engine, [number]))[0]
             if size is not None:
                 per_tube[i].append((number, size))
@@ -383,7 +384,7 @@ def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     """Jobs of a segment were made ready."""
     home.live = False
     engine.scout.refresh_segment(home.committer_of(number))
-    engine.news.tell(home.name)
+    engine.news.tell(home.name, number, CHANGED)
 
 
 async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dict[bytes, Packed]) -> int:

@@ -79,6 +79,7 @@ class Committer:
         gone: Whether it is over with it: dead, lost, or of a session that is over.
         bodies: Its bodies that lie outside.
         aside: Whether no jobs are asked of it for now, since it does not answer.
+        refreshing, refresh_again: Whether it is being looked at, and whether it is to be looked at once more.
     """
 
     def __init__(self, engine: "SharedEngine", tube: "SharedTube", number: int, lease: int, owned: bool) -> None:
@@ -96,6 +97,8 @@ class Committer:
         self.gone: bool = False
         self.running: bool = False
         self.aside: bool = False
+        self.refreshing: bool = False
+        self.refresh_again: bool = False
         self.rank: bytes | None = None
         self._inbox: Inbox = Inbox()
         self._stealing: Steal | None = None
@@ -118,6 +121,23 @@ class Committer:
             self.closed = True
         self.outlook.know(head, self._inbox.puts, self._inbox.wanted)
         self.tube.rank(self)
+
+    def hear(self, key: bytes, count: int) -> None:
+        """Somebody else has so many ready jobs here, the first with this key: a hint that an operation of this front-end puts right."""
+        if self.gone:
+            return
+        if self.running:
+            # What is on its way may have begun before.
+            self.engine.scout.refresh_segment(self)
+            return
+        head = (self.head or EMPTY)._replace(first_keys=(key,), last_key=key if count == 1 else None, ready=count)
+        self.know(head, self.engine.step())
+
+    def hear_of_delayed(self, key: bytes) -> None:
+        """Somebody else has put a delayed job here that is due at this key's time."""
+        head = self.head or EMPTY
+        if not self.gone and (head.due_key is None or key < head.due_key):
+            self.head = head._replace(due_key=key, delayed=max(head.delayed, 1))
 
     def accepts(self, put: Put) -> bool:
         """Tell whether a put may go here."""
@@ -655,7 +675,7 @@ class Committer:
         self._receive(taken, batch.asks)
         self.engine.takes.sought(self.tube)
         if delayed or (head.ready and made_ready):
-            self.engine.scout.announce(self.tube, delayed)
+            self.engine.scout.announce(self, delayed)
         if head.due_key is not None:
             self.tube.expect(head.due_key)
 

@@ -126,7 +126,19 @@ def session(number: int, bins: Bins, aside: SetAside) -> SessionRecord:
     what = f"session {number}"
     dead = aside.read(f"whether {what} is dead", lambda: _number(bins, "dead"))
     payload = aside.read(f"what {what} tells of its tubes", lambda: blob(bins, "payload"))
-    return SessionRecord(number, bool(dead), _number(bins, "silent"), payload or b"")
+    address = None if bins.get("at") is None else aside.read(f"where {what} is", lambda: _text(bins, "at"))
+    # One of an older version says nothing of news: it reads and writes them.
+    reads = bins.get("reads")
+    known = isinstance(reads, list) and all(type(session) is int for session in reads)
+    return SessionRecord(
+        number,
+        bool(dead),
+        _number(bins, "silent"),
+        payload or b"",
+        address or "",
+        reads if known else None,
+        bins.get("writes") != 0,
+    )
 
 
 def numbers(bins: Bins, name: str) -> list[int]:

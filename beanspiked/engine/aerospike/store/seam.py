@@ -256,12 +256,18 @@ class SessionRecord:
         dead: Whether it was killed or has ended.
         silent_ms: How long ago it last wrote, by the server's clock.
         payload: What it published last with a heartbeat.
+        address: What the others dial to hear its news, empty if they cannot.
+        reads: The sessions whose news it reads from their records; None if it does not say: then all of them.
+        writes: Whether it writes its news to a record.
     """
 
     number: int
     dead: bool
     silent_ms: int
     payload: bytes
+    address: str = ""
+    reads: Sequence[int] | None = None
+    writes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +391,12 @@ class SegmentStore(Protocol):
 
         Raises Refused if it is dead, TooBig for a payload that no record can hold, Fenced if it never joined.
         """
+
+    async def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+        """Say how a session hears news; see SessionRecord. Raises Refused if it is dead, Fenced if it never joined."""
+
+    async def secret(self) -> bytes:
+        """Return 32 random bytes that only those know who may read the cluster, made by whoever asks first. Raises Damaged."""
 
     async def resign(self, session: int) -> None:
         """Declare one's own session dead; may be repeated."""

@@ -109,7 +109,7 @@ class Timetable:
             return None
         if not committer.running and not committer.gone and committer.mark < mark:
             committer.know(head, mark)
-            engine.scout.announce(committer.tube)
+            engine.scout.announce(committer)
         return head
 
     async def promote_segment(self, number: int) -> None:

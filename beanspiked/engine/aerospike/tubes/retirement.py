@@ -41,8 +41,8 @@ class Retirement:
     def consider(self, committer: "Committer") -> None:
         """Let a closed, empty segment die."""
         if committer.idle_and_empty() and not committer.gone and committer.number not in self._retiring:
-            head = committer.head
-            if committer.owned and head is not None and head.state == OPEN:
+            if committer.head is None or committer.head.state == OPEN:
+                # Whoever puts into it closes it first.
                 return
             self._retiring.add(committer.number)
             self._engine.spawn(self._retire(committer))

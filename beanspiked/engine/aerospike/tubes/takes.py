@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # News are followed for this long after somebody wanted a job, in seconds.
 FOLLOW_FOR: Final = 2.0
+# That news of a tube are wanted is said this often at most, in seconds.
+WANT_EVERY: Final = 5.0
 
 
 class Takes:
@@ -149,6 +151,9 @@ class Takes:
         likely: SharedTube | None = None
         live = not self._engine.membership.session.over
         for tube in homes:
+            if tube.wanted_until <= now:
+                tube.wanted_until = now + WANT_EVERY
+                self._engine.news.want(tube.name)
             live = live and tube.live
             if tube.next_due:
                 # A due job may be more urgent than those that are ready.
@@ -162,7 +167,7 @@ class Takes:
                 best = key
                 likely = tube
         if likely is None and live and patient:
-            # News are followed: a job that is put anywhere will be told of.
+            # A job that is put anywhere will be told of.
             return None
         self._sought_at = now
         self._engine.news.wake()
@@ -173,9 +178,27 @@ class Takes:
             tube.seeks[seek] = None
         if likely is not None and live:
             self._restless[likely] = None
+        elif live and self._engine.news.all_linked() and self._at_rest(homes):
+            self._engine.spawn(self._ask_others(seek))
         else:
             self._look_for(seek)
         return seek
+
+    async def _ask_others(self, seek: Seek) -> None:
+        """Nothing is known to be there: it is so if the others have told all that they did until now, which costs the store nothing."""
+        told = await self._engine.news.all_told()
+        if seek.done:
+            return
+        if told and all(tube.live for tube in seek.tubes) and self._at_rest(seek.tubes):
+            seek.looked = True
+            self._advance(seek)
+        else:
+            self._look_for(seek)
+        self._engine.turn_over()
+
+    def _at_rest(self, homes: list[SharedTube]) -> bool:
+        """Tell whether nothing is on its way in tubes: what is may be a job that is given back."""
+        return not any(committer.tube in homes for committer in self._engine.busy())
 
     def _end_seek(self, waiter: Waiter) -> None:
         former = self._seeks.pop(waiter, None)

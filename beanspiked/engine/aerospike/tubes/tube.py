@@ -66,6 +66,7 @@ class SharedTube(Tube):
         next_due: When the first delayed job that is known of is due, by the server's clock; 0 without one.
         promoting: Whether due jobs are being made ready.
         exists: Whether the last look found jobs in it or a user elsewhere.
+        wanted_until: Until when news of it are asked for at least, by the clock of this process.
         forgetting: What forgets its counters and its pause, if anything does.
         use: How others use it, as the last look found.
         first_number: Its oldest segment as of the last look; tubes of others are listed by it.
@@ -91,6 +92,7 @@ class SharedTube(Tube):
         "seeks",
         "unasked",
         "use",
+        "wanted_until",
     )
 
     def __init__(self, id: int, name: str, engine: "SharedEngine") -> None:  # noqa: A002 - as its base
@@ -113,6 +115,7 @@ class SharedTube(Tube):
         self.forgetting: asyncio.Task[None] | None = None
         self.use: TubeUse | None = None
         self.first_number: int = 0
+        self.wanted_until: float = 0.0
         self._order: list[tuple[bytes, int]] = []
 
     def enter(self, waiter: Waiter) -> None:

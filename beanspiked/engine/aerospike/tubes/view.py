@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.cluster.links import CHANGED, DELAYED, LOOK, READY, Item
+from beanspiked.engine.aerospike.cluster.news import NewsListener
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
-from beanspiked.engine.aerospike.store.keys import key_ms
+from beanspiked.engine.aerospike.store.keys import DUE_KEY, key_ms
 from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Busy, Head, StoreError
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.errors import EngineError
@@ -27,12 +29,14 @@ logger = logging.getLogger(__name__)
 
 # Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once.
 RECHECK_EVERY: Final = 5.0
+# Where others do things that are not told here.
+RECHECK_OFTEN: Final = 1.0
 RECHECK_AT_ONCE: Final = 500
 # How many segments are read at once.
 READ_AT_ONCE: Final = 1000
 
 
-class Scout:
+class Scout(NewsListener):
     """Looks at segments.
 
     Args:
@@ -86,7 +90,7 @@ class Scout:
         await self._engine.membership.have_session(ANSWER_WITHIN)
         session = self._engine.membership.session
         mark = self._engine.step()
-        follows_news = self._engine.news.following()
+        follows = [self._engine.news.follows(tube.name) for tube in tubes]
         wanted: list[Committer] = []
         records = await self._store.directories([tube.name for tube in tubes])
         if session.over:
@@ -111,7 +115,7 @@ class Scout:
         if session.over:
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
-        for tube in tubes:
+        for tube, followed in zip(tubes, follows, strict=True):
             tube.next_due = 0
             for committer in tube.committers.values():
                 if committer.head is not None and committer.head.due_key is not None:
@@ -124,7 +128,7 @@ class Scout:
                 self._engine.timetable.wait_for_due(tube)
             # What is in a segment that no jobs are asked of may be more urgent than all that is known.
             whole = tube not in passed and not any(committer.tube is tube for committer in self._engine.aside)
-            tube.live = whole and follows_news and self._engine.news.following()
+            tube.live = whole and followed and self._engine.news.follows(tube.name)
             self._engine.takes.restless(tube)
         for tube in due:
             await self._engine.timetable.promote_due(tube)
@@ -206,10 +210,23 @@ class Scout:
         return found
 
     def refresh_segment(self, committer: Committer) -> None:
-        """Look at one segment anew."""
+        """Look at one segment anew, from now on."""
+        if committer.refreshing:
+            committer.refresh_again = True
+            return
+        committer.refreshing = True
         self._engine.spawn(self._refresh_segment(committer))
 
     async def _refresh_segment(self, committer: Committer) -> None:
+        try:
+            committer.refresh_again = True
+            while committer.refresh_again:
+                committer.refresh_again = False
+                await self._see_segment(committer)
+        finally:
+            committer.refreshing = False
+
+    async def _see_segment(self, committer: Committer) -> None:
         try:
             while True:
                 if committer.gone:
@@ -228,21 +245,27 @@ class Scout:
         except EngineError as error:
             logger.info("segment %d: %s", committer.number, error)
 
-    def segment_changed(self, tube_name: str) -> None:
-        """Jobs of a tube became ready without an operation under a lease."""
+    def segment_changed(self, tube_name: str, number: int) -> None:
+        """Jobs of a segment became ready without an operation under a lease."""
         tube = self._engine.registry.known_tube(tube_name)
         if tube is not None:
             tube.live = False
             if tube.waiters:
                 self.refresh(tube)
-        self._engine.news.tell(tube_name)
+        self._engine.news.tell(tube_name, number, CHANGED)
 
     # --- what is heard
 
     def stop_following(self) -> None:
-        """News are not read any more: what is known of tubes grows old."""
+        """What was known of tubes grows old."""
         for tube in self._engine.registry.known_tubes():
             tube.live = False
+
+    def followed(self, name: str) -> None:
+        """All others tell from now on what they do in a tube: what they did until now has to be looked for once more."""
+        tube = self._engine.registry.known_tube(name)
+        if tube is not None and tube.waiters and not tube.live:
+            self.refresh(tube)
 
     def heard_of(self, name: str) -> None:
         """Somebody else has news of a tube."""
@@ -252,21 +275,60 @@ class Scout:
             if tube.waiters:
                 self.refresh(tube)
 
+    def heard_item(self, name: str, item: Item) -> None:
+        """Somebody else has made jobs ready in a segment, put delayed ones there, or changed something in a tube."""
+        tube = self._engine.registry.known_tube(name)
+        if tube is None:
+            return
+        if item.kind == LOOK:
+            self.heard_of(name)
+        elif item.kind == READY:
+            tube.committer_of(item.segment).hear(item.key, item.count)
+        elif item.kind == DELAYED:
+            tube.committer_of(item.segment).hear_of_delayed(item.key[: DUE_KEY.size])
+            tube.expect(item.key)
+        else:
+            self.refresh_segment(tube.committer_of(item.segment))
+
+    def heard_all(self) -> None:
+        """All that has arrived together was told: ask for what is wanted of it."""
+        self._engine.turn_over()
+
     def look_everywhere(self) -> None:
         """News were missed: look at everything that somebody waits for."""
         self._rechecked = 0.0
         self._engine.news.wake()
 
-    def announce(self, tube: SharedTube, delayed: bool = False) -> None:
-        """Tell the others of ready jobs that nobody here has asked for, or of one that will be ready."""
-        if delayed or tube.best() is not None:
-            self._engine.news.tell(tube.name)
+    def met(self) -> None:
+        """There is a front-end that may not be known."""
+        self._engine.membership.look_soon()
+
+    def waited_for(self, name: str) -> bool:
+        """Tell whether somebody waits for jobs of a tube."""
+        tube = self._engine.registry.known_tube(name)
+        return tube is not None and bool(tube.waiters)
+
+    def wants_jobs(self) -> bool:
+        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
+        return self._engine.takes.wants_jobs()
+
+    def announce(self, committer: Committer, delayed: bool = False) -> None:
+        """Tell the others of ready jobs of a segment that nobody here has asked for, or of one that will be ready."""
+        tube, head = committer.tube, committer.head
+        if head is None or committer.aside:
+            return
+        if delayed and head.due_key is not None:
+            self._engine.news.tell(tube.name, committer.number, DELAYED, 0, head.due_key)
+        key = committer.outlook.best()
+        if key is not None and head.ready:
+            self._engine.news.tell(tube.name, committer.number, READY, committer.outlook.expected, key)
 
     # --- what is looked at whatever is heard
 
     def recheck(self, now: float) -> None:
         """Look at the tubes that are waited for, if that is due."""
-        if now - self._rechecked >= RECHECK_EVERY and not self._rechecking:
+        every = RECHECK_EVERY if self._engine.news.all_followed() else RECHECK_OFTEN
+        if now - self._rechecked >= every and not self._rechecking:
             self._rechecked = now
             self._rechecking = True
             self._engine.spawn(self._recheck())

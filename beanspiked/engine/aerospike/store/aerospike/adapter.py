@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 import zlib
 from functools import partial
@@ -84,6 +85,8 @@ TUBE_LISTS: Final = 64
 QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
 QUEUES: Final = (READY, DELAYED, BURIED)
 MAPS: Final = (*QUEUES, "held")
+
+SECRET_SIZE: Final = 32
 
 ONCE: Final = {"map_order": aerospike.MAP_KEY_ORDERED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY}
 
@@ -474,6 +477,22 @@ class AerospikeStore:
         self.caller.deadline.seen(now_ms)
         return now_ms
 
+    async def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+        """See SegmentStore."""
+        said = {"at": address, "reads": list(reads), "writes": int(writes)}
+        ops = [operations.write(name, value) for name, value in said.items()]
+        guard = exp.Eq(exp.IntBin("dead"), 0)
+        await self.caller.call(partial(self.caller.operate, self._key("ses", session), ops, guard))
+
+    async def secret(self) -> bytes:
+        """See SegmentStore."""
+        key = self._key("ctl", "secret")
+        with contextlib.suppress(Refused):
+            made = [operations.write("secret", secrets.token_bytes(SECRET_SIZE))]
+            await self.caller.call(partial(self.caller.make, key, made, aerospike.POLICY_EXISTS_CREATE))
+        bins = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
+        return decoding.blob(bins, "secret")
+
     async def resign(self, session: int) -> None:
         """See SegmentStore."""
         with contextlib.suppress(Fenced):
@@ -652,5 +671,8 @@ NEWS_READS: Final = [operations.read("news")]
 SESSION_READS: Final = [
     operations.read("dead"),
     operations.read("payload"),
+    operations.read("at"),
+    operations.read("reads"),
+    operations.read("writes"),
     expression_operations.expression_read("silent", exp.SinceUpdateTime().compile()),
 ]

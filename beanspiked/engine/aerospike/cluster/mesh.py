@@ -1,0 +1,326 @@
+"""The links between this front-end and the others: whom it hears news from at once, and whom it tells them.
+
+A front-end dials the others when it knows them, says which tubes it wants to hear of, and keeps the links for as long as both live. Where
+no link can be made (a firewall, a front-end of an older version) each reads the other's record instead; see news.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
+
+from beanspiked.engine.aerospike.cluster.ends import DialledEnd, DiallingEnd, LinkOwner
+from beanspiked.engine.aerospike.cluster.links import EVERYTHING, PULSE, Item, Speaker, Subscriber
+from beanspiked.engine.aerospike.cluster.network import Network
+
+__all__ = ["Mesh", "MeshListener"]
+
+logger = logging.getLogger(__name__)
+
+# In seconds: a link that has been silent for so long is over; who lives says so more often.
+SILENT_MAX: Final = 1.5
+PULSE_EVERY: Final = 0.5
+# Between two tries to dial a front-end that could not be reached.
+DIAL_AGAIN: Final = 10.0
+# Who is dialled must have proved itself by then.
+PROVED_WITHIN: Final = 2.0
+# Who is not known to live so long after it has dialled is hung up on.
+UNKNOWN_MAX: Final = 10.0
+# So many strangers may be about to prove themselves at once.
+STRANGERS_MAX: Final = 256
+# Who wants to hear of more tubes hears of all.
+WANTS_MAX: Final = 20_000
+
+
+class MeshListener:
+    """Whom the mesh tells what happens."""
+
+    def heard(self, items: list[Item]) -> None:
+        """News have arrived."""
+        raise NotImplementedError
+
+    def met(self, session: int) -> None:
+        """A front-end has dialled this one; it may be new."""
+        raise NotImplementedError
+
+    def links_changed(self) -> None:
+        """There is a link more or less, or more tubes are told of over one."""
+        raise NotImplementedError
+
+
+class Mesh(LinkOwner):
+    """Keeps the links.
+
+    Args:
+        listener: Whom to tell what happens.
+        network: What links are made with.
+        spawn: Runs a coroutine beside everything else until this front-end ends.
+        now: A clock in seconds that goes on while the machine sleeps.
+        nonce: Makes 16 random bytes.
+
+    Attributes:
+        address: What the others dial, empty if they cannot.
+        key: The cluster's key, empty before it is known: no links then.
+    """
+
+    def __init__(
+        self,
+        listener: MeshListener,
+        network: Network,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        now: Callable[[], float],
+        nonce: Callable[[], bytes],
+    ) -> None:
+        self.listener: MeshListener = listener
+        self.address: str = ""
+        self.key: bytes = b""
+        self._now = now
+        self._network = network
+        self._spawn = spawn
+        self._nonce = nonce
+        self._session: int = 0
+        # Who hears from here, by session, and who has not proved itself.
+        self._hearers: dict[int, DialledEnd] = {}
+        self._strangers: dict[DialledEnd, None] = {}
+        # Whom this front-end hears from, or is dialling, by session.
+        self._sources: dict[int, DiallingEnd] = {}
+        self._dial_at: dict[int, float] = {}
+        self._wants: set[int] = set()
+        self._everything: bool = False
+        self._items: list[Item] = []
+        # Done when somebody has answered a question.
+        self._answered: asyncio.Future[None] | None = None
+
+    async def listen(self, key: bytes) -> None:
+        """Let others dial. Done once, when the cluster's key is known."""
+        self.key = key
+        self.address = await self._network.listen(self._accept)
+
+    def begin(self, session: int) -> None:
+        """There is a new session: what was said under the last one is over."""
+        self._hang_up_all()
+        self._session = session
+
+    def end(self) -> None:
+        """The session is over."""
+        self._session = 0
+        self._hang_up_all()
+
+    def close(self) -> None:
+        """Have no links any more."""
+        self.end()
+        self.key = b""
+        self.address = ""
+        self._network.close()
+
+    def _hang_up_all(self) -> None:
+        for dialled in [*self._hearers.values(), *self._strangers]:
+            dialled.hang_up()
+        for dialling in list(self._sources.values()):
+            dialling.hang_up()
+        self._hearers.clear()
+        self._strangers.clear()
+        self._sources.clear()
+        self._dial_at.clear()
+
+    def now(self) -> float:
+        """See LinkOwner."""
+        return self._now()
+
+    # --- who is there
+
+    def know(self, others: "Iterable[tuple[int, str]]") -> None:
+        """Take note of the sessions that live, and of their addresses: dial those that are new, hang up on those that are gone."""
+        if not self.key or not self._session:
+            return
+        now = self.now()
+        living = dict(others)
+        for session, address in living.items():
+            if address and session not in self._sources and self._dial_at.get(session, 0.0) <= now:
+                self._dial_at[session] = now + DIAL_AGAIN
+                self._spawn(self._dial(session, address))
+        for session in self._dial_at.keys() - living.keys():
+            del self._dial_at[session]
+        for session in [session for session in self._sources if session not in living]:
+            self._sources[session].hang_up()
+        for hearer in list(self._hearers.values()):
+            # One that has come a moment ago may not have been looked at yet.
+            if hearer.speaker.peer not in living and now - hearer.since > UNKNOWN_MAX:
+                hearer.hang_up()
+
+    async def _dial(self, session: int, address: str) -> None:
+        made = DiallingEnd(self, Subscriber(self.key, self._session, self._nonce(), session))
+        self._sources[session] = made
+        try:
+            await self._network.dial(address, lambda: made)
+        except OSError as error:
+            logger.info("session %d cannot be reached at %s, its record is read: %s", session, address, error)
+        finally:
+            if made.wire is None:
+                self.lost(made)
+        if self._sources.get(session) is not made:
+            # The session ended meanwhile.
+            made.hang_up()
+
+    async def pulse(self) -> None:
+        """Say that this front-end lives, and hang up on who does not, for as long as this process serves."""
+        while True:
+            await asyncio.sleep(PULSE_EVERY)
+            self._pulse()
+
+    def _pulse(self) -> None:
+        now = self.now()
+        for hearer in list(self._hearers.values()):
+            hearer.send(PULSE)
+        for stranger in list(self._strangers):
+            if now - stranger.since > PROVED_WITHIN:
+                stranger.hang_up()
+        for source in list(self._sources.values()):
+            if source.wire is not None and now - source.spoke_at > SILENT_MAX:
+                logger.info("the link to session %d is silent, its record is read", source.subscriber.peer)
+                source.hang_up()
+
+    # --- the others hear
+
+    def tell(self, item: Item) -> None:
+        """Tell those who want to hear of it, with the next flush."""
+        if self._hearers:
+            self._items.append(item)
+
+    def flush(self) -> None:
+        """Send what is to be told."""
+        if self._items:
+            items = self._items
+            self._items = []
+            for hearer in list(self._hearers.values()):
+                told = hearer.speaker.tell(items)
+                if told:
+                    hearer.send(told)
+
+    def _accept(self) -> DialledEnd:
+        return DialledEnd(self, Speaker(self.key, self._session, self._nonce()))
+
+    def came(self, end: DialledEnd) -> bool:
+        """Somebody has dialled; tell whether it may prove itself."""
+        if not self._session or len(self._strangers) >= STRANGERS_MAX:
+            return False
+        self._strangers[end] = None
+        return True
+
+    def proved(self, end: DialledEnd) -> None:
+        """Who has dialled has proved itself: a new link of a session takes the place of its former one."""
+        self._strangers.pop(end, None)
+        former = self._hearers.get(end.speaker.peer)
+        self._hearers[end.speaker.peer] = end
+        if former is not None:
+            former.hang_up()
+        self.listener.met(end.speaker.peer)
+
+    def went(self, end: DialledEnd) -> None:
+        """Who has dialled is gone."""
+        self._strangers.pop(end, None)
+        if self._hearers.get(end.speaker.peer) is end:
+            del self._hearers[end.speaker.peer]
+
+    # --- this front-end hears
+
+    async def round(self, sessions: list[int], seconds: float) -> bool:
+        """Ask these sessions whether all that they did until now was told; tell whether all have said so in time."""
+        asked: list[tuple[DiallingEnd, int]] = []
+        for session in sessions:
+            source = self._sources.get(session)
+            if source is None or source.wire is None or not source.subscriber.open:
+                return False
+            number, question = source.subscriber.ask()
+            source.wire.write(question)
+            asked.append((source, number))
+        until = self.now() + seconds
+        while any(source.subscriber.told < number for source, number in asked):
+            if self.now() >= until or any(source.wire is None for source, _ in asked):
+                return False
+            if self._answered is None or self._answered.done():
+                self._answered = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._answered], timeout=until - self.now())
+        return True
+
+    def told(self) -> None:
+        """See LinkOwner."""
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def obeyed(self) -> None:
+        """See LinkOwner."""
+        self.listener.links_changed()
+
+    def heard(self, items: list[Item]) -> None:
+        """See LinkOwner."""
+        self.listener.heard(items)
+
+    def want_these(self, tubes: list[int]) -> None:
+        """Hear of these tubes and no others, before there is any link."""
+        self._wants = set(tubes)
+        self._everything = len(tubes) > WANTS_MAX
+
+    def want(self, tube: int) -> None:
+        """Hear of a tube from now on, by its hash."""
+        if tube not in self._wants:
+            self._wants.add(tube)
+            if not self._everything:
+                if len(self._wants) > WANTS_MAX:
+                    self._everything = True
+                    tube = EVERYTHING
+                self._say([tube], [])
+
+    def want_no_more(self, tubes: list[int]) -> None:
+        """Hear of these tubes no more."""
+        dropped = [tube for tube in tubes if tube in self._wants]
+        self._wants.difference_update(dropped)
+        if not self._everything:
+            self._say([], dropped)
+        elif len(self._wants) <= WANTS_MAX // 2:
+            self._everything = False
+            self._say(list(self._wants), [EVERYTHING])
+
+    def _say(self, added: list[int], dropped: list[int]) -> None:
+        for source in self._sources.values():
+            if source.subscriber.open and source.wire is not None:
+                source.wire.write(source.subscriber.want(added, dropped))
+
+    def opened(self, end: DiallingEnd) -> None:
+        """Who was dialled has proved itself."""
+        wanted = [EVERYTHING] if self._everything else list(self._wants)
+        if end.wire is not None and wanted:
+            end.wire.write(end.subscriber.want(wanted, []))
+        self.listener.links_changed()
+
+    def lost(self, end: DiallingEnd) -> None:
+        """Who was dialled is not there, or hears no more."""
+        if self._sources.get(end.subscriber.peer) is end:
+            del self._sources[end.subscriber.peer]
+            self.told()
+            if end.subscriber.open:
+                # It was there a moment ago: perhaps it is again.
+                self._dial_at[end.subscriber.peer] = self.now() + 1.0
+                self.listener.links_changed()
+
+    def hears(self, session: int) -> bool:
+        """Tell whether a session hears this front-end's news at once."""
+        return session in self._hearers
+
+    def linked(self, session: int) -> bool:
+        """Tell whether there is a link on which a session tells its news."""
+        source = self._sources.get(session)
+        return source is not None and source.subscriber.open
+
+    def caught_up(self, sessions: list[int]) -> bool:
+        """Tell whether all of these sessions tell of all tubes that are wanted."""
+        for session in sessions:
+            source = self._sources.get(session)
+            if source is None or not source.subscriber.caught_up():
+                return False
+        return True
+
+    def tells_of(self, session: int, tube: int) -> bool:
+        """Tell whether a session tells at once what it makes ready in a tube, by the tube's hash."""
+        source = self._sources.get(session)
+        return source is not None and source.subscriber.tells_of(tube)

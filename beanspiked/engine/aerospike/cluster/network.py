@@ -1,0 +1,129 @@
+"""Where links come from: sockets in a server, something simulated in tests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Apart", "Ends", "Network", "Sockets", "Wire"]
+
+logger = logging.getLogger(__name__)
+
+# A front-end that cannot be reached within this time, in seconds, is reached by its record.
+DIAL_WITHIN: Final = 2.0
+
+
+class Wire(Protocol):
+    """What an end sends on; asyncio's transports are such."""
+
+    def write(self, data: bytes) -> None:
+        """Send; never waits."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait to be sent."""
+
+    def abort(self) -> None:
+        """Hang up at once."""
+
+
+class Ends(Protocol):
+    """What is told of a connection; asyncio's protocols are such."""
+
+    def connection_made(self, transport: Wire) -> None:
+        """It is open."""
+
+    def data_received(self, data: bytes) -> None:
+        """Something has arrived."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+
+    def pause_writing(self) -> None:
+        """Much waits to be sent."""
+
+    def resume_writing(self) -> None:
+        """Less waits to be sent."""
+
+    def eof_received(self) -> None:
+        """The other end sends no more: it is over."""
+
+
+class Network(Protocol):
+    """What links are made with."""
+
+    async def listen(self, accept: Callable[[], Ends]) -> str:
+        """Listen; return the address that others reach this process by, empty if there is none."""
+
+    async def dial(self, address: str, end: Callable[[], Ends]) -> None:
+        """Connect. Raises OSError, which TimeoutError is."""
+
+    def close(self) -> None:
+        """Listen no more."""
+
+
+class Apart:
+    """No network: each front-end reads what the others write to the store."""
+
+    async def listen(self, accept: Callable[[], Ends]) -> str:  # noqa: ARG002 - nobody comes
+        """See Network."""
+        return ""
+
+    async def dial(self, address: str, end: Callable[[], Ends]) -> None:  # noqa: ARG002 - nobody answers
+        """See Network."""
+        raise OSError(f"there is no way to {address}")
+
+    def close(self) -> None:
+        """See Network."""
+
+
+class Sockets:
+    """TCP sockets on the address by which this machine reaches the cluster.
+
+    Args:
+        host, port: A node of the cluster.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, accept: Callable[[], Ends]) -> str:
+        """See Network."""
+        try:
+            host = await _own_address(self._host, self._port)
+            self._server = await asyncio.get_running_loop().create_server(accept, host, 0)  # type: ignore[arg-type]
+        except OSError as error:
+            logger.warning("other front-ends cannot reach this one, which makes waking up slower: %s", error)
+            return ""
+        port = self._server.sockets[0].getsockname()[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def dial(self, address: str, end: Callable[[], Ends]) -> None:
+        """See Network."""
+        host, _, port = address.rpartition(":")
+        if not port.isdigit():
+            raise OSError(f"no address: {address!r:.100}")
+        loop = asyncio.get_running_loop()
+        await asyncio.wait_for(loop.create_connection(end, host.strip("[]"), int(port)), DIAL_WITHIN)  # type: ignore[type-var]
+
+    def close(self) -> None:
+        """See Network."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+async def _own_address(host: str, port: int) -> str:
+    """Return the address by which this machine reaches another; nothing is sent. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)
+        own: str = probe.getsockname()[0]
+    return own

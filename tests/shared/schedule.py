@@ -11,6 +11,8 @@ from world import Faults, World
 # In seconds of virtual time. Whoever died is noticed after ten; leases that nobody knows are found after two audits.
 WORK_FOR = (1.5, 1.5, 1.5, 2.5, 8.0)
 CALM_FOR = 15.0
+# How many of the schedules have links between front-ends.
+LINKED = 0.7
 PEACE_FOR = (20.0, 20.0, 20.0, 20.0, 130.0)
 
 
@@ -30,7 +32,11 @@ def run(
     peace_for = chance.choice(PEACE_FOR)
     trouble = 0.08 if harsh else chance.choice((0.0, 0.005, 0.02, 0.05))
     faults = Faults(lost=trouble, unanswered=trouble, late=trouble, busy=trouble)
-    world = World(seed, faults, records, store_class, cluster_class)
+    # Some installations let front-ends only talk to the store, and on some the way between them fails.
+    roads = random.Random(f"links {seed}")
+    world = World(seed, faults, records, store_class, cluster_class, links=roads.random() < LINKED)
+    for _ in range(roads.randrange(3)):
+        world.cut(roads.uniform(0.1, work_for), roads.uniform(0.01, 4.0))
     oracle = Oracle(world)
     skews = [chance.uniform(-3, 3) for _ in range(front_ends)]
     for skew in skews:

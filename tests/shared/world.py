@@ -266,6 +266,14 @@ class World:
 
     # --- the network
 
+    def cut(self, when: float, seconds: float) -> None:
+        """Let what front-ends send each other be lost for a while; connections that are used meanwhile hang."""
+
+        def begin() -> None:
+            self.cut_until = max(self.cut_until, self.time + seconds)
+
+        self.at(when, begin)
+
     def send(self, loop: SimLoop, name: str, operation: Callable[[], Any]) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = loop.create_future()
         chance = self.chance

@@ -27,11 +27,14 @@ __all__ = ["Scout"]
 
 logger = logging.getLogger(__name__)
 
-# Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once.
+# Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once: where all news come over links,
+# where some are read from records, and where others do things that are not told here.
+RECHECK_RARELY: Final = 30.0
 RECHECK_EVERY: Final = 5.0
-# Where others do things that are not told here.
 RECHECK_OFTEN: Final = 1.0
 RECHECK_AT_ONCE: Final = 500
+# Whether the store has room is asked this often, in seconds.
+ROOM_EVERY: Final = 5.0
 # How many segments are read at once.
 READ_AT_ONCE: Final = 1000
 
@@ -51,6 +54,7 @@ class Scout(NewsListener):
         self._clock = clock
         self._rechecked: float = 0.0
         self._rechecking: bool = False
+        self._asked_for_room: float = 0.0
 
     def refresh(self, tube: SharedTube, then: Callable[[EngineError | None, bool], None] | None = None) -> None:
         """Look at a tube's segments anew, and call back when a look that begins after this call has ended.
@@ -326,8 +330,12 @@ class Scout(NewsListener):
     # --- what is looked at whatever is heard
 
     def recheck(self, now: float) -> None:
-        """Look at the tubes that are waited for, if that is due."""
-        every = RECHECK_EVERY if self._engine.news.all_followed() else RECHECK_OFTEN
+        """Look at the tubes that are waited for, and whether there is room, if that is due."""
+        if now - self._asked_for_room >= ROOM_EVERY:
+            self._asked_for_room = now
+            self._engine.spawn(self._engine.puts.look_for_room())
+        news = self._engine.news
+        every = RECHECK_RARELY if news.all_linked() else RECHECK_EVERY if news.all_followed() else RECHECK_OFTEN
         if now - self._rechecked >= every and not self._rechecking:
             self._rechecked = now
             self._rechecking = True
@@ -336,7 +344,6 @@ class Scout(NewsListener):
     async def _recheck(self) -> None:
         tubes = [tube for tube in self._engine.registry.known_tubes() if tube.waiters]
         try:
-            await self._engine.puts.look_for_room()
             for start in range(0, len(tubes), RECHECK_AT_ONCE):
                 part = tubes[start : start + RECHECK_AT_ONCE]
                 try:

@@ -142,7 +142,7 @@ def wake_up(here: World, producer: Client, consumer: Client) -> float:
     "odd", [b"[2,[],{}]", b"\xff", b"7", b"[1,7]", b'[1,[["a",1]]]', b"[" * 5000, b'{"a":1,"b":2}']
 )
 def test_news_that_cannot_be_read_concern_nobody_else(odd: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    here = World(1)
+    here = World(1, links=False)
     first, second = two(here)
     third = here.front_end()
     here.run(3.0)
@@ -155,7 +155,7 @@ def test_news_that_cannot_be_read_concern_nobody_else(odd: bytes, caplog: pytest
 
 
 def test_news_that_cannot_be_read_are_a_reason_to_look() -> None:
-    here = World(1)
+    here = World(1, links=False)
     first, second = two(here)
     consumer = second.connect()
     consumer.post(b"reserve\r\n")

@@ -73,7 +73,8 @@ def reads_of_news(here: World, seconds: float) -> int:
     return reads
 
 
-def test_news_are_read_while_somebody_waits_and_less_often_when_there_are_none(here: World) -> None:
+def test_records_of_news_are_read_while_somebody_waits_and_less_often_when_there_are_none() -> None:
+    here = World(1, links=False)
     waiting, other = here.front_end().connect(), here.front_end().connect()
     here.run(3.0)
     assert reads_of_news(here, 1.0) == 0

@@ -453,7 +453,7 @@ class Membership:
         audited = looked = self._monotonic()
         while not self._ended:
             await asyncio.sleep(WATCH_EVERY)
-            rarely = self._engine.news.all_linked() and not self.session.over
+            rarely = bool(self.others) and self._engine.news.all_linked() and not self.session.over
             if rarely and self._monotonic() - looked < WATCH_RARELY - WATCH_EVERY / 2:
                 continue
             looked = self._monotonic()
@@ -492,6 +492,8 @@ class Membership:
             ],
             said,
         )
+        if not self.session.over:
+            self._begin("announce", self._announce)
 
     def look_soon(self) -> None:
         """Read the others' sessions now: somebody has come, or gone."""

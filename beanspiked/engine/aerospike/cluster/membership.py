@@ -15,7 +15,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key, lease_session
-from beanspiked.engine.aerospike.store.seam import OPEN, Damaged, Refused, SessionRecord, StoreError, TooBig
+from beanspiked.engine.aerospike.store.seam import (
+    NEVER_WROTE,
+    OPEN,
+    Damaged,
+    Refused,
+    SessionRecord,
+    StoreError,
+    TooBig,
+)
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -415,6 +423,10 @@ class Membership:
         self.records = [
             (before.get(record.number) or KnownSession(record.number)).read(record, now) for record in found
         ]
+        listed = {record.number for record in self.records}
+        # Others may have forgotten them.
+        self._next_passes = {number: at for number, at in self._next_passes.items() if number in listed}
+        self._passed &= listed
         others = [record for record in self.records if record.number != self.session.number]
         self.others = [record.number for record in others if not record.dead]
         if not known.issuperset([(record.number, record.dead) for record in others]):
@@ -440,8 +452,8 @@ class Membership:
         healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
         if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
             return False
-        if self._monotonic() - record.quiet_since < QUIET_FOR:
-            # After a jump of a node's clock all seem silent until their next heartbeat.
+        # After a jump of a node's clock all seem silent until their next heartbeat. And who is listed may be about to join.
+        if self._monotonic() - record.quiet_since < (DEAD_AFTER if record.silent_ms == NEVER_WROTE else QUIET_FOR):
             return False
         try:
             if not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):
@@ -449,6 +461,9 @@ class Membership:
         except StoreError:
             self._healthy_since = self._monotonic()
             raise
+        if record.silent_ms == NEVER_WROTE:
+            logger.info("session %d has not joined and is declared dead", record.number)
+            return True
         logger.warning("session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000)
         self._begin(f"counters {record.number}", partial(self._keep_counters, usage_of(record)))
         return True
@@ -466,8 +481,6 @@ class Membership:
             return
         if number in self._passed and not found:
             await self._store.forget_session(number)
-            del self._next_passes[number]
-            self._passed.discard(number)
         else:
             self._next_passes[number] = now + PASSES_APART
             self._passed.add(number)

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aerospike import exception as client_errors
 from world import World, session_of
 
 from beanspiked.engine.aerospike.cluster import membership
@@ -26,9 +25,6 @@ from beanspiked.ops import check
 
 class Untold:
     """Has no record of anything."""
-
-    def get(self, *_: Any) -> Any:
-        raise client_errors.RecordNotFound("2")
 
     def batch_operate(self, keys: list[Any], *_: Any) -> Any:
         return SimpleNamespace(batch_records=[SimpleNamespace(result=2)] * len(keys))
@@ -324,7 +320,7 @@ def test_tubes_whose_last_user_has_died_are_not_listed_once_somebody_has_asked_f
     here.run(3.0)
     serve_once(front_end, 5)
     front_end.kill()
-    here.run(60.0)
+    here.run(30.0)
     directory = here.cluster.directory
 
     def failing(tube: str) -> Any:

@@ -120,10 +120,12 @@ class Cluster:
 
     Attributes:
         roomy: What `has_room` tells.
+        remembers: Whether removed records are kept for a restart.
     """
 
     def __init__(self, now_ms: Callable[[], int], records: int = RECORDS) -> None:
         self.now_ms = now_ms
+        self.remembers = False
         self.roomy = True
         self._records = records
         self._segments: dict[int, SegmentRecord] = {}
@@ -138,6 +140,10 @@ class Cluster:
         self._sessions: dict[int, SessionState] = {}
         self._news: dict[int, tuple[int, bytes]] = {}
         self._bodies: dict[tuple[int, int], bytes] = {}
+        # When each was written, also those that were removed, which a node that restarts brings back.
+        self._written_ms: dict[tuple[int, int], int] = {}
+        self._removed: dict[tuple[int, int], bytes] = {}
+        self._unseen: list[tuple[int, int]] = []
 
     def _segment(self, number: int) -> SegmentRecord:
         record = self._segments.get(number % self._records)
@@ -481,6 +487,7 @@ class Cluster:
     def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""
         self._bodies[number, body_number] = body
+        self._written_ms[number, body_number] = self.now_ms()
 
     def read_body(self, name: tuple[int, int]) -> bytes | None:
         """Read one body."""
@@ -488,7 +495,24 @@ class Cluster:
 
     def drop_body(self, name: tuple[int, int]) -> None:
         """Remove one body."""
-        self._bodies.pop(name, None)
+        body = self._bodies.pop(name, None)
+        if body is not None and self.remembers:
+            self._removed[name] = body
+        elif name not in self._removed:
+            self._written_ms.pop(name, None)
+
+    def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        """See SegmentStore."""
+        until = self.now_ms() - age_ms
+        if not self._unseen:
+            self._unseen = list(self._bodies)
+        some, self._unseen = self._unseen[:count], self._unseen[count:]
+        return [name for name in some if name in self._bodies and self._written_ms[name] < until]
+
+    def restart_cold(self) -> None:
+        """Bring back the records that were removed, as nodes do that restart."""
+        self._bodies |= self._removed
+        self._removed = {}
 
 
 def _add_size(sizes: TubeSizes, packed: bytes) -> None:
@@ -723,3 +747,10 @@ class MemoryStore:
         """See SegmentStore."""
         for name in names:
             await self._transport("drop_body", partial(self._cluster.drop_body, name))
+
+    async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        """See SegmentStore."""
+        names: list[tuple[int, int]] = await self._transport(
+            "old_bodies", partial(self._cluster.old_bodies, count, age_ms)
+        )
+        return names

@@ -28,6 +28,7 @@ from beanspiked.engine.aerospike.store.seam import (
 )
 from beanspiked.engine.aerospike.tubes.due import Timetable
 from beanspiked.engine.aerospike.tubes.held import Holdings
+from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
@@ -103,6 +104,7 @@ class SharedEngine(TubeEngine):
         scout: What looks at what others did.
         timetable: What makes due jobs ready, and keeps pauses.
         retirement: What lets segments die.
+        leftovers: What finishes what others have left behind.
         turn_over: To be called when something became known: lets sessions go on, and sends on what they ask for.
         closing: Whether it is about to end.
         running: Segments with an operation in flight.
@@ -133,6 +135,7 @@ class SharedEngine(TubeEngine):
         self.scout: Scout = Scout(self, store, timers.clock)
         self.timetable: Timetable = Timetable(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
+        self.leftovers: Leftovers = Leftovers(self, store, monotonic)
         self.closing: bool = False
         self.turn_over: Callable[[], None] = turn
         self._clock = timers.clock

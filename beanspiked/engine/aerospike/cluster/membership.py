@@ -413,6 +413,7 @@ class Membership:
                 audited = self._monotonic()
                 self._begin("audit", self._audit)
                 self._begin("sweep", self._engine.registry.sweep)
+                self._begin("leftovers", self._engine.leftovers.look_through)
 
     async def look(self) -> None:
         """Read the others' sessions."""
@@ -530,19 +531,26 @@ class Membership:
                 unreadable.append(segment_number)
                 logger.error("internal error; segment %d is left alone", segment_number, exc_info=bug)
 
+        async def end(segment: "Segment") -> None:
+            try:
+                async with turns:
+                    await self._end_empty(number, segment)
+            except StoreError as error:
+                failed.append(segment.number)
+                logger.info("session %d: segment %d is not ended yet: %s", number, segment.number, error)
+
         async with turns:
             leased = await self._store.leased_by(number)
         await _side_by_side(leased, take_back, at_once)
+        # Jobs first.
+        await _side_by_side(over, end, at_once)
         leases = sum(found)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
-        for segment in over:
-            # Perhaps nobody else ever looks at its tube.
-            await self._engine.retirement.end(segment.tube, segment.number)
         return leases + len(unreadable), not failed
 
     async def _reclaim_segment(self, number: int, segment_number: int, over: "list[Segment]") -> int:
-        """Take back what a dead session has in one segment; return how many leases that were. An empty one goes to those that are over."""
+        """Take back what a dead session has in one segment; return how many leases it had. An empty one goes to those that are over."""
         segment = await self._store.read(segment_number)
         if segment is None:
             return 0
@@ -550,12 +558,25 @@ class Membership:
         if segment.owner == number and segment.state == OPEN:
             # While there is a lease it is found again, should this fail.
             await self._store.close(segment_number)
-        for lease in leases:
-            await self._store.reclaim(segment_number, lease)
         if segment.empty():
             over.append(segment)
+            return len(leases)
+        for lease in leases:
+            await self._store.reclaim(segment_number, lease)
         self._engine.scout.segment_changed(segment.tube)
         return len(leases)
+
+    async def _end_empty(self, session: int, segment: "Segment") -> None:
+        """Let a segment die in which a session has nothing, or at least take its leases out.
+
+        In this order: perhaps nobody ever looks at its tube, and while there is a lease it is found again, should somebody die here.
+        """
+        if await self._engine.retirement.end_now(segment.tube, segment.number):
+            return
+        for lease in segment.leases:
+            # Something may have come into it meanwhile.
+            if lease_session(lease) == session and await self._store.reclaim(segment.number, lease):
+                self._engine.scout.segment_changed(segment.tube)
 
     async def _audit(self) -> None:
         """Take back leases of this session that nobody here knows: of attaches and creates whose answer was lost."""
@@ -588,6 +609,9 @@ class Membership:
                 if forsaken:
                     # While there is a lease it is found again, should this fail.
                     await self._store.close(number)
+                # See _end_empty.
+                if forsaken and await self._engine.retirement.end_now(segment.tube, number):
+                    break
                 if await self._store.reclaim(number, lease):
                     logger.warning("segment %d: jobs under a lease that nobody here knows are made ready", number)
                 if forsaken:

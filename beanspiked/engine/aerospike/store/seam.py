@@ -445,3 +445,9 @@ class SegmentStore(Protocol):
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """Remove bodies; those that are gone already are no error."""
+
+    async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        """Name up to `count` of the bodies that were written longer ago, by segment and body number: the next ones with each call.
+
+        When there are no more it begins anew. A query: may miss some while data moves between nodes.
+        """

@@ -52,6 +52,7 @@ SHARED = [
     "engine/aerospike/store/keys.py",
     "engine/aerospike/tubes/due.py",
     "engine/aerospike/tubes/held.py",
+    "engine/aerospike/tubes/leftovers.py",
     "engine/aerospike/tubes/puts.py",
     "engine/aerospike/tubes/registry.py",
     "engine/aerospike/tubes/retirement.py",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import socket
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from beanspiked.engine.contract import Job as EngineJob
+    from beanspiked.engine.contract import Tube as EngineTube
     from beanspiked.engine.contract import TubeEngine
     from beanspiked.engine.later import Later
     from beanspiked.engine.timers import Timers
@@ -144,7 +147,7 @@ class Conn(OfOneProcess):
         self._store = store
         self._retry = retry or NO_RETRY
         self._max_job_size = max_job_size
-        self._tubes: dict[str, Tube] = {}
+        self._tubes: weakref.WeakValueDictionary[str, Tube] = weakref.WeakValueDictionary()
         self._opened = False
 
     def __repr__(self) -> str:
@@ -221,7 +224,7 @@ class Conn(OfOneProcess):
     # --- tubes and jobs
 
     def use(self, name: str) -> Tube:
-        """Return a tube; it exists from then on, for as long as this connection or a job needs it.
+        """Return a tube; it exists from then on, for as long as the program keeps what this returns or a job is in it.
 
         Raises:
             ValueError: A name is 1 to 200 letters, digits or any of `-+/;.$_()`, and does not begin with `-` (protocol.txt).
@@ -235,6 +238,7 @@ class Conn(OfOneProcess):
             state.using += 1
             tube = Tube(self, self._core, state)
             self._tubes[name] = tube
+            weakref.finalize(tube, _let_go_soon, self._core, state).atexit = False
         return tube
 
     async def tubes(self) -> list[str]:
@@ -251,9 +255,10 @@ class Conn(OfOneProcess):
         Raises:
             StoreFull, StoreFailed: Some may be left.
         """
-        self.use(name)
+        # Kept until that is done.
+        tube = self.use(name)
         engine = self._core.broker.engine
-        await self._core.done(engine.delete_tube(engine.tube(name)), "delete_tube", name)
+        await self._core.done(engine.delete_tube(engine.tube(name)), "delete_tube", tube.name)
 
     async def peek(self, job_id: int) -> JobInfo | None:
         """Look at a job of any state; None when there is none with this id."""
@@ -325,6 +330,21 @@ class Conn(OfOneProcess):
         from beanspiked.library.serving import start  # noqa: PLC0415 - most programs serve nobody
 
         return start(self._core, addresses)
+
+
+def _let_go_soon(core: Core, state: EngineTube) -> None:
+    """Use a tube no more that the program has dropped, in whatever thread."""
+    if core.closed or core.owner:
+        return
+    # A loop that is closed runs nothing that could use it.
+    with contextlib.suppress(RuntimeError):
+        core.loop.call_soon_threadsafe(_let_go, core, state)
+
+
+def _let_go(core: Core, state: EngineTube) -> None:
+    state.using -= 1
+    if not core.closed:
+        core.broker.engine.forget(state)
 
 
 def _made(directory: str | None) -> str | None:

@@ -58,6 +58,8 @@ def real(
     for name in sets:
         for key, _, _ in client.query("test", name).results():
             client.remove(key)
+    inside: Any = store
+    inside._slots, inside._joined = {}, (0, 0)
 
 
 @pytest.fixture(params=["memory", "aerospike"])

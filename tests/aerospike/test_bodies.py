@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from segments import LEASE, OTHER, key_of, opened, run, whole
@@ -13,6 +14,7 @@ from beanspiked.engine.aerospike.store.keys import lease_key
 from beanspiked.engine.aerospike.store.seam import DELAYED, READY, Change
 
 if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
     from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 
@@ -79,5 +81,35 @@ def test_a_body_may_be_written_again(store: SegmentStore) -> None:
 def test_a_store_that_is_nearly_empty_has_room(store: SegmentStore) -> None:
     async def check() -> None:
         assert await store.has_room() is True
+
+    run(check())
+
+
+def test_old_bodies_are_named_a_part_at_a_time_and_again_when_all_were(store: SegmentStore) -> None:
+    async def check() -> None:
+        names = [(number, body) for number in (1, 1 << 40) for body in range(1, 11)]
+        for name in names:
+            await store.write_body(*name, b"body")
+        assert await store.old_bodies(7, 3_600_000) == []
+        await asyncio.sleep(0.05)
+        for _ in range(2):
+            found: list[tuple[int, int]] = []
+            calls = 0
+            while len(found) < len(names):
+                found += await store.old_bodies(7, 20)
+                calls += 1
+                assert calls < 12
+            assert sorted(found) == names
+            assert calls >= 3
+
+    run(check())
+
+
+def test_bodies_of_the_version_before_are_read_and_left_alone(real: AerospikeStore, client: Any) -> None:
+    async def check() -> None:
+        client.put(real._body_key(1, 1), {"body": b"old"})
+        await asyncio.sleep(0.05)
+        assert await real.read_bodies([(1, 1)]) == [b"old"]
+        assert await real.old_bodies(10, 20) == []
 
     run(check())

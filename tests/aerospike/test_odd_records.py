@@ -44,11 +44,12 @@ def test_odd_news_sessions_and_directories_keep_their_neighbours_from_nothing(
             await real.publish(session, b"[1,[]]")
             await real.enlist(f"t{session}", session)
         for odd in ODD:
-            client.put(real._key("ses", 2), {"payload": odd})
-            client.put(real._key("news", 2), {"news": odd})
+            for bin_name in ("payload", "no", "dead"):
+                client.put(real._key("ses", "slot-2"), {bin_name: odd})
+                assert [record.number for record in await real.sessions()] == [1, 2, 3]
+            client.put(real._key("news", "slot-2"), {"news": odd})
             client.put(real._key("dir", "t2"), {"segments": odd})
             client.put(real._list_key("t2"), {"names": {**dict.fromkeys(("t1", "t2", "t3"), 1), 5: 1}})
-            assert [record.number for record in await real.sessions()] == [1, 2, 3]
             assert (await real.news([1, 2, 3]))[::2] == [b"[1,[]]"] * 2
             directories = await real.directories(["t1", "t2", "t3"])
             assert [directory and list(directory.segments) for directory in directories][::2] == [[1], [3]]
@@ -57,14 +58,15 @@ def test_odd_news_sessions_and_directories_keep_their_neighbours_from_nothing(
     run(check())
 
 
-def test_a_session_that_does_not_say_whether_it_is_dead_sends_no_heartbeat_and_can_be_killed(
-    real: AerospikeStore, client: Any
+@pytest.mark.parametrize("name", ["dead", "no"])
+def test_a_session_that_does_not_say_whether_it_is_dead_or_whose_it_is_sends_no_heartbeat_and_can_be_killed(
+    real: AerospikeStore, client: Any, name: str
 ) -> None:
     async def check() -> None:
-        for odd in (None, "no"):
+        for slot, odd in enumerate((None, "no"), start=1):
             session = await real.reserve_numbers("session", 1)
             await real.join(session)
-            client.put(real._key("ses", session), {"dead": odd})
+            client.put(real._key("ses", f"slot-{slot}"), {name: odd})
             with pytest.raises(Refused):
                 await real.heartbeat(session, None)
             assert not await real.kill(session, 60_000)

@@ -8,9 +8,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from memory import MemoryStore
 from segments import listed, run
 
-from beanspiked.engine.aerospike.store.seam import Fenced, Refused, TooBig
+from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.seam import NEVER_WROTE, Refused, TooBig
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.seam import SegmentStore
@@ -78,12 +80,13 @@ def test_the_servers_time_is_told_in_milliseconds(store: SegmentStore, payload: 
     run(check())
 
 
-def test_a_session_that_never_joined_is_fenced(store: SegmentStore) -> None:
+def test_a_session_that_never_joined_is_over(store: SegmentStore) -> None:
     async def check() -> None:
-        with pytest.raises(Fenced):
+        with pytest.raises(Refused):
             await store.heartbeat(7, b"payload")
-        with pytest.raises(Fenced):
-            await store.kill(7, 0)
+        with pytest.raises(Refused):
+            await store.publish(7, b"news")
+        assert not await store.kill(7, 0)
         await store.resign(7)
         await store.forget_session(7)
         assert await store.sessions() == []
@@ -170,15 +173,167 @@ def test_what_a_forgotten_session_told_is_dropped(store: SegmentStore) -> None:
         assert await store.news([7]) == [b""]
         inside: Any = store
         if hasattr(store, "caller"):
-            assert inside.caller.client.get(inside._key("ses", 7))[2]["payload"] == b""
+            assert inside.caller.client.get(inside._key("ses", "slot-1"))[2]["payload"] == b""
         else:
-            assert inside._cluster._sessions[7].payload == b""
+            assert inside._cluster.session(7).payload == b""
 
     run(check())
 
 
+# --- records that are used again
+
+
+async def over(store: SegmentStore, session: int) -> None:
+    await store.resign(session)
+    await store.forget_session(session)
+
+
+def seen_from_elsewhere(store: SegmentStore) -> SegmentStore:
+    """Return another front-end's access to the same records."""
+    inside: Any = store
+    if hasattr(store, "caller"):
+        return AerospikeStore(inside.caller.client, inside._namespace, inside._prefix)
+    return MemoryStore(inside._cluster)
+
+
+def records_of_sessions(store: SegmentStore) -> int:
+    """Count the records of sessions and of their news."""
+    inside: Any = store
+    if hasattr(store, "caller"):
+        client = inside.caller.client
+        return sum(len(client.query("test", inside._set(name)).results()) for name in ("ses", "news"))
+    return len(inside._cluster._sessions) + len(inside._cluster._news)
+
+
+def test_records_of_sessions_are_as_many_as_sessions_were_alive_at_once(store: SegmentStore) -> None:
+    async def check() -> None:
+        for session in range(1, 21, 2):
+            for number in (session, session + 1):
+                await store.join(number)
+                await store.publish(number, b"news")
+            await over(store, session)
+            await over(store, session + 1)
+        assert records_of_sessions(store) == 4
+
+    run(check())
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_former_owner_of_a_record_is_told_that_it_is_dead_and_changes_nothing(
+    store: SegmentStore, forgotten: bool
+) -> None:
+    async def check() -> None:
+        former = seen_from_elsewhere(store)
+        await former.join(7)
+        await former.publish(7, b"old news")
+        await store.sessions()
+        await store.resign(7)
+        if forgotten:
+            await store.forget_session(7)
+        await store.join(8)
+        await store.heartbeat(8, b"payload")
+        await store.publish(8, b"news")
+        with pytest.raises(Refused):
+            await former.heartbeat(7, b"late")
+        if forgotten:
+            with pytest.raises(Refused):
+                await former.publish(7, b"late news")
+        await former.resign(7)
+        assert not await former.kill(7, -1)
+        await former.forget_session(7)
+        assert await listed(store) == [(8, False, b"payload")]
+        assert await store.news([8]) == [b"news"]
+
+    run(check())
+
+
+def test_news_of_an_earlier_owner_are_not_taken_for_those_of_the_present_one(store: SegmentStore) -> None:
+    async def check() -> None:
+        await store.join(7)
+        await store.publish(7, b"news")
+        await store.resign(7)
+        inside: Any = store
+        if hasattr(store, "caller"):
+            # Forgotten by somebody who died before the news were dropped.
+            await inside._drop_item(inside._key("ctl", "sessions"), "numbers", 7)
+            inside._joined, inside._slots = (0, 0), {}
+        else:
+            del inside._cluster._listed[7]
+        await store.join(8)
+        assert await store.news([8]) == [b""]
+
+    run(check())
+
+
+def listed_only(store: SegmentStore) -> Any:
+    """Let a session be listed whose front-end dies before it has joined."""
+    inside: Any = store
+    if hasattr(store, "caller"):
+        return inside._list_session(7)
+    return inside._transport("list_session", lambda: inside._cluster.list_session(7, 1))
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_session_that_was_listed_and_did_not_join_can_be_killed_and_never_joins_then(
+    store: SegmentStore, used_before: bool
+) -> None:
+    async def check() -> None:
+        if used_before:
+            await store.join(6)
+            await over(store, 6)
+        await listed_only(store)
+        assert [(record.number, record.dead, record.silent_ms) for record in await store.sessions()] == [
+            (7, False, NEVER_WROTE)
+        ]
+        assert [await store.kill(7, 10_000) for _ in range(2)] == [True, False]
+        assert await listed(store) == [(7, True, b"")]
+        with pytest.raises(Refused):
+            await store.heartbeat(7, None)
+        await store.forget_session(7)
+        await store.join(8)
+        assert await listed(store) == [(8, False, b"")]
+
+    run(check())
+
+
+def test_who_joins_at_the_same_time_gets_a_record_of_its_own(store: SegmentStore) -> None:
+    async def check() -> None:
+        stores = [seen_from_elsewhere(store) for _ in range(8)]
+        await asyncio.gather(*[each.join(number) for number, each in enumerate(stores, start=1)])
+        for number, each in enumerate(stores, start=1):
+            await each.heartbeat(number, b"%d" % number)
+        assert await listed(store) == [(number, False, b"%d" % number) for number in range(1, 9)]
+
+    run(check())
+
+
+def test_sessions_of_the_version_before_live_and_die_beside_the_others(real: AerospikeStore, client: Any) -> None:
+    async def check() -> None:
+        # As it made them: the record's key is the number, and the list knows no slots.
+        for number in (1, 2):
+            client.put(real._key("ses", number), {"dead": 0, "payload": b"old"})
+            client.put(real._key("news", number), {"news": b"[1]"})
+        client.put(real._key("ctl", "sessions"), {"numbers": {1: 0, 2: 0}})
+        await real.join(3)
+        assert await listed(real) == [(1, False, b"old"), (2, False, b"old"), (3, False, b"")]
+        assert await real.news([1, 2, 3]) == [b"[1]", b"[1]", b""]
+        await asyncio.sleep(0.05)
+        assert await real.kill(1, 10)
+        await real.forget_session(1)
+        assert await listed(real) == [(2, False, b"old"), (3, False, b"")]
+        assert client.get(real._key("ses", 1))[2]["dead"] == 1
+        await real.heartbeat(3, b"new")
+
+    run(check())
+
+
+# --- news
+
+
 def test_news_are_what_a_session_told_last(store: SegmentStore) -> None:
     async def check() -> None:
+        for session in (7, 8):
+            await store.join(session)
         assert await store.news([7]) == [b""]
         await store.publish(7, b"one")
         await store.publish(8, b"\x00")
@@ -186,13 +341,14 @@ def test_news_are_what_a_session_told_last(store: SegmentStore) -> None:
         assert await store.news([8, 9, 7]) == [b"\x00", b"", b"two"]
         await store.publish(7, b"")
         assert (await store.news([7]), await store.news([])) == ([b""], [])
-        assert await store.sessions() == []
 
     run(check())
 
 
 def test_news_that_are_known_are_waited_for_until_there_are_others(store: SegmentStore) -> None:
     async def check() -> None:
+        for session in (7, 8):
+            await store.join(session)
         await store.publish(7, b"old")
         listening = asyncio.ensure_future(store.news([7, 8], [b"old", b""], 60, 0.002))
         await asyncio.wait([listening], timeout=0.02)
@@ -205,6 +361,7 @@ def test_news_that_are_known_are_waited_for_until_there_are_others(store: Segmen
 
 def test_news_that_stay_as_they_are_known_are_returned_in_time(store: SegmentStore) -> None:
     async def check() -> None:
+        await store.join(7)
         await store.publish(7, b"old")
         began = time.monotonic()
         assert await store.news([7], [b"old"], 0.01, 0.002) == [b"old"]

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
+import threading
+import time
+from typing import TYPE_CHECKING
 
+import pytest
+from aerospike import exception as client_errors
+
+from beanspiked.engine.aerospike.store.aerospike import nodes
 from beanspiked.engine.aerospike.store.aerospike.calls import Caller
 from beanspiked.engine.aerospike.store.aerospike.deadline import STEP_MS, Deadline
-from beanspiked.engine.aerospike.store.aerospike.nodes import AGREED_FOR, AT_LONGEST, SILENT, UNSTABLE, Agreement
+from beanspiked.engine.aerospike.store.aerospike.nodes import (
+    AGREED_FOR,
+    AT_LONGEST,
+    SILENT,
+    UNSTABLE,
+    Agreement,
+    NodeWatch,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Cluster:
@@ -153,6 +169,68 @@ def test_a_process_that_was_frozen_itself_relies_on_nobody_at_first(cluster: Clu
     assert cluster.agreement.doubtful()
     cluster.go_on(0.4)
     assert not cluster.agreement.doubtful()
+
+
+def test_a_node_that_is_new_is_relied_on_when_all_have_agreed_for_a_while(cluster: Cluster) -> None:
+    # Perhaps it was frozen since before anybody here knew it.
+    cluster.agreement.newcomer("D")
+    cluster.answers["D"] = "one"
+    assert cluster.agreement.doubtful()
+    cluster.go_on(AGREED_FOR + 0.3)
+    assert not cluster.agreement.doubtful()
+
+
+class Counted:
+    """A client that counts some nodes among the cluster's; all others it does not know."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+
+    def get_node_names(self) -> list[dict[str, str]]:
+        return [{"node_name": name} for name in self.names]
+
+    def info_single_node(self, _: str, name: str, __: object) -> str:
+        if name not in self.names:
+            raise client_errors.ParamError("no such node")
+        return "one"
+
+
+def asked() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("node ")}
+
+
+def waited_for(condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 5
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.001)
+    return condition()
+
+
+def test_of_a_node_that_is_gone_for_long_nothing_stays(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "ASK_EVERY", 0.001)
+    agreement, client = cluster.agreement, Counted("A", "B")
+    watch = NodeWatch(client, agreement)
+    watch._look()
+    assert asked() == {"node A", "node B"}
+    client.names.remove("B")
+    agreement.silent("B", cluster.time)
+    cluster.go_on(nodes.FORGOTTEN_AFTER - 1)
+    watch._look()
+    assert "node B" in asked()
+    cluster.answers.pop("B")
+    cluster.go_on(2.0)
+    watch._look()
+    assert waited_for(lambda: asked() == {"node A"})
+    assert not watch._counted_at.keys() ^ {"A"}
+    assert "B" not in agreement._silent_since.keys() | agreement._answers.keys() | agreement._asleep
+    # It comes back after all.
+    client.names.add("B")
+    assert not agreement.doubtful()
+    watch._look()
+    assert agreement.doubtful()
+    assert asked() == {"node A", "node B"}
+    watch.stop()
+    assert waited_for(lambda: asked() == set())
 
 
 def test_without_a_watch_there_is_no_doubt() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from failing import for_segment
-from world import World
+from world import World, session_of
 
 from beanspiked.engine.aerospike.cluster.membership import unpack_usage
 from beanspiked.engine.aerospike.cluster.news import unpack_news
@@ -52,7 +52,7 @@ DIRECTORY = {"segments": {7: 0}, "pause": 0, "until": 0, "total_jobs": 3}
         (HEAD, lambda bins: decoding.head(7, bins)),
         (SIZES, lambda bins: decoding.sizes(7, bins)),
         (DIRECTORY, decoding.directory),
-        ({"numbers": {1: 0}}, lambda bins: decoding.numbers(bins, "numbers")),
+        ({"numbers": {1: 0}}, decoding.slots),
         ({"names": {"t": 1}}, lambda bins: decoding.texts(bins, "names")),
         ({"news": b"[]"}, lambda bins: decoding.blob(bins, "news")),
     ],
@@ -87,7 +87,7 @@ def test_a_record_that_cannot_be_read_is_logged_once(caplog: pytest.LogCaptureFi
 
 
 def test_a_session_whose_record_misses_bins_can_still_be_silent() -> None:
-    record = decoding.session(5, {"silent": 20_000}, decoding.SetAside())
+    record = decoding.session(5, 1, {"silent": 20_000}, decoding.SetAside())
     assert (record.dead, record.silent_ms, record.payload) == (False, 20_000, b"")
 
 
@@ -186,7 +186,7 @@ def test_how_tubes_are_used_elsewhere_concerns_nobody_if_it_cannot_be_read(odd: 
     here = World(1)
     first, second = two(here)
     client = first.connect()
-    here.cluster._sessions[second.engine.membership.session.number].payload = odd
+    session_of(here, second.engine.membership.session.number).payload = odd
     assert client.stats("stats")["current-tubes"] == "1"
     assert client.ask(b"list-tubes\r\n").startswith(b"OK")
     assert client.stats("stats-tube default")["current-watching"] == "1"
@@ -243,7 +243,7 @@ def test_what_a_dead_session_held_comes_back_but_for_a_segment_that_cannot_be_re
     here.run(300.0)
     # Once a minute for each of the two: who repairs it need not hurry.
     assert queries <= 12
-    assert not here.cluster._sessions[dead].forgotten
+    assert dead in here.cluster.listed()
     here.cluster.read = whole  # type: ignore[method-assign]
     here.run(70.0)
     assert other.connect().ask(b"reserve-job %d\r\n" % ids[0]).startswith(b"RESERVED")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from world import World
+from world import World, session_of
 
 from beanspiked.engine.aerospike.cluster import membership
 from beanspiked.engine.aerospike.cluster.news import LISTEN_FOR
@@ -159,7 +159,7 @@ def test_a_payload_of_another_version_is_no_bug() -> None:
     front_end, other = here.front_end(), here.front_end()
     client = other.connect()
     here.run(3.0)
-    here.cluster._sessions[front_end.engine.membership.session.number].payload = b"\xffof another version"
+    session_of(here, front_end.engine.membership.session.number).payload = b"\xffof another version"
     assert client.stats("stats-tube default")["current-watching"] == "1"
 
 
@@ -206,13 +206,13 @@ def test_what_a_dead_session_held_comes_back_though_one_segment_of_it_cannot_be_
         assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")
     here.run(200.0)
     # Not all of it was seen, so it is not forgotten.
-    assert not here.cluster._sessions[dead].forgotten
+    assert dead in here.cluster.listed()
     for name in set(vars(here.cluster)) - set(whole):
         delattr(here.cluster, name)
     here.run(10.0)
     assert other.connect().ask(b"reserve-job %d\r\n" % ids[0]).startswith(b"RESERVED")
     here.run(130.0)
-    assert here.cluster._sessions[dead].forgotten
+    assert dead not in here.cluster.listed()
 
 
 def test_a_dead_session_that_cannot_be_looked_after_keeps_no_other_from_its_end() -> None:
@@ -321,7 +321,7 @@ def test_tubes_whose_last_user_has_died_are_not_listed_once_somebody_has_asked_f
     here.run(3.0)
     serve_once(front_end, 5)
     front_end.kill()
-    here.run(60.0)
+    here.run(30.0)
     directory = here.cluster.directory
 
     def failing(tube: str) -> Any:
@@ -343,13 +343,16 @@ def test_tubes_whose_last_user_has_died_are_not_listed_once_somebody_has_asked_f
 def test_a_tube_is_kept_in_which_a_job_is_reserved_while_it_is_let_go_of(here: World) -> None:
     front_end, other = here.front_end(), here.front_end()
     here.run(3.0)
+    registry, unlist_tube = front_end.engine.registry, front_end.store.unlist_tube
     serve_once(front_end, 1)
+    # The first lets its segment end.
+    front_end.inside(lambda: front_end.engine.spawn(registry.sweep()))
+    here.run(0.5)
     keeper = other.connect()
     keeper.ask(b"use once-0\r\n")
     reply = keeper.ask(b"put 0 0 1000 1\r\nx\r\n")
     job_id = int(reply.split()[1])
     taker = front_end.connect()
-    registry, unlist_tube = front_end.engine.registry, front_end.store.unlist_tube
 
     async def taking(tube: str) -> None:
         front_end.store.unlist_tube = unlist_tube  # type: ignore[method-assign]
@@ -358,11 +361,10 @@ def test_a_tube_is_kept_in_which_a_job_is_reserved_while_it_is_let_go_of(here: W
         await asyncio.sleep(0.1)
         await unlist_tube(tube)
 
-    for _ in range(2):
-        front_end.inside(lambda: front_end.engine.spawn(registry.sweep()))
-        here.run(0.5)
-        # The first lets its segment end; while the second looks after the tube somebody reserves the job of another segment.
-        front_end.store.unlist_tube = taking  # type: ignore[method-assign]
+    # While the second looks after the tube somebody reserves the job of another segment.
+    front_end.store.unlist_tube = taking  # type: ignore[method-assign]
+    front_end.inside(lambda: front_end.engine.spawn(registry.sweep()))
+    here.run(0.5)
     assert taker.take().startswith(b"RESERVED")
     here.run(200.0)
     assert taker.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
@@ -420,7 +422,7 @@ def test_others_are_looked_after_while_the_leases_of_a_dead_session_are_taken_ba
     here.run(60.0)
     dying.kill()
     dead = dying.engine.membership.session.number
-    assert here.run(30.0, lambda: here.cluster._sessions[dead].dead)
+    assert here.run(30.0, lambda: session_of(here, dead).dead)
     newcomer = here.front_end()
     here.run(4.0)
     assert newcomer.engine.membership.session.number in other.engine.membership.others
@@ -434,10 +436,10 @@ def test_a_dead_session_is_not_forgotten_before_two_passes_a_minute_apart() -> N
     former = front_end.engine.membership.session.number
     lose_session(here, front_end)
     here.run(50.0)
-    assert here.cluster._sessions[former].dead
-    assert not here.cluster._sessions[former].forgotten
+    assert session_of(here, former).dead
+    assert former in here.cluster.listed()
     here.run(20.0)
-    assert here.cluster._sessions[former].forgotten
+    assert former not in here.cluster.listed()
 
 
 # --- the end
@@ -474,7 +476,7 @@ def test_a_segment_that_stays_busy_does_not_keep_a_front_end_from_its_end() -> N
         client.hang_up()
     here.run(0.01)
     assert closed(here, front_end, 8.0)
-    assert here.cluster._sessions[front_end.engine.membership.session.number].dead
+    assert session_of(here, front_end.engine.membership.session.number).dead
     here.cluster.apply = apply  # type: ignore[method-assign]
     for job_id in ids:
         assert other.connect().ask(b"reserve-job %d\r\n" % job_id).startswith(b"RESERVED")
@@ -492,7 +494,7 @@ def test_the_end_gives_back_first_and_does_not_wait_for_the_counters_of_all_tube
     front_end.leaving = True
     front_end.inside(lambda: front_end.engine.close().then(lambda _: done.append(here.time)))
     here.run(0.2)
-    assert here.cluster._sessions[session.number].dead
+    assert session_of(here, session.number).dead
     assert here.run(10.0, lambda: bool(done))
     kept = [record.counters.get("total_jobs", 0) for record in here.cluster._directories.values()]
     assert kept.count(1) > 200

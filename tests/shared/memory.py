@@ -6,6 +6,7 @@ Sound as the real one must be: the same contract tests run on both.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,6 +19,7 @@ from beanspiked.engine.aerospike.store.seam import (
     DEAD,
     DELAYED,
     HEAD_KEYS,
+    NEVER_WROTE,
     OPEN,
     OVER,
     READY,
@@ -49,6 +51,8 @@ Result = TypeVar("Result")
 RECORDS: Final = 1 << 20
 # What a record may hold by default, in bytes.
 RECORD_MAX: Final = 1 << 20
+# How often a session that joins looks for a slot.
+LISTINGS_MAX: Final = 50
 FIRST_NOT_URGENT: Final = ready_key(1024, 0, 0)
 
 
@@ -90,14 +94,14 @@ class SegmentRecord:
 class SessionState:
     """One session's record."""
 
-    def __init__(self, now_ms: int) -> None:
-        self.dead = False
+    def __init__(self, number: int, now_ms: int, *, dead: bool = False) -> None:
+        self.number = number
+        self.dead = dead
         self.written_ms = now_ms
         self.payload = b""
         self.address = ""
         self.reads: Sequence[int] | None = None
         self.writes = True
-        self.forgotten = False
 
 
 class DirectoryRecord:
@@ -119,10 +123,12 @@ class Cluster:
 
     Attributes:
         roomy: What `has_room` tells.
+        remembers: Whether removed records are kept for a restart.
     """
 
     def __init__(self, now_ms: Callable[[], int], records: int = RECORDS) -> None:
         self.now_ms = now_ms
+        self.remembers = False
         self.roomy = True
         self._records = records
         self._segments: dict[int, SegmentRecord] = {}
@@ -130,9 +136,17 @@ class Cluster:
         # By the segment that was entered last.
         self._tubes: dict[str, int] = {}
         self._counters: dict[str, int] = {}
+        # The slot of each session that is listed, and where those were that are not any more.
+        self._listed: dict[int, int] = {}
+        self._slots: dict[int, int] = {}
+        # By slot.
         self._sessions: dict[int, SessionState] = {}
-        self._news: dict[int, bytes] = {}
+        self._news: dict[int, tuple[int, bytes]] = {}
         self._bodies: dict[tuple[int, int], bytes] = {}
+        # When each was written, also those that were removed, which a node that restarts brings back.
+        self._written_ms: dict[tuple[int, int], int] = {}
+        self._removed: dict[tuple[int, int], bytes] = {}
+        self._unseen: list[tuple[int, int]] = []
 
     def _segment(self, number: int) -> SegmentRecord:
         record = self._segments.get(number % self._records)
@@ -372,18 +386,35 @@ class Cluster:
         self._counters[counter] = last + count
         return last + 1
 
-    def join(self, session: int) -> None:
-        """See SegmentStore."""
-        if session in self._sessions:
-            raise Refused(f"session {session} exists")
-        self._sessions[session] = SessionState(self.now_ms())
+    def listed(self) -> dict[int, int]:
+        """Read the list of sessions: the slot of each by its number."""
+        return dict(self._listed)
+
+    def list_session(self, session: int, slot: int) -> None:
+        """List a session with a slot that no other has."""
+        if slot in self._listed.values():
+            raise Refused(f"slot {slot} is taken")
+        self._listed[session] = self._slots[session] = slot
+
+    def claim(self, session: int) -> None:
+        """Make the record of a session that is listed."""
+        if not self._left_by_earlier(session):
+            raise Refused(f"session {session} may not join")
+        self._sessions[self._slots[session]] = SessionState(session, self.now_ms())
+
+    def _left_by_earlier(self, session: int) -> bool:
+        record = self._sessions.get(self._slots[session])
+        return record is None or (record.number < session and record.dead)
+
+    def session(self, number: int) -> SessionState | None:
+        """Return a session's record; None if it never had one, or another has it by now."""
+        record = self._sessions.get(self._slots.get(number, 0))
+        return record if record is not None and record.number == number else None
 
     def heartbeat(self, session: int, payload: bytes | None) -> int:
         """See SegmentStore."""
-        record = self._sessions.get(session)
-        if record is None:
-            raise Fenced(f"session {session} was never there")
-        if record.dead:
+        record = self.session(session)
+        if session not in self._listed or record is None or record.dead:
             raise Refused(f"session {session} is dead")
         if payload is not None and len(payload) > RECORD_MAX:
             raise TooBig(f"a payload of {len(payload)} bytes")
@@ -394,10 +425,8 @@ class Cluster:
 
     def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
         """See SegmentStore."""
-        record = self._sessions.get(session)
-        if record is None:
-            raise Fenced(f"session {session} was never there")
-        if record.dead:
+        record = self.session(session)
+        if record is None or record.dead:
             raise Refused(f"session {session} is dead")
         record.written_ms = self.now_ms()
         record.address = address
@@ -410,15 +439,20 @@ class Cluster:
 
     def resign(self, session: int) -> None:
         """See SegmentStore."""
-        record = self._sessions.get(session)
-        if record is not None:
+        record = self.session(session)
+        if session in self._listed and record is not None:
             record.dead = True
 
     def kill(self, session: int, silent_ms: int) -> bool:
         """See SegmentStore."""
-        record = self._sessions.get(session)
+        if session not in self._listed:
+            return False
+        record = self.session(session)
         if record is None:
-            raise Fenced(f"session {session} was never there")
+            if not self._left_by_earlier(session):
+                return False
+            self._sessions[self._slots[session]] = SessionState(session, self.now_ms(), dead=True)
+            return True
         if record.dead or self.now_ms() - record.written_ms <= silent_ms:
             return False
         record.dead = True
@@ -426,29 +460,38 @@ class Cluster:
 
     def sessions(self) -> list[SessionRecord]:
         """See SegmentStore."""
-        now = self.now_ms()
-        return [
-            SessionRecord(number, record.dead, now - record.written_ms, record.payload, record.address, record.reads)
-            for number, record in sorted(self._sessions.items())
-            if not record.forgotten
-        ]
+        return [self._session_record(number) for number in sorted(self._listed)]
+
+    def _session_record(self, number: int) -> SessionRecord:
+        record = self._sessions.get(self._slots[number])
+        if record is None or record.number < number:
+            return SessionRecord(number, False, NEVER_WROTE, b"")
+        if record.number > number:
+            return SessionRecord(number, True, 0, b"")
+        silent_ms = self.now_ms() - record.written_ms
+        return SessionRecord(
+            number, record.dead, silent_ms, record.payload, record.address, record.reads, record.writes
+        )
 
     def forget_session(self, session: int) -> None:
         """See SegmentStore."""
-        record = self._sessions.get(session)
-        if record is not None:
-            record.forgotten = True
+        record = self.session(session)
+        if session in self._listed and record is not None:
             record.payload = b""
-        if session in self._news:
-            self._news[session] = b""
+        if self.one_news(session):
+            self._news[self._slots[session]] = (session, b"")
+        self._listed.pop(session, None)
 
     def publish(self, session: int, news: bytes) -> None:
         """See SegmentStore."""
-        self._news[session] = news
+        if session not in self._listed or self._news.get(self._slots[session], (0, b""))[0] > session:
+            raise Refused(f"session {session} is over")
+        self._news[self._slots[session]] = (session, news)
 
     def one_news(self, session: int) -> bytes:
         """Read what one session has told."""
-        return self._news.get(session, b"")
+        number, news = self._news.get(self._listed.get(session, 0), (0, b""))
+        return news if number == session else b""
 
     def room(self) -> bool:
         """See SegmentStore."""
@@ -464,6 +507,7 @@ class Cluster:
     def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""
         self._bodies[number, body_number] = body
+        self._written_ms[number, body_number] = self.now_ms()
 
     def read_body(self, name: tuple[int, int]) -> bytes | None:
         """Read one body."""
@@ -471,7 +515,24 @@ class Cluster:
 
     def drop_body(self, name: tuple[int, int]) -> None:
         """Remove one body."""
-        self._bodies.pop(name, None)
+        body = self._bodies.pop(name, None)
+        if body is not None and self.remembers:
+            self._removed[name] = body
+        elif name not in self._removed:
+            self._written_ms.pop(name, None)
+
+    def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        """See SegmentStore."""
+        until = self.now_ms() - age_ms
+        if not self._unseen:
+            self._unseen = list(self._bodies)
+        some, self._unseen = self._unseen[:count], self._unseen[count:]
+        return [name for name in some if name in self._bodies and self._written_ms[name] < until]
+
+    def restart_cold(self) -> None:
+        """Bring back the records that were removed, as nodes do that restart."""
+        self._bodies |= self._removed
+        self._removed = {}
 
 
 def _add_size(sizes: TubeSizes, packed: bytes) -> None:
@@ -630,7 +691,18 @@ class MemoryStore:
 
     async def join(self, session: int) -> None:
         """See SegmentStore."""
-        await self._transport("join", partial(self._cluster.join, session))
+        for _ in range(LISTINGS_MAX):
+            listed: dict[int, int] = await self._transport("listed", self._cluster.listed)
+            if session in listed:
+                break
+            slot = next(slot for slot in itertools.count(1) if slot not in listed.values())
+            try:
+                await self._transport("list_session", partial(self._cluster.list_session, session, slot))
+            except Refused:
+                continue
+            await self._transport("claim", partial(self._cluster.claim, session))
+            return
+        raise Refused(f"session {session} cannot be listed")
 
     async def heartbeat(self, session: int, payload: bytes | None) -> int:
         """See SegmentStore."""
@@ -704,3 +776,10 @@ class MemoryStore:
         """See SegmentStore."""
         for name in names:
             await self._transport("drop_body", partial(self._cluster.drop_body, name))
+
+    async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        """See SegmentStore."""
+        names: list[tuple[int, int]] = await self._transport(
+            "old_bodies", partial(self._cluster.old_bodies, count, age_ms)
+        )
+        return names

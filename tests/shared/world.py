@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memory import Cluster, MemoryStore
+from memory import Cluster, MemoryStore, SessionState
 
 from beanspiked.engine.aerospike.engine import SharedEngine
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
@@ -460,6 +460,13 @@ class FrontEnd:
         """Leave properly."""
         self.leaving = True
         self.inside(lambda: self.engine.close() and None)
+
+
+def session_of(world: World, number: int) -> SessionState:
+    """Return the record of a session that has one."""
+    record = world.cluster.session(number)
+    assert record is not None
+    return record
 
 
 class Client(Sink):

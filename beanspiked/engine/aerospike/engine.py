@@ -31,6 +31,7 @@ from beanspiked.engine.aerospike.store.seam import (
 )
 from beanspiked.engine.aerospike.tubes.due import Timetable
 from beanspiked.engine.aerospike.tubes.held import Holdings
+from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
@@ -107,6 +108,7 @@ class SharedEngine(TubeEngine):
         scout: What looks at what others did.
         timetable: What makes due jobs ready, and keeps pauses.
         retirement: What lets segments die.
+        leftovers: What finishes what others have left behind.
         closing: Whether it is about to end.
         running: Segments with an operation in flight.
         aside: Segments that do not answer, which no jobs are asked of for now.
@@ -140,6 +142,7 @@ class SharedEngine(TubeEngine):
         )
         self.timetable: Timetable = Timetable(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
+        self.leftovers: Leftovers = Leftovers(self, store, monotonic)
         self.closing: bool = False
         self._turn: Callable[[], None] = turn
         self._clock = timers.clock

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.cluster.news import Announcement, Other
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key, lease_session
-from beanspiked.engine.aerospike.store.seam import OPEN, Damaged, Refused, SessionRecord, StoreError, TooBig
+from beanspiked.engine.aerospike.store.seam import (
+    NEVER_WROTE,
+    OPEN,
+    Damaged,
+    Refused,
+    SessionRecord,
+    StoreError,
+    TooBig,
+)
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -467,6 +475,7 @@ class Membership:
                 audited = self._monotonic()
                 self._begin("audit", self._audit)
                 self._begin("sweep", self._engine.registry.sweep)
+                self._begin("leftovers", self._engine.leftovers.look_through)
 
     async def look(self) -> None:
         """Read the others' sessions."""
@@ -478,6 +487,10 @@ class Membership:
         self.records = [
             (before.get(record.number) or KnownSession(record.number)).read(record, now) for record in found
         ]
+        listed = {record.number for record in self.records}
+        # Others may have forgotten them.
+        self._next_passes = {number: at for number, at in self._next_passes.items() if number in listed}
+        self._passed &= listed
         others = [record for record in self.records if record.number != self.session.number]
         self.others = [record.number for record in others if not record.dead]
         if not known.issuperset([(record.number, record.dead) for record in others]):
@@ -517,8 +530,8 @@ class Membership:
         healthy = not self.session.over and self._monotonic() - self._healthy_since >= DEAD_AFTER
         if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
             return False
-        if self._monotonic() - record.quiet_since < QUIET_FOR:
-            # After a jump of a node's clock all seem silent until their next heartbeat.
+        # After a jump of a node's clock all seem silent until their next heartbeat. And who is listed may be about to join.
+        if self._monotonic() - record.quiet_since < (DEAD_AFTER if record.silent_ms == NEVER_WROTE else QUIET_FOR):
             return False
         try:
             if not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):
@@ -526,6 +539,9 @@ class Membership:
         except StoreError:
             self._healthy_since = self._monotonic()
             raise
+        if record.silent_ms == NEVER_WROTE:
+            logger.info("session %d has not joined and is declared dead", record.number)
+            return True
         logger.warning("session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000)
         self._begin(f"counters {record.number}", partial(self._keep_counters, usage_of(record)))
         return True
@@ -543,8 +559,6 @@ class Membership:
             return
         if number in self._passed and not found:
             await self._store.forget_session(number)
-            del self._next_passes[number]
-            self._passed.discard(number)
         else:
             self._next_passes[number] = now + PASSES_APART
             self._passed.add(number)
@@ -594,19 +608,26 @@ class Membership:
                 unreadable.append(segment_number)
                 logger.error("internal error; segment %d is left alone", segment_number, exc_info=bug)
 
+        async def end(segment: "Segment") -> None:
+            try:
+                async with turns:
+                    await self._end_empty(number, segment)
+            except StoreError as error:
+                failed.append(segment.number)
+                logger.info("session %d: segment %d is not ended yet: %s", number, segment.number, error)
+
         async with turns:
             leased = await self._store.leased_by(number)
         await _side_by_side(leased, take_back, at_once)
+        # Jobs first.
+        await _side_by_side(over, end, at_once)
         leases = sum(found)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
-        for segment in over:
-            # Perhaps nobody else ever looks at its tube.
-            await self._engine.retirement.end(segment.tube, segment.number)
         return leases + len(unreadable), not failed
 
     async def _reclaim_segment(self, number: int, segment_number: int, over: "list[Segment]") -> int:
-        """Take back what a dead session has in one segment; return how many leases that were. An empty one goes to those that are over."""
+        """Take back what a dead session has in one segment; return how many leases it had. An empty one goes to those that are over."""
         segment = await self._store.read(segment_number)
         if segment is None:
             return 0
@@ -614,12 +635,25 @@ class Membership:
         if segment.owner == number and segment.state == OPEN:
             # While there is a lease it is found again, should this fail.
             await self._store.close(segment_number)
-        for lease in leases:
-            await self._store.reclaim(segment_number, lease)
         if segment.empty():
             over.append(segment)
+            return len(leases)
+        for lease in leases:
+            await self._store.reclaim(segment_number, lease)
         self._engine.scout.segment_changed(segment.tube, segment.number)
         return len(leases)
+
+    async def _end_empty(self, session: int, segment: "Segment") -> None:
+        """Let a segment die in which a session has nothing, or at least take its leases out.
+
+        In this order: perhaps nobody ever looks at its tube, and while there is a lease it is found again, should somebody die here.
+        """
+        if await self._engine.retirement.end_now(segment.tube, segment.number):
+            return
+        for lease in segment.leases:
+            # Something may have come into it meanwhile.
+            if lease_session(lease) == session and await self._store.reclaim(segment.number, lease):
+                self._engine.scout.segment_changed(segment.tube, segment.number)
 
     async def _audit(self) -> None:
         """Take back leases of this session that nobody here knows: of attaches and creates whose answer was lost."""
@@ -652,6 +686,9 @@ class Membership:
                 if forsaken:
                     # While there is a lease it is found again, should this fail.
                     await self._store.close(number)
+                # See _end_empty.
+                if forsaken and await self._engine.retirement.end_now(segment.tube, number):
+                    break
                 if await self._store.reclaim(number, lease):
                     logger.warning("segment %d: jobs under a lease that nobody here knows are made ready", number)
                 if forsaken:

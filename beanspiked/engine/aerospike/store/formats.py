@@ -7,12 +7,14 @@ record concerns nobody but those who ask for it.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.keys import DUE_KEY
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
+    NEVER_WROTE,
     OVER,
     READY,
     Damaged,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     Bins: TypeAlias = Mapping[str, Any]
 
-__all__ = ["COUNTERS", "SetAside", "blob", "directory", "head", "numbers", "segment", "session", "sizes", "texts"]
+__all__ = ["COUNTERS", "SetAside", "blob", "directory", "head", "segment", "session", "sizes", "slots", "texts"]
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +123,27 @@ def directory(bins: Bins) -> Directory:
     return Directory(sorted(_all_numbers("segments", listed)), pause, until, counters)
 
 
-def session(number: int, bins: Bins, aside: SetAside) -> SessionRecord:
-    """Read a session's record. Whatever is wrong with it, the session can still be silent, and die of that. Raises Damaged."""
+def session(number: int, slot: int, bins: Bins | None, aside: SetAside) -> SessionRecord | None:
+    """Read a session's record: None of one without a slot whose record is not there.
+
+    Whatever is wrong with it, the session can still be silent, and die of that. Raises Damaged.
+    """
     what = f"session {number}"
-    dead = aside.read(f"whether {what} is dead", lambda: _number(bins, "dead"))
-    payload = aside.read(f"what {what} tells of its tubes", lambda: blob(bins, "payload"))
-    address = None if bins.get("at") is None else aside.read(f"where {what} is", lambda: _text(bins, "at"))
-    # One of an older version says nothing of news: it reads and writes them.
+    if slot == 0 and bins is None:
+        return None
+    if bins is not None and slot:
+        owner = aside.read(f"whose the record of {what} is", partial(_number, bins, "no"))
+        if owner is not None and owner > number:
+            # Nobody else gets the record of a session that is not dead.
+            return SessionRecord(number, True, 0, b"")
+        if owner is not None and owner < number:
+            bins = None
+    if bins is None:
+        return SessionRecord(number, False, NEVER_WROTE, b"")
+    dead = aside.read(f"whether {what} is dead", partial(_number, bins, "dead"))
+    payload = aside.read(f"what {what} tells of its tubes", partial(blob, bins, "payload"))
+    address = None if bins.get("at") is None else aside.read(f"where {what} is", partial(_text, bins, "at"))
+    # One of an older version, or one that has just come, says nothing of news: it reads and writes them.
     reads = bins.get("reads")
     known = isinstance(reads, list) and all(type(session) is int for session in reads)
     return SessionRecord(
@@ -141,9 +157,10 @@ def session(number: int, bins: Bins, aside: SetAside) -> SessionRecord:
     )
 
 
-def numbers(bins: Bins, name: str) -> list[int]:
-    """Return the keys of a map that are numbers; one that was never made has none. Raises Damaged if it is no map."""
-    return [] if bins.get(name) is None else [key for key in _map(bins, name) if type(key) is int]
+def slots(bins: Bins) -> dict[int, int]:
+    """Read the list of sessions; one that was never made has none. Raises Damaged if it is no map."""
+    listed = {} if bins.get("numbers") is None else _map(bins, "numbers")
+    return {number: slot for number, slot in listed.items() if type(number) is int and type(slot) is int}
 
 
 def texts(bins: Bins, name: str) -> list[str]:

@@ -6,7 +6,7 @@ operation under a lease fails as a whole once the lease is gone. No lease is eve
 decided by moving its lease on to a new one: what it has not done by then it never will, and the highest slot tells what it put.
 
 What is written never comes undone by a restart of a node because nothing that matters is ever removed: segment records are claimed
-again under higher numbers, tubes and sessions stay. Only bodies are removed.
+again under higher numbers, and those of sessions; tubes stay. Only bodies are removed.
 
 An operation ends in one of five ways: it returns (it was applied), or it raises `Fenced`, `Refused` or `Busy` (it was not applied, and
 never will be), `Full` (likewise; the store has no room), or `Unknown` (it was applied, or not, or will be at some later time).
@@ -34,6 +34,7 @@ __all__ = [
     "DEAD",
     "DELAYED",
     "HEAD_KEYS",
+    "NEVER_WROTE",
     "OPEN",
     "OVER",
     "READY",
@@ -69,6 +70,9 @@ DEAD: Final = 2
 
 # How many of its first ready keys a head tells: a take over several segments knows so how many of them are next.
 HEAD_KEYS: Final = 16
+
+# How long a session has been silent, in ms, that is listed and has not joined yet, or does not any more.
+NEVER_WROTE: Final = 1 << 40
 
 
 class StoreError(EngineError):
@@ -254,7 +258,7 @@ class SessionRecord:
     Attributes:
         number: Its session number, never used twice.
         dead: Whether it was killed or has ended.
-        silent_ms: How long ago it last wrote, by the server's clock.
+        silent_ms: How long ago it last wrote, by the server's clock; NEVER_WROTE if it is listed and no more.
         payload: What it published last with a heartbeat.
         address: What the others dial to hear its news, empty if they cannot.
         reads: The sessions whose news it reads from their records; None if it does not say: then all of them.
@@ -384,12 +388,15 @@ class SegmentStore(Protocol):
         """Take `count` numbers off a counter for good; return the first. After Unknown they are given up."""
 
     async def join(self, session: int) -> None:
-        """Make a session's record, under a number that was never used. Two operations; after Unknown the number is given up."""
+        """List a session under a number that was never used, and make its record of one that nobody listed has. Three operations.
+
+        After whatever error the number is given up. Raises Refused if it was used, or if others were quicker.
+        """
 
     async def heartbeat(self, session: int, payload: bytes | None) -> int:
         """Say that a session lives, and publish a payload unless it is None; return the server's time in ms.
 
-        Raises Refused if it is dead, TooBig for a payload that no record can hold, Fenced if it never joined.
+        Raises Refused if it is dead, or not listed any more, and TooBig for a payload that no record can hold.
         """
 
     async def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
@@ -402,7 +409,7 @@ class SegmentStore(Protocol):
         """Declare one's own session dead; may be repeated."""
 
     async def kill(self, session: int, silent_ms: int) -> bool:
-        """Declare a session dead that has been silent for longer; tell whether this very call did."""
+        """Declare a session dead that has been silent for longer, or that has not joined yet; tell whether this very call did."""
 
     async def sessions(self) -> list[SessionRecord]:
         """List the sessions that are not forgotten. One operation a session."""
@@ -413,7 +420,7 @@ class SegmentStore(Protocol):
     # --- news
 
     async def publish(self, session: int, news: bytes) -> None:
-        """Replace what a session has told the others."""
+        """Replace what a session has told the others. Raises Refused if it is not listed any more."""
 
     async def news(
         self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
@@ -450,3 +457,9 @@ class SegmentStore(Protocol):
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """Remove bodies; those that are gone already are no error."""
+
+    async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        """Name up to `count` of the bodies that were written longer ago, by segment and body number: the next ones with each call.
+
+        When there are no more it begins anew. A query: may miss some while data moves between nodes.
+        """

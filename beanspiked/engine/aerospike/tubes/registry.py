@@ -209,7 +209,7 @@ class Registry:
                 self.forget(tube)
                 await self.forgotten(tube.name)
                 await self._hand_over_counters(tube)
-                await self._unlist(tube.name)
+                await self.unlist(tube.name)
             except StoreError as error:
                 # It stays; the others go on.
                 logger.info("tube %s is not let go of yet: %s", tube.name, error)
@@ -219,7 +219,7 @@ class Registry:
                 self._timers.cancel(tube)
                 del self._tubes[tube.name]
 
-    async def _unlist(self, name: str) -> None:
+    async def unlist(self, name: str) -> None:
         """Take a tube out of the list of tubes, unless it has segments or is used by others."""
         if not self.used_elsewhere(name):
             await self._store.unlist_tube(name)
@@ -235,7 +235,7 @@ class Registry:
             for name in names:
                 try:
                     if name not in self._tubes:
-                        await self._unlist(name)
+                        await self.unlist(name)
                 except StoreError as error:
                     # It must not keep the others.
                     logger.info("tube %s stays listed: %s", name, error)

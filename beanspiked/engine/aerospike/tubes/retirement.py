@@ -87,11 +87,21 @@ class Retirement:
         """See a dead segment, or a closed and empty one, to its end."""
         try:
             # Somebody may have died between the segment's death and the end of its bodies.
-            if await self._die(number):
-                await self._clear(name, number)
+            await self.end_now(name, number)
+        except StoreError as error:
+            self._left[number] = name
+            logger.info("segment %d is not retired yet: %s", number, error)
+
+    async def end_now(self, name: str, number: int) -> bool:
+        """See a segment to its end, if it is closed and empty; tell whether it is dead. Raises StoreError if it may live."""
+        if not await self._die(number):
+            return False
+        try:
+            await self._clear(name, number)
         except StoreError as error:
             self._left[number] = name
             logger.info("segment %d is not unlisted yet: %s", number, error)
+        return True
 
     def come_back_to(self, name: str, number: int) -> None:
         """See a segment to its end with the next sweep, if it is closed and empty by then."""

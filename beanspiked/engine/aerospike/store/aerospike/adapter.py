@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 import zlib
@@ -88,6 +89,15 @@ MAPS: Final = (*QUEUES, "held")
 
 SECRET_SIZE: Final = 32
 
+# Of the records of sessions, of news and of bodies.
+FORMAT: Final = 1
+# How often a session that joins looks for a slot that nobody else takes at the same time.
+LISTINGS_MAX: Final = 50
+# A session that has been silent for so long, in ms, is over, whatever its record says.
+SURELY_OVER_MS: Final = 60_000
+# Of a record that does not say whether its session is dead, or whose it is.
+UNSAID: Final = exp.NE(exp.BinType("dead"), aerospike.AS_BYTES_INTEGER)
+NAMELESS: Final = exp.NE(exp.BinType("no"), aerospike.AS_BYTES_INTEGER)
 ONCE: Final = {"map_order": aerospike.MAP_KEY_ORDERED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY}
 
 
@@ -110,6 +120,11 @@ class AerospikeStore:
         self._namespace = namespace
         self._prefix = prefix
         self._aside = decoding.SetAside()
+        # Of the sessions that were listed last, and of the own one that joined last.
+        self._slots: dict[int, int] = {}
+        self._joined = (0, 0)
+        # Where the look through all bodies is.
+        self._bodies: Any = None
 
     async def connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
         """Connect, see whether the cluster is fit, and make what is needed there. Raises StoreUnusable."""
@@ -457,11 +472,62 @@ class AerospikeStore:
 
     async def join(self, session: int) -> None:
         """See SegmentStore."""
-        made = [operations.write("dead", 0), operations.write("payload", b"")]
-        await self.caller.call(
-            partial(self.caller.make, self._key("ses", session), made, aerospike.POLICY_EXISTS_CREATE)
-        )
-        await self.caller.call(partial(self._put_item, self._key("ctl", "sessions"), "numbers", session, 0))
+        slot = await self._list_session(session)
+        # Until it says how it hears news it reads those of all.
+        said = {"dead": 0, "payload": b"", "at": "", "reads": 0, "writes": 1}
+        claim = [*_named(session), *[operations.write(name, value) for name, value in said.items()]]
+        key, guard = self._session_key("ses", session, slot), exp.Or(NAMELESS, _left_by_earlier(session))
+        await self.caller.call(partial(self.caller.make, key, claim, aerospike.POLICY_EXISTS_IGNORE, guard))
+        self._joined = (session, slot)
+
+    async def _list_session(self, session: int) -> int:
+        """List a session with a slot that no other has; return it. What is claimed before it is listed nobody would ever find."""
+        for _ in range(LISTINGS_MAX):
+            listed = await self._listed()
+            if session in listed:
+                break
+            slot = next(slot for slot in itertools.count(1) if slot not in listed.values())
+            taken = exp_map.MapGetByValue(None, aerospike.MAP_RETURN_COUNT, slot, exp.MapBin("numbers"))
+            entry = [operations.write("f", FORMAT), map_operations.map_put("numbers", session, slot, SORTED)]
+            key, exists = self._key("ctl", "sessions"), aerospike.POLICY_EXISTS_IGNORE
+            # Otherwise somebody else was quicker.
+            with contextlib.suppress(Refused):
+                await self.caller.call(partial(self.caller.make, key, entry, exists, exp.Eq(taken, 0)))
+                return slot
+        raise Refused(f"session {session} cannot be listed")
+
+    async def _listed(self) -> dict[int, int]:
+        """Read the list of sessions: the slot of each by its number; 0 of one whose records nobody uses again."""
+        key = self._key("ctl", "sessions")
+        try:
+            bins = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
+        except Fenced:
+            return {}
+        self._slots = self._aside.read("the list of sessions", partial(decoding.slots, bins)) or {}
+        return self._slots
+
+    async def _slot(self, session: int) -> int:
+        """Find a session's slot. Raises Refused unless it is listed: then it is over."""
+        if session == self._joined[0]:
+            return self._joined[1]
+        slot = self._slots.get(session)
+        if slot is None:
+            slot = (await self._listed()).get(session)
+        if slot is None:
+            raise Refused(f"session {session} is not listed")
+        return slot
+
+    def _session_key(self, name: str, session: int, slot: int) -> Key:
+        """Name a session's record. Those that are used again have keys of their own: no number is ever taken for a slot."""
+        return self._key(name, f"slot-{slot}" if slot else session)
+
+    async def _change_session(self, session: int, ops: list[Any], guard: Any = None) -> None:
+        """Change a session's record while it is this session's. Raises Refused if the guard does not hold."""
+        slot = await self._slot(session)
+        key = self._session_key("ses", session, slot)
+        guards = [guard for guard in (_is(session) if slot else None, guard) if guard is not None]
+        held = exp.And(*guards) if len(guards) > 1 else next(iter(guards), None)
+        await self.caller.call(partial(self.caller.operate, key, ops, held))
 
     async def heartbeat(self, session: int, payload: bytes | None) -> int:
         """See SegmentStore."""
@@ -470,9 +536,13 @@ class AerospikeStore:
             ops.append(operations.write("beat", 1))
         else:
             ops.append(operations.write("payload", payload))
-        change = partial(self.caller.operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
+        slot = await self._slot(session)
+        lives = exp.Eq(exp.IntBin("dead"), 0)
+        guard = exp.And(_is(session), lives) if slot else lives
         # Nobody else writes to this record but who declares the session dead.
-        results = await self.caller.beat(change)
+        results = await self.caller.beat(
+            partial(self.caller.operate, self._session_key("ses", session, slot), ops, guard)
+        )
         now_ms: int = results[0][1]
         self.caller.deadline.seen(now_ms)
         return now_ms
@@ -481,8 +551,7 @@ class AerospikeStore:
         """See SegmentStore."""
         said = {"at": address, "reads": list(reads), "writes": int(writes)}
         ops = [operations.write(name, value) for name, value in said.items()]
-        guard = exp.Eq(exp.IntBin("dead"), 0)
-        await self.caller.call(partial(self.caller.operate, self._key("ses", session), ops, guard))
+        await self._change_session(session, ops, exp.Eq(exp.IntBin("dead"), 0))
 
     async def secret(self) -> bytes:
         """See SegmentStore."""
@@ -495,82 +564,93 @@ class AerospikeStore:
 
     async def resign(self, session: int) -> None:
         """See SegmentStore."""
-        with contextlib.suppress(Fenced):
-            await self.caller.call(
-                partial(self.caller.operate, self._key("ses", session), [operations.write("dead", 1)])
-            )
+        # Refused where another session has its record: it is dead, then.
+        with contextlib.suppress(Fenced, Refused):
+            await self._change_session(session, [operations.write("dead", 1)])
 
     async def kill(self, session: int, silent_ms: int) -> bool:
         """See SegmentStore."""
-        # A session whose record does not say whether it is dead cannot send heartbeats.
-        unsaid = exp.NE(exp.BinType("dead"), aerospike.AS_BYTES_INTEGER)
-        guard = exp.And(exp.Or(unsaid, exp.Eq(exp.IntBin("dead"), 0)), exp.GT(exp.SinceUpdateTime(), silent_ms))
         try:
-            await self.caller.call(
-                partial(self.caller.operate, self._key("ses", session), [operations.write("dead", 1)], guard)
-            )
+            slot = await self._slot(session)
+        except Refused:
+            return False
+        # A session whose record does not say whether it is dead, or whose it is, cannot send heartbeats.
+        guard = exp.And(exp.Or(UNSAID, exp.Eq(exp.IntBin("dead"), 0)), exp.GT(exp.SinceUpdateTime(), silent_ms))
+        ops = [operations.write("dead", 1)]
+        exists: int = aerospike.POLICY_EXISTS_UPDATE
+        if slot:
+            # A session that was listed and did not claim its record is given one that says it is dead, so that it never will.
+            guard = exp.Or(exp.And(exp.Or(NAMELESS, _is(session)), guard), _left_by_earlier(session))
+            ops, exists = [*_named(session), *ops], aerospike.POLICY_EXISTS_IGNORE
+        key = self._session_key("ses", session, slot)
+        try:
+            await self.caller.call(partial(self.caller.make, key, ops, exists, guard))
         except Refused:
             return False
         return True
 
     async def sessions(self) -> list[SessionRecord]:
         """See SegmentStore."""
-        key = self._key("ctl", "sessions")
-        try:
-            listed = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
-        except Fenced:
-            return []
-        read = partial(decoding.numbers, listed, "numbers")
-        numbers = sorted(self._aside.read("the list of sessions", read) or ())
-        found = await self.caller.read_many([self._key("ses", number) for number in numbers], SESSION_READS)
+        listed = sorted((await self._listed()).items())
+        found = await self.caller.read_many([self._session_key("ses", *entry) for entry in listed], SESSION_READS)
         records = [
-            self._aside.read(f"session {number}", partial(decoding.session, number, bins, self._aside))
-            for number, bins in zip(numbers, found, strict=True)
-            if bins is not None
+            self._aside.read(f"session {number}", partial(decoding.session, number, slot, bins, self._aside))
+            for (number, slot), bins in zip(listed, found, strict=True)
         ]
         return [record for record in records if record is not None]
 
     async def forget_session(self, session: int) -> None:
         """See SegmentStore."""
-        # Their records stay, so what fills them goes; before the session is unlisted, since nobody comes back to it afterwards.
-        for name, filling in (("ses", "payload"), ("news", "news")):
-            with contextlib.suppress(Fenced):
-                await self.caller.call(
-                    partial(self.caller.operate, self._key(name, session), [operations.write(filling, b"")])
-                )
+        # Its records stay, so what fills them goes; before the session is unlisted, since nobody comes back to it afterwards.
+        with contextlib.suppress(Fenced, Refused):
+            await self._change_session(session, [operations.write("payload", b"")])
+        with contextlib.suppress(Fenced, Refused):
+            slot = await self._slot(session)
+            key, ops = self._session_key("news", session, slot), [operations.write("news", b"")]
+            await self.caller.call(partial(self.caller.operate, key, ops, _is(session) if slot else None))
         await self._drop_item(self._key("ctl", "sessions"), "numbers", session)
+        self._slots.pop(session, None)
+        if self._joined[0] == session:
+            self._joined = (0, 0)
 
     # --- news
 
     async def publish(self, session: int, news: bytes) -> None:
         """See SegmentStore."""
-        ops = [operations.write("news", news)]
-        await self.caller.call(
-            partial(self.caller.make, self._key("news", session), ops, aerospike.POLICY_EXISTS_IGNORE)
-        )
+        slot = await self._slot(session)
+        ops = [*(_named(session) if slot else ()), operations.write("news", news)]
+        guard = exp.Or(NAMELESS, exp.LE(exp.IntBin("no"), session)) if slot else None
+        key = self._session_key("news", session, slot)
+        await self.caller.call(partial(self.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE, guard))
 
     async def news(
         self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
     ) -> list[bytes]:
         """See SegmentStore."""
-        keys = [self._key("news", session) for session in sessions]
-        listen = partial(self._listen, keys, list(known), within, every)
+        slots = dict([*self._slots.items(), self._joined])
+        # Nobody has told anything under the number of one that is forgotten by now.
+        keys = [self._session_key("news", session, slots.get(session, 0)) for session in sessions]
+        listen = partial(self._listen, list(zip(sessions, keys, strict=True)), list(known), within, every)
         return await self.caller.listen(listen) if keys else []
 
-    def _listen(self, keys: Sequence[Key], known: list[bytes], within: float, every: float) -> list[bytes]:
+    def _listen(self, of: Sequence[tuple[int, Key]], known: list[bytes], within: float, every: float) -> list[bytes]:
         """Read news until there are some: a wake-up is what each time costs, and there are fewer of them without the event loop."""
         until = time.monotonic() + within
+        keys = [key for _, key in of]
         while True:
             if every:
                 time.sleep(every)
             self.caller.check()
             found = self.caller.read_all(keys, NEWS_READS)
-            told = [b"" if bins is None else self._told(key, bins) for key, bins in zip(keys, found, strict=True)]
+            told = [b"" if bins is None else self._told(*who, bins) for who, bins in zip(of, found, strict=True)]
             if told != known or time.monotonic() >= until or self.caller.leaving.is_set():
                 return told
 
-    def _told(self, key: Key, bins: Mapping[str, Any]) -> bytes:
-        return self._aside.read(f"the news of session {key[2]}", partial(decoding.blob, bins, "news")) or b""
+    def _told(self, session: int, key: Key, bins: Mapping[str, Any]) -> bytes:
+        """Return what a session has told; nothing where an earlier user of its record did."""
+        if key[2] != session and bins.get("no") != session:
+            return b""
+        return self._aside.read(f"the news of session {session}", partial(decoding.blob, bins, "news")) or b""
 
     # --- the store as a whole
 
@@ -614,7 +694,8 @@ class AerospikeStore:
     async def write_body(self, number: int, body_number: int, body: bytes) -> None:
         """See SegmentStore."""
         key = self._body_key(number, body_number)
-        await self.caller.call(lambda: self.caller.client.put(key, {"body": body}, policy=WRITE_POLICY))
+        bins = {"f": FORMAT, "no": number, "nr": body_number, "body": body}
+        await self.caller.call(lambda: self.caller.client.put(key, bins, policy=WRITE_POLICY))
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See SegmentStore."""
@@ -632,6 +713,38 @@ class AerospikeStore:
             key = self._body_key(*name)
             with contextlib.suppress(Fenced):
                 await self.caller.call(partial(self.caller.client.remove, key, policy=REMOVE_POLICY))
+
+    async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        """See SegmentStore. Those of the build before do not say whose they are, and are not among them."""
+        return await self.caller.call_slow(partial(self._old_bodies, count, age_ms))
+
+    def _old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
+        query, self._bodies = self._bodies, None
+        if query is None:
+            query = self.caller.client.query(self._namespace, self._set("body"))
+            query.select("no", "nr")
+            query.max_records = count
+            query.paginate()
+        old = exp.GT(exp.SinceUpdateTime(), age_ms).compile()
+        found = [(bins.get("no"), bins.get("nr")) for _, _, bins in query.results({**QUERY_POLICY, "expressions": old})]
+        if not query.is_done():
+            self._bodies = query
+        return [(number, body) for number, body in found if type(number) is int and type(body) is int]
+
+
+def _named(session: int) -> list[Any]:
+    """Say whose a record of a slot is."""
+    return [operations.write("f", FORMAT), operations.write("no", session)]
+
+
+def _is(session: int) -> Any:
+    return exp.Eq(exp.IntBin("no"), session)
+
+
+def _left_by_earlier(session: int) -> Any:
+    """Tell that a record is an earlier session's that is over: one that is not listed any more, and silent, is."""
+    over = exp.Or(UNSAID, exp.Eq(exp.IntBin("dead"), 1), exp.GT(exp.SinceUpdateTime(), SURELY_OVER_MS))
+    return exp.And(exp.LT(exp.IntBin("no"), session), over)
 
 
 def _lease_ops(lease: int) -> list[Any]:
@@ -667,8 +780,9 @@ SIZE_READS: Final = [
     *size_reads(),
 ]
 DIRECTORY_READS: Final = [operations.read(name) for name in ("segments", "pause", "until", *COUNTERS)]
-NEWS_READS: Final = [operations.read("news")]
+NEWS_READS: Final = [operations.read("no"), operations.read("news")]
 SESSION_READS: Final = [
+    operations.read("no"),
     operations.read("dead"),
     operations.read("payload"),
     operations.read("at"),

@@ -253,9 +253,9 @@ class Caller:
         """Change a record that exists, if the guard holds."""
         return self._write(key, ops, CHANGE_POLICY, guard)
 
-    def make(self, key: Key, ops: list[Any], exists: int) -> Any:
-        """Change a record that may not exist."""
-        return self._write(key, ops, {**WRITE_POLICY, "exists": exists})
+    def make(self, key: Key, ops: list[Any], exists: int, guard: Any = None) -> Any:
+        """Change a record that may not exist, if the guard holds where it does."""
+        return self._write(key, ops, {**WRITE_POLICY, "exists": exists}, guard)
 
     def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> Any:
         """Change a record while somebody waits for it, and never later."""

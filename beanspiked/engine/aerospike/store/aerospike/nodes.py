@@ -29,6 +29,8 @@ AGREED_FOR: Final = 1.5
 # Nodes that never agree must not keep everything from going on: then the cluster has worse trouble than this is for.
 AT_LONGEST: Final = 10.0
 ASK_EVERY: Final = 0.2
+# A node that is gone is asked for so long whether it is back; then it is as new as any.
+FORGOTTEN_AFTER: Final = 600.0
 ANSWER_WITHIN_MS: Final = 700
 # Instead of a cluster's key: the node is finding out who belongs to it.
 UNSTABLE: Final = "unstable"
@@ -105,6 +107,18 @@ class Agreement:
             self._silent_since.pop(node, None)
             self._answers.pop(node, None)
 
+    def newcomer(self, node: str) -> None:
+        """A node is there that was not known: perhaps it was frozen before this process began, or for longer than one is remembered."""
+        with self._lock:
+            self._doubt(self._clock(), f"node {node} is new here")
+
+    def forget(self, node: str) -> None:
+        """A node has been gone for so long that nothing is kept of it."""
+        with self._lock:
+            for states in (self._silent_since, self._answers):
+                states.pop(node, None)
+            self._asleep.discard(node)
+
     def answered(self, node: str, answer: str) -> None:
         """A node has told the key of its cluster, or UNSTABLE."""
         now = self._clock()
@@ -135,7 +149,10 @@ class NodeWatch:
         self._client = client
         self._agreement = agreement
         self._stopped = threading.Event()
-        self._known: set[str] = set()
+        # Nodes that are asked, and when the client last counted each among the cluster's.
+        self._counted_at: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._looked = False
 
     def start(self) -> None:
         """Begin."""
@@ -150,17 +167,37 @@ class NodeWatch:
             # Whatever else fails: a process that does not seem to run relies on nobody.
             self._agreement.tick()
             try:
-                for node in self._client.get_node_names():
-                    name = node["node_name"]
-                    if name not in self._known:
-                        threading.Thread(target=self._ask, args=(name,), name=f"node {name}", daemon=True).start()
-                        self._known.add(name)
+                self._look()
             except Exception:
                 if not self._stopped.is_set():
                     logger.exception("the nodes of the cluster cannot be listed; going on")
 
+    def _look(self) -> None:
+        """Begin to ask nodes that are new."""
+        now = self._agreement.now()
+        for node in self._client.get_node_names():
+            name = node["node_name"]
+            with self._lock:
+                known = name in self._counted_at
+                self._counted_at[name] = now
+            if known:
+                continue
+            if self._looked:
+                self._agreement.newcomer(name)
+            threading.Thread(target=self._ask, args=(name,), name=f"node {name}", daemon=True).start()
+        self._looked = True
+
+    def _forgotten(self, name: str) -> bool:
+        """Forget a node that the client has not counted among the cluster's for long; tell whether that was done."""
+        with self._lock:
+            if self._agreement.now() - self._counted_at[name] < FORGOTTEN_AFTER:
+                return False
+            del self._counted_at[name]
+        self._agreement.forget(name)
+        return True
+
     def _ask(self, name: str) -> None:
-        while not self._stopped.is_set():
+        while not self._stopped.is_set() and not self._forgotten(name):
             try:
                 pause = self._ask_once(name)
             except Exception:

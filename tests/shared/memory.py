@@ -100,8 +100,8 @@ class SessionState:
         self.written_ms = now_ms
         self.payload = b""
         self.address = ""
-        self.reads: Sequence[int] | None = None
-        self.writes = True
+        self.listens: Sequence[int] | None = None
+        self.tells = True
 
 
 class DirectoryRecord:
@@ -423,15 +423,15 @@ class Cluster:
             record.payload = payload
         return record.written_ms
 
-    def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+    def announce(self, session: int, address: str, listens: Sequence[int], tells: bool) -> None:
         """See SegmentStore."""
         record = self.session(session)
         if record is None or record.dead:
             raise Refused(f"session {session} is dead")
         record.written_ms = self.now_ms()
         record.address = address
-        record.reads = reads
-        record.writes = writes
+        record.listens = listens
+        record.tells = tells
 
     def secret(self) -> bytes:
         """See SegmentStore."""
@@ -470,7 +470,7 @@ class Cluster:
             return SessionRecord(number, True, 0, b"")
         silent_ms = self.now_ms() - record.written_ms
         return SessionRecord(
-            number, record.dead, silent_ms, record.payload, record.address, record.reads, record.writes
+            number, record.dead, silent_ms, record.payload, record.address, record.listens, record.tells
         )
 
     def forget_session(self, session: int) -> None:
@@ -709,9 +709,9 @@ class MemoryStore:
         now_ms: int = await self._transport("heartbeat", partial(self._cluster.heartbeat, session, payload))
         return now_ms
 
-    async def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+    async def announce(self, session: int, address: str, listens: Sequence[int], tells: bool) -> None:
         """See SegmentStore."""
-        await self._transport("announce", partial(self._cluster.announce, session, address, reads, writes))
+        await self._transport("announce", partial(self._cluster.announce, session, address, listens, tells))
 
     async def secret(self) -> bytes:
         """See SegmentStore."""

@@ -106,7 +106,7 @@ class KnownSession:
     """A session as last read.
 
     Attributes:
-        number, dead, silent_ms, address, reads, writes: See SessionRecord.
+        number, dead, silent_ms, address, listens, tells: See SessionRecord.
         quiet_since: When it was first seen silent for longer than QUIET_MS, by this process's clock; 0 if it was not, or has spoken since.
     """
 
@@ -115,8 +115,8 @@ class KnownSession:
         self.dead: bool = False
         self.silent_ms: int = 0
         self.address: str = ""
-        self.reads: Sequence[int] | None = None
-        self.writes: bool = True
+        self.listens: Sequence[int] | None = None
+        self.tells: bool = True
         self.quiet_since: float = 0.0
         self._payload = b""
         self._usage: dict[str, list[int]] | None = None
@@ -128,8 +128,8 @@ class KnownSession:
         self.dead = record.dead
         self.silent_ms = record.silent_ms
         self.address = record.address
-        self.reads = record.reads
-        self.writes = record.writes
+        self.listens = record.listens
+        self.tells = record.tells
         if record.silent_ms <= QUIET_MS:
             self.quiet_since = 0.0
         elif not self.quiet_since:
@@ -347,18 +347,19 @@ class Membership:
         live = [record for record in self.records if not record.dead and record.number != self.session.number]
         mesh = self._engine.news.mesh
         return all(
-            mesh.hears(record.number) or self._reads_this(record) or record.silent_ms > ABSENT_MS for record in live
+            mesh.hears(record.number) or self._listens_to_this(record) or record.silent_ms > ABSENT_MS
+            for record in live
         )
 
-    def _reads_this(self, record: KnownSession) -> bool:
-        return record.reads is None or self.session.number in record.reads
+    def _listens_to_this(self, record: KnownSession) -> bool:
+        return record.listens is None or self.session.number in record.listens
 
     async def _announce(self) -> None:
         """Say how this front-end hears the others' news, and how it tells its own, unless that was said before."""
         news = self._engine.news
         said = news.announcement()
         if said != self._announced:
-            await self._store.announce(self.session.number, said.address, said.reads, said.writes)
+            await self._store.announce(self.session.number, said.address, said.listens, said.tells)
             self._announced = said
 
     async def verify(self) -> None:
@@ -499,7 +500,7 @@ class Membership:
             self._engine.scout.look_everywhere()
         self._engine.news.know(
             [
-                Other(record.number, record.address, self._reads_this(record), record.writes)
+                Other(record.number, record.address, self._listens_to_this(record), record.tells)
                 for record in others
                 if not record.dead
             ],

@@ -89,19 +89,19 @@ class Announcement:
 
     Attributes:
         address: What they dial to hear its news, empty if they cannot.
-        reads: The sessions whose news it reads from their records.
-        writes: Whether it writes its news to its record.
+        listens: The sessions whose news it reads from their records.
+        tells: Whether it writes its news to its record.
     """
 
-    def __init__(self, address: str, reads: list[int], writes: bool) -> None:
+    def __init__(self, address: str, listens: list[int], tells: bool) -> None:
         self.address: str = address
-        self.reads: list[int] = reads
-        self.writes: bool = writes
+        self.listens: list[int] = listens
+        self.tells: bool = tells
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Announcement):
             return NotImplemented
-        return (self.address, self.reads, self.writes) == (other.address, other.reads, other.writes)
+        return (self.address, self.listens, self.tells) == (other.address, other.listens, other.tells)
 
     def __hash__(self) -> int:
         return hash(self.address)
@@ -112,15 +112,15 @@ class Other:
 
     Attributes:
         session, address: Its session, and what is dialled to hear its news.
-        reads_this: Whether it reads this front-end's record.
-        writes: Whether it writes its news to a record.
+        listens: Whether it reads this front-end's record.
+        tells: Whether it writes its news to a record.
     """
 
-    def __init__(self, session: int, address: str, reads_this: bool, writes: bool) -> None:
+    def __init__(self, session: int, address: str, listens: bool, tells: bool) -> None:
         self.session: int = session
         self.address: str = address
-        self.reads_this: bool = reads_this
-        self.writes: bool = writes
+        self.listens: bool = listens
+        self.tells: bool = tells
 
 
 class News(MeshListener):
@@ -160,8 +160,8 @@ class News(MeshListener):
         self._sequence = 0
         self._items: OrderedDict[str, int] = OrderedDict()
         # Whether news are written to the record, and whether the others are told so: they are told first that it will end.
-        self._writes: bool = True
-        self._says_writes: bool = True
+        self._tells: bool = True
+        self._says_tells: bool = True
         # Whose records tell all that those do.
         self._reliable: set[int] = set()
         self._writing = False
@@ -186,8 +186,8 @@ class News(MeshListener):
     def begin(self, session: int) -> None:
         """There is a new session."""
         self._session = session
-        self._writes = True
-        self._says_writes = True
+        self._tells = True
+        self._says_tells = True
         self._reliable = set()
         self.mesh.begin(session)
         # Before the first session the key was not known that hashes are made with.
@@ -205,19 +205,19 @@ class News(MeshListener):
 
     def announcement(self) -> Announcement:
         """Return what the others should be told."""
-        return Announcement(self.mesh.address, self._unlinked(), self._says_writes)
+        return Announcement(self.mesh.address, self._unlinked(), self._says_tells)
 
     def know(self, others: list[Other], said: Announcement | None) -> None:
         """Take note of the other sessions that live, and of what was announced before they were looked at."""
-        if any(other.reads_this for other in others):
-            self._writes = self._says_writes = True
-        elif said is not None and not said.writes:
+        if any(other.listens for other in others):
+            self._tells = self._says_tells = True
+        elif said is not None and not said.tells:
             # Nobody reads it though all were told that they cannot rely on it.
-            self._writes = self._says_writes
+            self._tells = self._says_tells
         else:
-            self._says_writes = False
+            self._says_tells = False
         # Who writes though it may have seen what this front-end reads goes on until that is over.
-        self._reliable = {other.session for other in others if other.writes and said and other.session in said.reads}
+        self._reliable = {other.session for other in others if other.tells and said and other.session in said.listens}
         sessions = [other.session for other in others]
         if sessions != self.others:
             self.others = sessions
@@ -305,7 +305,7 @@ class News(MeshListener):
         if not self.others:
             return
         self.mesh.tell(Item(self._hash(name), segment, kind, count, key))
-        if not self._writes:
+        if not self._tells:
             return
         self._sequence += 1
         self._items.pop(name, None)

@@ -144,16 +144,16 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside) -> Sessi
     payload = aside.read(f"what {what} tells of its tubes", partial(blob, bins, "payload"))
     address = None if bins.get("at") is None else aside.read(f"where {what} is", partial(_text, bins, "at"))
     # One of an older version, or one that has just come, says nothing of news: it reads and writes them.
-    reads = bins.get("reads")
-    known = isinstance(reads, list) and all(type(session) is int for session in reads)
+    listens = bins.get("listens")
+    known = isinstance(listens, list) and all(type(session) is int for session in listens)
     return SessionRecord(
         number,
         bool(dead),
         _number(bins, "silent"),
         payload or b"",
         address or "",
-        reads if known else None,
-        bins.get("writes") != 0,
+        listens if known else None,
+        bins.get("tells") != 0,
     )
 
 

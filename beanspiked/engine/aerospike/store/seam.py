@@ -261,8 +261,8 @@ class SessionRecord:
         silent_ms: How long ago it last wrote, by the server's clock; NEVER_WROTE if it is listed and no more.
         payload: What it published last with a heartbeat.
         address: What the others dial to hear its news, empty if they cannot.
-        reads: The sessions whose news it reads from their records; None if it does not say: then all of them.
-        writes: Whether it writes its news to a record.
+        listens: The sessions whose news it reads from their records; None if it does not say: then all of them.
+        tells: Whether it writes its news to a record.
     """
 
     number: int
@@ -270,8 +270,8 @@ class SessionRecord:
     silent_ms: int
     payload: bytes
     address: str = ""
-    reads: Sequence[int] | None = None
-    writes: bool = True
+    listens: Sequence[int] | None = None
+    tells: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +399,7 @@ class SegmentStore(Protocol):
         Raises Refused if it is dead, or not listed any more, and TooBig for a payload that no record can hold.
         """
 
-    async def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+    async def announce(self, session: int, address: str, listens: Sequence[int], tells: bool) -> None:
         """Say how a session hears news; see SessionRecord. Raises Refused if it is dead, Fenced if it never joined."""
 
     async def secret(self) -> bytes:

@@ -474,7 +474,7 @@ class AerospikeStore:
         """See SegmentStore."""
         slot = await self._list_session(session)
         # Until it says how it hears news it reads those of all.
-        said = {"dead": 0, "payload": b"", "at": "", "reads": 0, "writes": 1}
+        said = {"dead": 0, "payload": b"", "at": "", "listens": 0, "tells": 1}
         claim = [*_named(session), *[operations.write(name, value) for name, value in said.items()]]
         key, guard = self._session_key("ses", session, slot), exp.Or(NAMELESS, _left_by_earlier(session))
         await self.caller.call(partial(self.caller.make, key, claim, aerospike.POLICY_EXISTS_IGNORE, guard))
@@ -547,9 +547,9 @@ class AerospikeStore:
         self.caller.deadline.seen(now_ms)
         return now_ms
 
-    async def announce(self, session: int, address: str, reads: Sequence[int], writes: bool) -> None:
+    async def announce(self, session: int, address: str, listens: Sequence[int], tells: bool) -> None:
         """See SegmentStore."""
-        said = {"at": address, "reads": list(reads), "writes": int(writes)}
+        said = {"at": address, "listens": list(listens), "tells": int(tells)}
         ops = [operations.write(name, value) for name, value in said.items()]
         await self._change_session(session, ops, exp.Eq(exp.IntBin("dead"), 0))
 
@@ -786,7 +786,7 @@ SESSION_READS: Final = [
     operations.read("dead"),
     operations.read("payload"),
     operations.read("at"),
-    operations.read("reads"),
-    operations.read("writes"),
+    operations.read("listens"),
+    operations.read("tells"),
     expression_operations.expression_read("silent", exp.SinceUpdateTime().compile()),
 ]

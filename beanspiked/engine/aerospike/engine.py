@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from beanspiked.engine.aerospike.cluster.membership import Membership, Session
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.queries import looks
+from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
+from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
@@ -93,8 +95,10 @@ class SharedEngine(TubeEngine):
         turn: What to call when something has happened outside of a turn of the event loop that the caller knows of.
         monotonic: A clock in seconds that goes on while the machine sleeps.
         chance: What makes the pauses between tries differ.
+        formats: The formats of jobs that this front-end knows; as new as those of records that the store does.
 
     Attributes:
+        unread: Jobs of newer formats that were met.
         membership, news: What it knows of other front-ends, and what it hears from them.
         registry: Its tubes.
         puts: How jobs come into segments.
@@ -118,7 +122,10 @@ class SharedEngine(TubeEngine):
         turn: Callable[[], None],
         monotonic: Callable[[], float],
         chance: random.Random | None = None,
+        formats: Formats = FORMATS,
     ) -> None:
+        self.formats: Formats = formats
+        self.unread: SetAside = SetAside()
         self.counts: Counts = Counts()
         self.listener: ReadyListener = listener
         self.durable: bool = True

@@ -88,8 +88,9 @@ class News:
                 self._unwritten = False
                 record = [self._sequence, [[number, tube] for tube, number in self._items.items()]]
                 try:
-                    number = self._engine.membership.session.number
-                    await self._store.publish(number, json.dumps(record, separators=(",", ":")).encode())
+                    membership = self._engine.membership
+                    news = json.dumps(record, separators=(",", ":")).encode()
+                    await self._store.publish(membership.session.number, news, membership.writes)
                 except StoreError as error:
                     # Rechecks find what this would have told.
                     logger.info("news: %s", error)

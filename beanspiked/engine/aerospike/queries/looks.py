@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.membership import usage_of
-from beanspiked.engine.aerospike.segment.codec import Packed, pack, unpack
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, shared_job
+from beanspiked.engine.aerospike.segment.codec import Packed
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, job_id
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms, ready_key
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
@@ -19,6 +19,7 @@ from beanspiked.engine.aerospike.store.seam import (
     READY,
     Damaged,
     Fenced,
+    Newer,
     Refused,
     Segment,
     Sizes,
@@ -29,7 +30,7 @@ from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import PLACE, RESERVED, WHOLE, Counts, TubeSizes, TubeUse
 from beanspiked.engine.contract import READY as IS_READY
-from beanspiked.engine.errors import DamagedEntry, JobGone, OutcomeUnknown, StoreFailed
+from beanspiked.engine.errors import DamagedEntry, JobGone, NewerEntry, OutcomeUnknown, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,13 +103,23 @@ def _find(segment: Segment, slot: int) -> tuple[str, bytes, bytes] | None:
     return None
 
 
+def _unpack(engine: "SharedEngine", number: int, key: bytes, packed: bytes) -> Packed | None:
+    """Take a packed job apart; None of what cannot be read."""
+    try:
+        return engine.formats.unpack(packed)
+    except NewerEntry as error:
+        engine.unread.tell(f"job {job_id(number, job_slot(key))}", error)
+    except DamagedEntry as error:
+        logger.error("segment %d: a damaged job: %s", number, error)
+    return None
+
+
 def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packed: bytes) -> SharedJob | None:
     """Make a job of what was seen; None of what cannot be read."""
-    try:
-        found = shared_job(segment.number, key, engine.tube(segment.tube), packed, engine.membership.session.offset_ms)
-    except DamagedEntry as error:
-        logger.error("segment %d: a damaged job: %s", segment.number, error)
+    unpacked = _unpack(engine, segment.number, key, packed)
+    if unpacked is None:
         return None
+    found = SharedJob(segment.number, key, engine.tube(segment.tube), unpacked, engine.membership.session.offset_ms)
     if name == "":
         found.state = RESERVED
         # Its holder knows more; this much is certain.
@@ -133,9 +144,16 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
         if segment is None or place is None:
             return None
         name, key, packed = place
+        if not engine.formats.knows(packed):
+            # Not even to be deleted: what else there is of it, nobody knows here.
+            raise StoreFailed("the job is of a newer format")
         if name != DELAYED or key_ms(key) > engine.membership.server_ms():
             break
-        await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
+        try:
+            await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
+        except Newer as error:
+            # Of another job.
+            logger.info("job %d: %s", job_id, error)
         engine.scout.segment_changed(segment.tube)
     found = _seen(engine, segment, name, key, packed)
     if found is None:
@@ -395,7 +413,7 @@ async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dic
     for key, found in jobs.items():
         found.kicks += 1
         found.reason = ""
-        entries[ready_key(found.pri, found.put_us, job_slot(key))] = pack(found)
+        entries[ready_key(found.pri, found.put_us, job_slot(key))] = engine.formats.pack(found)
     until = engine.now() + ANSWER_WITHIN
     doubt = False
     while True:
@@ -456,10 +474,9 @@ async def _kick(
             if len(jobs) > at_once:
                 # So many are moved, and the next one's place is known.
                 break
-            try:
-                jobs[key] = unpack(packed)
-            except DamagedEntry as error:
-                logger.error("segment %d: a damaged job stays where it is: %s", number, error)
+            job = _unpack(engine, number, key, packed)
+            if job is not None:
+                jobs[key] = job
         # This segment's jobs up to the first one of the next segment.
         limit = order[0] if order else None
         rest = list(jobs)
@@ -491,11 +508,9 @@ async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> lis
             continue
         for entries in (segment.queue(READY), segment.queue(DELAYED), *segment.leases.values()):
             for key, packed in entries.items():
-                try:
-                    if unpack(packed).metadata == metadata:
-                        found.append(number << SLOT_BITS | job_slot(key))
-                except DamagedEntry as error:
-                    logger.error("segment %d: a damaged job: %s", number, error)
+                unpacked = _unpack(engine, number, key, packed)
+                if unpacked is not None and unpacked.metadata == metadata:
+                    found.append(job_id(number, job_slot(key)))
     return found
 
 
@@ -508,16 +523,23 @@ async def sizes(engine: "SharedEngine", home: "SharedTube") -> TubeSizes:
 async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
     """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced."""
     record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
+    newer: Newer | None = None
     for number in [] if record is None else record.segments:
         try:
             deleted: int = await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
             home.deletes += deleted
         except Fenced:
             continue
+        except Newer as error:
+            logger.warning("segment %d is not deleted: %s", number, error)
+            newer = error
+            continue
         committer = home.committers.get(number)
         if committer is not None:
             committer.abandon(JobGone("the tube was deleted"))
         await engine.retirement.end(home.name, number)
+    if newer is not None:
+        raise newer
 
 
 async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> None:

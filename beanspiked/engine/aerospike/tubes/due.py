@@ -4,11 +4,10 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.aerospike.segment.codec import unpack
-from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX
+from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, job_id
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Head, Refused
-from beanspiked.engine.errors import DamagedEntry, EngineError
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Head, Newer, Refused
+from beanspiked.engine.errors import DamagedEntry, EngineError, NewerEntry
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
@@ -116,18 +115,26 @@ class Timetable:
         """Make due jobs of one segment ready, and set those aside that cannot be read.
 
         Whoever else moves one at the same time, this moves nothing; after a failure it may be tried again.
+
+        Raises Newer if due jobs stay where they are since their format is not known here.
         """
         segment = await self._store.read(number)
         if segment is None:
             return
         now_ms = self._engine.membership.server_ms()
         limit = due_key(now_ms + 1, 0)
-        due = [(key, packed) for key, packed in list(segment.delayed.items())[:BATCH_MAX] if key < limit]
+        due = [(key, packed) for key, packed in segment.delayed.items() if key < limit]
         ready: dict[bytes, bytes] = {}
         damaged: dict[bytes, bytes] = {}
+        newer: NewerEntry | None = None
         for key, packed in due:
+            if len(ready) + len(damaged) == BATCH_MAX:
+                break
             try:
-                job = unpack(packed)
+                job = self._engine.formats.unpack(packed)
+            except NewerEntry as error:
+                self._engine.unread.tell(f"job {job_id(number, job_slot(key))}", error)
+                newer = error
             except DamagedEntry as error:
                 logger.error("segment %d: a damaged job is buried: %s", number, error)
                 damaged[due_key(now_ms, job_slot(key))] = packed
@@ -139,3 +146,5 @@ class Timetable:
                 keys = [key for key, _ in due if job_slot(key) in slots]
                 with contextlib.suppress(Refused, Fenced):
                     await self._store.shift(number, DELAYED, keys, target, entries)
+        if newer is not None:
+            raise Newer(f"of segment {number} a due job is left alone: {newer}")

@@ -43,13 +43,14 @@ from beanspiked.engine.aerospike.store.aerospike.changes import (
 )
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS
 from beanspiked.engine.aerospike.store.aerospike.pace import Pace
-from beanspiked.engine.aerospike.store.formats import COUNTERS
+from beanspiked.engine.aerospike.store.formats import COUNTERS, NEWEST
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_session, ready_key
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
     DEAD,
     DELAYED,
+    FIRST,
     OPEN,
     READY,
     Change,
@@ -57,6 +58,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Directory,
     Fenced,
     Head,
+    Newer,
     Outcome,
     Refused,
     Segment,
@@ -95,18 +97,21 @@ class AerospikeStore:
         client: A connected client of the `aerospike` package; None before there is one: everything then fails with Busy.
         namespace: Where to keep everything.
         prefix: What the names of all sets and indexes begin with; records outside them are never touched.
+        newest: The newest format that is read and written.
 
     Attributes:
         caller: What calls the client.
         changes: What carries out the changes that jobs are made of.
     """
 
-    def __init__(self, client: Any, namespace: str, prefix: str = "bsd_") -> None:
+    def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
+        self.newest: int = newest
         self.caller: Caller = Caller(client)
         self.changes: Changes = Changes(self.caller, Pace(time.monotonic))
         self._namespace = namespace
         self._prefix = prefix
         self._aside = decoding.SetAside()
+        self._known = exp.Or(exp.Not(exp.BinExists("f")), exp.LE(exp.IntBin("f"), newest))
 
     async def connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
         """Connect, see whether the cluster is fit, and make what is needed there. Raises StoreUnusable."""
@@ -155,13 +160,14 @@ class AerospikeStore:
 
     # --- segments
 
-    async def create(self, number: int, tube: str, lease: int) -> None:
+    async def create(self, number: int, tube: str, lease: int, form: int = FIRST) -> None:
         """See SegmentStore."""
-        await self.caller.call(partial(self._create, number, tube, lease))
+        await self.caller.call(partial(self._create, number, tube, lease, form))
 
-    def _create(self, number: int, tube: str, lease: int) -> None:
+    def _create(self, number: int, tube: str, lease: int, form: int) -> None:
         key = self._segment_key(number)
         head = [
+            operations.write("f", form),
             operations.write("no", number),
             operations.write("tube", tube),
             operations.write("own", lease_session(lease)),
@@ -176,17 +182,17 @@ class AerospikeStore:
             made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
             self.caller.make(key, [*head, *made, *leased], aerospike.POLICY_EXISTS_CREATE)
         except client_errors.RecordExistsError:
-            guard = exp.And(exp.Eq(exp.IntBin("st"), DEAD), exp.LT(exp.IntBin("no"), number))
+            guard = exp.And(exp.Eq(exp.IntBin("st"), DEAD), exp.LT(exp.IntBin("no"), number), self._known)
             self.caller.operate(key, [*head, *[map_operations.map_clear(name) for name in MAPS], *leased], guard)
 
     async def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
-        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD), self._known)
         try:
             await self.caller.call(partial(self.caller.operate, self._segment_key(number), _lease_ops(lease), guard))
         except Refused as error:
             if getattr(error.__cause__, "code", 0) == CODE_FILTERED_OUT:
-                raise Fenced(f"segment {number} is gone or dead") from error
+                raise Fenced(f"segment {number} is gone, dead or of a newer format") from error
             raise
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
@@ -227,16 +233,18 @@ class AerospikeStore:
         except Fenced:
             return None
         try:
-            return decoding.segment(number, bins)
+            return decoding.segment(number, bins, self.newest)
         except Damaged as error:
             self._aside.tell(f"segment {number}", error)
             raise
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
         """See SegmentStore."""
-        found = await self.caller.read_many([self._segment_key(number) for number in numbers], HEAD_READS)
+        found = await self.caller.read_many([self._segment_key(number) for number in numbers], LOOK_READS)
         return [
-            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.head, number, bins))
+            None
+            if bins is None
+            else self._aside.read(f"segment {number}", partial(decoding.head, number, bins, self.newest))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -244,7 +252,9 @@ class AerospikeStore:
         """See SegmentStore."""
         found = await self.caller.read_many([self._segment_key(number) for number in numbers], SIZE_READS)
         return [
-            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.sizes, number, bins))
+            None
+            if bins is None
+            else self._aside.read(f"segment {number}", partial(decoding.sizes, number, bins, self.newest))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -297,7 +307,7 @@ class AerospikeStore:
 
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
-        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(exp.IntBin("st"), OPEN))
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(exp.IntBin("st"), OPEN), self._known)
         try:
             await self.caller.call(
                 partial(self.caller.operate, self._segment_key(number), [operations.write("st", CLOSED)], guard)
@@ -314,6 +324,7 @@ class AerospikeStore:
             exp.Eq(exp.IntBin("no"), number),
             exp.Eq(exp.IntBin("st"), CLOSED),
             exp.Eq(exp.IntBin("nheld"), 0),
+            self._known,
             *[exp.Eq(exp_map.MapSize(None, exp.MapBin(name)), 0) for name in QUEUES],
         )
         ops = [operations.write("st", DEAD), map_operations.map_clear("held")]
@@ -328,7 +339,7 @@ class AerospikeStore:
 
     async def wipe(self, number: int) -> int:
         """See SegmentStore."""
-        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD), self._known)
         ops = [
             operations.read("nheld"),
             *[map_operations.map_size(name) for name in QUEUES],
@@ -448,24 +459,33 @@ class AerospikeStore:
         """See SegmentStore."""
         ops = [operations.increment("last", count), operations.read("last")]
         key = self._key("ctl", f"counter-{counter}")
-        results = await self.caller.call(partial(self.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE))
+        results = await self.caller.call(partial(self._change_or_make, key, ops))
         last: int = results[-1][1]
         return last - count + 1
 
-    async def join(self, session: int) -> None:
+    def _change_or_make(self, key: Key, ops: list[Any]) -> Any:
+        """Change a record of a format that is known, or make it. Raises Newer."""
+        try:
+            return self.caller.operate(key, ops, self._known)
+        except client_errors.RecordNotFound:
+            return self.caller.make(key, [operations.write("f", FIRST), *ops], aerospike.POLICY_EXISTS_CREATE)
+        except client_errors.FilteredOut as error:
+            raise Newer(f"{key[2]} is of a format newer than {self.newest}") from error
+
+    async def join(self, session: int, form: int = FIRST) -> None:
         """See SegmentStore."""
-        made = [operations.write("dead", 0), operations.write("payload", b"")]
+        numbers = {"f": form, "dead": 0, "reads": self.newest, "writes": FIRST}
+        made = [operations.write("payload", b""), *[operations.write(name, numbers[name]) for name in numbers]]
         await self.caller.call(
             partial(self.caller.make, self._key("ses", session), made, aerospike.POLICY_EXISTS_CREATE)
         )
-        await self.caller.call(partial(self._put_item, self._key("ctl", "sessions"), "numbers", session, 0))
+        listed = [map_operations.map_put("numbers", session, 0, SORTED)]
+        await self.caller.call(partial(self._change_or_make, self._key("ctl", "sessions"), listed))
 
-    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+    async def heartbeat(self, session: int, payload: bytes | None, writes: int = FIRST) -> int:
         """See SegmentStore."""
-        ops = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
-        if payload is None:
-            ops.append(operations.write("beat", 1))
-        else:
+        ops = [expression_operations.expression_read("now", NODE_NOW_MS.compile()), operations.write("writes", writes)]
+        if payload is not None:
             ops.append(operations.write("payload", payload))
         change = partial(self.caller.operate, self._key("ses", session), ops, exp.Eq(exp.IntBin("dead"), 0))
         # Nobody else writes to this record but who declares the session dead.
@@ -501,11 +521,11 @@ class AerospikeStore:
             listed = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
         except Fenced:
             return []
-        read = partial(decoding.numbers, listed, "numbers")
+        read = partial(decoding.numbers, listed, "numbers", self.newest)
         numbers = sorted(self._aside.read("the list of sessions", read) or ())
         found = await self.caller.read_many([self._key("ses", number) for number in numbers], SESSION_READS)
         records = [
-            self._aside.read(f"session {number}", partial(decoding.session, number, bins, self._aside))
+            self._aside.read(f"session {number}", partial(decoding.session, number, bins, self._aside, self.newest))
             for number, bins in zip(numbers, found, strict=True)
             if bins is not None
         ]
@@ -523,9 +543,9 @@ class AerospikeStore:
 
     # --- news
 
-    async def publish(self, session: int, news: bytes) -> None:
+    async def publish(self, session: int, news: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
-        ops = [operations.write("news", news)]
+        ops = [operations.write("f", form), operations.write("news", news)]
         await self.caller.call(
             partial(self.caller.make, self._key("news", session), ops, aerospike.POLICY_EXISTS_IGNORE)
         )
@@ -551,7 +571,8 @@ class AerospikeStore:
                 return told
 
     def _told(self, key: Key, bins: Mapping[str, Any]) -> bytes:
-        return self._aside.read(f"the news of session {key[2]}", partial(decoding.blob, bins, "news")) or b""
+        read = partial(decoding.blob, bins, "news", self.newest)
+        return self._aside.read(f"the news of session {key[2]}", read) or b""
 
     # --- the store as a whole
 
@@ -592,20 +613,28 @@ class AerospikeStore:
         last: int = results[-1][1]
         return last - count + 1
 
-    async def write_body(self, number: int, body_number: int, body: bytes) -> None:
+    async def write_body(self, number: int, body_number: int, body: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
         key = self._body_key(number, body_number)
-        await self.caller.call(lambda: self.caller.client.put(key, {"body": body}, policy=WRITE_POLICY))
+        await self.caller.call(lambda: self.caller.client.put(key, {"f": form, "body": body}, policy=WRITE_POLICY))
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See SegmentStore."""
-        found = await self.caller.read_many([self._body_key(*name) for name in names], [operations.read("body")])
+        found = await self.caller.read_many([self._body_key(*name) for name in names], BODY_READS)
         return [
-            None
-            if bins is None
-            else self._aside.read(f"body {name[1]} of segment {name[0]}", partial(decoding.blob, bins, "body"))
+            None if bins is None else self._body(f"body {name[1]} of segment {name[0]}", bins)
             for name, bins in zip(names, found, strict=True)
         ]
+
+    def _body(self, what: str, bins: Mapping[str, Any]) -> bytes | None:
+        """Read a body; None if it is damaged, as good as lost. Raises Newer."""
+        try:
+            return decoding.blob(bins, "body", self.newest)
+        except Damaged as error:
+            self._aside.tell(what, error)
+            if isinstance(error, Newer):
+                raise
+            return None
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """See SegmentStore."""
@@ -638,7 +667,9 @@ def _entries(values: Mapping[Any, Any]) -> dict[bytes, bytes]:
 URGENT: Final = exp_map.MapGetByKeyRange(
     None, aerospike.MAP_RETURN_COUNT, ready_key(0, 0, 0), ready_key(1024, 0, 0), exp.MapBin(READY)
 )
+LOOK_READS: Final = [operations.read("f"), *HEAD_READS]
 SIZE_READS: Final = [
+    operations.read("f"),
     operations.read("no"),
     operations.read("nheld"),
     expression_operations.expression_read("urgent", URGENT.compile()),
@@ -648,8 +679,12 @@ SIZE_READS: Final = [
     *size_reads(),
 ]
 DIRECTORY_READS: Final = [operations.read(name) for name in ("segments", "pause", "until", *COUNTERS)]
-NEWS_READS: Final = [operations.read("news")]
+NEWS_READS: Final = [operations.read("f"), operations.read("news")]
+BODY_READS: Final = [operations.read("f"), operations.read("body")]
 SESSION_READS: Final = [
+    operations.read("f"),
+    operations.read("reads"),
+    operations.read("writes"),
     operations.read("dead"),
     operations.read("payload"),
     expression_operations.expression_read("silent", exp.SinceUpdateTime().compile()),

@@ -149,11 +149,7 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
             raise StoreFailed("the job is of a newer format")
         if name != DELAYED or key_ms(key) > engine.membership.server_ms():
             break
-        try:
-            await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
-        except Newer as error:
-            # Of another job.
-            logger.info("job %d: %s", job_id, error)
+        await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
         engine.scout.segment_changed(segment.tube)
     found = _seen(engine, segment, name, key, packed)
     if found is None:
@@ -201,12 +197,16 @@ async def _sizes(
             size = found
             while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
                 try:
-                    await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
+                    promote = partial(engine.timetable.promote_segment, number)
+                    due: bytes | None = await engine.try_for_a_while(promote)
                 except Damaged as error:
                     logger.info("due jobs of segment %d count as delayed: %s", number, error)
                     break
                 engine.scout.segment_changed(names[i])
                 size = (await _sizes_of(engine, [number]))[0]
+                if due is None or key_ms(due) > now_ms:
+                    # What seems due still is of a format that is not known here.
+                    break
             if size is not None:
                 per_tube[i].append((number, size))
     return per_tube

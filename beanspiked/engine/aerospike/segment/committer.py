@@ -228,7 +228,7 @@ class Committer:
                     self._stealing = self._inbox.steals.pop(0)
                     await self._steal(self._stealing)
                     self._stealing = None
-                elif self.unknown and self._inbox.asks and not self._inbox.leaves:
+                elif self.unknown and self._inbox.only_asks():
                     await self._take_singly()
                 else:
                     batch = self._next_batch()

@@ -34,6 +34,10 @@ class Inbox:
         """Tell whether anybody waits for what is to be done."""
         return bool(self.puts or self.leaves or self.asks or self.steals)
 
+    def only_asks(self) -> bool:
+        """Tell whether jobs are asked for and nothing else is to be done."""
+        return bool(self.asks) and not (self.puts or self.leaves or self.steals or self.close)
+
     def count(self) -> int:
         """Count what one operation can carry."""
         return len(self.puts) + len(self.leaves) + self.wanted

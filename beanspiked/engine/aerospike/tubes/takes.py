@@ -326,7 +326,7 @@ class Takes:
         self.unclaim(committer.tube, asks)
         committer.tube.granted.extend([job for job in whole if job.committer is not None])
         self.deliver(committer.tube)
-        if error is not None:
+        if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
         self.sought(committer.tube)
         self._engine.turn_over()

@@ -311,11 +311,11 @@ class Cluster:
         record.leases = {}
         return jobs
 
-    def tube_sizes(self, tube: str) -> TubeSizes:
+    def tube_sizes(self, tube: str, newest: int) -> TubeSizes:
         """See SegmentStore."""
         sizes = TubeSizes()
         for record in self._segments.values():
-            if record.tube == tube:
+            if record.tube == tube and record.form <= newest:
                 for entries in (*record.queues.values(), *record.leases.values()):
                     for packed in entries.values():
                         _add_size(sizes, packed)
@@ -597,7 +597,7 @@ class MemoryStore:
 
     async def tube_sizes(self, tube: str) -> TubeSizes:
         """See SegmentStore."""
-        sizes: TubeSizes = await self._transport("tube_sizes", partial(self._cluster.tube_sizes, tube))
+        sizes: TubeSizes = await self._transport("tube_sizes", partial(self._cluster.tube_sizes, tube, self.newest))
         return sizes
 
     async def leave(self) -> None:

@@ -47,11 +47,13 @@ __all__ = [
     "directory",
     "form",
     "head",
+    "number",
     "numbers",
     "segment",
     "session",
     "sizes",
     "texts",
+    "whole_session",
 ]
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,11 @@ def form(bins: Bins, newest: int = NEWEST) -> int:
     if number > newest:
         raise Newer(f"it is of format {number}, and this version knows those up to {newest}")
     return number
+
+
+def number(bins: Bins) -> int:
+    """Return a segment's number. Raises Damaged."""
+    return _number(bins, "no")
 
 
 def segment(number: int, bins: Bins, newest: int = NEWEST) -> Segment | None:
@@ -178,6 +185,14 @@ def session(number: int, bins: Bins, aside: SetAside, newest: int = NEWEST) -> S
     dead = aside.read(f"whether {what} is dead", lambda: _number(bins, "dead"))
     payload = aside.read(f"what {what} tells of its tubes", lambda: _blob(bins, "payload"))
     return SessionRecord(number, bool(dead), _number(bins, "silent"), payload or b"", reads, writes)
+
+
+def whole_session(bins: Bins) -> None:
+    """See whether all of a session's record can be read. Raises Damaged."""
+    form(bins)
+    for name in ("dead", *[name for name in ("reads", "writes") if bins.get(name) is not None]):
+        _number(bins, name)
+    _blob(bins, "payload")
 
 
 def numbers(bins: Bins, name: str, newest: int = NEWEST) -> list[int]:

@@ -6,6 +6,10 @@
 -- A segment in this state has no jobs; what stands in its maps is left over from before.
 local DEAD = 2
 
+-- The newest format of segments that is known here: newer ones are not summed. A job of a later format begins with LATER or more.
+local NEWEST = 1
+local LATER = 64
+
 local COUNTED = 1
 local RESIZED = 2
 local OUTSIDE = 4
@@ -88,14 +92,22 @@ local function due_ms(key)
 end
 
 local function sum(total, segment, tube, now_ms)
+  local form = segment["f"]
+  if form ~= nil and (type(form) ~= "number" or form > NEWEST) then
+    return total
+  end
   if segment["st"] == DEAD or (tube ~= "" and segment["tube"] ~= tube) then
     return total
   end
   local ready, delayed, reserved, buried, damaged = 0, 0, 0, 0, 0
   local job_size, used_size, skipped_size = 0, 0, 0
 
-  -- A job that cannot be read is one all the same, of unknown size.
+  -- A job that cannot be read is one all the same, of unknown size. One of a later format is not damaged.
   local function add(packed)
+    local first = bytes.size(packed) > 0 and bytes.get_byte(packed, 1) or 0
+    if first < 0 or first >= LATER then
+      return
+    end
     local raw, stored, skipped = measure(packed)
     if raw == nil then
       damaged = damaged + 1

@@ -7,6 +7,7 @@ BeanspikeError
     │   └── OutcomeUnknown  whether it did is not known
     ├── JobGone             the job is not there any more, or not the caller's
     ├── DamagedEntry        what a store keeps of a job cannot be read
+    │   └── NewerEntry      it is of a format that this version does not know
     └── StoreUnusable       a store cannot be opened: missing, locked, foreign, damaged, or of a newer version
 """
 
@@ -15,6 +16,7 @@ __all__ = [
     "DamagedEntry",
     "EngineError",
     "JobGone",
+    "NewerEntry",
     "OutcomeUnknown",
     "StoreFailed",
     "StoreFull",
@@ -48,6 +50,10 @@ class JobGone(EngineError):  # noqa: N818 - likewise
 
 class DamagedEntry(EngineError):  # noqa: N818 - likewise
     """What a store keeps of a job cannot be read: it is too short, contradicts itself, or was written by a newer version."""
+
+
+class NewerEntry(DamagedEntry):
+    """What a store keeps of a job is of a format that this version does not know, and so not this version's to touch."""
 
 
 class StoreUnusable(EngineError):  # noqa: N818 - likewise

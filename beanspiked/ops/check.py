@@ -34,7 +34,8 @@ __all__ = ["USAGE", "address_of", "connect", "main", "reasons"]
 USAGE: Final = f"""\
 Use: beanspiked check [-z BYTES] [{SCHEME}[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=...]]
 
-Says whether the cluster is there and fit to keep jobs. Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
+Says whether the cluster is there and fit to keep jobs, and names the records that this version cannot read.
+Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
  -z, --max-job-size BYTES the largest job that is to be kept (default 65535)
  -h, --help               print this and exit
 Ends with 0, or with 1 where something keeps jobs from being kept.
@@ -68,8 +69,14 @@ def _look(config: Mapping[str, Any], address: StoreAddress, max_job_size: int) -
         client = connect(config)
     except StoreUnusable as error:
         return [Finding("error", str(error))]
+    # Only here: whoever connects has no need of it.
+    from beanspiked.ops.records import set_aside  # noqa: PLC0415
+
     try:
-        return inspect(client, address.namespace, max_job_size)
+        findings = inspect(client, address.namespace, max_job_size)
+        if not any(finding.level == "error" for finding in findings):
+            findings += set_aside(client, address.namespace, address.prefix)
+        return findings
     finally:
         client.close()
 

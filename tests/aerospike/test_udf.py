@@ -18,6 +18,7 @@ import pytest
 from beanspiked.engine.aerospike.segment.codec import Packed, pack
 from beanspiked.engine.aerospike.store.aerospike import udf
 from beanspiked.engine.aerospike.store.aerospike.udf import ModuleMissing, Sizes
+from beanspiked.engine.aerospike.store.formats import NEWEST
 from beanspiked.engine.aerospike.store.keys import due_key, lease_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, CLOSED, DEAD, DELAYED, OPEN, READY, Change
 
@@ -44,7 +45,13 @@ class Segments:
         return udf.sizes(self.client, "test", self.set_name, tube, now_ms)
 
     def fill(
-        self, number: int, tube: str, jobs: dict[str, list[bytes]], due_ms: int = NOW_MS, state: int = OPEN
+        self,
+        number: int,
+        tube: str,
+        jobs: dict[str, list[bytes]],
+        due_ms: int = NOW_MS,
+        state: int = OPEN,
+        form: Any = None,
     ) -> None:
         """Make a segment with these packed jobs by state; delayed ones are due one ms after the other, reserved ones have two holders."""
         keyed = {name: {ready_key(5, 1, slot): job for slot, job in enumerate(packed)} for name, packed in jobs.items()}
@@ -53,7 +60,7 @@ class Segments:
         leases: dict[int, dict[bytes, bytes]] = {lease_key(7, 1): {}, lease_key(8, 1): {}, lease_key(9, 1): {}}
         for index, (key, job) in enumerate(held.items()):
             leases[lease_key(7 + index % 2, 1)][key] = job
-        bins = {"no": number, "tube": tube, "st": state, READY: {}, BURIED: {}, "held": leases, **keyed}
+        bins = {"f": form, "no": number, "tube": tube, "st": state, READY: {}, BURIED: {}, "held": leases, **keyed}
         self.client.put(("test", self.set_name, number), bins)
 
 
@@ -147,6 +154,21 @@ def test_a_job_that_cannot_be_read_counts_by_its_state_only(segments: Segments) 
     assert segments.sizes() == Sizes(
         ready=len(cut), buried=len(placed), reserved=1, job_size=9, damaged=len(cut) + len(placed)
     )
+
+
+@pytest.mark.parametrize("first_byte", [0x40, 0x42, 0x80, 0xFF])
+def test_a_job_of_a_later_format_counts_by_its_state_only_and_is_not_damaged(
+    segments: Segments, first_byte: int
+) -> None:
+    segments.fill(1, "tube", {READY: [plain(10), bytes([first_byte]) + plain(20)[1:]]}, form=NEWEST)
+    assert segments.sizes() == Sizes(ready=2, job_size=10, used_size=10)
+
+
+@pytest.mark.parametrize("form", [NEWEST + 1, "text"])
+def test_a_segment_of_a_newer_format_is_not_summed(segments: Segments, form: Any) -> None:
+    segments.fill(1, "tube", {READY: [plain(10)]}, form=form)
+    segments.fill(2, "tube", {READY: [plain(3)]}, form=NEWEST)
+    assert segments.sizes() == Sizes(ready=1, job_size=3, used_size=3)
 
 
 def test_the_store_writes_what_the_module_reads(client: Any) -> None:

@@ -22,8 +22,8 @@ def jump(here: World, client: Client, by_ms: int, start: float, end: float) -> N
     session = client.front_end.engine.membership.session.number
     heartbeat = here.cluster.heartbeat
 
-    def wrong(of: int, payload: bytes | None) -> int:
-        now_ms = heartbeat(of, payload)
+    def wrong(of: int, payload: bytes | None, writes: int) -> int:
+        now_ms = heartbeat(of, payload, writes)
         return now_ms + by_ms if of == session and start <= here.time < end else now_ms
 
     here.cluster.heartbeat = wrong  # type: ignore[method-assign]

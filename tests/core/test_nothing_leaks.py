@@ -240,8 +240,8 @@ def test_a_segment_whose_making_was_not_answered_ends(here: World) -> None:
     create = here.cluster.create
     made: list[int] = []
 
-    def unanswered(number: int, tube: str, lease: int) -> None:
-        create(number, tube, lease)
+    def unanswered(number: int, tube: str, lease: int, form: int, newest: int) -> None:
+        create(number, tube, lease, form, newest)
         made.append(number)
         if len(made) == 1:
             raise Unknown("9: applied, and not answered")

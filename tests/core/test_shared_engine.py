@@ -35,10 +35,10 @@ def test_a_body_that_no_record_can_hold_is_refused_and_other_puts_go_on(monkeypa
     client = here.front_end().connect()
     keep = here.cluster.write_body
 
-    def limited(number: int, body_number: int, body: bytes) -> None:
+    def limited(number: int, body_number: int, body: bytes, form: int) -> None:
         if len(body) > 10_000:
             raise Refused("13: record too big")
-        keep(number, body_number, body)
+        keep(number, body_number, body, form)
 
     monkeypatch.setattr(here.cluster, "write_body", limited)
     body = here.chance.randbytes(20_000)

@@ -143,10 +143,10 @@ def test_after_a_heartbeat_that_failed_one_goes_without_a_payload(monkeypatch: p
     here = World(1)
     beat = here.cluster.heartbeat
 
-    def heartbeat(session: int, payload: bytes | None) -> int:
+    def heartbeat(session: int, payload: bytes | None, writes: int) -> int:
         if payload is not None and len(payload) > 100:
             raise Busy("18: the device is overloaded")
-        return beat(session, payload)
+        return beat(session, payload, writes)
 
     monkeypatch.setattr(here.cluster, "heartbeat", heartbeat)
     front_end, _ = watch_many(here, 10)
@@ -575,12 +575,12 @@ def test_who_asks_whether_the_session_lives_asks_one_after_the_other() -> None:
     under_way = most = 0
     heartbeat = front_end.store.heartbeat
 
-    async def counted(session: int, payload: bytes | None) -> int:
+    async def counted(session: int, payload: bytes | None, writes: int) -> int:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         try:
-            return await heartbeat(session, payload)
+            return await heartbeat(session, payload, writes)
         finally:
             under_way -= 1
 

@@ -12,12 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.segment.codec import unpack
+from beanspiked.engine.aerospike.store.formats import NEWEST
 from beanspiked.engine.aerospike.store.keys import lease_session, ready_key
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
     DEAD,
     DELAYED,
+    FIRST,
     HEAD_KEYS,
     NEVER_WROTE,
     OPEN,
@@ -27,6 +29,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Directory,
     Fenced,
     Head,
+    Newer,
     Outcome,
     Refused,
     Segment,
@@ -59,8 +62,9 @@ FIRST_NOT_URGENT: Final = ready_key(1024, 0, 0)
 class SegmentRecord:
     """One segment's record."""
 
-    def __init__(self, number: int, tube: str, owner: int) -> None:
+    def __init__(self, number: int, tube: str, owner: int, form: int) -> None:
         self.number = number
+        self.form = form
         self.tube = tube
         self.owner = owner
         self.state = OPEN
@@ -94,8 +98,11 @@ class SegmentRecord:
 class SessionState:
     """One session's record."""
 
-    def __init__(self, number: int, now_ms: int, *, dead: bool = False) -> None:
+    def __init__(self, number: int, now_ms: int, form: int = FIRST, reads: int = FIRST, *, dead: bool = False) -> None:
         self.number = number
+        self.form = form
+        self.reads = reads
+        self.writes = FIRST
         self.dead = dead
         self.written_ms = now_ms
         self.payload = b""
@@ -147,6 +154,16 @@ class Cluster:
         self._written_ms: dict[tuple[int, int], int] = {}
         self._removed: dict[tuple[int, int], bytes] = {}
         self._unseen: list[tuple[int, int]] = []
+        # Of news by session, and of bodies by segment and number.
+        self._news_forms: dict[int, int] = {}
+        self._body_forms: dict[tuple[int, int], int] = {}
+
+    def known(self, number: int, newest: int, operation: Callable[[], Any]) -> Any:
+        """Do something with a segment unless it is of a format newer than known. Raises Newer."""
+        record = self._segments.get(number % self._records)
+        if record is not None and record.number == number and record.form > newest:
+            raise Newer(f"it is of format {record.form}, and {newest} is known")
+        return operation()
 
     def _segment(self, number: int) -> SegmentRecord:
         record = self._segments.get(number % self._records)
@@ -154,12 +171,12 @@ class Cluster:
             raise Fenced(f"segment {number} is not there")
         return record
 
-    def create(self, number: int, tube: str, lease: int) -> None:
+    def create(self, number: int, tube: str, lease: int, form: int = FIRST, newest: int = NEWEST) -> None:
         """See SegmentStore."""
         record = self._segments.get(number % self._records)
-        if record is not None and not (record.state == DEAD and record.number < number):
+        if record is not None and not (record.state == DEAD and record.number < number and record.form <= newest):
             raise Refused(f"the record of segment {number} is in use")
-        made = SegmentRecord(number, tube, lease_session(lease))
+        made = SegmentRecord(number, tube, lease_session(lease), form)
         made.leases[lease] = {}
         self._segments[number % self._records] = made
 
@@ -227,6 +244,7 @@ class Cluster:
             dict(sorted(record.queues[DELAYED].items())),
             dict(sorted(record.queues[BURIED].items())),
             {lease: dict(sorted(held.items())) for lease, held in sorted(record.leases.items())},
+            record.form,
         )
 
     def head(self, number: int) -> Head | None:
@@ -310,11 +328,11 @@ class Cluster:
         record.leases = {}
         return jobs
 
-    def tube_sizes(self, tube: str) -> TubeSizes:
+    def tube_sizes(self, tube: str, newest: int) -> TubeSizes:
         """See SegmentStore."""
         sizes = TubeSizes()
         for record in self._segments.values():
-            if record.tube == tube:
+            if record.tube == tube and record.form <= newest:
                 for entries in (*record.queues.values(), *record.leases.values()):
                     for packed in entries.values():
                         _add_size(sizes, packed)
@@ -396,11 +414,11 @@ class Cluster:
             raise Refused(f"slot {slot} is taken")
         self._listed[session] = self._slots[session] = slot
 
-    def claim(self, session: int) -> None:
+    def claim(self, session: int, form: int = FIRST, reads: int = FIRST) -> None:
         """Make the record of a session that is listed."""
         if not self._left_by_earlier(session):
             raise Refused(f"session {session} may not join")
-        self._sessions[self._slots[session]] = SessionState(session, self.now_ms())
+        self._sessions[self._slots[session]] = SessionState(session, self.now_ms(), form, reads)
 
     def _left_by_earlier(self, session: int) -> bool:
         record = self._sessions.get(self._slots[session])
@@ -411,7 +429,7 @@ class Cluster:
         record = self._sessions.get(self._slots.get(number, 0))
         return record if record is not None and record.number == number else None
 
-    def heartbeat(self, session: int, payload: bytes | None) -> int:
+    def heartbeat(self, session: int, payload: bytes | None, writes: int) -> int:
         """See SegmentStore."""
         record = self.session(session)
         if session not in self._listed or record is None or record.dead:
@@ -419,6 +437,7 @@ class Cluster:
         if payload is not None and len(payload) > RECORD_MAX:
             raise TooBig(f"a payload of {len(payload)} bytes")
         record.written_ms = self.now_ms()
+        record.writes = writes
         if payload is not None:
             record.payload = payload
         return record.written_ms
@@ -458,19 +477,29 @@ class Cluster:
         record.dead = True
         return True
 
-    def sessions(self) -> list[SessionRecord]:
+    def sessions(self, newest: int) -> list[SessionRecord]:
         """See SegmentStore."""
-        return [self._session_record(number) for number in sorted(self._listed)]
+        return [self._session_record(number, newest) for number in sorted(self._listed)]
 
-    def _session_record(self, number: int) -> SessionRecord:
+    def _session_record(self, number: int, newest: int) -> SessionRecord:
         record = self._sessions.get(self._slots[number])
         if record is None or record.number < number:
             return SessionRecord(number, False, NEVER_WROTE, b"")
         if record.number > number:
             return SessionRecord(number, True, 0, b"")
         silent_ms = self.now_ms() - record.written_ms
+        if record.form > newest:
+            return SessionRecord(number, False, silent_ms, b"", record.reads, record.writes, newer=True)
         return SessionRecord(
-            number, record.dead, silent_ms, record.payload, record.address, record.listens, record.tells
+            number,
+            record.dead,
+            silent_ms,
+            record.payload,
+            record.reads,
+            record.writes,
+            address=record.address,
+            listens=record.listens,
+            tells=record.tells,
         )
 
     def forget_session(self, session: int) -> None:
@@ -482,11 +511,16 @@ class Cluster:
             self._news[self._slots[session]] = (session, b"")
         self._listed.pop(session, None)
 
-    def publish(self, session: int, news: bytes) -> None:
+    def publish(self, session: int, news: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
         if session not in self._listed or self._news.get(self._slots[session], (0, b""))[0] > session:
             raise Refused(f"session {session} is over")
         self._news[self._slots[session]] = (session, news)
+        self._news_forms[session] = form
+
+    def news_form(self, session: int) -> int:
+        """Return the format of what a session has told."""
+        return self._news_forms.get(session, FIRST)
 
     def one_news(self, session: int) -> bytes:
         """Read what one session has told."""
@@ -504,18 +538,22 @@ class Cluster:
         record.bodies += count
         return record.bodies - count + 1
 
-    def write_body(self, number: int, body_number: int, body: bytes) -> None:
+    def write_body(self, number: int, body_number: int, body: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
         self._bodies[number, body_number] = body
         self._written_ms[number, body_number] = self.now_ms()
+        self._body_forms[number, body_number] = form
 
-    def read_body(self, name: tuple[int, int]) -> bytes | None:
-        """Read one body."""
+    def read_body(self, name: tuple[int, int], newest: int) -> bytes | None:
+        """Read one body. Raises Newer."""
+        if self._body_forms.get(name, FIRST) > newest:
+            raise Newer(f"body {name} is of a newer format")
         return self._bodies.get(name)
 
     def drop_body(self, name: tuple[int, int]) -> None:
         """Remove one body."""
         body = self._bodies.pop(name, None)
+        self._body_forms.pop(name, None)
         if body is not None and self.remembers:
             self._removed[name] = body
         elif name not in self._removed:
@@ -560,19 +598,28 @@ class MemoryStore:
     Args:
         cluster: The records.
         transport: What every operation passes: it is given a name and a function that applies it.
+        newest: The newest format that it knows.
     """
 
-    def __init__(self, cluster: Cluster, transport: Transport = at_once) -> None:
+    def __init__(self, cluster: Cluster, transport: Transport = at_once, newest: int = NEWEST) -> None:
+        self.newest = newest
         self._cluster = cluster
         self._transport = transport
 
-    async def create(self, number: int, tube: str, lease: int) -> None:
+    async def _if_known(self, name: str, number: int, operation: Callable[[], Any]) -> Any:
+        """Do something with a segment unless its format is not known. Raises Newer."""
+        return await self._transport(name, partial(self._cluster.known, number, self.newest, operation))
+
+    async def create(self, number: int, tube: str, lease: int, form: int = FIRST) -> None:
         """See SegmentStore."""
-        await self._transport("create", partial(self._cluster.create, number, tube, lease))
+        await self._transport("create", partial(self._cluster.create, number, tube, lease, form, self.newest))
 
     async def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
-        await self._transport("attach", partial(self._cluster.attach, number, lease))
+        try:
+            await self._if_known("attach", number, partial(self._cluster.attach, number, lease))
+        except Newer as error:
+            raise Fenced(str(error)) from error
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """See SegmentStore."""
@@ -586,16 +633,22 @@ class MemoryStore:
 
     async def read(self, number: int) -> Segment | None:
         """See SegmentStore."""
-        segment: Segment | None = await self._transport("read", partial(self._cluster.read, number))
+        segment: Segment | None = await self._if_known("read", number, partial(self._cluster.read, number))
         return segment
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
         """See SegmentStore."""
-        return [await self._transport("head", partial(self._cluster.head, number)) for number in numbers]
+        return [await self._unless_newer("head", number, partial(self._cluster.head, number)) for number in numbers]
+
+    async def _unless_newer(self, name: str, number: int, operation: Callable[[], Any]) -> Any:
+        try:
+            return await self._if_known(name, number, operation)
+        except Newer:
+            return None
 
     async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
         """See SegmentStore."""
-        return [await self._transport("size", partial(self._cluster.size, number)) for number in numbers]
+        return [await self._unless_newer("size", number, partial(self._cluster.size, number)) for number in numbers]
 
     async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """See SegmentStore."""
@@ -615,22 +668,22 @@ class MemoryStore:
 
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
-        closed: bool = await self._transport("close", partial(self._cluster.close, number))
+        closed: bool = await self._if_known("close", number, partial(self._cluster.close, number))
         return closed
 
     async def retire(self, number: int) -> bool:
         """See SegmentStore."""
-        retired: bool = await self._transport("retire", partial(self._cluster.retire, number))
+        retired: bool = await self._if_known("retire", number, partial(self._cluster.retire, number))
         return retired
 
     async def wipe(self, number: int) -> int:
         """See SegmentStore."""
-        jobs: int = await self._transport("wipe", partial(self._cluster.wipe, number))
+        jobs: int = await self._if_known("wipe", number, partial(self._cluster.wipe, number))
         return jobs
 
     async def tube_sizes(self, tube: str) -> TubeSizes:
         """See SegmentStore."""
-        sizes: TubeSizes = await self._transport("tube_sizes", partial(self._cluster.tube_sizes, tube))
+        sizes: TubeSizes = await self._transport("tube_sizes", partial(self._cluster.tube_sizes, tube, self.newest))
         return sizes
 
     async def leave(self) -> None:
@@ -689,7 +742,7 @@ class MemoryStore:
         first: int = await self._transport("reserve_numbers", partial(self._cluster.reserve_numbers, counter, count))
         return first
 
-    async def join(self, session: int) -> None:
+    async def join(self, session: int, form: int = FIRST) -> None:
         """See SegmentStore."""
         for _ in range(LISTINGS_MAX):
             listed: dict[int, int] = await self._transport("listed", self._cluster.listed)
@@ -700,13 +753,13 @@ class MemoryStore:
                 await self._transport("list_session", partial(self._cluster.list_session, session, slot))
             except Refused:
                 continue
-            await self._transport("claim", partial(self._cluster.claim, session))
+            await self._transport("claim", partial(self._cluster.claim, session, form, self.newest))
             return
         raise Refused(f"session {session} cannot be listed")
 
-    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+    async def heartbeat(self, session: int, payload: bytes | None, writes: int = FIRST) -> int:
         """See SegmentStore."""
-        now_ms: int = await self._transport("heartbeat", partial(self._cluster.heartbeat, session, payload))
+        now_ms: int = await self._transport("heartbeat", partial(self._cluster.heartbeat, session, payload, writes))
         return now_ms
 
     async def announce(self, session: int, address: str, listens: Sequence[int], tells: bool) -> None:
@@ -729,16 +782,16 @@ class MemoryStore:
 
     async def sessions(self) -> list[SessionRecord]:
         """See SegmentStore."""
-        records: list[SessionRecord] = await self._transport("sessions", self._cluster.sessions)
+        records: list[SessionRecord] = await self._transport("sessions", partial(self._cluster.sessions, self.newest))
         return records
 
     async def forget_session(self, session: int) -> None:
         """See SegmentStore."""
         await self._transport("forget_session", partial(self._cluster.forget_session, session))
 
-    async def publish(self, session: int, news: bytes) -> None:
+    async def publish(self, session: int, news: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
-        await self._transport("publish", partial(self._cluster.publish, session, news))
+        await self._transport("publish", partial(self._cluster.publish, session, news, form))
 
     async def news(
         self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
@@ -749,9 +802,12 @@ class MemoryStore:
         while True:
             if every:
                 await asyncio.sleep(every)
-            told = [await self._transport("news", partial(self._cluster.one_news, session)) for session in sessions]
+            told = [await self._transport("news", partial(self._one_news, session)) for session in sessions]
             if told != list(known) or loop.time() >= until:
                 return told
+
+    def _one_news(self, session: int) -> bytes:
+        return self._cluster.one_news(session) if self._cluster.news_form(session) <= self.newest else b""
 
     async def has_room(self) -> bool:
         """See SegmentStore."""
@@ -764,13 +820,15 @@ class MemoryStore:
         first: int = await self._transport("number_bodies", numbering)
         return first
 
-    async def write_body(self, number: int, body_number: int, body: bytes) -> None:
+    async def write_body(self, number: int, body_number: int, body: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
-        await self._transport("write_body", partial(self._cluster.write_body, number, body_number, body))
+        await self._transport("write_body", partial(self._cluster.write_body, number, body_number, body, form))
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See SegmentStore."""
-        return [await self._transport("read_body", partial(self._cluster.read_body, name)) for name in names]
+        return [
+            await self._transport("read_body", partial(self._cluster.read_body, name, self.newest)) for name in names
+        ]
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """See SegmentStore."""

@@ -202,7 +202,8 @@ class Person:
         watched = {tube.name for tube in self.client.session.watched.tubes}
         found = set()
         for record in self.world.cluster._segments.values():
-            if record.tube in watched:
+            # What is of a newer format is not for this front-end to give out.
+            if record.tube in watched and record.form <= self.front_end.formats.newest:
                 for key in record.queues["ready"]:
                     job_id = record.number << 14 | int.from_bytes(key[-2:], "big")
                     known = self.oracle.by_id.get(job_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 from memory import Cluster, MemoryStore, SegmentRecord
 
@@ -105,10 +106,7 @@ class StaleSessions(MemoryStore):
         while len(self._old) > 1 and self._old[1][0] <= now - STALE_MS:
             self._old.pop(0)
         read_at, records = self._old[0]
-        return [
-            SessionRecord(record.number, record.dead, record.silent_ms + now - read_at, record.payload)
-            for record in records
-        ]
+        return [replace(record, silent_ms=record.silent_ms + now - read_at) for record in records]
 
 
 class KillByARead(StaleSessions):

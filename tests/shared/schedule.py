@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 from memory import Cluster, MemoryStore
 from oracle import Oracle, Person, drain
+from versions import NEXT
 from world import Faults, World
+
+from beanspiked.engine.aerospike.segment.codec import FORMATS
+
+if TYPE_CHECKING:
+    from world import FrontEnd
+
+    from beanspiked.engine.aerospike.segment.codec import Formats
 
 # In seconds of virtual time. Whoever died is noticed after ten; leases that nobody knows are found after two audits.
 WORK_FOR = (1.5, 1.5, 1.5, 2.5, 8.0)
@@ -14,6 +23,17 @@ CALM_FOR = 15.0
 # How many of the schedules have links between front-ends.
 LINKED = 0.7
 PEACE_FOR = (20.0, 20.0, 20.0, 20.0, 130.0)
+# With two versions: until a new format is written, and then how long.
+AGREED_AFTER = 4.0
+MIXED_FOR = 10.0
+
+# Which versions the front-ends begin with, and which replace them.
+PLANS: dict[str, tuple[tuple[Formats, ...], tuple[Formats, ...]]] = {
+    "as it is": ((FORMATS,), (FORMATS,)),
+    "side by side": ((FORMATS, NEXT), (FORMATS, NEXT)),
+    "upgrade": ((FORMATS,), (NEXT,)),
+    "downgrade": ((NEXT,), (FORMATS,)),
+}
 
 
 def run(
@@ -25,8 +45,14 @@ def run(
     cluster_class: type[Cluster] = Cluster,
     *,
     harsh: bool = False,
+    plan: str = "as it is",
 ) -> Oracle:
-    """Run one schedule; a harsh one has a third of all operations fail, and many deaths. Raises Lie."""
+    """Run one schedule; a harsh one has a third of all operations fail, and many deaths. Raises Lie.
+
+    With two versions the front-ends are replaced one after the other, whatever else happens.
+    """
+    before, after = PLANS[plan]
+    mixed = before != after or len(before) > 1
     chance = random.Random(f"schedule {seed}")
     work_for = chance.choice(WORK_FOR)
     peace_for = chance.choice(PEACE_FOR)
@@ -39,8 +65,13 @@ def run(
         world.cut(roads.uniform(0.1, work_for), roads.uniform(0.01, 4.0))
     oracle = Oracle(world)
     skews = [chance.uniform(-3, 3) for _ in range(front_ends)]
-    for skew in skews:
-        world.front_end(skew)
+    for i, skew in enumerate(skews):
+        world.front_end(skew, before[i % len(before)])
+    if mixed:
+        world.run(AGREED_AFTER)
+        work_for = AGREED_AFTER + MIXED_FOR
+    replaced = [AGREED_AFTER + MIXED_FOR * (i + 1) / (front_ends + 2) for i in range(front_ends)] if mixed else []
+    first = list(world.front_ends)
     everybody = [
         Person(oracle, world.front_ends[number % front_ends], random.Random(chance.random()), number)
         for number in range(people)
@@ -59,12 +90,20 @@ def run(
             number += 1
         if disasters and world.time >= disasters[0]:
             disasters.pop(0)
-            strike(world, chance, everybody, harsh=harsh)
+            strike(world, chance, everybody, after, harsh=harsh)
+        if replaced and world.time >= replaced[0]:
+            replaced.pop(0)
+            victim = first[len(replaced)]
+            if not victim.loop.dead and not victim.leaving:
+                leave(world, chance, everybody, victim, chance.choice(after))
     # Peace: nothing goes wrong any more, and everybody goes home.
     world.faults = Faults()
     world.down_until = 0.0
     for front_end in world.front_ends:
         front_end.loop.frozen_until = min(front_end.loop.frozen_until, world.time + 12.0)
+    if mixed:
+        # Whatever is of the new format comes out again where it is known.
+        world.front_end(formats=NEXT)
     world.run(CALM_FOR)
     for person in everybody:
         if person.asked is not None and person.client.answered():
@@ -76,18 +115,20 @@ def run(
         person.gone()
     world.run(peace_for)
     survivors = [front_end for front_end in world.front_ends if not front_end.loop.dead]
-    drain(oracle, survivors[0])
+    drain(oracle, survivors[-1 if mixed else 0])
     return oracle
 
 
-def strike(world: World, chance: random.Random, everybody: list[Person], *, harsh: bool) -> None:
+def strike(
+    world: World, chance: random.Random, everybody: list[Person], after: tuple[Formats, ...], *, harsh: bool
+) -> None:
     """Something bad happens."""
     alive = [front_end for front_end in world.front_ends if not front_end.loop.dead and not front_end.leaving]
     victim = chance.choice(alive)
     what = "kill" if harsh else chance.choice(("kill", "freeze", "long freeze", "store", "hang up", "leave"))
     if what == "kill":
         victim.kill()
-        world.front_end(chance.uniform(-3, 3))
+        world.front_end(chance.uniform(-3, 3), after[0] if len(after) == 1 else chance.choice(after))
     elif what == "freeze":
         victim.freeze(chance.uniform(0.1, 3))
     elif what == "long freeze":
@@ -95,12 +136,17 @@ def strike(world: World, chance: random.Random, everybody: list[Person], *, hars
     elif what == "store":
         world.down_until = world.time + chance.uniform(0.1, 9)
     elif what == "leave":
-        world.front_end(chance.uniform(-3, 3))
-        for person in everybody:
-            if person.front_end is victim:
-                person.client.hang_up()
-        victim.close()
-        # Then its process ends.
-        world.at(world.time + 2.0, victim.kill)
+        leave(world, chance, everybody, victim, after[0] if len(after) == 1 else chance.choice(after))
     elif everybody:
         chance.choice(everybody).client.hang_up()
+
+
+def leave(world: World, chance: random.Random, everybody: list[Person], victim: FrontEnd, formats: Formats) -> None:
+    """A front-end leaves properly, and another one takes its place."""
+    world.front_end(chance.uniform(-3, 3), formats)
+    for person in everybody:
+        if person.front_end is victim:
+            person.client.hang_up()
+    victim.close()
+    # Then its process ends.
+    world.at(world.time + 2.0, victim.kill)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memory import Cluster, MemoryStore, SessionState
 
 from beanspiked.engine.aerospike.engine import SharedEngine
+from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.store.seam import READY, Busy, Outcome, StoreError, Unknown
 from beanspiked.engine.timers import NEVER, Clock, Timers
@@ -259,8 +260,8 @@ class World:
     def at(self, when: float, event: Callable[[], None]) -> None:
         heapq.heappush(self.events, (when, self.next(), event))
 
-    def front_end(self, skew: float = 0.0) -> FrontEnd:
-        made = FrontEnd(self, skew)
+    def front_end(self, skew: float = 0.0, formats: Formats = FORMATS) -> FrontEnd:
+        made = FrontEnd(self, skew, formats)
         self.front_ends.append(made)
         return made
 
@@ -401,16 +402,18 @@ def _answer(future: asyncio.Future[Any], value: Any, error: BaseException | None
 
 
 class FrontEnd:
-    """One server but for its sockets."""
+    """One server but for its sockets, which knows some formats."""
 
-    def __init__(self, world: World, skew: float) -> None:
+    def __init__(self, world: World, skew: float, formats: Formats = FORMATS) -> None:
         self.world = world
+        self.formats = formats
         self.loop = SimLoop(world)
         self.clock = SimClock(world, skew)
         self.timers = Timers(self.clock)
         self.broker = Broker(self.timers, 65535, "test")
         self.broker.alarm = SimAlarm(self.loop, self.broker, self.clock)
         self.store = world.store_class(world.cluster, self._transport)
+        self.store.newest = formats.newest
         self.network = SimNetwork(self)
         self.clients: list[Client] = []
         self.leaving = False
@@ -426,6 +429,7 @@ class FrontEnd:
             lambda: self.world.time,
             random.Random(self.world.chance.random()),
             self.network,
+            self.formats,
         )
         self.broker.engine = self.engine
         self.engine.start()

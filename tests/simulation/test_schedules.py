@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from typing import ClassVar
 
 import planted
 import pytest
 import schedule
+from memory import Cluster
+from versions import NEXT_FORM
+
+from beanspiked.engine.aerospike.store.seam import FIRST
 
 # A front-end that is killed leaves its coroutines where they stood, as a process does.
 pytestmark = [
@@ -17,6 +23,7 @@ pytestmark = [
 # A failing seed is replayed by `BEANSPIKED_SEEDS=SEED-SEED`.
 CHUNK = 50
 CHUNKS = 40
+MIXED_CHUNK = 20
 
 
 def seeds() -> list[range]:
@@ -27,11 +34,41 @@ def seeds() -> list[range]:
     return [range(CHUNK * chunk, CHUNK * (chunk + 1)) for chunk in range(CHUNKS)]
 
 
+def mixed_seeds() -> list[range]:
+    return (
+        seeds()
+        if os.environ.get("BEANSPIKED_SEEDS")
+        else [range(MIXED_CHUNK * i, MIXED_CHUNK * (i + 1)) for i in range(5)]
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", seeds(), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
 def test_no_reply_is_a_lie_and_nothing_acknowledged_is_lost(chunk: range) -> None:
     for seed in chunk:
         schedule.run(seed, harsh=seed % 5 == 4)
+
+
+class Forms(Cluster):
+    """Counts the segments that are made in each format."""
+
+    made: ClassVar[Counter[int]] = Counter()
+
+    def create(self, number: int, tube: str, lease: int, form: int = FIRST, newest: int = NEXT_FORM) -> None:
+        super().create(number, tube, lease, form, newest)
+        self.made[form] += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [plan for plan in schedule.PLANS if plan != "as it is"])
+@pytest.mark.parametrize("chunk", mixed_seeds(), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
+def test_two_versions_side_by_side_lose_nothing_and_bury_nothing(chunk: range, plan: str) -> None:
+    Forms.made.clear()
+    for seed in chunk:
+        schedule.run(seed, cluster_class=Forms, harsh=seed % 5 == 4, plan=plan)
+    if len(chunk) >= MIXED_CHUNK:
+        # Both formats were written, and so read by somebody or left alone.
+        assert min(Forms.made[FIRST], Forms.made[NEXT_FORM]) > 0
 
 
 def test_the_same_seed_is_the_same_run() -> None:

@@ -17,8 +17,10 @@ from beanspiked.engine.aerospike.cluster.membership import Membership, Session
 from beanspiked.engine.aerospike.cluster.network import Apart, Network
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.queries import looks
+from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
+from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
@@ -98,8 +100,10 @@ class SharedEngine(TubeEngine):
         monotonic: A clock in seconds that goes on while the machine sleeps.
         chance: What makes the pauses between tries differ.
         network: What links to other front-ends are made with; without one they read each other's records.
+        formats: The formats of jobs that this front-end knows; as new as those of records that the store does.
 
     Attributes:
+        unread: Jobs of newer formats that were met.
         membership, news: What it knows of other front-ends, and what it hears from them.
         registry: Its tubes.
         puts: How jobs come into segments.
@@ -124,7 +128,10 @@ class SharedEngine(TubeEngine):
         monotonic: Callable[[], float],
         chance: random.Random | None = None,
         network: Network | None = None,
+        formats: Formats = FORMATS,
     ) -> None:
+        self.formats: Formats = formats
+        self.unread: SetAside = SetAside()
         self.counts: Counts = Counts()
         self.listener: ReadyListener = listener
         self.durable: bool = True

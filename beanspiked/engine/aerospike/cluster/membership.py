@@ -3,6 +3,11 @@
 Death is a decision, and a write (segment-protocol H5): a session that has been silent for DEAD_AFTER by the server's clock is killed by
 somebody whose own session was healthy for as long, and only then its leases are taken. The owner stops on its own, STOP_AFTER after its
 last good heartbeat was sent, which it checks before every operation and before it hands out a job.
+
+So is which format is written: the newest that all living sessions announce to read. A session begins with the first one; it goes up to a
+newer one when a heartbeat has told so and a look after that has found nobody who does not read it; it goes down as soon as a look finds
+somebody. Who joins announces what it reads, then looks, and serves only when nobody who lives writes what it does not read. Of two who do
+so at the same time, one sees the other.
 """
 
 import asyncio
@@ -17,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from beanspiked.engine.aerospike.cluster.news import Announcement, Other
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key, lease_session
 from beanspiked.engine.aerospike.store.seam import (
+    FIRST,
     NEVER_WROTE,
     OPEN,
     Damaged,
@@ -106,7 +112,7 @@ class KnownSession:
     """A session as last read.
 
     Attributes:
-        number, dead, silent_ms, address, listens, tells: See SessionRecord.
+        number, dead, silent_ms, reads, newer, address, listens, tells: See SessionRecord.
         quiet_since: When it was first seen silent for longer than QUIET_MS, by this process's clock; 0 if it was not, or has spoken since.
     """
 
@@ -117,6 +123,8 @@ class KnownSession:
         self.address: str = ""
         self.listens: Sequence[int] | None = None
         self.tells: bool = True
+        self.reads: int = FIRST
+        self.newer: bool = False
         self.quiet_since: float = 0.0
         self._payload = b""
         self._usage: dict[str, list[int]] | None = None
@@ -130,6 +138,8 @@ class KnownSession:
         self.address = record.address
         self.listens = record.listens
         self.tells = record.tells
+        self.reads = record.reads
+        self.newer = record.newer
         if record.silent_ms <= QUIET_MS:
             self.quiet_since = 0.0
         elif not self.quiet_since:
@@ -165,6 +175,7 @@ class Membership:
         session: The session in force; `over` before the first and between two.
         others: The sessions of other front-ends that live, as last read.
         records: All of them, as last read.
+        writes: The format that is written here.
     """
 
     def __init__(self, engine: "SharedEngine", store: "SegmentStore", monotonic: Callable[[], float]) -> None:
@@ -176,6 +187,13 @@ class Membership:
         self.others: list[int] = []
         self.records: list[KnownSession] = []
         self.reachable: bool = False
+        self.writes: int = FIRST
+        # The format that the next heartbeat tells to be written here, and the newest that the others may know to be.
+        self._tells: int = FIRST
+        self._told: int = FIRST
+        # A session that has joined and may not serve yet, or 0; what it waits for is logged once.
+        self._entering: int = 0
+        self._said_why: bool = False
         self._last_good: float = 0.0
         self._healthy_since: float = 0.0
         self._last_ms: int = 0
@@ -280,7 +298,7 @@ class Membership:
         while not self._ended:
             try:
                 if self.session.over:
-                    if self.session.number:
+                    if self.session.number and not self._entering:
                         self._formers.add(self.session.number)
                     await self._join()
                 else:
@@ -306,13 +324,20 @@ class Membership:
         mesh = self._engine.news.mesh
         if not mesh.key:
             await mesh.listen(await self._store.secret())
-        number = await self._store.reserve_numbers("session", 1)
-        await self._store.join(number)
+        number, self._entering = self._entering, 0
+        if not number:
+            number = await self._store.reserve_numbers("session", 1)
+            await self._store.join(number, self._agreed(await self._store.sessions()))
         self._published = b""
         self._tubes_max = None
         sent = self._monotonic()
         before = self._engine.now()
         now_ms = await self._store.heartbeat(number, b"{}")
+        if await self._others_ahead(number):
+            self._entering = number
+            return
+        self.writes = self._tells = self._told = FIRST
+        self._engine.news.form = FIRST
         self.session = Session(number, now_ms - round((before + self._engine.now()) * 500))
         self._jumped_at = 0.0
         self._catch_up()
@@ -362,6 +387,40 @@ class Membership:
             await self._store.announce(self.session.number, said.address, said.listens, said.tells)
             self._announced = said
 
+    def _agreed(self, records: Iterable[SessionRecord] | Iterable[KnownSession]) -> int:
+        """Return the newest format that this front-end and all these sessions read, if they live."""
+        return min([self._store.newest, *[record.reads for record in records if not record.dead]])
+
+    async def _others_ahead(self, number: int) -> bool:
+        """Tell whether others that live write what is not read here; they stop it as soon as they see this session."""
+        newest = self._store.newest
+        for record in await self._store.sessions():
+            silent = record.silent_ms > DEAD_AFTER * 1000
+            if record.writes > newest and not (record.dead or silent or record.number == number):
+                if not self._said_why:
+                    logger.warning(
+                        "session %d waits until session %d writes no more in format %d: this version reads those up to %d",
+                        number,
+                        record.number,
+                        record.writes,
+                        newest,
+                    )
+                self._said_why = True
+                return True
+        self._said_why = False
+        return False
+
+    def _agree(self, told: int) -> None:
+        """Go by what the others were found to read; `told` is what they could know to be written here before that."""
+        # An own session that is not listed: the others are not, either.
+        seen = any(record.number == self.session.number for record in self.records)
+        self._tells = self._agreed(self.records) if seen else FIRST
+        writes = min(self._tells, told)
+        if writes != self.writes:
+            logger.info("format %d is written from now on", writes)
+            self.writes = writes
+            self._engine.news.form = writes
+
     async def verify(self) -> None:
         """Send a heartbeat now. Ends the session if it was declared dead; raises nothing else than StoreError."""
         session = self.session
@@ -374,8 +433,10 @@ class Membership:
         before = self._engine.now()
         now_ms = 0
         too_big = False
+        tells = self._tells
+        self._told = min(self._told, tells)
         try:
-            now_ms = await self._store.heartbeat(session.number, payload)
+            now_ms = await self._store.heartbeat(session.number, payload, tells)
         except TooBig as error:
             assert payload is not None
             self._payload_max = len(payload) // 2
@@ -399,6 +460,7 @@ class Membership:
         self._bare = False
         if self.session is not session:
             return
+        self._told = tells
         if payload is not None:
             self._published = payload
         self._last_good = max(self._last_good, sent)
@@ -481,6 +543,7 @@ class Membership:
     async def look(self) -> None:
         """Read the others' sessions."""
         said = self._announced
+        session, told = self.session, self._told
         found = await self._store.sessions()
         before = {record.number: record for record in self.records}
         known = {(record.number, record.dead) for record in self.records}
@@ -494,6 +557,8 @@ class Membership:
         self._passed &= listed
         others = [record for record in self.records if record.number != self.session.number]
         self.others = [record.number for record in others if not record.dead]
+        if session is self.session and not session.over:
+            self._agree(told)
         if not known.issuperset([(record.number, record.dead) for record in others]):
             # Until now the news of new ones were not heard, nor are the last ones of those that have ended.
             self._engine.scout.stop_following()
@@ -515,7 +580,8 @@ class Membership:
 
     async def _bury(self) -> None:
         for record in self.records:
-            if record.number == self.session.number:
+            if record.number in (self.session.number, self._entering) or record.newer:
+                # Whoever knows the format of its record declares it dead.
                 continue
             try:
                 if not record.dead and not await self._kill(record):
@@ -558,7 +624,9 @@ class Membership:
         now = self._monotonic()
         if not whole:
             return
-        if number in self._passed and not found:
+        # One that knows formats which are not known here may have left something that cannot be seen from here.
+        newer = any(record.number == number and record.reads > self._store.newest for record in self.records)
+        if number in self._passed and not found and not newer:
             await self._store.forget_session(number)
         else:
             self._next_passes[number] = now + PASSES_APART
@@ -701,6 +769,8 @@ class Membership:
         """Leave: everything was given back."""
         self._ended = True
         session = self.session
+        if self._entering:
+            await self._engine.try_for_a_while(lambda: self._store.resign(self._entering))
         if session.over:
             return
         usage = self._engine.registry.usage()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from beanspiked.engine.aerospike.cluster.links import LOOK, Item, tube_hash
 from beanspiked.engine.aerospike.cluster.mesh import Mesh, MeshListener
 from beanspiked.engine.aerospike.cluster.network import Network
-from beanspiked.engine.aerospike.store.seam import StoreError
+from beanspiked.engine.aerospike.store.seam import FIRST, StoreError
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.seam import SegmentStore
@@ -139,6 +139,7 @@ class News(MeshListener):
     Attributes:
         mesh: The links.
         others: The other sessions that live.
+        form: The format in which the record is written.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class News(MeshListener):
     ) -> None:
         self.mesh: Mesh = Mesh(self, network, spawn, now, nonce)
         self.others: list[int] = []
+        self.form: int = FIRST
         self._listener = listener
         self._store = store
         self._spawn = spawn
@@ -327,7 +329,8 @@ class News(MeshListener):
                 self._unwritten = False
                 record = [self._sequence, [[number, tube] for tube, number in self._items.items()]]
                 try:
-                    await self._store.publish(self._session, json.dumps(record, separators=(",", ":")).encode())
+                    news = json.dumps(record, separators=(",", ":")).encode()
+                    await self._store.publish(self._session, news, self.form)
                 except StoreError as error:
                     # Rechecks find what this would have told.
                     logger.info("news: %s", error)

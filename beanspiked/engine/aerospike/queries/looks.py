@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
 from beanspiked.engine.aerospike.cluster.membership import usage_of
-from beanspiked.engine.aerospike.segment.codec import Packed, pack, unpack
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, shared_job
+from beanspiked.engine.aerospike.segment.codec import Packed
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, job_id
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms, ready_key
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
@@ -20,6 +20,7 @@ from beanspiked.engine.aerospike.store.seam import (
     READY,
     Damaged,
     Fenced,
+    Newer,
     Refused,
     Segment,
     Sizes,
@@ -30,7 +31,7 @@ from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import PLACE, RESERVED, WHOLE, Counts, TubeSizes, TubeUse
 from beanspiked.engine.contract import READY as IS_READY
-from beanspiked.engine.errors import DamagedEntry, JobGone, OutcomeUnknown, StoreFailed
+from beanspiked.engine.errors import DamagedEntry, JobGone, NewerEntry, OutcomeUnknown, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,13 +104,23 @@ def _find(segment: Segment, slot: int) -> tuple[str, bytes, bytes] | None:
     return None
 
 
+def _unpack(engine: "SharedEngine", number: int, key: bytes, packed: bytes) -> Packed | None:
+    """Take a packed job apart; None of what cannot be read."""
+    try:
+        return engine.formats.unpack(packed)
+    except NewerEntry as error:
+        engine.unread.tell(f"job {job_id(number, job_slot(key))}", error)
+    except DamagedEntry as error:
+        logger.error("segment %d: a damaged job: %s", number, error)
+    return None
+
+
 def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packed: bytes) -> SharedJob | None:
     """Make a job of what was seen; None of what cannot be read."""
-    try:
-        found = shared_job(segment.number, key, engine.tube(segment.tube), packed, engine.membership.session.offset_ms)
-    except DamagedEntry as error:
-        logger.error("segment %d: a damaged job: %s", segment.number, error)
+    unpacked = _unpack(engine, segment.number, key, packed)
+    if unpacked is None:
         return None
+    found = SharedJob(segment.number, key, engine.tube(segment.tube), unpacked, engine.membership.session.offset_ms)
     if name == "":
         found.state = RESERVED
         # Its holder knows more; this much is certain.
@@ -134,6 +145,9 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
         if segment is None or place is None:
             return None
         name, key, packed = place
+        if not engine.formats.knows(packed):
+            # Not even to be deleted: what else there is of it, nobody knows here.
+            raise StoreFailed("the job is of a newer format")
         if name != DELAYED or key_ms(key) > engine.membership.server_ms():
             break
         await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
@@ -184,12 +198,16 @@ async def _sizes(
             size = found
             while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
                 try:
-                    await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))  # noqa: B023
+                    promote = partial(engine.timetable.promote_segment, number)
+                    due: bytes | None = await engine.try_for_a_while(promote)
                 except Damaged as error:
                     logger.info("due jobs of segment %d count as delayed: %s", number, error)
                     break
                 engine.scout.segment_changed(names[i], number)
                 size = (await _sizes_of(engine, [number]))[0]
+                if due is None or key_ms(due) > now_ms:
+                    # What seems due still is of a format that is not known here.
+                    break
             if size is not None:
                 per_tube[i].append((number, size))
     return per_tube
@@ -396,7 +414,7 @@ async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dic
     for key, found in jobs.items():
         found.kicks += 1
         found.reason = ""
-        entries[ready_key(found.pri, found.put_us, job_slot(key))] = pack(found)
+        entries[ready_key(found.pri, found.put_us, job_slot(key))] = engine.formats.pack(found)
     until = engine.now() + ANSWER_WITHIN
     doubt = False
     while True:
@@ -457,10 +475,9 @@ async def _kick(
             if len(jobs) > at_once:
                 # So many are moved, and the next one's place is known.
                 break
-            try:
-                jobs[key] = unpack(packed)
-            except DamagedEntry as error:
-                logger.error("segment %d: a damaged job stays where it is: %s", number, error)
+            job = _unpack(engine, number, key, packed)
+            if job is not None:
+                jobs[key] = job
         # This segment's jobs up to the first one of the next segment.
         limit = order[0] if order else None
         rest = list(jobs)
@@ -492,11 +509,9 @@ async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> lis
             continue
         for entries in (segment.queue(READY), segment.queue(DELAYED), *segment.leases.values()):
             for key, packed in entries.items():
-                try:
-                    if unpack(packed).metadata == metadata:
-                        found.append(number << SLOT_BITS | job_slot(key))
-                except DamagedEntry as error:
-                    logger.error("segment %d: a damaged job: %s", number, error)
+                unpacked = _unpack(engine, number, key, packed)
+                if unpacked is not None and unpacked.metadata == metadata:
+                    found.append(job_id(number, job_slot(key)))
     return found
 
 
@@ -509,16 +524,23 @@ async def sizes(engine: "SharedEngine", home: "SharedTube") -> TubeSizes:
 async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
     """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced."""
     record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
+    newer: Newer | None = None
     for number in [] if record is None else record.segments:
         try:
             deleted: int = await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
             home.deletes += deleted
         except Fenced:
             continue
+        except Newer as error:
+            logger.warning("segment %d is not deleted: %s", number, error)
+            newer = error
+            continue
         committer = home.committers.get(number)
         if committer is not None:
             committer.abandon(JobGone("the tube was deleted"))
         await engine.retirement.end(home.name, number)
+    if newer is not None:
+        raise newer
 
 
 async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> None:

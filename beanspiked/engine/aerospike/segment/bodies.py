@@ -3,7 +3,6 @@
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.segment.codec import pack
 from beanspiked.engine.aerospike.segment.jobs import Put
 from beanspiked.engine.aerospike.store.seam import Fenced, StoreError
 
@@ -38,18 +37,19 @@ class Bodies:
         assert put.job is not None
         committer = self._committer
         try:
-            number = await self.write(put.outside)
+            number = await self.write(put.outside, put.job.form)
         except Fenced:
             if committer.gone or committer.closed:
                 return False
             raise
         put.job.body_number = number
         put.job.stored_size = len(put.outside)
-        put.packed = pack(put.job)
+        put.packed = committer.engine.formats.pack(put.job)
+        put.form = put.job.form
         return not committer.gone and not committer.closed
 
-    async def write(self, stored: bytes) -> int:
-        """Write a body, before what refers to it; return its number. One that nothing refers to goes with the segment."""
+    async def write(self, stored: bytes, form: int) -> int:
+        """Write a body in a format, before what refers to it; return its number. One that nothing refers to goes with the segment."""
         while not self._numbers:
             if self._numbering is None or self._numbering.done():
                 await self._take_numbers()
@@ -59,7 +59,7 @@ class Bodies:
                 if failure is not None:
                     raise failure
         number = self._numbers.pop(0)
-        await self._store.write_body(self._committer.number, number, stored)
+        await self._store.write_body(self._committer.number, number, stored, form)
         return number
 
     async def _take_numbers(self) -> None:

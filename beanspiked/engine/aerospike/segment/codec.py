@@ -4,22 +4,29 @@ A packed job begins with flags, priority, delay, time to run and time of its put
 its flag is set, and the body comes last. A plain job, which has no flag set, is these five numbers and its body.
 
 Large bodies are compressed on request, and those that are still large lie in a record of their own.
+
+This is the first format. A job of a later one begins with a byte of LATER and the format's number, which no flags reach, so that the
+first format costs nothing for it. A job that is changed keeps its format.
 """
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
-from beanspiked.engine.errors import DamagedEntry
+from beanspiked.engine.aerospike.store.seam import FIRST
+from beanspiked.engine.errors import DamagedEntry, NewerEntry
 
 __all__ = [
     "COUNTED",
     "DETAILED",
     "FAILED",
+    "FORMATS",
     "HEAD_SIZE",
     "INLINE_MAX",
     "OUTSIDE",
     "RESIZED",
     "SKIPPED",
+    "Formats",
     "Packed",
     "pack",
     "pack_plain",
@@ -38,7 +45,8 @@ DETAILED: Final = 0x08
 SKIPPED: Final = 0x10
 # The job's last try failed.
 FAILED: Final = 0x20
-ALL_FLAGS: Final = 0x3F
+# Whatever the flags: less than this.
+LATER: Final = 0x40
 
 # Stored bodies of more bytes lie in a record of their own: each change of a segment copies all of it.
 INLINE_MAX: Final = 1024
@@ -79,6 +87,7 @@ class Packed:
         retries: How often it was released to be tried again.
         metadata: A string to find jobs by.
         reason: Why it was buried.
+        form: The format that it has when it is packed.
     """
 
     __slots__ = (
@@ -88,6 +97,7 @@ class Packed:
         "buries",
         "delay_ms",
         "failed",
+        "form",
         "kicks",
         "metadata",
         "pri",
@@ -124,6 +134,7 @@ class Packed:
         retries: int = 0,
         metadata: str = "",
         reason: str = "",
+        form: int = FIRST,
     ) -> None:
         self.pri: int = pri
         self.delay_ms: int = delay_ms
@@ -144,6 +155,7 @@ class Packed:
         self.retries: int = retries
         self.metadata: str = metadata
         self.reason: str = reason
+        self.form: int = form
 
 
 def pack_plain(pri: int, delay_ms: int, ttr_ms: int, put_us: int, body: bytes) -> bytes:
@@ -196,7 +208,7 @@ def pack(job: Packed) -> bytes:
 
 
 def unpack(packed: bytes) -> Packed:
-    """Take a packed job apart. Raises DamagedEntry where it cannot be one."""
+    """Take a packed job apart. Raises DamagedEntry where it cannot be one, NewerEntry where it is of a later format."""
     try:
         flags, pri, delay_ms, ttr_ms, put_us = HEAD.unpack_from(packed)
     except struct.error as error:
@@ -208,8 +220,8 @@ def unpack(packed: bytes) -> Packed:
 
 def _unpack_rest(packed: bytes, flags: int, pri: int, delay_ms: int, ttr_ms: int, put_us: int) -> Packed:
     """Take the parts apart that follow the head."""
-    if flags & ~ALL_FLAGS:
-        raise DamagedEntry(f"a packed job with unknown flags: {flags:#x}")
+    if flags >= LATER:
+        raise NewerEntry(f"it is of format {flags - LATER}, which this version does not know")
     job = Packed(pri, delay_ms, ttr_ms, put_us, b"")
     job.skipped = flags & SKIPPED != 0
     job.failed = flags & FAILED != 0
@@ -244,3 +256,47 @@ def _unpack_rest(packed: bytes, flags: int, pri: int, delay_ms: int, ttr_ms: int
     job.body = packed[at:]
     job.stored_size = len(job.body)
     return job
+
+
+# An encoder and a decoder.
+Coder = tuple[Callable[[Packed], bytes], Callable[[bytes], Packed]]
+
+
+class Formats:
+    """The formats of jobs that a version reads and writes.
+
+    Args:
+        later: Of each format after the first its number, its encoder and its decoder; these see nothing of the byte that names it.
+
+    Attributes:
+        newest: The newest of them.
+    """
+
+    def __init__(self, later: dict[int, Coder] | None = None) -> None:
+        self._later: dict[int, Coder] = later or {}
+        self.newest: int = max(self._later, default=FIRST)
+
+    def pack(self, job: Packed) -> bytes:
+        """Pack a job in its format. Raises ValueError, see pack."""
+        if job.form == FIRST:
+            return pack(job)
+        return bytes([LATER + job.form]) + self._later[job.form][0](job)
+
+    def knows(self, packed: bytes) -> bool:
+        """Tell whether a packed job is of a format that is known."""
+        return not packed or packed[0] < LATER or packed[0] - LATER in self._later
+
+    def unpack(self, packed: bytes) -> Packed:
+        """Take a packed job of any format apart. Raises DamagedEntry, and NewerEntry where the format is not known."""
+        if self._later and packed and packed[0] >= LATER:
+            form = packed[0] - LATER
+            known = self._later.get(form)
+            if known is not None:
+                job = known[1](packed[1:])
+                job.form = form
+                return job
+        return unpack(packed)
+
+
+# What this version knows. The newest is also that of its records: store/formats.py.
+FORMATS: Final = Formats()

@@ -10,16 +10,18 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.cluster.links import CHANGED
 from beanspiked.engine.aerospike.segment.batch import Batch
 from beanspiked.engine.aerospike.segment.bodies import Bodies
 from beanspiked.engine.aerospike.segment.codec import HEAD_SIZE
 from beanspiked.engine.aerospike.segment.forecast import Outlook
 from beanspiked.engine.aerospike.segment.inbox import Inbox
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal, job_id, shared_job
-from beanspiked.engine.aerospike.store.keys import LAST_SLOT, ready_key
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal, job_id
+from beanspiked.engine.aerospike.store.keys import LAST_SLOT, job_slot, ready_key
 from beanspiked.engine.aerospike.store.seam import (
     DEAD,
     DELAYED,
+    FIRST,
     HEAD_KEYS,
     OPEN,
     READY,
@@ -34,7 +36,15 @@ from beanspiked.engine.aerospike.store.seam import (
     Unknown,
 )
 from beanspiked.engine.contract import RESERVED, Waiter
-from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone, OutcomeUnknown, StoreFailed, StoreFull
+from beanspiked.engine.errors import (
+    DamagedEntry,
+    EngineError,
+    JobGone,
+    NewerEntry,
+    OutcomeUnknown,
+    StoreFailed,
+    StoreFull,
+)
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.cluster.membership import Session
@@ -80,6 +90,8 @@ class Committer:
         bodies: Its bodies that lie outside.
         aside: Whether no jobs are asked of it for now, since it does not answer.
         refreshing, refresh_again: Whether it is being looked at, and whether it is to be looked at once more.
+        form: The format of its record, which is that of the puts it takes; only of one that was made here.
+        unknown: The keys of ready jobs whose format, or that of their bodies, is not known here, as far as they were met.
     """
 
     def __init__(self, engine: "SharedEngine", tube: "SharedTube", number: int, lease: int, owned: bool) -> None:
@@ -100,6 +112,8 @@ class Committer:
         self.refreshing: bool = False
         self.refresh_again: bool = False
         self.rank: bytes | None = None
+        self.form: int = FIRST
+        self.unknown: set[bytes] = set()
         self._inbox: Inbox = Inbox()
         self._stealing: Steal | None = None
         self.bodies: Bodies = Bodies(self, engine.store)
@@ -119,7 +133,7 @@ class Committer:
         self.mark = mark
         if head.state != OPEN:
             self.closed = True
-        self.outlook.know(head, self._inbox.puts, self._inbox.wanted)
+        self.outlook.know(self._without_unknown(head), self._inbox.puts, self._inbox.wanted)
         self.tube.rank(self)
 
     def hear(self, key: bytes, count: int) -> None:
@@ -139,9 +153,18 @@ class Committer:
         if not self.gone and (head.due_key is None or key < head.due_key):
             self.head = head._replace(due_key=key, delayed=max(head.delayed, 1))
 
+    def _without_unknown(self, head: Head) -> Head:
+        """Leave out of what it holds the ready jobs that are only for front-ends which know their format."""
+        if not self.unknown:
+            return head
+        if head.ready <= len(head.first_keys):
+            self.unknown.intersection_update(head.first_keys)
+        known = [key for key in head.first_keys if key not in self.unknown]
+        return head._replace(first_keys=known, ready=max(len(known), head.ready - len(self.unknown)) if known else 0)
+
     def accepts(self, put: Put) -> bool:
         """Tell whether a put may go here."""
-        if self.closed or self.gone:
+        if self.closed or self.gone or put.form != self.form:
             return False
         head = self.head
         live = 0 if head is None else head.ready + head.delayed + head.buried + head.held
@@ -226,6 +249,8 @@ class Committer:
                     self._stealing = self._inbox.steals.pop(0)
                     await self._steal(self._stealing)
                     self._stealing = None
+                elif self.unknown and self._inbox.only_asks():
+                    await self._take_singly()
                 else:
                     batch = self._next_batch()
                     told = len(batch.puts) + len(batch.leaves) + batch.change.take
@@ -283,7 +308,7 @@ class Committer:
 
     def _next_batch(self) -> Batch:
         """Make one change of what has come in."""
-        batch = self._inbox.next_batch(self._slots, few=self._few())
+        batch = self._inbox.next_batch(self._slots, few=self._few(), takes=not self.unknown)
         batch.until = self.engine.now() + ANSWER_WITHIN
         self._slots += len(batch.puts)
         return batch
@@ -675,7 +700,10 @@ class Committer:
         self._receive(taken, batch.asks)
         self.engine.takes.sought(self.tube)
         if delayed or (head.ready and made_ready):
+            # Whoever knows the format of jobs that were given back unread waits for them elsewhere.
             self.engine.scout.announce(self, delayed)
+            if self.unknown:
+                self.engine.news.tell(self.tube.name, self.number, CHANGED)
         if head.due_key is not None:
             self.tube.expect(head.due_key)
 
@@ -693,13 +721,14 @@ class Committer:
     def _receive(self, taken: "Sequence[tuple[bytes, bytes]]", asks: list[tuple[Waiter, int]]) -> None:
         """Hand over what was taken, all together once the bodies are there."""
         jobs: list[SharedJob] = []
-        outside = False
         for key, packed in taken:
             job = self._hold(key, packed)
             if job is not None:
                 jobs.append(job)
-                outside = outside or job.body_number > 0
-        if outside:
+        self._hand_over(jobs, asks)
+
+    def _hand_over(self, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]) -> None:
+        if any(job.body_number for job in jobs):
             self.engine.spawn(self.engine.takes.fetch_and_deliver(self, jobs, asks))
             return
         self.engine.takes.unclaim(self.tube, asks)
@@ -708,14 +737,17 @@ class Committer:
             self.engine.takes.deliver(self.tube)
 
     def _hold(self, key: bytes, packed: bytes) -> SharedJob | None:
-        """Enter a job in the lease; one that cannot be read is set aside and told of."""
+        """Enter a job in the lease; one that cannot be read is let go of and told of."""
         try:
-            job = shared_job(self.number, key, self.tube, packed, self.session.offset_ms)
-            if job.raw_size >= 0 and not job.body_number:
-                job.unfold(None)
+            job = self._job(key, packed)
+        except NewerEntry as error:
+            self.engine.unread.tell(f"job {job_id(self.number, job_slot(key))}", error)
+            self.unknown.add(key)
+            self.engine.holdings.let_go_unread(self, key, packed, damaged=False)
+            return None
         except DamagedEntry as error:
             logger.error("segment %d: a damaged job is buried: %s", self.number, error)
-            self.engine.holdings.bury_unread(self, key, packed)
+            self.engine.holdings.let_go_unread(self, key, packed, damaged=True)
             return None
         job.committer = self
         job.state = RESERVED
@@ -724,11 +756,58 @@ class Committer:
         self.engine.holdings.jobs[job.id] = job
         return job
 
+    def _job(self, key: bytes, packed: bytes) -> SharedJob:
+        """Make a job of what is packed, with its body unless that lies outside. Raises DamagedEntry."""
+        job = SharedJob(self.number, key, self.tube, self.engine.formats.unpack(packed), self.session.offset_ms)
+        if job.raw_size >= 0 and not job.body_number:
+            job.unfold(None)
+        return job
+
+    async def _take_singly(self) -> None:
+        """Take jobs one by one: a take would bring along those of a format that is not known here."""
+        asks = self._inbox.take_asks()
+        wanted = sum([count for _, count in asks])
+        mark = self.engine.step()
+        segment: Segment | None = None
+        failure: StoreError | None = None
+        try:
+            segment = await self.engine.store.read(self.number)
+        except StoreError as error:
+            failure = error
+        jobs: list[SharedJob] = []
+        unknown: set[bytes] = set() if segment is None else self.unknown & segment.ready.keys()
+        for key, packed in {} if segment is None else segment.ready.items():
+            job: SharedJob | None = None
+            if key in unknown or len(jobs) == wanted or self.gone:
+                continue
+            try:
+                job = self._job(key, packed)
+            except NewerEntry:
+                unknown.add(key)
+            except DamagedEntry as error:
+                logger.error("segment %d: a damaged job stays where it is: %s", self.number, error)
+                unknown.add(key)
+            if job is not None:
+                steal = Steal(job, READY, self.engine.now() + ANSWER_WITHIN)
+                await self._steal(steal)
+                if steal.error is None:
+                    jobs.append(job)
+        self.unknown = unknown
+        if failure is not None:
+            logger.info("segment %d: %s", self.number, failure)
+            self._has_failed(self.engine.now())
+            await self.engine.pause_between_tries(self._failing_since)
+        elif segment is not None and not jobs and not self.gone:
+            self._has_succeeded()
+            self.know(head_of(segment), mark)
+        self._hand_over(jobs, asks)
+        self.engine.takes.sought(self.tube)
+
     async def _steal(self, steal: Steal) -> None:
         """Move one job from a queue into the lease."""
         job = steal.job
         key = ready_key(job.pri, job.put_us, job.slot())
-        packed = job.pack()
+        packed = self.engine.formats.pack(job.packed())
         while True:
             if key in self.held:
                 # A take of this front-end was faster.
@@ -791,3 +870,12 @@ class Committer:
             pass
         await self._fenced(Batch([], [], []))
         return None
+
+
+def head_of(segment: Segment) -> Head:
+    """Return what a segment that was read would give next."""
+    ready = list(segment.ready)
+    due = next(iter(segment.delayed), None)
+    last = ready[-1] if ready else None
+    counts = (len(ready), len(segment.delayed), len(segment.buried), segment.held)
+    return Head(ready[:HEAD_KEYS], last, due, *counts, segment.state)

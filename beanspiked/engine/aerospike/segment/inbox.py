@@ -34,6 +34,10 @@ class Inbox:
         """Tell whether anybody waits for what is to be done."""
         return bool(self.puts or self.leaves or self.asks or self.steals)
 
+    def only_asks(self) -> bool:
+        """Tell whether jobs are asked for and nothing else is to be done."""
+        return bool(self.asks) and not (self.puts or self.leaves or self.steals or self.close)
+
     def count(self) -> int:
         """Count what one operation can carry."""
         return len(self.puts) + len(self.leaves) + self.wanted
@@ -43,12 +47,13 @@ class Inbox:
         self.asks.append((waiter, count))
         self.wanted += count
 
-    def next_batch(self, slots: int, *, few: bool) -> Batch:
+    def next_batch(self, slots: int, *, few: bool, takes: bool) -> Batch:
         """Make one change of what came first, and of all that was asked for.
 
         Args:
             slots: The highest slot that was given to earlier puts; the new ones get the next (segment-protocol H4).
             few: Whether few jobs are expected in the segment besides.
+            takes: Whether it may take jobs.
         """
         puts = self.puts[:BATCH_MAX]
         self.puts = self.puts[BATCH_MAX:]
@@ -56,7 +61,7 @@ class Inbox:
         self.leaves = self.leaves[BATCH_MAX:]
         asks: list[tuple[Waiter, int]] = []
         wanted = 0
-        if not any(leave.queue == READY for leave in leaves):
+        if takes and not any(leave.queue == READY for leave in leaves):
             # A job that is given back and taken again in one operation could not be told from one that never moved.
             wanted = self.wanted
             asks = self.take_asks()

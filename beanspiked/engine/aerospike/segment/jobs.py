@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.segment.codec import Packed, pack, unpack
+from beanspiked.engine.aerospike.segment.codec import Packed
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.compression import expand
 from beanspiked.engine.contract import READY, Details, Job, Tube
@@ -11,7 +11,7 @@ from beanspiked.engine.later import Later
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.segment.committer import Committer
 
-__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "Leave", "Put", "SharedJob", "Steal", "job_id", "shared_job"]
+__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "Leave", "Put", "SharedJob", "Steal", "job_id"]
 
 # How long a command waits for a store that does not answer, in seconds.
 ANSWER_WITHIN: Final = 2.0
@@ -36,6 +36,7 @@ class SharedJob(Job):
         stored: Its body as stored, b"" when it lies outside.
         raw_size, body_number, stored_size, skipped: See Packed.
         born_ms: When its producer says that it was made, or 0.
+        form: The format that it is packed in.
         leaving: Whether its place in the lease is being given up: nothing else may move it then.
     """
 
@@ -43,6 +44,7 @@ class SharedJob(Job):
         "body_number",
         "born_ms",
         "committer",
+        "form",
         "leaving",
         "number",
         "place",
@@ -77,6 +79,7 @@ class SharedJob(Job):
         self.stored_size: int = packed.stored_size
         self.skipped: bool = packed.skipped
         self.born_ms: int = packed.born_ms
+        self.form: int = packed.form
         self.leaving: bool = False
         self.reserves = packed.reserves
         self.timeouts = packed.timeouts
@@ -117,16 +120,8 @@ class SharedJob(Job):
             0 if details is None else details.retries,
             "" if details is None else details.metadata,
             "" if details is None else details.reason,
+            self.form,
         )
-
-    def pack(self) -> bytes:
-        """Pack it as it is."""
-        return pack(self.packed())
-
-
-def shared_job(number: int, place: bytes, tube: Tube, packed: bytes, offset_ms: int) -> SharedJob:
-    """Unpack a job; its body is not unfolded yet. Raises DamagedEntry."""
-    return SharedJob(number, place, tube, unpack(packed), offset_ms)
 
 
 class Put(Later):
@@ -138,19 +133,21 @@ class Put(Later):
         put_us: Its time in microseconds, by the server's clock; with the priority its place among the ready jobs.
         due_ms: When it is due, by the server's clock; 0 when it is ready at once.
         packed: What the segment will keep of it.
+        form: The format that it is packed in: that of the segment which takes it.
         outside: The stored body that will lie outside, or None.
         job: What the packed form is made of when the body lies outside, or None.
         until: When it fails if the store cannot be reached, in seconds since the epoch.
         slot: Its slot, given anew each time that it is tried.
     """
 
-    def __init__(self, tube: Tube, pri: int, put_us: int, due_ms: int, packed: bytes, until: float) -> None:
+    def __init__(self, tube: Tube, pri: int, put_us: int, due_ms: int, packed: bytes, form: int, until: float) -> None:
         super().__init__()
         self.tube: Tube = tube
         self.pri: int = pri
         self.put_us: int = put_us
         self.due_ms: int = due_ms
         self.packed: bytes = packed
+        self.form: int = form
         self.outside: bytes | None = None
         self.job: Packed | None = None
         self.until: float = until

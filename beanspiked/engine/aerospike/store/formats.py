@@ -2,6 +2,12 @@
 
 Others can write to the same cluster, and disks fail: whatever does not have the shape that this version writes raises Damaged, so that one
 record concerns nobody but those who ask for it.
+
+Every record says in its bin `f` which format it has; one that does not is of the first. In every format, now and later, `no` is a segment's
+number, and a session's `reads` and `writes` are what it announces. All else of a record of a newer format is left alone (Newer).
+
+A new format takes a number here (NEWEST), what tells the formats of a record apart below and where it is written, and an encoder and a
+decoder of jobs in segment/codec.py (FORMATS). Which format is written, the sessions agree on (cluster/membership.py).
 """
 
 from __future__ import annotations
@@ -14,16 +20,19 @@ from beanspiked.engine.aerospike.store.keys import DUE_KEY
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
+    FIRST,
     NEVER_WROTE,
     OVER,
     READY,
     Damaged,
     Directory,
     Head,
+    Newer,
     Segment,
     SessionRecord,
     Sizes,
 )
+from beanspiked.engine.errors import DamagedEntry, NewerEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +40,29 @@ if TYPE_CHECKING:
 
     Bins: TypeAlias = Mapping[str, Any]
 
-__all__ = ["COUNTERS", "SetAside", "blob", "directory", "head", "segment", "session", "sizes", "slots", "texts"]
+__all__ = [
+    "COUNTERS",
+    "NEWEST",
+    "SetAside",
+    "blob",
+    "directory",
+    "form",
+    "head",
+    "number",
+    "segment",
+    "session",
+    "sizes",
+    "slots",
+    "texts",
+    "whole_session",
+]
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+# The newest format that this version reads and writes.
+NEWEST: Final = 1
 
 COUNTERS: Final = ("total_jobs", "deletes", "pauses")
 # So many records are remembered as set aside; with more of them some are logged again.
@@ -45,19 +72,22 @@ KEY_MIN: Final = DUE_KEY.size
 
 
 class SetAside:
-    """Records that cannot be read: each is logged once, and left alone."""
+    """Records, and jobs in them, that cannot be read or are of a newer format: each is logged once, and left alone."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
 
-    def tell(self, what: str, error: Damaged) -> None:
-        """Say that a record cannot be read, unless that was said before."""
+    def tell(self, what: str, error: Damaged | DamagedEntry) -> None:
+        """Say that something cannot be read, unless that was said before."""
         if what in self._told:
             return
         if len(self._told) >= REMEMBERED_MAX:
             self._told.clear()
         self._told.add(what)
-        logger.error("%s cannot be read and is left alone: %s", what, error)
+        if isinstance(error, Newer | NewerEntry):
+            logger.warning("%s is left alone: %s", what, error)
+        else:
+            logger.error("%s cannot be read and is left alone: %s", what, error)
 
     def read(self, what: str, decode: Callable[[], Result]) -> Result | None:
         """Return what a record says, or None if it cannot be read."""
@@ -68,10 +98,24 @@ class SetAside:
             return None
 
 
-def segment(number: int, bins: Bins) -> Segment | None:
+def form(bins: Bins, newest: int = NEWEST) -> int:
+    """Return the format of a record. Raises Newer for one that is not known."""
+    number = FIRST if bins.get("f") is None else _number(bins, "f")
+    if number > newest:
+        raise Newer(f"it is of format {number}, and this version knows those up to {newest}")
+    return number
+
+
+def number(bins: Bins) -> int:
+    """Return a segment's number. Raises Damaged."""
+    return _number(bins, "no")
+
+
+def segment(number: int, bins: Bins, newest: int = NEWEST) -> Segment | None:
     """Read a whole segment; None if the record is another segment's. Raises Damaged."""
     if _number(bins, "no") != number:
         return None
+    known = form(bins, newest)
     leases = _map(bins, "held")
     return Segment(
         number,
@@ -85,14 +129,16 @@ def segment(number: int, bins: Bins) -> Segment | None:
         _entries(bins, DELAYED),
         _entries(bins, BURIED),
         {lease: _entries(leases, lease) for lease in sorted(_all_numbers("held", leases))},
+        known,
     )
 
 
-def head(number: int, bins: Bins) -> Head | None:
-    """Read what HEAD_READS give; of a record that a later segment has by now: OVER; None if it is an earlier one's. Raises Damaged."""
+def head(number: int, bins: Bins, newest: int = NEWEST) -> Head | None:
+    """Read what LOOK_READS give; of a record that a later segment has by now: OVER; None if it is an earlier one's. Raises Damaged."""
     found = _number(bins, "no")
     if found != number:
         return OVER if found > number else None
+    form(bins, newest)
     return Head(
         _keys(bins, "keys"),
         _first_key(bins, "last"),
@@ -102,10 +148,11 @@ def head(number: int, bins: Bins) -> Head | None:
     )
 
 
-def sizes(number: int, bins: Bins) -> Sizes | None:
+def sizes(number: int, bins: Bins, newest: int = NEWEST) -> Sizes | None:
     """Read what SIZE_READS give; None if the record is another segment's. Raises Damaged."""
     if _number(bins, "no") != number:
         return None
+    form(bins, newest)
     return Sizes(
         *_counts(bins),
         _number(bins, "urgent"),
@@ -123,7 +170,7 @@ def directory(bins: Bins) -> Directory:
     return Directory(sorted(_all_numbers("segments", listed)), pause, until, counters)
 
 
-def session(number: int, slot: int, bins: Bins | None, aside: SetAside) -> SessionRecord | None:
+def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: int = NEWEST) -> SessionRecord | None:
     """Read a session's record: None of one without a slot whose record is not there.
 
     Whatever is wrong with it, the session can still be silent, and die of that. Raises Damaged.
@@ -140,8 +187,18 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside) -> Sessi
             bins = None
     if bins is None:
         return SessionRecord(number, False, NEVER_WROTE, b"")
+    reads, writes = (
+        FIRST if bins.get(name) is None else aside.read(f"what {what} {name}", partial(_number, bins, name)) or FIRST
+        for name in ("reads", "writes")
+    )
+    try:
+        form(bins, newest)
+    except Damaged as error:
+        aside.tell(what, error)
+        if isinstance(error, Newer):
+            return SessionRecord(number, False, _number(bins, "silent"), b"", reads, writes, newer=True)
     dead = aside.read(f"whether {what} is dead", partial(_number, bins, "dead"))
-    payload = aside.read(f"what {what} tells of its tubes", partial(blob, bins, "payload"))
+    payload = aside.read(f"what {what} tells of its tubes", partial(_blob, bins, "payload"))
     address = None if bins.get("at") is None else aside.read(f"where {what} is", partial(_text, bins, "at"))
     # One of an older version, or one that has just come, says nothing of news: it reads and writes them.
     listens = bins.get("listens")
@@ -151,14 +208,26 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside) -> Sessi
         bool(dead),
         _number(bins, "silent"),
         payload or b"",
-        address or "",
-        listens if known else None,
-        bins.get("tells") != 0,
+        reads,
+        writes,
+        newer=False,
+        address=address or "",
+        listens=listens if known else None,
+        tells=bins.get("tells") != 0,
     )
 
 
-def slots(bins: Bins) -> dict[int, int]:
+def whole_session(bins: Bins) -> None:
+    """See whether all of a session's record can be read. Raises Damaged."""
+    form(bins)
+    for name in ("dead", *[name for name in ("reads", "writes") if bins.get(name) is not None]):
+        _number(bins, name)
+    _blob(bins, "payload")
+
+
+def slots(bins: Bins, newest: int = NEWEST) -> dict[int, int]:
     """Read the list of sessions; one that was never made has none. Raises Damaged if it is no map."""
+    form(bins, newest)
     listed = {} if bins.get("numbers") is None else _map(bins, "numbers")
     return {number: slot for number, slot in listed.items() if type(number) is int and type(slot) is int}
 
@@ -168,8 +237,13 @@ def texts(bins: Bins, name: str) -> list[str]:
     return [key for key in _map(bins, name) if type(key) is str]
 
 
-def blob(bins: Bins, name: str) -> bytes:
+def blob(bins: Bins, name: str, newest: int = NEWEST) -> bytes:
     """Return a value of bytes. Raises Damaged if it is none."""
+    form(bins, newest)
+    return _blob(bins, name)
+
+
+def _blob(bins: Bins, name: str) -> bytes:
     value = bins.get(name)
     if not isinstance(value, bytes | bytearray):
         # And never bytes(value): of a number it would make so many zeros.

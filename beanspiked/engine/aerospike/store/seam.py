@@ -33,6 +33,7 @@ __all__ = [
     "CLOSED",
     "DEAD",
     "DELAYED",
+    "FIRST",
     "HEAD_KEYS",
     "NEVER_WROTE",
     "OPEN",
@@ -46,6 +47,7 @@ __all__ = [
     "Full",
     "Head",
     "Move",
+    "Newer",
     "Outcome",
     "Refused",
     "Segment",
@@ -67,6 +69,9 @@ BURIED: Final = "buried"
 OPEN: Final = 0
 CLOSED: Final = 1
 DEAD: Final = 2
+
+# The first format of records and jobs. What carries no number is of it, and who announces nothing reads no other.
+FIRST: Final = 1
 
 # How many of its first ready keys a head tells: a take over several segments knows so how many of them are next.
 HEAD_KEYS: Final = 16
@@ -101,6 +106,10 @@ class Full(StoreFull, StoreError):  # noqa: N818 - likewise
 
 class Damaged(StoreFailed, StoreError):  # noqa: N818 - likewise
     """A record cannot be read, whoever tries how often: it does not have the shape that this version writes. It is left alone."""
+
+
+class Newer(Damaged):
+    """A record is of a format that this version does not know. It is not damaged; whoever knows the format sees to it."""
 
 
 class Unknown(StoreError):  # noqa: N818 - likewise
@@ -223,6 +232,7 @@ class Segment:
         owner: The session that made it, and alone puts into it.
         bodies: The highest number that a body of it may have.
         held: How many jobs its leases hold together.
+        form: The format of its record; no job in it is of a newer one.
     """
 
     number: int
@@ -236,6 +246,7 @@ class Segment:
     delayed: Entries
     buried: Entries
     leases: Mapping[int, Entries]
+    form: int = FIRST
 
     def queue(self, name: str) -> Entries:
         """Return one of the queues by its name."""
@@ -260,6 +271,10 @@ class SessionRecord:
         dead: Whether it was killed or has ended.
         silent_ms: How long ago it last wrote, by the server's clock; NEVER_WROTE if it is listed and no more.
         payload: What it published last with a heartbeat.
+        reads: The newest format that it reads and writes.
+        writes: The newest format that it writes now, or is about to write.
+        newer: Whether its record is of a format that this version does not know: only the number, the silence and the two formats are
+            told then.
         address: What the others dial to hear its news, empty if they cannot.
         listens: The sessions whose news it reads from their records; None if it does not say: then all of them.
         tells: Whether it writes its news to a record.
@@ -269,6 +284,9 @@ class SessionRecord:
     dead: bool
     silent_ms: int
     payload: bytes
+    reads: int = FIRST
+    writes: int = FIRST
+    newer: bool = False
     address: str = ""
     listens: Sequence[int] | None = None
     tells: bool = True
@@ -292,18 +310,30 @@ class Directory:
 
 
 class SegmentStore(Protocol):
-    """What implements the seam. Every method is one atomic operation on one record unless it says otherwise."""
+    """What implements the seam. Every method is one atomic operation on one record unless it says otherwise.
+
+    A record of a format newer than `newest` is never changed: only its number and its format are understood. Where a method raises
+    Damaged, it raises Newer for such a record.
+
+    Attributes:
+        newest: The newest format of records that is read and written here.
+    """
+
+    newest: int
 
     # --- segments
 
-    async def create(self, number: int, tube: str, lease: int) -> None:
-        """Make an empty, open segment with an empty lease of its owner.
+    async def create(self, number: int, tube: str, lease: int, form: int = FIRST) -> None:
+        """Make an empty, open segment of a format, with an empty lease of its owner.
 
-        Raises Refused where another segment, not dead or of a higher number, has its record.
+        Raises Refused where another segment, not dead, of a higher number or of a newer format, has its record.
         """
 
     async def attach(self, number: int, lease: int) -> None:
-        """Give a session an empty lease, once. Raises Fenced unless the segment is there and not dead, Refused if the lease exists."""
+        """Give a session an empty lease, once.
+
+        Raises Fenced unless the segment is there, not dead, and of a format that is known; Refused if the lease exists.
+        """
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease. Raises Fenced without the lease."""
@@ -348,7 +378,10 @@ class SegmentStore(Protocol):
         """Find the segments in which a session has a lease. A query: may miss some while data moves between nodes."""
 
     async def wipe(self, number: int) -> int:
-        """Close a segment and remove all its jobs and leases; return how many jobs there were. May be repeated; Fenced if it is gone."""
+        """Close a segment and remove all its jobs and leases; return how many jobs there were. May be repeated.
+
+        Raises Fenced if it is gone, Newer if its jobs are not known here.
+        """
 
     # --- directories
 
@@ -387,14 +420,15 @@ class SegmentStore(Protocol):
     async def reserve_numbers(self, counter: str, count: int) -> int:
         """Take `count` numbers off a counter for good; return the first. After Unknown they are given up."""
 
-    async def join(self, session: int) -> None:
-        """List a session under a number that was never used, and make its record of one that nobody listed has. Three operations.
+    async def join(self, session: int, form: int = FIRST) -> None:
+        """List a session under a number that was never used, and make its record, of one that nobody listed has, in a format.
 
-        After whatever error the number is given up. Raises Refused if it was used, or if others were quicker.
+        It announces `newest`. Three operations. After whatever error the number is given up. Raises Refused if it was used, or if others
+        were quicker.
         """
 
-    async def heartbeat(self, session: int, payload: bytes | None) -> int:
-        """Say that a session lives, and publish a payload unless it is None; return the server's time in ms.
+    async def heartbeat(self, session: int, payload: bytes | None, writes: int = FIRST) -> int:
+        """Say that a session lives and what format it writes, and publish a payload unless it is None; return the server's time in ms.
 
         Raises Refused if it is dead, or not listed any more, and TooBig for a payload that no record can hold.
         """
@@ -419,8 +453,8 @@ class SegmentStore(Protocol):
 
     # --- news
 
-    async def publish(self, session: int, news: bytes) -> None:
-        """Replace what a session has told the others. Raises Refused if it is not listed any more."""
+    async def publish(self, session: int, news: bytes, form: int = FIRST) -> None:
+        """Replace what a session has told the others, in a format. Raises Refused if it is not listed any more."""
 
     async def news(
         self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
@@ -449,11 +483,11 @@ class SegmentStore(Protocol):
         After Unknown they are given up.
         """
 
-    async def write_body(self, number: int, body_number: int, body: bytes) -> None:
-        """Keep a large body outside its segment, before its entry is put."""
+    async def write_body(self, number: int, body_number: int, body: bytes, form: int = FIRST) -> None:
+        """Keep a large body outside its segment, in a format, before its entry is put."""
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Read bodies by segment and body number."""
+        """Read bodies by segment and body number. Raises Newer."""
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """Remove bodies; those that are gone already are no error."""

@@ -4,11 +4,10 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.aerospike.segment.codec import unpack
-from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX
+from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, job_id
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Head, Refused
-from beanspiked.engine.errors import DamagedEntry, EngineError
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused
+from beanspiked.engine.errors import DamagedEntry, EngineError, NewerEntry
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
@@ -86,21 +85,21 @@ class Timetable:
         """Make all due jobs of a tube ready."""
         tube.next_due = 0
         for committer in list(tube.committers.values()):
-            head = committer.head
-            while head is not None and head.due_key is not None and not committer.gone:
-                if key_ms(head.due_key) > self._engine.membership.server_ms():
-                    tube.expect(head.due_key)
+            due = None if committer.head is None else committer.head.due_key
+            while due is not None and not committer.gone:
+                if key_ms(due) > self._engine.membership.server_ms():
+                    tube.expect(due)
                     break
                 try:
-                    head = await self._promote_one(committer)
+                    due = await self._promote_one(committer)
                 except Damaged as error:
                     logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
                     break
 
-    async def _promote_one(self, committer: "Committer") -> Head | None:
-        """Make due jobs of one segment ready; return what it holds afterwards."""
+    async def _promote_one(self, committer: "Committer") -> bytes | None:
+        """Make due jobs of one segment ready, and learn what it holds then; return the key of the next one, see promote_segment."""
         engine = self._engine
-        await self.promote_segment(committer.number)
+        due = await self.promote_segment(committer.number)
         if committer.running or committer.gone:
             await committer.turn()
         mark = engine.step()
@@ -110,24 +109,32 @@ class Timetable:
         if not committer.running and not committer.gone and committer.mark < mark:
             committer.know(head, mark)
             engine.scout.announce(committer)
-        return head
+        return due
 
-    async def promote_segment(self, number: int) -> None:
-        """Make due jobs of one segment ready, and set those aside that cannot be read.
+    async def promote_segment(self, number: int) -> bytes | None:
+        """Make due jobs of one segment ready, and bury those that are damaged.
 
         Whoever else moves one at the same time, this moves nothing; after a failure it may be tried again.
+
+        Returns the key of the next delayed job, those left out whose format is not known here: they stay where they are.
         """
         segment = await self._store.read(number)
         if segment is None:
-            return
+            return None
         now_ms = self._engine.membership.server_ms()
         limit = due_key(now_ms + 1, 0)
-        due = [(key, packed) for key, packed in list(segment.delayed.items())[:BATCH_MAX] if key < limit]
+        due = [(key, packed) for key, packed in segment.delayed.items() if key < limit]
+        formats = self._engine.formats
+        moved: set[bytes] = set()
         ready: dict[bytes, bytes] = {}
         damaged: dict[bytes, bytes] = {}
         for key, packed in due:
+            if len(ready) + len(damaged) == BATCH_MAX:
+                break
             try:
-                job = unpack(packed)
+                job = formats.unpack(packed)
+            except NewerEntry as error:
+                self._engine.unread.tell(f"job {job_id(number, job_slot(key))}", error)
             except DamagedEntry as error:
                 logger.error("segment %d: a damaged job is buried: %s", number, error)
                 damaged[due_key(now_ms, job_slot(key))] = packed
@@ -139,3 +146,6 @@ class Timetable:
                 keys = [key for key, _ in due if job_slot(key) in slots]
                 with contextlib.suppress(Refused, Fenced):
                     await self._store.shift(number, DELAYED, keys, target, entries)
+                    moved.update(keys)
+        left = (key for key, packed in segment.delayed.items() if key not in moved and formats.knows(packed))
+        return next(left, None)

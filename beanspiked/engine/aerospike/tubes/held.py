@@ -6,7 +6,7 @@ A change of a held job goes through its segment's committer; until it is done th
 import asyncio
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack
+from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Leave, SharedJob
 from beanspiked.engine.aerospike.store.keys import due_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Full, Refused
@@ -69,8 +69,8 @@ class Holdings:
         packed.releases += 1
         if delay:
             due_ms = self._engine.membership.server_ms() + packed.delay_ms
-            return self._leave(job, DELAYED, due_key(due_ms, job.slot()), pack(packed))
-        return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), pack(packed))
+            return self._leave(job, DELAYED, due_key(due_ms, job.slot()), self._engine.formats.pack(packed))
+        return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), self._engine.formats.pack(packed))
 
     def bury(self, job: SharedJob, pri: int, reason: str) -> Leave:
         """Set a held job aside."""
@@ -79,7 +79,8 @@ class Holdings:
         packed.buries += 1
         if reason:
             packed.reason = reason
-        return self._leave(job, BURIED, due_key(self._engine.membership.server_ms(), job.slot()), pack(packed))
+        place = due_key(self._engine.membership.server_ms(), job.slot())
+        return self._leave(job, BURIED, place, self._engine.formats.pack(packed))
 
     def update(self, job: SharedJob, stored: bytes, raw_size: int) -> Later:
         """Replace the body of a held job, as it is stored."""
@@ -108,7 +109,9 @@ class Holdings:
         if committer is not None:
 
             async def write() -> None:
-                packed.body_number = await self._engine.try_for_a_while(lambda: committer.bodies.write(stored), Full)
+                packed.body_number = await self._engine.try_for_a_while(
+                    lambda: committer.bodies.write(stored, job.form), Full
+                )
 
             try:
                 error = await self._engine.failure(write)
@@ -139,7 +142,7 @@ class Holdings:
                     self._engine.retirement.drop_body(job, former)
             later.settle(outcome.error)
 
-        self._leave(job, None, b"", pack(packed), stays=True).then(updated)
+        self._leave(job, None, b"", self._engine.formats.pack(packed), stays=True).then(updated)
 
     def give_back(self, job: SharedJob, timed_out: bool) -> None:
         """Make a held job ready as it was."""
@@ -152,19 +155,20 @@ class Holdings:
         if timed_out:
             job.timeouts += 1
         # Its place is its old one, so that its order does not change.
-        self._leave(job, READY, job.place, job.pack(), insists=True)
+        self._leave(job, READY, job.place, self._engine.formats.pack(job.packed()), insists=True)
 
     def _give_back_after(self, job: SharedJob, timed_out: bool) -> None:
         if job.committer is not None and job.holder is None:
             self.give_back(job, timed_out)
 
-    def bury_unread(self, committer: "Committer", place: bytes, packed: bytes) -> None:
-        """Set aside what cannot be read, as it is."""
+    def let_go_unread(self, committer: "Committer", place: bytes, packed: bytes, damaged: bool) -> None:
+        """Let go of what cannot be read, as it is: what is damaged is buried, what is of a newer format goes back to its place."""
         job = SharedJob(committer.number, place, committer.tube, Packed(0, 0, 0, 0, b""), 0)
         job.committer = committer
         job.state = RESERVED
         committer.held[place] = job
-        self._leave(job, BURIED, due_key(self._engine.membership.server_ms(), job.slot()), packed, insists=True)
+        new_key = due_key(self._engine.membership.server_ms(), job.slot()) if damaged else place
+        self._leave(job, BURIED if damaged else READY, new_key, packed, insists=True)
 
     def bury_lost(self, job: SharedJob, reason: str) -> None:
         """Set aside a held job whose body is lost."""
@@ -172,7 +176,7 @@ class Holdings:
         packed.reason = reason
         packed.buries += 1
         place = due_key(self._engine.membership.server_ms(), job.slot())
-        self._leave(job, BURIED, place, pack(packed), insists=True)
+        self._leave(job, BURIED, place, self._engine.formats.pack(packed), insists=True)
 
     def left(self, job: SharedJob, deleted: bool) -> None:
         """A job has left the lease."""

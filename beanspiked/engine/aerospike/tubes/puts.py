@@ -7,10 +7,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack, pack_plain
+from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack_plain
 from beanspiked.engine.aerospike.segment.committer import EMPTY, Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Put
-from beanspiked.engine.aerospike.store.seam import Full, Refused, StoreError
+from beanspiked.engine.aerospike.store.seam import FIRST, Full, Refused, StoreError
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, Details
@@ -68,8 +68,9 @@ class Puts:
         due_ms = self._engine.membership.server_ms() + delay_ms if delay else 0
         # 0 would be: for ever.
         ttr_ms = max(1, round(ttr * 1000)) if ttr else 0
-        if details is None and len(body) <= INLINE_MAX:
-            put = Put(tube, pri, put_us, due_ms, pack_plain(pri, delay_ms, ttr_ms, put_us, body), now + ANSWER_WITHIN)
+        if details is None and len(body) <= INLINE_MAX and self._engine.membership.writes == FIRST:
+            packed = pack_plain(pri, delay_ms, ttr_ms, put_us, body)
+            put = Put(tube, pri, put_us, due_ms, packed, FIRST, now + ANSWER_WITHIN)
         else:
             put = self._large_put(tube, pri, delay_ms, ttr_ms, put_us, due_ms, body, details)
         self._unseen_bytes += len(body)
@@ -102,6 +103,7 @@ class Puts:
             raw_size = max(details.raw_size, PLAIN)
             skipped = details.raw_size == GIVEN_UP
         packed = Packed(pri, delay_ms, ttr_ms, put_us, stored, raw_size=raw_size, skipped=skipped)
+        packed.form = self._engine.membership.writes
         if details is not None:
             packed.born_ms = round(details.born * 1000)
             packed.metadata = details.metadata
@@ -112,7 +114,8 @@ class Puts:
         if outside:
             packed.body = b""
             packed.stored_size = len(stored)
-        put = Put(tube, pri, put_us, due_ms, pack(packed), self._clock.now() + ANSWER_WITHIN)
+        until = self._clock.now() + ANSWER_WITHIN
+        put = Put(tube, pri, put_us, due_ms, self._engine.formats.pack(packed), packed.form, until)
         if outside:
             put.outside = stored
             put.job = packed
@@ -129,6 +132,8 @@ class Puts:
         arriving = tube.arriving
         committer = tube.open
         while arriving and committer is not None:
+            if arriving[0].form != self._engine.membership.writes:
+                self._pack_again(arriving[0])
             if not committer.accepts(arriving[0]):
                 tube.open = None
                 committer.close()
@@ -142,6 +147,14 @@ class Puts:
         if arriving and not tube.opening:
             tube.opening = True
             self._engine.spawn(self._open(tube))
+
+    def _pack_again(self, put: Put) -> None:
+        """Pack a put in the format that is written now: while it waited, the sessions agreed on another one."""
+        formats = self._engine.formats
+        job = put.job or formats.unpack(put.packed)
+        job.form = self._engine.membership.writes
+        put.packed = formats.pack(job)
+        put.form = job.form
 
     async def _put_outside(self, committer: Committer, put: Put) -> None:
         """Write a large body, then put its job."""
@@ -217,8 +230,9 @@ class Puts:
             self._numbers = list(range(first + NUMBERS_BLOCK - 1, first - 1, -1))
         number = self._numbers.pop()
         lease = session.next_lease()
+        form = self._engine.membership.writes
         try:
-            await self._store.create(number, tube.name, lease)
+            await self._store.create(number, tube.name, lease, form)
         except Refused:
             return None
         while True:
@@ -236,6 +250,7 @@ class Puts:
         if session.over or not self._engine.membership.alive():
             return None
         committer = Committer(self._engine, tube, number, lease, owned=True)
+        committer.form = form
         tube.committers[number] = committer
         committer.know(EMPTY, self._engine.step())
         return committer

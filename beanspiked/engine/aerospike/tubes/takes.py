@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.queries import looks
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob
+from beanspiked.engine.aerospike.store.seam import Newer
 from beanspiked.engine.aerospike.tubes.tube import Seek, SharedTube
 from beanspiked.engine.contract import Job, Tube, Waiter
 from beanspiked.engine.errors import EngineError, StoreFailed
@@ -322,7 +323,10 @@ class Takes:
             async def work() -> None:
                 whole.extend(await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, wanted)))
 
-            return await self._engine.failure(work)
+            error = await self._engine.failure(work)
+            if isinstance(error, Newer) and len(wanted) == 1 and wanted[0].committer is not None:
+                wanted[0].committer.unknown.add(wanted[0].place)
+            return error
 
         error = await fetch(jobs)
         if error is not None and len(jobs) > 1:
@@ -345,7 +349,7 @@ class Takes:
         self.unclaim(committer.tube, asks)
         committer.tube.granted.extend([job for job in whole if job.committer is not None])
         self.deliver(committer.tube)
-        if error is not None:
+        if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
         self.sought(committer.tube)
         self._engine.turn_over()

@@ -45,13 +45,14 @@ from beanspiked.engine.aerospike.store.aerospike.changes import (
 )
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS
 from beanspiked.engine.aerospike.store.aerospike.pace import Pace
-from beanspiked.engine.aerospike.store.formats import COUNTERS
+from beanspiked.engine.aerospike.store.formats import COUNTERS, NEWEST
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_session, ready_key
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
     DEAD,
     DELAYED,
+    FIRST,
     OPEN,
     READY,
     Change,
@@ -59,6 +60,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Directory,
     Fenced,
     Head,
+    Newer,
     Outcome,
     Refused,
     Segment,
@@ -108,13 +110,15 @@ class AerospikeStore:
         client: A connected client of the `aerospike` package; None before there is one: everything then fails with Busy.
         namespace: Where to keep everything.
         prefix: What the names of all sets and indexes begin with; records outside them are never touched.
+        newest: The newest format that is read and written.
 
     Attributes:
         caller: What calls the client.
         changes: What carries out the changes that jobs are made of.
     """
 
-    def __init__(self, client: Any, namespace: str, prefix: str = "bsd_") -> None:
+    def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
+        self.newest: int = newest
         self.caller: Caller = Caller(client)
         self.changes: Changes = Changes(self.caller, Pace(time.monotonic))
         self._namespace = namespace
@@ -125,6 +129,7 @@ class AerospikeStore:
         self._joined = (0, 0)
         # Where the look through all bodies is.
         self._bodies: Any = None
+        self._known = exp.Or(exp.Not(exp.BinExists("f")), exp.LE(exp.IntBin("f"), newest))
 
     async def connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
         """Connect, see whether the cluster is fit, and make what is needed there. Raises StoreUnusable."""
@@ -173,13 +178,14 @@ class AerospikeStore:
 
     # --- segments
 
-    async def create(self, number: int, tube: str, lease: int) -> None:
+    async def create(self, number: int, tube: str, lease: int, form: int = FIRST) -> None:
         """See SegmentStore."""
-        await self.caller.call(partial(self._create, number, tube, lease))
+        await self.caller.call(partial(self._create, number, tube, lease, form))
 
-    def _create(self, number: int, tube: str, lease: int) -> None:
+    def _create(self, number: int, tube: str, lease: int, form: int) -> None:
         key = self._segment_key(number)
         head = [
+            operations.write("f", form),
             operations.write("no", number),
             operations.write("tube", tube),
             operations.write("own", lease_session(lease)),
@@ -194,17 +200,17 @@ class AerospikeStore:
             made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
             self.caller.make(key, [*head, *made, *leased], aerospike.POLICY_EXISTS_CREATE)
         except client_errors.RecordExistsError:
-            guard = exp.And(exp.Eq(exp.IntBin("st"), DEAD), exp.LT(exp.IntBin("no"), number))
+            guard = exp.And(exp.Eq(exp.IntBin("st"), DEAD), exp.LT(exp.IntBin("no"), number), self._known)
             self.caller.operate(key, [*head, *[map_operations.map_clear(name) for name in MAPS], *leased], guard)
 
     async def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
-        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD), self._known)
         try:
             await self.caller.call(partial(self.caller.operate, self._segment_key(number), _lease_ops(lease), guard))
         except Refused as error:
             if getattr(error.__cause__, "code", 0) == CODE_FILTERED_OUT:
-                raise Fenced(f"segment {number} is gone or dead") from error
+                raise Fenced(f"segment {number} is gone, dead or of a newer format") from error
             raise
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
@@ -245,16 +251,18 @@ class AerospikeStore:
         except Fenced:
             return None
         try:
-            return decoding.segment(number, bins)
+            return decoding.segment(number, bins, self.newest)
         except Damaged as error:
             self._aside.tell(f"segment {number}", error)
             raise
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
         """See SegmentStore."""
-        found = await self.caller.read_many([self._segment_key(number) for number in numbers], HEAD_READS)
+        found = await self.caller.read_many([self._segment_key(number) for number in numbers], LOOK_READS)
         return [
-            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.head, number, bins))
+            None
+            if bins is None
+            else self._aside.read(f"segment {number}", partial(decoding.head, number, bins, self.newest))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -262,7 +270,9 @@ class AerospikeStore:
         """See SegmentStore."""
         found = await self.caller.read_many([self._segment_key(number) for number in numbers], SIZE_READS)
         return [
-            None if bins is None else self._aside.read(f"segment {number}", partial(decoding.sizes, number, bins))
+            None
+            if bins is None
+            else self._aside.read(f"segment {number}", partial(decoding.sizes, number, bins, self.newest))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -315,7 +325,7 @@ class AerospikeStore:
 
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
-        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(exp.IntBin("st"), OPEN))
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(exp.IntBin("st"), OPEN), self._known)
         try:
             await self.caller.call(
                 partial(self.caller.operate, self._segment_key(number), [operations.write("st", CLOSED)], guard)
@@ -332,6 +342,7 @@ class AerospikeStore:
             exp.Eq(exp.IntBin("no"), number),
             exp.Eq(exp.IntBin("st"), CLOSED),
             exp.Eq(exp.IntBin("nheld"), 0),
+            self._known,
             *[exp.Eq(exp_map.MapSize(None, exp.MapBin(name)), 0) for name in QUEUES],
         )
         ops = [operations.write("st", DEAD), map_operations.map_clear("held")]
@@ -346,7 +357,7 @@ class AerospikeStore:
 
     async def wipe(self, number: int) -> int:
         """See SegmentStore."""
-        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD))
+        guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD), self._known)
         ops = [
             operations.read("nheld"),
             *[map_operations.map_size(name) for name in QUEUES],
@@ -466,15 +477,25 @@ class AerospikeStore:
         """See SegmentStore."""
         ops = [operations.increment("last", count), operations.read("last")]
         key = self._key("ctl", f"counter-{counter}")
-        results = await self.caller.call(partial(self.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE))
+        results = await self.caller.call(partial(self._change_or_make, key, ops))
         last: int = results[-1][1]
         return last - count + 1
 
-    async def join(self, session: int) -> None:
+    def _change_or_make(self, key: Key, ops: list[Any]) -> Any:
+        """Change a record of a format that is known, or make it. Raises Newer."""
+        try:
+            return self.caller.operate(key, ops, self._known)
+        except client_errors.RecordNotFound:
+            return self.caller.make(key, [operations.write("f", FIRST), *ops], aerospike.POLICY_EXISTS_CREATE)
+        except client_errors.FilteredOut as error:
+            raise Newer(f"{key[2]} is of a format newer than {self.newest}") from error
+
+    async def join(self, session: int, form: int = FIRST) -> None:
         """See SegmentStore."""
         slot = await self._list_session(session)
         # Until it says how it hears news it reads those of all.
-        said = {"dead": 0, "payload": b"", "at": "", "listens": 0, "tells": 1}
+        said: dict[str, Any] = {"f": form, "dead": 0, "reads": self.newest, "writes": FIRST}
+        said |= {"payload": b"", "at": "", "listens": 0, "tells": 1}
         claim = [*_named(session), *[operations.write(name, value) for name, value in said.items()]]
         key, guard = self._session_key("ses", session, slot), exp.Or(NAMELESS, _left_by_earlier(session))
         await self.caller.call(partial(self.caller.make, key, claim, aerospike.POLICY_EXISTS_IGNORE, guard))
@@ -488,7 +509,7 @@ class AerospikeStore:
                 break
             slot = next(slot for slot in itertools.count(1) if slot not in listed.values())
             taken = exp_map.MapGetByValue(None, aerospike.MAP_RETURN_COUNT, slot, exp.MapBin("numbers"))
-            entry = [operations.write("f", FORMAT), map_operations.map_put("numbers", session, slot, SORTED)]
+            entry = [operations.write("f", FIRST), map_operations.map_put("numbers", session, slot, SORTED)]
             key, exists = self._key("ctl", "sessions"), aerospike.POLICY_EXISTS_IGNORE
             # Otherwise somebody else was quicker.
             with contextlib.suppress(Refused):
@@ -503,7 +524,8 @@ class AerospikeStore:
             bins = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
         except Fenced:
             return {}
-        self._slots = self._aside.read("the list of sessions", partial(decoding.slots, bins)) or {}
+        read = partial(decoding.slots, bins, self.newest)
+        self._slots = self._aside.read("the list of sessions", read) or {}
         return self._slots
 
     async def _slot(self, session: int) -> int:
@@ -529,12 +551,10 @@ class AerospikeStore:
         held = exp.And(*guards) if len(guards) > 1 else next(iter(guards), None)
         await self.caller.call(partial(self.caller.operate, key, ops, held))
 
-    async def heartbeat(self, session: int, payload: bytes | None) -> int:
+    async def heartbeat(self, session: int, payload: bytes | None, writes: int = FIRST) -> int:
         """See SegmentStore."""
-        ops = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
-        if payload is None:
-            ops.append(operations.write("beat", 1))
-        else:
+        ops = [expression_operations.expression_read("now", NODE_NOW_MS.compile()), operations.write("writes", writes)]
+        if payload is not None:
             ops.append(operations.write("payload", payload))
         slot = await self._slot(session)
         lives = exp.Eq(exp.IntBin("dead"), 0)
@@ -594,7 +614,9 @@ class AerospikeStore:
         listed = sorted((await self._listed()).items())
         found = await self.caller.read_many([self._session_key("ses", *entry) for entry in listed], SESSION_READS)
         records = [
-            self._aside.read(f"session {number}", partial(decoding.session, number, slot, bins, self._aside))
+            self._aside.read(
+                f"session {number}", partial(decoding.session, number, slot, bins, self._aside, self.newest)
+            )
             for (number, slot), bins in zip(listed, found, strict=True)
         ]
         return [record for record in records if record is not None]
@@ -615,10 +637,10 @@ class AerospikeStore:
 
     # --- news
 
-    async def publish(self, session: int, news: bytes) -> None:
+    async def publish(self, session: int, news: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
         slot = await self._slot(session)
-        ops = [*(_named(session) if slot else ()), operations.write("news", news)]
+        ops = [*(_named(session) if slot else ()), operations.write("f", form), operations.write("news", news)]
         guard = exp.Or(NAMELESS, exp.LE(exp.IntBin("no"), session)) if slot else None
         key = self._session_key("news", session, slot)
         await self.caller.call(partial(self.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE, guard))
@@ -650,7 +672,8 @@ class AerospikeStore:
         """Return what a session has told; nothing where an earlier user of its record did."""
         if key[2] != session and bins.get("no") != session:
             return b""
-        return self._aside.read(f"the news of session {session}", partial(decoding.blob, bins, "news")) or b""
+        read = partial(decoding.blob, bins, "news", self.newest)
+        return self._aside.read(f"the news of session {session}", read) or b""
 
     # --- the store as a whole
 
@@ -691,21 +714,29 @@ class AerospikeStore:
         last: int = results[-1][1]
         return last - count + 1
 
-    async def write_body(self, number: int, body_number: int, body: bytes) -> None:
+    async def write_body(self, number: int, body_number: int, body: bytes, form: int = FIRST) -> None:
         """See SegmentStore."""
         key = self._body_key(number, body_number)
-        bins = {"f": FORMAT, "no": number, "nr": body_number, "body": body}
+        bins = {"f": form, "no": number, "nr": body_number, "body": body}
         await self.caller.call(lambda: self.caller.client.put(key, bins, policy=WRITE_POLICY))
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """See SegmentStore."""
-        found = await self.caller.read_many([self._body_key(*name) for name in names], [operations.read("body")])
+        found = await self.caller.read_many([self._body_key(*name) for name in names], BODY_READS)
         return [
-            None
-            if bins is None
-            else self._aside.read(f"body {name[1]} of segment {name[0]}", partial(decoding.blob, bins, "body"))
+            None if bins is None else self._body(f"body {name[1]} of segment {name[0]}", bins)
             for name, bins in zip(names, found, strict=True)
         ]
+
+    def _body(self, what: str, bins: Mapping[str, Any]) -> bytes | None:
+        """Read a body; None if it is damaged, as good as lost. Raises Newer."""
+        try:
+            return decoding.blob(bins, "body", self.newest)
+        except Damaged as error:
+            self._aside.tell(what, error)
+            if isinstance(error, Newer):
+                raise
+            return None
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """See SegmentStore."""
@@ -770,7 +801,9 @@ def _entries(values: Mapping[Any, Any]) -> dict[bytes, bytes]:
 URGENT: Final = exp_map.MapGetByKeyRange(
     None, aerospike.MAP_RETURN_COUNT, ready_key(0, 0, 0), ready_key(1024, 0, 0), exp.MapBin(READY)
 )
+LOOK_READS: Final = [operations.read("f"), *HEAD_READS]
 SIZE_READS: Final = [
+    operations.read("f"),
     operations.read("no"),
     operations.read("nheld"),
     expression_operations.expression_read("urgent", URGENT.compile()),
@@ -780,9 +813,13 @@ SIZE_READS: Final = [
     *size_reads(),
 ]
 DIRECTORY_READS: Final = [operations.read(name) for name in ("segments", "pause", "until", *COUNTERS)]
-NEWS_READS: Final = [operations.read("no"), operations.read("news")]
+NEWS_READS: Final = [operations.read("f"), operations.read("no"), operations.read("news")]
+BODY_READS: Final = [operations.read("f"), operations.read("body")]
 SESSION_READS: Final = [
+    operations.read("f"),
     operations.read("no"),
+    operations.read("reads"),
+    operations.read("writes"),
     operations.read("dead"),
     operations.read("payload"),
     operations.read("at"),

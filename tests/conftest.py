@@ -106,7 +106,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 # What steers the tests themselves; every other variable of the server's is cleared.
-KEPT = ("BEANSPIKED_TEST_", "BEANSPIKED_SEEDS", "BEANSPIKED_DIFFERENTIAL_", "BEANSPIKED_CRASH_")
+KEPT = (
+    "BEANSPIKED_TEST_",
+    "BEANSPIKED_SEEDS",
+    "BEANSPIKED_DIFFERENTIAL_",
+    "BEANSPIKED_CRASH_",
+    "BEANSPIKED_ENDURANCE_",
+)
 
 for name in [
     name for name in os.environ if name.startswith(("AEROSPIKE_", "BEANSPIKED_")) and not name.startswith(KEPT)

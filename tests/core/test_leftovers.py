@@ -219,3 +219,75 @@ def test_bodies_of_a_segment_whose_record_is_not_there_stay(here: World) -> None
     del here.cluster._segments[job_id >> SLOT_BITS]
     here.run(70.0)
     assert len(here.cluster._bodies) == 1
+
+
+# --- counters
+
+
+def counted(here: World, name: str) -> bool:
+    record = here.cluster._directories.get(name)
+    return record is not None and any(record.counters.values())
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+def test_counters_of_a_tube_that_is_over_do_not_outlive_who_counted_them(here: World, cleanly: bool) -> None:
+    here.front_end()
+    here.run(15.0)
+    counting = here.front_end()
+    client = counting.connect()
+    client.ask(b"use once\r\n")
+    delete(client, client.put())
+    # Its segment ends in the sweep, and then somebody uses the tube no more whose counts are published.
+    here.run(2.0)
+    if cleanly:
+        counting.close()
+        here.run(4.0)
+    counting.kill()
+    here.run(A_ROUND)
+    assert not counted(here, "once")
+    assert here.cluster.tubes() == []
+
+
+def test_what_a_dead_front_end_has_counted_of_a_tube_without_segments_is_dropped(here: World) -> None:
+    # It is not listed, so nobody would come to it.
+    here.front_end()
+    here.run(15.0)
+    counting = here.front_end()
+    client = counting.connect()
+    client.ask(b"use once\r\n")
+    assert client.ask(b"pause-tube once 1\r\n") == b"PAUSED\r\n"
+    here.run(3.0)
+    counting.kill()
+    here.run(30.0)
+    assert not counted(here, "once")
+
+
+def test_counters_that_were_handed_over_go_with_the_last_user_who_counted_nothing(here: World) -> None:
+    counting, using = here.front_end().connect(), here.front_end().connect()
+    using.ask(b"use once\r\n")
+    here.run(3.0)
+    counting.ask(b"use once\r\n")
+    delete(counting, counting.put())
+    counting.hang_up()
+    here.run(300.0)
+    assert counted(here, "once")
+    using.hang_up()
+    here.run(A_ROUND)
+    assert not counted(here, "once")
+    assert here.cluster.tubes() == []
+
+
+def test_a_paused_tube_without_jobs_is_listed_until_its_pause_is_over(here: World) -> None:
+    client = here.front_end().connect()
+    client.ask(b"use once\r\n")
+    delete(client, client.put())
+    here.front_ends[0].close()
+    here.run(4.0)
+    here.front_end()
+    here.run(3.0)
+    here.cluster.pause("once", 1_000_000, here.cluster.now_ms() + 1_000_000)
+    here.run(500.0)
+    assert here.cluster._directories["once"].pause_ms
+    here.run(1300.0)
+    assert not here.cluster._directories["once"].pause_ms
+    assert here.cluster.tubes() == []

@@ -606,6 +606,8 @@ class Membership:
         except StoreError:
             self._healthy_since = self._monotonic()
             raise
+        # What it uses counts no more, from now on.
+        self.others = [number for number in self.others if number != record.number]
         if record.silent_ms == NEVER_WROTE:
             logger.info("session %d has not joined and is declared dead", record.number)
             return True
@@ -639,7 +641,10 @@ class Membership:
             counters = dict(zip(COUNTER_NAMES, usage[name][3:6], strict=True))
             if any(counters.values()):
                 try:
-                    await self._store.add_counters(name, counters)
+                    # A tube without segments is over, and begins anew. Nobody would ever forget what was added.
+                    record = (await self._store.directories([name]))[0]
+                    if (record is not None and record.segments) or self._engine.registry.used(name):
+                        await self._store.add_counters(name, counters)
                 except StoreError as error:
                     logger.info("counters of tube %s are lost: %s", name, error)
 

@@ -38,12 +38,16 @@ class Leftovers:
         engine: Whose it is.
         store: The store.
         monotonic: A clock in seconds that goes on while the machine sleeps.
+
+    Attributes:
+        old_ms: From what age on a body is judged, in ms.
     """
 
     def __init__(self, engine: "SharedEngine", store: "SegmentStore", monotonic: Callable[[], float]) -> None:
         self._engine = engine
         self._store = store
         self._monotonic = monotonic
+        self.old_ms: int = OLD_MS
         # What is left of this round.
         self._names: list[str] = []
         self._segments: list[tuple[str, int]] = []
@@ -87,7 +91,7 @@ class Leftovers:
     async def _look_at_bodies(self) -> None:
         """Remove old bodies that nothing refers to."""
         bodies: dict[int, list[int]] = {}
-        for number, body in await self._store.old_bodies(BODIES_AT_ONCE, OLD_MS):
+        for number, body in await self._store.old_bodies(BODIES_AT_ONCE, self.old_ms):
             bodies.setdefault(number, []).append(body)
         heads = await self._store.heads(list(bodies))
         for (number, some), head in zip(bodies.items(), heads, strict=True):

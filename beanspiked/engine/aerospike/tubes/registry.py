@@ -89,6 +89,11 @@ class Registry:
         uses = (usage_of(record).get(name) for record in membership.records if record.number in live)
         return any(use is not None and (use[0] or use[1]) for use in uses)
 
+    def used(self, name: str) -> bool:
+        """Tell whether anybody uses or watches a tube, here or elsewhere."""
+        tube = self._tubes.get(name)
+        return name == DEFAULT or (tube is not None and bool(tube.using or tube.watching)) or self.used_elsewhere(name)
+
     # --- what is told of them
 
     def usage(self, most: int | None = None) -> dict[str, list[int]]:
@@ -220,9 +225,17 @@ class Registry:
                 del self._tubes[tube.name]
 
     async def unlist(self, name: str) -> None:
-        """Take a tube out of the list of tubes, unless it has segments or is used by others."""
-        if not self.used_elsewhere(name):
-            await self._store.unlist_tube(name)
+        """Take a tube out of the list of tubes, unless it has segments, is paused or is used by others; it begins anew then."""
+        if self.used_elsewhere(name):
+            return
+        record = (await self._store.directories([name]))[0]
+        if record is not None and not record.segments:
+            if record.paused_until_ms > self._engine.membership.server_ms():
+                return
+            # Others have handed theirs over and counted nothing since.
+            if record.pause_ms or any(record.counters.values()):
+                await self._store.forget_tube(name)
+        await self._store.unlist_tube(name)
 
     def unlist_all(self, names: list[str]) -> None:
         """Take tubes that nobody here knows out of the list, one after the other; whoever used them last did not come to it."""

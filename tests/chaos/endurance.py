@@ -1,0 +1,183 @@
+"""Ordinary life on a real Aerospike server for some minutes: reply tubes, backlogs, large jobs, front-ends that are replaced.
+
+At two quiet moments, after the first minute and at the end, it counts the records of each set and what each front-end takes of memory.
+Records that have become more, but for those that are known to, fail the run. Each quiet moment takes four minutes: by then dead sessions
+are forgotten and tubes let go of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import greenstalk
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
+
+from asd import HOST, NAMESPACE, connected, prepared
+from ports import free_port
+
+QUIET_FOR_S = 240.0
+FIRST_S = 60.0
+# EXCEPTION: records of tubes and of dead segments are to be bounded by other means; once they are, this is to be ().
+UNBOUNDED = ("dir", "seg")
+# A front-end is replaced so often, and its session is forgotten two minutes and a half later at most.
+REPLACE_EVERY_S = 20.0
+AT_MOST = dict.fromkeys(("ses", "news"), 3 + int(150 / REPLACE_EVERY_S) + 1)
+NAMESPACE_SETTINGS = """
+    replication-factor 1
+    nsup-period 0
+    default-ttl 0
+    storage-engine device {
+        file $file
+        filesize 1G
+        flush-max-ms 1000
+        post-write-cache 64M
+    }"""
+
+
+class FrontEnd:
+    """One process that serves."""
+
+    def __init__(self, store: str, command: str) -> None:
+        self.port = free_port()
+        arguments = [command, "-l", HOST, "-p", str(self.port), "--store", store]
+        self._process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def client(self, tube: str) -> greenstalk.Client:
+        """Connect, as soon as it listens."""
+        until = time.monotonic() + 20
+        while True:
+            try:
+                return greenstalk.Client((HOST, self.port), use=tube, watch=[tube], encoding=None)
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+    def end(self, *, cleanly: bool) -> None:
+        """Stop it, or kill it."""
+        self._process.send_signal(signal.SIGTERM if cleanly else signal.SIGKILL)
+        self._process.wait(30)
+
+    def memory_kb(self) -> int:
+        """Return its resident set."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+def records(client: Any) -> Counter[str]:
+    """Count the records of each set."""
+    found: Counter[str] = Counter()
+    for _, answer in client.info_all(f"sets/{NAMESPACE}").values():
+        for line in str(answer).strip().split(";"):
+            fields = dict(field.split("=", 1) for field in line.split(":") if "=" in field)
+            if fields.get("set", "").startswith("bsd_"):
+                found[fields["set"].removeprefix("bsd_")] += int(fields["objects"])
+    return found
+
+
+class Life:
+    """What goes on: through the first front-end jobs are put only, through the second they are taken only."""
+
+    def __init__(self, store: str, command: str, chance: random.Random) -> None:
+        self.front_ends = [FrontEnd(store, command) for _ in range(3)]
+        self.used = 0
+        self._start = lambda: FrontEnd(store, command)
+        self._chance = chance
+
+    def live(self, seconds: float, replace_every: float) -> None:
+        """Go on for some time."""
+        until = time.monotonic() + seconds
+        replaced = time.monotonic()
+        while time.monotonic() < until:
+            for _ in range(20):
+                self._reply()
+            self._through("work", 100, 50)
+            self._through("large", 5, 5000)
+            self._through("backlog", 300, 900)
+            if time.monotonic() - replaced > replace_every:
+                replaced = time.monotonic()
+                place = self._chance.randrange(3)
+                self.front_ends[place].end(cleanly=self._chance.random() < 0.5)
+                self.front_ends[place] = self._start()
+
+    def _reply(self) -> None:
+        self.used += 1
+        asking, answering = self._chance.sample(self.front_ends, 2)
+        name = f"reply-{self.used}"
+        with asking.client(name) as waiting, answering.client(name) as client:
+            client.put(b"x")
+            waiting.delete(waiting.reserve(30))
+
+    def _through(self, tube: str, count: int, size: int) -> None:
+        with self.front_ends[0].client(tube) as client:
+            for number in range(count):
+                client.put(self._chance.randbytes(size), priority=count - number, ttr=20)
+        with self.front_ends[1].client(tube) as client:
+            for _ in range(count):
+                client.delete(client.reserve(60))
+
+    def measure(self, client: Any) -> tuple[Counter[str], list[int]]:
+        """Let everything come to rest, and count."""
+        time.sleep(QUIET_FOR_S)
+        found = records(client), [front_end.memory_kb() for front_end in self.front_ends]
+        print(f"{self.used} reply tubes: records {dict(found[0])}, front-ends {found[1]} KB", flush=True)
+        return found
+
+
+def main() -> int:
+    """Run it; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--asd", default="asd", help="the server's program (default: %(default)s)")
+    parser.add_argument("--server", default="beanspiked", help="the front-ends' program (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=2.0, help="how long, quiet moments aside (default: %(default)s)"
+    )
+    parser.add_argument("--seed", default="1", help="decides what happens (default: %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        ports = [free_port() for _ in range(4)]
+        settings = NAMESPACE_SETTINGS.replace("$file", str(work / "data"))
+        command = prepared(
+            options.asd,
+            work,
+            ports,
+            service="cluster-name beanspiked-endurance",
+            level="warning",
+            heartbeat="timeout 10",
+            namespace=settings,
+        )
+        asd = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        front_ends: list[FrontEnd] = []
+        try:
+            client = connected((HOST, ports[0]))
+            life = Life(f"aerospike://{HOST}:{ports[0]}/{NAMESPACE}", options.server, random.Random(options.seed))
+            front_ends = life.front_ends
+            life.live(FIRST_S, REPLACE_EVERY_S)
+            first, _ = life.measure(client)
+            life.live(max(0.0, options.minutes * 60 - FIRST_S), REPLACE_EVERY_S)
+            last, _ = life.measure(client)
+            client.close()
+        finally:
+            for front_end in front_ends:
+                front_end.end(cleanly=True)
+            asd.terminate()
+            asd.wait(30)
+    bounded = last.keys() - set(UNBOUNDED)
+    more = {name: (first[name], last[name]) for name in bounded if last[name] > max(first[name], AT_MOST.get(name, 0))}
+    print(f"more than before: {more}" if more else "nothing has become more")
+    return 1 if more else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -113,7 +113,7 @@ def _told(what: str, read: Callable[[], object]) -> Iterator[Finding]:
 
 def _names(client: Any, namespace: str, prefix: str) -> dict[bytes, str]:
     """Return the keys of sessions and of what they share, by their digests."""
-    shared = ("sessions", "secret", "counter-segment", "counter-session")
+    shared = ("sessions", "shards", "counter-segment", "counter-session")
     keys: list[tuple[str, int | str, str]] = [("ctl", name, name) for name in shared]
     try:
         listed = client.get((namespace, f"{prefix}ctl", "sessions"))[2]

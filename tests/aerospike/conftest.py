@@ -39,9 +39,11 @@ def prepared(client: Any) -> Iterator[tuple[SegmentStore, list[str]]]:
     # emptied after each: a namespace has room for a limited number of them, and they never go.
     prefix = f"t{uuid.uuid4().hex[:6]}_"
     store = AerospikeStore(client, "test", prefix)
+    # As in memory.
+    store.rings["page"] = store.rings["segment"]
     for _ in range(2):
         asyncio.run(store.prepare())
-    yield store, [prefix + name for name in ("seg", "dir", "ctl", "ses", "news", "body")]
+    yield store, [prefix + name for name in ("seg", "dir", "page", "ctl", "ses", "news", "body")]
     store.caller.close()
     client.index_remove("test", f"{prefix}held")
 

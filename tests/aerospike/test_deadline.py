@@ -92,7 +92,7 @@ def test_a_node_that_was_frozen_does_not_do_what_it_finds_in_its_sockets(node: N
         await asyncio.sleep(0.5)
         segment = await whole(store)
         assert (segment.ready, segment.last_slot, segment.state) == ({}, 0, 0)
-        directory = await store.directory("tube")
+        (directory,) = await store.directories(["tube"])
         assert directory is not None
         assert list(directory.segments) == [1]
         await store.apply(1, LEASE, puts(1))

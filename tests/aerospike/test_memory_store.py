@@ -60,7 +60,16 @@ WEIGHTS = {
     "directories": 1,
     "pause": 1,
     "add_counters": 1,
-    "unlist_tube": 2,
+    "forget_tube": 1,
+    "create_page": 1,
+    "list_page": 1,
+    "enter": 2,
+    "leave_page": 2,
+    "pages": 1,
+    "retire_page": 1,
+    "unlist_page": 1,
+    "reserve_places": 1,
+    "grow_ring": 1,
     "tubes": 1,
     "join": 1,
     "heartbeat": 1,
@@ -78,6 +87,7 @@ class Walk:
 
     # The third shares the first one's record.
     NUMBERS = (1, 2, 1 + RECORDS)
+    PAGES = (RECORDS, 2 * RECORDS)
     SESSIONS = (7, 8, 9)
     TUBES = ("a", "b")
 
@@ -207,7 +217,16 @@ class Walk:
             "unlist": (tube, count),
             "directories": (self.TUBES,),
             "pause": (tube, count, count),
-            "unlist_tube": (tube,),
+            "forget_tube": (tube,),
+            "create_page": (self.random.choice(self.PAGES), tube),
+            "list_page": (tube, count),
+            "enter": (self.random.choice(self.PAGES), count),
+            "leave_page": (self.random.choice(self.PAGES), count),
+            "pages": (self.PAGES,),
+            "retire_page": (self.random.choice(self.PAGES),),
+            "unlist_page": (tube, count),
+            "reserve_places": ("segment", 1000 * count),
+            "grow_ring": ("segment", 1 << 14 + count % 3),
             "add_counters": (tube, {"total_jobs": count, "deletes": 1}),
             "join": (session,),
             "heartbeat": (session, self.random.choice([None, self.job()])),

@@ -14,7 +14,7 @@ INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
 
 def damage(here: World, job_id: int, queue: str) -> None:
     """Make what a segment keeps of a job unreadable."""
-    entries = here.cluster._segments[job_id >> SLOT_BITS].queues[queue]
+    entries = here.cluster.segment(job_id >> SLOT_BITS).queues[queue]
     (key,) = [key for key in entries if job_slot(key) == job_id & ((1 << SLOT_BITS) - 1)]
     entries[key] = b"?"
 

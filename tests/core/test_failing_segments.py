@@ -12,7 +12,7 @@ from failing import always, any_failure, busy_for, for_segment
 from world import Client, World
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
-from beanspiked.engine.aerospike.store.seam import DEAD, Busy, Full, Refused, Unknown
+from beanspiked.engine.aerospike.store.seam import DEAD, Busy, Full, Refused, TooBig, Unknown
 
 if TYPE_CHECKING:
     pass
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PUT = b"put 0 0 60 1\r\nx\r\n"
 RESERVE = b"reserve-with-timeout 0\r\n"
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
+OUT_OF_MEMORY = b"OUT_OF_MEMORY\r\n"
 
 
 def segment_of(job_id: int) -> int:
@@ -210,24 +211,57 @@ def test_reserve_job_is_tried_again_while_its_segment_is_busy(here: World, clien
     assert client.ask(b"reserve-job %d\r\n" % job_id).startswith(b"RESERVED")
 
 
-def test_no_place_for_a_segment_is_told_of_and_not_looked_for_without_pause() -> None:
+def test_a_ring_that_is_full_of_living_segments_grows_while_clients_put() -> None:
     here = World(1, records=4)
     client = here.front_end().connect()
-    for number in range(4):
+    here.run(2.0)
+    for number in range(40):
         client.ask(b"use t%d\r\n" % number)
+        asked_at = here.time
         client.put()
-    tries = 0
-    create = here.cluster.create
+        assert here.time - asked_at < 0.2
+    assert 64 <= here.cluster.reserve_places("segment", 1).size <= 256
 
-    def counting(*arguments: Any) -> Any:
+
+def test_a_segment_that_finds_no_place_at_all_is_told_of_and_not_looked_for_without_pause(
+    here: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = here.front_end().connect()
+    here.run(2.0)
+    tries = 0
+
+    def refusing(*_: Any) -> None:
         nonlocal tries
         tries += 1
-        return create(*arguments)
+        raise Refused("27")
 
-    here.cluster.create = counting  # type: ignore[method-assign]
-    client.ask(b"use t5\r\n")
-    assert asked_in_time(here, client, PUT) == INTERNAL_ERROR
-    assert tries < 300
+    here.cluster.create = refusing  # type: ignore[method-assign]
+    assert asked_in_time(here, client, PUT) == OUT_OF_MEMORY
+    assert tries == 32
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "the store has no room; puts are refused: 32 records of segments in a row are in use"
+    ]
+
+
+@pytest.mark.parametrize("failing", ["enlist", "list_page"])
+def test_a_directory_that_is_full_is_told_of_once_and_leaves_no_segment_behind(
+    here: World, caplog: pytest.LogCaptureFixture, failing: str
+) -> None:
+    client, other = [here.front_end().connect() for _ in range(2)]
+    here.run(2.0)
+    if failing == "list_page":
+        here.cluster.inline_max = 0
+    works = getattr(here.cluster, failing)
+    setattr(here.cluster, failing, always(TooBig("13: record too big")))
+    for _ in range(5):
+        assert asked_in_time(here, client, PUT) == OUT_OF_MEMORY
+        here.run(2.0)
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["tube default: its directory, or the shard of it, is full; puts are refused: 13: record too big"]
+    assert {record.state for record in here.cluster._segments.values()} == {DEAD}
+    setattr(here.cluster, failing, works)
+    other.put()
+    client.put()
 
 
 def test_a_large_put_into_a_full_store_is_told_so(here: World, client: Client) -> None:

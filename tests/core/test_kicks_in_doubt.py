@@ -68,7 +68,7 @@ def test_jobs_that_stayed_though_another_was_deleted_meanwhile_are_kicked_then(h
     first, second = client.buried(), client.buried()
 
     def meanwhile(*_: object) -> None:
-        queue = here.cluster._segments[first >> SLOT_BITS].queues["buried"]
+        queue = here.cluster.segment(first >> SLOT_BITS).queues["buried"]
         del queue[min(queue)]
 
     once(here, meanwhile)

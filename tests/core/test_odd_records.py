@@ -17,7 +17,7 @@ from beanspiked.engine.aerospike.cluster.news import unpack_news
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, due_key, lease_key, ready_key
-from beanspiked.engine.aerospike.store.seam import Busy, Damaged
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Directory
 
 if TYPE_CHECKING:
     from world import Client, FrontEnd
@@ -43,6 +43,7 @@ KEYS = {"keys": [ready_key(1, 2, 1)], "last": [ready_key(1, 2, 1)], "due": [due_
 HEAD = {**COUNTED, **KEYS}
 SIZES = {**COUNTED, "first": [ready_key(1, 2, 1)], "due": [due_key(5, 2)], "oldest": []}
 DIRECTORY = {"segments": {7: 0}, "pause": 0, "until": 0, "total_jobs": 3}
+PAGE = {"f": 1, "no": 7, "st": 0, "tube": "t", "segs": {5: 0}}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,9 @@ DIRECTORY = {"segments": {7: 0}, "pause": 0, "until": 0, "total_jobs": 3}
         (SEGMENT, lambda bins: decoding.segment(7, bins)),
         (HEAD, lambda bins: decoding.head(7, bins)),
         (SIZES, lambda bins: decoding.sizes(7, bins)),
-        (DIRECTORY, decoding.directory),
+        (DIRECTORY, decoding.former_directory),
+        (PAGE, lambda bins: decoding.page(7, bins)),
+        ({"f": 1, "items": {b"t\0s12345678": 0}}, decoding.items),
         ({"numbers": {1: 0}}, decoding.slots),
         ({"names": {"t": 1}}, lambda bins: decoding.texts(bins, "names")),
         ({"news": b"[]"}, lambda bins: decoding.blob(bins, "news")),
@@ -105,14 +108,21 @@ def test_one_odd_segment_of_many_keeps_no_other_from_being_read(odd: tuple[int, 
     assert [size is not None for size in found] == [True, False, True]
 
 
-def test_a_tube_whose_directory_cannot_be_read_stays_listed() -> None:
-    # The list first, then the directory; nothing may be written.
-    answers = iter([batch((0, {"names": 7})), batch((0, {"segments": 5}))])
-    client = SimpleNamespace(batch_operate=lambda *_: next(answers).batch_operate())
-    store = AerospikeStore(client, "test")
-    with pytest.raises(Damaged):
-        asyncio.run(store.unlist_tube("t"))
-    store.caller.close()
+def test_one_odd_entry_of_a_shard_keeps_no_other_from_being_read() -> None:
+    told: list[str] = []
+    sound = {decoding.item("a", decoding.ITEM_SEGMENT, 7): 0, decoding.item("c", decoding.ITEM_COUNTER, "deletes"): 2}
+    for odd in (
+        {b"b\0s": 0},
+        {b"b\0w": 5},
+        {b"b\0x": 1},
+        {b"b\0cdeletes": "two"},
+        {b"\xff\0w": [1, 2]},
+        {b"b": 0},
+        {"b": 0},
+    ):
+        found = decoding.directories({**sound, **odd}, lambda what, _: told.append(what))
+        assert found == {"a": Directory([7]), "c": Directory([], counters={"deletes": 2})}
+    assert len(told) == 7
 
 
 # --- with front-ends at work

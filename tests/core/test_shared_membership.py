@@ -16,6 +16,7 @@ from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.aerospike.calls import meaning_of
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
 from beanspiked.engine.aerospike.store.seam import Busy, Outcome, StoreError, TooBig, Unknown
+from beanspiked.engine.aerospike.tubes.registry import PARTS
 from beanspiked.engine.aerospike.tubes.takes import FOLLOW_FOR
 from beanspiked.engine.errors import StoreUnusable
 from beanspiked.ops import check
@@ -116,10 +117,10 @@ def told_of(other: Any) -> int:
     return len([tube for tube in other.connect().ask(b"list-tubes\r\n").split(b"\n") if len(tube) > 60])
 
 
-def test_a_front_end_that_uses_many_tubes_lives_and_tells_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_front_end_that_uses_many_tubes_lives_and_tells_of_all() -> None:
     here = World(1)
     # Larger than a record before it is packed.
-    monkeypatch.setattr("memory.RECORD_MAX", 150_000)
+    here.cluster.record_max = 150_000
     _, other = watch_many(here, 2500)
     assert told_of(other) == 2500
 
@@ -131,10 +132,10 @@ def test_of_too_many_tubes_only_the_first_are_told_of(caplog: pytest.LogCaptureF
     assert len([record for record in caplog.records if "first ones only" in record.message]) == 1
 
 
-def test_a_heartbeat_does_not_fail_for_its_payload(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_does_not_fail_for_its_payload() -> None:
     here = World(1)
     # A store whose records hold less than by default.
-    monkeypatch.setattr("memory.RECORD_MAX", 20_000)
+    here.cluster.record_max = 20_000
     _, other = watch_many(here, 1000)
     assert 100 < told_of(other) < 600
 
@@ -257,7 +258,7 @@ def test_a_lease_that_nobody_knows_is_taken_back_though_another_segment_cannot_b
     here.cluster.attach(good, lost)
     break_segment(here, bad)
     here.run(200.0)
-    assert lost not in here.cluster._segments[good].leases
+    assert lost not in here.cluster.segment(good).leases
 
 
 @pytest.mark.parametrize("error", [Busy("11: partition unavailable"), Unknown("9: timeout")])
@@ -312,62 +313,35 @@ def test_tubes_that_were_used_once_are_not_listed_for_ever(here: World) -> None:
     serve_once(front_end, 20)
     assert len(here.cluster.tubes()) == 21
     here.run(300.0)
-    assert here.cluster.tubes() == ["kept"]
+    assert [*here.cluster.tubes()] == ["kept"]
     assert other.connect().ask(b"list-tubes\r\n") == b"OK 21\r\n---\n- default\n- kept\n\r\n"
 
 
-def test_tubes_whose_last_user_has_died_are_not_listed_once_somebody_has_asked_for_all(here: World) -> None:
+def test_what_is_told_of_tubes_whose_last_user_has_died_goes_though_one_of_them_fails(here: World) -> None:
     front_end, other = here.front_end(), here.front_end()
     here.run(3.0)
     serve_once(front_end, 5)
+    here.run(2.0)
     front_end.kill()
     here.run(30.0)
-    directory = here.cluster.directory
+    assert {name: record.counters["deletes"] for name, record in here.cluster.tubes().items()} == {
+        f"once-{number}": 1 for number in range(5)
+    }
+    forget = here.cluster.forget_tube
 
-    def failing(tube: str) -> Any:
-        # One that cannot be looked at keeps no other.
-        if tube == "once-0" and asked:
+    def failing(tube: str) -> None:
+        if tube == "once-0":
             raise Busy("11: partition unavailable")
-        return directory(tube)
+        forget(tube)
 
-    asked = other.connect().ask(b"list-tubes\r\n")
-    here.cluster.directory = failing  # type: ignore[method-assign]
-    here.run(1.0)
-    assert here.cluster.tubes() == ["once-0"]
-    here.cluster.directory = directory  # type: ignore[method-assign]
-    other.connect().ask(b"list-tubes\r\n")
-    here.run(1.0)
-    assert here.cluster.tubes() == []
-
-
-def test_a_tube_is_kept_in_which_a_job_is_reserved_while_it_is_let_go_of(here: World) -> None:
-    front_end, other = here.front_end(), here.front_end()
-    here.run(3.0)
-    registry, unlist_tube = front_end.engine.registry, front_end.store.unlist_tube
-    serve_once(front_end, 1)
-    # The first lets its segment end.
-    front_end.inside(lambda: front_end.engine.spawn(registry.sweep()))
-    here.run(0.5)
-    keeper = other.connect()
-    keeper.ask(b"use once-0\r\n")
-    reply = keeper.ask(b"put 0 0 1000 1\r\nx\r\n")
-    job_id = int(reply.split()[1])
-    taker = front_end.connect()
-
-    async def taking(tube: str) -> None:
-        front_end.store.unlist_tube = unlist_tube  # type: ignore[method-assign]
-        assert tube == "once-0"
-        taker.post(b"reserve-job %d\r\n" % job_id)
-        await asyncio.sleep(0.1)
-        await unlist_tube(tube)
-
-    # While the second looks after the tube somebody reserves the job of another segment.
-    front_end.store.unlist_tube = taking  # type: ignore[method-assign]
-    front_end.inside(lambda: front_end.engine.spawn(registry.sweep()))
-    here.run(0.5)
-    assert taker.take().startswith(b"RESERVED")
-    here.run(200.0)
-    assert taker.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+    here.cluster.forget_tube = failing  # type: ignore[method-assign]
+    # Each sweep looks at a part of all tubes.
+    here.run(PARTS * 62.0)
+    assert [*here.cluster.tubes()] == ["once-0"]
+    here.cluster.forget_tube = forget  # type: ignore[method-assign]
+    here.run(PARTS * 62.0)
+    assert here.cluster.tubes() == {}
+    assert not other.leaving
 
 
 def test_a_paused_tube_that_nobody_uses_stays_paused(here: World) -> None:

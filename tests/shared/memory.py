@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from memory_directories import DirectoryCalls, DirectoryRecords
+
 from beanspiked.engine.aerospike.segment.codec import unpack
 from beanspiked.engine.aerospike.store.formats import NEWEST
-from beanspiked.engine.aerospike.store.keys import lease_session, ready_key
+from beanspiked.engine.aerospike.store.keys import lease_session, ready_key, record_of
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
@@ -25,8 +28,8 @@ from beanspiked.engine.aerospike.store.seam import (
     OPEN,
     OVER,
     READY,
+    Busy,
     Change,
-    Directory,
     Fenced,
     Head,
     Newer,
@@ -42,7 +45,7 @@ from beanspiked.engine.contract import TubeSizes
 from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from beanspiked.engine.aerospike.store.seam import Entries
 
@@ -50,19 +53,23 @@ __all__ = ["Cluster", "MemoryStore", "at_once"]
 
 Result = TypeVar("Result")
 
-# As many as a cluster has by default.
-RECORDS: Final = 1 << 20
+# As many as a cluster has at first.
+RECORDS: Final = 1 << 14
 # What a record may hold by default, in bytes.
 RECORD_MAX: Final = 1 << 20
 # How often a session that joins looks for a slot.
 LISTINGS_MAX: Final = 50
+# What writes to the shard of a tube, and what to the record that its first argument names; the others read, or are rare.
+OF_TUBES: Final = {"enlist", "unlist", "pause", "forget_tube", "add_counters", "list_page", "unlist_page"}
+WRITES: Final = OF_TUBES | {"apply", "attach", "settle", "shift", "remove", "reclaim", "close", "retire", "wipe"}
 FIRST_NOT_URGENT: Final = ready_key(1024, 0, 0)
 
 
 class SegmentRecord:
     """One segment's record."""
 
-    def __init__(self, number: int, tube: str, owner: int, form: int) -> None:
+    def __init__(self, number: int, tube: str, owner: int, form: int, page: int) -> None:
+        self.page = page
         self.number = number
         self.form = form
         self.tube = tube
@@ -76,6 +83,10 @@ class SegmentRecord:
     def held(self) -> int:
         """Count the jobs in its leases."""
         return sum(len(held) for held in self.leases.values())
+
+    def size(self) -> int:
+        """Add up the bytes of its jobs."""
+        return sum(map(_size, (*self.queues.values(), *self.leases.values())))
 
     def head(self, *, few: bool = False) -> Head:
         """Return what it would give next; where few jobs are expected, of the first ones only."""
@@ -111,37 +122,31 @@ class SessionState:
         self.tells = True
 
 
-class DirectoryRecord:
-    """One tube's record."""
-
-    def __init__(self) -> None:
-        self.segments: set[int] = set()
-        self.pause_ms = 0
-        self.paused_until_ms = 0
-        self.counters: dict[str, int] = {}
-
-
-class Cluster:
+class Cluster(DirectoryRecords):
     """All records; shared by the stores of all front-ends. Each method is one atomic operation.
 
     Args:
         now_ms: The server's clock.
-        records: How many records segments share.
+        records: How many records segments have at first, and pages.
+        record_max: What a record may hold, in bytes.
+        pending_max: How many writes to one record may come in one millisecond; any number if it is 0.
 
     Attributes:
         roomy: What `has_room` tells.
         remembers: Whether removed records are kept for a restart.
     """
 
-    def __init__(self, now_ms: Callable[[], int], records: int = RECORDS) -> None:
+    def __init__(
+        self, now_ms: Callable[[], int], records: int = RECORDS, record_max: int = RECORD_MAX, pending_max: int = 0
+    ) -> None:
+        super().__init__(records, record_max)
         self.now_ms = now_ms
         self.remembers = False
+        self.pending_max = pending_max
+        self._pending: Counter[object] = Counter()
+        self._pending_ms = 0
         self.roomy = True
-        self._records = records
         self._segments: dict[int, SegmentRecord] = {}
-        self._directories: dict[str, DirectoryRecord] = {}
-        # By the segment that was entered last.
-        self._tubes: dict[str, int] = {}
         self._counters: dict[str, int] = {}
         # The slot of each session that is listed, and where those were that are not any more.
         self._listed: dict[int, int] = {}
@@ -160,25 +165,44 @@ class Cluster:
 
     def known(self, number: int, newest: int, operation: Callable[[], Any]) -> Any:
         """Do something with a segment unless it is of a format newer than known. Raises Newer."""
-        record = self._segments.get(number % self._records)
+        record = self._segments.get(record_of(number))
         if record is not None and record.number == number and record.form > newest:
             raise Newer(f"it is of format {record.form}, and {newest} is known")
         return operation()
 
+    def segment(self, number: int) -> SegmentRecord:
+        """Return the record that a segment has, or had."""
+        return self._segments[record_of(number)]
+
     def _segment(self, number: int) -> SegmentRecord:
-        record = self._segments.get(number % self._records)
+        record = self._segments.get(record_of(number))
         if record is None or record.number != number:
             raise Fenced(f"segment {number} is not there")
         return record
 
-    def create(self, number: int, tube: str, lease: int, form: int = FIRST, newest: int = NEWEST) -> None:
+    def arrive(self, operation: Callable[[], Any]) -> None:
+        """An operation arrives. Raises Busy if too many others have for the same record in this millisecond."""
+        if not isinstance(operation, partial) or operation.func.__name__ not in WRITES:
+            return
+        key = operation.func.__name__ in OF_TUBES, operation.args[0]
+        now_ms = self.now_ms()
+        if now_ms != self._pending_ms:
+            self._pending_ms = now_ms
+            self._pending.clear()
+        self._pending[key] += 1
+        if self.pending_max and self._pending[key] > self.pending_max:
+            raise Busy("14: too many writes wait for the record")
+
+    def create(
+        self, number: int, tube: str, lease: int, form: int = FIRST, page: int = 0, newest: int = NEWEST
+    ) -> None:
         """See SegmentStore."""
-        record = self._segments.get(number % self._records)
+        record = self._segments.get(record_of(number))
         if record is not None and not (record.state == DEAD and record.number < number and record.form <= newest):
             raise Refused(f"the record of segment {number} is in use")
-        made = SegmentRecord(number, tube, lease_session(lease), form)
+        made = SegmentRecord(number, tube, lease_session(lease), form, page)
         made.leases[lease] = {}
-        self._segments[number % self._records] = made
+        self._segments[record_of(number)] = made
 
     def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
@@ -193,6 +217,7 @@ class Cluster:
         """See SegmentStore."""
         record = self._segment(number)
         held = self._lease(record, lease)
+        self._check_size(record, change)
         for name, entries in change.puts.items():
             record.queues[name].update(entries)
         record.last_slot = max(record.last_slot, change.last_slot)
@@ -210,6 +235,12 @@ class Cluster:
         if change.close:
             record.state = CLOSED
         return Outcome(taken, record.head(few=change.few))
+
+    def _check_size(self, record: SegmentRecord, change: Change) -> None:
+        more = sum(_size(entries) for entries in (*change.puts.values(), change.replaced))
+        more += sum(len(move.new_key) + len(move.packed) for move in change.moves)
+        if more and more + record.size() > self.record_max:
+            raise TooBig(f"a segment of more than {self.record_max} bytes")
 
     def _lease(self, record: SegmentRecord, lease: int) -> dict[bytes, bytes]:
         held = record.leases.get(lease)
@@ -245,11 +276,12 @@ class Cluster:
             dict(sorted(record.queues[BURIED].items())),
             {lease: dict(sorted(held.items())) for lease, held in sorted(record.leases.items())},
             record.form,
+            record.page,
         )
 
     def head(self, number: int) -> Head | None:
         """Read one head."""
-        record = self._segments.get(number % self._records)
+        record = self._segments.get(record_of(number))
         if record is None or record.number < number:
             return None
         return record.head() if record.number == number else OVER
@@ -274,7 +306,7 @@ class Cluster:
 
     def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """See SegmentStore."""
-        record = self._segments.get(number % self._records)
+        record = self._segments.get(record_of(number))
         if record is None:
             raise Fenced(f"segment {number} is not there")
         queue = record.queues[source]
@@ -346,58 +378,6 @@ class Cluster:
             if any(lease_session(lease) == session for lease in record.leases)
         )
 
-    def enlist(self, tube: str, number: int) -> None:
-        """See SegmentStore."""
-        self._directory(tube).segments.add(number)
-        self._tubes[tube] = number
-
-    def _directory(self, tube: str) -> DirectoryRecord:
-        return self._directories.setdefault(tube, DirectoryRecord())
-
-    def unlist(self, tube: str, number: int) -> None:
-        """See SegmentStore."""
-        record = self._directories.get(tube)
-        if record is not None:
-            record.segments.discard(number)
-
-    def directory(self, tube: str) -> Directory | None:
-        """See SegmentStore."""
-        record = self._directories.get(tube)
-        if record is None:
-            return None
-        return Directory(sorted(record.segments), record.pause_ms, record.paused_until_ms, dict(record.counters))
-
-    def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
-        """See SegmentStore."""
-        record = self._directory(tube)
-        record.pause_ms = pause_ms
-        record.paused_until_ms = until_ms
-
-    def forget_tube(self, tube: str) -> None:
-        """See SegmentStore."""
-        record = self._directory(tube)
-        record.pause_ms = record.paused_until_ms = 0
-        record.counters = {}
-
-    def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
-        """See SegmentStore."""
-        record = self._directory(tube)
-        for name, count in counters.items():
-            record.counters[name] = record.counters.get(name, 0) + count
-
-    def listed_for(self, tube: str) -> int | None:
-        """Return the segment for which a tube was listed last."""
-        return self._tubes.get(tube)
-
-    def drop_name(self, tube: str, number: int) -> None:
-        """Take a tube out of the list if it has not been listed anew since."""
-        if self._tubes.get(tube) == number:
-            del self._tubes[tube]
-
-    def tubes(self) -> list[str]:
-        """See SegmentStore."""
-        return sorted(self._tubes)
-
     def reserve_numbers(self, counter: str, count: int) -> int:
         """See SegmentStore."""
         last = self._counters.get(counter, 0)
@@ -434,7 +414,7 @@ class Cluster:
         record = self.session(session)
         if session not in self._listed or record is None or record.dead:
             raise Refused(f"session {session} is dead")
-        if payload is not None and len(payload) > RECORD_MAX:
+        if payload is not None and len(payload) > self.record_max:
             raise TooBig(f"a payload of {len(payload)} bytes")
         record.written_ms = self.now_ms()
         record.writes = writes
@@ -573,6 +553,10 @@ class Cluster:
         self._removed = {}
 
 
+def _size(entries: Entries) -> int:
+    return sum(len(key) + len(packed) for key, packed in entries.items())
+
+
 def _add_size(sizes: TubeSizes, packed: bytes) -> None:
     try:
         job = unpack(packed)
@@ -592,7 +576,7 @@ async def at_once(name: str, operation: Callable[[], Result]) -> Result:  # noqa
     return operation()
 
 
-class MemoryStore:
+class MemoryStore(DirectoryCalls):
     """One front-end's access to a cluster in memory; see SegmentStore for its methods.
 
     Args:
@@ -610,9 +594,9 @@ class MemoryStore:
         """Do something with a segment unless its format is not known. Raises Newer."""
         return await self._transport(name, partial(self._cluster.known, number, self.newest, operation))
 
-    async def create(self, number: int, tube: str, lease: int, form: int = FIRST) -> None:
+    async def create(self, number: int, tube: str, lease: int, form: int = FIRST, page: int = 0) -> None:
         """See SegmentStore."""
-        await self._transport("create", partial(self._cluster.create, number, tube, lease, form, self.newest))
+        await self._transport("create", partial(self._cluster.create, number, tube, lease, form, page, self.newest))
 
     async def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
@@ -693,49 +677,6 @@ class MemoryStore:
         """See SegmentStore."""
         numbers: list[int] = await self._transport("leased_by", partial(self._cluster.leased_by, session))
         return numbers
-
-    async def enlist(self, tube: str, number: int) -> None:
-        """See SegmentStore."""
-        await self._transport("enlist", partial(self._cluster.enlist, tube, number))
-
-    async def unlist(self, tube: str, number: int) -> None:
-        """See SegmentStore."""
-        await self._transport("unlist", partial(self._cluster.unlist, tube, number))
-
-    async def directory(self, tube: str) -> Directory | None:
-        """See SegmentStore."""
-        record: Directory | None = await self._transport("directory", partial(self._cluster.directory, tube))
-        return record
-
-    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
-        """See SegmentStore."""
-        return [await self._transport("directory", partial(self._cluster.directory, tube)) for tube in tubes]
-
-    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
-        """See SegmentStore."""
-        await self._transport("pause", partial(self._cluster.pause, tube, pause_ms, until_ms))
-
-    async def forget_tube(self, tube: str) -> None:
-        """See SegmentStore."""
-        await self._transport("forget_tube", partial(self._cluster.forget_tube, tube))
-
-    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
-        """See SegmentStore."""
-        await self._transport("add_counters", partial(self._cluster.add_counters, tube, counters))
-
-    async def unlist_tube(self, tube: str) -> None:
-        """See SegmentStore."""
-        number: int | None = await self._transport("listed_for", partial(self._cluster.listed_for, tube))
-        if number is None:
-            return
-        record = await self.directory(tube)
-        if record is None or not record.segments:
-            await self._transport("drop_name", partial(self._cluster.drop_name, tube, number))
-
-    async def tubes(self) -> list[str]:
-        """See SegmentStore."""
-        names: list[str] = await self._transport("tubes", self._cluster.tubes)
-        return names
 
     async def reserve_numbers(self, counter: str, count: int) -> int:
         """See SegmentStore."""

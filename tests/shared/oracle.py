@@ -300,10 +300,8 @@ def drain(oracle: Oracle, front_end: FrontEnd) -> None:
     world = oracle.world
     cluster = world.cluster
     for record in cluster._segments.values():
-        if any(record.queues.values()) or record.held():
-            listed = cluster._directories.get(record.tube)
-            if listed is None or record.number not in listed.segments or record.tube not in cluster._tubes:
-                raise oracle.lie(f"segment {record.number} of {record.tube} has jobs and is not listed")
+        if (any(record.queues.values()) or record.held()) and record.number not in cluster.listed(record.tube):
+            raise oracle.lie(f"segment {record.number} of {record.tube} has jobs and is not listed")
     client = front_end.connect()
     for tube in TUBES[1:]:
         client.ask(b"watch %b\r\n" % tube)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from beanspiked.engine.aerospike.store.keys import due_key, lease_key, ready_key
+from beanspiked.engine.aerospike.store.keys import RING_MAX, due_key, lease_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Change, Head, Segment
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.seam import SegmentStore
 
 # Segment numbers that differ by this share a record.
-RECORDS = 1 << 20
+RECORDS = RING_MAX
 QUEUES = (READY, DELAYED, BURIED)
 LEASE = lease_key(7, 1)
 RENEWED = lease_key(7, 2)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TIMEOUT = 0.3
+# A record takes some ten writes in a millisecond, and twenty may wait for it.
+PENDING_MAX = 30
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -229,7 +231,7 @@ class World:
         self,
         seed: int,
         faults: Faults | None = None,
-        records: int = 1 << 20,
+        records: int = 1 << 14,
         store_class: type[MemoryStore] = MemoryStore,
         cluster_class: type[Cluster] = Cluster,
         latency: tuple[float, float] = (0.0001, 0.0008),
@@ -245,7 +247,9 @@ class World:
         self.chance = random.Random(seed)
         self.time = 0.0
         self.faults = faults or Faults()
-        self.cluster = cluster_class(lambda: round(1_700_000_000_000 + self.time * 1000), records)
+        self.cluster = cluster_class(
+            lambda: round(1_700_000_000_000 + self.time * 1000), records, pending_max=PENDING_MAX
+        )
         self.front_ends: list[FrontEnd] = []
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.down_until = 0.0
@@ -313,7 +317,7 @@ class World:
 
     def apply(self, operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         """Have the store do something, and note which jobs were taken from the ready ones."""
-        value, error = _apply(operation)
+        value, error = _apply(partial(self._arrive, operation))
         if isinstance(operation, partial) and error is None:
             arguments = operation.args
             keys: list[bytes] = []
@@ -324,6 +328,10 @@ class World:
             for key in keys:
                 self.left[arguments[0] << SLOT_BITS | job_slot(key)] = self.time
         return value, error
+
+    def _arrive(self, operation: Callable[[], Any]) -> Any:
+        self.cluster.arrive(operation)
+        return operation()
 
     # --- time
 

@@ -21,6 +21,7 @@ from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
 from beanspiked.engine.aerospike.store.formats import SetAside
+from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
@@ -105,6 +106,7 @@ class SharedEngine(TubeEngine):
     Attributes:
         unread: Jobs of newer formats that were met.
         membership, news: What it knows of other front-ends, and what it hears from them.
+        lister: What enters segments in directories, and takes them out.
         registry: Its tubes.
         puts: How jobs come into segments.
         takes: Who waits for jobs, and who gets which.
@@ -138,6 +140,7 @@ class SharedEngine(TubeEngine):
         self.shared: bool = True
         self.store: SegmentStore = store
         self.membership: Membership = Membership(self, store, monotonic)
+        self.lister: Lister = Lister(store)
         self.registry: Registry = Registry(self, store, timers)
         self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)
@@ -505,9 +508,14 @@ class SharedEngine(TubeEngine):
             tube.live = False
             tube.open = None
             tube.granted.clear()
+            tube.notes = {}
+            for seek in tube.seeks:
+                # What was noted has to be looked for anew.
+                seek.looked = False
             for committer in list(tube.committers.values()):
                 committer.abandon(JobGone("the session is over"))
             tube.committers = {}
+            self.takes.sought(tube)
         self.turn_over()
 
     def tick(self) -> None:

@@ -34,7 +34,7 @@ from beanspiked.engine.contract import READY as IS_READY
 from beanspiked.engine.errors import DamagedEntry, JobGone, NewerEntry, OutcomeUnknown, StoreFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store.seam import Directory
@@ -60,9 +60,9 @@ logger = logging.getLogger(__name__)
 SLOT_MASK: Final = (1 << SLOT_BITS) - 1
 STATES: Final = {READY: IS_READY, DELAYED: IS_DELAYED, BURIED: IS_BURIED}
 QUEUES: Final = {IS_READY: READY, IS_DELAYED: DELAYED, IS_BURIED: BURIED}
-# How many segments are read at once.
-READ_AT_ONCE: Final = 1000
+# How many segments are counted at once, so many times side by side.
 SIZES_AT_ONCE: Final = 250
+SIDE_BY_SIDE: Final = 4
 # How often a look is repeated that others' changes spoil.
 LOOKS_MAX: Final = 20
 
@@ -183,50 +183,62 @@ async def _sizes_of(engine: "SharedEngine", numbers: list[int], most: bool = Fal
     return [None if isinstance(answer, BaseException) else answer[0] for answer in answers]
 
 
-async def _sizes(
-    engine: "SharedEngine", names: list[str], records: "list[Directory | None]", most: bool = False
-) -> list[list[tuple[int, Sizes]]]:
-    """Count the segments of tubes, see _sizes_of; due jobs are made ready first, so that they count as such."""
-    per_tube: list[list[tuple[int, Sizes]]] = [[] for _ in names]
-    wanted = [(i, number) for i, record in enumerate(records) if record is not None for number in record.segments]
+async def _each_size(
+    engine: "SharedEngine", name: str, numbers: list[int], see: "Callable[[int, Sizes], None]", most: bool = False
+) -> None:
+    """Count segments of a tube, see _sizes_of; due jobs are made ready first, so that they count as such."""
+    await _each_size_of([(name, number) for number in numbers], engine, lambda _, number, size: see(number, size), most)
+
+
+async def _each_size_of(
+    wanted: list[tuple[str, int]], engine: "SharedEngine", see: "Callable[[str, int, Sizes], None]", most: bool
+) -> None:
+    """Count segments of tubes by the names of these, see _each_size; however many there are, others have turns."""
     now_ms = engine.membership.server_ms()
     parts = [wanted[start : start + SIZES_AT_ONCE] for start in range(0, len(wanted), SIZES_AT_ONCE)]
-    # Side by side: while the client reads one answer the cluster works at the next.
-    answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part], most) for part in parts])
-    for part, sizes in zip(parts, answers, strict=True):
-        for (i, number), found in zip(part, sizes, strict=True):
-            size = found
-            while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
-                try:
-                    promote = partial(engine.timetable.promote_segment, number)
-                    due: bytes | None = await engine.try_for_a_while(promote)
-                except Damaged as error:
-                    logger.info("due jobs of segment %d count as delayed: %s", number, error)
-                    break
-                engine.scout.segment_changed(names[i], number)
-                size = (await _sizes_of(engine, [number]))[0]
-                if due is None or key_ms(due) > now_ms:
-                    # What seems due still is of a format that is not known here.
-                    break
-            if size is not None:
-                per_tube[i].append((number, size))
-    return per_tube
+    for start in range(0, len(parts), SIDE_BY_SIDE):
+        some = parts[start : start + SIDE_BY_SIDE]
+        # Side by side: while the client reads one answer the cluster works at the next.
+        answers = await asyncio.gather(*[_sizes_of(engine, [number for _, number in part], most) for part in some])
+        for part, sizes in zip(some, answers, strict=True):
+            for (name, number), found in zip(part, sizes, strict=True):
+                size = found
+                while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
+                    try:
+                        promote = partial(engine.timetable.promote_segment, number)
+                        due: bytes | None = await engine.try_for_a_while(promote)
+                    except Damaged as error:
+                        logger.info("due jobs of segment %d count as delayed: %s", number, error)
+                        break
+                    engine.scout.segment_changed(name, number)
+                    size = (await _sizes_of(engine, [number]))[0]
+                    if due is None or key_ms(due) > now_ms:
+                        # What seems due still is of a format that is not known here.
+                        break
+                if size is not None:
+                    see(name, number, size)
 
 
-def _note(
-    engine: "SharedEngine", name: str, sizes: list[tuple[int, Sizes]], record: "Directory | None"
-) -> "SharedTube":
+def _count(counts: Counts, size: Sizes) -> None:
+    counts.ready += size.ready
+    counts.urgent += size.urgent
+    counts.delayed += size.delayed
+    counts.buried += size.buried
+    counts.reserved += size.held
+
+
+async def _segments(engine: "SharedEngine", home: "SharedTube") -> list[int]:
+    """List all segments of a tube."""
+    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
+    numbers: list[int] = await engine.try_for_a_while(lambda: engine.lister.everywhere(home.name, record))
+    return numbers
+
+
+def _note(engine: "SharedEngine", name: str, counts: Counts, record: "Directory | None") -> None:
     """Note what a look found in a tube."""
     found = engine.tube(name)
-    counts = Counts()
-    for _, size in sizes:
-        counts.ready += size.ready
-        counts.urgent += size.urgent
-        counts.delayed += size.delayed
-        counts.buried += size.buried
-        counts.reserved += size.held
     found.counts = counts
-    found.first_number = record.segments[0] if record is not None and record.segments else 0
+    found.first_number = 0 if record is None else record.first()
     use = TubeUse()
     if record is not None:
         engine.timetable.apply_pause(found, record.pause_ms, record.paused_until_ms)
@@ -236,7 +248,6 @@ def _note(
     found.use = use
     paused = record is not None and record.paused_until_ms > engine.membership.server_ms()
     found.exists = counts.jobs() > 0 or paused
-    return found
 
 
 def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
@@ -264,39 +275,38 @@ def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
 async def tube(engine: "SharedEngine", name: str) -> None:
     """Count a tube's jobs and users."""
     await engine.registry.forgotten(name)
-    records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([name]))
+    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([name])))[0]
     await engine.try_for_a_while(engine.membership.look)
-    sizes = (await _sizes(engine, [name], records))[0]
-    known = engine.registry.known_tube(name)
-    record = records[0]
-    if record is None and known is None and not engine.registry.used_elsewhere(name):
+    numbers: list[int] = await engine.try_for_a_while(lambda: engine.lister.everywhere(name, record))
+    counts = Counts()
+    await _each_size(engine, name, numbers, lambda _, size: _count(counts, size))
+    if record is None and engine.registry.known_tube(name) is None and not engine.registry.used_elsewhere(name):
         return
-    _note(engine, name, sizes, record)
+    _note(engine, name, counts, record)
     _add_uses(engine, name)
 
 
 async def everything(engine: "SharedEngine") -> None:
     """Count all jobs, and find all tubes."""
-    names: list[str] = await engine.try_for_a_while(engine.store.tubes)
+    records: dict[str, Directory] = await engine.try_for_a_while(engine.store.tubes)
     await engine.try_for_a_while(engine.membership.look)
-    records: list[Directory | None] = []
-    for start in range(0, len(names), READ_AT_ONCE):
-        part = names[start : start + READ_AT_ONCE]
-        records += await engine.try_for_a_while(lambda: engine.store.directories(part))  # noqa: B023
+    wanted: list[tuple[str, int]] = []
+    for name, record in records.items():
+        numbers: list[int] = await engine.try_for_a_while(lambda: engine.lister.everywhere(name, record))  # noqa: B023
+        wanted += [(name, number) for number in numbers]
+    per_tube: dict[str, Counts] = {name: Counts() for name in records}
     # One of all segments may be where nobody answers.
-    sizes = await _sizes(engine, names, records, most=True)
+    await _each_size_of(wanted, engine, lambda name, _, size: _count(per_tube[name], size), most=True)
     total = Counts()
     for found in engine.registry.known_tubes():
         found.exists = False
         found.use = None
         found.counts = Counts()
-    over: list[str] = []
-    for name, size, record in zip(names, sizes, records, strict=True):
-        if not size and engine.registry.known_tube(name) is None:
-            if record is None or not record.segments:
-                over.append(name)
+    for name, counts in per_tube.items():
+        paused = records[name].paused_until_ms > engine.membership.server_ms()
+        if not counts.jobs() and not paused and engine.registry.known_tube(name) is None:
             continue
-        counts = _note(engine, name, size, record).counts
+        _note(engine, name, counts, records[name])
         total.ready += counts.ready
         total.urgent += counts.urgent
         total.delayed += counts.delayed
@@ -304,7 +314,6 @@ async def everything(engine: "SharedEngine") -> None:
         total.reserved += counts.reserved
     _add_uses(engine)
     engine.counts = total
-    engine.registry.unlist_all(over)
 
 
 async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> SharedJob | None:
@@ -313,15 +322,17 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
     # Segments in which no job can be read.
     barren: set[int] = set()
     for _ in range(LOOKS_MAX):
-        records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
-        best: tuple[bytes, int] | None = None
-        for number, size in (await _sizes(engine, [home.name], records))[0]:
+        best: list[tuple[bytes, int]] = []
+
+        def see(number: int, size: Sizes) -> None:
             key = size.ready_key if state == IS_READY else size.due_key if state == IS_DELAYED else size.buried_key
-            if key is not None and number not in barren and (best is None or (key[:-2], number) < best):
-                best = (key[:-2], number)
-        if best is None:
+            if key is not None and number not in barren and (not best or (key[:-2], number) < best[0]):  # noqa: B023
+                best[:] = [(key[:-2], number)]  # noqa: B023
+
+        await _each_size(engine, home.name, await _segments(engine, home), see)
+        if not best:
             return None
-        number = best[1]
+        number = best[0][1]
         try:
             segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
         except Damaged:
@@ -383,9 +394,9 @@ def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
     cast("SharedTube", found.tube).live = False
     if found.body_number:
         engine.retirement.drop_body(found, found.body_number)
-    committer = cast("SharedTube", found.tube).committers.get(found.number)
-    if committer is not None:
-        engine.scout.refresh_segment(committer)
+    home = cast("SharedTube", found.tube)
+    if found.number in home.committers or found.number in home.notes:
+        engine.scout.refresh_segment(home.committer_of(found.number))
     else:
         # It may have been the last job of a segment that nobody looks at.
         engine.retirement.come_back_to(found.tube.name, found.number)
@@ -448,10 +459,16 @@ async def kick(engine: "SharedEngine", home: "SharedTube", bound: int) -> int:
 
     Those that cannot be read stay where they are.
     """
-    records: list[Directory | None] = await engine.try_for_a_while(lambda: engine.store.directories([home.name]))
-    sizes = (await _sizes(engine, [home.name], records))[0]
-    buried = [(size.buried_key, number) for number, size in sizes if size.buried_key is not None]
-    delayed = [(size.due_key, number) for number, size in sizes if size.due_key is not None]
+    buried: list[tuple[bytes, int]] = []
+    delayed: list[tuple[bytes, int]] = []
+
+    def see(number: int, size: Sizes) -> None:
+        if size.buried_key is not None:
+            buried.append((size.buried_key, number))
+        if size.due_key is not None:
+            delayed.append((size.due_key, number))
+
+    await _each_size(engine, home.name, await _segments(engine, home), see)
     return await _kick(engine, home, BURIED, buried, bound) or await _kick(engine, home, DELAYED, delayed, bound)
 
 
@@ -497,9 +514,8 @@ async def _kick(
 
 async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> list[int]:
     """List the ids of a tube's jobs, buried ones left out, that were put with this metadata."""
-    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
     found: list[int] = []
-    for number in [] if record is None else record.segments:
+    for number in await _segments(engine, home):
         try:
             segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
         except Damaged as error:
@@ -523,9 +539,8 @@ async def sizes(engine: "SharedEngine", home: "SharedTube") -> TubeSizes:
 
 async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
     """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced."""
-    record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
     newer: Newer | None = None
-    for number in [] if record is None else record.segments:
+    for number in await _segments(engine, home):
         try:
             deleted: int = await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
             home.deletes += deleted
@@ -538,6 +553,7 @@ async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
         committer = home.committers.get(number)
         if committer is not None:
             committer.abandon(JobGone("the tube was deleted"))
+        home.notes.pop(number, None)
         await engine.retirement.end(home.name, number)
     if newer is not None:
         raise newer

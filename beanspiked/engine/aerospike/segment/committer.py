@@ -83,6 +83,7 @@ class Committer:
         session: The session that its leases are of.
         head: What it was last seen to hold, or None.
         mark: The engine's step at which the operation began that told so.
+        used: The engine's step at which anything was last asked of it.
         outlook: Which ready jobs it has for whoever asks next.
         held: The jobs in the lease, by key.
         closed: Whether it accepts no more puts, or soon will not.
@@ -103,6 +104,7 @@ class Committer:
         self.session: Session = engine.membership.session
         self.head: Head | None = None
         self.mark: int = 0
+        self.used: int = engine.step()
         self.outlook: Outlook = Outlook()
         self.held: dict[bytes, SharedJob] = {}
         self.closed: bool = not owned
@@ -183,6 +185,11 @@ class Committer:
         """Tell whether anything here is on its way or held."""
         return self.running or bool(self.held) or self._inbox.waited_for()
 
+    def rests(self, since: int) -> bool:
+        """Tell whether nothing has been asked of it since a step, nor is held, and nothing is to be put."""
+        known = self.head is not None and self.closed and not self.gone and not self.aside
+        return known and self.used < since and not self.running and not self.held and not self._inbox.pending()
+
     def idle_and_empty(self) -> bool:
         """Tell whether nothing is on its way and, as far as is known, no job is in it."""
         head = self.head
@@ -226,6 +233,7 @@ class Committer:
         """Begin with what has come in, unless an operation is in flight."""
         if not self.running and not self.gone and self._inbox.pending():
             self.running = True
+            self.used = self.engine.step()
             self.engine.running[self] = None
             self.engine.spawn(self._run())
 

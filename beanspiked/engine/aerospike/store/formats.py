@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from beanspiked.engine.aerospike.store.keys import DUE_KEY
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
+    DEAD,
     DELAYED,
     FIRST,
     NEVER_WROTE,
@@ -28,6 +29,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Directory,
     Head,
     Newer,
+    Page,
     Segment,
     SessionRecord,
     Sizes,
@@ -42,13 +44,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COUNTERS",
+    "FORMAT",
+    "ITEM_COUNTER",
+    "ITEM_PAGE",
+    "ITEM_PAUSE",
+    "ITEM_SEGMENT",
     "NEWEST",
     "SetAside",
     "blob",
-    "directory",
+    "checked",
+    "directories",
     "form",
+    "former_directory",
     "head",
+    "item",
+    "items",
+    "items_of",
     "number",
+    "page",
     "segment",
     "session",
     "sizes",
@@ -65,8 +78,17 @@ Result = TypeVar("Result")
 NEWEST: Final = 1
 
 COUNTERS: Final = ("total_jobs", "deletes", "pauses")
+# What shards, pages and rings have in their bin `f`.
+FORMAT: Final = 1
+# A tube's entry is what its shard's map has between its name with a 0 byte and its name with a 1 byte, which no name holds: so nothing
+# has to be made before an entry, and nothing stays of one. Behind the 0 each item begins with what it is.
+ITEM_COUNTER: Final = b"c"
+ITEM_PAGE: Final = b"p"
+ITEM_SEGMENT: Final = b"s"
+ITEM_PAUSE: Final = b"w"
 # So many records are remembered as set aside; with more of them some are logged again.
 REMEMBERED_MAX: Final = 1000
+NUMBER_SIZE: Final = 8
 # A time and a slot, or more.
 KEY_MIN: Final = DUE_KEY.size
 
@@ -130,6 +152,8 @@ def segment(number: int, bins: Bins, newest: int = NEWEST) -> Segment | None:
         _entries(bins, BURIED),
         {lease: _entries(leases, lease) for lease in sorted(_all_numbers("held", leases))},
         known,
+        # Segments that were made by the version before have none.
+        0 if bins.get("page") is None else _number(bins, "page"),
     )
 
 
@@ -162,8 +186,79 @@ def sizes(number: int, bins: Bins, newest: int = NEWEST) -> Sizes | None:
     )
 
 
-def directory(bins: Bins) -> Directory:
-    """Read a tube's record, of which every part may be missing. Raises Damaged."""
+def checked(bins: Bins) -> Bins:
+    """Return the bins of a record of this format. Raises Damaged."""
+    found = _number(bins, "f")
+    if found != FORMAT:
+        raise Damaged(f"its format is {found}, known is {FORMAT}")
+    return bins
+
+
+def item(tube: str, kind: bytes, of: int | str = "") -> bytes:
+    """Name one item of a tube's entry: numbers stand in their order."""
+    return b"%b\0%b%b" % (tube.encode(), kind, of.to_bytes(8, "big") if isinstance(of, int) else of.encode())
+
+
+def items_of(tube: str, kind: bytes = b"") -> tuple[bytes, bytes]:
+    """Return the range of a tube's items, or of those of one kind."""
+    name = tube.encode()
+    return (name + b"\0", name + b"\1") if not kind else (name + b"\0" + kind, name + b"\0" + bytes([kind[0] + 1]))
+
+
+def items(bins: Bins) -> dict[bytes, Any]:
+    """Read the items of a shard, a whole map or keys and values in turn. Raises Damaged."""
+    found = checked(bins).get("items")
+    if isinstance(found, list):
+        return dict(zip(found[::2], found[1::2], strict=False))
+    return dict(_map(bins, "items"))
+
+
+def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None]) -> dict[str, Directory]:
+    """Read entries from the items of a shard; those that cannot be read are left out, and told."""
+    parts: dict[bytes, list[tuple[bytes, Any]]] = {}
+    for key, value in items.items():
+        name, zero, what = bytes(key).partition(b"\0") if isinstance(key, bytes | bytearray) else (b"", b"", b"")
+        if zero:
+            parts.setdefault(name, []).append((what, value))
+        else:
+            damaged("an item of a shard", _unexpected("a key", key))
+    read: dict[str, Directory] = {}
+    for name, found in parts.items():
+        try:
+            read[name.decode()] = _directory(sorted(found))
+        except (Damaged, UnicodeDecodeError) as error:
+            damaged(f"the entry of tube {name!r}", error if isinstance(error, Damaged) else Damaged("its name is odd"))
+    return read
+
+
+def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
+    """Read an entry's items, in their order. Raises Damaged."""
+    numbered: dict[bytes, list[int]] = {ITEM_SEGMENT: [], ITEM_PAGE: []}
+    counters: dict[str, int] = {}
+    pause = until = 0
+    for what, value in items:
+        kind, of = what[:1], what[1:]
+        if kind in numbered and len(of) == NUMBER_SIZE:
+            numbered[kind].append(int.from_bytes(of, "big"))
+        elif kind == ITEM_COUNTER and type(value) is int:
+            counters[of.decode("utf-8", "replace")] = value
+        elif kind == ITEM_PAUSE and isinstance(value, list) and [type(part) for part in value] == [int, int]:
+            pause, until = value
+        else:
+            raise Damaged(f"an item of it is odd: {what!r:.50}")
+    return Directory(numbered[ITEM_SEGMENT], pause, until, counters, numbered[ITEM_PAGE])
+
+
+def page(number: int, bins: Bins) -> Page | None:
+    """Read a page; None if it is dead, or the record another page's. Raises Damaged."""
+    checked(bins)
+    if _number(bins, "no") != number or _number(bins, "st") == DEAD:
+        return None
+    return Page(number, _text(bins, "tube"), sorted(_all_numbers("segs", _map(bins, "segs"))))
+
+
+def former_directory(bins: Bins) -> Directory:
+    """Read a tube's record of the version before, of which every part may be missing. Raises Damaged."""
     listed = {} if bins.get("segments") is None else _map(bins, "segments")
     pause, until = (0 if bins.get(name) is None else _number(bins, name) for name in ("pause", "until"))
     counters = {name: _number(bins, name) for name in COUNTERS if bins.get(name) is not None}

@@ -6,7 +6,7 @@ operation under a lease fails as a whole once the lease is gone. No lease is eve
 decided by moving its lease on to a new one: what it has not done by then it never will, and the highest slot tells what it put.
 
 What is written never comes undone by a restart of a node because nothing that matters is ever removed: segment records are claimed
-again under higher numbers, and those of sessions; tubes stay. Only bodies are removed.
+again under higher numbers, and so are the pages of directories and the records of sessions. Only bodies are removed.
 
 An operation ends in one of five ways: it returns (it was applied), or it raises `Fenced`, `Refused` or `Busy` (it was not applied, and
 never will be), `Full` (likewise; the store has no room), or `Unknown` (it was applied, or not, or will be at some later time).
@@ -35,9 +35,11 @@ __all__ = [
     "DELAYED",
     "FIRST",
     "HEAD_KEYS",
+    "INLINE_MAX",
     "NEVER_WROTE",
     "OPEN",
     "OVER",
+    "PAGE_MAX",
     "READY",
     "Busy",
     "Change",
@@ -49,7 +51,9 @@ __all__ = [
     "Move",
     "Newer",
     "Outcome",
+    "Page",
     "Refused",
+    "Ring",
     "Segment",
     "SegmentStore",
     "SessionRecord",
@@ -72,6 +76,9 @@ DEAD: Final = 2
 
 # The first format of records and jobs. What carries no number is of it, and who announces nothing reads no other.
 FIRST: Final = 1
+# How many segments stand in a tube's own entry before pages are made, and in a page.
+INLINE_MAX: Final = 128
+PAGE_MAX: Final = 512
 
 # How many of its first ready keys a head tells: a take over several segments knows so how many of them are next.
 HEAD_KEYS: Final = 16
@@ -231,6 +238,7 @@ class Segment:
     Attributes:
         owner: The session that made it, and alone puts into it.
         bodies: The highest number that a body of it may have.
+        page: The page in which it was to be listed; 0 for the entry of its tube.
         held: How many jobs its leases hold together.
         form: The format of its record; no job in it is of a newer one.
     """
@@ -247,6 +255,7 @@ class Segment:
     buried: Entries
     leases: Mapping[int, Entries]
     form: int = FIRST
+    page: int = 0
 
     def queue(self, name: str) -> Entries:
         """Return one of the queues by its name."""
@@ -294,19 +303,53 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A tube's own record.
+    """A tube's entry. It exists while it says anything.
 
     Attributes:
-        segments: Its segments that are not dead, in the order of their numbers.
+        segments: Its segments that are not dead and stand in the entry itself, in the order of their numbers.
         pause_ms: How long the last pause was to last.
         paused_until_ms: When it ends, by the server's clock; 0 without one.
         counters: What sessions that are gone have counted here.
+        pages: Its pages, with all other segments.
     """
 
     segments: Sequence[int]
     pause_ms: int = 0
     paused_until_ms: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
+    pages: Sequence[int] = field(default_factory=list)
+
+    def first(self) -> int:
+        """Return its oldest segment that stands in the entry, or page; 0 without any."""
+        return min([*self.segments[:1], *self.pages[:1]], default=0)
+
+
+class Page(NamedTuple):
+    """A page of a tube's directory.
+
+    Attributes:
+        number: Its number, never used twice.
+        tube: The tube that it is of.
+        segments: The segments that are entered in it.
+    """
+
+    number: int
+    tube: str
+    segments: Sequence[int]
+
+
+class Ring(NamedTuple):
+    """How the records of segments, or of pages, are used again; see store/keys.py.
+
+    Attributes:
+        first: The first of the counts that were taken.
+        size: How many records there are in use or were, a power of two.
+        base: The generation of the first count.
+    """
+
+    first: int
+    size: int
+    base: int
 
 
 class SegmentStore(Protocol):
@@ -323,8 +366,8 @@ class SegmentStore(Protocol):
 
     # --- segments
 
-    async def create(self, number: int, tube: str, lease: int, form: int = FIRST) -> None:
-        """Make an empty, open segment of a format, with an empty lease of its owner.
+    async def create(self, number: int, tube: str, lease: int, form: int = FIRST, page: int = 0) -> None:
+        """Make an empty, open segment of a format, with an empty lease of its owner; note in which page it will most probably be listed.
 
         Raises Refused where another segment, not dead, of a higher number or of a newer format, has its record.
         """
@@ -386,16 +429,19 @@ class SegmentStore(Protocol):
     # --- directories
 
     async def enlist(self, tube: str, number: int) -> None:
-        """Enter a segment in its tube's directory, before its first put; may be repeated. Two operations."""
+        """Enter a segment in its tube's entry, before its first put; may be repeated.
 
-    async def unlist(self, tube: str, number: int) -> None:
-        """Take a dead segment out of its tube's directory; may be repeated."""
+        Raises Refused where the entry has INLINE_MAX of others, TooBig where its record has no room.
+        """
 
-    async def directory(self, tube: str) -> Directory | None:
-        """Read a tube's record; None if it never had a segment nor a pause. Raises Damaged."""
+    async def unlist(self, tube: str, number: int) -> bool:
+        """Take a dead segment out of its tube's entry; tell whether it was there. The entry goes with the last that it says."""
 
     async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
-        """Read many tubes' records, each at a moment of its own; None also for one that cannot be read."""
+        """Read many tubes' entries, each at a moment of its own; None of one that says nothing, or cannot be read."""
+
+    async def tubes(self, part: int | None = None) -> dict[str, Directory]:
+        """Read the entries of all tubes, or of a 64th part of them, but those that cannot be read; one operation a shard."""
 
     async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
         """Note that a tube is paused until some time of the server's clock; 0 ends a pause."""
@@ -404,16 +450,42 @@ class SegmentStore(Protocol):
         """Drop a tube's pause and counters: nobody uses it and no job is in it."""
 
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
-        """Add what a session counted to its tube's record when it ends. After Unknown they are given up."""
+        """Add what a session counted to its tube's entry when it ends. After Unknown they are given up."""
 
-    async def unlist_tube(self, tube: str) -> None:
-        """Take a tube out of the list of tubes, unless it has a segment or gets one meanwhile; its record stays.
+    async def create_page(self, number: int, tube: str) -> None:
+        """Make an empty page. Raises Refused where another one, not empty or of a higher number, has its record.
 
-        May be repeated. Three operations; a tube with a segment is listed after each of them, whoever enters one when.
+        So a page that was made and never listed keeps no record from being used again.
         """
 
-    async def tubes(self) -> list[str]:
-        """List the tubes that have a segment, and such that had one. One operation a part of the list."""
+    async def list_page(self, tube: str, page: int) -> None:
+        """Enter a page in its tube's entry, before anything is entered in it; may be repeated. Raises TooBig."""
+
+    async def enter(self, page: int, number: int) -> bool:
+        """Enter a segment in a page, before its first put; tell whether there is room for more. May be repeated.
+
+        Raises Refused where the page is full, dead or another one.
+        """
+
+    async def leave_page(self, page: int, number: int) -> int | None:
+        """Take a dead segment out of a page; return how many are left, None if it was not there."""
+
+    async def pages(self, numbers: Sequence[int]) -> list[Page | None]:
+        """Read pages, each at a moment of its own; None of one that is dead, or another one by now, or cannot be read."""
+
+    async def retire_page(self, page: int) -> bool:
+        """Let a page die if nothing is in it; tell whether it is dead now, or its record another one's."""
+
+    async def unlist_page(self, tube: str, page: int) -> None:
+        """Take a dead page out of its tube's entry; may be repeated."""
+
+    # --- numbers
+
+    async def reserve_places(self, ring: str, count: int) -> Ring:
+        """Take `count` numbers off a ring for good. After Unknown they are given up. Two operations the first time."""
+
+    async def grow_ring(self, ring: str, size: int) -> None:
+        """Double a ring of a size and raise its generations; no ring of another size is changed. May be repeated."""
 
     # --- sessions
 
@@ -437,7 +509,7 @@ class SegmentStore(Protocol):
         """Say how a session hears news; see SessionRecord. Raises Refused if it is dead, Fenced if it never joined."""
 
     async def secret(self) -> bytes:
-        """Return 32 random bytes that only those know who may read the cluster, made by whoever asks first. Raises Damaged."""
+        """Return random bytes that only those know who may read the cluster, made by whoever asks first. Raises Damaged."""
 
     async def resign(self, session: int) -> None:
         """Declare one's own session dead; may be repeated."""

@@ -1,12 +1,14 @@
 """What happens in a tube by itself: delayed jobs become due, and a pause ends."""
 
+import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, job_id
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused
+from beanspiked.engine.aerospike.tubes.notes import note_due_ms, note_number
 from beanspiked.engine.errors import DamagedEntry, EngineError, NewerEntry
 from beanspiked.engine.timers import Timers
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Timetable"]
 
 logger = logging.getLogger(__name__)
+
+# So many notes are looked through at once.
+SLICE: Final = 2000
 
 
 class Timetable:
@@ -84,7 +89,7 @@ class Timetable:
     async def promote_due(self, tube: "SharedTube") -> None:
         """Make all due jobs of a tube ready."""
         tube.next_due = 0
-        for committer in list(tube.committers.values()):
+        for committer in [*tube.committers.values(), *await self._noted_due(tube)]:
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
                 if key_ms(due) > self._engine.membership.server_ms():
@@ -95,6 +100,22 @@ class Timetable:
                 except Damaged as error:
                     logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
                     break
+
+    async def _noted_due(self, tube: "SharedTube") -> "list[Committer]":
+        """Take those segments into use that are not, and have due jobs; note when the next one is due."""
+        due: list[Committer] = []
+        now_ms = self._engine.membership.server_ms()
+        for count, note in enumerate(list(tube.notes.values()), 1):
+            due_ms = note_due_ms(note)
+            if due_ms and due_ms <= now_ms:
+                number = note_number(note)
+                if number in tube.notes:
+                    due.append(tube.committer_of(number))
+            elif due_ms and (tube.next_due == 0 or due_ms < tube.next_due):
+                tube.next_due = due_ms
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+        return due
 
     async def _promote_one(self, committer: "Committer") -> bytes | None:
         """Make due jobs of one segment ready, and learn what it holds then; return the key of the next one, see promote_segment."""

@@ -74,19 +74,15 @@ class Leftovers:
                 await self._engine.retirement.end(name, number)
 
     async def _look_at_names(self) -> None:
-        """Find the segments of the next tubes, and unlist tubes that have none."""
+        """Find the segments of the next tubes."""
         if not self._names and self._monotonic() >= self._next_round:
             self._next_round = self._monotonic() + ROUND_EVERY
-            self._names = await self._store.tubes()
+            self._names = list(await self._store.tubes())
         part = self._names[-TUBES_AT_ONCE:]
         del self._names[-TUBES_AT_ONCE:]
-        empty: list[str] = []
         for name, record in zip(part, await self._store.directories(part), strict=True):
-            if record is not None and record.segments:
-                self._segments += [(name, number) for number in record.segments]
-            elif self._engine.registry.known_tube(name) is None:
-                empty.append(name)
-        self._engine.registry.unlist_all(empty)
+            numbers = await self._engine.lister.everywhere(name, record)
+            self._segments += [(name, number) for number in numbers]
 
     async def _look_at_bodies(self) -> None:
         """Remove old bodies that nothing refers to."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, cast
 from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack_plain
 from beanspiked.engine.aerospike.segment.committer import EMPTY, Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Put
-from beanspiked.engine.aerospike.store.seam import FIRST, Full, Refused, StoreError
+from beanspiked.engine.aerospike.store.lister import Numbers
+from beanspiked.engine.aerospike.store.seam import FIRST, Full, Refused, StoreError, TooBig
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, Details
@@ -25,8 +26,10 @@ __all__ = ["Puts"]
 
 logger = logging.getLogger(__name__)
 
-# Segment numbers are taken in blocks.
-NUMBERS_BLOCK: Final = 32
+# So many records in a row are tried that are in use; before that, the ring is doubled twice.
+CLAIMS_MAX: Final = 32
+# A tube whose directory has no room takes no puts for so long, in seconds.
+FULL_FOR: Final = 1.0
 # The store is asked whether it has room whenever so many bytes were put: a small one fills up within seconds.
 LOOK_FOR_ROOM_BYTES: Final = 4 << 20
 
@@ -48,7 +51,7 @@ class Puts:
         self._store = store
         self._clock = clock
         self.has_room: bool = True
-        self._numbers: list[int] = []
+        self._numbers: Numbers = Numbers(store, "segment")
         self._unseen_bytes: int = 0
         self._looking: bool = False
 
@@ -78,8 +81,8 @@ class Puts:
             # From now on: more puts come before the look begins.
             self._looking = True
             self._engine.spawn(self.look_for_room())
-        if not self.has_room:
-            put.settle(StoreFull("the store is nearly full"))
+        if not self.has_room or tube.full_until > now:
+            put.settle(StoreFull("the store is nearly full" if tube.full_until <= now else "the directory is full"))
             return put
         tube.arriving.append(put)
         self.place(tube)
@@ -192,11 +195,14 @@ class Puts:
                     self.found_full(error)
                     self._fail_arriving(tube, StoreFull(str(error)), everything=True)
                     continue
+                except TooBig as error:
+                    self._found_full_directory(tube, error)
+                    continue
                 except StoreError as error:
                     self._fail_arriving(tube, StoreFailed(str(error)), everything=False)
                 else:
                     if committer is None:
-                        # The number's record is in use, or the session is over.
+                        # The session is over.
                         self._fail_arriving(tube, StoreFailed("no place for a segment was found"), everything=False)
                 if committer is None:
                     await self._engine.pause_between_tries()
@@ -223,37 +229,70 @@ class Puts:
             self._engine.turn_over()
 
     async def _create(self, tube: SharedTube) -> Committer | None:
-        """Make one segment; None when the number was taken. In doubt the number is given up: the audit clears what is left."""
+        """Make one segment; None when the session is over. In doubt the number is given up: the audit clears what is left.
+
+        Raises Full, TooBig where the directory has no room, or another StoreError.
+        """
         session = self._engine.membership.session
-        if not self._numbers:
-            first = await self._store.reserve_numbers("segment", NUMBERS_BLOCK)
-            self._numbers = list(range(first + NUMBERS_BLOCK - 1, first - 1, -1))
-        number = self._numbers.pop()
-        lease = session.next_lease()
         form = self._engine.membership.writes
-        try:
-            await self._store.create(number, tube.name, lease, form)
-        except Refused:
-            return None
+        number, lease = await self._claim(tube, form)
         while True:
+            failure: StoreError | None = None
             try:
-                await self._store.enlist(tube.name, number)
-            except Full:
-                raise
-            except StoreError:
-                if session.over:
-                    return None
-                self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
-            else:
+                tube.page = await self._engine.lister.enlist(tube.name, number, tube.page)
+            except StoreError as error:
+                failure = error
+            if failure is None:
                 break
+            if isinstance(failure, (Full, TooBig)):
+                await self._unmake(number)
+                raise failure
+            if session.over:
+                return None
+            self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
             await self._engine.pause_between_tries()
         if session.over or not self._engine.membership.alive():
             return None
+        if tube.full_until:
+            logger.warning("tube %s: its directory has room again", tube.name)
+            tube.full_until = 0.0
         committer = Committer(self._engine, tube, number, lease, owned=True)
         committer.form = form
         tube.committers[number] = committer
         committer.know(EMPTY, self._engine.step())
         return committer
+
+    async def _claim(self, tube: SharedTube, form: int) -> tuple[int, int]:
+        """Make the record of a new segment in a format; return its number and the lease on it."""
+        session = self._engine.membership.session
+        for _ in range(CLAIMS_MAX):
+            number = await self._numbers.take()
+            lease = session.next_lease()
+            try:
+                await self._store.create(number, tube.name, lease, form, tube.page)
+            except Refused:
+                self._numbers.refused()
+            else:
+                self._numbers.used()
+                return number, lease
+        raise Full(f"{CLAIMS_MAX} records of segments in a row are in use")
+
+    async def _unmake(self, number: int) -> None:
+        """Let a segment die that cannot be listed; if that fails, the audit finds it."""
+        try:
+            await self._store.close(number)
+            await self._store.retire(number)
+        except StoreError as error:
+            logger.info("segment %d, which is not listed, is not dead yet: %s", number, error)
+
+    def _found_full_directory(self, tube: SharedTube, error: TooBig) -> None:
+        """The directory of a tube has no room for a further segment: its puts are told so, for a while without asking."""
+        if not tube.full_until:
+            logger.warning(
+                "tube %s: its directory, or the shard of it, is full; puts are refused: %s", tube.name, error
+            )
+        tube.full_until = self._clock.now() + FULL_FOR
+        self._fail_arriving(tube, StoreFull("the directory is full"), everything=True)
 
     async def look_for_room(self) -> None:
         """See whether the store takes more jobs: now and then, and whenever so much was put that it may have become full."""
@@ -278,7 +317,7 @@ class Puts:
 
     def forget_numbers(self) -> None:
         """The session is over: numbers that it had reserved are given up."""
-        self._numbers = []
+        self._numbers.forget()
 
     def expire(self) -> None:
         """Fail the puts that have waited for too long for a session."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.membership import COUNTER_NAMES, usage_of
 from beanspiked.engine.aerospike.store.seam import StoreError, Unknown
+from beanspiked.engine.aerospike.tubes.notes import note_empty
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.contract import Tube
 from beanspiked.engine.timers import Timers
@@ -24,6 +25,8 @@ DEFAULT: Final = "default"
 # How many tubes a sweep looks at together, and how many of them it lets go of side by side.
 SWEEP_AT_ONCE: Final = 256
 LANES: Final = 8
+# In so many parts all tubes are looked through, one with each sweep.
+PARTS: Final = 64
 
 
 class Registry:
@@ -40,7 +43,9 @@ class Registry:
         self._store = store
         self._timers = timers
         self._tubes: dict[str, SharedTube] = {}
-        self._unlisting = False
+        # The engine's step at which the last sweep began, and which part of all tubes the next one looks at.
+        self._swept: int = 0
+        self._part: int = 0
         self.tube(DEFAULT)
 
     def tube(self, name: str) -> SharedTube:
@@ -123,7 +128,7 @@ class Registry:
 
     def knows_segment(self, number: int) -> bool:
         """Tell whether a segment is known here."""
-        return any(number in tube.committers for tube in self._tubes.values())
+        return any(number in tube.committers or number in tube.notes for tube in self._tubes.values())
 
     # --- their end
 
@@ -136,6 +141,8 @@ class Registry:
         for committer in tube.committers.values():
             if committer.busy() or not committer.idle_and_empty():
                 return
+        if not all(map(note_empty, tube.notes.values())):
+            return
         counted = (tube.total_jobs, tube.deletes, tube.pauses)
         tube.forgetting = self._engine.spawn(self._forget(tube, tube.forgetting, counted, tube.paused_until))
 
@@ -147,11 +154,12 @@ class Registry:
             await former
         try:
             record = (await self._store.directories([tube.name]))[0]
-            numbers = [] if record is None else list(record.segments)
-            sizes = await self._store.sizes(numbers)
+            numbers = await self._engine.lister.everywhere(tube.name, record)
+            for start in range(0, len(numbers), SWEEP_AT_ONCE):
+                sizes = await self._store.sizes(numbers[start : start + SWEEP_AT_ONCE])
+                if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
+                    return
             await self._engine.membership.look()
-            if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
-                return
             if self.used_elsewhere(tube.name):
                 return
             if record is not None and (record.pause_ms or any(record.counters.values())):
@@ -175,17 +183,32 @@ class Registry:
     async def sweep(self) -> None:
         """Let go of tubes that nobody here uses, and of all segments that are finished."""
         await self._engine.retirement.go_on()
+        since, self._swept = self._swept, self._engine.step()
         tubes = self.known_tubes()
         for start in range(0, len(tubes), SWEEP_AT_ONCE):
-            await self._sweep(tubes[start : start + SWEEP_AT_ONCE])
+            await self._sweep(tubes[start : start + SWEEP_AT_ONCE], since)
+        await self._sweep_shard()
 
-    async def _sweep(self, tubes: list[SharedTube]) -> None:
+    async def _sweep_shard(self) -> None:
+        """Let go of what sessions that ended have left of tubes that nobody uses, in one part of all and then in the next."""
+        part, self._part = self._part, (self._part + 1) % PARTS
+        try:
+            for name, record in (await self._store.tubes(part)).items():
+                over = record.paused_until_ms <= self._engine.membership.server_ms()
+                if over and not (record.segments or record.pages or name in self._tubes or self.used_elsewhere(name)):
+                    await self._store.forget_tube(name)
+        except StoreError as error:
+            logger.info("tubes that nobody uses are remembered: %s", error)
+
+    async def _sweep(self, tubes: list[SharedTube], since: int) -> None:
         # Nobody here learns otherwise that others have emptied their segments.
-        unseen = [tube for tube in tubes if tube.committers and not tube.waiters]
+        unseen = [tube for tube in tubes if (tube.committers or tube.notes) and not tube.waiters]
         try:
             await self._engine.scout.look_at_known(unseen)
         except StoreError as error:
             logger.info("segments that nobody waits for are not looked at: %s", error)
+        leases = [lease for tube in tubes for lease in await self._put_down(tube, since)]
+        await asyncio.gather(*[self._engine.retirement.give_up(leases[lane::LANES]) for lane in range(LANES)])
         closing: list[Committer] = []
         resting: list[SharedTube] = []
         for tube in tubes:
@@ -207,6 +230,18 @@ class Registry:
         # However many tubes there are that need nothing: others have a turn.
         await asyncio.sleep(0)
 
+    async def _put_down(self, tube: SharedTube, since: int) -> list[tuple[int, int]]:
+        """Keep no more than notes of segments that have not been used since a step; return their leases."""
+        leases: list[tuple[int, int]] = []
+        for count, committer in enumerate(list(tube.committers.values()), 1):
+            if committer.rests(since) and not committer.idle_and_empty():
+                lease = tube.put_down(committer)
+                if lease:
+                    leases.append((committer.number, lease))
+            if count % SWEEP_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return leases
+
     async def _let_go(self, tubes: list[SharedTube]) -> None:
         """Let go of tubes that take no puts here, one after the other."""
         for tube in tubes:
@@ -214,7 +249,6 @@ class Registry:
                 self.forget(tube)
                 await self.forgotten(tube.name)
                 await self._hand_over_counters(tube)
-                await self.unlist(tube.name)
             except StoreError as error:
                 # It stays; the others go on.
                 logger.info("tube %s is not let go of yet: %s", tube.name, error)
@@ -223,37 +257,6 @@ class Registry:
             if self._tubes.get(tube.name) is tube and not self._in_use(tube) and _rests(tube) and not counted:
                 self._timers.cancel(tube)
                 del self._tubes[tube.name]
-
-    async def unlist(self, name: str) -> None:
-        """Take a tube out of the list of tubes, unless it has segments, is paused or is used by others; it begins anew then."""
-        if self.used_elsewhere(name):
-            return
-        record = (await self._store.directories([name]))[0]
-        if record is not None and not record.segments:
-            if record.paused_until_ms > self._engine.membership.server_ms():
-                return
-            # Others have handed theirs over and counted nothing since.
-            if record.pause_ms or any(record.counters.values()):
-                await self._store.forget_tube(name)
-        await self._store.unlist_tube(name)
-
-    def unlist_all(self, names: list[str]) -> None:
-        """Take tubes that nobody here knows out of the list, one after the other; whoever used them last did not come to it."""
-        if names and not self._unlisting:
-            self._unlisting = True
-            self._engine.spawn(self._unlist_all(names))
-
-    async def _unlist_all(self, names: list[str]) -> None:
-        try:
-            for name in names:
-                try:
-                    if name not in self._tubes:
-                        await self.unlist(name)
-                except StoreError as error:
-                    # It must not keep the others.
-                    logger.info("tube %s stays listed: %s", name, error)
-        finally:
-            self._unlisting = False
 
     async def _hand_over_counters(self, tube: SharedTube) -> None:
         """Add what was counted here to a tube's record."""

@@ -37,6 +37,8 @@ class Retirement:
         self._retiring: set[int] = set()
         # Segments that may have to be seen to their end, and their tubes: the next sweep does, and then they stand here no more.
         self._left: dict[int, str] = {}
+        # Pages in which nothing was, and their tubes: likewise. Whoever has just made one enters something in it by then.
+        self._idle_pages: dict[int, str] = {}
 
     def consider(self, committer: "Committer") -> None:
         """Let a closed, empty segment die."""
@@ -77,11 +79,12 @@ class Retirement:
             for outcome in await asyncio.gather(*lanes, return_exceptions=True):
                 if outcome is not None:
                     raise outcome
-        await self._store.unlist(name, number)
+        page = 0 if segment is None else segment.page
+        await self._engine.lister.unlist(name, number, page)
 
-    def unlist(self, committer: "Committer") -> None:
+    def unlist(self, name: str, number: int) -> None:
         """Take a segment that was found dead out of its tube's directory."""
-        self._engine.spawn(self.end(committer.tube.name, committer.number))
+        self._engine.spawn(self.end(name, number))
 
     async def end(self, name: str, number: int) -> None:
         """See a dead segment, or a closed and empty one, to its end."""
@@ -107,11 +110,30 @@ class Retirement:
         """See a segment to its end with the next sweep, if it is closed and empty by then."""
         self._left[number] = name
 
+    def come_back_to_page(self, name: str, page: int) -> None:
+        """See a page to its end with the next sweep, if nothing is in it by then."""
+        self._idle_pages[page] = name
+
     async def go_on(self) -> None:
-        """See those segments to their end that were left behind."""
+        """See those segments and pages to their end that were left behind."""
+        pages, self._idle_pages = self._idle_pages, {}
+        for page, name in pages.items():
+            try:
+                await self._engine.lister.end_page(name, page)
+            except StoreError as error:
+                # The next look finds it again.
+                logger.info("page %d is not unlisted yet: %s", page, error)
         left, self._left = self._left, {}
         for number, name in left.items():
             await self.end(name, number)
+
+    async def give_up(self, leases: list[tuple[int, int]]) -> None:
+        """Give up leases on segments, under which nothing is held; what stays of them the audit finds."""
+        for number, lease in leases:
+            try:
+                await self._store.reclaim(number, lease)
+            except StoreError as error:
+                logger.info("a lease on segment %d is not given up yet: %s", number, error)
 
     def drop_body(self, job: "SharedJob", body_number: int) -> None:
         """Remove a body that a job, which may be gone, refers to no more; one that stays behind goes with its segment."""

@@ -211,6 +211,7 @@ class Takes:
         """Look at all tubes of a question, from now on."""
         seek.refreshing = len(seek.tubes)
         seek.partial = False
+        session = self._engine.membership.session
 
         def refreshed(error: EngineError | None, whole: bool) -> None:
             seek.refreshing -= 1
@@ -218,7 +219,8 @@ class Takes:
             if error is not None:
                 self._settle_seek(seek, error)
             elif seek.refreshing == 0:
-                seek.looked = True
+                # With a session all that was seen of its first tubes is gone.
+                seek.looked = not session.over
                 self._advance(seek)
 
         for tube in seek.tubes:

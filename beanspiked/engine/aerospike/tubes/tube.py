@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
 from beanspiked.engine.aerospike.store.keys import key_ms
+from beanspiked.engine.aerospike.store.seam import Head
+from beanspiked.engine.aerospike.tubes.notes import KEY_SIZE, note_head, note_number, note_of
 from beanspiked.engine.contract import Tube, TubeUse, Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
@@ -51,7 +53,10 @@ class SharedTube(Tube):
 
     Attributes:
         engine: Whose it is.
-        committers: Its segments by number.
+        committers: Its segments that are in use here, by number.
+        notes: What is known of its other segments, by number; see notes.py.
+        page: A page of its directory with room for more segments, most probably, or 0.
+        full_until: Until when its directory is known to have no room, by this process's clock; 0 while it has.
         open: The segment that takes puts from here, or None.
         opening: Whether one is being made.
         arriving: Puts that wait for one.
@@ -73,7 +78,9 @@ class SharedTube(Tube):
     """
 
     __slots__ = (
+        "_noted",
         "_order",
+        "_rest",
         "arriving",
         "coming",
         "committers",
@@ -81,11 +88,14 @@ class SharedTube(Tube):
         "exists",
         "first_number",
         "forgetting",
+        "full_until",
         "granted",
         "live",
         "next_due",
+        "notes",
         "open",
         "opening",
+        "page",
         "promoting",
         "refreshed",
         "refreshing",
@@ -99,6 +109,9 @@ class SharedTube(Tube):
         super().__init__(id, name)
         self.engine: SharedEngine = engine
         self.committers: dict[int, Committer] = {}
+        self.notes: dict[int, bytes] = {}
+        self.page: int = 0
+        self.full_until: float = 0.0
         self.open: Committer | None = None
         self.opening: bool = False
         self.arriving: deque[Put] = deque()
@@ -117,6 +130,10 @@ class SharedTube(Tube):
         self.first_number: int = 0
         self.wanted_until: float = 0.0
         self._order: list[tuple[bytes, int]] = []
+        # Notes of segments with ready jobs, most urgent first, and such as are not true any more.
+        self._noted: list[bytes] = []
+        # Those that are to be read before any is read again.
+        self._rest: list[int] = []
 
     def enter(self, waiter: Waiter) -> None:
         """Enter one who waits, behind the others."""
@@ -153,11 +170,20 @@ class SharedTube(Tube):
 
     def first(self) -> tuple[Committer, bytes | None] | None:
         """Return the segment with the most urgent job, and the key of the most urgent job of the others."""
+        noted = self._first_noted()
         first = self._top()
+        while noted is not None:
+            best = None if first is None else first.outlook.best()
+            if best is not None and best <= noted[:KEY_SIZE]:
+                break
+            self.committer_of(note_number(noted))
+            noted = self._first_noted()
+            first = self._top()
         if first is None:
             return None
+        bound = None if noted is None else noted[:KEY_SIZE]
         if len(self._order) == 1:
-            return first, None
+            return first, bound
         entry = heapq.heappop(self._order)
         second = self._top()
         while second is first:
@@ -165,9 +191,11 @@ class SharedTube(Tube):
             heapq.heappop(self._order)
             second = self._top()
         heapq.heappush(self._order, entry)
-        return first, None if second is None else second.outlook.best()
+        best = None if second is None else second.outlook.best()
+        return first, best if bound is None or (best is not None and best < bound) else bound
 
     def _top(self) -> Committer | None:
+        """Return the segment in use with the most urgent job."""
         order = self._order
         while order:
             key, number = order[0]
@@ -184,10 +212,49 @@ class SharedTube(Tube):
                 heapq.heappush(order, (best, number))
         return None
 
+    def _first_noted(self) -> bytes | None:
+        """Return the note of the segment with the most urgent job of those that are not in use."""
+        noted = self._noted
+        while noted and self.notes.get(note_number(noted[0])) != noted[0]:
+            heapq.heappop(noted)
+        return noted[0] if noted else None
+
     def best(self) -> bytes | None:
         """Return the key of the most urgent job that is expected in it."""
         top = self._top()
-        return None if top is None else top.outlook.best()
+        best = None if top is None else top.outlook.best()
+        noted = self._first_noted()
+        return best if noted is None or (best is not None and best <= noted[:KEY_SIZE]) else noted[:KEY_SIZE]
+
+    def note(self, number: int, head: Head) -> None:
+        """Take note of what a segment holds that is not in use here."""
+        made = note_of(number, head)
+        if self.notes.get(number) == made:
+            return
+        self.notes[number] = made
+        if head.ready:
+            heapq.heappush(self._noted, made)
+            if len(self._noted) > 2 * len(self.notes) + STALE_MAX:
+                self._noted = [note for note in self.notes.values() if note_head(note).ready]
+                heapq.heapify(self._noted)
+            self.engine.takes.restless(self)
+        if head.due_key is not None:
+            self.expect(head.due_key)
+
+    def next_noted(self, most: int) -> list[int]:
+        """Return segments that are not in use here, those first whose turn it is to be read, but not more than there are."""
+        if len(self.notes) <= most:
+            return list(self.notes)
+        if not self._rest:
+            self._rest = list(self.notes)
+        part = self._rest[-most:]
+        del self._rest[-most:]
+        return [number for number in part if number in self.notes]
+
+    def unread(self) -> list[int]:
+        """Return those segments that are not in use here whose turn has not come; afterwards it is as if it had."""
+        rest, self._rest = self._rest, []
+        return [number for number in rest if number in self.notes]
 
     def committer_of(self, number: int) -> Committer:
         """Find or make this front-end's side of a segment."""
@@ -195,7 +262,18 @@ class SharedTube(Tube):
         if committer is None:
             committer = Committer(self.engine, self, number, 0, owned=False)
             self.committers[number] = committer
+            note = self.notes.pop(number, None)
+            if note is not None:
+                committer.know(note_head(note), 0)
         return committer
+
+    def put_down(self, committer: Committer) -> int:
+        """Keep no more than a note of a segment that rests; return the lease on it that is not needed any more, or 0."""
+        assert committer.head is not None
+        committer.gone = True
+        self.drop(committer)
+        self.note(committer.number, committer.head)
+        return committer.lease
 
     def drop(self, committer: Committer) -> None:
         """Forget a segment."""

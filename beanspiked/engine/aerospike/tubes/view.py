@@ -13,8 +13,10 @@ from beanspiked.engine.aerospike.cluster.links import CHANGED, DELAYED, LOOK, RE
 from beanspiked.engine.aerospike.cluster.news import NewsListener
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
-from beanspiked.engine.aerospike.store.keys import DUE_KEY, key_ms
-from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Busy, Head, StoreError
+from beanspiked.engine.aerospike.store.keys import DUE_KEY
+from beanspiked.engine.aerospike.store.lister import PAGES_AT_ONCE
+from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Busy, Directory, Head, StoreError
+from beanspiked.engine.aerospike.tubes.notes import note_empty
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.timers import Clock
@@ -35,8 +37,27 @@ RECHECK_OFTEN: Final = 1.0
 RECHECK_AT_ONCE: Final = 500
 # Whether the store has room is asked this often, in seconds.
 ROOM_EVERY: Final = 5.0
-# How many segments are read at once.
-READ_AT_ONCE: Final = 1000
+# How many segments are read at once: to decode them takes two milliseconds.
+READ_AT_ONCE: Final = 250
+# How many segments that are not in use here a look reads anew: where a tube has more of them, they take turns.
+NOTES_A_LOOK: Final = 10_000
+
+
+class Look:
+    """A look that is being made.
+
+    Attributes:
+        mark: The engine's step at which it began.
+        unread: Segments that are not in use here, with their tubes, whose heads are to be read.
+        wanted: Segments in use whose heads are.
+        passed: Tubes with segments that do not answer.
+    """
+
+    def __init__(self, mark: int) -> None:
+        self.mark: int = mark
+        self.unread: list[tuple[SharedTube, int]] = []
+        self.wanted: list[Committer] = []
+        self.passed: set[SharedTube] = set()
 
 
 class Scout(NewsListener):
@@ -95,37 +116,26 @@ class Scout(NewsListener):
         session = self._engine.membership.session
         mark = self._engine.step()
         follows = [self._engine.news.follows(tube.name) for tube in tubes]
-        wanted: list[Committer] = []
         records = await self._store.directories([tube.name for tube in tubes])
         if session.over:
             raise Busy("the session was over before the look was")
+        look = Look(mark)
         for tube, record in zip(tubes, records, strict=True):
-            listed = set() if record is None else set(record.segments)
             if record is not None:
                 self._engine.timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
-            for number in listed:
-                tube.committer_of(number)
-            for committer in list(tube.committers.values()):
-                if committer.number in listed:
-                    wanted.append(committer)
-                elif committer is not tube.open and not committer.knows_since(mark) and not committer.busy():
-                    # It is dead: one that was made here since may not have been listed yet when the list was read. The open one nobody
-                    # else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
-                    committer.gone = True
-                    tube.drop(committer)
-        passed: set[SharedTube] = set()
-        while wanted:
-            wanted = await self._read_heads(wanted, mark, passed)
+            await self._list(tube, record, look)
+        while look.unread or look.wanted:
+            await self._read_noted(look)
+            look.wanted = await self._read_heads(look.wanted, mark, look.passed)
+            for tube in tubes:
+                if tube.best() is None:
+                    # Before it is told that nothing is there, all is read.
+                    look.unread += [(tube, number) for number in tube.unread()]
+        passed = look.passed
         if session.over:
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
         for tube, followed in zip(tubes, follows, strict=True):
-            tube.next_due = 0
-            for committer in tube.committers.values():
-                if committer.head is not None and committer.head.due_key is not None:
-                    due_ms = key_ms(committer.head.due_key)
-                    if tube.next_due == 0 or due_ms < tube.next_due:
-                        tube.next_due = due_ms
             if tube.next_due and tube.next_due <= self._engine.membership.server_ms():
                 due.append(tube)
             elif tube.next_due:
@@ -146,11 +156,78 @@ class Scout(NewsListener):
 
         Raises StoreError if none of them can be read.
         """
-        mark = self._engine.step()
-        wanted = [committer for tube in tubes for committer in tube.committers.values()]
-        passed: set[SharedTube] = set()
-        while wanted:
-            wanted = await self._read_heads(wanted, mark, passed)
+        look = Look(self._engine.step())
+        for tube in tubes:
+            look.wanted += tube.committers.values()
+            look.unread += [(tube, number) for number in tube.next_noted(NOTES_A_LOOK)]
+        while look.unread or look.wanted:
+            await self._read_noted(look)
+            look.wanted = await self._read_heads(look.wanted, look.mark, look.passed)
+
+    async def _list(self, tube: SharedTube, record: Directory | None, look: "Look") -> None:
+        """Find out which segments of a tube are to be read: those in use, new ones, and of the others those whose turn it is.
+
+        However many pages there are, others have turns, and not more than a part of it is in memory at once.
+        """
+        in_use = dict(tube.committers)
+        look.unread += [(tube, number) for number in tube.next_noted(NOTES_A_LOOK)]
+        numbers = [] if record is None else list(record.segments)
+        pages = [] if record is None else record.pages
+        listed: set[int] = set()
+        start = 0
+        while True:
+            for number in numbers:
+                if number in in_use:
+                    listed.add(number)
+                elif number not in tube.notes and number not in tube.committers:
+                    look.unread.append((tube, number))
+            if start >= len(pages):
+                break
+            if len(look.unread) >= READ_AT_ONCE:
+                await self._read_noted(look)
+            numbers, idle = await self._engine.lister.in_pages(tube.name, pages[start : start + PAGES_AT_ONCE])
+            for page in idle:
+                self._engine.retirement.come_back_to_page(tube.name, page)
+            start += PAGES_AT_ONCE
+        for number, committer in in_use.items():
+            if tube.committers.get(number) is not committer:
+                continue
+            if number in listed:
+                look.wanted.append(committer)
+            elif committer is not tube.open and not committer.knows_since(look.mark) and not committer.busy():
+                # It is dead: one that was made here since may not have been listed yet when the list was read. The open one nobody
+                # else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
+                committer.gone = True
+                tube.drop(committer)
+
+    async def _read_noted(self, look: "Look") -> None:
+        """Read the heads of segments that are not in use here; those that do not answer are to be read like those that are."""
+        while look.unread:
+            part = look.unread[-READ_AT_ONCE:]
+            del look.unread[-READ_AT_ONCE:]
+            part = [(tube, number) for tube, number in part if number not in tube.committers]
+            heads: list[Head | None] | None = None
+            try:
+                heads = await self._store.heads([number for _, number in part])
+            except StoreError as error:
+                logger.info("segments are read one by one: %s", error)
+            if heads is None:
+                look.wanted += [tube.committer_of(number) for tube, number in part]
+                continue
+            for (tube, number), head in zip(part, heads, strict=True):
+                if number not in tube.committers:
+                    self._note(tube, number, head)
+
+    def _note(self, tube: SharedTube, number: int, head: Head | None) -> None:
+        """Take note of what was read of a segment that is not in use here."""
+        if head is None or head.state == DEAD:
+            tube.notes.pop(number, None)
+            if head is not None:
+                self._engine.retirement.unlist(tube.name, number)
+            return
+        tube.note(number, head)
+        if head.state == CLOSED and note_empty(tube.notes[number]):
+            self._engine.retirement.consider(tube.committer_of(number))
 
     async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
         """Learn the heads of segments as of a step or later; return those that have to be read once more.
@@ -185,7 +262,7 @@ class Scout(NewsListener):
                     committer.gone = True
                     committer.tube.drop(committer)
                     if head is not None:
-                        self._engine.retirement.unlist(committer)
+                        self._engine.retirement.unlist(committer.tube.name, committer.number)
         return again
 
     async def _heads(self, committers: list[Committer], passed: set[SharedTube]) -> list[tuple[Committer, Head | None]]:

@@ -1,0 +1,343 @@
+"""The directories of tubes in Aerospike: entries in shards, pages, and the rings whose numbers pages and segments get.
+
+A shard is a record with one map in which the entries of many tubes lie side by side, item by item; which one a tube's is in, a hash with
+a salt of the cluster's own tells, so that nobody can choose names that fill one shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+import aerospike
+from aerospike import exception as client_errors
+from aerospike_helpers.expressions import arithmetic
+from aerospike_helpers.expressions import base as exp
+from aerospike_helpers.expressions import map as exp_map
+from aerospike_helpers.operations import expression_operations, map_operations, operations
+
+from beanspiked.engine.aerospike.store import formats as decoding
+from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, Caller
+from beanspiked.engine.aerospike.store.aerospike.changes import SORTED
+from beanspiked.engine.aerospike.store.formats import (
+    FORMAT,
+    ITEM_COUNTER,
+    ITEM_PAGE,
+    ITEM_PAUSE,
+    ITEM_SEGMENT,
+    item,
+    items_of,
+)
+from beanspiked.engine.aerospike.store.keys import RING_MAX, record_of
+from beanspiked.engine.aerospike.store.seam import (
+    DEAD,
+    INLINE_MAX,
+    OPEN,
+    PAGE_MAX,
+    Damaged,
+    Directory,
+    Fenced,
+    Page,
+    Refused,
+    Ring,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from beanspiked.engine.aerospike.store.aerospike.calls import Key
+
+__all__ = ["Directories"]
+
+SHARDS: Final = 1024
+PARTS: Final = 64
+SALT_SIZE: Final = 16
+# How many records there are of each kind at first: they are as many as ever were alive at once, within a factor of three.
+RINGS: Final = {"segment": 1 << 14, "page": 1 << 10}
+ITEMS: Final = exp.MapBin("items")
+PAGE_READS: Final = [operations.read(name) for name in ("f", "no", "st", "tube", "segs")]
+
+
+class Directories:
+    """The part of the store that has the directories; see SegmentStore for the methods.
+
+    Args:
+        caller: What calls the client.
+        namespace: Where to keep everything.
+        prefix: What the names of all sets begin with.
+    """
+
+    def __init__(self, caller: Caller, namespace: str, prefix: str) -> None:
+        self.caller: Caller = caller
+        self.inline_max: int = INLINE_MAX
+        self.page_max: int = PAGE_MAX
+        self.rings: dict[str, int] = dict(RINGS)
+        self._namespace = namespace
+        self._prefix = prefix
+        self._aside = decoding.SetAside()
+        self._salt = b""
+
+    def _set(self, name: str) -> str:
+        return self._prefix + name
+
+    def _key(self, name: str, key: int | str) -> Key:
+        return self._namespace, self._set(name), key
+
+    # --- shards, on a worker thread
+
+    def salt(self) -> bytes:
+        """Return the cluster's salt, made by whoever needs it first."""
+        if not self._salt:
+            key = self._key("ctl", "shards")
+            with contextlib.suppress(client_errors.RecordExistsError):
+                made = [operations.write("f", FORMAT), operations.write("salt", secrets.token_bytes(SALT_SIZE))]
+                self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
+            bins = decoding.checked(self.caller.client.get(key, READ_POLICY)[2])
+            self._salt = decoding.blob(bins, "salt")
+        return self._salt
+
+    def _shard_key(self, tube: str) -> Key:
+        digest = blake2b(tube.encode(), digest_size=8, key=self.salt()).digest()
+        return self._key("ctl", f"tubes.{int.from_bytes(digest, 'big') % SHARDS}")
+
+    def _change(self, tube: str, ops: list[Any]) -> Any:
+        """Change a shard that exists."""
+        return self.caller.operate(self._shard_key(tube), ops)
+
+    def _enter(self, tube: str, ops: list[Any], guard: Any = None) -> None:
+        """Change a shard, making it where needed."""
+        key = self._shard_key(tube)
+        try:
+            self.caller.operate(key, ops, guard)
+        except client_errors.RecordNotFound:
+            made = [operations.write("f", FORMAT), map_operations.map_create("items", aerospike.MAP_KEY_ORDERED, True)]
+            with contextlib.suppress(client_errors.RecordExistsError):
+                self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
+            self.caller.operate(key, ops, guard)
+
+    # --- entries
+
+    async def enlist(self, tube: str, number: int) -> None:
+        """See SegmentStore."""
+        name = item(tube, ITEM_SEGMENT, number)
+        count = exp_map.MapGetByKeyRange(None, aerospike.MAP_RETURN_COUNT, *items_of(tube, ITEM_SEGMENT), ITEMS)
+        there = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_EXISTS, exp.ResultType.BOOLEAN, name, ITEMS)
+        await self.caller.call(
+            partial(self._enter, tube, [_put(name, 0)], exp.Or(there, exp.LT(count, self.inline_max)))
+        )
+
+    async def unlist(self, tube: str, number: int) -> bool:
+        """See SegmentStore."""
+        return await self._drop(tube, item(tube, ITEM_SEGMENT, number))
+
+    async def _drop(self, tube: str, name: bytes) -> bool:
+        ops = [map_operations.map_remove_by_key("items", name, aerospike.MAP_RETURN_COUNT)]
+        try:
+            results = await self.caller.call(partial(self._change, tube, ops))
+        except Fenced:
+            return False
+        return bool(results[0][1])
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """See SegmentStore."""
+        return await self.caller.call(partial(self._directories, tubes)) if tubes else []
+
+    def _directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        reads = [
+            (
+                self._shard_key(tube),
+                [
+                    operations.read("f"),
+                    map_operations.map_get_by_key_range("items", *items_of(tube), aerospike.MAP_RETURN_KEY_VALUE),
+                ],
+            )
+            for tube in tubes
+        ]
+        found = (
+            self.caller.read_all([reads[0][0]], reads[0][1]) if len(reads) == 1 else self.caller.read_differently(reads)
+        )
+        return [self._directory(tube, bins) for tube, bins in zip(tubes, found, strict=True)]
+
+    def _directory(self, tube: str, bins: Mapping[str, Any] | None) -> Directory | None:
+        if bins is None:
+            return None
+        return self._entries(f"the shard of tube {tube}", bins).get(tube)
+
+    def _entries(self, shard: str, bins: Mapping[str, Any]) -> dict[str, Directory]:
+        """Read the entries of a shard; what cannot be read is set aside."""
+        items = self._aside.read(shard, lambda: decoding.items(bins)) or {}
+        return decoding.directories(items, self._aside.tell)
+
+    async def tubes(self, part: int | None = None) -> dict[str, Directory]:
+        """See SegmentStore."""
+        shards = range(SHARDS) if part is None else range(part, SHARDS, PARTS)
+        return await self.caller.call(partial(self._tubes, shards))
+
+    def _tubes(self, shards: Sequence[int]) -> dict[str, Directory]:
+        entries: dict[str, Directory] = {}
+        keys = [self._key("ctl", f"tubes.{shard}") for shard in shards]
+        for key, bins in zip(
+            keys, self.caller.read_all(keys, [operations.read("f"), operations.read("items")]), strict=True
+        ):
+            if bins is not None:
+                entries.update(self._entries(f"shard {key[2]}", bins))
+        return entries
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """See SegmentStore."""
+        if pause_ms:
+            ops = [_put(item(tube, ITEM_PAUSE), [pause_ms, until_ms])]
+            await self.caller.call(partial(self._enter, tube, ops))
+        else:
+            await self._drop(tube, item(tube, ITEM_PAUSE))
+
+    async def forget_tube(self, tube: str) -> None:
+        """See SegmentStore."""
+        ops = [
+            map_operations.map_remove_by_key_range("items", *items_of(tube, kind), aerospike.MAP_RETURN_NONE)
+            for kind in (ITEM_COUNTER, ITEM_PAUSE)
+        ]
+        with contextlib.suppress(Fenced):
+            await self.caller.call(partial(self._change, tube, ops))
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """See SegmentStore."""
+        ops = [
+            map_operations.map_increment("items", item(tube, ITEM_COUNTER, name), count, SORTED)
+            for name, count in counters.items()
+            if count
+        ]
+        if ops:
+            await self.caller.call(partial(self._enter, tube, ops))
+
+    # --- pages
+
+    def _page_key(self, number: int) -> Key:
+        return self._key("page", record_of(number))
+
+    async def create_page(self, number: int, tube: str) -> None:
+        """See SegmentStore."""
+        await self.caller.call(partial(self._create_page, number, tube))
+
+    def _create_page(self, number: int, tube: str) -> None:
+        ops = [
+            operations.write("f", FORMAT),
+            operations.write("no", number),
+            operations.write("tube", tube),
+            operations.write("st", OPEN),
+        ]
+        made = [map_operations.map_create("segs", aerospike.MAP_KEY_ORDERED, False), *ops]
+        empty = exp.Eq(exp_map.MapSize(None, SEGS), 0)
+        self.caller.claim(self._page_key(number), number, empty, made, ops)
+
+    async def list_page(self, tube: str, page: int) -> None:
+        """See SegmentStore."""
+        await self.caller.call(partial(self._enter, tube, [_put(item(tube, ITEM_PAGE, page), 0)]))
+
+    async def enter(self, page: int, number: int) -> bool:
+        """See SegmentStore."""
+        there = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_EXISTS, exp.ResultType.BOOLEAN, number, SEGS)
+        room = exp.Or(there, exp.LT(exp_map.MapSize(None, SEGS), self.page_max))
+        guard = exp.And(_is(page), exp.Eq(exp.IntBin("st"), OPEN), room)
+        ops = [map_operations.map_put("segs", number, 0, SORTED)]
+        try:
+            results = await self.caller.call(partial(self.caller.operate, self._page_key(page), ops, guard))
+        except Fenced as error:
+            raise Refused(f"page {page} is not there") from error
+        size: int = results[0][1]
+        return size < self.page_max
+
+    async def leave_page(self, page: int, number: int) -> int | None:
+        """See SegmentStore."""
+        ops = [
+            map_operations.map_remove_by_key("segs", number, aerospike.MAP_RETURN_COUNT),
+            map_operations.map_size("segs"),
+        ]
+        guard = exp.And(_is(page), exp.NE(exp.IntBin("st"), DEAD))
+        try:
+            results = await self.caller.call(partial(self.caller.operate, self._page_key(page), ops, guard))
+        except (Fenced, Refused):
+            return None
+        return results[1][1] if results[0][1] else None
+
+    async def pages(self, numbers: Sequence[int]) -> list[Page | None]:
+        """See SegmentStore."""
+        return await self.caller.call(partial(self._pages, numbers)) if numbers else []
+
+    def _pages(self, numbers: Sequence[int]) -> list[Page | None]:
+        found = self.caller.read_all([self._page_key(number) for number in numbers], PAGE_READS)
+        return [
+            None if bins is None else self._aside.read(f"page {number}", partial(decoding.page, number, bins))
+            for number, bins in zip(numbers, found, strict=True)
+        ]
+
+    async def retire_page(self, page: int) -> bool:
+        """See SegmentStore."""
+        guard = exp.And(_is(page), exp.Or(exp.Eq(exp.IntBin("st"), DEAD), exp.Eq(exp_map.MapSize(None, SEGS), 0)))
+        try:
+            await self.caller.call(
+                partial(self.caller.operate, self._page_key(page), [operations.write("st", DEAD)], guard)
+            )
+        except Fenced:
+            return False
+        except Refused:
+            # Not empty; or it was dead, since another one has its record.
+            read = [operations.read("no")]
+            bins = (await self.caller.read_many([self._page_key(page)], read))[0]
+            found = None if bins is None else bins.get("no")
+            return type(found) is int and found > page
+        return True
+
+    async def unlist_page(self, tube: str, page: int) -> None:
+        """See SegmentStore."""
+        await self._drop(tube, item(tube, ITEM_PAGE, page))
+
+    # --- numbers
+
+    async def reserve_places(self, ring: str, count: int) -> Ring:
+        """See SegmentStore."""
+        return await self.caller.call(partial(self._reserve_places, ring, count))
+
+    def _reserve_places(self, ring: str, count: int) -> Ring:
+        key = self._key("ctl", f"ring-{ring}")
+        ops = [operations.increment("n", count), *[operations.read(name) for name in ("n", "size", "base")]]
+        try:
+            results = self.caller.operate(key, ops)
+        except client_errors.RecordNotFound:
+            # Generations begin at 1: the version before had numbers below the first of them.
+            begun = {"f": FORMAT, "n": 0, "size": self.rings[ring], "base": 1}
+            made = [operations.write(name, value) for name, value in begun.items()]
+            with contextlib.suppress(client_errors.RecordExistsError):
+                self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
+            results = self.caller.operate(key, ops)
+        last, size, base = (value for _, value in results[-3:])
+        if not all(type(value) is int for value in (last, size, base)) or size & (size - 1) or not 0 < size <= RING_MAX:
+            raise Damaged(f"the ring of {ring}s is odd")
+        return Ring(last - count, size, base)
+
+    async def grow_ring(self, ring: str, size: int) -> None:
+        """See SegmentStore."""
+        # Above all generations that were given.
+        beyond = arithmetic.Add(exp.IntBin("base"), arithmetic.Div(exp.IntBin("n"), size), 1)
+        ops = [
+            expression_operations.expression_write("base", beyond.compile()),
+            operations.write("n", 0),
+            operations.write("size", 2 * size),
+        ]
+        guard = exp.Eq(exp.IntBin("size"), size)
+        with contextlib.suppress(Refused):
+            await self.caller.call(partial(self.caller.operate, self._key("ctl", f"ring-{ring}"), ops, guard))
+
+
+SEGS: Final = exp.MapBin("segs")
+
+
+def _is(page: int) -> Any:
+    return exp.Eq(exp.IntBin("no"), page)
+
+
+def _put(name: bytes, value: Any) -> Any:
+    return map_operations.map_put("items", name, value, SORTED)

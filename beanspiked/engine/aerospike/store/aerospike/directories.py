@@ -86,6 +86,14 @@ class Directories:
     def _key(self, name: str, key: int | str) -> Key:
         return self._namespace, self._set(name), key
 
+    def own_key(self, name: str, key: int | str) -> Key:
+        """Name a record."""
+        return self._key(name, key)
+
+    async def change_entry(self, tube: str, ops: list[Any]) -> None:
+        """Change a tube's entry."""
+        await self.caller.call(partial(self._enter, tube, ops))
+
     # --- shards, on a worker thread
 
     def salt(self) -> bytes:

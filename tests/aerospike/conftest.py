@@ -62,6 +62,8 @@ def real(
             client.remove(key)
     inside: Any = store
     inside._slots, inside._joined = {}, (0, 0)
+    # It was removed, too.
+    store._salt = b""
 
 
 @pytest.fixture(params=["memory", "aerospike"])

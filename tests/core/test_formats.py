@@ -92,7 +92,7 @@ def test_a_session_that_announces_nothing_reads_the_first_format() -> None:
 
 def of_next_version(here: World, job_id: int, queue: str) -> bytes:
     """Have a newer version change a job; return what stands there then."""
-    entries = here.cluster._segments[job_id >> SLOT_BITS].queues[queue]
+    entries = here.cluster.segment(job_id >> SLOT_BITS).queues[queue]
     (key,) = [key for key in entries if job_slot(key) == job_id & ((1 << SLOT_BITS) - 1)]
     job = FORMATS.unpack(entries[key])
     job.form = NEXT_FORM
@@ -101,7 +101,7 @@ def of_next_version(here: World, job_id: int, queue: str) -> bytes:
 
 
 def stands(here: World, job_id: int, queue: str, packed: bytes) -> bool:
-    return packed in here.cluster._segments[job_id >> SLOT_BITS].queues[queue].values()
+    return packed in here.cluster.segment(job_id >> SLOT_BITS).queues[queue].values()
 
 
 def operations(here: World, front_end: FrontEnd, seconds: float) -> int:
@@ -222,7 +222,7 @@ def newer_segment(here: World, body: bytes = b"body") -> tuple[Client, Client, i
     newer = here.front_end(formats=NEXT).connect()
     here.run(AGREED)
     job_id = newer.put(body)
-    assert here.cluster._segments[job_id >> SLOT_BITS].form == NEXT_FORM
+    assert here.cluster.segment(job_id >> SLOT_BITS).form == NEXT_FORM
     older = here.front_end().connect()
     here.run(AGREED)
     return newer, older, job_id
@@ -258,14 +258,14 @@ def test_it_is_not_deleted_with_its_tube_and_all_else_of_it_is(here: World) -> N
     older.front_end.inside(delete)
     here.run(2.0)
     assert isinstance(failed[0], Newer)
-    assert here.cluster._segments[job_id >> SLOT_BITS].queues[READY]
+    assert here.cluster.segment(job_id >> SLOT_BITS).queues[READY]
     assert older.ask(b"peek %d\r\n" % other) == b"NOT_FOUND\r\n"
 
 
 def test_its_record_is_not_used_again_by_who_does_not_know_it(here: World) -> None:
     _, _, job_id = newer_segment(here)
     number = job_id >> SLOT_BITS
-    here.cluster._segments[number].state = DEAD
+    here.cluster.segment(number).state = DEAD
     again = number + (1 << 20)
     with pytest.raises(Exception, match="in use"):
         here.cluster.create(again, "t", lease_key(1, 1), FIRST, FIRST)
@@ -278,8 +278,8 @@ def test_what_a_newer_front_end_held_when_it_died_a_newer_one_gives_back(here: W
     number = newer.front_end.engine.membership.session.number
     newer.front_end.kill()
     here.run(200.0)
-    assert number in here.cluster.listed()
-    assert here.cluster._segments[job_id >> SLOT_BITS].held() == 1
+    assert number in here.cluster.listed_sessions()
+    assert here.cluster.segment(job_id >> SLOT_BITS).held() == 1
     last = here.front_end(formats=NEXT).connect()
     assert last.ask(b"reserve-with-timeout 30\r\n", 40.0) == b"RESERVED %d 4\r\nbody\r\n" % job_id
 
@@ -310,7 +310,7 @@ def writes(front_end: FrontEnd) -> int:
 
 
 def form_of_put(here: World, client: Client) -> int:
-    return here.cluster._segments[client.put() >> SLOT_BITS].form
+    return here.cluster.segment(client.put() >> SLOT_BITS).form
 
 
 def test_a_new_format_is_written_when_all_read_it_and_not_before(here: World) -> None:

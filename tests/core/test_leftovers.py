@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from failing import always
 
-from beanspiked.engine.aerospike.store.keys import SLOT_BITS, lease_key, ready_key
+from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, lease_key, ready_key, record_of
 from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, OPEN, READY, Busy, Change, Damaged
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def segment(here: World, number: int, state: int, *, listed: bool = True, jobs: 
 
 
 def state_of(here: World, number: int) -> int:
-    return here.cluster._segments[number].state
+    return here.cluster.segment(number).state
 
 
 # --- segments
@@ -50,8 +50,8 @@ def test_a_segment_that_is_over_and_listed_is_unlisted_though_nobody_knows_its_t
     segment(here, 1 << 10, state)
     here.run(A_ROUND)
     assert state_of(here, 1 << 10) == DEAD
-    assert not here.cluster._directories["tube"].segments
-    assert here.cluster.tubes() == []
+    assert "tube" not in here.cluster._directories
+    assert here.cluster.tubes() == {}
 
 
 @pytest.mark.parametrize(("state", "jobs"), [(OPEN, 0), (CLOSED, 1)])
@@ -158,7 +158,7 @@ def test_a_body_that_a_restart_brings_back_is_removed_when_its_segment_is_dead(h
 def test_a_body_that_a_restart_brings_back_is_removed_when_another_segment_has_the_record(here: World) -> None:
     _, job_id = used(here)
     number = job_id >> SLOT_BITS
-    here.cluster._segments[number].number += 1 << 20
+    here.cluster.segment(number).number += RING_MAX
     here.cluster.restart_cold()
     age(here)
     here.run(70.0)
@@ -216,7 +216,7 @@ def test_bodies_of_a_segment_whose_record_is_not_there_stay(here: World) -> None
     _, job_id = used(here)
     here.cluster.restart_cold()
     age(here)
-    del here.cluster._segments[job_id >> SLOT_BITS]
+    del here.cluster._segments[record_of(job_id >> SLOT_BITS)]
     here.run(70.0)
     assert len(here.cluster._bodies) == 1
 
@@ -245,7 +245,7 @@ def test_counters_of_a_tube_that_is_over_do_not_outlive_who_counted_them(here: W
     counting.kill()
     here.run(A_ROUND)
     assert not counted(here, "once")
-    assert here.cluster.tubes() == []
+    assert here.cluster.tubes() == {}
 
 
 def test_what_a_dead_front_end_has_counted_of_a_tube_without_segments_is_dropped(here: World) -> None:
@@ -274,7 +274,7 @@ def test_counters_that_were_handed_over_go_with_the_last_user_who_counted_nothin
     using.hang_up()
     here.run(A_ROUND)
     assert not counted(here, "once")
-    assert here.cluster.tubes() == []
+    assert here.cluster.tubes() == {}
 
 
 def test_a_paused_tube_without_jobs_is_listed_until_its_pause_is_over(here: World) -> None:
@@ -289,5 +289,5 @@ def test_a_paused_tube_without_jobs_is_listed_until_its_pause_is_over(here: Worl
     here.run(500.0)
     assert here.cluster._directories["once"].pause_ms
     here.run(1300.0)
-    assert not here.cluster._directories["once"].pause_ms
-    assert here.cluster.tubes() == []
+    assert "once" not in here.cluster._directories
+    assert here.cluster.tubes() == {}

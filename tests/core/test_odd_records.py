@@ -253,7 +253,7 @@ def test_what_a_dead_session_held_comes_back_but_for_a_segment_that_cannot_be_re
     here.run(300.0)
     # Once a minute for each of the two: who repairs it need not hurry.
     assert queries <= 12
-    assert dead in here.cluster.listed()
+    assert dead in here.cluster.listed_sessions()
     here.cluster.read = whole  # type: ignore[method-assign]
     here.run(70.0)
     assert other.connect().ask(b"reserve-job %d\r\n" % ids[0]).startswith(b"RESERVED")

@@ -38,7 +38,7 @@ def test_front_ends_that_were_replaced_leave_no_records(here: World) -> None:
         here.run(FORGOTTEN_WITHIN)
         replaced = replace(here, replaced, cleanly=turn % 2 == 0)
     here.run(FORGOTTEN_WITHIN)
-    assert sorted(here.cluster.listed()) == [number_of(staying), number_of(replaced)]
+    assert sorted(here.cluster.listed_sessions()) == [number_of(staying), number_of(replaced)]
     # The successor joins before the former one is forgotten.
     assert len(here.cluster._sessions) == 3
     assert len(here.cluster._news) <= 3
@@ -65,9 +65,9 @@ def test_a_front_end_that_dies_between_being_listed_and_joining_is_listed_no_mor
     here.run(0.05)
     dying.kill()
     here.cluster.claim = claim  # type: ignore[method-assign]
-    (number,) = here.cluster.listed().keys() - {number_of(staying)}
+    (number,) = here.cluster.listed_sessions().keys() - {number_of(staying)}
     here.run(2 * FORGOTTEN_WITHIN)
-    assert list(here.cluster.listed()) == [number_of(staying)]
+    assert list(here.cluster.listed_sessions()) == [number_of(staying)]
     assert number_of(here.front_end()) < number
     here.run(3.0)
     assert number_of(here.front_ends[-1]) > number
@@ -89,15 +89,15 @@ def test_a_front_end_whose_record_another_has_by_now_learns_that_it_is_dead_and_
     former = number_of(frozen)
     frozen.freeze(2 * FORGOTTEN_WITHIN)
     here.run(1.5 * FORGOTTEN_WITHIN)
-    assert list(here.cluster.listed()) == [number_of(staying)]
+    assert list(here.cluster.listed_sessions()) == [number_of(staying)]
     successor = here.front_end()
     client = successor.connect()
     job_id = client.put(ttr=1000)
     assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
-    slot = here.cluster.listed()[number_of(successor)]
+    slot = here.cluster.listed_sessions()[number_of(successor)]
     assert here.cluster._sessions[slot].number == number_of(successor)
     assert here.cluster._slots[former] == slot
     here.run(FORGOTTEN_WITHIN)
     assert len({former, number_of(frozen), number_of(successor)}) == 3
     assert client.ask(b"touch %d\r\n" % job_id) == b"TOUCHED\r\n"
-    assert sorted(here.cluster.listed()) == sorted(map(number_of, (staying, successor, frozen)))
+    assert sorted(here.cluster.listed_sessions()) == sorted(map(number_of, (staying, successor, frozen)))

@@ -222,7 +222,7 @@ class Life:
                 "counters of tubes": sum(any(record.counters.values()) for record in cluster._directories.values()),
                 "tubes": len(cluster.tubes()),
                 "bodies": len(cluster._bodies),
-                "sessions listed": len(cluster.listed()),
+                "sessions listed": len(cluster.listed_sessions()),
                 "sessions": len(cluster._sessions),
                 "news": len(cluster._news),
                 "bytes of sessions": sum(len(record.payload) for record in cluster._sessions.values()),

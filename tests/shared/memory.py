@@ -384,7 +384,7 @@ class Cluster(DirectoryRecords):
         self._counters[counter] = last + count
         return last + 1
 
-    def listed(self) -> dict[int, int]:
+    def listed_sessions(self) -> dict[int, int]:
         """Read the list of sessions: the slot of each by its number."""
         return dict(self._listed)
 
@@ -686,7 +686,7 @@ class MemoryStore(DirectoryCalls):
     async def join(self, session: int, form: int = FIRST) -> None:
         """See SegmentStore."""
         for _ in range(LISTINGS_MAX):
-            listed: dict[int, int] = await self._transport("listed", self._cluster.listed)
+            listed: dict[int, int] = await self._transport("listed", self._cluster.listed_sessions)
             if session in listed:
                 break
             slot = next(slot for slot in itertools.count(1) if slot not in listed.values())

@@ -13,6 +13,7 @@ from beanspiked.engine.aerospike.store.seam import (
     INLINE_MAX,
     OPEN,
     PAGE_MAX,
+    PARTS,
     Directory,
     Page,
     Refused,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DirectoryCalls", "DirectoryRecord", "DirectoryRecords", "PageRecord"]
 
 SHARDS: Final = 1024
-PARTS: Final = 64
 # What an item of an entry takes beside its tube's name, in bytes.
 ITEM_SIZE: Final = 16
 

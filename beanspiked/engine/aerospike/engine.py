@@ -152,7 +152,7 @@ class SharedEngine(TubeEngine):
         )
         self.timetable: Timetable = Timetable(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
-        self.leftovers: Leftovers = Leftovers(self, store, monotonic)
+        self.leftovers: Leftovers = Leftovers(self, store)
         self.closing: bool = False
         self._turn: Callable[[], None] = turn
         self._clock = timers.clock

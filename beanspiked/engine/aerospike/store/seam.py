@@ -40,6 +40,7 @@ __all__ = [
     "OPEN",
     "OVER",
     "PAGE_MAX",
+    "PARTS",
     "READY",
     "Busy",
     "Change",
@@ -78,6 +79,8 @@ DEAD: Final = 2
 FIRST: Final = 1
 # How many segments stand in a tube's own entry before pages are made, and in a page.
 INLINE_MAX: Final = 128
+# Into how many parts all tubes are divided for those that look through them.
+PARTS: Final = 64
 PAGE_MAX: Final = 512
 
 # How many of its first ready keys a head tells: a take over several segments knows so how many of them are next.

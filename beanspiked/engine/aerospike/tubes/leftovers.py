@@ -6,27 +6,24 @@ restarts brings removed records back, and no key of a body is ever used again.
 """
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.segment.codec import unpack
-from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Head, StoreError
+from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, PARTS, Head, StoreError
 from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import Directory, SegmentStore
 
 __all__ = ["Leftovers"]
 
 logger = logging.getLogger(__name__)
 
-# How much is looked at each minute.
-TUBES_AT_ONCE: Final = 100
+# How much is looked at each minute: of all tubes so many parts, which is all of them in eight minutes.
+PARTS_AT_ONCE: Final = 8
 SEGMENTS_AT_ONCE: Final = 1000
 BODIES_AT_ONCE: Final = 1000
-# Where there are few tubes, how long it takes at least until all are looked at anew, in seconds.
-ROUND_EVERY: Final = 600.0
 # A body that is to be referred to is by then, in ms: a put lasts for seconds, and a front-end that is frozen for longer is dead.
 OLD_MS: Final = 3_600_000
 
@@ -37,52 +34,57 @@ class Leftovers:
     Args:
         engine: Whose it is.
         store: The store.
-        monotonic: A clock in seconds that goes on while the machine sleeps.
 
     Attributes:
         old_ms: From what age on a body is judged, in ms.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore", monotonic: Callable[[], float]) -> None:
+    def __init__(self, engine: "SharedEngine", store: "SegmentStore") -> None:
         self._engine = engine
         self._store = store
-        self._monotonic = monotonic
         self.old_ms: int = OLD_MS
-        # What is left of this round.
-        self._names: list[str] = []
+        # Which part of all tubes is looked at next, and the segments of earlier ones that were not.
+        self._part: int = 0
         self._segments: list[tuple[str, int]] = []
-        self._next_round: float = 0.0
 
     async def look_through(self) -> None:
         """Look at the next part, once a minute, if that is for this front-end to do. Raises StoreError; the rest is looked at next time."""
         session = self._engine.membership.session
         if session.over or any(other < session.number for other in self._engine.membership.others):
-            self._names = []
             self._segments = []
             return
         await self._look_at_tubes()
+        await self._look_at_segments()
         await self._look_at_bodies()
 
     async def _look_at_tubes(self) -> None:
-        if not self._segments:
-            await self._look_at_names()
+        """Find the segments of the next tubes, and let those begin anew that are over."""
+        for _ in range(PARTS_AT_ONCE):
+            if len(self._segments) >= SEGMENTS_AT_ONCE:
+                return
+            for name, record in (await self._store.tubes(self._part)).items():
+                try:
+                    await self._look_at_tube(name, record)
+                except StoreError as error:
+                    # It must not keep the others.
+                    logger.info("tube %s is not looked at: %s", name, error)
+            self._part = (self._part + 1) % PARTS
+
+    async def _look_at_tube(self, name: str, record: "Directory") -> None:
+        if record.segments or record.pages:
+            numbers = await self._engine.lister.everywhere(name, record)
+            self._segments += [(name, number) for number in numbers]
+        else:
+            await self._engine.registry.let_begin_anew(name, record)
+
+    async def _look_at_segments(self) -> None:
+        """Let segments end that are over."""
         part = self._segments[-SEGMENTS_AT_ONCE:]
         del self._segments[-SEGMENTS_AT_ONCE:]
         heads = await self._store.heads([number for _, number in part])
         for (name, number), head in zip(part, heads, strict=True):
             if head is not None and _is_over(head):
                 await self._engine.retirement.end(name, number)
-
-    async def _look_at_names(self) -> None:
-        """Find the segments of the next tubes."""
-        if not self._names and self._monotonic() >= self._next_round:
-            self._next_round = self._monotonic() + ROUND_EVERY
-            self._names = list(await self._store.tubes())
-        part = self._names[-TUBES_AT_ONCE:]
-        del self._names[-TUBES_AT_ONCE:]
-        for name, record in zip(part, await self._store.directories(part), strict=True):
-            numbers = await self._engine.lister.everywhere(name, record)
-            self._segments += [(name, number) for number in numbers]
 
     async def _look_at_bodies(self) -> None:
         """Remove old bodies that nothing refers to."""

@@ -15,7 +15,7 @@ from beanspiked.engine.timers import Timers
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.segment.committer import Committer
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import Directory, SegmentStore
 
 __all__ = ["Registry"]
 
@@ -25,8 +25,6 @@ DEFAULT: Final = "default"
 # How many tubes a sweep looks at together, and how many of them it lets go of side by side.
 SWEEP_AT_ONCE: Final = 256
 LANES: Final = 8
-# In so many parts all tubes are looked through, one with each sweep.
-PARTS: Final = 64
 
 
 class Registry:
@@ -45,7 +43,6 @@ class Registry:
         self._tubes: dict[str, SharedTube] = {}
         # The engine's step at which the last sweep began, and which part of all tubes the next one looks at.
         self._swept: int = 0
-        self._part: int = 0
         self.tube(DEFAULT)
 
     def tube(self, name: str) -> SharedTube:
@@ -187,18 +184,12 @@ class Registry:
         tubes = self.known_tubes()
         for start in range(0, len(tubes), SWEEP_AT_ONCE):
             await self._sweep(tubes[start : start + SWEEP_AT_ONCE], since)
-        await self._sweep_shard()
 
-    async def _sweep_shard(self) -> None:
-        """Let go of what sessions that ended have left of tubes that nobody uses, in one part of all and then in the next."""
-        part, self._part = self._part, (self._part + 1) % PARTS
-        try:
-            for name, record in (await self._store.tubes(part)).items():
-                over = record.paused_until_ms <= self._engine.membership.server_ms()
-                if over and not (record.segments or record.pages or name in self._tubes or self.used_elsewhere(name)):
-                    await self._store.forget_tube(name)
-        except StoreError as error:
-            logger.info("tubes that nobody uses are remembered: %s", error)
+    async def let_begin_anew(self, name: str, record: "Directory") -> None:
+        """Let a tube without segments begin anew, without counters and pause, unless somebody uses it or its pause lasts."""
+        paused = record.paused_until_ms > self._engine.membership.server_ms()
+        if not (paused or name in self._tubes or self.used_elsewhere(name)):
+            await self._store.forget_tube(name)
 
     async def _sweep(self, tubes: list[SharedTube], since: int) -> None:
         # Nobody here learns otherwise that others have emptied their segments.

@@ -23,7 +23,7 @@ from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
 from beanspiked.engine.aerospike.store import formats as decoding
-from beanspiked.engine.aerospike.store.aerospike import health, udf
+from beanspiked.engine.aerospike.store.aerospike import health, udf, upgrade
 from beanspiked.engine.aerospike.store.aerospike.calls import (
     CODE_FILTERED_OUT,
     READ_POLICY,
@@ -65,6 +65,7 @@ from beanspiked.engine.aerospike.store.seam import (
     SessionRecord,
     Settlement,
     Sizes,
+    StoreError,
 )
 from beanspiked.engine.contract import TubeSizes
 from beanspiked.engine.errors import StoreUnusable
@@ -122,24 +123,41 @@ class AerospikeStore(Directories):
 
     async def connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
         """Connect, see whether the cluster is fit, and make what is needed there. Raises StoreUnusable."""
-        return await self.caller.workers.do(partial(self._connect, config, max_job_size))
+        client, findings = await self.caller.workers.do(partial(self._connect, config, max_job_size))
+        try:
+            if not any(finding.level == "error" for finding in findings):
+                await self._take_over(client)
+                self.caller.connected(client)
+        finally:
+            if self.caller.client is not client:
+                client.close()
+        return findings
 
-    def _connect(self, config: Mapping[str, Any], max_job_size: int) -> list[health.Finding]:
+    def _connect(self, config: Mapping[str, Any], max_job_size: int) -> tuple[Any, list[health.Finding]]:
         client = check.connect(config)
         try:
             findings = health.inspect(client, self._namespace, max_job_size)
             if not any(finding.level == "error" for finding in findings):
                 udf.register(client)
-                self.caller.connected(client)
-        except client_errors.AerospikeError as error:
-            raise StoreUnusable(f"{error.code}: {error.msg}") from error
-        except udf.ModuleMissing as error:
-            # A cluster that is just coming together takes no modules; it is asked again.
-            raise StoreUnusable(str(error)) from error
+        except BaseException as error:
+            client.close()
+            if isinstance(error, client_errors.AerospikeError):
+                raise StoreUnusable(f"{error.code}: {error.msg}") from error
+            if isinstance(error, udf.ModuleMissing):
+                # A cluster that is just coming together takes no modules; it is asked again.
+                raise StoreUnusable(str(error)) from error
+            raise
+        return client, findings
+
+    async def _take_over(self, client: Any) -> None:
+        """Move what the version before has left, before anything else is asked of the cluster. Raises StoreUnusable."""
+        former = AerospikeStore(client, self._namespace, self._prefix)
+        try:
+            await upgrade.take_over(former)
+        except StoreError as error:
+            raise StoreUnusable(f"what the version before has left is not moved yet: {error}") from error
         finally:
-            if self.caller.client is not client:
-                client.close()
-        return findings
+            former.caller.close()
 
     async def prepare(self) -> None:
         """Make the index that finds a session's leases."""

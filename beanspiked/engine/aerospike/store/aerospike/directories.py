@@ -37,6 +37,7 @@ from beanspiked.engine.aerospike.store.seam import (
     INLINE_MAX,
     OPEN,
     PAGE_MAX,
+    PARTS,
     Damaged,
     Directory,
     Fenced,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["Directories"]
 
 SHARDS: Final = 1024
-PARTS: Final = 64
 SALT_SIZE: Final = 16
 # How many records there are of each kind at first: they are as many as ever were alive at once, within a factor of three.
 RINGS: Final = {"segment": 1 << 14, "page": 1 << 10}
@@ -85,6 +85,14 @@ class Directories:
 
     def _key(self, name: str, key: int | str) -> Key:
         return self._namespace, self._set(name), key
+
+    def own_key(self, name: str, key: int | str) -> Key:
+        """Name a record."""
+        return self._key(name, key)
+
+    async def change_entry(self, tube: str, ops: list[Any]) -> None:
+        """Change a tube's entry."""
+        await self.caller.call(partial(self._enter, tube, ops))
 
     # --- shards, on a worker thread
 

@@ -1,0 +1,165 @@
+"""Takes over a cluster that front-ends of the version before have written to: its directories are moved into shards.
+
+That version has a record for each tube and its names in 64 lists, and numbers segments by a counter. Its front-ends would not see what
+this one writes, so none of them may live, and the counter is made useless to them: puts through one that starts later fail, and nothing
+is lost. Everything here may be interrupted and done again, by several front-ends at once; none joins before it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import aerospike
+from aerospike import exception as client_errors
+from aerospike_helpers.operations import map_operations, operations
+
+from beanspiked.engine.aerospike.store import formats as decoding
+from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, REMOVE_POLICY
+from beanspiked.engine.aerospike.store.formats import ITEM_COUNTER, item
+from beanspiked.engine.aerospike.store.keys import RING_MAX
+from beanspiked.engine.aerospike.store.lister import Lister
+from beanspiked.engine.aerospike.store.seam import Damaged, Fenced
+from beanspiked.engine.errors import StoreUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+    from beanspiked.engine.aerospike.store.seam import Directory
+
+__all__ = ["take_over"]
+
+logger = logging.getLogger(__name__)
+
+TUBE_LISTS: Final = 64
+# A session that has been silent for longer may be declared dead.
+DEAD_AFTER_MS: Final = 10_000
+# What the counter of segments says instead of a number: front-ends of the version before cannot add to it.
+CLOSED_COUNTER: Final = "directories are in shards: use the newer version"
+# Counters that were moved before are not moved again.
+ONCE: Final = {
+    "map_order": aerospike.MAP_KEY_ORDERED,
+    "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY | aerospike.MAP_WRITE_FLAGS_NO_FAIL,
+}
+
+
+async def take_over(store: AerospikeStore) -> None:
+    """Move what the version before has left, unless that was done.
+
+    Raises:
+        StoreUnusable: A front-end of that version lives, or its numbers cannot be gone on with.
+        StoreError: The cluster does not answer.
+    """
+    if await _moved(store):
+        return
+    names = await _former_names(store)
+    if names and not await _nobody_lives(store):
+        return
+    await _close_counter(store)
+    if names:
+        logger.info("directories of %d tubes are moved into shards", len(names))
+    lister = Lister(store)
+    over = [_list_key(store, part) for part in range(TUBE_LISTS)]
+    for name in names:
+        record = await _former_directory(store, name)
+        if record is not None:
+            await _move(store, lister, name, record)
+            over.append(store.own_key("dir", name))
+    mark = [operations.write("moved", 1)]
+    await store.caller.call(partial(store.caller.operate, store.own_key("ctl", "shards"), mark))
+    # Where a node restarts, removed records may come back. Nobody reads them any more.
+    for key in over:
+        with contextlib.suppress(Fenced):
+            await store.caller.call(partial(store.caller.client.remove, key, policy=REMOVE_POLICY))
+
+
+async def _get(store: AerospikeStore, name: str, key: int | str) -> Mapping[str, Any] | None:
+    def get() -> Mapping[str, Any] | None:
+        with contextlib.suppress(client_errors.RecordNotFound):
+            bins: Mapping[str, Any] = store.caller.client.get(store.own_key(name, key), READ_POLICY)[2]
+            return bins
+        return None
+
+    return await store.caller.call(get)
+
+
+async def _moved(store: AerospikeStore) -> bool:
+    await store.caller.call(store.salt)
+    bins = await _get(store, "ctl", "shards")
+    return bins is not None and bins.get("moved") == 1
+
+
+def _list_key(store: AerospikeStore, part: int) -> Any:
+    return store.own_key("ctl", f"tubes-{part}")
+
+
+async def _former_names(store: AerospikeStore) -> list[str]:
+    keys = [_list_key(store, part) for part in range(TUBE_LISTS)]
+    found = await store.caller.read_many(keys, [operations.read("names")])
+    names: list[str] = []
+    for part, bins in enumerate(found):
+        if bins is not None:
+            names += decoding.SetAside().read(f"list {part} of tubes", partial(decoding.texts, bins, "names")) or ()
+    return sorted(names)
+
+
+async def _nobody_lives(store: AerospikeStore) -> bool:
+    """Tell whether there is still something to be moved, when no front-end of the version before lives. Raises StoreUnusable."""
+    for session in await store.sessions():
+        if session.dead:
+            continue
+        if session.silent_ms > DEAD_AFTER_MS and await store.kill(session.number, DEAD_AFTER_MS):
+            continue
+        if await _moved(store):
+            # Somebody else has moved everything meanwhile, and joined.
+            return False
+        raise StoreUnusable(
+            f"session {session.number} is a front-end of an older version, which cannot share tubes with this one: "
+            "stop all of those first"
+        )
+    return True
+
+
+async def _close_counter(store: AerospikeStore) -> None:
+    """Let no front-end of the version before make a segment any more. Raises StoreUnusable where its numbers are too high."""
+    bins = await _get(store, "ctl", "counter-segment")
+    last = 0 if bins is None else bins.get("last")
+    if isinstance(last, int) and last >= RING_MAX:
+        raise StoreUnusable(
+            f"{last} segments were numbered here, and at {RING_MAX} this version's numbers begin: "
+            "drain the tubes with the older version and use another prefix"
+        )
+    if last != CLOSED_COUNTER:
+        ops = [operations.write("last", CLOSED_COUNTER)]
+        key = store.own_key("ctl", "counter-segment")
+        await store.caller.call(partial(store.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE))
+
+
+async def _former_directory(store: AerospikeStore, name: str) -> Directory | None:
+    bins = await _get(store, "dir", name)
+    try:
+        return None if bins is None else decoding.former_directory(bins)
+    except Damaged as error:
+        logger.error("the directory of tube %s cannot be read, and its jobs are not found: %s", name, error)
+        return None
+
+
+async def _move(store: AerospikeStore, lister: Lister, name: str, record: Directory) -> None:
+    """Enter what a record says in the tube's entry, but what is there."""
+    known = set(await lister.everywhere(name, (await store.directories([name]))[0]))
+    page = 0
+    for number in record.segments:
+        if number not in known:
+            page = await lister.enlist(name, number, page)
+    if record.paused_until_ms:
+        await store.pause(name, record.pause_ms, record.paused_until_ms)
+    ops = [
+        map_operations.map_put("items", item(name, ITEM_COUNTER, counter), count, ONCE)
+        for counter, count in record.counters.items()
+        if count
+    ]
+    if ops:
+        await store.change_entry(name, ops)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from versions import NEXT, NEXT_FORM
@@ -12,12 +12,14 @@ from world import Faults, World
 from beanspiked.engine.aerospike.cluster.membership import DEAD_AFTER
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Packed, pack
 from beanspiked.engine.aerospike.store import formats
-from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, lease_key
+from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, job_slot, lease_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DEAD, DELAYED, FIRST, READY, Damaged, Newer
 from beanspiked.engine.errors import DamagedEntry, NewerEntry
 
 if TYPE_CHECKING:
     from world import Client, FrontEnd
+
+    from beanspiked.engine.aerospike.store.seam import Ring
 
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
 # How long it takes until a format is written that all read, in seconds.
@@ -266,10 +268,10 @@ def test_its_record_is_not_used_again_by_who_does_not_know_it(here: World) -> No
     _, _, job_id = newer_segment(here)
     number = job_id >> SLOT_BITS
     here.cluster.segment(number).state = DEAD
-    again = number + (1 << 20)
+    again = number + RING_MAX
     with pytest.raises(Exception, match="in use"):
-        here.cluster.create(again, "t", lease_key(1, 1), FIRST, FIRST)
-    here.cluster.create(again, "t", lease_key(1, 1), FIRST, NEXT_FORM)
+        here.cluster.create(again, "t", lease_key(1, 1), FIRST, 0, FIRST)
+    here.cluster.create(again, "t", lease_key(1, 1), FIRST, 0, NEXT_FORM)
 
 
 def test_what_a_newer_front_end_held_when_it_died_a_newer_one_gives_back(here: World) -> None:
@@ -402,14 +404,14 @@ def test_puts_that_wait_for_a_segment_are_packed_in_the_format_that_is_written_b
     here.run(AGREED + 0.5)
     large = here.chance.randbytes(3000)
     client.post(b"put 0 0 60 1\r\nx\r\nput 0 0 60 3000\r\n%b\r\n" % large)
-    reserve_numbers = here.cluster.reserve_numbers
+    reserve_places = here.cluster.reserve_places
 
-    def meanwhile(counter: str, count: int) -> int:
+    def meanwhile(*arguments: Any) -> Ring:
         # The sessions agree on another format before there is a segment.
         new.engine.membership.writes = FIRST
-        return reserve_numbers(counter, count)
+        return reserve_places(*arguments)
 
-    here.cluster.reserve_numbers = meanwhile  # type: ignore[method-assign]
+    here.cluster.reserve_places = meanwhile  # type: ignore[method-assign]
     here.run(0.3)
     assert client.received.count(b"INSERTED") == 2
     (first,) = [record for record in here.cluster._segments.values() if record.form == FIRST]

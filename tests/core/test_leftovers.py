@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from failing import always
@@ -68,7 +68,7 @@ def test_only_one_front_end_looks_for_what_others_left(here: World) -> None:
     here.run(3.0)
     second, asked = here.front_end(), []
     for front_end in (first, second):
-        front_end.store.tubes = lambda front_end=front_end: asked.append(front_end) or _nothing()  # type: ignore[method-assign]
+        front_end.store.tubes = lambda _, front_end=front_end: asked.append(front_end) or _nothing()  # type: ignore[method-assign]
     here.run(A_ROUND)
     assert set(asked) == {first}
     first.kill()
@@ -76,8 +76,8 @@ def test_only_one_front_end_looks_for_what_others_left(here: World) -> None:
     assert set(asked) == {first, second}
 
 
-async def _nothing() -> list[str]:
-    return []
+async def _nothing() -> dict[str, Any]:
+    return {}
 
 
 def test_a_segment_of_a_dead_session_that_was_never_listed_ends_though_who_ended_it_dies_as_well(here: World) -> None:

@@ -118,7 +118,7 @@ class SessionState:
         self.written_ms = now_ms
         self.payload = b""
         self.address = ""
-        self.listens: Sequence[int] | None = None
+        self.listens: Sequence[int] | None = ()
         self.tells = True
 
 

@@ -369,6 +369,9 @@ class Membership:
 
     def _met(self) -> bool:
         """Tell whether all others that are there hear this front-end's news: over links, or from its record."""
+        if all(record.number != self.session.number for record in self.records):
+            # They were read from a copy that is older than this session.
+            return False
         live = [record for record in self.records if not record.dead and record.number != self.session.number]
         mesh = self._engine.news.mesh
         return all(

@@ -295,9 +295,9 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: 
     dead = aside.read(f"whether {what} is dead", partial(_number, bins, "dead"))
     payload = aside.read(f"what {what} tells of its tubes", partial(_blob, bins, "payload"))
     address = None if bins.get("at") is None else aside.read(f"where {what} is", partial(_text, bins, "at"))
-    # One of an older version, or one that has just come, says nothing of news: it reads and writes them.
+    # One of an older version says nothing of news: it reads and writes them. One that has just come reads none yet.
     listens = bins.get("listens")
-    known = isinstance(listens, list) and all(type(session) is int for session in listens)
+    said = isinstance(listens, list) and all(type(session) is int for session in listens)
     return SessionRecord(
         number,
         bool(dead),
@@ -307,7 +307,7 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: 
         writes,
         newer=False,
         address=address or "",
-        listens=listens if known else None,
+        listens=listens if said else None if listens is None else (),
         tells=bins.get("tells") != 0,
     )
 

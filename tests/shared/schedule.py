@@ -31,6 +31,9 @@ def run(
     trouble = 0.08 if harsh else chance.choice((0.0, 0.005, 0.02, 0.05))
     faults = Faults(lost=trouble, unanswered=trouble, late=trouble, busy=trouble)
     world = World(seed, faults, records, store_class, cluster_class)
+    # In every third run tubes have pages.
+    if seed % 3 == 0:
+        world.cluster.inline_max, world.cluster.page_max = 1, 2
     oracle = Oracle(world)
     skews = [chance.uniform(-3, 3) for _ in range(front_ends)]
     for skew in skews:

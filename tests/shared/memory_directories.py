@@ -15,6 +15,7 @@ from beanspiked.engine.aerospike.store.seam import (
     PAGE_MAX,
     PARTS,
     Directory,
+    Fenced,
     Page,
     Refused,
     Ring,
@@ -227,7 +228,9 @@ class DirectoryRecords:
 
     def grow_ring(self, ring: str, size: int) -> None:
         """See SegmentStore."""
-        found = self._rings[ring]
+        found = self._rings.get(ring)
+        if found is None:
+            raise Fenced(f"the ring of {ring}s is not there")
         if found.size == size:
             self._rings[ring] = Ring(0, 2 * size, found.base + found.first // size + 1)
 

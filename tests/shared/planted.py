@@ -46,6 +46,18 @@ class PutBeforeListing(MemoryStore):
             await super().enlist(tube, number)
 
 
+class PageUnlistedFirst(Cluster):
+    """A page is taken out of its tube's entry whatever is in it (H6)."""
+
+    def retire_page(self, page: int) -> bool:
+        super().retire_page(page)
+        return True
+
+    def leave_page(self, page: int, number: int) -> int | None:
+        left = super().leave_page(page, number)
+        return None if left is None else 0
+
+
 class SettledByARead(MemoryStore):
     """An operation of unknown outcome is settled by looking; the lease stays as it is (H3)."""
 
@@ -123,6 +135,7 @@ PLANTED: dict[str, Planted] = {
     "a put is not done whatever the highest slot says": (MemoryStore, NothingHappened),
     "a lease context that creates": (MemoryStore, CreatingContext),
     "a put before listing": (PutBeforeListing, Cluster),
+    "a page unlisted with segments in it": (MemoryStore, PageUnlistedFirst),
     "a take settled by a read": (SettledByARead, Cluster),
     "a body dropped before its entry": (BodyDroppedFirst, Cluster),
     "a kill judged by a read": (KillByARead, Cluster),

@@ -63,6 +63,9 @@ def run(
     world = World(seed, faults, records, store_class, cluster_class, links=roads.random() < LINKED)
     for _ in range(roads.randrange(3)):
         world.cut(roads.uniform(0.1, work_for), roads.uniform(0.01, 4.0))
+    # In every third run tubes have pages.
+    if seed % 3 == 0:
+        world.cluster.inline_max, world.cluster.page_max = 1, 2
     oracle = Oracle(world)
     skews = [chance.uniform(-3, 3) for _ in range(front_ends)]
     for i, skew in enumerate(skews):

@@ -54,8 +54,10 @@ class Forms(Cluster):
 
     made: ClassVar[Counter[int]] = Counter()
 
-    def create(self, number: int, tube: str, lease: int, form: int = FIRST, newest: int = NEXT_FORM) -> None:
-        super().create(number, tube, lease, form, newest)
+    def create(
+        self, number: int, tube: str, lease: int, form: int = FIRST, page: int = 0, newest: int = NEXT_FORM
+    ) -> None:
+        super().create(number, tube, lease, form, page, newest)
         self.made[form] += 1
 
 

@@ -89,7 +89,8 @@ class Timetable:
     async def promote_due(self, tube: "SharedTube") -> None:
         """Make all due jobs of a tube ready."""
         tube.next_due = 0
-        for committer in [*tube.committers.values(), *await self._noted_due(tube)]:
+        await self._use_due(tube)
+        for committer in list(tube.committers.values()):
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
                 if key_ms(due) > self._engine.membership.server_ms():
@@ -101,21 +102,19 @@ class Timetable:
                     logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
                     break
 
-    async def _noted_due(self, tube: "SharedTube") -> "list[Committer]":
+    async def _use_due(self, tube: "SharedTube") -> None:
         """Take those segments into use that are not, and have due jobs; note when the next one is due."""
-        due: list[Committer] = []
         now_ms = self._engine.membership.server_ms()
         for count, note in enumerate(list(tube.notes.values()), 1):
             due_ms = note_due_ms(note)
             if due_ms and due_ms <= now_ms:
                 number = note_number(note)
                 if number in tube.notes:
-                    due.append(tube.committer_of(number))
+                    tube.committer_of(number)
             elif due_ms and (tube.next_due == 0 or due_ms < tube.next_due):
                 tube.next_due = due_ms
             if count % SLICE == 0:
                 await asyncio.sleep(0)
-        return due
 
     async def _promote_one(self, committer: "Committer") -> bytes | None:
         """Make due jobs of one segment ready, and learn what it holds then; return the key of the next one, see promote_segment."""

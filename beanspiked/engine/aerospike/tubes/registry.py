@@ -198,7 +198,9 @@ class Registry:
             await self._engine.scout.look_at_known(unseen)
         except StoreError as error:
             logger.info("segments that nobody waits for are not looked at: %s", error)
-        leases = [lease for tube in tubes for lease in await self._put_down(tube, since)]
+        leases: list[tuple[int, int]] = []
+        for tube in tubes:
+            leases += await self._put_down(tube, since)
         await asyncio.gather(*[self._engine.retirement.give_up(leases[lane::LANES]) for lane in range(LANES)])
         closing: list[Committer] = []
         resting: list[SharedTube] = []

@@ -33,8 +33,13 @@ EMBEDDED = [
     "server/clock.py",
     "server/connection.py",
     "server/flow.py",
+    "server/gate.py",
+    "server/holds.py",
+    "server/pending_reserve.py",
     "server/poller.py",
+    "server/reply_queue.py",
     "server/session.py",
+    "server/tube_choice.py",
 ]
 SHARED = [
     "engine/aerospike/cluster/membership.py",

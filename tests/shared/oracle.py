@@ -199,7 +199,7 @@ class Person:
 
     def certainly_ready(self) -> set[int]:
         """List acknowledged jobs that stand ready in a watched tube in the store now."""
-        watched = {tube.name for tube in self.client.session.watched.tubes}
+        watched = {tube.name for tube in self.client.flow.session.tubes.watched}
         found = set()
         for record in self.world.cluster._segments.values():
             if record.tube in watched:

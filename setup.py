@@ -16,12 +16,14 @@ from setuptools.command.build_py import build_py
 # What every command and every job passes through. Third-party imports stay outside.
 EMBEDDED = [
     "protocol/commands.py",
+    "protocol/lines.py",
     "protocol/parser.py",
     "protocol/replies.py",
     "protocol/yaml.py",
     "engine/compression.py",
     "engine/contract.py",
     "engine/errors.py",
+    "engine/jobs.py",
     "engine/later.py",
     "engine/queue.py",
     "engine/timers.py",

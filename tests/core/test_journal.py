@@ -293,7 +293,7 @@ def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(
     apply = store.journal._apply
 
     def failing(batch: list[object]) -> int:
-        if any(getattr(write, "job", None) is store.engine.find_job(doomed) for write in batch):
+        if any(store.engine.find_job(doomed) in getattr(write, "jobs", ()) for write in batch):
             raise sqlite3.OperationalError("disk I/O error")
         return apply(batch)  # type: ignore[arg-type]
 

@@ -426,29 +426,24 @@ class Journal:
         ahead = self._clock.ahead()
         for write in batch:
             op = write.op
-            job = write.job
             if op == PUT:
-                assert job is not None
-                puts.append(job)
-                dues.append(write.place + ahead)
-            elif op == DELETE:
-                assert job is not None
-                gone.append(job.id)
-            elif op == DROP:
-                gone += [dropped.id for dropped in write.jobs]
+                puts += write.jobs
+                dues.append(write.due + ahead)
+            elif op in (DELETE, DROP):
+                gone += [job.id for job in write.jobs]
             elif op == KICK:
                 kicked += [job.id for job in write.jobs]
             elif op == PAUSE:
-                self._pause(write, write.place + ahead)
+                self._pause(write, write.until + ahead)
                 records += 1
             else:
-                assert job is not None
+                job = write.jobs[0]
                 if op == RELEASE:
                     self._update(
-                        job, DELAYED if write.delay else READY, write.pri, write.delay, write.place + ahead, releases=1
+                        job, DELAYED if write.delay else READY, write.pri, write.delay, write.due + ahead, releases=1
                     )
                 elif op == BURY:
-                    self._update(job, BURIED, write.pri, job.delay, write.place, buries=1, reason=write.name or None)
+                    self._update(job, BURIED, write.pri, job.delay, write.burial, buries=1, reason=write.reason or None)
                 else:
                     assert op == UPDATE
                     self._set_body(job.id, write.body, write.raw_size)

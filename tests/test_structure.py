@@ -76,7 +76,6 @@ STILL_ALLOWED: dict[str, set[str]] = {
 }
 STILL_IN_CIRCLES = "engine.aerospike."
 STILL_LONG = {
-    "engine.embedded.journal",
     "engine.aerospike.cluster.membership",
     "engine.aerospike.engine",
     "engine.aerospike.queries.looks",

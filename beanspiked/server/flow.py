@@ -205,38 +205,32 @@ class Flow(TurnTaker):
         if BY_ID[verb]:
             change = self._engine.in_flight(command.id)
             if change is not None:
-                self._next = command
-                gate.why = CHANGE
-                gate.when(change, lambda change: self._changed(command, change))
+                self._wait_for(change, command, CHANGE)
                 return True
         if self._engine.shared:
             look = self.session.look(command)
             if look is not None:
-                self._next = command
-                gate.why = LOOK
-                gate.when(look, lambda look: self._looked(command, look))
+                self._wait_for(look, command, LOOK)
                 return True
         return False
 
-    def _changed(self, command: Command, change: Later) -> None:
-        """Go on with a command that waited for the change of a job."""
-        if self._next is command and self.gate.why == CHANGE:
-            self.gate.why = OPEN
-            if self._engine.shared and change.error is not None:
-                self._next = None
-                self._out.add(replies.INTERNAL_ERROR)
-            self.gate.wake()
+    def _wait_for(self, later: Later, command: Command, why: int) -> None:
+        self._next = command
+        self.gate.why = why
+        self.gate.when(later, lambda outcome: self._known(command, why, outcome))
 
-    def _looked(self, command: Command, look: Later) -> None:
-        """Execute a command that waited for a look, which holds no longer than this call."""
-        if self._next is command and self.gate.why == LOOK:
-            self.gate.why = OPEN
+    def _known(self, command: Command, why: int, outcome: Later) -> None:
+        """Go on with a command that waited for the change of a job, or for a look, which holds no longer than this call."""
+        if self._next is not command or self.gate.why != why:
+            return
+        self.gate.why = OPEN
+        if outcome.error is not None and self._engine.shared:
             self._next = None
-            if look.error is None:
-                self._do(command)
-            else:
-                self._out.add(replies.INTERNAL_ERROR)
-            self.gate.wake()
+            self._out.add(replies.INTERNAL_ERROR)
+        elif why == LOOK:
+            self._next = None
+            self._do(command)
+        self.gate.wake()
 
     # --- replies
 

@@ -72,6 +72,8 @@ class ReplyQueue:
         self._dirty: bool = False
         # What waits behind the first reply that is not known.
         self._slots: deque[Slot] = deque()
+        # Micro-optimization: whether there is one.
+        self._behind: bool = False
         self._slot_bytes: int = 0
 
     def full(self) -> bool:
@@ -80,11 +82,11 @@ class ReplyQueue:
 
     def all_known(self) -> bool:
         """Tell whether all replies leave with the next `flush`."""
-        return not self._slots
+        return not self._behind
 
     def add(self, reply: bytes) -> None:
         """Reply to a command."""
-        if self._slots:
+        if self._behind:
             self._slots.append(Slot(reply))
             self._slot_bytes += len(reply)
             return
@@ -95,7 +97,7 @@ class ReplyQueue:
 
     def add_job(self, header: bytes, body: bytes) -> None:
         """Reply with a job, whose body is not copied unless it has to wait."""
-        if self._slots:
+        if self._behind:
             self.add(b"".join((header, body, replies.CRLF)))
             return
         self._known.append(header)
@@ -126,6 +128,7 @@ class ReplyQueue:
             return
         slot = Slot(b"")
         self._slots.append(slot)
+        self._behind = True
         self.unsettled += 1
 
         def settled(outcome: Later) -> None:
@@ -152,6 +155,7 @@ class ReplyQueue:
             self._slot_bytes -= len(data)
             self._known.append(data)
             self.size += len(data)
+        self._behind = len(slots) > 0
         if self._known and not self._dirty:
             self._mark()
         gate = self._gate

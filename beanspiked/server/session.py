@@ -143,19 +143,23 @@ def _store(session: Session, command: Command, body: bytes, fault: bytes) -> Non
     if broker.draining:
         session.out.add(replies.DRAINING)
         return
-    engine = session.engine
     # protocol.txt: a ttr of 0 is silently raised to 1.
-    later = engine.put(session.tubes.used, command.id, command.pri, command.delay, command.ttr or 1, body)
+    later = session.engine.put(session.tubes.used, command.id, command.pri, command.delay, command.ttr or 1, body)
     if later is None:
         broker.total_jobs += 1
         session.out.add(replies.inserted(command.id))
-        return
+    else:
+        _reply_put(session, later)
+
+
+def _reply_put(session: Session, later: Later) -> None:
+    broker = session.broker
 
     def made(outcome: Later) -> bytes:
         broker.total_jobs += 1
         return replies.inserted(outcome.value)
 
-    failure = replies.INTERNAL_ERROR if engine.shared else replies.OUT_OF_MEMORY
+    failure = replies.INTERNAL_ERROR if session.engine.shared else replies.OUT_OF_MEMORY
     session.out.add_later(later, b"", made=made, failure=failure)
 
 
@@ -214,7 +218,12 @@ def _reply_change(session: Session, later: Later | None, reply: bytes, job: Job)
     if later is None:
         session.out.add(reply)
     else:
-        session.out.add_later(later, reply, undo=lambda: session.holds.take_back(job))
+        _reply_or_take_back(session, later, reply, job)
+
+
+def _reply_or_take_back(session: Session, later: Later, reply: bytes, job: Job) -> None:
+    # Micro-optimization: on its own, since a compiled function with a function in it begins with an object for that.
+    session.out.add_later(later, reply, undo=lambda: session.holds.take_back(job))
 
 
 def _release(session: Session, command: Command) -> None:

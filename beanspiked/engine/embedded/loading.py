@@ -50,7 +50,7 @@ class Loading:
                 if not fault and not is_tube_name(name):
                     fault = "its tube has no valid name"
                 if fault:
-                    self._journal.set_aside(row[0], fault)
+                    self._journal.reading.set_aside(row[0], fault)
                     continue
                 tube = tubes.make(cast(str, name))
             job = job_of(row, tube, cast(float, row[6]) - ahead)

@@ -59,7 +59,7 @@ class PendingReserve(Waiter):
             seek = engine.seek(self, self._tubes.watched, timeout > 0 and not self._hung_up)
             if seek is not None:
                 self._seek = seek
-                self._gate.when(seek, self._sought)
+                self._gate.when(seek, self._answered)
                 return
             reply = self._verdict(now)
             if reply:
@@ -119,7 +119,7 @@ class PendingReserve(Waiter):
         self._gate.fail(error)
         return False
 
-    def _sought(self, seek: Later) -> None:
+    def _answered(self, seek: Later) -> None:
         """A shared store has no job, or did not answer."""
         if self._seek is not seek:
             return

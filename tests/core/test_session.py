@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from simulated import Wire
+    from world import World
 
 RESERVED = b"RESERVED %d 1\r\nx\r\n"
 
@@ -209,6 +210,15 @@ def test_who_left_while_waiting_gets_no_job(wire: Wire) -> None:
     job_id = producer.put()
     assert gone.take() == b""
     assert producer.send(b"reserve\r\n") == RESERVED % job_id
+
+
+def test_half_closing_ends_all_reserves_that_were_read_ahead(here: World) -> None:
+    # A shared store is asked for all of them together.
+    client = here.front_end().connect()
+    client.post(b"reserve\r\n" * 1000)
+    client.front_end.loop.call_soon(client.flow.receive_eof)
+    assert here.run(10.0, lambda: client.is_closed)
+    assert client.received == b"TIMED_OUT\r\n" * 1000
 
 
 def test_half_closing_ends_a_blocked_reserve_and_answers_what_is_left(wire: Wire) -> None:

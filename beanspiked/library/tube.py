@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Tube(TubeBase):
-    """A tube; made by `Conn.use`."""
+    """A tube; made by `Conn.use`. It has the attributes of a TubeBase."""
 
     async def reserve(self, timeout: Seconds | None = None) -> Job | None:
         """Take the most urgent ready job.

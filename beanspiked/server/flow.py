@@ -9,7 +9,7 @@ from beanspiked.protocol import replies
 from beanspiked.protocol.commands import VERB_COUNT, Command
 from beanspiked.protocol.parser import Parser
 from beanspiked.server.broker import UNWATCHED, Broker, TurnTaker
-from beanspiked.server.gate import CHANGE, CLOSED, LOOK, OPEN, OWN_CHANGES, QUIT, RESERVE, Gate
+from beanspiked.server.gate import CHANGE, CLOSED, LOOK, OPEN, OWN_CHANGES, QUIT, RESERVING, Gate
 from beanspiked.server.reply_queue import WRITE_CHUNK, Sink
 from beanspiked.server.session import Session
 
@@ -165,7 +165,7 @@ class Flow(TurnTaker):
                     blocked = True
         if gate.why == QUIT:
             self._forget_input()
-        elif gate.why == RESERVE and self._next is None and self._reserve.seeking():
+        elif gate.why == RESERVING and self._next is None and self._reserve.seeking():
             self._read_reserves()
         if blocked != self._reading_paused and (not blocked or parser.buffered > READ_AHEAD):
             self._reading_paused = blocked
@@ -247,7 +247,7 @@ class Flow(TurnTaker):
     def stop(self) -> None:
         """The server stops: end a blocked reserve without a reply, and the connection as soon as it holds no job."""
         self._stopping = True
-        if self.gate.why == RESERVE or self._idle():
+        if self.gate.why == RESERVING or self._idle():
             self._finish()
 
     def end(self) -> None:

@@ -7,14 +7,14 @@ from typing import Final
 from beanspiked.engine.later import Later
 from beanspiked.server.broker import Broker, TurnTaker
 
-__all__ = ["CHANGE", "CLOSED", "LOOK", "OPEN", "OWN_CHANGES", "QUIT", "RESERVE", "Gate"]
+__all__ = ["CHANGE", "CLOSED", "LOOK", "OPEN", "OWN_CHANGES", "QUIT", "RESERVING", "Gate"]
 
 logger = logging.getLogger(__name__)
 
 # The next command may be executed.
 OPEN: Final = 0
 # It waits for the reserve in progress.
-RESERVE: Final = 1
+RESERVING: Final = 1
 # It looks at what earlier commands of this connection change, and those changes are on their way to the store.
 OWN_CHANGES: Final = 2
 # It names a job of which a change is on its way.

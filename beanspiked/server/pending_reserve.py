@@ -5,7 +5,7 @@ from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER
 from beanspiked.protocol import commands as verbs
 from beanspiked.protocol import replies
-from beanspiked.server.gate import OPEN, RESERVE, Gate
+from beanspiked.server.gate import OPEN, RESERVING, Gate
 from beanspiked.server.holds import Holds
 from beanspiked.server.reply_queue import ReplyQueue
 from beanspiked.server.tube_choice import TubeChoice
@@ -51,7 +51,7 @@ class PendingReserve(Waiter):
         if reply:
             self._out.add(reply)
             return
-        self._gate.why = RESERVE
+        self._gate.why = RESERVING
         self._broker.waiting += 1
         for tube in self._tubes.watched:
             tube.enter(self)
@@ -89,19 +89,19 @@ class PendingReserve(Waiter):
     def hang_up(self) -> None:
         """The client sends no more: wait no more, now and later."""
         self._hung_up = True
-        if self._gate.why == RESERVE:
+        if self._gate.why == RESERVING:
             self._end(replies.TIMED_OUT)
 
     def stop(self) -> None:
         """Wait no more, without a reply."""
         self.wants = 1
-        if self._gate.why == RESERVE:
+        if self._gate.why == RESERVING:
             self._leave()
         self._broker.timers.cancel(self)
 
     def on_time(self, now: float) -> None:
         """End a wait whose time is up or with a deadline that is near, unless it is not known yet whether a job is there."""
-        if self._gate.why != RESERVE or self._seek is not None:
+        if self._gate.why != RESERVING or self._seek is not None:
             return
         reply = self._verdict(now)
         if reply:

@@ -20,7 +20,7 @@ Importing this package loads nothing else until a name is used: the server has 1
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from beanspiked.library.conn import Conn, connect, dial, dial_default
+    from beanspiked.library.conn import Conn, connect, dial, dial_default, serve
     from beanspiked.library.errors import (
         BeanspikeError,
         ConnClosed,
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
         StoreFull,
         StoreUnusable,
     )
-    from beanspiked.library.job import Job, JobInfo, Seconds
+    from beanspiked.library.job import Job
+    from beanspiked.library.job_info import JobInfo, Seconds
     from beanspiked.library.metrics import Metrics
     from beanspiked.library.retry import Retry
-    from beanspiked.library.serving import Serving, serve
-    from beanspiked.library.tube import Tube, TubeStats
+    from beanspiked.library.serving import Serving
+    from beanspiked.library.tube import Tube
+    from beanspiked.library.tube_base import TubeStats
     from beanspiked.library.worker import Worker
+    from beanspiked.version import __version__
 
 __all__ = [
     "BeanspikeError",
@@ -74,11 +77,9 @@ __all__ = [
     "serve",
 ]
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "conn": ("Conn", "connect", "dial", "dial_default"),
-    "errors": (
+    "library.conn": ("Conn", "connect", "dial", "dial_default", "serve"),
+    "library.errors": (
         "BeanspikeError",
         "ConnClosed",
         "ConnForked",
@@ -93,12 +94,15 @@ _HOMES = {
         "StoreFull",
         "StoreUnusable",
     ),
-    "job": ("Job", "JobInfo", "Seconds"),
-    "metrics": ("Metrics",),
-    "retry": ("Retry",),
-    "serving": ("Serving", "serve"),
-    "tube": ("Tube", "TubeStats"),
-    "worker": ("Worker",),
+    "library.job": ("Job",),
+    "library.job_info": ("JobInfo", "Seconds"),
+    "library.metrics": ("Metrics",),
+    "library.retry": ("Retry",),
+    "library.serving": ("Serving",),
+    "library.tube": ("Tube",),
+    "library.tube_base": ("TubeStats",),
+    "library.worker": ("Worker",),
+    "version": ("__version__",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -108,7 +112,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - see above
 
-    value: object = getattr(import_module(f"{__name__}.library.{_HOME[name]}"), name)
+    value: object = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -10,8 +10,8 @@ import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
-from beanspiked import __version__
 from beanspiked.config import USAGE, UsageError, parse
+from beanspiked.version import __version__
 
 # As `typing` has it, which takes longer to import than all of this.
 TYPE_CHECKING = False

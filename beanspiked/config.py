@@ -237,8 +237,15 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
             store, store_source = value, source
         elif key in ("-c", "-n"):
             warnings.append(f"{source}: does nothing, as in beanstalkd")
+        elif key == "-V":
+            settings.verbose += 1
+        elif key == "-l":
+            if value == "unix:":
+                raise UsageError(f"{source}: no path after unix:")
+            settings.listen = (*settings.listen, _not_empty(value, source, "address"))
         else:
-            READERS[key](settings, value, source)
+            attribute, read = READERS[key]
+            setattr(settings, attribute, read(value, source))
     if store is not None:
         if settings.journal is not None:
             raise UsageError(f"{journal_source} and {store_source} contradict each other")
@@ -273,7 +280,7 @@ def _address_of(store: str, source: str) -> StoreAddress:
 
     try:
         address = parse_address(store)
-        # Whether the client can be made: without authorities for TLS it could not in all eternity.
+        # Whether the client can be made: without authorities for TLS it never could.
         client_config(address)
     except AddressError as error:
         raise UsageError(f"{source}: {error}") from error
@@ -343,75 +350,35 @@ def _size(value: str, source: str) -> int:
     return -number % (MAX_SIZE + 1) if negative else number
 
 
-def _listen(settings: Settings, value: str, source: str) -> None:
-    if value == "unix:":
-        raise UsageError(f"{source}: no path after unix:")
-    settings.listen = (*settings.listen, _not_empty(value, source, "address"))
-
-
-def _port(settings: Settings, value: str, source: str) -> None:
-    _not_empty(value, source, "port")
+def _port(value: str, source: str) -> str:
     if value.isascii() and value.isdigit():
         _number(value, source, 0, 65535)
     # Anything else may be a service's name, which is looked up when it is needed.
-    settings.port = value
+    return _not_empty(value, source, "port")
 
 
-def _fsync_ms(settings: Settings, value: str, source: str) -> None:
+def _fsync_ms(value: str, source: str) -> int:
     number = _size(value, source)
     # What overflows in beanstalkd makes it sync each time.
-    settings.fsync_ms = min(number, MAX_FSYNC_MS) if number < FSYNC_MS_OVERFLOW else 0
+    return min(number, MAX_FSYNC_MS) if number < FSYNC_MS_OVERFLOW else 0
 
 
-def _no_fsync(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
-    settings.fsync_ms = -1
-
-
-def _max_job_size(settings: Settings, value: str, source: str) -> None:
-    settings.max_job_size = _size(value, source)
-
-
-def _binlog_size(settings: Settings, value: str, source: str) -> None:
-    settings.binlog_size = _size(value, source)
-
-
-def _user(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
-    settings.user = value
-
-
-def _verbose(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
-    settings.verbose += 1
-
-
-def _socket_mode(settings: Settings, value: str, source: str) -> None:
+def _socket_mode(value: str, source: str) -> int:
     if not value or value.strip("01234567") or int(value, 8) > 0o777:
         raise UsageError(f"{source}: not permissions in octal: {_shown(value)}")
-    settings.socket_mode = int(value, 8)
+    return int(value, 8)
 
 
-def _lenient_eol(settings: Settings, value: str, source: str) -> None:  # noqa: ARG001 - one shape for all readers
-    settings.lenient_eol = True
-
-
-def _drain_timeout(settings: Settings, value: str, source: str) -> None:
-    settings.drain_timeout = float(_number(value, source, 0, 86400))
-
-
-def _tcp_keepalive(settings: Settings, value: str, source: str) -> None:
-    settings.tcp_keepalive = _number(value, source, 0, MAX_TCP_KEEPALIVE)
-
-
-READERS: Final[dict[str, Callable[[Settings, str, str], None]]] = {
-    "-l": _listen,
-    "-p": _port,
-    "-f": _fsync_ms,
-    "-F": _no_fsync,
-    "-z": _max_job_size,
-    "-s": _binlog_size,
-    "-u": _user,
-    "-V": _verbose,
-    "--socket-mode": _socket_mode,
-    "--lenient-eol": _lenient_eol,
-    "--drain-timeout": _drain_timeout,
-    "--tcp-keepalive": _tcp_keepalive,
+# What most options set, and what reads their value.
+READERS: Final[dict[str, tuple[str, Callable[[str, str], object]]]] = {
+    "-p": ("port", _port),
+    "-f": ("fsync_ms", _fsync_ms),
+    "-F": ("fsync_ms", lambda *_: -1),
+    "-z": ("max_job_size", _size),
+    "-s": ("binlog_size", _size),
+    "-u": ("user", lambda value, _: value),
+    "--socket-mode": ("socket_mode", _socket_mode),
+    "--lenient-eol": ("lenient_eol", lambda *_: True),
+    "--drain-timeout": ("drain_timeout", lambda value, source: float(_number(value, source, 0, 86400))),
+    "--tcp-keepalive": ("tcp_keepalive", lambda value, source: _number(value, source, 0, MAX_TCP_KEEPALIVE)),
 }

@@ -64,7 +64,7 @@ print(*(set(sys.modules) - before))
     )
     ours = {
         "beanspiked",
-        *(f"beanspiked.{name}" for name in ("cli", "config", "server", "server.listeners", "server.log")),
+        *(f"beanspiked.{name}" for name in ("cli", "config", "server", "server.listeners", "server.log", "version")),
     }
     assert set(imported.stdout.split()) <= ours | {"__future__", "_socket", "errno", "select", "stat", "_stat"}
 

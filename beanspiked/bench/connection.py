@@ -11,20 +11,49 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from beanspiked.bench.load import Load
+    from beanspiked.bench.latency import Histogram
+    from beanspiked.bench.options import Address, Options
+    from beanspiked.bench.replies import Reader
 
 KINDS = ("put", "reserve", "delete")
 """The commands that are timed; a command's kind is its place here."""
 
 
-class Connection(asyncio.Protocol):
+class Run(Protocol):
+    """The run that a connection is part of."""
+
+    server: Address
+    options: Options
+    histograms: list[Histogram]
+    """Latencies, by kind of command."""
+    ran_empty: bool
+    """A drain found its tube empty."""
+    first_command: bytes
+    """What begins a job."""
+    reader: Reader
+    """What reads the replies."""
+
+    def fail(self, message: str) -> None:
+        """End the run with an error."""
+
+    def explain(self, reply: bytes) -> str:
+        """Return the message for a reply that should not have come."""
+
+    def connection_ready(self) -> None:
+        """Note that one more connection has chosen its tube."""
+
+    def lanes_ended(self) -> None:
+        """Note that the lanes of one more connection have ended."""
+
+
+class LoadConnection(asyncio.Protocol):
     """One client connection and its lanes."""
 
-    def __init__(self, load: Load, number: int) -> None:
-        options = load.options
+    def __init__(self, run: Run, number: int) -> None:
+        options = run.options
         self.replied = 0
         """Replies so far; begins again at 0 once the tube is chosen."""
         self.jobs = 0
@@ -33,15 +62,15 @@ class Connection(asyncio.Protocol):
         """Lanes at work, each with one command in flight."""
         self.todo = 0
         """Jobs not yet begun."""
-        self._load = load
+        self._run = run
         self._transport: asyncio.WriteTransport | None = None
         self._rest = b""
         self._tube = options.tubes[number % len(options.tubes)].encode()
         self._setup: list[bytes] = []
         self._cycle = options.mode == "cycle"
         self._drain = options.mode == "drain"
-        self._first = load.first_command
-        self._read = load.reader
+        self._first = run.first_command
+        self._read = run.reader
         self._awaited = [0, 0, 0]  # commands in flight, by kind
         self._sent = 0
         self._sampled_command = 0  # the command being timed is the n-th of this connection; 0: none
@@ -68,7 +97,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the run, unless it has ended."""
         reason = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
-        self._load.fail(f"{self._load.server} closed the connection{reason}")
+        self._run.fail(f"{self._run.server} closed the connection{reason}")
 
     def close(self) -> None:
         """Close the connection without waiting for anything in flight."""
@@ -77,7 +106,7 @@ class Connection(asyncio.Protocol):
 
     def start(self, todo: int) -> None:
         """Send the first command of each lane."""
-        self.lanes = min(self._load.options.depth, todo)
+        self.lanes = min(self._run.options.depth, todo)
         self.todo = todo - self.lanes
         out = self._first * self.lanes
         if self._drain:
@@ -95,7 +124,7 @@ class Connection(asyncio.Protocol):
         used, inserted, ids, deleted, empty, fault = self._read(data)
         self._rest = data[used:]
         if fault is not None:
-            self._load.fail(self._load.explain(fault))
+            self._run.fail(self._run.explain(fault))
             return
         reserved = len(ids)
         replied = inserted + reserved + deleted + empty
@@ -103,14 +132,14 @@ class Connection(asyncio.Protocol):
             return
         self.replied += replied
         if self._sampled_command and self.replied >= self._sampled_command:
-            self._load.histograms[self._sampled_kind].record(time.perf_counter_ns() - self._sampled_at)
+            self._run.histograms[self._sampled_kind].record(time.perf_counter_ns() - self._sampled_at)
             self._sampled_command = 0
         awaited = self._awaited
         awaited[0] -= inserted
         awaited[1] -= reserved + empty
         awaited[2] -= deleted
         if min(awaited) < 0 or (empty and self._cycle):
-            self._load.fail(self._load.explain(b"TIMED_OUT" if empty else data[:used].split(b"\r\n", 1)[0]))
+            self._run.fail(self._run.explain(b"TIMED_OUT" if empty else data[:used].split(b"\r\n", 1)[0]))
             return
         self._go_on(inserted, ids, deleted, empty)
 
@@ -118,7 +147,7 @@ class Connection(asyncio.Protocol):
         finished = deleted if self._cycle or self._drain else inserted
         reserves = inserted if self._cycle else 0
         if empty:
-            self._load.ran_empty = True
+            self._run.ran_empty = True
             self.todo = 0
             self.lanes -= empty
         again = min(finished, self.todo)
@@ -139,7 +168,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._send(out, len(ids), reserves, again)
         elif not self.lanes:
-            self._load.lanes_ended()
+            self._run.lanes_ended()
 
     def _send(self, out: bytes, deletes: int, reserves: int, puts: int) -> None:
         """Write the commands, `out`, which come in the order of the counts."""
@@ -166,7 +195,7 @@ class Connection(asyncio.Protocol):
         The kind with the fewest samples so far, and any of its commands, so that all kinds and all places in the
         buffer have their share.
         """
-        samples = self._load.histograms
+        samples = self._run.histograms
         before = {2: self._sent, 1: self._sent + deletes, 0: self._sent + deletes + reserves}
         counts = {2: deletes, 1: reserves, 0: puts}
         kind = min((kind for kind in counts if counts[kind]), key=lambda kind: samples[kind].count)
@@ -177,11 +206,11 @@ class Connection(asyncio.Protocol):
         """Read the replies to the commands that choose the tube."""
         while self._setup and (end := data.find(b"\n") + 1):
             if not data.startswith(self._setup.pop(0)):
-                self._load.fail(self._load.explain(data[:end].rstrip(b"\r\n")))
+                self._run.fail(self._run.explain(data[:end].rstrip(b"\r\n")))
                 return
             self.replied += 1
             data = data[end:]
             if not self._setup:
                 self.replied = 0
-                self._load.connection_ready()
+                self._run.connection_ready()
         self._rest = data

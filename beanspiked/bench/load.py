@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from beanspiked.bench.connection import KINDS, Connection
+from beanspiked.bench.connection import KINDS, LoadConnection
 from beanspiked.bench.latency import Histogram
 from beanspiked.bench.replies import Reader, read_any, reader_of_own
 
@@ -79,7 +79,7 @@ class Load:
         self.reader: Reader = reader_of_own(body) if options.own_tubes and options.depth > 1 else read_any
         """What reads the replies."""
         self._progress = progress
-        self._connections: list[Connection] = []
+        self._connections: list[LoadConnection] = []
         self._waiting_for = options.connections
         self._started_at = math.nan
         self._ended_at = math.nan
@@ -158,9 +158,9 @@ class Load:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        self._connections = [Connection(self, number) for number in range(self.options.connections)]
+        self._connections = [LoadConnection(self, number) for number in range(self.options.connections)]
 
-        async def connect(connection: Connection) -> None:
+        async def connect(connection: LoadConnection) -> None:
             if self.server.path:
                 await loop.create_unix_connection(lambda: connection, self.server.path)
             else:

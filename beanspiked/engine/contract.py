@@ -4,15 +4,29 @@ An engine answers at once where it can. A change that a store must take first re
 become visible when they are done, and a job on its way between two states belongs to nobody else until then.
 """
 
-from collections import OrderedDict
-from typing import Final
-
 from mypy_extensions import mypyc_attr
 
-from beanspiked.engine.compression import expand
+from beanspiked.engine.jobs import (
+    ALL,
+    BURIED,
+    DELAYED,
+    ENTRY,
+    GIVEN_UP,
+    PLACE,
+    PLAIN,
+    READY,
+    RESERVED,
+    STATE_NAMES,
+    WHOLE,
+    Counts,
+    Details,
+    Job,
+    Tube,
+    TubeSizes,
+    TubeUse,
+    Waiter,
+)
 from beanspiked.engine.later import Later
-from beanspiked.engine.queue import Entry
-from beanspiked.engine.timers import Timed
 
 __all__ = [
     "ALL",
@@ -36,277 +50,6 @@ __all__ = [
     "TubeUse",
     "Waiter",
 ]
-
-READY: Final = 0
-DELAYED: Final = 1
-RESERVED: Final = 2
-BURIED: Final = 3
-
-STATE_NAMES: Final[list[str]] = ["ready", "delayed", "reserved", "buried"]
-
-# As many jobs as there are.
-ALL: Final = 1 << 60
-
-# How much of a job a look needs: where it is, all but its body, or everything.
-PLACE: Final = 0
-ENTRY: Final = 1
-WHOLE: Final = 2
-
-# What `Details.raw_size` says of a body that is not compressed.
-PLAIN: Final = -1
-GIVEN_UP: Final = -2
-
-# protocol.txt: jobs more urgent than this are counted as urgent.
-URGENT_BELOW: Final = 1024
-
-
-class Details:
-    """What only the library gives a job; most jobs have none.
-
-    Attributes:
-        metadata: A string to find jobs by.
-        reason: Why the job was buried.
-        retries: How often it was released to be tried again.
-        failed: Whether its last try failed.
-        raw_size: The body's size before compression, in bytes; PLAIN when it is not compressed, GIVEN_UP when that did not make it
-            smaller.
-        born: When its producer says that it was made, in seconds since the epoch; 0 when that is when it was put.
-    """
-
-    __slots__ = ("born", "failed", "metadata", "raw_size", "reason", "retries")
-
-    def __init__(
-        self,
-        metadata: str = "",
-        reason: str = "",
-        retries: int = 0,
-        failed: bool = False,
-        raw_size: int = PLAIN,
-        born: float = 0.0,
-    ) -> None:
-        self.metadata: str = metadata
-        self.reason: str = reason
-        self.retries: int = retries
-        self.failed: bool = failed
-        self.raw_size: int = raw_size
-        self.born: float = born
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Job(Entry):
-    """A job. Only its engine changes it, but for `holder`, `reserve_seq` and, while it is reserved, its place in the holder's queue.
-
-    Attributes:
-        tube: Where it lives.
-        pri: 0 (most urgent) to 2**32 - 1.
-        delay: The delay of its last put or release, in seconds.
-        ttr: Time to run in seconds; 0 means that it never times out.
-        born: When it was put, in seconds since the epoch.
-        body: Its body as stored.
-        state: READY, DELAYED, RESERVED or BURIED.
-        key: While DELAYED, when it is due; while RESERVED, its deadline; both in seconds since the epoch.
-        holder: Who in this process reserved it, or None.
-        reserve_seq: The holder's own: which of its reserves got it.
-        moving: The change that is on its way to the store, or None.
-        details: What the library gave it, or None.
-        ahead_of_store: Whether it was given back since its last change in the store, which knows nothing of that.
-    """
-
-    __slots__ = (
-        "ahead_of_store",
-        "body",
-        "born",
-        "buries",
-        "delay",
-        "details",
-        "holder",
-        "kicks",
-        "moving",
-        "pri",
-        "releases",
-        "reserve_seq",
-        "reserves",
-        "state",
-        "timeouts",
-        "ttr",
-        "tube",
-    )
-
-    def __init__(
-        self,
-        id: int,  # noqa: A002 - the protocol's own word
-        tube: "Tube",
-        pri: int,
-        delay: float,
-        ttr: float,
-        born: float,
-        body: bytes,
-        details: Details | None = None,
-    ) -> None:
-        super().__init__(id)
-        self.tube: Tube = tube
-        self.pri: int = pri
-        self.delay: float = delay
-        self.ttr: float = ttr
-        self.born: float = born
-        self.body: bytes = body
-        self.state: int = READY
-        self.reserves: int = 0
-        self.timeouts: int = 0
-        self.releases: int = 0
-        self.buries: int = 0
-        self.kicks: int = 0
-        self.holder: Waiter | None = None
-        self.reserve_seq: int = 0
-        self.moving: Later | None = None
-        self.details: Details | None = details
-        self.ahead_of_store: bool = False
-
-    def raw_body(self) -> bytes:
-        """Return its body as it was put. Raises DamagedBody."""
-        details = self.details
-        return self.body if details is None or details.raw_size < 0 else expand(self.body, details.raw_size)
-
-
-class Counts:
-    """How many jobs are in each state."""
-
-    __slots__ = ("buried", "delayed", "ready", "reserved", "urgent")
-
-    def __init__(self) -> None:
-        self.ready: int = 0
-        self.urgent: int = 0
-        self.delayed: int = 0
-        self.reserved: int = 0
-        self.buried: int = 0
-
-    def add(self, state: int, pri: int, by: int) -> None:
-        """Count a job of this priority in (1) or out of (-1) a state."""
-        if state == READY:
-            self.ready += by
-            if pri < URGENT_BELOW:
-                self.urgent += by
-        elif state == RESERVED:
-            self.reserved += by
-        elif state == DELAYED:
-            self.delayed += by
-        else:
-            self.buried += by
-
-    def jobs(self) -> int:
-        """Count the jobs in any state."""
-        return self.ready + self.delayed + self.reserved + self.buried
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Waiter(Timed):
-    """Somebody in this process who waits for jobs and holds them.
-
-    Attributes:
-        wants: How many jobs it takes one after the other, once it is served.
-    """
-
-    __slots__ = ("wants",)
-
-    def __init__(self, id: int) -> None:  # noqa: A002 - as its base
-        super().__init__(id)
-        self.wants: int = 1
-
-    def serve(self, job: Job) -> None:
-        """Take a job that was reserved for it, and wait no more."""
-        raise NotImplementedError
-
-    def lost(self, job: Job) -> None:
-        """A job that this one holds was deleted with its tube, or this process lost it."""
-        raise NotImplementedError
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Tube(Timed):
-    """A tube, as this process knows it.
-
-    Attributes:
-        name: Its name.
-        using: How many connections here use it.
-        watching: How many connections here watch it.
-        waiters: Who waits here for a job of it, the longest-waiting first.
-        counts: Its jobs by state.
-        total_jobs: Puts since it was made or the process started.
-        deletes: Successful deletes, likewise.
-        pauses: `pause-tube` commands, likewise.
-        pause: How long the pause in force was to last, in seconds; 0 when there is none.
-        paused_until: When that ends, in seconds since the epoch.
-    """
-
-    __slots__ = (
-        "counts",
-        "deletes",
-        "name",
-        "pause",
-        "paused_until",
-        "pauses",
-        "total_jobs",
-        "using",
-        "waiters",
-        "watching",
-    )
-
-    def __init__(self, id: int, name: str) -> None:  # noqa: A002 - as its base
-        super().__init__(id)
-        self.name: str = name
-        self.using: int = 0
-        self.watching: int = 0
-        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
-        self.counts: Counts = Counts()
-        self.total_jobs: int = 0
-        self.deletes: int = 0
-        self.pauses: int = 0
-        self.pause: float = 0.0
-        self.paused_until: float = 0.0
-
-    def enter(self, waiter: Waiter) -> None:
-        """Enter one who waits, behind the others."""
-        self.waiters[waiter] = None
-
-    def leave(self, waiter: Waiter) -> None:
-        """Take one out who waits no more."""
-        del self.waiters[waiter]
-
-
-class TubeSizes:
-    """What the bodies of a tube's jobs take.
-
-    Attributes:
-        raw: Their bytes as they were put.
-        stored: Their bytes as they are kept.
-        skipped: The bytes of those that compression was given up for.
-    """
-
-    __slots__ = ("raw", "skipped", "stored")
-
-    def __init__(self, raw: int = 0, stored: int = 0, skipped: int = 0) -> None:
-        self.raw: int = raw
-        self.stored: int = stored
-        self.skipped: int = skipped
-
-
-class TubeUse:
-    """How processes other than this one use a tube, added up.
-
-    Attributes:
-        using, watching, waiting: How many connections do.
-        total_jobs, deletes, pauses: What they counted, those that have ended included.
-    """
-
-    __slots__ = ("deletes", "pauses", "total_jobs", "using", "waiting", "watching")
-
-    def __init__(self) -> None:
-        self.using: int = 0
-        self.watching: int = 0
-        self.waiting: int = 0
-        self.total_jobs: int = 0
-        self.deletes: int = 0
-        self.pauses: int = 0
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -13,31 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, Unpack
 
 from beanspiked.engine import forks
-from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, RESERVED, WHOLE
-from beanspiked.engine.errors import JobGone, StoreUnusable
-from beanspiked.library.core import Core, OfOneProcess
-from beanspiked.library.errors import JobLost, JobNotFound, NotKickable
-from beanspiked.library.hold import Hold
-from beanspiked.library.job import JobInfo
+from beanspiked.engine.errors import StoreUnusable
+from beanspiked.library.conn_base import ConnBase
+from beanspiked.library.core import Core
 from beanspiked.library.metrics import Metrics, NoMetrics
 from beanspiked.library.retry import Retry
 from beanspiked.library.tube import Tube
-from beanspiked.protocol.parser import valid_tube_name
+from beanspiked.protocol.lines import valid_tube_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from types import TracebackType
 
-    from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.contract import Tube as EngineTube
     from beanspiked.engine.contract import TubeEngine
-    from beanspiked.engine.later import Later
     from beanspiked.engine.timers import Timers
     from beanspiked.library.serving import Serving
     from beanspiked.ops.url import StoreAddress
     from beanspiked.server.broker import Broker
 
-__all__ = ["Conn", "connect", "dial", "dial_default"]
+__all__ = ["Conn", "connect", "dial", "dial_default", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +113,7 @@ class Options(TypedDict, total=False):
     max_job_size: int
 
 
-class Conn(OfOneProcess):
+class Conn(ConnBase):
     """A connection to a store; made by `connect`, `dial` or `dial_default`.
 
     It belongs to the event loop in which it was opened. Its tubes may be used by any number of tasks at once; what they ask for at the
@@ -126,10 +121,6 @@ class Conn(OfOneProcess):
 
     It also belongs to its process. In the child of a fork every call raises ConnForked, and closing it does nothing. The child may make
     a connection of its own, but not to the journal that its parent has open.
-
-    Attributes:
-        client_id: What it is called in logs.
-        put_retry: How often a put is tried; None for once.
     """
 
     def __init__(
@@ -141,17 +132,13 @@ class Conn(OfOneProcess):
         metrics: Metrics | None = None,
         max_job_size: int = MAX_JOB_SIZE,
     ) -> None:
-        self.client_id: str = client_id or f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
-        self.put_retry: Retry | None = put_retry
-        self._core = Core(self.client_id, metrics or NoMetrics(), max_job_size)
+        name = client_id or f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
+        super().__init__(Core(name, metrics or NoMetrics(), max_job_size), put_retry)
         self._store = store
         self._retry = retry or NO_RETRY
         self._max_job_size = max_job_size
         self._tubes: weakref.WeakValueDictionary[str, Tube] = weakref.WeakValueDictionary()
         self._opened = False
-
-    def __repr__(self) -> str:
-        return f"<Conn {self.client_id}{', closed' if self.closed else ''}>"
 
     # --- its life
 
@@ -203,25 +190,7 @@ class Conn(OfOneProcess):
 
         return await connect(self._store, timers, broker, turn, self._max_job_size)
 
-    @property
-    def closed(self) -> bool:
-        """Whether it cannot be used any more."""
-        return self._core.closed
-
-    @property
-    def owner(self) -> int:
-        """In the child of a fork the process that it belongs to; 0 in that process itself."""
-        return self._core.owner
-
-    async def close(self) -> None:
-        """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
-        await self._core.close()
-
-    def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-        """Have something done first when the connection is closed; return what ends that."""
-        return self._core.before_close(closer)
-
-    # --- tubes and jobs
+    # --- tubes
 
     def use(self, name: str) -> Tube:
         """Return a tube; it exists from then on, for as long as the program keeps what this returns or a job is in it.
@@ -241,12 +210,6 @@ class Conn(OfOneProcess):
             weakref.finalize(tube, _let_go_soon, self._core, state).atexit = False
         return tube
 
-    async def tubes(self) -> list[str]:
-        """List the names of all tubes that exist."""
-        self._core.check_open()
-        engine = self._core.broker.engine
-        return await self._core.look(engine.look_all(), lambda: [tube.name for tube in engine.tubes()])
-
     async def delete_tube(self, name: str) -> None:
         """Delete all jobs of a tube, reserved ones included: their holders learn it as for any lost job.
 
@@ -259,70 +222,6 @@ class Conn(OfOneProcess):
         tube = self.use(name)
         engine = self._core.broker.engine
         await self._core.done(engine.delete_tube(engine.tube(name)), "delete_tube", tube.name)
-
-    async def peek(self, job_id: int) -> JobInfo | None:
-        """Look at a job of any state; None when there is none with this id."""
-
-        def read(job: EngineJob | None) -> JobInfo | None:
-            return None if job is None else JobInfo.of(job, self._core.broker.now())
-
-        return await self._core.by_id(job_id, WHOLE, read)
-
-    async def delete(self, job_id: int) -> bool:
-        """Remove a job that this program holds or that nobody does. Returns whether that was this call's doing."""
-        self._core.check_open()
-        engine = self._core.broker.engine
-
-        async def nothing() -> bool:
-            return False
-
-        async def remove(later: Later | None, tube: str) -> bool:
-            try:
-                await self._core.done(later, "delete", tube)
-            except JobGone:
-                return False
-            return True
-
-        async def remove_held(hold: Hold) -> bool:
-            try:
-                await hold.change(lambda: engine.delete(hold.job), "delete")
-            except JobLost:
-                return False
-            # Who works on it learns it.
-            hold.tell_lost()
-            return True
-
-        def begin(job: EngineJob | None) -> Coroutine[Any, Any, bool]:
-            if job is not None and isinstance(job.holder, Hold) and job.holder in self._core.held:
-                return remove_held(job.holder)
-            if job is None or job.state == RESERVED:
-                return nothing()
-            return remove(engine.delete(job), job.tube.name)
-
-        return await (await self._core.by_id(job_id, PLACE, begin))
-
-    async def kick_job(self, job_id: int) -> None:
-        """Make a buried or delayed job ready; the reason that it was buried for is forgotten.
-
-        Raises:
-            NotKickable: It is neither buried nor delayed.
-            JobNotFound: There is no such job.
-        """
-        self._core.check_open()
-        engine = self._core.broker.engine
-
-        def kick(job: EngineJob | None) -> tuple[Later | None, str]:
-            if job is None:
-                raise JobNotFound(f"there is no job {job_id}")
-            if job.state not in (BURIED, DELAYED):
-                raise NotKickable(f"job {job_id} is neither buried nor delayed")
-            return engine.kick_job(job), job.tube.name
-
-        later, tube = await self._core.by_id(job_id, ENTRY, kick)
-        try:
-            await self._core.done(later, "kick", tube)
-        except JobGone as error:
-            raise JobNotFound(str(error)) from error
 
     async def serve(self, *addresses: str) -> Serving:
         """Let wire clients share its tubes; see `beanspiked.serve`."""
@@ -345,6 +244,20 @@ def _let_go(core: Core, state: EngineTube) -> None:
     state.using -= 1
     if not core.closed:
         core.broker.engine.forget(state)
+
+
+async def serve(conn: Conn, *addresses: str) -> Serving:
+    """Serve beanstalkd's protocol on the tubes of a connection, so that any client can put and reserve there, too.
+
+    Args:
+        conn: An open connection to a store.
+        addresses: Where to listen: `host:port` (port 0 for any) or `unix:PATH`; 127.0.0.1:11300 by default.
+
+    Raises:
+        OSError: An address cannot be listened on.
+        ValueError: An address cannot be understood.
+    """
+    return await conn.serve(*addresses)
 
 
 def _made(directory: str | None) -> str | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from beanspiked import __version__
 from beanspiked.engine import forks
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import GIVEN_UP, PLAIN
@@ -17,6 +16,7 @@ from beanspiked.library.metrics import Guarded, Metrics
 from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
+from beanspiked.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.contract import TubeEngine
     from beanspiked.engine.later import Later
-    from beanspiked.library.hold import Hold
-    from beanspiked.library.reservation import Reservation
 
 __all__ = ["Core", "OfOneProcess"]
 
@@ -39,6 +37,26 @@ class OfOneProcess:
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: connect in the process that needs one")
+
+
+class Held(Protocol):
+    """A job that this program holds."""
+
+    def give_back(self) -> None:
+        """Make it ready as it was, at once and without an outcome."""
+
+    def tell_lost(self) -> None:
+        """Tell those who asked that this program does not hold it any more."""
+
+    def forked(self) -> None:
+        """It is another process's, which this one was forked from."""
+
+
+class Waiting(Protocol):
+    """A call that waits for jobs."""
+
+    def stop(self, error: Exception) -> None:
+        """The connection is closed."""
 
 
 class Core:
@@ -66,8 +84,8 @@ class Core:
     def __init__(self, client_id: str, metrics: Metrics, max_job_size: int) -> None:
         self.client_id: str = client_id
         self.metrics: Metrics = Guarded(metrics)
-        self.held: dict[Hold, None] = {}
-        self.waiting: dict[Reservation, None] = {}
+        self.held: dict[Held, None] = {}
+        self.waiting: dict[Waiting, None] = {}
         self.closed: bool = False
         self.owner: int = 0
         self._max_job_size = max_job_size
@@ -145,8 +163,8 @@ class Core:
             await closer()
         self.check_process()
         self.closed = True
-        for reservation in list(self.waiting):
-            reservation.stop(ConnClosed(f"{self.client_id}: closed"))
+        for call in list(self.waiting):
+            call.stop(ConnClosed(f"{self.client_id}: closed"))
         for hold in list(self.held):
             hold.give_back()
             hold.tell_lost()

@@ -1,117 +1,29 @@
-"""A job that this program has reserved, and jobs as they are looked at."""
+"""A job that this program has reserved."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from copy import copy
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.contract import DELAYED, RESERVED, STATE_NAMES, Details
-from beanspiked.engine.timers import NEVER
+from beanspiked.engine.contract import Details
 from beanspiked.library.core import OfOneProcess
 from beanspiked.library.errors import ConnClosed, JobLost
+from beanspiked.library.job_info import NO_DETAILS, Seconds, checked_priority, checked_text, retries_of, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.later import Later
     from beanspiked.library.core import Core
     from beanspiked.library.hold import Hold
-    from beanspiked.library.tube import Tube
+    from beanspiked.library.tube_base import TubeBase
 
-__all__ = ["Job", "JobInfo", "Seconds", "checked_priority", "checked_text", "seconds_of", "touch_on"]
-
-# A duration: seconds, or a timedelta.
-Seconds = float | timedelta
+__all__ = ["Job", "touch_on"]
 
 # A time to run that is shorter than this is not worth keeping alive: the touch would come too late.
 SHORTEST_TOUCH: Final = 0.001
-MAX_SECONDS: Final = 2**32 - 1
-MAX_PRIORITY: Final = 2**32 - 1
-# Metadata and reasons, in bytes of UTF-8.
-MAX_TEXT: Final = 65535
-
-
-def seconds_of(value: Seconds | None, name: str) -> float:
-    """Return a duration in seconds; None is 0. Raises ValueError for one that is negative or of more than 136 years."""
-    seconds = 0.0 if value is None else value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if not 0 <= seconds <= MAX_SECONDS:
-        raise ValueError(f"{name}: from 0 to {MAX_SECONDS} seconds, not {value}")
-    return seconds
-
-
-NO_DETAILS: Final = Details()
-
-
-@dataclass(frozen=True, slots=True)
-class JobInfo:
-    """A job as it was looked at; it may have changed since.
-
-    Attributes:
-        id: Its number.
-        tube: The name of its tube.
-        body: Its body.
-        state: `ready`, `delayed`, `reserved` or `buried`.
-        priority: 0 (most urgent) to 2**32 - 1.
-        delay: The delay of its last put or release, in seconds.
-        ttr: Time to run, in seconds; 0 means that it never times out.
-        born: When it was made, in seconds since the epoch: as its producer said, or when it was put.
-        time_left: How long until it is due or times out, in seconds; 0 when neither is to come.
-        reserves, timeouts, releases, buries, kicks: How often each happened to it.
-        retries: How often it was released to be tried again.
-        failed: Whether its last try failed.
-        reason: Why it was buried.
-        metadata: What its producer wrote to find it by.
-    """
-
-    id: int
-    tube: str
-    body: bytes
-    state: str
-    priority: int
-    delay: float
-    ttr: float
-    born: float
-    time_left: float
-    reserves: int
-    timeouts: int
-    releases: int
-    buries: int
-    kicks: int
-    retries: int
-    failed: bool
-    reason: str
-    metadata: str
-
-    @classmethod
-    def of(cls, job: EngineJob, now: float) -> JobInfo:
-        """Copy what an engine knows of a job. Raises DamagedEntry."""
-        details = job.details or NO_DETAILS
-        timed = job.state in (RESERVED, DELAYED) and 0 < job.key < NEVER
-        return cls(
-            job.id,
-            job.tube.name,
-            job.raw_body(),
-            STATE_NAMES[job.state],
-            job.pri,
-            job.delay,
-            job.ttr,
-            job.born,
-            max(0.0, job.key - now) if timed else 0.0,
-            job.reserves,
-            job.timeouts,
-            job.releases,
-            job.buries,
-            job.kicks,
-            _retries(details),
-            details.failed,
-            details.reason,
-            details.metadata,
-        )
 
 
 class Job(OfOneProcess):
@@ -123,10 +35,10 @@ class Job(OfOneProcess):
         tube: Where it lives.
     """
 
-    def __init__(self, tube: Tube, hold: Hold, core: Core) -> None:
+    def __init__(self, tube: TubeBase, hold: Hold, core: Core) -> None:
         self.id: int = hold.job.id
         self.body: bytes = hold.job.raw_body()
-        self.tube: Tube = tube
+        self.tube: TubeBase = tube
         self._hold = hold
         self._core = core
 
@@ -160,7 +72,7 @@ class Job(OfOneProcess):
     @property
     def retries(self) -> int:
         """How often it was released to be tried again; 1 when it is only known that its last try failed."""
-        return _retries(self._hold.job.details or NO_DETAILS)
+        return retries_of(self._hold.job.details or NO_DETAILS)
 
     @property
     def timeouts(self) -> int:
@@ -327,24 +239,3 @@ async def touch_on(job: Job) -> None:
         while job.ttr:
             await asyncio.sleep(max(SHORTEST_TOUCH, job.ttr / 2))
             await job.touch()
-
-
-def _retries(details: Details) -> int:
-    return details.retries or int(details.failed)
-
-
-def checked_priority(priority: int) -> int:
-    """Return a priority. Raises ValueError for one that is out of range."""
-    if not isinstance(priority, int):
-        raise TypeError(f"priority: a whole number, not {priority!r}")
-    if not 0 <= priority <= MAX_PRIORITY:
-        raise ValueError(f"priority: from 0 to {MAX_PRIORITY}, not {priority}")
-    return priority
-
-
-def checked_text(text: str, name: str) -> str:
-    """Return a text. Raises ValueError for one that is too long to be kept."""
-    size = len(text.encode())
-    if size > MAX_TEXT:
-        raise ValueError(f"{name}: at most {MAX_TEXT} bytes, not {size}")
-    return text

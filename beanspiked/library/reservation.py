@@ -61,7 +61,7 @@ class Reservation(Waiter):
             seek = engine.seek(self, [self._tube], patient=timeout != 0)
             if seek is not None and self._future is not None:
                 self._seek = seek
-                seek.then(self._sought)
+                seek.then(self._answered)
             elif seek is None and timeout == 0:
                 self._end()
         self._core.turn()
@@ -133,7 +133,7 @@ class Reservation(Waiter):
         elif self._seek is None:
             self._end()
 
-    def _sought(self, seek: Later) -> None:
+    def _answered(self, seek: Later) -> None:
         """The store has no job, or did not answer."""
         if self._seek is not seek:
             return

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from beanspiked.library.conn import Conn
     from beanspiked.library.core import Core
 
-__all__ = ["Serving", "serve"]
+__all__ = ["Serving", "start"]
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:11300"
 MAX_PORT: Final = 65535
@@ -73,22 +72,8 @@ class Serving(OfOneProcess):
         await self.close()
 
 
-async def serve(conn: Conn, *addresses: str) -> Serving:
-    """Serve beanstalkd's protocol on the tubes of a connection, so that any client can put and reserve there, too.
-
-    Args:
-        conn: An open connection to a store.
-        addresses: Where to listen: `host:port` (port 0 for any) or `unix:PATH`; 127.0.0.1:11300 by default.
-
-    Raises:
-        OSError: An address cannot be listened on.
-        ValueError: An address cannot be understood.
-    """
-    return await conn.serve(*addresses)
-
-
 def start(core: Core, addresses: Sequence[str]) -> Serving:
-    """Begin to serve; arguments and errors as with `serve`."""
+    """Begin to serve; arguments and errors as with `beanspiked.serve`."""
     sockets: list[socket.socket] = []
     try:
         for address in addresses or (DEFAULT_ADDRESS,):

@@ -1,8 +1,8 @@
 """Bytes to commands: an incremental parser that never raises on input.
 
-The same bytes give the same commands however they were split. What beanstalkd does with mistakes is copied from prot.c
-(dispatch_cmd, read_u32, read_u64, read_tube_name); the two cases in which it loses its place in the input are not copied: a CR
-that no LF follows, and an over-long line whose CR is the last byte of its 224-byte buffer.
+The same bytes give the same commands however they were split. What beanstalkd does with mistakes is copied from prot.c; the two cases
+in which it loses its place in the input are not copied: a CR that no LF follows, and an over-long line whose CR is the last byte of its
+224-byte buffer.
 
 A request of HTTP, or TLS, at the beginning of a connection makes this deaf, where beanstalkd reads on: any page can have a browser send
 such a request to a server that only the browser can reach, and its body would be executed as commands.
@@ -11,40 +11,14 @@ such a request to a server that only the browser can reach, and its body would b
 import io
 from typing import Final
 
-from beanspiked.protocol.commands import (
-    BODY,
-    BURY,
-    FOREIGN,
-    ID,
-    KICK,
-    PAUSE_TUBE,
-    PLAIN,
-    PREFIXES,
-    PUT,
-    PUT_TOO_BIG,
-    QUIT,
-    REFUSED,
-    RELEASE,
-    RESERVE_WITH_TIMEOUT,
-    TUBE,
-    Command,
-)
+from beanspiked.protocol.commands import BODY, FOREIGN, PLAIN, PREFIXES, PUT, PUT_TOO_BIG, REFUSED, Command
+from beanspiked.protocol.lines import MAX_U32, number, refused, with_arguments
 from beanspiked.protocol.replies import BAD_FORMAT, CRLF, EXPECTED_CRLF, JOB_TOO_BIG, UNKNOWN_COMMAND
 
-__all__ = ["MAX_LINE", "Parser", "valid_tube_name"]
+__all__ = ["MAX_LINE", "Parser"]
 
 # prot.c: LINE_BUF_SIZE, the longest command with the longest tube name, CRLF included.
 MAX_LINE: Final = 224
-MAX_TUBE_NAME: Final = 200
-MAX_U32: Final = 4294967295
-MAX_U64: Final = 18446744073709551615
-# prot.c: INT_MAX, the longest timeout of a reserve in seconds.
-MAX_TIMEOUT: Final = 2147483647
-
-# The bytes of tube names (prot.c).
-NAME_CHARS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-+/;.$_()"
-# isspace() in the C locale, which strtoul skips.
-C_SPACE: Final = b" \t\n\v\f\r"
 
 # A body of more bytes is gathered as it comes, where it is to stay.
 LARGE_BODY: Final = 65536
@@ -69,11 +43,6 @@ WORDS: Final[dict[bytes, tuple[int, int]]] = {word: (verb, shape) for word, verb
 WORDS[b"pause-tube "] = WORDS.pop(b"pause-tube")
 
 
-def valid_tube_name(name: bytes) -> bool:
-    """Tell whether a name is 1 to 200 of the allowed bytes and does not begin with `-` (prot.c: is_valid_tube)."""
-    return 0 < len(name) <= MAX_TUBE_NAME and name[0] != 0x2D and not name.translate(None, NAME_CHARS)
-
-
 def _line_end(buf: bytes, start: int, lenient: bool) -> tuple[int, int]:
     """Find where the line that begins at `start` ends and the next begins, or -1 twice if it is not all here or too long.
 
@@ -93,29 +62,6 @@ def _line_end(buf: bytes, start: int, lenient: bool) -> tuple[int, int]:
     return -1, -1
 
 
-def _number(line: bytes, start: int, limit: int) -> tuple[int, int]:
-    """Read digits after any spaces; return the number and where it ends, or -1 twice (prot.c: read_u32, read_u64).
-
-    A start of -1, which an earlier failure left, fails again.
-    """
-    if start < 0:
-        return -1, -1
-    size = len(line)
-    while start < size and line[start] == 0x20:
-        start += 1
-    value = 0
-    end = start
-    while end < size:
-        digit = line[end] - 0x30
-        if not 0 <= digit <= 9:
-            break
-        value = value * 10 + digit
-        end += 1
-    if end == start or value > limit:
-        return -1, -1
-    return value, end
-
-
 def _is_request(begin: bytes, end: bytes) -> bool:
     """Tell from its first and its last bytes whether a line is that of an HTTP request: METHOD SP target SP HTTP/x.y."""
     method = begin.partition(b" ")[0]
@@ -128,10 +74,6 @@ def _is_request(begin: bytes, end: bytes) -> bool:
         and version[7:8] == b"."
         and version[8:9].isdigit()
     )
-
-
-def _refused(reply: bytes, counts: int = -1) -> Command:
-    return Command(REFUSED, reply=reply, counts=counts)
 
 
 class Parser:
@@ -228,7 +170,7 @@ class Parser:
                 if self._size or not self._skip_trailer():
                     return None
                 self._mode = LINE
-                return _refused(JOB_TOO_BIG)
+                return refused(JOB_TOO_BIG)
             elif self._mode == DISCARD_LINE:
                 if not self._discard():
                     return None
@@ -237,7 +179,7 @@ class Parser:
                     self._fresh = False
                     if _is_request(self._begin, self._end.removesuffix(b"\r") if self._lenient else self._end):
                         return self._foreign()
-                return _refused(BAD_FORMAT)
+                return refused(BAD_FORMAT)
             else:
                 self.clear()
                 return None
@@ -312,52 +254,33 @@ class Parser:
     def _uncommon(self, line: bytes) -> Command:
         """Find what beanstalkd takes a line for that does not begin with one of the words (prot.c: which_cmd)."""
         if 0 in line:
-            return _refused(BAD_FORMAT)
+            return refused(BAD_FORMAT)
         for prefix, verb, shape in PREFIXES:
             if line.startswith(prefix):
                 if shape == PLAIN:
-                    return Command(verb) if len(line) == len(prefix) else _refused(BAD_FORMAT)
+                    return Command(verb) if len(line) == len(prefix) else refused(BAD_FORMAT)
                 return self._with_arguments(verb, shape, line[len(prefix) :])
-        return _refused(UNKNOWN_COMMAND)
+        return refused(UNKNOWN_COMMAND)
 
     def _with_arguments(self, verb: int, shape: int, args: bytes) -> Command:
-        if shape == ID:
-            job_id, end = _number(args, 0, MAX_U64)
-            return Command(verb, id=job_id) if end == len(args) else _refused(BAD_FORMAT)
-        if 0 in args:
-            return _refused(BAD_FORMAT)
-        if verb == PUT:
-            return self._put(args)
-        if shape == TUBE:
-            return Command(verb, name=args.decode("ascii")) if valid_tube_name(args) else _refused(BAD_FORMAT)
-        if verb == RELEASE:
-            return _release(args)
-        if verb == BURY:
-            return _bury(args)
-        if verb == RESERVE_WITH_TIMEOUT:
-            timeout, end = _number(args, 0, MAX_TIMEOUT)
-            # Whatever follows the number is ignored.
-            return Command(verb, id=timeout) if end > 0 else _refused(BAD_FORMAT)
-        if verb == KICK:
-            return _kick(args)
-        if verb == PAUSE_TUBE:
-            return _pause_tube(args)
-        return Command(QUIT)
+        if verb != PUT:
+            return with_arguments(verb, shape, args)
+        return refused(BAD_FORMAT) if 0 in args else self._put(args)
 
     def _put(self, args: bytes) -> Command:
-        pri, end = _number(args, 0, MAX_U32)
-        delay, end = _number(args, end, MAX_U32)
-        ttr, end = _number(args, end, MAX_U32)
-        size, end = _number(args, end, MAX_U32)
+        pri, end = number(args, 0, MAX_U32)
+        delay, end = number(args, end, MAX_U32)
+        ttr, end = number(args, end, MAX_U32)
+        size, end = number(args, end, MAX_U32)
         if end < 0:
-            return _refused(BAD_FORMAT)
+            return refused(BAD_FORMAT)
         if size > self._max_job_size:
             # The size is judged before anything that follows it.
             self._mode = SKIP_BODY
             self._size = size
             return Command(PUT_TOO_BIG)
         if end != len(args):
-            return _refused(BAD_FORMAT, counts=PUT)
+            return refused(BAD_FORMAT, counts=PUT)
         self._mode = IN_BODY
         self._size = size
         command = Command(PUT, pri=pri, delay=delay, ttr=ttr)
@@ -418,45 +341,3 @@ class Parser:
         command = Command(BODY, reply=reply)
         command.body = large.getvalue()
         return command
-
-
-def _release(args: bytes) -> Command:
-    job_id, end = _number(args, 0, MAX_U64)
-    pri, end = _number(args, end, MAX_U32)
-    delay, end = _number(args, end, MAX_U32)
-    return Command(RELEASE, id=job_id, pri=pri, delay=delay) if end == len(args) else _refused(BAD_FORMAT)
-
-
-def _bury(args: bytes) -> Command:
-    job_id, end = _number(args, 0, MAX_U64)
-    pri, end = _number(args, end, MAX_U32)
-    return Command(BURY, id=job_id, pri=pri) if end == len(args) else _refused(BAD_FORMAT)
-
-
-def _kick(args: bytes) -> Command:
-    """Read the bound as strtoul does, into 32 bits: a sign is taken, and what follows the digits is ignored."""
-    digits = args.lstrip(C_SPACE)
-    negative = digits.startswith(b"-")
-    if negative or digits.startswith(b"+"):
-        digits = digits[1:]
-    if not digits or not 0x30 <= digits[0] <= 0x39:
-        return _refused(BAD_FORMAT)
-    bound, _ = _number(digits, 0, MAX_U64)
-    if bound < 0:
-        return _refused(BAD_FORMAT)
-    if negative:
-        bound = -bound
-    return Command(KICK, id=bound % (MAX_U32 + 1))
-
-
-def _pause_tube(args: bytes) -> Command:
-    """Read name and delay; the command is counted before the name is judged (prot.c: OP_PAUSE_TUBE)."""
-    stripped = args.lstrip(b" ")
-    rest = stripped.lstrip(NAME_CHARS)
-    name = stripped[: len(stripped) - len(rest)]
-    delay, end = _number(rest, 0, MAX_U32)
-    if not name or end != len(rest):
-        return _refused(BAD_FORMAT)
-    if not valid_tube_name(name):
-        return _refused(BAD_FORMAT, counts=PAUSE_TUBE)
-    return Command(PAUSE_TUBE, name=name.decode("ascii"), delay=delay)

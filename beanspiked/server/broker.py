@@ -9,20 +9,26 @@ import os
 import resource
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from beanspiked.engine.contract import ALL, RESERVED, ReadyListener, Tube, TubeEngine, TubeUse
+from beanspiked.engine.contract import (
+    ALL,
+    DELAYED,
+    RESERVED,
+    STATE_NAMES,
+    Job,
+    ReadyListener,
+    Tube,
+    TubeEngine,
+    TubeUse,
+)
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
-from beanspiked.protocol.replies import INTERNAL_ERROR
 from beanspiked.protocol.yaml import quoted
 
-if TYPE_CHECKING:
-    from beanspiked.server.flow import Flow
-
-__all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker"]
+__all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker", "TurnTaker"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +58,22 @@ class Alarm:
 
     def hear(self) -> None:
         """Take in what lies in the sockets: who spoke in time must not be called late because this process was."""
+
+
+class TurnTaker:
+    """One connection's side of the protocol, as the broker calls it."""
+
+    def run(self) -> None:
+        """Execute the commands that are there, until one has to wait or the connection has had its share of the turn."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Send the replies that are known."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """End this connection: there is a bug."""
+        raise NotImplementedError
 
 
 class Broker(ReadyListener):
@@ -89,9 +111,9 @@ class Broker(ReadyListener):
         self.waiting: int = 0
         self.binlog_max_size: int = 10485760
         self.instance_id: str = _instance_id()
-        self.dirty: list[Flow] = []
-        self.runnable: deque[Flow] = deque()
-        self.next_turn: list[Flow] = []
+        self.dirty: list[TurnTaker] = []
+        self.runnable: deque[TurnTaker] = deque()
+        self.next_turn: list[TurnTaker] = []
         self.share: float = TURN
         self.leaving: int = 0
         self.when_left: Callable[[], None] | None = None
@@ -160,7 +182,7 @@ class Broker(ReadyListener):
                 try:
                     session.flush()
                 except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
-                    self.fail(session, error)
+                    session.fail(error)
         alarm = self.alarm
         if alarm is not None:
             hurry = bool(self.runnable or self.next_turn)
@@ -184,23 +206,12 @@ class Broker(ReadyListener):
             try:
                 session.run()
             except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
-                self.fail(session, error)
+                session.fail(error)
             unwatched -= 1
             if unwatched == 0:
                 unwatched = UNWATCHED
                 if self.now() >= until:
                     return
-
-    def fail(self, session: "Flow", error: Exception) -> None:
-        """A bug ends one connection."""
-        logger.error("internal error; a connection is closed", exc_info=error)
-        sink = session.sink
-        session.close()
-        try:
-            sink.write(INTERNAL_ERROR)
-        except Exception as worse:
-            logger.error("internal error; the client is not told", exc_info=worse)
-        sink.close()
 
     def left(self) -> None:
         """A session has given back everything."""
@@ -250,6 +261,27 @@ class Broker(ReadyListener):
             ("beanspiked-version", quoted(self.version)),
         ]
         return fields
+
+    def job_snapshot(self, job: Job) -> list[tuple[str, object]]:
+        """Return every field that `stats-job` reports."""
+        now = self.now()
+        timed = job.state in (RESERVED, DELAYED) and job.key < NEVER
+        return [
+            ("id", job.id),
+            ("tube", quoted(job.tube.name)),
+            ("state", STATE_NAMES[job.state]),
+            ("pri", job.pri),
+            ("age", max(0, int(now - job.born))),
+            ("delay", int(job.delay)),
+            ("ttr", int(job.ttr)),
+            ("time-left", max(0, int(job.key - now)) if timed else 0),
+            ("file", self.engine.journal_stats()[0]),
+            ("reserves", job.reserves),
+            ("timeouts", job.timeouts),
+            ("releases", job.releases),
+            ("buries", job.buries),
+            ("kicks", job.kicks),
+        ]
 
     def tube_snapshot(self, tube: Tube) -> list[tuple[str, object]]:
         """Return every field that `stats-tube` reports."""

@@ -9,11 +9,11 @@ from mypy_extensions import mypyc_attr
 
 from beanspiked.protocol.commands import PREFIXES
 from beanspiked.server.broker import Broker
-from beanspiked.server.flow import Sink
+from beanspiked.server.flow import Flow
 from beanspiked.server.poller import CLOSED, GONE, READABLE, WRITABLE, Poller, Ready
-from beanspiked.server.session import Session
+from beanspiked.server.reply_queue import Sink
 
-__all__ = ["Connection", "Registry"]
+__all__ = ["Acceptor", "Connection"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ WORDS: Final[dict[int, str]] = {verb: word.decode().strip() for word, verb, _ in
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Registry:
+class Acceptor:
     """What a connection tells the server that accepted it."""
 
     def closed(self, connection: "Connection") -> None:
@@ -55,19 +55,19 @@ class Connection(Sink):
     Args:
         broker: What it shares with the others.
         poller: What tells when something can be read or sent.
-        registry: Whom it tells of its end.
+        acceptor: Whom it tells of its end.
         sock: The accepted socket, not blocking.
 
     Attributes:
         fd: The socket's descriptor.
-        session: The connection's side of the beanstalkd protocol.
+        flow: What takes its commands to its session.
     """
 
-    def __init__(self, broker: Broker, poller: Poller, registry: Registry, sock: socket.socket) -> None:
+    def __init__(self, broker: Broker, poller: Poller, acceptor: Acceptor, sock: socket.socket) -> None:
         self.broker: Broker = broker
         self.fd: int = sock.fileno()
         self._poller = poller
-        self._registry = registry
+        self._acceptor = acceptor
         self._sock = sock
         self._receive = sock.recv
         self._send = sock.send
@@ -80,7 +80,7 @@ class Connection(Sink):
         self._closing = False
         self._gone = False
         self._choked = False
-        self.session: Session = Session(broker, self)
+        self.flow: Flow = Flow(broker, self)
         poller.add(self.fd, Input(self), READABLE)
 
     # --- what the poller calls
@@ -102,16 +102,16 @@ class Connection(Sink):
             elif events & CLOSED and self._watching:
                 self._watching = False
                 self._wait()
-                self.session.end_waiting()
+                self.flow.end_waiting()
         except Exception as error:
             self._fail(error)
 
     def _read(self) -> None:
-        if self.session.backlog():
+        if self.flow.backlog():
             # It has had its share of the turn, and more than enough to go on with.
             return
         try:
-            large = self.session.parser.in_large_body()
+            large = self.flow.parser.in_large_body()
             data: bytes = self._receive(READ_OF_LARGE if large else READ_AT_ONCE)
         except (BlockingIOError, InterruptedError):
             return
@@ -119,11 +119,11 @@ class Connection(Sink):
             self._lose()
             return
         if data:
-            self.session.receive(data)
+            self.flow.receive(data)
         else:
             self._ended = True
             self._wait()
-            self.session.receive_eof()
+            self.flow.receive_eof()
 
     def _send_on(self) -> None:
         """Send what the kernel takes now, but no more than others can wait for."""
@@ -146,7 +146,7 @@ class Connection(Sink):
                 unsent[0] = piece[sent:]
         if self._choked and self._unsent_bytes <= LOW_WATER:
             self._choked = False
-            self.session.unchoke()
+            self.flow.unchoke()
         if not unsent:
             if self._closing:
                 self._lose()
@@ -176,10 +176,10 @@ class Connection(Sink):
         self._sock.close()
         self._unsent.clear()
         try:
-            self.session.close()
+            self.flow.close()
         except Exception:
             logger.exception("connection %d: internal error", self.fd)
-        self._registry.closed(self)
+        self._acceptor.closed(self)
 
     # --- what the session calls
 
@@ -204,7 +204,7 @@ class Connection(Sink):
             self._wait()
         if self._unsent_bytes > HIGH_WATER and not self._choked:
             self._choked = True
-            self.session.choke()
+            self.flow.choke()
 
     def close(self) -> None:
         """Close the connection when all was sent."""

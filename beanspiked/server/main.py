@@ -9,7 +9,6 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Final
 
-from beanspiked import __version__
 from beanspiked.engine.embedded.start import start as start_embedded
 from beanspiked.engine.timers import Timers
 from beanspiked.server import log
@@ -19,6 +18,7 @@ from beanspiked.server.clock import MonotonicClock
 from beanspiked.server.loop import Loop
 from beanspiked.server.poller import Poller
 from beanspiked.server.server import Server
+from beanspiked.version import __version__
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.later import Later
-from beanspiked.server.connection import Connection, Registry
+from beanspiked.server.connection import Acceptor, Connection
 from beanspiked.server.poller import READABLE, Poller, Ready
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Listener(Ready):
         self._server.accept_from(self.sock)
 
 
-class Server(Registry):
+class Server(Acceptor):
     """Accepts connections and carries them from start to stop.
 
     Args:
@@ -135,7 +135,7 @@ class Server(Registry):
             for listener in self._listeners:
                 listener.sock.close()
             for connection in list(self.connections):
-                connection.session.stop()
+                connection.flow.stop()
             self._broker.end_turn()
             self._wait(drain_seconds, self._end_sessions)
         return self._stopped
@@ -155,7 +155,7 @@ class Server(Registry):
 
     def _end_sessions(self) -> None:
         for connection in list(self.connections):
-            connection.session.end()
+            connection.flow.end()
         self._broker.end_turn()
         self._wait(REPLY_WITHIN, self._drop)
 

@@ -162,16 +162,16 @@ def test_a_bug_in_an_outcome_leaves_no_reply_out_for_ever(wire: Wire, monkeypatc
     wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)  # type: ignore[arg-type]
     wire.broker.engine = wire.engine
     unlucky, other = wire.connect(), wire.connect()
-    unlucky.session.receive(b"put 0 0 9 1\r\nx\r\n")
-    other.session.receive(b"put 0 0 9 1\r\nx\r\n")
+    unlucky.flow.receive(b"put 0 0 9 1\r\nx\r\n")
+    other.flow.receive(b"put 0 0 9 1\r\nx\r\n")
     wire.broker.end_turn()
-    if not hasattr(unlucky.session, "__dict__"):
+    if not hasattr(unlucky.flow.session.out, "__dict__"):
         pytest.skip("a compiled session takes no bug from a test")
 
     def broken() -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(unlucky.session, "_drain_slots", broken)
+    monkeypatch.setattr(unlucky.flow.session.out, "_drain", broken)
     journal.commit()
     assert unlucky.is_closed
     assert unlucky.take() == b"INTERNAL_ERROR\r\n"
@@ -190,7 +190,7 @@ def test_a_turn_ends_and_is_called_again_whatever_fails_in_it(wire: Wire) -> Non
     deaf, worker = Deaf(wire), wire.connect()
     worker.send(b"reserve-with-timeout 3\r\n")
     assert isinstance(wire.broker.alarm, VirtualAlarm)
-    deaf.session.receive(b"list-tube-used\r\n")
+    deaf.flow.receive(b"list-tube-used\r\n")
     wire.broker.end_turn()
     assert deaf.is_closed
     assert worker.send(b"") == b""
@@ -211,7 +211,7 @@ class HeardFirst(VirtualAlarm):
 
     def hear(self) -> None:
         data, self.data = self.data, b""
-        self.client.session.receive(data)
+        self.client.flow.receive(data)
 
 
 @pytest.mark.parametrize(("command", "reply"), [(b"delete %d", b"DELETED"), (b"touch %d", b"TOUCHED")])

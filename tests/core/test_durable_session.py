@@ -240,7 +240,7 @@ def test_a_pause_holds_when_it_is_committed_and_is_forgotten_with_its_tube(wire:
 
 def test_changes_of_one_connection_on_their_way_are_bounded(wire: Wire, journal: HandJournal) -> None:
     client = wire.connect()
-    client.session.receive(b"put 0 0 9 1\r\nx\r\n" * 6000)
+    client.flow.receive(b"put 0 0 9 1\r\nx\r\n" * 6000)
     wire.broker.end_turn()
     wire.settle()
     assert len(journal.sent) == 1000
@@ -257,7 +257,7 @@ def test_replies_that_wait_for_a_commit_are_bounded(wire: Wire, journal: HandJou
     journal.commit()
     client.take()
     client.send(b"put 0 0 9 1\r\nx\r\n" + b"use %b\r\n" % (b"t" * 200) * 3000)
-    assert client.session.parser.buffered > 100_000
+    assert client.flow.parser.buffered > 100_000
     journal.commit()
     wire.settle()
     assert client.take().count(b"USING") == 3000
@@ -266,7 +266,7 @@ def test_replies_that_wait_for_a_commit_are_bounded(wire: Wire, journal: HandJou
 def test_a_stop_tells_of_what_was_on_its_way(wire: Wire, journal: HandJournal) -> None:
     client, job_id = held_job(wire, journal)
     client.send(b"put 0 0 9 1\r\nx\r\n" * 3)
-    client.session.end()
+    client.flow.end()
     wire.broker.end_turn()
     assert not client.is_closed
     assert wire.connect().stats(f"stats-job {job_id}")["state"] == "ready"

@@ -21,6 +21,7 @@ from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details
 from beanspiked.engine.embedded import database as database_module
 from beanspiked.engine.embedded import journal as journal_module
 from beanspiked.engine.embedded import start as start_module
+from beanspiked.engine.embedded import statements as statements_module
 from beanspiked.engine.embedded.database import FILE_NAME, backup
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.embedded.journal import Journal
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from simulated import VirtualClock, Wire
 
+    from beanspiked.engine.embedded.write import Write
     from beanspiked.engine.later import Later
 
 
@@ -44,7 +46,7 @@ class Store:
         self.journal = Journal(directory, clock, fsync_ms=-1)
         self.journal.notify = self.news.set
         self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
-        self.engine.load(self.journal.chunks(), *self.journal.state())
+        self.engine.load(self.journal.reading.chunks(), *self.journal.reading.state())
         self.journal.start()
 
     def wait(self, later: Later | None) -> None:
@@ -290,16 +292,16 @@ def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(
     engine = store.engine
     doomed = store.put()
     spared = store.put()
-    apply = store.journal._apply
+    apply = journal_module.apply
 
-    def failing(batch: list[object]) -> int:
-        if any(getattr(write, "job", None) is store.engine.find_job(doomed) for write in batch):
+    def failing(database: sqlite3.Connection, ahead: float, batch: list[Write]) -> int:
+        if any(store.engine.find_job(doomed) in write.jobs for write in batch):
             raise sqlite3.OperationalError("disk I/O error")
-        return apply(batch)  # type: ignore[arg-type]
+        return apply(database, ahead, batch)
 
     # What sqlite3 itself would set.
     monkeypatch.setattr(sqlite3.OperationalError, "sqlite_errorcode", sqlite3.SQLITE_IOERR, raising=False)
-    monkeypatch.setattr(store.journal, "_apply", failing)
+    monkeypatch.setattr(journal_module, "apply", failing)
     laters = [engine.delete(store.job(doomed)), engine.delete(store.job(spared))]
     laters.append(engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"new"))
     for later in laters:
@@ -517,7 +519,7 @@ def test_missing_values_are_set_aside_too(stores: Stores, spoil: Callable[..., S
     whole = f"SELECT {', '.join(names)} FROM job WHERE id = 1"
     copies = [f"INSERT INTO job ({', '.join(names)}) {whole.replace(name, 'NULL', 1)}" for name in names]
     store = spoil(*copies)
-    assert store.journal.aside == len(names)
+    assert store.journal.reading.aside == len(names)
     assert store.put() == len(names) + 2
 
 
@@ -533,7 +535,7 @@ def test_the_log_names_a_few_rows_that_are_set_aside(
     store = stores.open()
     for _ in range(20):
         store.put()
-    assert spoil("UPDATE job SET pri = -1").journal.aside == 20
+    assert spoil("UPDATE job SET pri = -1").journal.reading.aside == 20
     assert len([record for record in caplog.records if "set aside" in record.getMessage()]) == 5
 
 
@@ -870,7 +872,7 @@ def test_after_a_crash_the_counters_are_those_of_the_last_change(stores: Stores,
 def test_a_stop_takes_its_time_only_so_long_and_says_what_it_left(
     stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(journal_module, "GIVEN_BACK_SECONDS", 0.0)
+    monkeypatch.setattr(statements_module, "GIVEN_BACK_SECONDS", 0.0)
     store = stores.open()
     for _ in range(3):
         given_back(store, store.put())
@@ -880,7 +882,7 @@ def test_a_stop_takes_its_time_only_so_long_and_says_what_it_left(
 
 
 def test_a_stop_writes_more_jobs_than_one_change_holds(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "GIVEN_BACK_CHUNK", 2)
+    monkeypatch.setattr(statements_module, "GIVEN_BACK_CHUNK", 2)
     store = stores.open()
     ids = [store.put() for _ in range(7)]
     for job_id in ids:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from beanspiked.protocol import commands as verbs
 from beanspiked.protocol.commands import PREFIXES, Command
-from beanspiked.protocol.parser import MAX_LINE, Parser, valid_tube_name
+from beanspiked.protocol.lines import valid_tube_name
+from beanspiked.protocol.parser import MAX_LINE, Parser
 
 
 def shown(command: Command) -> tuple[object, ...]:

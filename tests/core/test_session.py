@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from simulated import Wire
+    from world import World
 
 RESERVED = b"RESERVED %d 1\r\nx\r\n"
 
@@ -66,12 +67,12 @@ def test_sessions_that_wake_each_other_do_not_recurse(wire: Wire) -> None:
     tubes = 3000
     clients = [wire.connect() for _ in range(tubes)]
     for number, client in enumerate(clients):
-        client.session.receive(b"watch t%d\r\nuse t%d\r\nreserve\r\nput 0 0 9 1\r\nx\r\n" % (number, number + 1))
+        client.flow.receive(b"watch t%d\r\nuse t%d\r\nreserve\r\nput 0 0 9 1\r\nx\r\n" % (number, number + 1))
     wire.broker.end_turn()
     wire.clock.tick = 0.0001
     starter = wire.connect()
     starter.send(b"use t0\r\n")
-    starter.session.receive(b"put 0 0 9 1\r\nx\r\n")
+    starter.flow.receive(b"put 0 0 9 1\r\nx\r\n")
     wire.broker.end_turn()
     assert clients[-1].take() == b"WATCHING 2\r\nUSING t%d\r\n" % tubes, "one turn does not do it all"
     wire.settle()
@@ -211,6 +212,15 @@ def test_who_left_while_waiting_gets_no_job(wire: Wire) -> None:
     assert producer.send(b"reserve\r\n") == RESERVED % job_id
 
 
+def test_half_closing_ends_all_reserves_that_were_read_ahead(here: World) -> None:
+    # A shared store is asked for all of them together.
+    client = here.front_end().connect()
+    client.post(b"reserve\r\n" * 1000)
+    client.front_end.loop.call_soon(client.flow.receive_eof)
+    assert here.run(10.0, lambda: client.is_closed)
+    assert client.received == b"TIMED_OUT\r\n" * 1000
+
+
 def test_half_closing_ends_a_blocked_reserve_and_answers_what_is_left(wire: Wire) -> None:
     worker = wire.connect()
     worker.send(b"reserve\r\nlist-tube-used\r\nreserve-with-timeout 60\r\n")
@@ -272,12 +282,12 @@ def test_a_reply_leaves_whole(wire: Wire) -> None:
 
 def test_a_client_that_does_not_read_is_not_executed_nor_read_without_bound(wire: Wire) -> None:
     client = wire.connect()
-    client.session.choke()
+    client.flow.choke()
     assert client.send(b"list-tube-used\r\n" * 100) == b""
     assert client.reading
     client.send(b"list-tube-used\r\n" * 10000)
     assert not client.reading
-    client.session.unchoke()
+    client.flow.unchoke()
     wire.broker.end_turn()
     wire.settle()
     assert client.take() == b"USING default\r\n" * 10100
@@ -288,7 +298,7 @@ def test_a_flood_behind_a_blocked_reserve_is_not_read_without_bound(wire: Wire) 
     client = wire.connect()
     client.send(b"reserve\r\n" + b"x" * 100000)
     assert not client.reading
-    client.session.end_waiting()
+    client.flow.end_waiting()
     wire.broker.end_turn()
     wire.settle()
     assert client.take() == b"TIMED_OUT\r\n"
@@ -299,7 +309,7 @@ def test_who_hung_up_behind_a_flood_waits_for_no_job_again(wire: Wire) -> None:
     client = wire.connect()
     client.send(b"reserve\r\n" * 2 + b"list-tube-used\r\n" * 5000)
     assert not client.reading
-    client.session.end_waiting()
+    client.flow.end_waiting()
     wire.broker.end_turn()
     wire.settle()
     assert client.take() == b"TIMED_OUT\r\n" * 2 + b"USING default\r\n" * 5000
@@ -308,8 +318,8 @@ def test_who_hung_up_behind_a_flood_waits_for_no_job_again(wire: Wire) -> None:
 def test_one_connection_has_no_more_than_its_share_of_a_turn(wire: Wire) -> None:
     greedy, modest = wire.connect(), wire.connect()
     wire.clock.tick = 0.001
-    greedy.session.receive(b"list-tube-used\r\n" * 500)
-    modest.session.receive(b"list-tube-used\r\n")
+    greedy.flow.receive(b"list-tube-used\r\n" * 500)
+    modest.flow.receive(b"list-tube-used\r\n")
     wire.broker.end_turn()
     assert modest.take() == b"USING default\r\n"
     had = len(greedy.take()) // len(b"USING default\r\n")
@@ -325,8 +335,8 @@ def test_the_more_have_work_the_smaller_is_the_share_of_each(wire: Wire) -> None
         clients = [wire.connect() for _ in range(count)]
         wire.broker.plan(count)
         for client in clients:
-            client.session.receive(b"list-tube-used\r\n" * 1000)
-        shares.append(len(clients[0].writes) + len(clients[0].session._out))
+            client.flow.receive(b"list-tube-used\r\n" * 1000)
+        shares.append(len(clients[0].writes) + len(clients[0].flow._out._known))
         wire.broker.end_turn()
         wire.settle()
     assert shares[0] > 2 * shares[1] > 4 * shares[2] > 0
@@ -383,7 +393,7 @@ def test_a_stopping_server_lets_a_client_finish_its_job_and_no_other(wire: Wire)
     busy.send(b"reserve\r\n")
     waiting.send(b"reserve\r\n")
     for client in (busy, idle, waiting):
-        client.session.stop()
+        client.flow.stop()
     wire.broker.end_turn()
     assert (busy.is_closed, idle.is_closed, waiting.is_closed) == (False, True, True)
     assert waiting.take() == b""
@@ -419,7 +429,7 @@ def test_a_stopping_server_waits_no_longer_than_for_the_last_deadline(wire: Wire
     client = wire.connect()
     client.put(ttr=2)
     client.send(b"reserve\r\n")
-    client.session.stop()
+    client.flow.stop()
     wire.broker.end_turn()
     assert not client.is_closed
     wire.advance(2)
@@ -448,10 +458,10 @@ def test_a_bug_with_one_connection_leaves_the_others_alone(
 def test_input_that_comes_between_two_turns_does_not_buy_more_of_the_next(wire: Wire) -> None:
     client = wire.connect()
     wire.clock.tick = 0.001
-    client.session.receive(b"list-tube-used\r\n" * 500)
+    client.flow.receive(b"list-tube-used\r\n" * 500)
     wire.broker.end_turn()
     before = client.take()
-    client.session.receive(b"list-tube-used\r\n" * 500)
+    client.flow.receive(b"list-tube-used\r\n" * 500)
     wire.broker.end_turn()
     assert before != b""
     assert client.take() == b""

@@ -63,7 +63,7 @@ def test_who_hangs_up_gives_many_jobs_back_in_slices(slow: Wire) -> None:
     for _ in range(MANY):
         holder.put()
     reserve(holder, MANY)
-    holder.session.close()
+    holder.flow.close()
     slow.broker.end_turn()
     assert slow.broker.leaving == 1
     moves_in_slices(slow, other, "current-jobs-ready", MANY)
@@ -73,7 +73,7 @@ def test_who_hangs_up_gives_many_jobs_back_in_slices(slow: Wire) -> None:
 def test_who_hangs_up_leaves_many_tubes_in_slices(slow: Wire) -> None:
     watcher, other = slow.connect(), slow.connect()
     watcher.send(b"".join(b"watch t%d\r\n" % number for number in range(MANY)))
-    watcher.session.close()
+    watcher.flow.close()
     slow.broker.end_turn()
     moves_in_slices(slow, other, "current-tubes", 1)
 
@@ -107,7 +107,7 @@ def test_a_kick_of_many_jobs_goes_on_in_slices_and_counts_them_all(slow: Wire) -
     slow.clock.tick = 0
     bury_all(kicker, MANY)
     slow.clock.tick = TICK
-    kicker.session.receive(b"kick 4000\r\nlist-tube-used\r\nstats-tube default\r\n")
+    kicker.flow.receive(b"kick 4000\r\nlist-tube-used\r\nstats-tube default\r\n")
     slow.broker.end_turn()
     assert kicker.take() == b"", "nothing overtakes the reply"
     moves_in_slices(slow, other, "current-jobs-ready", 4000)
@@ -121,9 +121,9 @@ def test_a_kick_does_not_count_what_others_delete_meanwhile(slow: Wire) -> None:
     slow.clock.tick = 0
     ids = bury_all(kicker, MANY)
     slow.clock.tick = TICK
-    kicker.session.receive(b"kick 4294967295\r\n")
+    kicker.flow.receive(b"kick 4294967295\r\n")
     slow.broker.end_turn()
-    other.session.receive(b"delete %d\r\ndelete %d\r\n" % (ids[-1], ids[-2]))
+    other.flow.receive(b"delete %d\r\ndelete %d\r\n" % (ids[-1], ids[-2]))
     slow.settle()
     assert kicker.take() == b"KICKED %d\r\n" % (MANY - 2)
 
@@ -134,7 +134,7 @@ def test_many_who_wait_for_a_paused_tube_are_served_in_slices(slow: Wire) -> Non
     slow.clock.tick = 0
     producer.send(b"pause-tube default 10\r\n")
     for worker in workers:
-        worker.session.receive(b"reserve\r\n")
+        worker.flow.receive(b"reserve\r\n")
     for _ in workers:
         producer.put()
     slow.clock.time += 11
@@ -159,7 +159,7 @@ def test_watching_costs_the_same_with_many_tubes(wire: Wire) -> None:
 
         __hash__ = str.__hash__
 
-    for tube in client.session.watched.tubes:
+    for tube in client.flow.session.tubes.watched:
         tube.name = Name(tube.name)
     client.send(b"watch t99999\r\nwatch new\r\nignore t50000\r\nignore none\r\n")
     assert len(looks) < 10
@@ -175,7 +175,7 @@ class TestWithAJournal:
 
     def test_a_kick_of_many_jobs_is_written_in_slices(self, wire: Wire, journal: HandJournal) -> None:
         client = self.with_buried_jobs(wire, journal)
-        client.session.receive(b"kick 4000\r\n")
+        client.flow.receive(b"kick 4000\r\n")
         wire.broker.end_turn()
         sizes = []
         while journal.sent:
@@ -186,7 +186,7 @@ class TestWithAJournal:
 
     def test_a_kick_tells_of_what_was_kicked_before_a_write_failed(self, wire: Wire, journal: HandJournal) -> None:
         client = self.with_buried_jobs(wire, journal)
-        client.session.receive(b"kick 4000\r\n")
+        client.flow.receive(b"kick 4000\r\n")
         wire.broker.end_turn()
         journal.commit()
         journal.commit(StoreFailed("no"))
@@ -195,7 +195,7 @@ class TestWithAJournal:
 
     def test_a_kick_whose_first_write_fails_is_an_error(self, wire: Wire, journal: HandJournal) -> None:
         client = self.with_buried_jobs(wire, journal)
-        client.session.receive(b"kick 4000\r\n")
+        client.flow.receive(b"kick 4000\r\n")
         wire.broker.end_turn()
         journal.commit(StoreFailed("no"))
         assert client.take() == b"INTERNAL_ERROR\r\n"

@@ -106,13 +106,14 @@ def test_a_program_ends_with_what_it_left_open(stores: Stores) -> None:
     script = """
 import os, sys
 from forking import connect
+import beanspiked
 from beanspiked import blocking
 
 class Late:
     def __init__(self, job):
         self.job = job
 
-    def __del__(self, ConnClosed=blocking.ConnClosed, write=os.write):
+    def __del__(self, ConnClosed=beanspiked.ConnClosed, write=os.write):
         try:
             self.job.delete()
         except ConnClosed as error:

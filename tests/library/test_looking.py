@@ -13,7 +13,7 @@ import pytest
 
 import beanspiked
 from beanspiked.library.conn import Conn, _store_of
-from beanspiked.library.tube import TubeStats
+from beanspiked.library.tube_base import TubeStats
 
 if TYPE_CHECKING:
     from stores import Stores

@@ -16,7 +16,7 @@ import pytest
 import beanspiked
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed
 from beanspiked.library.conn import Conn
-from beanspiked.library.tube import IDS_LOW
+from beanspiked.library.tube_base import IDS_LOW
 
 if TYPE_CHECKING:
     from stores import Stores

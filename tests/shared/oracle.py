@@ -199,7 +199,7 @@ class Person:
 
     def certainly_ready(self) -> set[int]:
         """List acknowledged jobs that stand ready in a watched tube in the store now."""
-        watched = {tube.name for tube in self.client.session.watched.tubes}
+        watched = {tube.name for tube in self.client.flow.session.tubes.watched}
         found = set()
         for record in self.world.cluster._segments.values():
             # What is of a newer format is not for this front-end to give out.

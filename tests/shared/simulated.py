@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.timers import NEVER, Clock, Timers
 from beanspiked.server.broker import Alarm, Broker
-from beanspiked.server.flow import Sink
-from beanspiked.server.session import Session
+from beanspiked.server.flow import Flow
+from beanspiked.server.reply_queue import Sink
 
 if TYPE_CHECKING:
     from beanspiked.engine.embedded.write import Write
@@ -57,7 +57,7 @@ class Client(Sink):
         self.writes: list[bytes] = []
         self.is_closed = False
         self.reading = True
-        self.session = Session(wire.broker, self)
+        self.flow = Flow(wire.broker, self)
 
     def write(self, data: bytes) -> None:
         self.received += data
@@ -74,18 +74,18 @@ class Client(Sink):
 
     def send(self, data: bytes) -> bytes:
         """Send bytes; return what came back in this turn."""
-        self.session.receive(data)
+        self.flow.receive(data)
         self.wire.broker.end_turn()
         self.wire.settle()
         return self.take()
 
     def shut_down(self) -> bytes:
-        self.session.receive_eof()
+        self.flow.receive_eof()
         self.wire.broker.end_turn()
         return self.take()
 
     def hang_up(self) -> None:
-        self.session.close()
+        self.flow.close()
         self.wire.broker.end_turn()
 
     def take(self) -> bytes:
@@ -102,8 +102,8 @@ class Client(Sink):
 
     def stats_now(self, what: str) -> dict[str, str]:
         """Ask within a turn, and let no other follow."""
-        self.session.receive(what.encode() + b"\r\n")
-        self.session.flush()
+        self.flow.receive(what.encode() + b"\r\n")
+        self.flow.flush()
         return self._fields(self.take())
 
     def _fields(self, reply: bytes) -> dict[str, str]:

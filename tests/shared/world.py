@@ -21,8 +21,8 @@ from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.store.seam import READY, Busy, Outcome, StoreError, Unknown
 from beanspiked.engine.timers import NEVER, Clock, Timers
 from beanspiked.server.broker import Alarm, Broker
-from beanspiked.server.flow import Sink
-from beanspiked.server.session import Session
+from beanspiked.server.flow import Flow
+from beanspiked.server.reply_queue import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -491,7 +491,7 @@ class Client(Sink):
         front_end.inside(self._open)
 
     def _open(self) -> None:
-        self.session = Session(self.front_end.broker, self)
+        self.flow = Flow(self.front_end.broker, self)
         self.front_end.broker.end_turn()
 
     def write(self, data: bytes) -> None:
@@ -511,7 +511,7 @@ class Client(Sink):
         self.front_end.loop.call_soon(self._receive, data)
 
     def _receive(self, data: bytes) -> None:
-        self.session.receive(data)
+        self.flow.receive(data)
         self.front_end.broker.end_turn()
 
     def hang_up(self) -> None:
@@ -519,7 +519,7 @@ class Client(Sink):
         self.front_end.loop.call_soon(self._hang_up)
 
     def _hang_up(self) -> None:
-        self.session.close()
+        self.flow.close()
         self.front_end.broker.end_turn()
 
     def ask(self, data: bytes, seconds: float = 30.0) -> bytes:

@@ -7,6 +7,7 @@ import os
 import resource
 import sqlite3
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "Lock",
     "backup",
+    "failed_by",
+    "no_waiting",
     "open_for_writing",
     "open_read_only",
     "prepare",
@@ -255,6 +258,22 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             database.close()
         raise StoreUnusable(f"{path}: {error}") from error
     return database
+
+
+def failed_by(error: BaseException, kind: int) -> bool:
+    """Tell whether SQLite failed in this way; of an extended code the lowest byte is the kind."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == kind
+
+
+@contextlib.contextmanager
+def no_waiting(database: sqlite3.Connection) -> Iterator[None]:
+    """Give up at once where another program has locked the database."""
+    database.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
 def backup(directory: str | Path, target: str | Path) -> int:

@@ -63,11 +63,11 @@ def start(
         journal.abandon()
         raise
     logger.info("%s: %d jobs", directory, engine.counts.jobs())
-    if journal.aside:
+    if journal.reading.aside:
         logger.error(
             "%s: %d jobs are set aside: they cannot be understood, stay in the file and are not served",
             directory,
-            journal.aside,
+            journal.reading.aside,
         )
 
     def settle() -> None:
@@ -85,7 +85,7 @@ def _load(engine: EmbeddedEngine, journal: Journal, progress: Callable[[], None]
     collects = gc.isenabled()
     gc.disable()
     try:
-        engine.load(_watched(journal, progress), *journal.state())
+        engine.load(_watched(journal, progress), *journal.reading.state())
     finally:
         if collects:
             gc.enable()
@@ -96,7 +96,7 @@ def _watched(journal: Journal, progress: Callable[[], None]) -> Iterator[list[Ro
     count = 0
     progress_at = time.monotonic() + PROGRESS_SECONDS
     log_at = time.monotonic() + LOG_SECONDS
-    for rows in journal.chunks():
+    for rows in journal.reading.chunks():
         yield rows
         count += len(rows)
         now = time.monotonic()

@@ -50,21 +50,27 @@ class Write(Later):
 
     Attributes:
         op: Which change.
-        job: The job that is changed, or None.
-        jobs: The jobs that are changed, for KICK and DROP.
-        place: When the job is due, the number of its burial, or the end of a pause.
-        name: The tube to be paused, or the reason of a burial.
+        jobs: The jobs that are changed: one, but any number for KICK and DROP, and none for PAUSE.
+        pri: Its new priority.
+        delay: Its new delay, or how long a pause lasts, in seconds.
+        due: When a job that was put or released with a delay becomes ready, in seconds since the epoch.
+        burial, reason: The number of a burial, and why.
+        tube, name: The tube that is paused, or, of one that is gone, its name.
+        until: When the pause ends, in seconds since the epoch.
+        body, raw_size: The new body.
     """
 
     def __init__(self, op: int, job: Job | None = None, name: str = "") -> None:
         super().__init__()
         self.op: int = op
-        self.job: Job | None = job
-        self.jobs: list[Job] = []
+        self.jobs: list[Job] = [] if job is None else [job]
         self.pri: int = 0
         self.delay: float = 0.0
-        self.place: float = 0.0
+        self.due: float = 0.0
+        self.burial: int = 0
+        self.reason: str = ""
         self.name: str = name
+        self.until: float = 0.0
         self.body: bytes = b""
         self.raw_size: int = -1
         self.tube: Tube | None = None

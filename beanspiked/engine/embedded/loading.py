@@ -1,0 +1,79 @@
+"""How what a journal holds becomes jobs in memory."""
+
+from typing import TYPE_CHECKING, cast
+
+from beanspiked.engine.contract import BURIED, DELAYED
+from beanspiked.engine.embedded.table import JobTable
+from beanspiked.engine.embedded.tubes import Tubes
+from beanspiked.engine.embedded.write import PAUSE, Row, Write, fault_of, is_tube_name, job_of
+
+if TYPE_CHECKING:
+    from beanspiked.engine.embedded.journal import Journal
+
+__all__ = ["Loading"]
+
+
+class Loading:
+    """Takes in what a journal holds. What cannot be understood stays in the file and is not served.
+
+    Args:
+        journal: The journal, which notes what is set aside.
+        tubes: Where the jobs stand.
+        jobs: All jobs.
+        ahead: By how many seconds the wall clock, which the journal's times are told by, is ahead.
+        last_id: The last id that was used, as far as the journal says.
+
+    Attributes:
+        burials: The number of the last burial.
+        last_id: The last id that was used.
+        compressed: The jobs whose bodies are compressed: whether those are whole is not known.
+    """
+
+    def __init__(self, journal: "Journal", tubes: Tubes, jobs: JobTable, ahead: float, last_id: int) -> None:
+        self.burials: float = 0.0
+        self.last_id: int = last_id
+        self.compressed: set[int] = set()
+        self._journal = journal
+        self._tubes = tubes
+        self._jobs = jobs
+        self._ahead = ahead
+
+    def take(self, rows: list[Row]) -> None:
+        """Take some jobs, in the order of their ids."""
+        ahead = self._ahead
+        tubes = self._tubes
+        for row in rows:
+            fault = fault_of(row)
+            name = row[1]
+            tube = None if fault else tubes.find(cast(str, name))
+            if tube is None:
+                if not fault and not is_tube_name(name):
+                    fault = "its tube has no valid name"
+                if fault:
+                    self._journal.reading.set_aside(row[0], fault)
+                    continue
+                tube = tubes.make(cast(str, name))
+            job = job_of(row, tube, cast(float, row[6]) - ahead)
+            state = cast(int, row[2])
+            key = cast(float, row[7])
+            if job.details is not None and job.details.raw_size >= 0:
+                self.compressed.add(job.id)
+            self._jobs.add(job)
+            if state == DELAYED:
+                key -= ahead
+            elif state == BURIED and key > self.burials:
+                self.burials = key
+            tubes.enter(job, state, key)
+        # Also the id of one that is set aside: it is still taken.
+        self.last_id = max(self.last_id, cast(int, rows[-1][0]))
+
+    def pause(self, pauses: list[tuple[str, float, float]], now: float) -> None:
+        """Take the pauses: (tube, seconds, until)."""
+        for name, seconds, wall_until in pauses:
+            until = wall_until - self._ahead
+            tube = self._tubes.find(name)
+            if tube is not None and until > now:
+                self._tubes.pause(tube, seconds, until)
+            else:
+                # It ended with its tube; another tube of that name must not get it.
+                self._journal.add(Write(PAUSE, name=name))

@@ -1,0 +1,75 @@
+"""The gate of a connection: whether its next command may be executed, and if not, why."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from beanspiked.engine.later import Later
+from beanspiked.server.broker import Broker, TurnTaker
+
+__all__ = ["CHANGE", "CLOSED", "LOOK", "OPEN", "OWN_CHANGES", "QUIT", "RESERVING", "Gate"]
+
+logger = logging.getLogger(__name__)
+
+# The next command may be executed.
+OPEN: Final = 0
+# It waits for the reserve in progress.
+RESERVING: Final = 1
+# It looks at what earlier commands of this connection change, and those changes are on their way to the store.
+OWN_CHANGES: Final = 2
+# It names a job of which a change is on its way.
+CHANGE: Final = 3
+# A shared engine learns what it is about to look at.
+LOOK: Final = 4
+# No more commands are executed; replies may still leave.
+QUIT: Final = 5
+# The connection is gone.
+CLOSED: Final = 6
+
+
+class Gate:
+    """What keeps a connection's next command waiting, and how the connection is called when it may go on.
+
+    Attributes:
+        broker: What the connection shares with the others.
+        why: Why the next command waits: one of this module's numbers.
+        queued: Whether the connection is about to be called.
+        owner: The connection's side of the protocol; None once that is closed, since the two refer to each other: full garbage
+            collections, which would find that out, are not run under load.
+    """
+
+    def __init__(self, broker: Broker, owner: TurnTaker) -> None:
+        self.broker: Broker = broker
+        self.why: int = OPEN
+        self.queued: bool = False
+        self.owner: TurnTaker | None = owner
+
+    def wake(self) -> None:
+        """Have the connection called before this turn ends, or in the next one."""
+        owner = self.owner
+        if owner is not None and not self.queued:
+            self.queued = True
+            self.broker.runnable.append(owner)
+
+    def when(self, later: Later, callback: Callable[[Later], None]) -> None:
+        """Call back when an outcome is known; a bug in that ends this connection."""
+
+        def called(outcome: Later) -> None:
+            try:
+                callback(outcome)
+            except Exception as error:  # noqa: BLE001 - no reply of this connection may stay out for ever
+                self.fail(error)
+
+        later.then(called)
+
+    def fail(self, error: Exception) -> None:
+        """A bug ends one connection."""
+        if self.owner is None:
+            logger.error("internal error after a connection was closed", exc_info=error)
+        else:
+            self.owner.fail(error)
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self.why = CLOSED
+        self.owner = None

@@ -1,0 +1,130 @@
+"""The jobs that one connection holds, and until when."""
+
+from typing import Final, cast
+
+from beanspiked.engine.contract import Job, Waiter
+from beanspiked.engine.queue import Queue
+from beanspiked.engine.timers import NEVER, SLICE
+from beanspiked.server.gate import CLOSED, Gate
+
+__all__ = ["Holds"]
+
+# prot.c: SAFETY_MARGIN, how long before a deadline a reserve ends with DEADLINE_SOON, in seconds.
+SAFETY_MARGIN: Final = 1.0
+
+
+class Holds(Waiter):
+    """The jobs reserved by one connection, by deadline: towards the engine it is their holder."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate.broker.timers.new_id())
+        self._gate = gate
+        self._broker = gate.broker
+        self._jobs = Queue()
+        self._last_seq: int = 0
+        self._leaving: bool = False
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def soon_at(self) -> float:
+        """Return from when on a reserve does not wait, since the first deadline is near; in seconds since the epoch."""
+        first = self._jobs.first()
+        return NEVER if first is None else first.key - SAFETY_MARGIN
+
+    def add(self, job: Job) -> None:
+        """Hold a job that was just reserved."""
+        self._last_seq += 1
+        job.reserve_seq = self._last_seq
+        self._hold(job, self._broker.now() + job.ttr if job.ttr else NEVER)
+
+    def _hold(self, job: Job, deadline: float) -> None:
+        job.holder = self
+        self._jobs.push(job, deadline)
+        if deadline < NEVER:
+            self._broker.timers.schedule(self, deadline)
+
+    def touch(self, job: Job) -> None:
+        """Let a job's time to run begin anew."""
+        self._jobs.remove(job)
+        self._hold(job, self._broker.now() + job.ttr if job.ttr else NEVER)
+
+    def let_go(self, job: Job) -> None:
+        """Hold a job no more: a change of it begins."""
+        job.holder = None
+        self._jobs.remove(job)
+
+    def take_back(self, job: Job) -> None:
+        """Hold a job again whose change failed; when the connection is gone it becomes ready."""
+        if self._gate.why == CLOSED:
+            self._broker.engine.give_back(job, timed_out=False)
+        else:
+            self._hold(job, job.key)
+
+    def lost(self, job: Job) -> None:
+        """A held job was deleted with its tube, or this process lost it."""
+        if job.queued():
+            self._jobs.remove(job)
+        job.holder = None
+        self._gate.wake()
+
+    def on_time(self, now: float) -> None:
+        """Give up jobs whose time is up."""
+        if self._leaving:
+            self._give_back_slice()
+            return
+        first = self._jobs.first()
+        if first is not None and first.key <= now and self._gate.queued and self._gate.owner is not None:
+            # What its client sent in time comes first.
+            self._gate.owner.run()
+            first = self._jobs.first()
+        room = SLICE
+        while first is not None and first.key <= now and room:
+            job = cast(Job, first)
+            self.let_go(job)
+            self._broker.job_timeouts += 1
+            self._broker.engine.give_back(job, timed_out=True)
+            room -= 1
+            first = self._jobs.first()
+        if room < SLICE:
+            self._gate.wake()
+        if first is not None and first.key < NEVER:
+            self._broker.timers.schedule(self, max(now, first.key))
+
+    def on_failure(self, error: Exception) -> bool:
+        """A bug ends one connection."""
+        self._gate.fail(error)
+        return self._leaving
+
+    def give_back(self) -> None:
+        """Make all of them ready again, in slices."""
+        if not self._leaving:
+            self._leaving = True
+            self._broker.leaving += 1
+            self._give_back_slice()
+
+    def _give_back_slice(self) -> None:
+        """Give some back in the order in which they were reserved (prot.c: enqueue_reserved_jobs).
+
+        Of more jobs than a slice those with the nearest deadlines come first: that order is only seen by those who wait for them.
+        """
+        jobs: list[Job] = []
+        first = self._jobs.first()
+        while first is not None and len(jobs) < SLICE:
+            self._jobs.remove(first)
+            jobs.append(cast(Job, first))
+            first = self._jobs.first()
+        jobs.sort(key=_reserve_seq)
+        for job in jobs:
+            job.holder = None
+            self._broker.engine.give_back(job, timed_out=False)
+        if len(self._jobs):
+            self._broker.timers.schedule(self, self._broker.now())
+        else:
+            self._leaving = False
+            self._broker.timers.cancel(self)
+            self._broker.left()
+
+
+def _reserve_seq(job: Job) -> int:
+    return job.reserve_seq

@@ -1,0 +1,150 @@
+"""The reserve in progress of one connection."""
+
+from beanspiked.engine.contract import Job, Waiter
+from beanspiked.engine.later import Later
+from beanspiked.engine.timers import NEVER
+from beanspiked.protocol import commands as verbs
+from beanspiked.protocol import replies
+from beanspiked.server.gate import OPEN, RESERVING, Gate
+from beanspiked.server.holds import Holds
+from beanspiked.server.reply_queue import ReplyQueue
+from beanspiked.server.tube_choice import TubeChoice
+
+__all__ = ["PendingReserve"]
+
+
+class PendingReserve(Waiter):
+    """Waits for a job in the watched tubes, and in `wants` counts the reserves that were read directly after this one.
+
+    Args:
+        gate: The connection's gate, which is shut while it waits.
+        tubes: Where it looks for jobs.
+        holds: Where they go.
+        out: Where the replies go.
+    """
+
+    def __init__(self, gate: Gate, tubes: TubeChoice, holds: Holds, out: ReplyQueue) -> None:
+        super().__init__(gate.broker.timers.new_id())
+        self._gate = gate
+        self._broker = gate.broker
+        self._tubes = tubes
+        self._holds = holds
+        self._out = out
+        self._until: float = NEVER
+        self._seek: Later | None = None
+        self._hung_up: bool = False
+
+    def seeking(self) -> bool:
+        """Tell whether a shared store is asked for a job."""
+        return self._seek is not None
+
+    def begin(self, timeout: float) -> None:
+        """Reserve a job, or wait so many seconds for one."""
+        engine = self._broker.engine
+        job = engine.take(self._tubes.watched)
+        if job is not None:
+            self.grant(job)
+            return
+        now = self._broker.now()
+        self._until = now + timeout
+        reply = b"" if engine.shared else self._verdict(now)
+        if reply:
+            self._out.add(reply)
+            return
+        self._gate.why = RESERVING
+        self._broker.waiting += 1
+        for tube in self._tubes.watched:
+            tube.enter(self)
+        if engine.shared:
+            seek = engine.seek(self, self._tubes.watched, timeout > 0 and not self._hung_up)
+            if seek is not None:
+                self._seek = seek
+                self._gate.when(seek, self._answered)
+                return
+            reply = self._verdict(now)
+            if reply:
+                self._leave()
+                self._out.add(reply)
+                return
+        self._schedule()
+
+    def _verdict(self, now: float) -> bytes:
+        """Return the reply of a reserve that waits no longer; nothing for one that does."""
+        if self._holds.soon_at() <= now:
+            return replies.DEADLINE_SOON
+        return replies.TIMED_OUT if self._until <= now or self._hung_up else b""
+
+    def grant(self, job: Job) -> None:
+        """Hold a job and send it."""
+        self._holds.add(job)
+        body = job.raw_body()
+        self._out.add_job(replies.reserved(job.id, len(body)), body)
+
+    def serve(self, job: Job) -> None:
+        """End the wait with a job."""
+        self._leave()
+        self.grant(job)
+        self._go_on()
+
+    def hang_up(self) -> None:
+        """The client sends no more: wait no more, now and later."""
+        self._hung_up = True
+        if self._gate.why == RESERVING:
+            self._end(replies.TIMED_OUT)
+
+    def stop(self) -> None:
+        """Wait no more, without a reply."""
+        self.wants = 1
+        if self._gate.why == RESERVING:
+            self._leave()
+        self._broker.timers.cancel(self)
+
+    def on_time(self, now: float) -> None:
+        """End a wait whose time is up or with a deadline that is near, unless it is not known yet whether a job is there."""
+        if self._gate.why != RESERVING or self._seek is not None:
+            return
+        reply = self._verdict(now)
+        if reply:
+            self._end(reply)
+        else:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        at = min(self._holds.soon_at(), self._until)
+        if at < NEVER:
+            self._broker.timers.schedule(self, at)
+
+    def on_failure(self, error: Exception) -> bool:
+        """A bug ends one connection."""
+        self._gate.fail(error)
+        return False
+
+    def _answered(self, seek: Later) -> None:
+        """A shared store has no job, or did not answer."""
+        if self._seek is not seek:
+            return
+        self._seek = None
+        if seek.error is not None:
+            self._end(replies.INTERNAL_ERROR)
+        else:
+            self.on_time(self._broker.now())
+
+    def _end(self, reply: bytes) -> None:
+        self._leave()
+        self._out.add(reply)
+        self._go_on()
+
+    def _leave(self) -> None:
+        self._gate.why = OPEN
+        self._seek = None
+        self._broker.waiting -= 1
+        for tube in self._tubes.watched:
+            tube.leave(self)
+
+    def _go_on(self) -> None:
+        """Begin the next of the reserves that were read ahead, or let other commands go on."""
+        while self.wants > 1 and self._gate.why == OPEN:
+            self.wants -= 1
+            self._broker.commands[verbs.RESERVE] += 1
+            self.begin(NEVER)
+        self._gate.wake()

@@ -1,0 +1,88 @@
+"""The tubes that one connection uses and watches."""
+
+from typing import Final
+
+from beanspiked.engine.contract import Tube
+from beanspiked.engine.timers import SLICE, Timed
+from beanspiked.server.broker import Broker
+
+__all__ = ["TubeChoice"]
+
+DEFAULT: Final = "default"
+
+
+class TubeChoice(Timed):
+    """The tube that puts go to, and those that reserves take from. To watch or ignore one costs the same, however many there are.
+
+    Attributes:
+        used: The tube that puts go to.
+        watched: The tubes that reserves take from, in the order in which `list-tubes-watched` names them.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker.timers.new_id())
+        default = broker.engine.tube(DEFAULT)
+        default.using += 1
+        default.watching += 1
+        self.used: Tube = default
+        self.watched: list[Tube] = [default]
+        self._broker = broker
+        self._places: dict[Tube, int] = {default: 0}
+
+    def use(self, name: str) -> None:
+        """Use another tube."""
+        tube = self._broker.engine.tube(name)
+        tube.using += 1
+        before = self.used
+        self.used = tube
+        before.using -= 1
+        self._broker.engine.forget(before)
+
+    def watch(self, name: str) -> None:
+        """Watch one more tube."""
+        tube = self._broker.engine.tube(name)
+        if tube not in self._places:
+            self._places[tube] = len(self.watched)
+            self.watched.append(tube)
+            tube.watching += 1
+
+    def ignore(self, name: str) -> bool:
+        """Watch a tube no more; tell whether that may be: one has to stay."""
+        tube = self._broker.engine.find_tube(name)
+        if tube is None or tube not in self._places:
+            return True
+        if len(self.watched) == 1:
+            return False
+        place = self._places.pop(tube)
+        last = self.watched.pop()
+        if last is not tube:
+            # ms.c: the last one takes its place.
+            self.watched[place] = last
+            self._places[last] = place
+        self._unwatch(tube)
+        return True
+
+    def _unwatch(self, tube: Tube) -> None:
+        tube.watching -= 1
+        self._broker.engine.forget(tube)
+
+    def leave(self) -> None:
+        """Refer to no tube any more, in slices."""
+        self._broker.leaving += 1
+        # conn.c: connclose, by way of ms.c's ms_clear: the first tube goes first, then the last. The list is a new one: a question to a
+        # shared store, which is not over yet, has the old one.
+        self.watched = [*self.watched[1:], self.watched[0]]
+        self.on_time(0.0)
+
+    def on_time(self, now: float) -> None:  # noqa: ARG002 - it leaves a slice whenever it is called
+        """Leave a slice of the tubes; what refers to them here goes as well, so that not all of them go at once in the end."""
+        for _ in range(min(SLICE, len(self.watched))):
+            tube = self.watched.pop()
+            del self._places[tube]
+            self._unwatch(tube)
+        if self.watched:
+            self._broker.timers.schedule(self, self._broker.now())
+        else:
+            self.used.using -= 1
+            self._broker.engine.forget(self.used)
+            self._broker.left()

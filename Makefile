@@ -13,6 +13,16 @@ SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked bin lua) -
 NAMED = $$($(BIN)/python -c 'import sys, tomllib; from functools import reduce; \
 	data = tomllib.load(open("pyproject.toml", "rb")); \
 	print("\n".join(p for words in sys.argv[1:] for p in reduce(dict.get, words.split("/"), data)))' $(1))
+# What a function of setup.py returns, a line each.
+ASK = $(BIN)/python -c 'import runpy, sys; said = runpy.run_path("setup.py")[sys.argv[1]](); \
+	print(*[said] if isinstance(said, str) else said, sep="\n")'
+# Installs the checkout; says what is compiled, or why nothing is.
+define INSTALL
+	@why="$$($(ASK) obstacle)"; echo "beanspiked: $${why:-$(1)}$${why:+: nothing is compiled, and the server is slower}"
+	@$(ASK) needs | xargs -r $(PIP) install
+	@rm -rf build
+	@$(2) $(PIP) install --no-deps --no-build-isolation --force-reinstall .
+endef
 
 .PHONY: run fast dev test clean
 
@@ -47,16 +57,12 @@ $(VENV)/.test-packages: $(VENV)/.packages pyproject.toml
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.packages $(SOURCES)
-	@echo "beanspiked: compiling the embedded server, for about half a minute (\`make fast\` compiles the rest, too)"
-	@rm -rf build
-	@BEANSPIKED_GROUPS=embedded $(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	$(call INSTALL,compiling the embedded server for about half a minute (make fast compiles the rest),BEANSPIKED_GROUPS=embedded)
 	@rm -f $(VENV)/.fast
 	@touch $@
 
 $(VENV)/.fast: $(VENV)/.packages $(SOURCES)
-	@echo "beanspiked: compiling everything, for one to two minutes"
-	@rm -rf build
-	@$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	$(call INSTALL,compiling everything for one to two minutes)
 	@touch $@ $(VENV)/.installed
 
 clean:

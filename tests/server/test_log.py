@@ -8,8 +8,10 @@ import io
 import os
 import pty
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +20,15 @@ import pytest
 from lab.client import Client
 from lab.process import Server, Servers, free_port, server_command
 
+import beanspiked
 from beanspiked.ops.url import NOT_OURS
 from beanspiked.server.log import MAX_WRITE, Output
+from beanspiked.server.main import NOT_COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+UNCOMPILED = f"beanspiked: {NOT_COMPILED}"
 DROPPED = re.compile(rb"beanspiked: (\d+) lines? of the log (?:was|were) dropped\n")
 
 
@@ -250,6 +255,19 @@ def test_the_first_line_says_which_variable_chose_the_store(
     servers: Servers, environ: dict[str, str], first: str
 ) -> None:
     assert servers.start(environ=environ).log().splitlines()[0] == first
+
+
+def test_a_core_that_is_not_compiled_says_so_first_and_what_it_costs(tmp_path: Path, journal: Path) -> None:
+    # A folder of sources only, whatever is installed.
+    package = tmp_path / "beanspiked"
+    shutil.copytree(Path(beanspiked.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    words = [sys.executable, "-P", "-m", "beanspiked", "-l", "127.0.0.1", "-p", str(port := free_port())]
+    server = Server([*words, "-b", str(journal)], ("127.0.0.1", port), {"PYTHONPATH": str(tmp_path)})
+    try:
+        server.wait_until_serving()
+        assert server.log().splitlines()[0] == UNCOMPILED
+    finally:
+        server.close()
 
 
 # --- closed standard files

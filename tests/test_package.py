@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
+from depth import absent
 
 import beanspiked
 
@@ -20,9 +20,7 @@ def test_the_core_is_compiled() -> None:
     spec = importlib.util.find_spec("beanspiked.server.session")
     assert spec is not None
     if str(spec.origin).endswith(".py"):
-        if os.environ.get("CI") == "true":
-            pytest.fail("the core was not compiled")
-        pytest.skip("the core was not compiled: no C compiler")
+        absent("the core was not compiled")
 
 
 def test_every_compiled_module_has_its_source_beside_it() -> None:

@@ -10,9 +10,7 @@ import pty
 import re
 import shutil
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,24 +169,15 @@ def test_what_is_written_as_text_leaves_line_by_line(pipe: Pipe) -> None:
 @pytest.fixture
 def started() -> Iterator[Callable[..., Server]]:
     """Starts a server with a standard error of the test's own."""
-    running: list[subprocess.Popen[bytes]] = []
+    servers = Servers()
 
-    def start(stderr: int, *flags: str) -> Server:
+    def start(output: int, *flags: str) -> Server:
         port = free_port()
         words = [*server_command(), "-l", "127.0.0.1", "-p", str(port), *flags]
-        server = Server.__new__(Server)
-        server.address = ("127.0.0.1", port)
-        server.started_at = time.monotonic()
-        server._clients = []
-        server._log = io.BytesIO()  # type: ignore[assignment]
-        server.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=stderr)
-        running.append(server.process)
-        return server
+        return servers.adopt(Server(words, ("127.0.0.1", port), output=output))
 
     yield start
-    for process in running:
-        process.kill()
-        process.wait()
+    servers.close()
 
 
 def commands_go_on(server: Server) -> None:

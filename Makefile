@@ -2,6 +2,7 @@
 #
 #   make run    compiles what an embedded server needs; a shared store's engine runs as it is
 #   make fast   compiles everything
+#   make coverage   tests the core as it is and tells what no test reaches
 #   make dev    compiles nothing and installs a link to this directory: an edit is there at the next start
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +25,7 @@ define INSTALL
 	@$(2) $(PIP) install --no-deps --no-build-isolation --force-reinstall .
 endef
 
-.PHONY: run fast dev test clean
+.PHONY: run fast dev test coverage clean
 
 run: $(VENV)/.installed
 	@mkdir -p -m 700 data
@@ -33,9 +34,19 @@ run: $(VENV)/.installed
 fast: $(VENV)/.fast
 
 # The installed package first, compiled where there is a compiler; then the core's tests again on the source as it is.
-test: $(VENV)/.fast $(VENV)/.test-packages
+# With CI=true all is compiled, and tested at full depth.
+test: $(VENV)/$(if $(filter true,$(CI)),.fast,.installed) $(VENV)/.test-packages
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 	PYTHONPATH=$(CURDIR) $(BIN)/pytest tests/core $(ARGS)
+
+# Which lines and branches of the core no test reaches.
+coverage: $(VENV)/.packages $(VENV)/.test-packages
+	@echo "$(call NAMED,dependency-groups/coverage)" | $(PIP) install --requirement /dev/stdin
+	@rm -f .coverage .coverage.*
+	PYTHONPATH=$(CURDIR) BEANSPIKED_TEST_COMMAND="$(CURDIR)/$(BIN)/python -m beanspiked" $(BIN)/coverage run -m pytest -n 2 \
+		tests/core tests/server tests/library tests/differential tests/test_conformance.py $(ARGS)
+	@$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 dev: $(VENV)/.packages
 	@echo "beanspiked: linking this directory into $(VENV)"
@@ -66,4 +77,4 @@ $(VENV)/.fast: $(VENV)/.packages $(SOURCES)
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) .clients build dist *.egg-info
+	rm -rf $(VENV) .clients build dist *.egg-info .coverage .coverage.*

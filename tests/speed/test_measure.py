@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from depth import absent
+from depth import absent, full_depth
 from script import said_by
 
 HERE = Path(__file__).parent
@@ -14,6 +14,7 @@ MEASURED_WITHIN_S = 100
 ENDED_WITHIN_S = 15
 
 
+@full_depth
 @pytest.mark.slow
 def test_every_row_is_measured(tmp_path: Path) -> None:
     if shutil.which("cc") is None:

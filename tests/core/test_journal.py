@@ -306,6 +306,12 @@ def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
     assert store.put() == 2
 
 
+def test_a_reserve_that_was_cut_off_is_whole_again_after_a_start(stores: Stores) -> None:
+    (stores.directory / "reserve").write_bytes(b"short")
+    stores.open()
+    assert (stores.directory / "reserve").stat().st_size == journal_module.RESERVE_BYTES
+
+
 def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -352,3 +352,11 @@ def test_only_the_first_line_tells_the_protocol() -> None:
     ):
         found = [command[0] for command in parsed(first + later)]
         assert found[-4:] == [verbs.REFUSED, verbs.REFUSED, verbs.REFUSED, verbs.STATS]
+
+
+def test_a_large_body_that_is_on_its_way_is_gathered_where_it_stays() -> None:
+    parser = Parser(1 << 20)
+    parser.feed(b"put 1 2 3 200000\r\n" + b"x" * 100)
+    assert parser.next() is not None
+    assert parser.next() is None
+    assert parser.in_large_body()

@@ -2,6 +2,7 @@
 #
 #   make run    compiles what an embedded server needs; a shared store's engine runs as it is
 #   make fast   compiles everything
+#   make coverage   tests the core as it is and tells what no test reaches
 #   make dev    compiles nothing and installs a link to this directory: an edit is there at the next start
 PYTHON ?= python3
 VENV := .venv
@@ -13,8 +14,18 @@ SOURCES := pyproject.toml setup.py $(shell find $(wildcard beanspiked bin lua) -
 NAMED = $$($(BIN)/python -c 'import sys, tomllib; from functools import reduce; \
 	data = tomllib.load(open("pyproject.toml", "rb")); \
 	print("\n".join(p for words in sys.argv[1:] for p in reduce(dict.get, words.split("/"), data)))' $(1))
+# What a function of setup.py returns, a line each.
+ASK = $(BIN)/python -c 'import runpy, sys; said = runpy.run_path("setup.py")[sys.argv[1]](); \
+	print(*[said] if isinstance(said, str) else said, sep="\n")'
+# Installs the checkout; says what is compiled, or why nothing is.
+define INSTALL
+	@why="$$($(ASK) obstacle)"; echo "beanspiked: $${why:-$(1)}$${why:+: nothing is compiled, and the server is slower}"
+	@$(ASK) needs | xargs -r $(PIP) install
+	@rm -rf build
+	@$(2) $(PIP) install --no-deps --no-build-isolation --force-reinstall .
+endef
 
-.PHONY: run fast dev test clean
+.PHONY: run fast dev test coverage clean
 
 run: $(VENV)/.installed
 	@mkdir -p -m 700 data
@@ -23,9 +34,19 @@ run: $(VENV)/.installed
 fast: $(VENV)/.fast
 
 # The installed package first, compiled where there is a compiler; then the core's tests again on the source as it is.
-test: $(VENV)/.fast $(VENV)/.test-packages
+# With CI=true all is compiled, and tested at full depth.
+test: $(VENV)/$(if $(filter true,$(CI)),.fast,.installed) $(VENV)/.test-packages
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 	PYTHONPATH=$(CURDIR) $(BIN)/pytest tests/core $(ARGS)
+
+# Which lines and branches of the core no test reaches.
+coverage: $(VENV)/.packages $(VENV)/.test-packages
+	@echo "$(call NAMED,dependency-groups/coverage)" | $(PIP) install --requirement /dev/stdin
+	@rm -f .coverage .coverage.*
+	PYTHONPATH=$(CURDIR) BEANSPIKED_TEST_COMMAND="$(CURDIR)/$(BIN)/python -m beanspiked" $(BIN)/coverage run -m pytest -n 2 \
+		tests/core tests/server tests/library tests/differential tests/test_conformance.py $(ARGS)
+	@$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 dev: $(VENV)/.packages
 	@echo "beanspiked: linking this directory into $(VENV)"
@@ -47,17 +68,13 @@ $(VENV)/.test-packages: $(VENV)/.packages pyproject.toml
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.packages $(SOURCES)
-	@echo "beanspiked: compiling the embedded server, for about half a minute (\`make fast\` compiles the rest, too)"
-	@rm -rf build
-	@BEANSPIKED_GROUPS=embedded $(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	$(call INSTALL,compiling the embedded server for about half a minute (make fast compiles the rest),BEANSPIKED_GROUPS=embedded)
 	@rm -f $(VENV)/.fast
 	@touch $@
 
 $(VENV)/.fast: $(VENV)/.packages $(SOURCES)
-	@echo "beanspiked: compiling everything, for one to two minutes"
-	@rm -rf build
-	@$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	$(call INSTALL,compiling everything for one to two minutes)
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) .clients build dist *.egg-info
+	rm -rf $(VENV) .clients build dist *.egg-info .coverage .coverage.*

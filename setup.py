@@ -1,4 +1,4 @@
-"""Compiles the core with mypyc where a C compiler is found; without one the same source runs as it is.
+"""Compiles the core with mypyc where a C compiler is found; without one the same source runs as it is, and mypyc is not fetched.
 
 `BEANSPIKED_PURE=1` builds without compiling, `BEANSPIKED_PURE=0` makes a failure to compile an error. `BEANSPIKED_GROUPS=embedded`
 leaves the shared engine, which is most of what there is to compile, as it is. `BEANSPIKED_OPT_LEVEL` is the C compiler's -O.
@@ -6,7 +6,11 @@ leaves the shared engine, which is most of what there is to compile, as it is. `
 
 import hashlib
 import os
+import shlex
+import shutil
 import sys
+import sysconfig
+import tomllib
 from pathlib import Path
 
 from setuptools import setup
@@ -119,13 +123,37 @@ class BuildWithLua(build_py):
         (folder / f"beanspiked_{hashlib.sha256(source).hexdigest()[:12]}.lua").write_bytes(source)
 
 
+def obstacle() -> str:
+    """Return why nothing can be compiled here, or nothing."""
+    if PURE == "1":
+        return "BEANSPIKED_PURE=1"
+    if sys.implementation.name != "cpython":
+        return f"mypyc compiles for CPython only, not for {sys.implementation.name}"
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if shutil.which(compiler) is None:
+        return f"there is no C compiler ({compiler})"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return "" if header.exists() else f"Python's headers are missing ({header})"
+
+
+def needs() -> list[str]:
+    """Return what a build needs besides what pyproject.toml says; pip asks for it (`get_requires_for_build_wheel`)."""
+    if obstacle() and PURE != "0":
+        return []
+    return tomllib.loads(Path("pyproject.toml").read_text())["dependency-groups"]["compile"]
+
+
 def extensions() -> list:
     """Return the extension modules, or none where mypyc cannot make them.
 
     All that mypyc makes is visible to other libraries, which might replace it: so nothing could be inlined, and each call would go
     through a table. Hidden, 50 x 16 in memory gained one to four hundredths. What Python loads a module by stays visible.
     """
-    if PURE == "1" or BUILD.isdisjoint(sys.argv):
+    if BUILD.isdisjoint(sys.argv):
+        return []
+    why = obstacle()
+    if why and PURE != "0":
+        print(f"beanspiked: not compiled ({why}); the pure Python core will be used", file=sys.stderr)
         return []
     try:
         from mypyc.build import mypycify
@@ -145,4 +173,9 @@ def extensions() -> list:
         return []
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildOrGoWithout, "build_py": BuildWithLua})
+if __name__ == "__main__":
+    setup(
+        setup_requires=needs(),
+        ext_modules=extensions(),
+        cmdclass={"build_ext": BuildOrGoWithout, "build_py": BuildWithLua},
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .servers import free_port
+from .launcher import free_port
 from .wire import Endpoint, eventually
 
 if TYPE_CHECKING:

@@ -7,15 +7,17 @@ tests on it are skipped, which one line says.
 import importlib.util
 import logging
 import os
+import random
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import depth
 import pytest
 from asd import HOST, NO_SERVER, prepared
-from ports import free_port
+from launcher import free_port
 
 import beanspiked
 
@@ -35,7 +37,13 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say which Aerospike server the tests ran on, and how many."""
+    """Say what was skipped and why, which Aerospike server the tests ran on, and how many."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section(f"{len(skipped)} skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:5} {reason}")
     ended = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, [])]
     builds = Counter(value for report in ended for name, value in report.user_properties if name == "aerospike")
     for build, count in builds.items():
@@ -96,12 +104,20 @@ def no_bugs(request: pytest.FixtureRequest) -> Iterator[None]:
         assert bugs.said == []
 
 
+@pytest.fixture(autouse=True)
+def same_chance(request: pytest.FixtureRequest) -> None:
+    """Let a test that draws lots draw the same ones each time."""
+    random.seed(request.node.nodeid)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let all tests that a missing server skips be told of in one line."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have a failure end with the command that repeats it."""
     report = yield
-    if report.skipped and NO_SERVER in str(report.longrepr):
-        report.longrepr = (__file__, 1, f"Skipped: {NO_SERVER}")
+    if report.failed and call.excinfo is not None:
+        report.sections.append(("again, alone", depth.command(item.nodeid, call.excinfo.value)))
     return report
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ports import free_port
+from launcher import serving
+from suite import COMMAND
 
 import beanspiked
 from beanspiked.bench import load, main
@@ -25,7 +26,6 @@ from beanspiked.bench.replies import read_any, reader_of_own
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SERVER_COMMAND = os.environ.get("BEANSPIKED_TEST_COMMAND") or str(Path(sys.executable).with_name("beanspiked"))
 IN_A_PROCESS = [sys.executable, "-c", "import sys; from beanspiked.bench import main; sys.exit(main(sys.argv[1:]))"]
 
 
@@ -56,22 +56,8 @@ class Server:
 
 @contextlib.contextmanager
 def running_server() -> Iterator[Server]:
-    port = free_port()
-    process = subprocess.Popen([*shlex.split(SERVER_COMMAND), "-l", "127.0.0.1", "-p", str(port)])
-    try:
-        until = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                assert time.monotonic() < until, "the server does not listen"
-                time.sleep(0.02)
-        yield Server(port)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with serving(shlex.split(COMMAND)) as server:
+        yield Server(server.address[1])
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from suite import COMMAND, conformance, serving
+from depth import FULL, absent, full_depth
+from suite import COMMAND, address_of, conformance
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -18,29 +18,34 @@ SHARED_SERVER = Path(__file__).parent / "shared" / "shared_server.py"
 
 @pytest.mark.timeout(300)
 def test_in_memory_over_tcp() -> None:
-    ended = conformance("--fresh-server-command", COMMAND)
-    assert ended["passed"] > 650
+    depth = [] if FULL else ["-m", "not slow"]
+    ended = conformance("--fresh-server-command", COMMAND, *depth)
+    assert ended["passed"] > (650 if FULL else 550)
     assert "skipped" not in ended
 
 
+@full_depth
 @pytest.mark.timeout(300)
 def test_with_a_journal_over_tcp(tmp_path: Path) -> None:
-    with serving("127.0.0.1", "-b", str(tmp_path)) as server:
+    with address_of("-b", str(tmp_path)) as server:
         assert conformance("--server", server)["passed"] > 550
 
 
+@full_depth
 @pytest.mark.timeout(300)
 def test_in_memory_over_a_unix_socket(tmp_path: Path) -> None:
-    with serving(f"unix:{tmp_path}/s") as server:
+    with address_of(path=f"{tmp_path}/s") as server:
         assert conformance("--server", server)["passed"] > 550
 
 
+@full_depth
 @pytest.mark.timeout(300)
 def test_with_a_journal_over_a_unix_socket(tmp_path: Path) -> None:
-    with serving(f"unix:{tmp_path}/s", "-b", str(tmp_path)) as server:
+    with address_of("-b", str(tmp_path), path=f"{tmp_path}/s") as server:
         assert conformance("--server", server)["passed"] > 550
 
 
+@full_depth
 @pytest.mark.timeout(300)
 def test_on_a_shared_store_in_memory() -> None:
     command = shlex.join([sys.executable, str(SHARED_SERVER), "memory"])
@@ -49,13 +54,10 @@ def test_on_a_shared_store_in_memory() -> None:
     assert "failed" not in ended
 
 
+@full_depth
 @pytest.mark.timeout(300)
 def test_beanstalkd_passes_but_for_what_is_listed() -> None:
-    beanstalkd = shutil.which("beanstalkd")
-    if beanstalkd is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("beanstalkd is not installed")
-        pytest.skip("beanstalkd is not installed")
+    beanstalkd = shutil.which("beanstalkd") or absent("beanstalkd is not installed")
     ended = conformance("--fresh-server-command", beanstalkd)
     assert ended["passed"] > 600
     assert "failed" not in ended

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shlex
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import greenstalk
 import pytest
-from ports import free_port
+from launcher import serving
+from suite import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-COMMAND = shlex.split(os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked"))))
 
 
 def blocks(language: str) -> list[str]:
@@ -31,17 +26,8 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """A durable server on a free port."""
-    port = free_port()
-    server = subprocess.Popen([*COMMAND, "-l", "127.0.0.1", "-p", str(port), "-b", str(tmp_path)])
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-        yield port
-    finally:
-        server.terminate()
-        server.wait(10)
+    with serving(shlex.split(COMMAND), "-b", str(tmp_path)) as server:
+        yield server.address[1]
 
 
 # What each of the Python examples prints, in their order.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.embedded.start import start as start_embedded
 from beanspiked.engine.timers import Timers
+from beanspiked.protocol import parser
 from beanspiked.server import log
 from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
@@ -35,6 +36,10 @@ logger = logging.getLogger("beanspiked")
 CLOSE_WITHIN: Final = 2.0
 # How much longer systemd is to wait, in seconds, with each sign that the journal is still being read; there is one each second.
 LOADING_PATIENCE: Final = 30
+NOT_COMPILED: Final = (
+    "the core is not compiled, so each command takes about four times the processor time; "
+    "install a C compiler and Python's headers, then beanspiked again (`make fast`, `pip install .`)"
+)
 
 
 def serve(settings: Settings, sockets: list[socket.socket]) -> None:
@@ -123,6 +128,9 @@ class Service:
         # While jobs are few; what follows makes no garbage.
         gc.collect()
         broker.engine = self._engine()
+        # Not before: a store that is refused is the only line.
+        if str(parser.__file__).endswith(".py"):
+            logger.warning(NOT_COMPILED)
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
         self._loop.add_signal_handler(signal.SIGINT, self._stop)
         self._loop.add_signal_handler(signal.SIGUSR1, self._drain)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aerospike.exception import AerospikeError
-from ports import free_port
+from launcher import free_port
 
 from beanspiked.engine.aerospike import start as starting
 from beanspiked.engine.aerospike.segment.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from asd import NAMESPACE, forget
-from suite import conformance, serving
+from suite import address_of, conformance
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -20,7 +20,7 @@ def test_front_ends_of_a_cluster_conform(address: tuple[str, int], client: Any, 
     store = f"aerospike://{address[0]}:{address[1]}/{NAMESPACE}?prefix={prefix}"
     with contextlib.ExitStack() as stack:
         stack.callback(forget, client, prefix)
-        servers = [stack.enter_context(serving("127.0.0.1", "--store", store)) for _ in range(front_ends)]
+        servers = [stack.enter_context(address_of("--store", store)) for _ in range(front_ends)]
         named = [word for server in servers for word in ("--server", server)]
         ended = conformance(*named, "--profile", profile)
     assert ended["passed"] > 550

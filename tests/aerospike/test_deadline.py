@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asd import HOST, NAMESPACE, connected, prepared
-from ports import free_port
+from launcher import free_port
 from segments import LEASE, key_of, puts, run, whole
 
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore

@@ -89,8 +89,7 @@ class Node(Process):
             heartbeat=heartbeat,
             namespace=NAMESPACE_SETTINGS.format(work=work),
         )
-        super().__init__(f"node {number}", command, work / "log")
-        self.port = ports[0]
+        super().__init__(f"node {number}", command, ports[0], work / "log")
 
 
 class Cluster:

@@ -23,7 +23,7 @@ import greenstalk
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
 
 from asd import HOST, NAMESPACE, connected, prepared
-from ports import free_port
+from launcher import free_port
 
 QUIET_FOR_S = 240.0
 FIRST_S = 60.0

@@ -19,9 +19,8 @@ class FrontEnd(Process):
 
     def __init__(self, server: str, work: Path, number: int, port: int, url: str) -> None:
         command = [*shlex.split(server), "-l", HOST, "-p", str(port), "-V", "--store", url]
-        super().__init__(f"front-end {number}", command, work / f"front{number}.log")
+        super().__init__(f"front-end {number}", command, port, work / f"front{number}.log")
         self.number = number
-        self.port = port
 
     async def until_it_serves(self) -> None:
         """Wait until it reaches the cluster. Raises TimeoutError."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from wire import HOST
+
+# run.py is started on its own.
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+
+from launcher import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
 
 STOPPED_WITHIN = 60.0
 
@@ -28,35 +34,30 @@ async def until(check: Callable[[], Awaitable[bool]], seconds: float) -> None:
 class Process:
     """A server, its command, and the file that takes what it says."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], port: int, log: Path) -> None:
         self.name = name
+        self.port = port
         self._wanted = False
         self._command = command
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ServerProcess | None = None
 
     def start(self) -> None:
         """Start it."""
         self._wanted = True
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        # Nothing of the caller's that the server would take for its own settings.
-        environ = {
-            name: value for name, value in os.environ.items() if not name.startswith(("BEANSPIKED_", "AEROSPIKE_"))
-        }
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ
-            )
+            self._process = ServerProcess(self._command, (HOST, self.port), output=log)
 
     def died(self) -> bool:
         """Tell whether it ended without being told to."""
-        return self._wanted and self._process is not None and self._process.poll() is not None
+        return self._wanted and self._process is not None and not self._process.alive
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is there."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                self._process.signal(number)
 
     def freeze(self) -> None:
         """Stop it in its tracks."""
@@ -82,4 +83,3 @@ class Process:
         """End it whatever state it is in."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()

@@ -12,7 +12,11 @@ import socket
 import struct
 import subprocess
 import sys
-import time
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+
+from launcher import ServerProcess
 
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
@@ -26,19 +30,6 @@ def raise_loopback() -> None:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
 
 
-def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    give_up_at = time.monotonic() + 15
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if server.poll() is not None or time.monotonic() > give_up_at:
-                sys.exit(f"the server did not come up on port {port}")
-            time.sleep(0.02)
-        else:
-            return
-
-
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--loopback"]:
         raise_loopback()
@@ -46,17 +37,12 @@ def main(arguments: list[str]) -> int:
     port, server_command, *command = arguments
     if not command:  # a probe: only whether a namespace can be set up
         return 0
-    server = subprocess.Popen([*shlex.split(server_command), "-l", "127.0.0.1", "-p", port])
+    server = ServerProcess([*shlex.split(server_command), "-l", "127.0.0.1", "-p", port], ("127.0.0.1", int(port)))
     try:
-        wait_for(int(port), server)
+        server.wait_until_serving()
         return subprocess.run(command, check=False).returncode
     finally:
-        server.terminate()
-        try:
-            server.wait(5)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.close()
 
 
 if __name__ == "__main__":

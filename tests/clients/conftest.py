@@ -18,14 +18,14 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from asd import NAMESPACE, connected, forget
-from ports import free_port
+from depth import absent
+from launcher import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".clients"
 DOWNLOAD_SECONDS = 90
-
-
-def absent(what: str) -> NoReturn:
-    """Skip where a person may lack something; fail in CI, where nothing may be left out silently."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
 
 
 def require_tool(name: str) -> str:
@@ -85,26 +78,6 @@ def accepts(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def running(executable: Path, port: int) -> Iterator[None]:
-    with subprocess.Popen([executable, "-l", "127.0.0.1", "-p", str(port)], stdin=subprocess.DEVNULL) as process:
-        try:
-            give_up_at = time.monotonic() + 20
-            while not accepts(port):
-                if process.poll() is not None:
-                    pytest.fail(f"the server ended with status {process.returncode} before it accepted", pytrace=False)
-                if time.monotonic() > give_up_at:
-                    pytest.fail("the server did not accept a connection within 20 seconds", pytrace=False)
-                time.sleep(0.02)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 @pytest.fixture(scope="session", params=["memory", "aerospike"])
@@ -158,17 +131,15 @@ def _told_of(store: str, request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def server(server_executable: Path) -> Iterator[int]:
     """The port of a server that all scenarios of this process share; each keeps to tubes of its own."""
-    port = free_port()
-    with running(server_executable, port):
-        yield port
+    with serving([str(server_executable)]) as server:
+        yield server.address[1]
 
 
 @pytest.fixture
 def fresh_server(server_executable: Path) -> Iterator[int]:
     """The port of a server that nothing else talks to."""
-    port = free_port()
-    with running(server_executable, port):
-        yield port
+    with serving([str(server_executable)]) as server:
+        yield server.address[1]
 
 
 @pytest.fixture(scope="session")

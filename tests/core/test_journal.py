@@ -285,6 +285,35 @@ def test_when_there_is_no_room_puts_fail_and_deletes_do_not(stores: Stores) -> N
     assert store.engine.counts.ready == acknowledged - 1
 
 
+def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_room)
+        store = stores.open()
+        assert not store.journal._restore_reserve()
+        assert not (stores.directory / "reserve").exists()
+        later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
+        store.wait(later)
+        assert later is not None
+        assert isinstance(later.error, StoreFull)
+    # Housekeeping sees that there is room again.
+    store.journal._keep_house()
+    assert not store.journal._full
+    assert (stores.directory / "reserve").stat().st_size == journal_module.RESERVE_BYTES
+    assert store.put() == 2
+
+
+def test_a_reserve_that_was_cut_off_is_whole_again_after_a_start(stores: Stores) -> None:
+    (stores.directory / "reserve").write_bytes(b"short")
+    stores.open()
+    assert (stores.directory / "reserve").stat().st_size == journal_module.RESERVE_BYTES
+
+
 def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -637,6 +666,43 @@ def test_nobody_else_may_read_a_backup(stores: Stores, tmp_path: Path) -> None:
     assert modes(tmp_path)["copy"] == 0o600
 
 
+def test_a_database_of_another_program_is_not_backed_up_as_a_journal(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as foreign:
+        foreign.execute("CREATE TABLE job (id INTEGER)")
+    with pytest.raises(StoreUnusable, match="not a journal of beanspiked"):
+        backup(tmp_path, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_backup_of_a_damaged_journal_fails_and_leaves_no_file(stores: Stores, tmp_path: Path) -> None:
+    store = stores.open()
+    for _ in range(300):
+        store.put(body=b"x" * 1000)
+    stores.close()
+    with (tmp_path / FILE_NAME).open("r+b") as file:
+        # A page of jobs becomes one that no page may look like.
+        file.seek(20 * 4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises((StoreUnusable, sqlite3.DatabaseError)):
+        backup(tmp_path, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_stop_that_cannot_write_counters_says_how_many_and_the_jobs_are_there(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = stores.open()
+    for _ in range(3):
+        given_back(store, store.put())
+    with contextlib.closing(sqlite3.connect(stores.directory / FILE_NAME)) as other:
+        other.execute("CREATE TRIGGER refuse BEFORE UPDATE ON job BEGIN SELECT raise(ABORT, 'no'); END")
+    stores.close()
+    with contextlib.closing(sqlite3.connect(stores.directory / FILE_NAME)) as other:
+        other.execute("DROP TRIGGER refuse")
+    assert "cannot write how often 3 jobs were reserved" in caplog.text
+    assert stores.open().engine.counts.ready == 3
+
+
 def test_files_of_somebody_else_are_used_with_a_warning(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -769,6 +835,7 @@ def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
         store.journal._keep_house()
     assert len(lines()) == 1
     assert "reads the database" in lines()[0]
+    assert "-wal: 0 MB and growing" in lines()[0]
     other.execute("ROLLBACK")
     for _ in range(3):
         store.journal._keep_house()
@@ -892,11 +959,14 @@ def test_a_stop_writes_more_jobs_than_one_change_holds(stores: Stores, monkeypat
 
 
 def test_after_a_sync_that_failed_the_database_itself_is_synced_with_what_the_log_holds(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: Wire
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
     store = stores.open()
     store.put(body=b"acknowledged")
+    store.journal._sync()
+    assert "synced again" not in caplog.text
+    store.put()
     with monkeypatch.context() as patch:
 
         def fail(_: int) -> None:
@@ -905,8 +975,10 @@ def test_after_a_sync_that_failed_the_database_itself_is_synced_with_what_the_lo
         patch.setattr(os, "fsync", fail)
         store.journal._sync()
     assert store.journal._unsynced
-    store.journal._sync()
+    for _ in range(2):
+        store.journal._sync()
     assert not store.journal._unsynced
+    assert caplog.text.count("all changes are synced again") == 1
     # As if nothing of the log had reached the disk.
     copy = tmp_path / "copy"
     copy.mkdir()

@@ -191,6 +191,15 @@ def test_a_wrong_trailer_consumes_two_bytes_and_the_rest_is_a_command() -> None:
     assert [command[7] for command in found] == [b"EXPECTED_CRLF\r\n", b"UNKNOWN_COMMAND\r\n"]
 
 
+@pytest.mark.parametrize("size", [5, 200_000])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_a_lenient_body_ends_with_its_lf_and_the_next_command_is_seen_at_once(size: int, end: bytes) -> None:
+    pieces = [b"put 1 2 3 %d\r\n" % size, b"x" * size, *(bytes([byte]) for byte in end), b"stats\n"]
+    put, stats = parsed(*pieces, lenient=True, max_job_size=1 << 20)
+    assert (put[0], put[6], put[7]) == (verbs.PUT, b"x" * size, b"")
+    assert stats[0] == verbs.STATS
+
+
 @pytest.mark.parametrize(("end", "reply"), [(b"\r\n", b""), (b"\rx", b"EXPECTED_CRLF\r\n")])
 @settings(max_examples=50)
 @given(cuts=st.lists(st.integers(0, 200_020), max_size=8))
@@ -344,3 +353,11 @@ def test_only_the_first_line_tells_the_protocol() -> None:
     ):
         found = [command[0] for command in parsed(first + later)]
         assert found[-4:] == [verbs.REFUSED, verbs.REFUSED, verbs.REFUSED, verbs.STATS]
+
+
+def test_a_large_body_that_is_on_its_way_is_gathered_where_it_stays() -> None:
+    parser = Parser(1 << 20)
+    parser.feed(b"put 1 2 3 200000\r\n" + b"x" * 100)
+    assert parser.next() is not None
+    assert parser.next() is None
+    assert parser.in_large_body()

@@ -89,3 +89,43 @@ def test_cleared_entries_can_be_queued_again() -> None:
     for entry in entries:
         queue.push(entry, 0.0)
     assert queue.first() is entries[1]
+
+
+def test_what_is_left_comes_out_in_order_after_many_were_taken_from_the_middle() -> None:
+    chooser = random.Random(2)
+    queue = Queue()
+    # Falling keys: all but the first stand in the heap.
+    entries = [Entry(number) for number in range(2000)]
+    for entry in entries:
+        queue.push(entry, float(chooser.randrange(1000) - 1000 * entry.id))
+    chooser.shuffle(entries)
+    for entry in entries[:1500]:
+        queue.remove(entry)
+    found = []
+    while (first := queue.first()) is not None:
+        queue.remove(first)
+        found.append(first)
+    assert found == sorted(entries[1500:], key=lambda entry: entry.key)
+
+
+def test_an_entry_that_was_taken_from_behind_another_can_be_the_first_of_a_run() -> None:
+    queue = Queue()
+    first, second, third = Entry(1), Entry(2), Entry(3)
+    for entry in (first, second):
+        queue.push(entry, 0.0)
+    queue.remove(second)
+    queue.remove(first)
+    queue.push(second, 0.0)
+    queue.push(third, 0.0)
+    queue.remove(second)
+    assert (queue.first(), len(queue)) == (third, 1)
+
+
+def test_cleared_entries_stand_nowhere_and_hold_on_to_nobody() -> None:
+    queue = Queue()
+    # The last one goes into the heap.
+    entries = [Entry(1), Entry(2), Entry(3), Entry(0)]
+    for entry in entries:
+        queue.push(entry, 0.0)
+    queue.clear()
+    assert [entry for entry in entries if entry.queued() or entry.prev is not None or entry.next is not None] == []

@@ -2,7 +2,7 @@
 
 import pytest
 from twins.pair import Pair
-from twins.process import ServerProcess
+from twins.process import Twin
 from twins.replies import Reply, ReplyReader
 
 pytestmark = pytest.mark.real
@@ -13,8 +13,8 @@ BAD = b"BAD_FORMAT"
 class Line:
     """One connection to the server under test alone."""
 
-    def __init__(self, server: ServerProcess) -> None:
-        self.sock = server.connect()
+    def __init__(self, server: Twin) -> None:
+        self.sock = server.dial_when_listening()
         self.reader = ReplyReader()
         self.replies: list[Reply] = []
 

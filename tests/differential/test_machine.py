@@ -4,13 +4,14 @@ import os
 import time
 
 import pytest
+from depth import FULL
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from twins.machine import bound
 from twins.pair import Pair
 
 SECONDS = float(os.environ.get("BEANSPIKED_DIFFERENTIAL_SECONDS", "0"))
-EXAMPLES = 70
+EXAMPLES = 70 if FULL else 30
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(max(600, SECONDS + 900))]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asd import NAMESPACE
-from ports import free_port
+from launcher import free_port
 
 import beanspiked
 from beanspiked.library.conn import DEFAULT_HOST, Conn

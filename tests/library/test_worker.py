@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from depth import FULL
 from memory import Cluster
 from soak import soak
 from stores import SimulatedConn
@@ -331,7 +332,7 @@ def test_nothing_is_lost_where_the_store_fails_at_random() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", [100_000])
+@pytest.mark.parametrize("jobs", [100_000 if FULL else 20_000])
 def test_a_soak_of_many_jobs_that_fail_at_random_loses_none(jobs: int) -> None:
     async def check() -> None:
         async with beanspiked.connect("memory:") as conn:

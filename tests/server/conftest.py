@@ -1,26 +1,18 @@
 """Put the laboratory on the import path; servers that live as long as one test."""
 
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from depth import absent
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from lab.disk import SmallDisk
 from lab.process import Servers
-
-
-def absent(what: str) -> NoReturn:
-    """Skip where a person may lack something; fail in CI, where nothing may be left out silently."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what}, and CI=true asks for it", pytrace=False)
-    pytest.skip(what)
 
 
 @pytest.fixture

@@ -106,11 +106,12 @@ def test_changes_are_refused_while_the_disk_fails_and_nothing_acknowledged_is_lo
     server = servers.start("-b", journal, environ=faults)
     client = server.connect()
     kept = client.put_all([b"kept"] * 20)
+    before = server.log()
     (tmp_path / "faults" / fault).touch()
     assert [client.ask(put(b"x")).line for _ in range(5)] == [b"OUT_OF_MEMORY"] * 5
     assert client.ask(b"delete %d" % kept[0]).line == b"INTERNAL_ERROR"
     assert client.ask(b"peek %d" % kept[0]).data == b"kept"
-    assert len(server.log().splitlines()) == 1
+    assert len(server.log().removeprefix(before).splitlines()) == 1
     (tmp_path / "faults" / fault).unlink()
     assert client.ask(b"delete %d" % kept[0]).line == b"DELETED"
     after = client.put(b"after")

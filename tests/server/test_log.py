@@ -8,9 +8,9 @@ import io
 import os
 import pty
 import re
+import shutil
 import socket
-import subprocess
-import time
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,15 @@ import pytest
 from lab.client import Client
 from lab.process import Server, Servers, free_port, server_command
 
+import beanspiked
 from beanspiked.ops.url import NOT_OURS
 from beanspiked.server.log import MAX_WRITE, Output
+from beanspiked.server.main import NOT_COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+UNCOMPILED = f"beanspiked: {NOT_COMPILED}"
 DROPPED = re.compile(rb"beanspiked: (\d+) lines? of the log (?:was|were) dropped\n")
 
 
@@ -166,24 +169,15 @@ def test_what_is_written_as_text_leaves_line_by_line(pipe: Pipe) -> None:
 @pytest.fixture
 def started() -> Iterator[Callable[..., Server]]:
     """Starts a server with a standard error of the test's own."""
-    running: list[subprocess.Popen[bytes]] = []
+    servers = Servers()
 
-    def start(stderr: int, *flags: str) -> Server:
+    def start(output: int, *flags: str) -> Server:
         port = free_port()
         words = [*server_command(), "-l", "127.0.0.1", "-p", str(port), *flags]
-        server = Server.__new__(Server)
-        server.address = ("127.0.0.1", port)
-        server.started_at = time.monotonic()
-        server._clients = []
-        server._log = io.BytesIO()  # type: ignore[assignment]
-        server.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=stderr)
-        running.append(server.process)
-        return server
+        return servers.adopt(Server(words, ("127.0.0.1", port), output=output))
 
     yield start
-    for process in running:
-        process.kill()
-        process.wait()
+    servers.close()
 
 
 def commands_go_on(server: Server) -> None:
@@ -250,6 +244,19 @@ def test_the_first_line_says_which_variable_chose_the_store(
     servers: Servers, environ: dict[str, str], first: str
 ) -> None:
     assert servers.start(environ=environ).log().splitlines()[0] == first
+
+
+def test_a_core_that_is_not_compiled_says_so_first_and_what_it_costs(tmp_path: Path, journal: Path) -> None:
+    # A folder of sources only, whatever is installed.
+    package = tmp_path / "beanspiked"
+    shutil.copytree(Path(beanspiked.__file__).parent, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    words = [sys.executable, "-P", "-m", "beanspiked", "-l", "127.0.0.1", "-p", str(port := free_port())]
+    server = Server([*words, "-b", str(journal)], ("127.0.0.1", port), {"PYTHONPATH": str(tmp_path)})
+    try:
+        server.wait_until_serving()
+        assert server.log().splitlines()[0] == UNCOMPILED
+    finally:
+        server.close()
 
 
 # --- closed standard files

@@ -1,4 +1,4 @@
-"""Runs protocol_conformance against servers that are started for it."""
+"""The command under test, and protocol_conformance against servers that it starts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import contextlib
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ports import free_port
+from launcher import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,20 +43,7 @@ def conformance(*options: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def serving(address: str, *options: str) -> Iterator[str]:
+def address_of(*options: str, path: str = "") -> Iterator[str]:
     """Serve on a unix socket or a free TCP port; give the address that the suite connects to."""
-    port = free_port()
-    server = subprocess.Popen([*shlex.split(COMMAND), "-l", address, "-p", str(port), *options])
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            family, target = (
-                (socket.AF_UNIX, address[5:]) if address.startswith("unix:") else (socket.AF_INET, (address, port))
-            )
-            with contextlib.suppress(OSError), socket.socket(family) as probe:
-                probe.connect(target)
-                break
-        yield address if address.startswith("unix:") else f"{address}:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
+    with serving(shlex.split(COMMAND), *options, path=path) as server:
+        yield f"unix:{path}" if path else "{}:{}".format(*server.address)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import planted
 import pytest
 import schedule
+from depth import FULL, repeated_by
 from memory import Cluster
 from versions import NEXT_FORM
 
@@ -22,7 +23,7 @@ pytestmark = [
 
 # A failing seed is replayed by `BEANSPIKED_SEEDS=SEED-SEED`.
 CHUNK = 50
-CHUNKS = 40
+CHUNKS = 40 if FULL else 6
 MIXED_CHUNK = 20
 
 
@@ -46,7 +47,8 @@ def mixed_seeds() -> list[range]:
 @pytest.mark.parametrize("chunk", seeds(), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
 def test_no_reply_is_a_lie_and_nothing_acknowledged_is_lost(chunk: range) -> None:
     for seed in chunk:
-        schedule.run(seed, harsh=seed % 5 == 4)
+        with repeated_by(BEANSPIKED_SEEDS=seed):
+            schedule.run(seed, harsh=seed % 5 == 4)
 
 
 class Forms(Cluster):
@@ -67,7 +69,8 @@ class Forms(Cluster):
 def test_two_versions_side_by_side_lose_nothing_and_bury_nothing(chunk: range, plan: str) -> None:
     Forms.made.clear()
     for seed in chunk:
-        schedule.run(seed, cluster_class=Forms, harsh=seed % 5 == 4, plan=plan)
+        with repeated_by(BEANSPIKED_SEEDS=seed):
+            schedule.run(seed, cluster_class=Forms, harsh=seed % 5 == 4, plan=plan)
     if len(chunk) >= MIXED_CHUNK:
         # Both formats were written, and so read by somebody or left alone.
         assert min(Forms.made[FIRST], Forms.made[NEXT_FORM]) > 0
@@ -84,7 +87,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 @pytest.mark.slow
 def test_sessions_read_from_a_stale_copy_do_no_harm() -> None:
-    for seed in range(60):
+    for seed in range(60 if FULL else 10):
         schedule.run(seed, store_class=planted.StaleSessions)
 
 

@@ -1,11 +1,11 @@
 """The benchmark still measures: with tiny numbers, every row comes out. How fast anything is, no test judges."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from depth import absent, full_depth
 from script import said_by
 
 HERE = Path(__file__).parent
@@ -14,12 +14,11 @@ MEASURED_WITHIN_S = 100
 ENDED_WITHIN_S = 15
 
 
+@full_depth
 @pytest.mark.slow
 def test_every_row_is_measured(tmp_path: Path) -> None:
     if shutil.which("cc") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("cc is not installed, and CI=true asks for it", pytrace=False)
-        pytest.skip("cc is not installed")
+        absent("cc is not installed")
     result = tmp_path / "figures.json"
     options = ["--quick", "--json", str(result)]
     said_by(HERE / "measure.py", *options, done_within_s=MEASURED_WITHIN_S, ended_within_s=ENDED_WITHIN_S)

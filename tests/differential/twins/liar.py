@@ -5,9 +5,12 @@ Run as a program, it takes the place of the server under test, to show that the 
 
 import asyncio
 import signal
-import socket
-import subprocess
 import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "shared"))
+
+from launcher import serving
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter, old: bytes, new: bytes) -> None:
@@ -29,12 +32,6 @@ async def _serve(inner: int, host: str, port: int, old: bytes, new: bytes) -> No
         for side in (writer, far_writer):
             side.close()
 
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", inner)).close()
-            break
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.01)
     server = await asyncio.start_server(handle, host, port)
     done = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, done.set)
@@ -45,15 +42,8 @@ async def _serve(inner: int, host: str, port: int, old: bytes, new: bytes) -> No
 def main(arguments: list[str]) -> None:
     """Start beanstalkd on a port of its own and forward to it."""
     beanstalkd, old, new, _, host, _, port = arguments[:7]
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        inner: int = sock.getsockname()[1]
-    child = subprocess.Popen([beanstalkd, "-l", "127.0.0.1", "-p", str(inner)])
-    try:
-        asyncio.run(_serve(inner, host, int(port), old.encode(), new.encode()))
-    finally:
-        child.terminate()
-        child.wait()
+    with serving([beanstalkd]) as inner:
+        asyncio.run(_serve(inner.address[1], host, int(port), old.encode(), new.encode()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from twins.process import ServerProcess
+from twins.process import Twin
 from twins.replies import Reply, ReplyReader
 
 SENTINEL_BODY = b"the harness asks whether you are done"
@@ -72,11 +72,11 @@ class Side:
     """
 
     def __init__(self, command: list[str], options: list[str] | None = None) -> None:
-        self.server = ServerProcess(command, options)
+        self.server = Twin(command, options)
         try:
-            self.control = Wire(self.server.connect())
+            self.control = Wire(self.server.dial_when_listening())
         except BaseException:
-            self.server.stop()
+            self.server.close()
             raise
         self.wires: dict[int, Wire] = {}
         self.recount = False
@@ -95,7 +95,7 @@ class Side:
         """Close everything and end the server."""
         for wire in [*self.wires.values(), self.control]:
             wire.sock.close()
-        self.server.stop()
+        self.server.close()
 
     def ask(self, data: bytes, count: int) -> list[Reply]:
         """Send on the control connection and wait for that many replies."""
@@ -116,7 +116,7 @@ class Side:
 
     def open(self, number: int) -> None:
         """Open a connection of the example."""
-        self.wires[number] = Wire(self.server.connect())
+        self.wires[number] = Wire(self.server.dial_when_listening())
 
     def drain(self, timeout_s: float) -> bool:
         """Read from every connection that has something; return whether any had."""

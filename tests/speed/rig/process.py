@@ -1,27 +1,23 @@
-"""Start servers on free loopback ports, read what the kernel knows about them, and end them by their process id."""
+"""The two servers that are compared, each on a free loopback port."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import socket
 import subprocess
-import tempfile
-import time
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+# The scripts are started on their own.
+sys.path.append(str(Path(__file__).parents[2] / "shared"))
+
+from launcher import Farm, NotServingError, ServerProcess
 
 from rig.client import Client
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-START_WITHIN_S = 20.0
-STOP_WITHIN_S = 15.0
-# Another process may take a free port before the server does.
-START_ATTEMPTS = 3
 
 
 class BrokenError(Exception):
@@ -43,14 +39,6 @@ class Side:
     durable: tuple[str, ...]
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listened on a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class Server:
     """A server's process, from its start to its end.
 
@@ -60,100 +48,45 @@ class Server:
 
     def __init__(self, command: tuple[str, ...]) -> None:
         self._command = command
-        for attempt in range(1, START_ATTEMPTS + 1):
-            self.port = free_port()
-            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
-            self._process = self._spawn(command)
-            try:
-                self._wait_until_it_listens()
-            except BrokenError:
-                self.stop()
-                if attempt == START_ATTEMPTS:
-                    raise
-            except BaseException:
-                self.stop()
-                raise
-            else:
-                return
+        self._farm: Farm[ServerProcess] = Farm()
+        try:
+            self._process = self._farm.launch(self._start)
+        except BaseException as error:
+            self._farm.close()
+            if isinstance(error, NotServingError):
+                raise BrokenError(str(error)) from error
+            raise
+        address = self._process.address
+        assert isinstance(address, tuple)
+        self.port = address[1]
+        self.pid = self._process.pid
+        self.cpu_s = self._process.cpu_s
+        self.rss_bytes = self._process.rss_bytes
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        ended = self._process.poll()
-        said = self.stop()
-        if error is not None and ended is not None:
-            raise BrokenError(f"the server ended with {ended}: {said}") from error
+        fault = (
+            None if self._process.alive else self._process.fault(f"it ended with {self._process.process.returncode}")
+        )
+        self.stop()
+        if error is not None and fault is not None:
+            raise BrokenError(str(fault)) from error
 
-    def _spawn(self, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("BEANSPIKED_")}
+    def _start(self, port: int) -> ServerProcess:
         try:
-            return subprocess.Popen(
-                [*command, "-l", "127.0.0.1", "-p", str(self.port)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                env=environment,
-            )
+            return ServerProcess([*self._command, "-l", "127.0.0.1", "-p", str(port)], ("127.0.0.1", port))
         except OSError as error:
-            self._errors.close()
-            raise BrokenError(f"cannot start {command[0]}: {error.strerror}") from error
+            raise BrokenError(f"cannot start {self._command[0]}: {error.strerror}") from error
 
-    def _wait_until_it_listens(self) -> None:
-        until = time.monotonic() + START_WITHIN_S
-        while True:
-            ended = self._process.poll()
-            if ended is not None:
-                raise BrokenError(f"the server ended with {ended} instead of serving: {self._said()}")
-            try:
-                with self.connect() as client:
-                    client.ask("list-tube-used")
-                return
-            except ConnectionRefusedError:
-                if time.monotonic() > until:
-                    raise BrokenError(f"the server does not listen within {START_WITHIN_S:.0f} s") from None
-                time.sleep(0.01)
-
-    def _said(self) -> str:
-        """Return the end of what the server wrote to its standard error."""
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace").strip()[-500:]
-
-    def stop(self) -> str:
-        """End the process, wait for it, and return the end of what it wrote to its standard error."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(STOP_WITHIN_S)
-        with contextlib.closing(self._errors):
-            return self._said()
+    def stop(self) -> None:
+        """End the process and wait for it."""
+        self._farm.close()
 
     def connect(self) -> Client:
         """Open a connection to it."""
         return Client(self.port)
-
-    # --- what the kernel knows
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def cpu_s(self) -> float:
-        """Return the processor time that it has used.
-
-        It is the sum of utime and stime in `/proc/PID/stat`, but in nanoseconds instead of ticks of 10 ms: the clock that
-        `clock_getcpuclockid(3)` names, which Linux makes of the process id in this way.
-        """
-        return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e9
-
-    def rss_bytes(self) -> int:
-        """Return the size of its resident memory."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def about(self) -> str:
         """Say what serves, and for a Python server on which Python and whether its core is compiled."""

@@ -1,0 +1,48 @@
+"""How much is run, and how a failure is repeated.
+
+By default what finds a regression at once; with `CI=true` everything, at full length, and then a tool that is missing is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FULL", "absent", "full_depth", "repeated_by"]
+
+FULL = os.environ.get("CI") == "true"
+REPEATED_BY = "repeated by "
+
+full_depth = pytest.mark.skipif(not FULL, reason="at full depth only: CI=true")
+
+
+def absent(what: str) -> NoReturn:
+    """Skip where a person may lack something; fail in CI, where nothing may be left out silently."""
+    if FULL:
+        pytest.fail(f"{what}, and CI=true asks for it", pytrace=False)
+    pytest.skip(what)
+
+
+@contextlib.contextmanager
+def repeated_by(**environ: object) -> Iterator[None]:
+    """Have a failure tell the variables that repeat it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(REPEATED_BY + " ".join(f"{name}={value}" for name, value in environ.items()))
+        raise
+
+
+def command(node: str, error: BaseException) -> str:
+    """Return the command that repeats a failed test alone."""
+    notes = [note for note in getattr(error, "__notes__", []) if note.startswith(REPEATED_BY)]
+    if not notes:
+        return f"pytest '{node}'"
+    # The variables say what a parameter said.
+    return f"{notes[0].removeprefix(REPEATED_BY)} pytest '{node.partition('[')[0]}'"

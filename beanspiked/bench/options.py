@@ -113,15 +113,16 @@ def _tube(text: str) -> str:
     return text
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def parser() -> _Parser:
+    """Return what reads the words of `beanspiked bench`."""
+    words = _Parser(
         prog="beanspiked bench",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = words.add_argument
     add(
         "server",
         nargs="?",
@@ -135,7 +136,7 @@ def _parser() -> _Parser:
     add("--mode", choices=("cycle", "put", "drain"), default="cycle", help="see above (cycle)")
     add("--connections", type=_count, default=50, metavar="N", help="connections (50)")
     add("--depth", type=_count, default=1, metavar="N", help="commands in flight on each connection (1)")
-    length = parser.add_mutually_exclusive_group()
+    length = words.add_mutually_exclusive_group()
     length.add_argument(
         "--jobs",
         type=_count,
@@ -152,7 +153,7 @@ def _parser() -> _Parser:
         help="use this tube (NAME-0, NAME-1, ... with --tubes); cycle and drain DELETE jobs that were in it before",
     )
     add("--json", action="store_true", help="print one JSON document instead of the table")
-    return parser
+    return words
 
 
 def parse_options(argv: list[str]) -> Options:
@@ -162,26 +163,26 @@ def parse_options(argv: list[str]) -> Options:
         SystemExit: With 2 for wrong usage, with 0 after `--help`; the text has been printed.
 
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
+    words = parser()
+    args = words.parse_args(argv)
     mode = cast("Mode", args.mode)
     name: str | None = args.tube
     jobs: int | None = args.jobs
     seconds: float | None = args.seconds
     if mode == "drain" and name is None and seconds is not None:
-        parser.error("--mode drain with --seconds needs --tube: it cannot know how many jobs to put first")
+        words.error("--mode drain with --seconds needs --tube: it cannot know how many jobs to put first")
     if jobs is None and seconds is None and not (mode == "drain" and name is not None):
         jobs = max(DEFAULT_JOBS, args.connections)
     if jobs is not None and jobs < args.connections:
-        parser.error("--jobs is below --connections")
+        words.error("--jobs is below --connections")
     if mode != "drain" and args.connections * args.depth * args.body > MAX_IN_FLIGHT:
-        parser.error("--connections times --depth times --body is above 2 GiB; all of that would be in memory")
+        words.error("--connections times --depth times --body is above 2 GiB; all of that would be in memory")
     if args.tubes > args.connections:
-        parser.error("--tubes is above --connections")
+        words.error("--tubes is above --connections")
     base = name or f"beanspiked-bench-{secrets.token_hex(4)}"
     tubes = (base,) if args.tubes == 1 else tuple(f"{base}-{i}" for i in range(args.tubes))
     if len(tubes[-1]) > 200:
-        parser.error("the tube's name is too long to be numbered")
+        words.error("the tube's name is too long to be numbered")
     return Options(
         server=args.server,
         versus=args.vs,

@@ -36,6 +36,7 @@ class Conn(asyncio.Protocol):
         # One for each request that is not answered, in their order.
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._error: ClientError | None = None
+        self._closed = asyncio.Event()
 
     @classmethod
     async def connect(
@@ -63,6 +64,10 @@ class Conn(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection at once; the server gives back the jobs that it holds."""
         self._fail(ServerGone(f"{self.address}: the connection is closed"))
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, by whomever."""
+        await self._closed.wait()
 
     async def ask(self, request: Request[T]) -> T:
         """Send a request and wait for its result.
@@ -115,6 +120,7 @@ class Conn(asyncio.Protocol):
     def _fail(self, error: ClientError) -> None:
         """End the connection: whoever waits for a reply gets this error."""
         self._error = self._error or error
+        self._closed.set()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None

@@ -27,7 +27,7 @@ from beanspiked.client.errors import (
 from beanspiked.protocol.parser import MAX_TIMEOUT, MAX_U32, MAX_U64, valid_tube_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from beanspiked.client.documents import Stats
     from beanspiked.client.replies import Reply
@@ -37,6 +37,7 @@ __all__ = [
     "DEFAULT_TTR",
     "Job",
     "Request",
+    "accepted",
     "bury",
     "delete",
     "ignore",
@@ -70,6 +71,7 @@ DEFAULT_TTR: Final = 60
 SERVER_TEXT: Final = documents.TEXT | {"id"}
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 REFUSALS: Final[dict[str, type[Refused]]] = {
     "OUT_OF_MEMORY": StoreFull,
@@ -85,7 +87,7 @@ REFUSALS: Final[dict[str, type[Refused]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request(Generic[T]):
+class Request(Generic[T_co]):
     """One command on its way.
 
     Attributes:
@@ -100,11 +102,11 @@ class Request(Generic[T]):
     verb: str
     command: str
     data: bytes
-    read: Callable[[Reply], T]
+    read: Callable[[Reply], T_co]
     missing: type[Refused] | None = None
     wait: float | None = 0
 
-    def outcome(self, reply: Reply) -> T:
+    def outcome(self, reply: Reply) -> T_co:
         """Return the result. Raises Refused."""
         refusal = self.missing if reply.word == "NOT_FOUND" else REFUSALS.get(reply.word)
         if refusal is None and reply.word == "BURIED" and self.verb != "bury":
@@ -125,6 +127,16 @@ class Job:
 
     id: int
     body: bytes
+
+
+def accepted(outcomes: Iterable[T | Refused]) -> list[T]:
+    """Return the outcomes of `ask_all` where none may be a refusal. Raises the first Refused."""
+    results: list[T] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            raise outcome
+        results.append(outcome)
+    return results
 
 
 def put(body: bytes, *, priority: int = DEFAULT_PRIORITY, delay: int = 0, ttr: int = DEFAULT_TTR) -> Request[int]:

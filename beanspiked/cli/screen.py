@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ __all__ = ["Row", "Screen"]
 
 # The header, the table's head, the footer.
 OTHER_LINES: Final = 6
+PLAIN_WIDTH: Final = 160
 HELP: Final = "up/down choose  s sort  r reverse  p pause  k kick one  K kick all  q end"
 STYLES: Final = {"reserved": "cyan", "delayed": "blue", "buried": "red", "paused": "yellow"}
 
@@ -59,7 +61,8 @@ class Screen:
         self.said = ""
         self.reversed = False
         self._address = address
-        self._console = console or Console()
+        # Into a pipe or a file, as wide as it needs.
+        self._console = console or Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         self._sort = "ready"
         self._rows: list[Row] = []
         self._server: Stats = {}

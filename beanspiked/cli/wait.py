@@ -56,9 +56,7 @@ def _wait(options: argparse.Namespace) -> int:
             if not left:
                 break
             if until is not None and time.monotonic() >= until:
-                raise Failed(
-                    f"{options.tube} still has {plural(left)} that are {', '.join(counted[:-1])} or {counted[-1]}"
-                )
+                raise Failed(f"{options.tube} is not empty: {plural(left)} left")
             progress.show(left)
             time.sleep(EVERY)
     if options.json:

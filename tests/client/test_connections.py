@@ -62,8 +62,8 @@ def connect(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module", params=EITHER)
 def address(request: pytest.FixtureRequest) -> Iterator[Address]:
-    with running(request.param) as text:
-        yield Address.parse(text)
+    with running(request.param) as server:
+        yield Address.parse(server.address)
 
 
 def test_a_job_goes_through_all_its_states(connect: Any, address: Address) -> None:
@@ -124,7 +124,8 @@ def test_a_refusal_among_many_takes_its_place(connect: Any, address: Address) ->
 
 @pytest.mark.parametrize("kind", EITHER)
 def test_unix_sockets_do_as_well(connect: Any, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    with running(kind, path=tmp_path_factory.mktemp("s") / "s") as text, connect(Address.parse(text)) as conn:
+    path = tmp_path_factory.mktemp("s") / "s"
+    with running(kind, path=path) as server, connect(Address.parse(server.address)) as conn:
         assert conn.ask(requests.list_tubes()) == ["default"]
 
 

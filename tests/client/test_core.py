@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import beanspiked.client
 from beanspiked.client import errors, requests
 from beanspiked.client.core import Core
 from beanspiked.client.documents import mapping, sequence
@@ -310,3 +313,21 @@ def test_a_document_of_another_kind_is_a_broken_reply(document: bytes) -> None:
 def test_a_list_of_another_kind_is_a_broken_reply() -> None:
     with pytest.raises(errors.BrokenReply):
         sequence(b"---\nid: 1\n")
+
+
+def test_a_client_needs_the_protocol_and_nothing_else_of_ours() -> None:
+    folder = Path(beanspiked.client.__file__).parent
+    named = {
+        name
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [one.name for one in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+    }
+    ours = {".".join(name.split(".")[:2]) for name in named if name.startswith("beanspiked")}
+    assert ours == {"beanspiked.client", "beanspiked.protocol"}

@@ -178,4 +178,8 @@ def test_completion_carries_out_no_tubes_name(cli: Commands, tube: str, tmp_path
     (offered,) = completed(cli, "kick", tube)
     assert not (tmp_path / "done").exists()
     # What is offered is the name again when the shell reads it.
-    assert shlex.split(offered) == [evil]
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {offered}"], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == evil
+    assert not (tmp_path / "done").exists()

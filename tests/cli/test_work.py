@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from either import COMMAND, bodies, running
+from either import COMMAND, running
 
 from beanspiked.client import requests
 from beanspiked.client.address import Address
@@ -46,7 +46,7 @@ def is_gone(pid: int) -> bool:
     """Whether a process has ended, reaped or not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
@@ -100,10 +100,11 @@ def test_a_command_that_takes_too_long_is_ended(cli: Commands, tube: str) -> Non
     assert cli("work", tube, "-u", "--timeout", "1", "--", "sleep", "60").said.endswith("took longer than 1 s; buried")
 
 
-def test_a_job_is_touched_while_its_command_runs(cli: Commands, conn: Conn, tube: str) -> None:
+def test_a_job_is_touched_while_its_command_runs(cli: Commands, tube: str) -> None:
     cli("put", tube, "a", "--ttr", "1")
-    assert cli("work", tube, "-u", "-v", "--", "sleep", "2.5").said.endswith("done in 2.5 s")
-    assert bodies(conn, tube) == []
+    # A job that is not held any more could not be buried.
+    assert cli("work", tube, "-u", "--", "sh", "-c", "sleep 2.5; exit 1").said.endswith("exit code 1; buried")
+    assert cli("peek", tube, "--json").json[0]["timeouts"] == 0
 
 
 def test_so_many_commands_run_at_a_time(cli: Commands, tube: str, notes: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_signal_ends_the_commands_and_gives_their_jobs_back(
     cli: Commands, tube: str, notes: Path, number: signal.Signals, code: int
 ) -> None:
     cli("put", tube, "a", "b")
-    script = f"trap 'echo ended >> {notes}; exit 1' TERM; echo $$ >> {notes}; sleep 60 & wait"
+    script = f"trap 'echo ended >> {notes}; exit 1' TERM; echo $$ >> {notes}; while :; do sleep 0.1; done"
     with working(tube, "-j", "3", "--", "sh", "-c", script) as process:
         eventually(lambda: len(notes.read_text().split()) == 2)
         pids = map(int, notes.read_text().split())
@@ -142,7 +143,7 @@ def test_a_signal_ends_the_commands_and_gives_their_jobs_back(
 
 def test_a_second_signal_ends_all_at_once(cli: Commands, tube: str, notes: Path) -> None:
     cli("put", tube, "a")
-    script = f"trap 'echo ending >> {notes}' TERM; echo $$ >> {notes}; while :; do sleep 60 & wait; done"
+    script = f"trap 'echo ending >> {notes}' TERM; echo $$ >> {notes}; while :; do sleep 0.1; done"
     with working(tube, "--", "sh", "-c", script) as process:
         eventually(notes.read_text)
         process.terminate()
@@ -181,19 +182,24 @@ def test_when_the_server_goes_away_commands_are_ended_and_it_is_waited_for(
     assert again.endswith(" again")
 
 
-def test_a_job_that_somebody_deletes_ends_its_command(cli: Commands, tube: str, notes: Path) -> None:
-    cli("put", tube, "a", "--ttr", "1")
-    with working(tube, "--", "sh", "-c", f"echo $$ >> {notes}; exec sleep 60") as process:
-        eventually(notes.read_text)
-        # It cannot touch meanwhile.
-        process.send_signal(signal.SIGSTOP)
-        eventually(lambda: cli.states(tube) == {"ready": 1})
-        cli("clear", tube, "--yes")
-        process.send_signal(signal.SIGCONT)
-        pid = int(notes.read_text())
-        eventually(lambda: is_gone(pid))
-        process.terminate()
-        _, said = process.communicate(timeout=20)
+def test_a_job_that_somebody_deletes_ends_its_command(
+    cli: Commands, tube: str, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ours alone: beanstalkd now and then misses the deadline of a client that is silent.
+    with running("beanspiked") as server:
+        monkeypatch.setenv("BEANSPIKED_ADDR", server.address)
+        cli("put", tube, "a", "--ttr", "1")
+        with working(tube, "--", "sh", "-c", f"echo $$ >> {notes}; exec sleep 60") as process:
+            eventually(notes.read_text)
+            # It cannot touch meanwhile.
+            process.send_signal(signal.SIGSTOP)
+            eventually(lambda: cli.states(tube) == {"ready": 1})
+            cli("clear", tube, "--yes")
+            process.send_signal(signal.SIGCONT)
+            pid = int(notes.read_text())
+            eventually(lambda: is_gone(pid))
+            process.terminate()
+            _, said = process.communicate(timeout=20)
     assert "its time to run was over" in said
 
 

@@ -114,6 +114,17 @@ def test_many_requests_are_sent_at_once_and_answered_in_order(connect: Any, addr
         assert conn.ask_all([requests.delete(job_id) for job_id in ids]) == [True] * len(ids)
 
 
+def test_a_server_that_waits_for_its_replies_to_be_read_is_not_waited_for(connect: Any, address: Address) -> None:
+    body = b"x" * 60000
+    with connect(address, 5) as conn:
+        conn.ask(requests.use("both-ways"))
+        first = conn.ask(requests.put(body))
+        put_and_peek = [requests.put(body), requests.peek(first)] * 200
+        outcomes = conn.ask_all(put_and_peek)
+        assert outcomes[1::2] == [Job(first, body)] * 200
+        assert conn.ask_all([requests.delete(job_id) for job_id in [first, *outcomes[::2]]]) == [True] * 201
+
+
 def test_a_refusal_among_many_takes_its_place(connect: Any, address: Address) -> None:
     with connect(address) as conn:
         conn.ask(requests.use("refused"))
@@ -203,7 +214,7 @@ def test_a_reserve_that_is_given_up_leaves_no_job_behind(address: Address) -> No
             reserving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reserving
-            with pytest.raises(errors.ServerGone):
+            with pytest.raises(errors.ServerGone, match="is closed"):
                 await waiting.ask(requests.stats())
             # Its connection is gone before the job comes.
             while True:

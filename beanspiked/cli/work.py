@@ -198,16 +198,7 @@ class _Working:
             "BEANSPIKED_TUBE": str(told["tube"]),
             "BEANSPIKED_RELEASES": str(told["releases"]),
         }
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                env={**os.environ, **environ},
-                # A group of its own: the terminal's Ctrl-C is for us, and a signal reaches all that the command has started.
-                process_group=0,
-            )
-        except OSError as error:
-            raise Failed(f"{self._command[0]}: {error.strerror}") from error
+        process = await self._started(environ)
         self._processes.add(process)
         began = time.monotonic()
         try:
@@ -225,6 +216,28 @@ class _Working:
             await self._finish(conn, job, told, why, time.monotonic() - began)
         except ClientError as error:
             say(f"job {job.id}: {why or 'done'}, but the server does not know it ({error}): others may do it again")
+            raise
+
+    async def _started(self, environ: dict[str, str]) -> asyncio.subprocess.Process:
+        """Start a command. Raises Failed."""
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                env={**os.environ, **environ},
+                # A group of its own: the terminal's Ctrl-C is for us, and a signal reaches all that the command has started.
+                process_group=0,
+            )
+        )
+        try:
+            return await asyncio.shield(starting)
+        except OSError as error:
+            raise Failed(f"{self._command[0]}: {error.strerror}") from error
+        except asyncio.CancelledError:
+            # It runs already, perhaps. asyncio would kill it, but nothing that it has started.
+            process = await starting
+            self._processes.add(process)
+            await _ended(process)
             raise
 
     async def _watched(self, conn: Conn, job: Job, ttr: int, process: asyncio.subprocess.Process) -> str:

@@ -25,13 +25,7 @@ MAX_TCP_KEEPALIVE: Final = 32767
 C_SPACE: Final = " \t\n\v\f\r"
 
 USAGE: Final = """\
-Use: beanspiked [OPTIONS]
-     beanspiked bench [OPTIONS]         load a beanstalkd-compatible server and print its speed
-     beanspiked backup DIR FILE         copy a journal, also one in use
-     beanspiked check [URL]             tell whether an Aerospike cluster is fit for jobs
-     beanspiked cleanup [URL]           remove what former versions left in a cluster
-
-Options, each also as BEANSPIKED_<LONG_NAME> in the environment:
+Options of the server, each also as BEANSPIKED_<LONG_NAME> in the environment:
  -l, --listen ADDR        listen on this address, or all addresses of this name (default 0.0.0.0); may be repeated
  -l unix:PATH             listen on a unix socket
      --socket-mode MODE   permissions of unix sockets, in octal
@@ -195,7 +189,11 @@ def _long_name(given: str) -> str:
         return given
     names = [name for name in LONG if name.startswith(given)]
     if len(names) != 1:
-        raise UsageError(f"--{given}: {'which of ' + ', '.join(names) if names else 'no such option'}")
+        if names:
+            raise UsageError(f"--{given}: which of {', '.join(names)}")
+        from beanspiked.spelling import meant  # noqa: PLC0415 - only an error needs it
+
+        raise UsageError(f"--{given}: no such option{meant(f'--{given}', [f'--{name}' for name in LONG])}")
     return names[0]
 
 

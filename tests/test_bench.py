@@ -20,8 +20,9 @@ from suite import COMMAND
 import beanspiked
 from beanspiked.bench import load, main
 from beanspiked.bench.latency import Histogram
-from beanspiked.bench.options import Address, parse_options
+from beanspiked.bench.options import parse_options
 from beanspiked.bench.replies import read_any, reader_of_own
+from beanspiked.client.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

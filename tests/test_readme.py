@@ -1,22 +1,26 @@
-"""What the README shows works."""
+"""What the README and the page on the command line show works."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import greenstalk
 import pytest
+from either import COMMAND, running
 from launcher import serving
-from suite import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMAND_LINE = (ROOT / "docs/command-line.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -26,7 +30,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """A durable server on a free port."""
-    with serving(shlex.split(COMMAND), "-b", str(tmp_path)) as server:
+    with serving(COMMAND, "-b", str(tmp_path)) as server:
         yield server.address[1]
 
 
@@ -71,7 +75,28 @@ def test_the_telnet_session_goes_as_shown(port: int) -> None:
         assert stream.readline() == b""
 
 
+def unaged(text: str) -> str:
+    """As it were if jobs did not become older, and without the spaces that this moves."""
+    return re.sub(r" +", " ", re.sub(r"\b[0-9]+( ?s\b)", r"0\1", text.strip()))
+
+
+def test_the_commands_print_what_is_shown(tmp_path: Path) -> None:
+    name = shlex.join(COMMAND)
+    with running("beanspiked", "-b", str(tmp_path)) as server:
+        for block in re.findall(r"^```console\n(.*?)^```", COMMAND_LINE, re.MULTILINE | re.DOTALL):
+            for shown in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                line, _, printed = shown.partition("\n")
+                done = subprocess.run(
+                    ["bash", "-c", f'beanspiked() {{ {name} "$@"; }}\n{line} 2>&1'],
+                    env={**os.environ, "BEANSPIKED_ADDR": server.address},
+                    capture_output=True,
+                    text=True,
+                    timeout=30,
+                    check=False,
+                )
+                assert unaged(done.stdout) == unaged(printed), line
+
+
 def test_files_it_names_exist() -> None:
-    root = Path(__file__).parent.parent
-    for name in re.findall(r"\]\(([A-Za-z_/.]+)\)", README):
-        assert (root / name).exists(), name
+    for name in re.findall(r"\]\(([A-Za-z_/.-]+)\)", README):
+        assert (ROOT / name).exists(), name

@@ -14,8 +14,9 @@ import sys
 import uvloop
 
 from beanspiked.bench.load import BenchError, Load, ProgressHook, filling, remove_jobs
-from beanspiked.bench.options import Address, Options, parse_options
+from beanspiked.bench.options import Options, parse_options
 from beanspiked.bench.report import GENERATOR_LIMIT, Report, ServerResult
+from beanspiked.client.address import Address
 
 GRACE_SECONDS = 2.0
 """After Ctrl-C, jobs already begun have this long to be finished; a second Ctrl-C ends it."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from beanspiked.bench.latency import Histogram
-    from beanspiked.bench.options import Address, Options
+    from beanspiked.bench.options import Options
     from beanspiked.bench.replies import Reader
+    from beanspiked.client.address import Address
 
 KINDS = ("put", "reserve", "delete")
 """The commands that are timed; a command's kind is its place here."""

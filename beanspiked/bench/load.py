@@ -14,7 +14,8 @@ from beanspiked.bench.latency import Histogram
 from beanspiked.bench.replies import Reader, read_any, reader_of_own
 
 if TYPE_CHECKING:
-    from beanspiked.bench.options import Address, Mode, Options
+    from beanspiked.bench.options import Mode, Options
+    from beanspiked.client.address import Address
 
 NO_REPLY_SECONDS = 30.0
 """A connection that waits longer for a reply ends the run."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import secrets
 from dataclasses import dataclass
 from typing import Literal, NoReturn, cast
+
+from beanspiked.client.address import Address
 
 Mode = Literal["cycle", "put", "drain"]
 
@@ -48,41 +49,6 @@ servers with --vs in one run: absolute figures move from minute to minute.
 
 exit status: 0 measured, 1 failed (one line on standard error, nothing on standard
 output), 2 wrong usage, 130 interrupted (what was measured so far is printed)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a server listens: a TCP host and port, or the path of a unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Read `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
-
-        Raises:
-            ValueError: The text is none of these.
-
-        """
-        if text.startswith("unix:"):
-            if not text[5:]:
-                raise ValueError("no path after unix:")
-            return cls(path=text[5:])
-        host, colon, port = text.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host:
-            raise ValueError("an IPv6 address goes in brackets, as in [::1]:11300")
-        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise ValueError("not HOST:PORT, [IPV6]:PORT or unix:PATH")
-        return cls(host=host, port=int(port))
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{os.fsencode(self.path).decode('utf-8', 'replace')}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,15 +113,16 @@ def _tube(text: str) -> str:
     return text
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def parser() -> _Parser:
+    """Return what reads the words of `beanspiked bench`."""
+    words = _Parser(
         prog="beanspiked bench",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = words.add_argument
     add(
         "server",
         nargs="?",
@@ -169,7 +136,7 @@ def _parser() -> _Parser:
     add("--mode", choices=("cycle", "put", "drain"), default="cycle", help="see above (cycle)")
     add("--connections", type=_count, default=50, metavar="N", help="connections (50)")
     add("--depth", type=_count, default=1, metavar="N", help="commands in flight on each connection (1)")
-    length = parser.add_mutually_exclusive_group()
+    length = words.add_mutually_exclusive_group()
     length.add_argument(
         "--jobs",
         type=_count,
@@ -186,7 +153,7 @@ def _parser() -> _Parser:
         help="use this tube (NAME-0, NAME-1, ... with --tubes); cycle and drain DELETE jobs that were in it before",
     )
     add("--json", action="store_true", help="print one JSON document instead of the table")
-    return parser
+    return words
 
 
 def parse_options(argv: list[str]) -> Options:
@@ -196,26 +163,26 @@ def parse_options(argv: list[str]) -> Options:
         SystemExit: With 2 for wrong usage, with 0 after `--help`; the text has been printed.
 
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
+    words = parser()
+    args = words.parse_args(argv)
     mode = cast("Mode", args.mode)
     name: str | None = args.tube
     jobs: int | None = args.jobs
     seconds: float | None = args.seconds
     if mode == "drain" and name is None and seconds is not None:
-        parser.error("--mode drain with --seconds needs --tube: it cannot know how many jobs to put first")
+        words.error("--mode drain with --seconds needs --tube: it cannot know how many jobs to put first")
     if jobs is None and seconds is None and not (mode == "drain" and name is not None):
         jobs = max(DEFAULT_JOBS, args.connections)
     if jobs is not None and jobs < args.connections:
-        parser.error("--jobs is below --connections")
+        words.error("--jobs is below --connections")
     if mode != "drain" and args.connections * args.depth * args.body > MAX_IN_FLIGHT:
-        parser.error("--connections times --depth times --body is above 2 GiB; all of that would be in memory")
+        words.error("--connections times --depth times --body is above 2 GiB; all of that would be in memory")
     if args.tubes > args.connections:
-        parser.error("--tubes is above --connections")
+        words.error("--tubes is above --connections")
     base = name or f"beanspiked-bench-{secrets.token_hex(4)}"
     tubes = (base,) if args.tubes == 1 else tuple(f"{base}-{i}" for i in range(args.tubes))
     if len(tubes[-1]) > 200:
-        parser.error("the tube's name is too long to be numbered")
+        words.error("the tube's name is too long to be numbered")
     return Options(
         server=args.server,
         versus=args.vs,

@@ -16,7 +16,7 @@ from beanspiked.protocol.commands import (
 )
 from beanspiked.protocol.replies import BAD_FORMAT
 
-__all__ = ["MAX_U32", "number", "refused", "valid_tube_name", "with_arguments"]
+__all__ = ["MAX_TIMEOUT", "MAX_U32", "MAX_U64", "number", "refused", "valid_tube_name", "with_arguments"]
 
 MAX_TUBE_NAME: Final = 200
 MAX_U32: Final = 4294967295

@@ -25,6 +25,7 @@ from beanspiked.engine.embedded import statements as statements_module
 from beanspiked.engine.embedded.database import FILE_NAME, backup
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.embedded.journal import Journal
+from beanspiked.engine.embedded.room import RESERVE_BYTES
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 from beanspiked.engine.timers import Timers
 
@@ -295,7 +296,7 @@ def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", no_room)
         store = stores.open()
-        assert not store.journal._restore_reserve()
+        assert not store.journal._room.restore()
         assert not (stores.directory / "reserve").exists()
         later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
         store.wait(later)
@@ -304,14 +305,14 @@ def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
     # Housekeeping sees that there is room again.
     store.journal._keep_house()
     assert not store.journal._full
-    assert (stores.directory / "reserve").stat().st_size == journal_module.RESERVE_BYTES
+    assert (stores.directory / "reserve").stat().st_size == RESERVE_BYTES
     assert store.put() == 2
 
 
 def test_a_reserve_that_was_cut_off_is_whole_again_after_a_start(stores: Stores) -> None:
     (stores.directory / "reserve").write_bytes(b"short")
     stores.open()
-    assert (stores.directory / "reserve").stat().st_size == journal_module.RESERVE_BYTES
+    assert (stores.directory / "reserve").stat().st_size == RESERVE_BYTES
 
 
 def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(

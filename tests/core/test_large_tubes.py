@@ -13,7 +13,7 @@ from world import World
 
 from beanspiked.engine.aerospike.segment.codec import pack_plain
 from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, due_key, ready_key
-from beanspiked.engine.aerospike.store.seam import CLOSED, DELAYED, OPEN, PAGE_MAX, READY, Head
+from beanspiked.engine.aerospike.store.seam import CLOSED, DELAYED, FIRST, OPEN, PAGE_MAX, READY, Head
 from beanspiked.engine.aerospike.tubes.notes import note_due_ms, note_empty, note_head, note_number, note_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def fill(here: World, tube: str, segments: int, queue: str = READY) -> None:
     packed = pack_plain(0, 0, 60_000, 1, b"x")
     pages = -(-segments // PAGE_MAX)
     for place in range(segments):
-        record = SegmentRecord(RING_MAX + place, tube, 999, RING_MAX + place // PAGE_MAX)
+        record = SegmentRecord(RING_MAX + place, tube, 999, FIRST, RING_MAX + place // PAGE_MAX)
         record.state = CLOSED
         key = ready_key(segments - place, 1000 + place, 1)
         record.queues[queue][key if queue == READY else due_key(cluster.now_ms() + 60_000, 1)] = packed

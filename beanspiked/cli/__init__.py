@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, NoReturn
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main", "usage"]
 
 # beanstalkd's exit codes.
 EXIT_USAGE: Final = 5
@@ -33,17 +33,52 @@ EXIT_TERMINATED: Final = 143
 # Errors are one line that a terminal shows whole, or nearly so.
 MAX_ERROR: Final = 200
 
+# Each is a module of this package, which is loaded when it is asked for, and what it is for.
+COMMANDS: Final = {
+    "stats": "tell about the server, or about a tube",
+    "tubes": "list the tubes and what is in them",
+    "top": "watch the tubes live; pause and kick by keys",
+    "peek": "look at a job, or at the next ones of a tube",
+    "jobs": "list jobs by state, age and text, as far as the protocol allows",
+    "put": "put a job a line",
+    "work": "run a command for each job",
+    "kick": "make buried or delayed jobs ready",
+    "move": "move jobs to another tube",
+    "delete": "delete jobs by their ids",
+    "clear": "delete all jobs of a tube",
+    "pause": "let nobody reserve from a tube for a time",
+    "wait": "wait until a tube is empty",
+    "health": "check a tube as monitoring plugins do",
+    "completion": "print what makes a shell complete all this",
+    "bench": "load a server and print its speed",
+    "backup": "copy a journal, also one in use",
+    "check": "tell whether an Aerospike cluster is fit for jobs",
+    "cleanup": "remove what former versions left in a cluster",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     _open_standard_files()
     words = sys.argv[1:] if argv is None else argv
     try:
-        if words and words[0] in COMMANDS:
-            return COMMANDS[words[0]](words[1:])
-        return _serve(words)
+        if not words or words[0].startswith("-"):
+            return _serve(words)
+        if words[0] not in COMMANDS:
+            from beanspiked.spelling import meant  # noqa: PLC0415 - only an error needs it
+
+            return _refuse(UsageError(f"unknown argument: {words[0] or '(empty)'}{meant(words[0], COMMANDS)}"))
+        run: Callable[[list[str]], int] = __import__(f"{__name__}.{words[0]}", fromlist=["main"]).main
+        return run(words[1:])
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def usage() -> str:
+    """Return the help of all."""
+    commands = "".join(f" {name:<10} {text}\n" for name, text in COMMANDS.items())
+    use = "Use: beanspiked [OPTIONS]          serve\n     beanspiked COMMAND [...]      -h after it for its help\n"
+    return f"{use}\nCommands:\n{commands}\n{USAGE}"
 
 
 def _open_standard_files() -> None:
@@ -91,7 +126,7 @@ def _serve(words: list[str]) -> int:
         print(f"beanspiked {__version__}")
         return 0
     if settings.action == "help":
-        sys.stdout.write(USAGE)
+        sys.stdout.write(usage())
         return 0
     from beanspiked.server import listeners, log  # noqa: PLC0415 - argument errors need neither
 
@@ -143,50 +178,3 @@ def _become(user: str) -> None:
         os.setuid(entry.pw_uid)
     except OSError as error:
         fail(f"cannot become {user}: {error.strerror}", EXIT_SETUID)
-
-
-def _bench(words: list[str]) -> int:
-    from beanspiked.bench import main as bench  # noqa: PLC0415 - only this command needs it
-
-    return bench(words)
-
-
-def _backup(words: list[str]) -> int:
-    from beanspiked.engine.embedded.database import backup  # noqa: PLC0415 - only this command needs it
-    from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
-
-    if len(words) != 2:
-        return _refuse(UsageError("use: beanspiked backup DIR FILE"))
-    directory, target = words
-    if not directory or not target:
-        return _refuse(UsageError(f"backup: no {'file' if directory else 'directory'}"))
-    try:
-        count = backup(directory, target)
-    except StoreUnusable as error:
-        _say(error)
-        return EXIT_JOURNAL
-    except OSError as error:
-        _say(f"{target}: {error.strerror}")
-        return 1
-    print(f"{count} jobs copied to {target}")
-    return 0
-
-
-def _check(words: list[str]) -> int:
-    from beanspiked.ops.check import main as check  # noqa: PLC0415 - only this command needs it
-
-    return check(words)
-
-
-def _cleanup(words: list[str]) -> int:
-    from beanspiked.engine.aerospike.store.aerospike.udf import main as cleanup  # noqa: PLC0415 - only this command needs it
-
-    return cleanup(words)
-
-
-COMMANDS: Final[dict[str, Callable[[list[str]], int]]] = {
-    "bench": _bench,
-    "backup": _backup,
-    "check": _check,
-    "cleanup": _cleanup,
-}

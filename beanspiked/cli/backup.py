@@ -1,0 +1,59 @@
+"""`beanspiked backup`: copies a journal, also one in use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.cli.arguments import Parser
+from beanspiked.cli.command import EXIT_FAILED, run
+from beanspiked.cli.terminal import say
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["main", "parser"]
+
+# As the server's, where its journal cannot be used.
+EXIT_JOURNAL: Final = 10
+
+
+def parser() -> Parser:
+    """Return what reads the words."""
+    words = Parser(
+        "backup",
+        "Copy a journal, also that of a running server. The copy is a journal: as jobs.sqlite\n"
+        "in a directory of its own it can be served.",
+        "  beanspiked backup /var/lib/beanspiked /backup/jobs.sqlite",
+        server=False,
+        usage="beanspiked backup DIR FILE",
+    )
+    words.add_argument(
+        "words", nargs="*", metavar="DIR FILE", help="the journal's directory, and a file that does not exist yet"
+    )
+    return words
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    return run(parser(), words, _backup)
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from beanspiked.engine.embedded.database import backup  # noqa: PLC0415 - not to complete or to help
+    from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
+
+    if len(options.words) != 2:
+        parser().error("use: beanspiked backup DIR FILE")
+    directory, target = options.words
+    if not directory or not target:
+        parser().error(f"backup: no {'file' if directory else 'directory'}")
+    try:
+        count = backup(directory, target)
+    except StoreUnusable as error:
+        say(error)
+        return EXIT_JOURNAL
+    except OSError as error:
+        say(f"{target}: {error.strerror}")
+        return EXIT_FAILED
+    print(f"{count} jobs copied to {target}")
+    return 0

@@ -1,0 +1,24 @@
+"""`beanspiked bench`: measures a server, or two turn about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["main", "parser"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the words."""
+    from beanspiked.bench.options import parser as bench_parser  # noqa: PLC0415 - not to run
+
+    return bench_parser()
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    from beanspiked.bench import main as bench  # noqa: PLC0415 - not to complete
+
+    return bench(words)

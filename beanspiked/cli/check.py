@@ -1,0 +1,17 @@
+"""`beanspiked check`: tells whether a cluster is fit to keep jobs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["OPTIONS", "main"]
+
+# For a shell to complete.
+OPTIONS: Final = ("-z", "--max-job-size", "-h", "--help")
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    from beanspiked.ops.check import main as check  # noqa: PLC0415 - not to complete
+
+    return check(words)

@@ -1,0 +1,17 @@
+"""`beanspiked cleanup`: removes what former versions left in a cluster."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["OPTIONS", "main"]
+
+# For a shell to complete.
+OPTIONS: Final = ("-h", "--help")
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    from beanspiked.engine.aerospike.store.aerospike.udf import main as cleanup  # noqa: PLC0415 - not to complete
+
+    return cleanup(words)

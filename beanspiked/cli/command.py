@@ -1,0 +1,90 @@
+"""What all sub-commands that talk to a server share: how they run, fail, and find a tube."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.cli.terminal import say
+from beanspiked.client import requests
+from beanspiked.client.blocking import Conn
+from beanspiked.client.errors import ClientError, ServerGone
+from beanspiked.spelling import meant
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from beanspiked.cli.arguments import Parser
+    from beanspiked.client.documents import Stats
+
+__all__ = ["BATCH", "EXIT_FAILED", "Failed", "connect", "existing", "number_of", "run", "tubes"]
+
+EXIT_FAILED: Final = 1
+# As a shell tells of a process that SIGPIPE ended.
+EXIT_BROKEN_PIPE: Final = 141
+# So many requests are on their way at once.
+BATCH: Final = 500
+
+
+class Failed(Exception):  # noqa: N818 - it says what happened
+    """A command could not do what it was to do; the text says why, and what to do about it."""
+
+
+def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
+    """Read the words, run the command; return the exit code. What fails is one line."""
+    try:
+        try:
+            code = command(parser.read(words))
+        except (ClientError, Failed) as error:
+            sys.stdout.flush()
+            say(error)
+            return EXIT_FAILED
+        except SystemExit as end:
+            code = int(end.code or 0)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read the output has gone. What is still in the buffer goes where it disturbs nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        say(f"input or output: {error.strerror}")
+        return EXIT_FAILED
+    return code
+
+
+def connect(options: argparse.Namespace) -> Conn:
+    """Connect to the server that the options name. Raises ServerGone."""
+    try:
+        return Conn.connect(options.address)
+    except ServerGone as error:
+        raise ServerGone(f"{error}; -a or BEANSPIKED_ADDR says where the server is") from error
+
+
+def existing(conn: Conn, tube: str) -> Stats:
+    """Return a tube's stats. Raises Failed, with the nearest name, when there is no such tube."""
+    found = conn.ask(requests.stats_tube(tube))
+    if found is None:
+        raise Failed(f"there is no tube {tube}{meant(tube, conn.ask(requests.list_tubes()))}")
+    return found
+
+
+def tubes(conn: Conn, names: Sequence[str] | None = None) -> list[Stats]:
+    """Return the stats of these tubes, or of all; those that are gone are left out. Raises Refused."""
+    if names is None:
+        names = conn.ask(requests.list_tubes())
+    found: list[Stats] = []
+    for at in range(0, len(names), BATCH):
+        outcomes = requests.accepted(conn.ask_all([requests.stats_tube(name) for name in names[at : at + BATCH]]))
+        found += [told for told in outcomes if told is not None]
+    return found
+
+
+def number_of(stats: Stats, key: str) -> int:
+    """Return a number of some stats. Raises Failed when the server does not tell it."""
+    value = stats.get(key)
+    if not isinstance(value, int):
+        raise Failed(f"the server does not tell {key}")
+    return value

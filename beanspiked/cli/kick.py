@@ -1,0 +1,94 @@
+"""`beanspiked kick`: makes jobs ready that were set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.cli.arguments import Parser, at_least_one, job_id, tube
+from beanspiked.cli.command import EXIT_FAILED, Failed, connect, existing, number_of, run
+from beanspiked.cli.terminal import Progress, plural, print_json, say
+from beanspiked.client import requests
+from beanspiked.client.errors import JobNotFound, Refused
+
+if TYPE_CHECKING:
+    import argparse
+
+    from beanspiked.client.blocking import Conn
+
+__all__ = ["main", "parser"]
+
+# So many at a time: others wait no longer than for these.
+SLICE: Final = 1000
+
+
+def parser() -> Parser:
+    """Return what reads the words."""
+    words = Parser(
+        "kick",
+        "Make buried jobs of a tube ready, the first buried first: as many as are buried, or NUMBER.\n"
+        "With --delayed make delayed jobs ready, the first due first; a server does that only in a\n"
+        "tube in which nothing is buried.",
+        "  beanspiked kick emails\n  beanspiked kick emails 10\n  beanspiked kick --id 12 13",
+    )
+    words.add_argument("tube", nargs="?", type=tube, metavar="TUBE")
+    words.add_argument("number", nargs="?", type=at_least_one, metavar="NUMBER", help="how many at most")
+    words.add_argument("-d", "--delayed", action="store_true", help="delayed jobs, not buried ones")
+    words.add_argument(
+        "-i", "--id", nargs="+", type=job_id, metavar="ID", help="these jobs, buried or delayed, of any tube"
+    )
+    words.add_json()
+    return words
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    words_parser = parser()
+    return run(words_parser, words, lambda options: _kick(words_parser, options))
+
+
+def _kick(words: Parser, options: argparse.Namespace) -> int:
+    if (options.tube is None) == (options.id is None):
+        words.error("kick: name a tube, or jobs with --id")
+    with connect(options) as conn:
+        if options.id:
+            kicked, missing = _kick_jobs(conn, options.id)
+        else:
+            kicked, missing = _kick_tube(conn, options), []
+    if options.json:
+        print_json({"kicked": kicked, "missing": missing})
+    else:
+        print(f"{plural(kicked)} kicked")
+    return EXIT_FAILED if missing else 0
+
+
+def _kick_jobs(conn: Conn, ids: list[int]) -> tuple[int, list[int]]:
+    missing = []
+    for number, outcome in zip(ids, conn.ask_all([requests.kick_job(number) for number in ids]), strict=True):
+        if isinstance(outcome, JobNotFound):
+            say(f"job {number} is neither buried nor delayed")
+            missing.append(number)
+        elif isinstance(outcome, Refused):
+            raise outcome
+    return len(ids) - len(missing), missing
+
+
+def _kick_tube(conn: Conn, options: argparse.Namespace) -> int:
+    told = existing(conn, options.tube)
+    buried = number_of(told, "current-jobs-buried")
+    if options.delayed and buried:
+        raise Failed(
+            f"{plural(buried)} of {options.tube} are buried, and a server kicks these first: kick or delete them before"
+        )
+    there = number_of(told, "current-jobs-delayed") if options.delayed else buried
+    todo = there if options.number is None else min(there, options.number)
+    kicked = 0
+    conn.ask(requests.use(options.tube))
+    with Progress("kicked", todo) as progress:
+        # Never more than were buried: the server goes on with delayed ones.
+        while kicked < todo:
+            count = conn.ask(requests.kick(min(SLICE, todo - kicked)))
+            if not count:
+                break
+            kicked += count
+            progress.show(kicked)
+    return kicked

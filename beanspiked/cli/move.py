@@ -1,0 +1,169 @@
+"""`beanspiked move`: moves jobs to another tube, without losing any."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from beanspiked.cli.arguments import STATES, Parser, at_least_one, tube
+from beanspiked.cli.command import EXIT_FAILED, Failed, connect, existing, number_of, run
+from beanspiked.cli.looks import PEEKS
+from beanspiked.cli.taking import at_once, take_ready, todo, watch_only
+from beanspiked.cli.terminal import Progress, plural, print_json, say
+from beanspiked.client import requests
+from beanspiked.client.errors import JobLost, NotUnderstood, Refused
+from beanspiked.client.requests import Job
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from beanspiked.client.blocking import Conn
+    from beanspiked.client.documents import Stats
+    from beanspiked.client.requests import Request
+
+__all__ = ["main", "parser"]
+
+
+def parser() -> Parser:
+    """Return what reads the words."""
+    words = Parser(
+        "move",
+        "Move jobs to another tube: ready ones, or those of another state. Each is reserved, put into\n"
+        "the other tube and then deleted here, so none is lost whenever this ends; those that were on\n"
+        "their way at that moment, some dozens at most, may be in both tubes. They keep priority, time\n"
+        "to run and what is left of a delay, and get new ids; buried ones arrive ready. Taking buried\n"
+        "or delayed ones (reserve-job) needs beanstalkd 1.12 or later; when killed it leaves one ready\n"
+        "where it was.",
+        "  beanspiked move emails emails-later\n  beanspiked move emails-failed emails --state buried --number 10",
+    )
+    words.add_argument("source", type=tube, metavar="FROM")
+    words.add_argument("target", type=tube, metavar="TO")
+    words.add_argument("-s", "--state", choices=STATES, default="ready", help="which jobs (ready)")
+    words.add_argument(
+        "-n", "--number", type=at_least_one, metavar="N", help="how many at most; else all that are there now"
+    )
+    words.add_json()
+    return words
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    words_parser = parser()
+    return run(words_parser, words, lambda options: _move(words_parser, options))
+
+
+def _move(words: Parser, options: argparse.Namespace) -> int:
+    if options.source == options.target:
+        words.error("move: the tubes are the same")
+    with connect(options) as conn:
+        told = existing(conn, options.source)
+        total = todo(told, options.state, options.number)
+        moving = _Moving(conn, options, total)
+        with moving.progress:
+            if options.state == "ready" and not number_of(told, "pause-time-left"):
+                moving.in_batches()
+            else:
+                moving.one_by_one()
+    if options.json:
+        print_json({"moved": moving.moved, "doubled": moving.doubled})
+    else:
+        print(f"{plural(moving.moved)} moved to {options.target}")
+    if moving.doubled:
+        say(f"{plural(len(moving.doubled))} are in both tubes, since their time to run was over: {moving.doubled}")
+    return EXIT_FAILED if moving.doubled else 0
+
+
+class _Moving:
+    """What was moved so far.
+
+    Attributes:
+        moved: How many jobs.
+        doubled: The ids of those that somebody else got meanwhile.
+        progress: Shows how far it is.
+    """
+
+    def __init__(self, conn: Conn, options: argparse.Namespace, total: int) -> None:
+        self.moved = 0
+        self.doubled: list[int] = []
+        self.progress = Progress("moved", total)
+        self._conn = conn
+        self._source: str = options.source
+        self._target: str = options.target
+        self._state: str = options.state
+        self._left = total
+
+    def in_batches(self) -> None:
+        """Move ready jobs, some dozens at a time."""
+        conn = self._conn
+        watch_only(conn, self._source)
+        conn.ask(requests.use(self._target))
+        size = at_once(conn)
+        while self._left > 0 and (jobs := take_ready(conn, min(size, self._left))):
+            self._left -= len(jobs)
+            told = requests.accepted(conn.ask_all([requests.stats_job(job.id) for job in jobs]))
+            # None: its time to run is over already, and somebody has deleted it.
+            self._put([(job, one) for job, one in zip(jobs, told, strict=True) if one is not None])
+
+    def one_by_one(self) -> None:
+        """Move jobs that cannot be reserved in their turn: the first one shows itself, and when it is taken, the next one."""
+        conn = self._conn
+        conn.ask(requests.use(self._source))
+        job = conn.ask(PEEKS[self._state]())
+        while self._left > 0 and job is not None:
+            self._left -= 1
+            wanted: list[Request[Any]] = [
+                requests.stats_job(job.id),
+                requests.reserve_job(job.id),
+                PEEKS[self._state](),
+            ]
+            try:
+                told, taken, following = requests.accepted(conn.ask_all(wanted))
+            except NotUnderstood as error:
+                raise Failed("the server has no reserve-job: beanstalkd has it since 1.12") from error
+            if taken is not None and told is not None:
+                conn.ask(requests.use(self._target))
+                self._put([(taken, told)])
+                conn.ask(requests.use(self._source))
+            job = following
+
+    def _put(self, jobs: Sequence[tuple[Job, Stats]]) -> None:
+        """Put jobs that are held into the other tube, then delete them here; what is refused goes back to where it was. Raises Failed."""
+        conn = self._conn
+        outcomes = conn.ask_all(
+            [
+                requests.put(
+                    job.body, priority=number_of(told, "pri"), delay=self._delay(told), ttr=number_of(told, "ttr")
+                )
+                for job, told in jobs
+            ]
+        )
+        refused: Refused | None = None
+        put = []
+        for (job, told), outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                refused = refused or outcome
+                self._give_back(job, told)
+            else:
+                put.append(job)
+        deletes = requests.accepted(conn.ask_all([requests.delete(job.id) for job in put]))
+        for job, gone in zip(put, deletes, strict=True):
+            self.moved += 1
+            if not gone:
+                self.doubled.append(job.id)
+        self.progress.show(self.moved)
+        if refused is not None:
+            raise Failed(f"{refused}; {plural(self.moved)} were moved, the others are where they were")
+
+    def _delay(self, told: Stats) -> int:
+        return number_of(told, "time-left") if self._state == "delayed" else 0
+
+    def _give_back(self, job: Job, told: Stats) -> None:
+        priority = number_of(told, "pri")
+        try:
+            if self._state == "buried":
+                self._conn.ask(requests.bury(job.id, priority=priority))
+            else:
+                self._conn.ask(requests.release(job.id, priority=priority, delay=self._delay(told)))
+        except JobLost:
+            # Its time to run is over: it is back by itself.
+            say(f"job {job.id} is ready again")

@@ -1,0 +1,162 @@
+"""`beanspiked put`: puts a job a line."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.cli.arguments import Parser, number, seconds, tube
+from beanspiked.cli.command import EXIT_FAILED, Failed, connect, run
+from beanspiked.cli.terminal import Progress, plural, print_json, say
+from beanspiked.client import requests
+from beanspiked.client.errors import ClientError, JobTooBig, Refused
+from beanspiked.client.requests import DEFAULT_PRIORITY, DEFAULT_TTR
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from beanspiked.client.blocking import Conn
+
+__all__ = ["main", "parser"]
+
+STDIN: Final = 0
+READ_SIZE: Final = 1 << 16
+
+
+def parser() -> Parser:
+    """Return what reads the words."""
+    words = Parser(
+        "put",
+        "Put jobs into a tube: the BODYs, or else each line of standard input, as soon as it comes.\n"
+        "Empty lines are left out. Prints the ids. A job that is too big is told and left out; when\n"
+        "the server takes no more jobs, it is told from which line on to try again.",
+        '  beanspiked put emails \'{"to": "bob"}\'\n'
+        "  beanspiked put emails --delay 10m --priority 0 < emails.jsonl\n"
+        "  find . -name '*.png' -print0 | beanspiked put -0 thumbnails --ttr 5m\n"
+        "  beanspiked put images --whole < picture.jpg",
+    )
+    words.add_argument("tube", type=tube, metavar="TUBE")
+    words.add_argument("bodies", nargs="*", metavar="BODY")
+    words.add_argument(
+        "-p",
+        "--priority",
+        "--pri",
+        type=number,
+        default=DEFAULT_PRIORITY,
+        metavar="N",
+        help=f"0 is the most urgent ({DEFAULT_PRIORITY})",
+    )
+    words.add_argument(
+        "-d",
+        "--delay",
+        type=seconds,
+        default=0,
+        metavar="TIME",
+        help="nobody gets it before, as in 90s, 5m, 2h or 1d (0)",
+    )
+    words.add_argument(
+        "-t",
+        "--ttr",
+        type=seconds,
+        default=DEFAULT_TTR,
+        metavar="TIME",
+        help=f"how long a worker may keep it without a touch ({DEFAULT_TTR})",
+    )
+    words.add_argument("-q", "--quiet", action="store_true", help="print no ids")
+    way = words.add_mutually_exclusive_group()
+    way.add_argument("-0", "--null", action="store_true", help="jobs end with a NUL, not with a line")
+    way.add_argument("-w", "--whole", action="store_true", help="all of standard input is one job")
+    words.add_json()
+    return words
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    return run(parser(), words, _put)
+
+
+class _Putting:
+    """What became of the jobs so far.
+
+    Attributes:
+        ids: Of those that were put.
+        line: How many were read, empty ones included.
+        refused: How many were not put.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.ids: list[int] = []
+        self.line = 0
+        self.refused = 0
+        self._options = options
+
+    def send(self, conn: Conn, bodies: Sequence[bytes]) -> None:
+        """Put some jobs. Raises Failed when the server takes no more, ClientError when it is gone."""
+        options = self._options
+        # Empty lines count, so that numbers are those of an editor.
+        numbered = [
+            (self.line + place, body) for place, body in enumerate(bodies, 1) if body or options.bodies or options.whole
+        ]
+        self.line += len(bodies)
+        wanted = [
+            requests.put(body, priority=options.priority, delay=options.delay, ttr=options.ttr) for _, body in numbered
+        ]
+        try:
+            outcomes = conn.ask_all(wanted)
+        except (ClientError, KeyboardInterrupt) as error:
+            first = numbered[0][0]
+            reason = str(error) or "interrupted"
+            raise Failed(
+                f"{reason}; {plural(len(self.ids))} were put, those from line {first} to {self.line} perhaps"
+            ) from error
+        ended: tuple[int, Refused] | None = None
+        for (line, _), outcome in zip(numbered, outcomes, strict=True):
+            if not isinstance(outcome, Refused):
+                self.ids.append(outcome)
+                if ended is not None:
+                    say(f"line {line} was put after all")
+                continue
+            self.refused += 1
+            if isinstance(outcome, JobTooBig):
+                say(f"line {line} was not put: {outcome}")
+            elif ended is None:
+                ended = (line, outcome)
+        if ended is not None:
+            raise Failed(f"{ended[1]}; {plural(len(self.ids))} were put: try again from line {ended[0]} on")
+
+
+def _put(options: argparse.Namespace) -> int:
+    putting = _Putting(options)
+    with connect(options) as conn, Progress(f"put into {options.tube}") as progress:
+        conn.ask(requests.use(options.tube))
+        for bodies in _given(options):
+            before = len(putting.ids)
+            try:
+                putting.send(conn, bodies)
+            finally:
+                if not (options.quiet or options.json):
+                    print(*putting.ids[before:], sep="\n", end="\n" if len(putting.ids) > before else "", flush=True)
+            progress.show(len(putting.ids))
+    if options.json:
+        print_json({"tube": options.tube, "ids": putting.ids, "refused": putting.refused})
+    return EXIT_FAILED if putting.refused else 0
+
+
+def _given(options: argparse.Namespace) -> Iterator[list[bytes]]:
+    """Give out the bodies, together what comes together."""
+    if options.bodies:
+        yield [os.fsencode(body) for body in options.bodies]
+        return
+    end = b"\0" if options.null else b"\n"
+    rest: list[bytes] = []
+    while data := os.read(STDIN, READ_SIZE):
+        complete, found, begun = data.rpartition(end)
+        if options.whole or not found:
+            rest.append(data)
+            continue
+        yield (b"".join(rest) + complete).split(end)
+        rest = [begun]
+    last = b"".join(rest)
+    if last or options.whole:
+        yield [last]

@@ -1,0 +1,140 @@
+"""`beanspiked top`: watches the tubes live."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.cli.arguments import Parser, seconds
+from beanspiked.cli.command import Failed, connect, run, tubes
+from beanspiked.client import requests
+from beanspiked.client.errors import Refused
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from beanspiked.cli.screen import Screen
+    from beanspiked.client.blocking import Conn
+
+__all__ = ["main", "parser"]
+
+STDIN: Final = 0
+PAUSE_SECONDS: Final = 600
+# Looking costs the server work: of the time, no more than this part.
+SHARE: Final = 0.1
+UP: Final = ("\x1b[A", "\x1bOA")
+DOWN: Final = ("\x1b[B", "\x1bOB")
+
+
+def parser() -> Parser:
+    """Return what reads the words."""
+    words = Parser(
+        "top",
+        "Watch the tubes live: what is in them, how many jobs are put and deleted in a second.\n\n"
+        "keys:\n"
+        "  up, down    choose a tube\n"
+        "  s, r        sort by the next column; the other way round\n"
+        f"  p           pause the tube for {PAUSE_SECONDS // 60} minutes, or end its pause\n"
+        "  k, K        kick one buried job; all of them\n"
+        "  q           end\n\n"
+        "It needs rich: pip install 'beanspiked[cli]'.",
+        "  beanspiked top\n  beanspiked top --once",
+    )
+    words.add_argument("-i", "--interval", type=seconds, default=1, metavar="TIME", help="between two looks (1)")
+    words.add_argument("-1", "--once", action="store_true", help="print what is there now, and end")
+    return words
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    return run(parser(), words, _top)
+
+
+def _top(options: argparse.Namespace) -> int:
+    try:
+        from beanspiked.cli.screen import Screen  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise Failed("top needs rich: pip install 'beanspiked[cli]'; `beanspiked tubes` does without") from error
+    with connect(options) as conn:
+        screen = Screen(str(options.address))
+        _look(conn, screen)
+        if options.once:
+            screen.print()
+        elif sys.stdin.isatty() and sys.stdout.isatty():
+            _watch(conn, screen, max(1, options.interval))
+        else:
+            raise Failed("top needs a terminal; --once prints what is there now")
+    return 0
+
+
+def _look(conn: Conn, screen: Screen) -> float:
+    """Ask for everything; return how many seconds that took."""
+    began = time.monotonic()
+    server = conn.ask(requests.stats())
+    screen.update(began, server, tubes(conn))
+    return time.monotonic() - began
+
+
+def _watch(conn: Conn, screen: Screen, interval: float) -> None:
+    with _keys_one_by_one(), screen.live() as live:
+        look_at = time.monotonic() + interval
+        while True:
+            live.update(screen.render(), refresh=True)
+            if select.select([STDIN], [], [], max(0.0, look_at - time.monotonic()))[0]:
+                key = os.read(STDIN, 32).decode("ascii", "replace")
+                if key in ("q", "Q", "\x04", ""):
+                    return
+                _press(conn, screen, key)
+                if key not in ("p", "k", "K"):
+                    continue
+            took = _look(conn, screen)
+            look_at = time.monotonic() + max(interval, took / SHARE)
+
+
+def _press(conn: Conn, screen: Screen, key: str) -> None:
+    if key in UP:
+        screen.choose(-1)
+    elif key in DOWN:
+        screen.choose(1)
+    elif key == "s":
+        screen.sort_by_next()
+    elif key == "r":
+        screen.reversed = not screen.reversed
+    elif key in ("p", "k", "K") and (chosen := screen.chosen) is not None:
+        try:
+            screen.said = _act(conn, chosen.name, chosen.buried, chosen.paused, key)
+        except Refused as error:
+            screen.said = str(error)
+
+
+def _act(conn: Conn, name: str, buried: int, paused: int, key: str) -> str:
+    """Do to a tube what a key says; return what was done."""
+    if key == "p":
+        conn.ask(requests.pause_tube(name, 0 if paused else PAUSE_SECONDS))
+        return f"{name} goes on" if paused else f"{name} is paused"
+    if not buried:
+        # A server would kick delayed ones.
+        return f"nothing is buried in {name}"
+    conn.ask(requests.use(name))
+    kicked = conn.ask(requests.kick(1 if key == "k" else buried))
+    conn.ask(requests.use("default"))
+    return f"{kicked} kicked in {name}"
+
+
+@contextlib.contextmanager
+def _keys_one_by_one() -> Iterator[None]:
+    """Get each key as it is pressed, and do not show it."""
+    import termios  # noqa: PLC0415 - only on a terminal
+    import tty  # noqa: PLC0415 - likewise
+
+    before = termios.tcgetattr(STDIN)
+    tty.setcbreak(STDIN)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(STDIN, termios.TCSADRAIN, before)

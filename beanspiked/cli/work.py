@@ -1,0 +1,319 @@
+"""`beanspiked work`: runs a command for each job."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from beanspiked.cli.arguments import Parser, at_least_one, number, seconds, tube
+from beanspiked.cli.command import Failed, number_of, run
+from beanspiked.cli.terminal import say
+from beanspiked.client import requests
+from beanspiked.client.conn import Conn
+from beanspiked.client.errors import ClientError, JobLost
+
+if TYPE_CHECKING:
+    import argparse
+
+    from beanspiked.client.documents import Stats
+    from beanspiked.client.requests import Job
+
+__all__ = ["main", "parser"]
+
+EXIT_INTERRUPTED: Final = 130
+# For so long a reserve waits; then the next one shows whether the server is still there.
+RESERVE_SECONDS: Final = 60
+# A command that was told to end has this long to do so.
+GRACE_SECONDS: Final = 5.0
+# Between two tries to connect again, at first and at most.
+RECONNECT_SECONDS: Final = 0.5
+MAX_RECONNECT_SECONDS: Final = 15.0
+MAX_BACKOFF: Final = 3600
+# A touch comes after this part of the time to run.
+TOUCH_AFTER: Final = 0.4
+
+
+def parser() -> Parser:
+    """Return what reads the words before the `--`."""
+    words = Parser(
+        "work",
+        "Run a command for each job of a tube, with the body on its standard input. When it exits\n"
+        "with 0 the job is deleted, else it is buried, or with --retry released to be tried again\n"
+        "later. Meanwhile the job is touched. BEANSPIKED_JOB_ID, BEANSPIKED_TUBE and\n"
+        "BEANSPIKED_RELEASES (how often it was released) tell the command what it works on.\n"
+        "TERM and INT end the commands that run and give their jobs back, as if nobody had had\n"
+        "them; a second one ends all at once. When the server goes away, the commands are ended,\n"
+        "since their jobs are others' then, and it is tried until it is back.",
+        "  beanspiked work emails -- ./send-email\n"
+        "  beanspiked work thumbnails -j 4 --retry 5 --timeout 2m -- sh -c 'convert - \"out/$BEANSPIKED_JOB_ID.png\"'",
+        usage="beanspiked work [OPTIONS] TUBE [TUBE ...] -- COMMAND [ARG ...]",
+    )
+    words.add_argument("tubes", nargs="+", type=tube, metavar="TUBE")
+    words.add_argument(
+        "-j", "--jobs", type=at_least_one, default=1, metavar="N", help="work on so many jobs at a time (1)"
+    )
+    words.add_argument(
+        "-r",
+        "--retry",
+        type=number,
+        default=0,
+        metavar="N",
+        help="release a failed job up to N times before it is buried (0)",
+    )
+    words.add_argument(
+        "-b",
+        "--backoff",
+        type=seconds,
+        default=5,
+        metavar="TIME",
+        help="delay of the first retry; it doubles each time, up to an hour (5)",
+    )
+    words.add_argument(
+        "-t",
+        "--timeout",
+        type=seconds,
+        default=0,
+        metavar="TIME",
+        help="end a command that takes longer; it has failed (never)",
+    )
+    words.add_argument("-u", "--until-empty", action="store_true", help="end when no job is ready")
+    words.add_argument("-v", "--verbose", action="store_true", help="tell about jobs that are done, too")
+    return words
+
+
+def main(words: list[str]) -> int:
+    """Run the command; return the exit code."""
+    ours, dashes, command = words, "", []
+    if "--" in words:
+        place = words.index("--")
+        ours, dashes, command = words[:place], "--", words[place + 1 :]
+    words_parser = parser()
+
+    def work(options: argparse.Namespace) -> int:
+        if not dashes or not command:
+            words_parser.error("work: no command: it stands after --")
+        if shutil.which(command[0]) is None:
+            raise Failed(f"{command[0]}: no such command")
+        return asyncio.run(_Working(options, command).run())
+
+    return run(words_parser, ours, work)
+
+
+class _Working:
+    """All that works: each slot has a connection of its own, and one job at a time."""
+
+    def __init__(self, options: argparse.Namespace, command: list[str]) -> None:
+        self._options = options
+        self._command = command
+        self._slots: list[asyncio.Task[None]] = []
+        self._processes: set[asyncio.subprocess.Process] = set()
+        self._ended_by = 0
+        # Whether a server was there before: then it is waited for.
+        self._connected = False
+        # What was said last of the server, so that each slot does not say it again.
+        self._said = ""
+
+    async def run(self) -> int:
+        """Work until told to end, or until the tubes are empty; return the exit code.
+
+        Raises:
+            ClientError: There is no server.
+            Failed: The command cannot be run.
+        """
+        loop = asyncio.get_running_loop()
+        for number_ in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number_, self._end, number_)
+        self._slots = [asyncio.create_task(self._slot()) for _ in range(self._options.jobs)]
+        await asyncio.wait(self._slots, return_when=asyncio.FIRST_EXCEPTION)
+        failed = [slot for slot in self._slots if slot.done() and not slot.cancelled() and slot.exception()]
+        if failed and not self._ended_by:
+            self._cancel()
+        # Each ends its command before it ends itself.
+        await asyncio.wait(self._slots)
+        for slot in failed:
+            slot.result()
+        return EXIT_INTERRUPTED if self._ended_by == signal.SIGINT else 0
+
+    def _end(self, number_: int) -> None:
+        """End the commands and give their jobs back; the second time at once."""
+        if self._ended_by:
+            for process in self._processes:
+                _signal(process, signal.SIGKILL)
+            os._exit(128 + number_)
+        self._ended_by = number_
+        self._cancel()
+
+    def _cancel(self) -> None:
+        """Cancel each slot, once: it may need some seconds to end its command."""
+        for slot in self._slots:
+            slot.cancel()
+
+    async def _slot(self) -> None:
+        pause = RECONNECT_SECONDS
+        while True:
+            try:
+                async with await Conn.connect(self._options.address) as conn:
+                    await self._watch(conn)
+                    if self._said:
+                        say(f"connected to {conn.address} again")
+                    self._said, pause, self._connected = "", RECONNECT_SECONDS, True
+                    while (job := await self._next(conn)) is not None:
+                        await self._work(conn, *job)
+                    return
+            except ClientError as error:
+                if not self._connected:
+                    raise
+                if not self._said:
+                    say(f"{error}; trying again until it is back")
+                self._said = str(error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_RECONNECT_SECONDS)
+
+    async def _watch(self, conn: Conn) -> None:
+        for name in self._options.tubes:
+            await conn.ask(requests.watch(name))
+        if "default" not in self._options.tubes:
+            await conn.ask(requests.ignore("default"))
+
+    async def _next(self, conn: Conn) -> tuple[Job, Stats] | None:
+        """Wait for a job; None when no more is to be done."""
+        while True:
+            job = await conn.ask(requests.reserve_with_timeout(0 if self._options.until_empty else RESERVE_SECONDS))
+            if job is None:
+                if self._options.until_empty:
+                    return None
+                continue
+            told = await conn.ask(requests.stats_job(job.id))
+            if told is not None:
+                return job, told
+
+    async def _work(self, conn: Conn, job: Job, told: Stats) -> None:
+        environ = {
+            "BEANSPIKED_JOB_ID": str(job.id),
+            "BEANSPIKED_TUBE": str(told["tube"]),
+            "BEANSPIKED_RELEASES": str(told["releases"]),
+        }
+        process = await self._started(environ)
+        self._processes.add(process)
+        began = time.monotonic()
+        try:
+            why = await self._watched(conn, job, number_of(told, "ttr"), process)
+        except JobLost:
+            say(
+                f"job {job.id}: its time to run was over before it could be touched; the command was ended, others may have it"
+            )
+            return
+        finally:
+            # Also when the slot is cancelled or the server is gone: then the job goes to somebody else.
+            await _ended(process)
+            self._processes.discard(process)
+        try:
+            await self._finish(conn, job, told, why, time.monotonic() - began)
+        except ClientError as error:
+            say(f"job {job.id}: {why or 'done'}, but the server does not know it ({error}): others may do it again")
+            raise
+
+    async def _started(self, environ: dict[str, str]) -> asyncio.subprocess.Process:
+        """Start a command. Raises Failed."""
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                env={**os.environ, **environ},
+                # A group of its own: the terminal's Ctrl-C is for us, and a signal reaches all that the command has started.
+                process_group=0,
+            )
+        )
+        try:
+            return await asyncio.shield(starting)
+        except OSError as error:
+            raise Failed(f"{self._command[0]}: {error.strerror}") from error
+        except asyncio.CancelledError:
+            # It runs already, perhaps. asyncio would kill it, but nothing that it has started.
+            process = await starting
+            self._processes.add(process)
+            await _ended(process)
+            raise
+
+    async def _watched(self, conn: Conn, job: Job, ttr: int, process: asyncio.subprocess.Process) -> str:
+        """Keep a job while its command runs; return why that failed, or nothing.
+
+        Raises:
+            ClientError: The job is not ours any more.
+        """
+        until = time.monotonic() + self._options.timeout if self._options.timeout else None
+        ends: asyncio.Task[Any] = asyncio.create_task(process.communicate(job.body))
+        closes: asyncio.Task[Any] = asyncio.create_task(conn.wait_closed())
+        touch_at = time.monotonic() + ttr * TOUCH_AFTER
+        try:
+            while True:
+                wake_at = touch_at if until is None else min(touch_at, until)
+                await asyncio.wait(
+                    {ends, closes}, timeout=max(0.0, wake_at - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+                )
+                if ends.done():
+                    return _failure(process.returncode)
+                if until is not None and time.monotonic() >= until:
+                    return f"took longer than {self._options.timeout} s"
+                # Where the connection is closed, this says why.
+                await conn.ask(requests.touch(job.id))
+                touch_at = time.monotonic() + ttr * TOUCH_AFTER
+        finally:
+            closes.cancel()
+            # It ends with its command, which `_ended` sees to.
+            ends.add_done_callback(_retrieve)
+
+    async def _finish(self, conn: Conn, job: Job, told: Stats, why: str, took: float) -> None:
+        priority, releases = number_of(told, "pri"), number_of(told, "releases")
+        if not why:
+            if not await conn.ask(requests.delete(job.id)):
+                say(f"job {job.id} was done, but its time to run was over: others may do it again")
+            elif self._options.verbose:
+                say(f"job {job.id}: done in {took:.1f} s")
+            return
+        try:
+            if releases < self._options.retry:
+                delay = min(MAX_BACKOFF, self._options.backoff * 2 ** min(releases, 32))
+                await conn.ask(requests.release(job.id, priority=priority, delay=delay))
+                say(f"job {job.id}: {why}; tried again in {delay} s")
+            else:
+                await conn.ask(requests.bury(job.id, priority=priority))
+                say(f"job {job.id}: {why}; buried")
+        except JobLost:
+            say(f"job {job.id}: {why}; its time to run was over, others may have it")
+
+
+def _failure(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return f"exit code {code}" if code else ""
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Take what a task ended with, which nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _signal(process: asyncio.subprocess.Process, number_: int) -> None:
+    """Signal a command and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number_)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """End a command that still runs: it is asked to, and after a while it has to."""
+    if process.returncode is not None:
+        return
+    _signal(process, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(GRACE_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        _signal(process, signal.SIGKILL)
+        await process.wait()

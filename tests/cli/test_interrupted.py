@@ -1,0 +1,95 @@
+"""put and move where the server takes no more jobs, or where they are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from either import bodies, bury
+
+from beanspiked.client import requests
+from beanspiked.client.address import Address
+from beanspiked.client.blocking import Conn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Commands
+    from either import Running
+
+
+def test_put_tells_from_where_to_try_again(cli: Commands, own_server: Running) -> None:
+    own_server.process.send_signal(signal.SIGUSR1)
+    while not cli("stats", "--json").json["draining"]:
+        pass
+    said = cli("put", "t", stdin=b"\na\nb\n", code=1).said
+    assert said.endswith("the server is draining and takes no more jobs; 0 jobs were put: try again from line 2 on")
+
+
+@pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
+def test_move_leaves_everything_where_the_server_takes_no_more(cli: Commands, own_server: Running, state: str) -> None:
+    cli("put", "from", *"abc", "--priority", "7", *(["--delay", "1h"] if state == "delayed" else []))
+    if state == "buried":
+        with Conn.connect(Address.parse(own_server.address)) as conn:
+            bury(conn, "from", 3)
+    own_server.process.send_signal(signal.SIGUSR1)
+    while not cli("stats", "--json").json["draining"]:
+        pass
+    assert "takes no more jobs; 0 jobs were moved" in cli("move", "from", "to", "-s", state, code=1).said
+    assert cli.states("from") == {state: 3}
+    assert cli("peek", "from", "--json").json[0]["pri"] == 7
+
+
+class Killed(BaseException):
+    """What ends a process between two of its steps."""
+
+
+def dying(steps: int) -> Callable[..., Any]:
+    """Make an exchange after so many of which the process is dead; its connection is closed then."""
+    exchange = Conn.ask_all
+    left = iter(range(steps))
+
+    def ask_all(self: Conn, wanted: Any) -> Any:
+        if next(left, None) is None:
+            self.close()
+            raise Killed
+        return exchange(self, wanted)
+
+    return ask_all
+
+
+@pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
+def test_a_move_that_is_killed_between_its_steps_loses_no_job(
+    cli: Commands, own_server: Running, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [b"%d" % number for number in range(3)]
+    killed = True
+    steps = 0
+    while killed:
+        cli("put", "from", *map(os.fsdecode, given), *(["--delay", "1h"] if state == "delayed" else []))
+        if state == "buried":
+            with Conn.connect(Address.parse(own_server.address)) as conn:
+                bury(conn, "from", len(given))
+        with monkeypatch.context() as patch:
+            patch.setattr(Conn, "ask_all", dying(steps))
+            try:
+                cli("move", "from", "to", "-s", state)
+                killed = False
+            except Killed:
+                steps += 1
+        while sum(cli.states(name).get("reserved", 0) for name in ("from", "to")):
+            pass
+        with Conn.connect(Address.parse(own_server.address)) as conn:
+            found = Counter()
+            for name in ("from", "to"):
+                conn.ask(requests.use(name))
+                for _ in range(2):
+                    conn.ask(requests.kick(100))
+                found += Counter(bodies(conn, name))
+        assert set(found) == set(given), steps
+        assert max(found.values()) <= 2
+        assert killed or max(found.values()) == 1
+    assert steps > 5

@@ -1,0 +1,185 @@
+"""How the command line answers people: help, mistakes, completion, pipes, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from either import COMMAND
+
+from beanspiked.cli import COMMANDS
+from beanspiked.client import requests
+
+if TYPE_CHECKING:
+    from conftest import Commands
+    from either import Running
+
+    from beanspiked.client.blocking import Conn
+
+OF_THE_WIRE = [name for name in COMMANDS if name not in ("bench", "backup", "check", "cleanup", "completion")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli: Commands, command: str) -> None:
+    shown = cli(command, "-h").out
+    assert f"beanspiked {command}" in shown
+    if command in OF_THE_WIRE:
+        assert shown.startswith(f"Use: beanspiked {command}")
+        assert "examples:\n  " in shown
+        assert "BEANSPIKED_ADDR" in shown
+
+
+def test_help_names_every_command(cli: Commands) -> None:
+    lines = cli("-h").out.splitlines()
+    assert [name for name in COMMANDS if any(line.startswith(f" {name} ") for line in lines)] == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("stast", "stats"),
+        ("kik", "kick"),
+        ("complete", "completion"),
+        ("--lisen x", "--listen"),
+        ("put t --priorty 1", "--priority"),
+        ("tubes --shrt=ready", "--sort"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_nearest(cli: Commands, words: str, meant: str) -> None:
+    wrong, where = cli(*words.split(), code=5).err.splitlines()
+    assert wrong.startswith("beanspiked: ")
+    assert f"(do you mean {meant}?)" in wrong
+    assert where.endswith("-h for help")
+
+
+@pytest.mark.parametrize("words", ["nonsense", "put", "put a/b\tc", "peek 99999999999999999999", "jobs t --grep (", "jobs t -i 9-1",
+                                   "pause t soon", "move a", "tubes -s size", "stats -a localhost", "put t -d 99999999999"])  # fmt: skip
+def test_a_mistake_is_one_line(cli: Commands, words: str) -> None:
+    wrong, where = cli(*words.split(" "), code=5).err.splitlines()
+    assert wrong.startswith("beanspiked: ")
+    assert wrong.isprintable()
+    assert where.endswith("-h for help")
+
+
+@pytest.mark.parametrize("command", ["stats", "tubes", "put t a", "clear t -y", "top --once", "wait t"])
+def test_without_a_server_it_is_said_how_to_name_one(cli: Commands, command: str) -> None:
+    said = cli(*command.split(), "-a", "127.0.0.1:1", code=1).said
+    assert said == (
+        "beanspiked: cannot connect to 127.0.0.1:1: connection refused; -a or BEANSPIKED_ADDR says where the server is"
+    )
+
+
+def test_a_flag_wins_over_the_environment(cli: Commands, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEANSPIKED_ADDR", "127.0.0.1:1")
+    cli("stats", "-a", server.address)
+
+
+def test_a_closed_pipe_ends_it_quietly(server: Running) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*COMMAND, "tubes"], stdout=write, stderr=subprocess.PIPE, timeout=20, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert server.process.poll() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.usefixtures("server")
+def test_a_full_disk_is_said() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "tubes"], stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (1, b"beanspiked: input or output: No space left on device\n")
+
+
+def test_ctrl_c_ends_it_without_a_traceback(conn: Conn, tube: str) -> None:
+    conn.ask(requests.use(tube))
+    conn.ask(requests.put(b""))
+    before = conn.ask(requests.stats())["cmd-stats-tube"]
+    with subprocess.Popen([*COMMAND, "wait", tube], stderr=subprocess.PIPE) as process:
+        # Once it has asked for the first time.
+        while conn.ask(requests.stats())["cmd-stats-tube"] == before:
+            pass
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, b"")
+
+
+@pytest.mark.usefixtures("server")
+def test_large_numbers_have_commas(cli: Commands, tube: str) -> None:
+    cli("put", tube, "-q", stdin=b"x\n" * 1234)
+    assert cli("clear", tube, "-y").out == "1,234 jobs deleted\n"
+
+
+def test_commands_import_no_server() -> None:
+    code = "import sys; from beanspiked.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "stats", "-a", "127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    ours = {name for name in done.stdout.split() if name.startswith("beanspiked.")}
+    assert "beanspiked.client.core" in ours
+    assert not any(name.startswith(("beanspiked.server", "beanspiked.engine", "beanspiked.library")) for name in ours)
+
+
+# --- completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_of_the_shell(cli: Commands, shell: str) -> None:
+    script = cli("completion", shell).out
+    for name in COMMANDS:
+        assert name in script
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    subprocess.run([shell, "-n"], input=script, text=True, check=True, timeout=20)
+
+
+def completed(cli: Commands, *words: str) -> list[str]:
+    """What bash offers for the last of the words."""
+    command = " ".join(map(shlex.quote, COMMAND))
+    script = cli("completion", "bash").out
+    line = " ".join(map(shlex.quote, ["beanspiked", *words]))
+    ask = f'COMP_WORDS=({line}); COMP_CWORD={len(words)}; _beanspiked; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        ["bash", "-c", f'beanspiked() {{ {command} "$@"; }}\n{script}\n{ask}'],
+        capture_output=True, text=True, check=True, timeout=20,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.usefixtures("server")
+def test_bash_completes_commands_options_and_tubes(cli: Commands, tube: str) -> None:
+    cli("put", tube, "a")
+    assert completed(cli, "st") == ["stats"]
+    assert completed(cli, "p") == ["peek", "put", "pause"]
+    assert completed(cli, "kick", "--de") == ["--delayed"]
+    assert completed(cli, "--drain") == ["--drain-timeout"]
+    assert completed(cli, "kick", tube[:12]) == [tube]
+    assert completed(cli, "completion", "z") == ["zsh"]
+    assert "true" in completed(cli, "work", tube, "--", "tru")
+
+
+@pytest.mark.usefixtures("server")
+def test_completion_carries_out_no_tubes_name(cli: Commands, tube: str, tmp_path: Path) -> None:
+    # All its characters are allowed.
+    evil = f"{tube}$(touch$IFS{tmp_path}/done)"
+    cli("put", evil, "a")
+    (offered,) = completed(cli, "kick", tube)
+    assert not (tmp_path / "done").exists()
+    # What is offered is the name again when the shell reads it.
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {offered}"], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == evil
+    assert not (tmp_path / "done").exists()

@@ -51,8 +51,8 @@ def test_where_all_can_be_read_there_is_nothing_to_say(filled: AerospikeStore, c
     ("name", "key", "named"),
     [
         ("seg", 3, "segment 3 of tube t"),
-        ("ses", 1, "session 1"),
-        ("news", 1, "the news of session 1"),
+        ("ses", "slot-1", "session 1"),
+        ("news", "slot-1", "the news of session 1"),
         ("ctl", "counter-session", "the record counter-session"),
         ("ctl", "sessions", "the record sessions"),
         ("body", "3-1", "the body with digest "),
@@ -73,8 +73,8 @@ def test_a_record_of_a_newer_format_is_named(
     [
         ("seg", 3, {"hwm": None}, "segment 3 of tube t cannot be read and is left alone: hwm is missing"),
         ("seg", 3, {"no": None, "tube": None}, "a segment without a number cannot be read"),
-        ("ses", 1, {"dead": "no"}, "session 1 cannot be read and is left alone: dead is of type str"),
-        ("news", 1, {"news": 7}, "the news of session 1 cannot be read"),
+        ("ses", "slot-1", {"dead": "no"}, "session 1 cannot be read and is left alone: dead is of type str"),
+        ("news", "slot-1", {"news": 7}, "the news of session 1 cannot be read"),
         ("body", "3-1", {"f": "x"}, "f is of type str"),
     ],
 )

@@ -14,7 +14,7 @@ from versions import NEXT, NEXT_FORM
 from beanspiked.engine.aerospike.engine import SharedEngine
 from beanspiked.engine.aerospike.segment.codec import FORMATS
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.store.seam import CLOSED, FIRST, OPEN, READY, Change, Fenced, Newer, Refused
+from beanspiked.engine.aerospike.store.seam import CLOSED, FIRST, OPEN, READY, Change, Damaged, Fenced, Newer, Refused
 from beanspiked.library.conn import Conn
 
 if TYPE_CHECKING:
@@ -132,6 +132,10 @@ def test_news_of_a_newer_format_are_none(both: Both) -> None:
     older, newer = both
 
     async def check() -> None:
+        await older.join(1)
+        await newer.join(2)
+        await older.sessions()
+        await newer.sessions()
         await newer.publish(1, b"[1,[]]", NEXT_FORM)
         await newer.publish(2, b"[2,[]]")
         assert await older.news([1, 2]) == [b"", b"[2,[]]"]
@@ -160,7 +164,13 @@ def test_records_of_before_there_were_numbers_are_read_and_used_again(real: Aero
         await real.publish(7, b"[1,[]]")
         await real.write_body(1, 1, b"body")
         last = await real.reserve_numbers("segment", 5)
-        for name, key in (("seg", 1), ("ses", 7), ("news", 7), ("body", "1-1"), ("ctl", "counter-segment")):
+        for name, key in (
+            ("seg", 1),
+            ("ses", "slot-1"),
+            ("news", "slot-1"),
+            ("body", "1-1"),
+            ("ctl", "counter-segment"),
+        ):
             client.put(real._key(name, key), {"f": None, "reads": None, "writes": None})
         segment = await real.read(1)
         assert segment is not None
@@ -188,7 +198,7 @@ def test_a_counter_of_a_newer_format_counts_no_further(real: AerospikeStore, cli
             await real.reserve_numbers("segment", 5)
         assert client.get(key)[2]["last"] == 5
         client.put(real._key("ctl", "sessions"), {"f": odd})
-        with pytest.raises(Newer):
+        with pytest.raises(Damaged):
             await real.join(7)
         assert await real.sessions() == []
 

@@ -419,7 +419,8 @@ class AerospikeStore(Directories):
     async def _list_session(self, session: int) -> int:
         """List a session with a slot that no other has; return it. What is claimed before it is listed nobody would ever find."""
         for _ in range(LISTINGS_MAX):
-            listed = await self._listed()
+            # In a list of a newer format nobody can be entered.
+            listed = decoding.slots(await self._session_list(), self.newest)
             if session in listed:
                 break
             slot = next(slot for slot in itertools.count(1) if slot not in listed.values())
@@ -434,14 +435,17 @@ class AerospikeStore(Directories):
 
     async def _listed(self) -> dict[int, int]:
         """Read the list of sessions: the slot of each by its number; 0 of one whose records nobody uses again."""
-        key = self._key("ctl", "sessions")
-        try:
-            bins = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
-        except Fenced:
-            return {}
-        read = partial(decoding.slots, bins, self.newest)
+        read = partial(decoding.slots, await self._session_list(), self.newest)
         self._slots = self._aside.read("the list of sessions", read) or {}
         return self._slots
+
+    async def _session_list(self) -> dict[str, Any]:
+        key = self._key("ctl", "sessions")
+        try:
+            bins: dict[str, Any] = await self.caller.call(lambda: self.caller.client.get(key, READ_POLICY)[2])
+        except Fenced:
+            return {}
+        return bins
 
     async def _slot(self, session: int) -> int:
         """Find a session's slot. Raises Refused unless it is listed: then it is over."""

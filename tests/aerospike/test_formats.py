@@ -228,7 +228,7 @@ class FrontEnd(Conn):
     async def writing(self, form: int) -> None:
         """Wait until a format is written here."""
         for _ in range(400):
-            if self.engine.membership.writes == form:
+            if self.engine.membership.agreement.writes == form:
                 return
             await asyncio.sleep(0.05)
         pytest.fail(f"format {form} is not written")
@@ -244,7 +244,7 @@ def test_two_versions_share_tubes_and_what_is_newer_waits_for_who_knows_it(real:
                 await new.use("t").put(body)
             async with FrontEnd(real, FORMATS) as old:
                 # It serves once nothing newer is written.
-                assert new.engine.membership.writes == FIRST
+                assert new.engine.membership.agreement.writes == FIRST
                 assert await old.use("t").reserve(timeout=0.2) is None
                 await new.use("t").put(b"new to old")
                 job = await old.use("t").reserve(timeout=5)

@@ -9,7 +9,7 @@ import pytest
 from versions import NEXT, NEXT_FORM
 from world import Faults, World
 
-from beanspiked.engine.aerospike.cluster.membership import DEAD_AFTER
+from beanspiked.engine.aerospike.cluster.burial import DEAD_AFTER
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Packed, pack
 from beanspiked.engine.aerospike.store import formats
 from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, job_slot, lease_key
@@ -308,7 +308,7 @@ def test_a_session_whose_record_is_newer_is_declared_dead_by_who_knows_it(here: 
 
 
 def writes(front_end: FrontEnd) -> int:
-    return front_end.engine.membership.writes
+    return front_end.engine.membership.agreement.writes
 
 
 def form_of_put(here: World, client: Client) -> int:
@@ -408,7 +408,7 @@ def test_puts_that_wait_for_a_segment_are_packed_in_the_format_that_is_written_b
 
     def meanwhile(*arguments: Any) -> Ring:
         # The sessions agree on another format before there is a segment.
-        new.engine.membership.writes = FIRST
+        new.engine.membership.agreement.writes = FIRST
         return reserve_places(*arguments)
 
     here.cluster.reserve_places = meanwhile  # type: ignore[method-assign]

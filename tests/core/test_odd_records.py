@@ -12,8 +12,8 @@ import pytest
 from failing import for_segment
 from world import World, session_of
 
-from beanspiked.engine.aerospike.cluster.membership import unpack_usage
 from beanspiked.engine.aerospike.cluster.news import unpack_news
+from beanspiked.engine.aerospike.cluster.usage import unpack_usage
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, due_key, lease_key, ready_key

@@ -53,7 +53,7 @@ def test_what_a_front_end_remembers_of_sessions_goes_with_them_whoever_forgets_t
         here.run(2 * FORGOTTEN_WITHIN)
     for front_end in staying:
         membership = front_end.engine.membership
-        assert (membership._next_passes, membership._passed, len(membership.records)) == ({}, set(), 3)
+        assert (membership.burial._next_passes, membership.burial._passed, len(membership.records)) == ({}, set(), 3)
 
 
 def test_a_front_end_that_dies_between_being_listed_and_joining_is_listed_no_more(here: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from world import World, session_of
 
-from beanspiked.engine.aerospike.cluster import membership
+from beanspiked.engine.aerospike.cluster import usage
 from beanspiked.engine.aerospike.cluster.news import LISTEN_FOR
 from beanspiked.engine.aerospike.store.aerospike import health, udf
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
@@ -98,7 +98,7 @@ def watch_many(here: World, count: int, at_most: int = 512 << 10) -> tuple[Any, 
     """Let a client of one front-end of two watch many tubes while another one holds a job; return both front-ends."""
     front_end, other = here.front_end(), here.front_end()
     # The constant itself is compiled in.
-    front_end.engine.membership._payload_max = at_most
+    front_end.engine.membership.telling.at_most = at_most
     holder, watcher = front_end.connect(), front_end.connect()
     here.run(3.0)
     job_id = holder.put()
@@ -506,13 +506,13 @@ def test_what_others_tell_of_their_tubes_is_parsed_once(monkeypatch: pytest.Monk
     watcher.ask(b"watch t\r\n")
     here.run(3.0)
     parsed: list[bytes] = []
-    loads = membership.json.loads
+    loads = usage.json.loads
 
     def counted(payload: bytes) -> Any:
         parsed.append(payload)
         return loads(payload)
 
-    monkeypatch.setattr(membership.json, "loads", counted)
+    monkeypatch.setattr(usage.json, "loads", counted)
     for _ in range(10):
         assert client.stats("stats-tube t")["current-watching"] == "1"
     assert len([payload for payload in parsed if payload.startswith(b"{")]) <= 1

@@ -13,9 +13,10 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
-from beanspiked.engine.aerospike.cluster.membership import Membership, Session
+from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.network import Apart, Network
 from beanspiked.engine.aerospike.cluster.news import News
+from beanspiked.engine.aerospike.cluster.session import Session
 from beanspiked.engine.aerospike.queries import looks
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.segment.committer import Committer

@@ -12,7 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from beanspiked.engine.aerospike.cluster.announcement import Announcement, Other
 from beanspiked.engine.aerospike.cluster.links import LOOK, Item, tube_hash
+from beanspiked.engine.aerospike.cluster.listener import NewsListener
 from beanspiked.engine.aerospike.cluster.mesh import Mesh, MeshListener
 from beanspiked.engine.aerospike.cluster.network import Network
 from beanspiked.engine.aerospike.store.seam import FIRST, StoreError
@@ -20,7 +22,7 @@ from beanspiked.engine.aerospike.store.seam import FIRST, StoreError
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.seam import SegmentStore
 
-__all__ = ["Announcement", "News", "NewsListener", "Other", "unpack_news"]
+__all__ = ["News", "unpack_news"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,85 +44,6 @@ ROUND_WITHIN: Final = 0.05
 SEE_AFTER: Final = 0.002
 SEE_AT_ONCE: Final = 100
 NO_KEY: Final = b""
-
-
-class NewsListener:
-    """Whom the news tell what others did."""
-
-    def heard_of(self, name: str) -> None:
-        """Something has changed in a tube."""
-        raise NotImplementedError
-
-    def heard_item(self, name: str, item: Item) -> None:
-        """Something has changed in a segment of a tube."""
-        raise NotImplementedError
-
-    def heard_all(self) -> None:
-        """All that has arrived together was told."""
-        raise NotImplementedError
-
-    def look_everywhere(self) -> None:
-        """News were missed."""
-        raise NotImplementedError
-
-    def stop_following(self) -> None:
-        """What was known of tubes grows old."""
-        raise NotImplementedError
-
-    def followed(self, name: str) -> None:
-        """All others tell from now on what they do in a tube."""
-        raise NotImplementedError
-
-    def met(self) -> None:
-        """There is a front-end that may not be known."""
-        raise NotImplementedError
-
-    def waited_for(self, name: str) -> bool:
-        """Tell whether somebody waits for jobs of a tube."""
-        raise NotImplementedError
-
-    def wants_jobs(self) -> bool:
-        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
-        raise NotImplementedError
-
-
-class Announcement:
-    """How a front-end hears news, and how it tells its own, as the others are told.
-
-    Attributes:
-        address: What they dial to hear its news, empty if they cannot.
-        listens: The sessions whose news it reads from their records.
-        tells: Whether it writes its news to its record.
-    """
-
-    def __init__(self, address: str, listens: list[int], tells: bool) -> None:
-        self.address: str = address
-        self.listens: list[int] = listens
-        self.tells: bool = tells
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Announcement):
-            return NotImplemented
-        return (self.address, self.listens, self.tells) == (other.address, other.listens, other.tells)
-
-    def __hash__(self) -> int:
-        return hash(self.address)
-
-
-class Other:
-    """Another front-end that lives, as it says how it hears and tells news.
-
-    Attributes:
-        session, address: Its session, and what is dialled to hear its news.
-        listens: Whether it reads this front-end's record.
-        tells: Whether it writes its news to a record.
-    """
-
-    def __init__(self, session: int, address: str, listens: bool, tells: bool) -> None:
-        self.session: int = session
-        self.address: str = address
-        self.listens: bool = listens
-        self.tells: bool = tells
 
 
 class News(MeshListener):

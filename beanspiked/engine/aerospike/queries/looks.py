@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
-from beanspiked.engine.aerospike.cluster.membership import usage_of
 from beanspiked.engine.aerospike.segment.codec import Packed
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, job_id
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms, ready_key
@@ -256,7 +255,7 @@ def _add_uses(engine: "SharedEngine", only: str | None = None) -> None:
     for record in engine.membership.records:
         if record.number not in live:
             continue
-        usage = usage_of(record)
+        usage = record.usage()
         for name in usage if only is None else usage.keys() & {only}:
             use = usage[name]
             found = engine.tube(name)

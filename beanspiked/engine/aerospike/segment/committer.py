@@ -47,7 +47,7 @@ from beanspiked.engine.errors import (
 )
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.cluster.membership import Session
+    from beanspiked.engine.aerospike.cluster.session import Session
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.tubes.tube import SharedTube
 

@@ -71,7 +71,7 @@ class Puts:
         due_ms = self._engine.membership.server_ms() + delay_ms if delay else 0
         # 0 would be: for ever.
         ttr_ms = max(1, round(ttr * 1000)) if ttr else 0
-        if details is None and len(body) <= INLINE_MAX and self._engine.membership.writes == FIRST:
+        if details is None and len(body) <= INLINE_MAX and self._engine.membership.agreement.writes == FIRST:
             packed = pack_plain(pri, delay_ms, ttr_ms, put_us, body)
             put = Put(tube, pri, put_us, due_ms, packed, FIRST, now + ANSWER_WITHIN)
         else:
@@ -106,7 +106,7 @@ class Puts:
             raw_size = max(details.raw_size, PLAIN)
             skipped = details.raw_size == GIVEN_UP
         packed = Packed(pri, delay_ms, ttr_ms, put_us, stored, raw_size=raw_size, skipped=skipped)
-        packed.form = self._engine.membership.writes
+        packed.form = self._engine.membership.agreement.writes
         if details is not None:
             packed.born_ms = round(details.born * 1000)
             packed.metadata = details.metadata
@@ -135,7 +135,7 @@ class Puts:
         arriving = tube.arriving
         committer = tube.open
         while arriving and committer is not None:
-            if arriving[0].form != self._engine.membership.writes:
+            if arriving[0].form != self._engine.membership.agreement.writes:
                 self._pack_again(arriving[0])
             if not committer.accepts(arriving[0]):
                 tube.open = None
@@ -155,7 +155,7 @@ class Puts:
         """Pack a put in the format that is written now: while it waited, the sessions agreed on another one."""
         formats = self._engine.formats
         job = put.job or formats.unpack(put.packed)
-        job.form = self._engine.membership.writes
+        job.form = self._engine.membership.agreement.writes
         put.packed = formats.pack(job)
         put.form = job.form
 
@@ -234,7 +234,7 @@ class Puts:
         Raises Full, TooBig where the directory has no room, or another StoreError.
         """
         session = self._engine.membership.session
-        form = self._engine.membership.writes
+        form = self._engine.membership.agreement.writes
         number, lease = await self._claim(tube, form)
         while True:
             failure: StoreError | None = None

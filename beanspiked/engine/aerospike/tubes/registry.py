@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.cluster.membership import COUNTER_NAMES, usage_of
+from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.store.seam import StoreError, Unknown
 from beanspiked.engine.aerospike.tubes.notes import note_empty
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
@@ -13,6 +12,8 @@ from beanspiked.engine.contract import Tube
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.segment.committer import Committer
     from beanspiked.engine.aerospike.store.seam import Directory, SegmentStore
@@ -88,7 +89,7 @@ class Registry:
         """Tell whether a live session of others uses or watches a tube."""
         membership = self._engine.membership
         live = set(membership.others)
-        uses = (usage_of(record).get(name) for record in membership.records if record.number in live)
+        uses = (record.usage().get(name) for record in membership.records if record.number in live)
         return any(use is not None and (use[0] or use[1]) for use in uses)
 
     def used(self, name: str) -> bool:
@@ -98,17 +99,18 @@ class Registry:
 
     # --- what is told of them
 
-    def usage(self, most: int | None = None) -> dict[str, list[int]]:
-        """Return what the others should know of this front-end's use of its tubes, or of the first ones."""
-        used = (
-            tube
-            for tube in self._tubes.values()
-            if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
-        )
-        return {
-            tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
-            for tube in islice(used, most)
-        }
+    def count(self) -> int:
+        """Count all tubes that are known here."""
+        return len(self._tubes)
+
+    def usage(self) -> dict[str, list[int]]:
+        """Return what the others should know of how this front-end uses its tubes."""
+        return _usage(self.known_tubes())
+
+    def usage_slices(self, size: int) -> "Callable[[int], dict[str, list[int]] | None]":
+        """Return what tells that of so many tubes at once, by the number of the slice; None after the last one."""
+        tubes = self.known_tubes()
+        return lambda number: _usage(tubes[number * size : (number + 1) * size]) if number * size < len(tubes) else None
 
     def uncount(self, usage: dict[str, list[int]]) -> None:
         """Somebody else has added what a lost session had published to the tubes' records: count it no longer here."""
@@ -274,6 +276,14 @@ class Registry:
 def _rests(tube: SharedTube) -> bool:
     """Tell whether a tube takes no puts here, and nothing in it is on its way or held."""
     return tube.open is None and not any(committer.busy() for committer in tube.committers.values())
+
+
+def _usage(tubes: list[SharedTube]) -> dict[str, list[int]]:
+    return {
+        tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
+        for tube in tubes
+        if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
+    }
 
 
 def _age(tube: SharedTube) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED, DELAYED, LOOK, READY, Item
-from beanspiked.engine.aerospike.cluster.news import NewsListener
+from beanspiked.engine.aerospike.cluster.listener import NewsListener
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
 from beanspiked.engine.aerospike.store.keys import DUE_KEY

@@ -1,0 +1,73 @@
+"""Which format is written: the newest that all living sessions announce to read.
+
+A session begins with the first one; it goes up to a newer one when a heartbeat has told so and a look after that has found nobody who does
+not read it; it goes down as soon as a look finds somebody. Who joins announces what it reads, then looks, and serves only when nobody who
+lives writes what it does not read. Of two who do so at the same time, one sees the other.
+"""
+
+import logging
+from collections.abc import Iterable
+
+from beanspiked.engine.aerospike.cluster.session import KnownSession
+from beanspiked.engine.aerospike.store.seam import FIRST, SessionRecord
+
+__all__ = ["Agreement"]
+
+logger = logging.getLogger(__name__)
+
+
+class Agreement:
+    """Keeps to what all read.
+
+    Args:
+        newest: The newest format that is known here.
+
+    Attributes:
+        writes: The format that is written here.
+        tells: The format that the next heartbeat tells to be written here.
+        told: The newest that the others may know to be.
+    """
+
+    def __init__(self, newest: int) -> None:
+        self._newest = newest
+        self.writes: int = FIRST
+        self.tells: int = FIRST
+        self.told: int = FIRST
+        # What a session that joins waits for is logged once.
+        self._said_why = False
+
+    def begin(self) -> None:
+        """There is a new session."""
+        self.writes = self.tells = self.told = FIRST
+
+    def agreed(self, records: Iterable[SessionRecord] | Iterable[KnownSession]) -> int:
+        """Return the newest format that this front-end and all these sessions read, if they live."""
+        return min([self._newest, *[record.reads for record in records if not record.dead]])
+
+    def others_ahead(self, number: int, records: Iterable[SessionRecord], silent_max_ms: float) -> bool:
+        """Tell whether others that live write what is not read here; they stop it as soon as they see this session."""
+        for record in records:
+            silent = record.silent_ms > silent_max_ms
+            if record.writes > self._newest and not (record.dead or silent or record.number == number):
+                if not self._said_why:
+                    logger.warning(
+                        "session %d waits until session %d writes no more in format %d: this version reads those up to %d",
+                        number,
+                        record.number,
+                        record.writes,
+                        self._newest,
+                    )
+                self._said_why = True
+                return True
+        self._said_why = False
+        return False
+
+    def agree(self, number: int, records: "list[KnownSession]", told: int) -> None:
+        """Go by what the others were found to read; `told` is what they could know to be written here before that."""
+        # An own session that is not listed: the others are not, either.
+        seen = any(record.number == number for record in records)
+        self.tells = self.agreed(records) if seen else FIRST
+        writes = min(self.tells, told)
+        if writes != self.writes:
+            logger.info("format %d is written from now on", writes)
+            self.writes = writes

@@ -1,0 +1,94 @@
+"""One session number, and what is known of the others' sessions."""
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from beanspiked.engine.aerospike.cluster.usage import unpack_usage
+from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key
+from beanspiked.engine.aerospike.store.seam import FIRST, SessionRecord
+
+__all__ = ["KnownSession", "Session"]
+
+logger = logging.getLogger(__name__)
+
+LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
+# A session that has been silent for longer than this, in ms, is watched.
+QUIET_MS: Final = 3000
+
+
+class Session:
+    """One session number and the leases under it.
+
+    Attributes:
+        number: The number; 0 before there is one.
+        over: Whether it was declared dead, stopped on its own or has ended.
+        offset_ms: How far the server's clock is ahead of this process's.
+    """
+
+    def __init__(self, number: int, offset_ms: int) -> None:
+        self.number: int = number
+        self.over: bool = False
+        self.offset_ms: int = offset_ms
+        self._serial = 0
+
+    def next_lease(self) -> int:
+        """Name a lease that was never used."""
+        self._serial += 1
+        assert self._serial <= LAST_SERIAL
+        return lease_key(self.number, self._serial)
+
+
+class KnownSession:
+    """A session as last read.
+
+    Attributes:
+        number, dead, silent_ms, reads, newer, address, listens, tells: See SessionRecord.
+        quiet_since: When it was first seen silent for longer than QUIET_MS, by this process's clock; 0 if it was not, or has spoken since.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number: int = number
+        self.dead: bool = False
+        self.silent_ms: int = 0
+        self.address: str = ""
+        self.listens: Sequence[int] | None = None
+        self.tells: bool = True
+        self.reads: int = FIRST
+        self.newer: bool = False
+        self.quiet_since: float = 0.0
+        self._payload = b""
+        self._usage: dict[str, list[int]] | None = None
+        # What is wrong with what it publishes is logged once.
+        self._told_odd = False
+
+    def read(self, record: SessionRecord, now: float) -> "KnownSession":
+        """Take note of its record. What it tells of its tubes is parsed when somebody asks, and once."""
+        self.dead = record.dead
+        self.silent_ms = record.silent_ms
+        self.address = record.address
+        self.listens = record.listens
+        self.tells = record.tells
+        self.reads = record.reads
+        self.newer = record.newer
+        if record.silent_ms <= QUIET_MS:
+            self.quiet_since = 0.0
+        elif not self.quiet_since:
+            self.quiet_since = now
+        if record.payload != self._payload:
+            self._payload = record.payload
+            self._usage = None
+        return self
+
+    def usage(self) -> dict[str, list[int]]:
+        """Return what it published: tube to using, watching, waiting, total jobs, deletes, pauses."""
+        if self._usage is None:
+            self._usage = {}
+            try:
+                if self._payload:
+                    self._usage = unpack_usage(self._payload)
+            except ValueError as error:
+                if not self._told_odd:
+                    logger.warning("what session %d tells of its tubes cannot be read: %s", self.number, error)
+                self._told_odd = True
+        return self._usage

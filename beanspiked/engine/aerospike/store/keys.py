@@ -7,6 +7,7 @@ __all__ = [
     "DUE_KEY",
     "GENERATIONS_A_SIZE",
     "LAST_SLOT",
+    "RING_BITS",
     "RING_MAX",
     "SERIAL_BITS",
     "SLOT_BITS",

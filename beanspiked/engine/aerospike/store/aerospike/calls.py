@@ -22,6 +22,7 @@ from beanspiked.engine import forks
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.store.aerospike.nodes import Agreement, NodeWatch
 from beanspiked.engine.aerospike.store.aerospike.workers import Workers
+from beanspiked.engine.aerospike.store.keys import RING_BITS
 from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
 
 if TYPE_CHECKING:
@@ -273,6 +274,13 @@ class Caller:
             FilteredOut: It is not, or of a higher number.
         """
         guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
+        if number >> RING_BITS <= 1:
+            # Nobody has been through the ring before.
+            try:
+                self.make(key, made, aerospike.POLICY_EXISTS_CREATE)
+            except client_errors.RecordExistsError:
+                self.operate(key, again, guard)
+            return
         try:
             # Most records were made long ago.
             self.operate(key, again, guard)

@@ -94,6 +94,10 @@ class TubeEngine:
         """List all tubes in beanstalkd's order: as made, but a removed one's place is taken by the last."""
         raise NotImplementedError
 
+    def tube_names(self) -> list[str]:
+        """List the names of all tubes, in the order of `tubes`; on a shared store of very many, some whose last job has just gone."""
+        return [tube.name for tube in self.tubes()]
+
     def look_job(self, job_id: int, need: int = WHOLE) -> Later | None:
         """Learn what `find_job` tells; None when it is known here.
 
@@ -111,6 +115,10 @@ class TubeEngine:
 
     def look_all(self) -> Later | None:
         """Learn what `tubes` and the engine's counts tell."""
+        return None
+
+    def look_names(self) -> Later | None:
+        """Learn what `tube_names` tells."""
         return None
 
     def look_sizes(self, tube: Tube) -> Later | None:

@@ -62,7 +62,7 @@ class ConnBase(OfOneProcess):
         """List the names of all tubes that exist."""
         self._core.check_open()
         engine = self._core.broker.engine
-        return await self._core.look(engine.look_all(), lambda: [tube.name for tube in engine.tubes()])
+        return await self._core.look(engine.look_names(), engine.tube_names)
 
     async def peek(self, job_id: int) -> JobInfo | None:
         """Look at a job of any state; None when there is none with this id."""

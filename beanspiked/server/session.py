@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, WHOLE, Job, Tube
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, WHOLE, Job
 from beanspiked.engine.errors import DamagedEntry
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER
@@ -83,7 +83,9 @@ class Session:
             return engine.look_next(self.tubes.used, PEEKED[verb])
         if verb in (verbs.STATS_TUBE, verbs.PAUSE_TUBE):
             return engine.look_tube(command.name)
-        return engine.look_all() if verb in (verbs.STATS, verbs.LIST_TUBES) else None
+        if verb == verbs.LIST_TUBES:
+            return engine.look_names()
+        return engine.look_all() if verb == verbs.STATS else None
 
     def close(self) -> None:
         """Give back what the connection held and referred to, in slices; its later writes still go to the store."""
@@ -308,7 +310,7 @@ def _ignore(session: Session, command: Command) -> None:
 
 
 def _list_tubes(session: Session, command: Command) -> None:
-    _reply_tubes(session, session.engine.tubes())
+    _reply_names(session, session.engine.tube_names())
 
 
 def _list_tube_used(session: Session, command: Command) -> None:
@@ -316,12 +318,12 @@ def _list_tube_used(session: Session, command: Command) -> None:
 
 
 def _list_tubes_watched(session: Session, command: Command) -> None:
-    _reply_tubes(session, session.tubes.watched)
+    _reply_names(session, [tube.name for tube in session.tubes.watched])
 
 
-def _reply_tubes(session: Session, tubes: list[Tube]) -> None:
-    session.cost = len(tubes) // TUBES_A_COMMAND
-    session.out.add(replies.ok(yaml.sequence([tube.name for tube in tubes])))
+def _reply_names(session: Session, names: list[str]) -> None:
+    session.cost = len(names) // TUBES_A_COMMAND
+    session.out.add(replies.ok(yaml.sequence(names)))
 
 
 def _pause_tube(session: Session, command: Command) -> None:

@@ -82,6 +82,7 @@ class Asked(Later):
         found: The job that it looked for, or None.
         ids: The ids of the jobs that it looked for.
         sizes: What it summed up.
+        names: The names of the tubes that it found.
     """
 
     def __init__(self) -> None:
@@ -89,6 +90,7 @@ class Asked(Later):
         self.found: SharedJob | None = None
         self.ids: list[int] = []
         self.sizes: TubeSizes = TubeSizes()
+        self.names: list[str] = []
 
 
 class SharedEngine(TubeEngine):
@@ -386,6 +388,14 @@ class SharedEngine(TubeEngine):
         """Count all jobs."""
         return self._ask(lambda: looks.everything(self))
 
+    def look_names(self) -> Later | None:
+        """Find all tubes."""
+        return self._ask(lambda: looks.names(self))
+
+    def tube_names(self) -> list[str]:
+        """Return the names that the last look found."""
+        return [] if self._answer is None else self._answer.names
+
     def look_sizes(self, tube: Tube) -> Later | None:
         """Add up the sizes of a tube's bodies."""
         return self._ask(lambda: looks.sizes(self, cast(SharedTube, tube)))
@@ -417,6 +427,8 @@ class SharedEngine(TubeEngine):
                 asked.sizes = result
             elif isinstance(result, list):
                 asked.ids = result
+            elif isinstance(result, tuple):
+                asked.names = list(result)
 
         try:
             error = await self.failure(do)

@@ -16,6 +16,7 @@ from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms, 
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
+    PAGE_MAX,
     READY,
     Damaged,
     Fenced,
@@ -48,6 +49,7 @@ __all__ = [
     "job",
     "kick",
     "kick_job",
+    "names",
     "next_job",
     "pause",
     "sizes",
@@ -64,6 +66,8 @@ SIZES_AT_ONCE: Final = 250
 SIDE_BY_SIDE: Final = 4
 # How often a look is repeated that others' changes spoil.
 LOOKS_MAX: Final = 20
+# Of so many segments it is seen which hold jobs when tubes are listed.
+COUNTED_MAX: Final = 1000
 
 
 async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[SharedJob]:
@@ -313,6 +317,35 @@ async def everything(engine: "SharedEngine") -> None:
         total.reserved += counts.reserved
     _add_uses(engine)
     engine.counts = total
+
+
+async def names(engine: "SharedEngine") -> "tuple[str, ...]":
+    """Find the names of all tubes that exist: those used here in their order, then the others by age.
+
+    Where there are very many segments they are not counted: a tube whose last job has gone is named until its segment ends.
+    """
+    records: dict[str, Directory] = await engine.try_for_a_while(engine.store.tubes)
+    await engine.try_for_a_while(engine.membership.look)
+    live = set(engine.membership.others)
+    usages = [record.usage() for record in engine.membership.records if record.number in live]
+    listed = sum([len(record.segments) + PAGE_MAX * len(record.pages) for record in records.values()])
+    if listed + sum([len(usage) for usage in usages]) <= COUNTED_MAX:
+        await everything(engine)
+        return tuple([tube.name for tube in engine.tubes()])
+    found = dict.fromkeys(engine.registry.used_names())
+    now_ms = engine.membership.server_ms()
+    ages = [
+        (record.first(), name)
+        for name, record in records.items()
+        if record.segments or record.pages or record.paused_until_ms > now_ms
+    ]
+    await asyncio.sleep(0)
+    ages.sort()
+    found.update(dict.fromkeys([name for _, name in ages]))
+    for usage in usages:
+        await asyncio.sleep(0)
+        found.update(dict.fromkeys([name for name, use in usage.items() if use[0] or use[1]]))
+    return tuple(found)
 
 
 async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> SharedJob | None:

@@ -81,6 +81,14 @@ class Registry:
         others.sort(key=_age)
         return mine + cast("list[Tube]", others)
 
+    def used_names(self) -> list[str]:
+        """List the names of the tubes that are used here."""
+        return [
+            tube.name
+            for tube in self._tubes.values()
+            if tube.using or tube.watching or tube.arriving or tube.name == DEFAULT
+        ]
+
     def _in_existence(self, tube: SharedTube) -> bool:
         """Tell whether a tube is used here, or was found with the last look."""
         return bool(tube.using or tube.watching or tube.exists or tube.arriving or tube.name == DEFAULT)

@@ -53,6 +53,7 @@ WEIGHTS = {
     "wipe": 1,
     "heads": 1,
     "sizes": 3,
+    "leases": 2,
     "number_bodies": 2,
     "leased_by": 2,
     "enlist": 1,
@@ -212,6 +213,7 @@ class Walk:
         arguments: dict[str, tuple[Any, ...]] = {
             "heads": (self.NUMBERS,),
             "sizes": (self.NUMBERS,),
+            "leases": (self.NUMBERS,),
             "leased_by": (session,),
             "enlist": (tube, count),
             "unlist": (tube, count),

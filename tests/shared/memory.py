@@ -32,6 +32,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Change,
     Fenced,
     Head,
+    Leases,
     Newer,
     Outcome,
     Refused,
@@ -285,6 +286,14 @@ class Cluster(DirectoryRecords):
         if record is None or record.number < number:
             return None
         return record.head() if record.number == number else OVER
+
+    def leases(self, number: int) -> Leases | None:
+        """Read the leases on one segment."""
+        try:
+            record = self._segment(number)
+        except Fenced:
+            return None
+        return Leases(number, record.tube, record.owner, sorted(record.leases))
 
     def size(self, number: int) -> Sizes | None:
         """Count the jobs of one segment."""
@@ -633,6 +642,10 @@ class MemoryStore(DirectoryCalls):
     async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
         """See SegmentStore."""
         return [await self._unless_newer("size", number, partial(self._cluster.size, number)) for number in numbers]
+
+    async def leases(self, numbers: Sequence[int]) -> list[Leases | None]:
+        """See SegmentStore."""
+        return [await self._unless_newer("leases", number, partial(self._cluster.leases, number)) for number in numbers]
 
     async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """See SegmentStore."""

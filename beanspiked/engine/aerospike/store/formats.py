@@ -28,6 +28,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Damaged,
     Directory,
     Head,
+    Leases,
     Newer,
     Page,
     Segment,
@@ -60,6 +61,7 @@ __all__ = [
     "item",
     "items",
     "items_of",
+    "leases",
     "number",
     "page",
     "segment",
@@ -184,6 +186,17 @@ def sizes(number: int, bins: Bins, newest: int = NEWEST) -> Sizes | None:
         _first_key(bins, "due"),
         _first_key(bins, "oldest"),
     )
+
+
+def leases(number: int, bins: Bins, newest: int = NEWEST) -> Leases | None:
+    """Read what LEASE_READS give; None if the record is another segment's. Raises Damaged."""
+    if _number(bins, "no") != number:
+        return None
+    form(bins, newest)
+    held = bins.get("held")
+    if not isinstance(held, list) or not all(type(lease) is int for lease in held):
+        raise _unexpected("held", held)
+    return Leases(number, _text(bins, "tube"), _number(bins, "own"), held)
 
 
 def checked(bins: Bins) -> Bins:

@@ -49,6 +49,7 @@ __all__ = [
     "Fenced",
     "Full",
     "Head",
+    "Leases",
     "Move",
     "Newer",
     "Outcome",
@@ -208,6 +209,22 @@ class Sizes(NamedTuple):
     ready_key: bytes | None
     due_key: bytes | None
     buried_key: bytes | None
+
+
+class Leases(NamedTuple):
+    """Who has leases on a segment.
+
+    Attributes:
+        number: The segment.
+        tube: Its tube.
+        owner: The session that made it.
+        leases: The leases.
+    """
+
+    number: int
+    tube: str
+    owner: int
+    leases: Sequence[int]
 
 
 class Outcome(NamedTuple):
@@ -398,6 +415,9 @@ class SegmentStore(Protocol):
 
     async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
         """Count the jobs of many segments, each at a moment of its own; None also for one that cannot be read."""
+
+    async def leases(self, numbers: Sequence[int]) -> list[Leases | None]:
+        """Read the leases on many segments and not their jobs, each at a moment of its own; None also for one that cannot be read."""
 
     async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
         """Take keys out of a queue and put entries into another, or into a lease.

@@ -58,6 +58,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Damaged,
     Fenced,
     Head,
+    Leases,
     Newer,
     Outcome,
     Refused,
@@ -273,6 +274,16 @@ class AerospikeStore(Directories):
             None
             if bins is None
             else self._aside.read(f"segment {number}", partial(decoding.sizes, number, bins, self.newest))
+            for number, bins in zip(numbers, found, strict=True)
+        ]
+
+    async def leases(self, numbers: Sequence[int]) -> list[Leases | None]:
+        """See SegmentStore."""
+        found = await self.caller.read_many([self._segment_key(number) for number in numbers], LEASE_READS)
+        return [
+            None
+            if bins is None
+            else self._aside.read(f"segment {number}", partial(decoding.leases, number, bins, self.newest))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
@@ -735,6 +746,11 @@ SIZE_READS: Final = [
     keys_read("due", DELAYED, 0, 1),
     keys_read("oldest", BURIED, 0, 1),
     *size_reads(),
+]
+LEASES_MAX: Final = 1 << 20
+LEASE_READS: Final = [
+    *[operations.read(name) for name in ("f", "no", "tube", "own")],
+    map_operations.map_get_by_index_range("held", 0, aerospike.MAP_RETURN_KEY, LEASES_MAX),
 ]
 NEWS_READS: Final = [operations.read("f"), operations.read("no"), operations.read("news")]
 BODY_READS: Final = [operations.read("f"), operations.read("body")]

@@ -193,10 +193,10 @@ def leases(number: int, bins: Bins, newest: int = NEWEST) -> Leases | None:
     if _number(bins, "no") != number:
         return None
     form(bins, newest)
-    held = bins.get("held")
-    if not isinstance(held, list) or not all(type(lease) is int for lease in held):
-        raise _unexpected("held", held)
-    return Leases(number, _text(bins, "tube"), _number(bins, "own"), held)
+    found = bins.get("leases")
+    if not isinstance(found, list) or not all(type(lease) is int for lease in found):
+        raise _unexpected("leases", found)
+    return Leases(number, _text(bins, "tube"), _number(bins, "own"), found)
 
 
 def checked(bins: Bins) -> Bins:

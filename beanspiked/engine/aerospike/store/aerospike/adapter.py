@@ -747,10 +747,10 @@ SIZE_READS: Final = [
     keys_read("oldest", BURIED, 0, 1),
     *size_reads(),
 ]
-LEASES_MAX: Final = 1 << 20
+LEASE_KEYS: Final = exp_map.MapGetByIndexRangeToEnd(None, aerospike.MAP_RETURN_KEY, 0, exp.MapBin("held"))
 LEASE_READS: Final = [
     *[operations.read(name) for name in ("f", "no", "tube", "own")],
-    map_operations.map_get_by_index_range("held", 0, aerospike.MAP_RETURN_KEY, LEASES_MAX),
+    expression_operations.expression_read("leases", LEASE_KEYS.compile()),
 ]
 NEWS_READS: Final = [operations.read("f"), operations.read("no"), operations.read("news")]
 BODY_READS: Final = [operations.read("f"), operations.read("body")]

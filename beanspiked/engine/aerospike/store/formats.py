@@ -359,7 +359,7 @@ def _blob(bins: Bins, name: str) -> bytes:
     return bytes(value)
 
 
-def _unexpected(name: str, value: object) -> Damaged:
+def _unexpected(name: int | str, value: object) -> Damaged:
     return Damaged(f"{name} is missing" if value is None else f"{name} is of type {type(value).__name__}")
 
 
@@ -377,7 +377,7 @@ def _text(bins: Bins, name: str) -> str:
     return value
 
 
-def _map(bins: Bins, name: str) -> Mapping[Any, Any]:
+def _map(bins: Mapping[Any, Any], name: int | str) -> Mapping[Any, Any]:
     value = bins.get(name)
     if not isinstance(value, dict):
         raise _unexpected(name, value)
@@ -397,7 +397,7 @@ def _counts(bins: Bins) -> tuple[int, int, int, int]:
 
 def _entries(maps: Mapping[Any, Any], name: int | str) -> dict[bytes, bytes]:
     """Return packed jobs by their keys, in the order of these."""
-    entries = _map(maps, name)  # type: ignore[arg-type]
+    entries = _map(maps, name)
     for key, packed in entries.items():
         _check_key(f"a key of {name}", key)
         if not isinstance(packed, bytes | bytearray):

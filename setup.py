@@ -52,7 +52,6 @@ EMBEDDED = [
     "server/tube_choice.py",
 ]
 SHARED = [
-    "engine/aerospike/store/formats.py",
     "engine/aerospike/cluster/agreement.py",
     "engine/aerospike/cluster/announcement.py",
     "engine/aerospike/cluster/burial.py",

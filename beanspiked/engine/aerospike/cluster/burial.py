@@ -174,9 +174,9 @@ class Burial:
             try:
                 async with turns:
                     found.append(await self._reclaim_segment(number, segment_number, over))
-            except Damaged as error:
+            except Damaged as damage:
                 unreadable.append(segment_number)
-                logger.info("session %d: segment %d is left alone: %s", number, segment_number, error)
+                logger.info("session %d: segment %d is left alone: %s", number, segment_number, damage)
             except StoreError as error:
                 failed.append(segment_number)
                 logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)

@@ -367,6 +367,7 @@ class Membership:
                 if not record.dead
             ],
             said,
+            any(record.number == self.session.number and record.silent_ms <= ABSENT_MS for record in self.records),
         )
         if not self.session.over:
             self._chores.begin("announce", self._announce)

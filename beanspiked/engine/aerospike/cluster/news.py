@@ -82,6 +82,7 @@ class News(MeshListener):
         self._spawn = spawn
         self._now = now
         self._session: int = 0
+        self._fresh: bool = False
         self._sequence = 0
         self._items: OrderedDict[str, int] = OrderedDict()
         # Whether news are written to the record, and whether the others are told so: they are told first that it will end.
@@ -132,8 +133,17 @@ class News(MeshListener):
         """Return what the others should be told."""
         return Announcement(self.mesh.address, self._unlinked(), self._says_tells)
 
-    def know(self, others: list[Other], said: Announcement | None) -> None:
-        """Take note of the other sessions that live, and of what was announced before they were looked at."""
+    def know(self, others: list[Other], said: Announcement | None, fresh: bool) -> None:
+        """Take note of the other sessions that live, and of what was announced before they were looked at.
+
+        Args:
+            others: The sessions.
+            said: What was announced.
+            fresh: Whether they were read from a copy that is no older than this front-end's last heartbeats: else there may be others.
+        """
+        if self._fresh and not fresh:
+            self._follow_anew()
+        self._fresh = fresh
         if any(other.listens for other in others):
             self._tells = self._says_tells = True
         elif said is not None and not said.tells:
@@ -155,7 +165,7 @@ class News(MeshListener):
 
     def all_linked(self) -> bool:
         """Tell whether all others tell their news at once: no records are read here then, nor need they be looked after so often."""
-        return not self._unlinked()
+        return self._fresh and not self._unlinked()
 
     def all_followed(self) -> bool:
         """Tell whether all others tell what they do, over links or in their records."""
@@ -193,7 +203,9 @@ class News(MeshListener):
         """Tell whether everybody tells what it does in a tube, so that what is known of it stays true."""
         tube = self._hash(name)
         if tube not in self._names:
-            return not self.others
+            return self._fresh and not self.others
+        if not self._fresh:
+            return False
         if self.mesh.caught_up(self.others):
             return True
         return all(self.mesh.tells_of(session, tube) or session in self._followed for session in self.others)

@@ -111,10 +111,10 @@ def _unpack(engine: "SharedEngine", number: int, key: bytes, packed: bytes) -> P
     """Take a packed job apart; None of what cannot be read."""
     try:
         return engine.formats.unpack(packed)
-    except NewerEntry as error:
-        engine.unread.tell(f"job {job_id(number, job_slot(key))}", error)
-    except DamagedEntry as error:
-        logger.error("segment %d: a damaged job: %s", number, error)
+    except NewerEntry as newer:
+        engine.unread.tell(f"job {job_id(number, job_slot(key))}", newer)
+    except DamagedEntry as damage:
+        logger.error("segment %d: a damaged job: %s", number, damage)
     return None
 
 

@@ -748,13 +748,13 @@ class Committer:
         """Enter a job in the lease; one that cannot be read is let go of and told of."""
         try:
             job = self._job(key, packed)
-        except NewerEntry as error:
-            self.engine.unread.tell(f"job {job_id(self.number, job_slot(key))}", error)
+        except NewerEntry as newer:
+            self.engine.unread.tell(f"job {job_id(self.number, job_slot(key))}", newer)
             self.unknown.add(key)
             self.engine.holdings.let_go_unread(self, key, packed, damaged=False)
             return None
-        except DamagedEntry as error:
-            logger.error("segment %d: a damaged job is buried: %s", self.number, error)
+        except DamagedEntry as damage:
+            logger.error("segment %d: a damaged job is buried: %s", self.number, damage)
             self.engine.holdings.let_go_unread(self, key, packed, damaged=True)
             return None
         job.committer = self
@@ -792,8 +792,8 @@ class Committer:
                 job = self._job(key, packed)
             except NewerEntry:
                 unknown.add(key)
-            except DamagedEntry as error:
-                logger.error("segment %d: a damaged job stays where it is: %s", self.number, error)
+            except DamagedEntry as damage:
+                logger.error("segment %d: a damaged job stays where it is: %s", self.number, damage)
                 unknown.add(key)
             if job is not None:
                 steal = Steal(job, READY, self.engine.now() + ANSWER_WITHIN)

@@ -153,10 +153,10 @@ class Timetable:
                 break
             try:
                 job = formats.unpack(packed)
-            except NewerEntry as error:
-                self._engine.unread.tell(f"job {job_id(number, job_slot(key))}", error)
-            except DamagedEntry as error:
-                logger.error("segment %d: a damaged job is buried: %s", number, error)
+            except NewerEntry as newer:
+                self._engine.unread.tell(f"job {job_id(number, job_slot(key))}", newer)
+            except DamagedEntry as damage:
+                logger.error("segment %d: a damaged job is buried: %s", number, damage)
                 damaged[due_key(now_ms, job_slot(key))] = packed
             else:
                 ready[ready_key(job.pri, job.put_us, job_slot(key))] = packed

@@ -191,12 +191,12 @@ class Puts:
                 committer: Committer | None = None
                 try:
                     committer = await self._create(tube)
-                except Full as error:
-                    self.found_full(error)
-                    self._fail_arriving(tube, StoreFull(str(error)), everything=True)
+                except Full as full:
+                    self.found_full(full)
+                    self._fail_arriving(tube, StoreFull(str(full)), everything=True)
                     continue
-                except TooBig as error:
-                    self._found_full_directory(tube, error)
+                except TooBig as too_big:
+                    self._found_full_directory(tube, too_big)
                     continue
                 except StoreError as error:
                     self._fail_arriving(tube, StoreFailed(str(error)), everything=False)

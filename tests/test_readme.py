@@ -1,4 +1,4 @@
-"""What the README and the page on the command line show works."""
+"""What the documents show works, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMAND_LINE = (ROOT / "docs/command-line.md").read_text()
+PAGES = {path: path.read_text() for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]}
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """List the blocks of a language in all pages, the README's first."""
+    pages = sorted(PAGES, key=lambda path: path.name != "README.md")
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [block for path in pages for block in pattern.findall(PAGES[path])]
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_the_python_examples_run(
 ) -> None:
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    exec(compile(block.replace("11300", str(port)), "README.md", "exec"), {})
+    exec(compile(block.replace("11300", str(port)), "documents", "exec"), {})
     assert capsys.readouterr().out == printed
 
 
@@ -83,7 +85,7 @@ def unaged(text: str) -> str:
 def test_the_commands_print_what_is_shown(tmp_path: Path) -> None:
     name = shlex.join(COMMAND)
     with running("beanspiked", "-b", str(tmp_path)) as server:
-        for block in re.findall(r"^```console\n(.*?)^```", COMMAND_LINE, re.MULTILINE | re.DOTALL):
+        for block in blocks("console"):
             for shown in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 line, _, printed = shown.partition("\n")
                 done = subprocess.run(
@@ -97,6 +99,22 @@ def test_the_commands_print_what_is_shown(tmp_path: Path) -> None:
                 assert unaged(done.stdout) == unaged(printed), line
 
 
-def test_files_it_names_exist() -> None:
-    for name in re.findall(r"\]\(([A-Za-z_/.-]+)\)", README):
-        assert (ROOT / name).exists(), name
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if link.startswith(("https:", "http:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_the_readme_fits_into_a_head() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 8192

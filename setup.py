@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import sysconfig
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -171,10 +172,15 @@ def extensions() -> list:
         from mypyc.build import mypycify
 
         groups = [([f"beanspiked/{path}" for path in GROUPS[name]], f"beanspiked_{name}") for name in CHOSEN]
-        options = ["--strict", "--ignore-missing-imports", *(path for paths, _ in groups for path in paths)]
-        modules = mypycify(
-            options, opt_level=os.environ.get("BEANSPIKED_OPT_LEVEL", "1"), debug_level="0", separate=groups
-        )
+        paths = [path for paths, _ in groups for path in paths]
+        # Over what an earlier run of mypy has left in its cache mypyc stumbles: it gets one of its own.
+        with tempfile.TemporaryDirectory() as cache:
+            modules = mypycify(
+                ["--strict", "--ignore-missing-imports", f"--cache-dir={cache}", *paths],
+                opt_level=os.environ.get("BEANSPIKED_OPT_LEVEL", "1"),
+                debug_level="0",
+                separate=groups,
+            )
         for module in modules:
             module.extra_compile_args = [*module.extra_compile_args, "-fvisibility=hidden"]
         return modules

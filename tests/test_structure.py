@@ -87,7 +87,6 @@ STILL_ALLOWED: dict[str, set[str]] = {
 }
 STILL_IN_CIRCLES = "engine.aerospike."
 STILL_LONG = {
-    "engine.aerospike.cluster.membership",
     "engine.aerospike.engine",
     "engine.aerospike.queries.looks",
     "engine.aerospike.segment.committer",

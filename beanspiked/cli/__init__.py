@@ -39,7 +39,7 @@ COMMANDS: Final = {
     "tubes": "list the tubes and what is in them",
     "top": "watch the tubes live; pause and kick by keys",
     "peek": "look at a job, or at the next ones of a tube",
-    "jobs": "list jobs by state, age and text, as far as the protocol allows",
+    "jobs": "list the next job of each state, or jobs by their ids",
     "put": "put a job a line",
     "work": "run a command for each job",
     "kick": "make buried or delayed jobs ready",

@@ -1,4 +1,4 @@
-"""`beanspiked bench`: measures a server, or two turn about."""
+"""`beanspiked bench`: measures a server, or two in alternation."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namesp
             code = int(end.code or 0)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Who read the output has gone. What is still in the buffer goes where it disturbs nobody.
+        # The reader of the output has gone. The rest of the buffer is thrown away without an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_BROKEN_PIPE
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`beanspiked jobs`: lists jobs, as far as the protocol allows."""
+"""`beanspiked jobs`: lists the next job of each state, or jobs by their ids; the protocol has no list of all jobs."""
 
 from __future__ import annotations
 

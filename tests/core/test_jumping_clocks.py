@@ -31,7 +31,7 @@ def jump(here: World, client: Client, by_ms: int, start: float, end: float) -> N
 
 def ahead(here: World, client: Client) -> float:
     """Return by how many seconds a front-end thinks that the cluster's time is ahead of what it is."""
-    return (client.front_end.engine.membership.server_ms() - here.cluster.now_ms()) / 1000
+    return (client.front_end.engine.membership.clock.server_ms() - here.cluster.now_ms()) / 1000
 
 
 def keep_putting(here: World, client: Client, until: float) -> None:
@@ -73,7 +73,7 @@ def test_a_clock_that_was_believed_and_was_wrong_is_corrected(pair: tuple[World,
     jump(here, client, by_ms, 5.0, 12.0)
     keep_putting(here, client, 20.0)
     assert abs(ahead(here, client)) < 0.1
-    assert abs(client.front_end.engine.membership.ticket() / 1e6 - here.cluster.now_ms() / 1000) < 0.1
+    assert abs(client.front_end.engine.membership.clock.ticket() / 1e6 - here.cluster.now_ms() / 1000) < 0.1
     client.put(delay=5)
     put_at = here.time
     assert other.ask(b"reserve\r\n").startswith(b"RESERVED")
@@ -83,10 +83,10 @@ def test_a_clock_that_was_believed_and_was_wrong_is_corrected(pair: tuple[World,
 def test_puts_keep_their_order_when_a_clock_is_set_back_a_little(pair: tuple[World, Client, Client]) -> None:
     here, client, _ = pair
     membership = client.front_end.engine.membership
-    before = membership.ticket()
+    before = membership.clock.ticket()
     jump(here, client, -4000, 3.0, 60.0)
     here.run(5.0)
-    tickets = [membership.ticket() for _ in range(3)]
+    tickets = [membership.clock.ticket() for _ in range(3)]
     assert before < tickets[0] < tickets[1] < tickets[2]
 
 

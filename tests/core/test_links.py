@@ -269,6 +269,37 @@ def test_a_poll_finds_what_was_put_elsewhere_a_moment_ago() -> None:
         client.ask(b"delete %d\r\n" % int(reply.split()[1]))
 
 
+def test_a_front_end_acknowledges_nothing_before_the_others_hear_of_it() -> None:
+    here = World(1, store_class=CountingStore)
+    first = here.front_end()
+    here.run(3.0)
+    client = first.connect()
+    for _ in range(2):
+        assert client.ask(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+    here.cut(here.time, 1000.0)
+    late = here.front_end()
+    assert here.run(1.0, lambda: not late.engine.membership.session.over)
+    late.connect().put()
+    assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")
+
+
+def test_a_front_end_lives_on_while_it_waits_for_one_that_never_hears_it() -> None:
+    here = World(1, latency=(0.3, 0.4))
+    first = here.front_end()
+    here.run(15.0)
+    if not hasattr(first.engine.membership, "__dict__"):
+        pytest.skip("a compiled front-end cannot be kept from looking")
+
+    async def see_nobody() -> None:
+        """It reads no sessions any more, and goes on sending heartbeats."""
+
+    first.engine.membership.look = see_nobody  # type: ignore[method-assign]
+    here.cut(here.time, 1000.0)
+    late = here.front_end().engine.membership
+    assert here.run(20.0, late._joined.is_set)
+    assert late.alive()
+
+
 def test_a_poll_beside_a_frozen_front_end_looks_into_the_store() -> None:
     here, first, second = pair()
     producer, client = first.connect(), second.connect()

@@ -321,7 +321,7 @@ class SharedEngine(TubeEngine):
 
     def new_id(self) -> int:
         """Return the place of the next job: its id is known when it is stored."""
-        return self.membership.ticket()
+        return self.membership.clock.ticket()
 
     def put(
         self,

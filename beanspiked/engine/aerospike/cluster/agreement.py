@@ -1,8 +1,10 @@
 """Which format is written: the newest that all living sessions announce to read.
 
-A session begins with the first one; it goes up to a newer one when a heartbeat has told so and a look after that has found nobody who does
-not read it; it goes down as soon as a look finds somebody. Who joins announces what it reads, then looks, and serves only when nobody who
-lives writes what it does not read. Of two who do so at the same time, one sees the other.
+A session begins with the first format. It goes up to a newer one in two steps: a heartbeat announces it, and a look after that finds that
+all sessions read it. It goes down as soon as a look finds a session that does not read it.
+
+A session that joins announces what it reads, then looks. It serves once no living session writes what it does not read. If two sessions
+join at the same time, one of them sees the other.
 """
 
 import logging

@@ -80,7 +80,7 @@ class Burial:
         """Declare dead who has been silent for long, and take back what the dead held."""
         for record in self._membership.records:
             if record.number in (self._membership.session.number, self._membership.entering) or record.newer:
-                # Whoever knows the format of its record declares it dead.
+                # A front-end that knows the format of its record declares it dead.
                 continue
             try:
                 if not record.dead and not await self._kill(record):

@@ -10,12 +10,12 @@ __all__ = ["DialledEnd", "DiallingEnd", "LinkOwner"]
 
 logger = logging.getLogger(__name__)
 
-# Who does not read so many bytes of news is hung up on: it reads the record instead.
+# A front-end that leaves so many bytes of news unread loses its link; it reads the record instead.
 UNREAD_MAX: Final = 1 << 20
 
 
 class LinkOwner:
-    """Whom the ends of links tell what happens."""
+    """The owner of links: their ends tell it what happens."""
 
     def now(self) -> float:
         """Return the time, in seconds, of a clock that goes on while the machine sleeps."""

@@ -97,19 +97,7 @@ class Membership:
         self._announced: Announcement | None = None
         self._joined: asyncio.Event = asyncio.Event()
 
-    # --- time and life
-
-    def server_ms(self) -> int:
-        """See ServerClock."""
-        return self.clock.server_ms()
-
-    def local_time(self, server_ms: int) -> float:
-        """See ServerClock."""
-        return self.clock.local_time(server_ms)
-
-    def ticket(self) -> int:
-        """See ServerClock."""
-        return self.clock.ticket()
+    # --- life
 
     def alive(self) -> bool:
         """Tell whether the session may act, and end it if its time is up."""
@@ -127,13 +115,13 @@ class Membership:
         self._engine.session_over()
 
     async def joined(self, seconds: float) -> bool:
-        """Wait for a session; tell whether there is one."""
-        if self.session.over:
+        """Wait for a session of which the others hear; tell whether there is one."""
+        if not self._joined.is_set():
             try:
                 await asyncio.wait_for(self._joined.wait(), seconds)
             except TimeoutError:
                 return False
-        return not self.session.over
+        return self._joined.is_set()
 
     async def have_session(self, seconds: float) -> None:
         """Wait for a session. Raises StoreFailed when there is none in time."""
@@ -202,10 +190,15 @@ class Membership:
         self._engine.session_began()
 
     async def _meet(self) -> None:
-        """Have the others hear of what this front-end does before it does anything; only for a while, since one of them may be frozen."""
+        """Have the others hear of what this front-end does before it does anything; only for a while, since one of them may be frozen.
+
+        The session lives meanwhile, however slow the store is.
+        """
         until = self._monotonic() + MET_WITHIN
         while self._monotonic() < until and not self.session.over:
             try:
+                if self._monotonic() - self._last_good >= HEARTBEAT_EVERY:
+                    await self.verify()
                 await self._announce()
                 await self.look()
             except StoreError as error:

@@ -133,7 +133,7 @@ def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packe
         found.state = STATES[name]
         if name == DELAYED:
             # Due times are whole milliseconds of another clock: what is left must not seem more than it was asked for.
-            found.key = engine.membership.local_time(key_ms(key)) - 0.002
+            found.key = engine.membership.clock.local_time(key_ms(key)) - 0.002
     return found
 
 
@@ -151,7 +151,7 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
         if not engine.formats.knows(packed):
             # Not even to be deleted: what else there is of it, nobody knows here.
             raise StoreFailed("the job is of a newer format")
-        if name != DELAYED or key_ms(key) > engine.membership.server_ms():
+        if name != DELAYED or key_ms(key) > engine.membership.clock.server_ms():
             break
         await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
         engine.scout.segment_changed(segment.tube, segment.number)
@@ -197,7 +197,7 @@ async def _each_size_of(
     wanted: list[tuple[str, int]], engine: "SharedEngine", see: "Callable[[str, int, Sizes], None]", most: bool
 ) -> None:
     """Count segments of tubes by the names of these, see _each_size; however many there are, others have turns."""
-    now_ms = engine.membership.server_ms()
+    now_ms = engine.membership.clock.server_ms()
     parts = [wanted[start : start + SIZES_AT_ONCE] for start in range(0, len(wanted), SIZES_AT_ONCE)]
     for start in range(0, len(parts), SIDE_BY_SIDE):
         some = parts[start : start + SIDE_BY_SIDE]
@@ -249,7 +249,7 @@ def _note(engine: "SharedEngine", name: str, counts: Counts, record: "Directory 
         use.deletes = record.counters.get("deletes", 0)
         use.pauses = record.counters.get("pauses", 0)
     found.use = use
-    paused = record is not None and record.paused_until_ms > engine.membership.server_ms()
+    paused = record is not None and record.paused_until_ms > engine.membership.clock.server_ms()
     found.exists = counts.jobs() > 0 or paused
 
 
@@ -306,7 +306,7 @@ async def everything(engine: "SharedEngine") -> None:
         found.use = None
         found.counts = Counts()
     for name, counts in per_tube.items():
-        paused = records[name].paused_until_ms > engine.membership.server_ms()
+        paused = records[name].paused_until_ms > engine.membership.clock.server_ms()
         if not counts.jobs() and not paused and engine.registry.known_tube(name) is None:
             continue
         _note(engine, name, counts, records[name])
@@ -333,7 +333,7 @@ async def names(engine: "SharedEngine") -> "tuple[str, ...]":
         await everything(engine)
         return tuple([tube.name for tube in engine.tubes()])
     found = dict.fromkeys(engine.registry.used_names())
-    now_ms = engine.membership.server_ms()
+    now_ms = engine.membership.clock.server_ms()
     ages = [
         (record.first(), name)
         for name, record in records.items()
@@ -595,7 +595,7 @@ async def pause(engine: "SharedEngine", home: "SharedTube", seconds: float) -> N
     """Pause a tube everywhere."""
     await engine.registry.forgotten(home.name)
     pause_ms = round(seconds * 1000)
-    until_ms = engine.membership.server_ms() + pause_ms if pause_ms else 0
+    until_ms = engine.membership.clock.server_ms() + pause_ms if pause_ms else 0
     await engine.try_for_a_while(lambda: engine.store.pause(home.name, pause_ms, until_ms))
     engine.timetable.apply_pause(home, pause_ms, until_ms)
     engine.news.tell(home.name)

@@ -52,7 +52,7 @@ class Timetable:
 
     def apply_pause(self, tube: "SharedTube", pause_ms: int, until_ms: int) -> None:
         """Take note of a pause."""
-        until = self._engine.membership.local_time(until_ms) if until_ms else 0.0
+        until = self._engine.membership.clock.local_time(until_ms) if until_ms else 0.0
         if pause_ms and until > self._engine.now():
             tube.pause = pause_ms / 1000
             tube.paused_until = until
@@ -65,11 +65,11 @@ class Timetable:
     def wait_for_due(self, tube: "SharedTube") -> None:
         """Promote due jobs now, or when the first is due, if somebody waits for them."""
         if tube.next_due and tube.waiters and not tube.promoting:
-            if tube.next_due <= self._engine.membership.server_ms():
+            if tube.next_due <= self._engine.membership.clock.server_ms():
                 tube.promoting = True
                 self._engine.spawn(self._promote(tube))
             else:
-                self._timers.schedule(tube, self._engine.membership.local_time(tube.next_due))
+                self._timers.schedule(tube, self._engine.membership.clock.local_time(tube.next_due))
 
     async def _promote(self, tube: "SharedTube") -> None:
         try:
@@ -93,7 +93,7 @@ class Timetable:
         for committer in list(tube.committers.values()):
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
-                if key_ms(due) > self._engine.membership.server_ms():
+                if key_ms(due) > self._engine.membership.clock.server_ms():
                     tube.expect(due)
                     break
                 try:
@@ -104,7 +104,7 @@ class Timetable:
 
     async def _use_due(self, tube: "SharedTube") -> None:
         """Take those segments into use that are not, and have due jobs; note when the next one is due."""
-        now_ms = self._engine.membership.server_ms()
+        now_ms = self._engine.membership.clock.server_ms()
         for count, note in enumerate(list(tube.notes.values()), 1):
             due_ms = note_due_ms(note)
             if due_ms and due_ms <= now_ms:
@@ -141,7 +141,7 @@ class Timetable:
         segment = await self._store.read(number)
         if segment is None:
             return None
-        now_ms = self._engine.membership.server_ms()
+        now_ms = self._engine.membership.clock.server_ms()
         limit = due_key(now_ms + 1, 0)
         due = [(key, packed) for key, packed in segment.delayed.items() if key < limit]
         formats = self._engine.formats

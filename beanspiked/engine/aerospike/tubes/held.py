@@ -68,7 +68,7 @@ class Holdings:
         packed.delay_ms = round(delay * 1000)
         packed.releases += 1
         if delay:
-            due_ms = self._engine.membership.server_ms() + packed.delay_ms
+            due_ms = self._engine.membership.clock.server_ms() + packed.delay_ms
             return self._leave(job, DELAYED, due_key(due_ms, job.slot()), self._engine.formats.pack(packed))
         return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), self._engine.formats.pack(packed))
 
@@ -79,7 +79,7 @@ class Holdings:
         packed.buries += 1
         if reason:
             packed.reason = reason
-        place = due_key(self._engine.membership.server_ms(), job.slot())
+        place = due_key(self._engine.membership.clock.server_ms(), job.slot())
         return self._leave(job, BURIED, place, self._engine.formats.pack(packed))
 
     def update(self, job: SharedJob, stored: bytes, raw_size: int) -> Later:
@@ -167,7 +167,7 @@ class Holdings:
         job.committer = committer
         job.state = RESERVED
         committer.held[place] = job
-        new_key = due_key(self._engine.membership.server_ms(), job.slot()) if damaged else place
+        new_key = due_key(self._engine.membership.clock.server_ms(), job.slot()) if damaged else place
         self._leave(job, BURIED if damaged else READY, new_key, packed, insists=True)
 
     def bury_lost(self, job: SharedJob, reason: str) -> None:
@@ -175,7 +175,7 @@ class Holdings:
         packed = job.packed()
         packed.reason = reason
         packed.buries += 1
-        place = due_key(self._engine.membership.server_ms(), job.slot())
+        place = due_key(self._engine.membership.clock.server_ms(), job.slot())
         self._leave(job, BURIED, place, self._engine.formats.pack(packed), insists=True)
 
     def left(self, job: SharedJob, deleted: bool) -> None:

@@ -68,7 +68,7 @@ class Puts:
         """Add a job, at its place among the others that new_id() gave."""
         now = self._clock.now()
         delay_ms = round(delay * 1000) if delay else 0
-        due_ms = self._engine.membership.server_ms() + delay_ms if delay else 0
+        due_ms = self._engine.membership.clock.server_ms() + delay_ms if delay else 0
         # 0 would be: for ever.
         ttr_ms = max(1, round(ttr * 1000)) if ttr else 0
         if details is None and len(body) <= INLINE_MAX and self._engine.membership.agreement.writes == FIRST:

@@ -197,7 +197,7 @@ class Registry:
 
     async def let_begin_anew(self, name: str, record: "Directory") -> None:
         """Let a tube without segments begin anew, without counters and pause, unless somebody uses it or its pause lasts."""
-        paused = record.paused_until_ms > self._engine.membership.server_ms()
+        paused = record.paused_until_ms > self._engine.membership.clock.server_ms()
         if not (paused or name in self._tubes or self.used_elsewhere(name)):
             await self._store.forget_tube(name)
 

@@ -158,7 +158,7 @@ class Takes:
             live = live and tube.live
             if tube.next_due:
                 # A due job may be more urgent than those that are ready.
-                live = live and tube.next_due > self._engine.membership.server_ms()
+                live = live and tube.next_due > self._engine.membership.clock.server_ms()
                 # As long as nobody waited, nobody was going to make its due jobs ready.
                 self._engine.timetable.wait_for_due(tube)
             if tube.paused(now):

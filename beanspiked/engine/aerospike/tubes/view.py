@@ -136,7 +136,7 @@ class Scout(NewsListener):
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
         for tube, followed in zip(tubes, follows, strict=True):
-            if tube.next_due and tube.next_due <= self._engine.membership.server_ms():
+            if tube.next_due and tube.next_due <= self._engine.membership.clock.server_ms():
                 due.append(tube)
             elif tube.next_due:
                 self._engine.timetable.wait_for_due(tube)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ class Commands:
 
     def __call__(self, *words: object, stdin: bytes = b"", code: int = 0) -> Result:
         self._capsys.readouterr()
+        # The command that serves blocks a signal and lets others end the process, which later tests and their servers would inherit.
+        mask, interrupted = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGINT)
         kept = os.dup(0)
         with tempfile.TemporaryFile() as file:
             file.write(stdin)
@@ -55,6 +58,8 @@ class Commands:
             finally:
                 os.dup2(kept, 0)
                 os.close(kept)
+                signal.signal(signal.SIGINT, interrupted)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         result = Result(ended, *self._capsys.readouterr())
         assert result.code == code, result
         return result

@@ -396,3 +396,39 @@ def test_who_does_not_read_its_news_is_hung_up_on() -> None:
     consumer.post(b"reserve\r\n")
     here.run(0.5)
     assert mute.aborted
+
+
+@pytest.mark.slow
+def test_one_that_waits_among_fifty_reads_nothing_but_its_own_jobs() -> None:
+    here = World(1, store_class=CountingStore)
+    waiting, *others = [here.front_end() for _ in range(51)]
+    here.run(3.0)
+    consumer = waiting.connect()
+    for number in range(100):
+        consumer.ask(b"watch t%d\r\n" % number)
+    consumer.ask(b"ignore default\r\n")
+    consumer.post(b"reserve\r\n")
+    here.run(4.0)
+    idle = asked(waiting, 10.0)
+    assert sum(idle.values()) <= 10.0 / 5.0 + 1
+    producers = [other.connect() for other in others]
+    before = Counter(waiting.store.ops)  # type: ignore[attr-defined]
+    waits = []
+    for number in range(1000):
+        # One in ten goes to a tube that is waited for.
+        began, tube = here.time, number * 7919 % 1000
+        producers[number % 50].post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % tube)
+        if tube >= 100:
+            here.run(0.001)
+            continue
+        assert here.run(5.0, consumer.answered)
+        waits.append(here.time - began)
+        job_id = int(consumer.take().split()[1])
+        assert consumer.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+        consumer.post(b"reserve\r\n")
+    read = Counter(waiting.store.ops)  # type: ignore[attr-defined]
+    read.subtract(before)
+    assert len(waits) == 100
+    assert set(+read) <= {"attach", "apply", "heartbeat", "sessions", "has_room"}
+    assert sorted(waits)[50] < 0.01
+    assert max(waits) < 0.03

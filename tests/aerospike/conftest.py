@@ -19,7 +19,7 @@ from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from beanspiked.engine.aerospike.store.seam import DELAYED, READY, Change
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 
 def test_no_number_of_a_body_is_given_twice(store: SegmentStore) -> None:

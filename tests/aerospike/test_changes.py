@@ -43,7 +43,7 @@ from beanspiked.engine.aerospike.store.seam import (
 )
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 # --- puts and takes
 

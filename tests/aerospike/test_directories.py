@@ -12,7 +12,7 @@ from beanspiked.engine.aerospike.store.lister import ALIVE_MAX, Lister, Numbers
 from beanspiked.engine.aerospike.store.seam import Directory, Page, Refused, Ring
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 
 async def entry(store: SegmentStore, tube: str) -> Directory | None:

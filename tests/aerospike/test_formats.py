@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from beanspiked.engine.aerospike.segment.codec import Formats
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
     from beanspiked.engine.contract import TubeEngine
     from beanspiked.engine.timers import Timers
     from beanspiked.server.broker import Broker

@@ -10,7 +10,7 @@ from beanspiked.engine.aerospike.store.keys import due_key, job_slot, lease_key,
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, HEAD_KEYS, OPEN, READY, Change, Head, Sizes
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 
 def test_a_head_tells_the_first_keys_and_the_last(store: SegmentStore) -> None:

@@ -14,7 +14,7 @@ from beanspiked.engine.aerospike.store.keys import due_key, job_slot, lease_key,
 from beanspiked.engine.aerospike.store.seam import DEAD, OPEN, READY, Change, Move, Segment, StoreError
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 
 def test_the_memory_store_notices_an_engine_that_moves_what_it_does_not_hold() -> None:

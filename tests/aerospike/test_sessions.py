@@ -15,7 +15,7 @@ from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.seam import NEVER_WROTE, Refused, TooBig
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 
 def test_numbers_are_given_out_once(store: SegmentStore) -> None:

@@ -11,7 +11,7 @@ from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Chang
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 # Segment numbers that differ by this share a record.
 RECORDS = RING_MAX

@@ -62,7 +62,7 @@ from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["SharedEngine"]
 

@@ -19,7 +19,8 @@ from beanspiked.engine.aerospike.store.seam import NEVER_WROTE, OPEN, Damaged, S
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.cluster.membership import Membership
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.store.seam import Leases, Segment, SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import Leases, Segment
 
 __all__ = ["DEAD_AFTER", "Burial"]
 

@@ -25,7 +25,7 @@ from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["STOP_AFTER", "Membership"]
 

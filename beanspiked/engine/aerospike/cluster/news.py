@@ -20,7 +20,7 @@ from beanspiked.engine.aerospike.cluster.network import Network
 from beanspiked.engine.aerospike.store.seam import FIRST, StoreError
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["News", "unpack_news"]
 

@@ -8,7 +8,7 @@ from beanspiked.engine.aerospike.store.seam import Fenced, StoreError
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.segment.committer import Committer
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Bodies"]
 

@@ -13,7 +13,8 @@ from beanspiked.engine.aerospike.store.keys import GENERATIONS_A_SIZE, RING_BITS
 from beanspiked.engine.aerospike.store.seam import Full, Refused
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import Directory, SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import Directory
 
 __all__ = ["Lister", "Numbers"]
 

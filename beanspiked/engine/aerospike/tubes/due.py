@@ -15,7 +15,7 @@ from beanspiked.engine.timers import Timers
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.segment.committer import Committer
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
     from beanspiked.engine.aerospike.tubes.tube import SharedTube
 
 __all__ = ["Timetable"]

@@ -14,7 +14,8 @@ from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.store.seam import Directory, SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import Directory
 
 __all__ = ["Leftovers"]
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.segment.committer import Committer
-    from beanspiked.engine.aerospike.store.seam import Directory, SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.seam import Directory
 
 __all__ = ["Registry"]
 

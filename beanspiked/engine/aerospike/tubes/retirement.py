@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.segment.committer import Committer
     from beanspiked.engine.aerospike.segment.jobs import SharedJob
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Retirement"]
 

@@ -23,7 +23,7 @@ from beanspiked.engine.timers import Clock
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.store.seam import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Scout"]
 

@@ -82,7 +82,6 @@ STILL_ALLOWED: dict[str, set[str]] = {
     "engine.aerospike.queries": {"engine.aerospike"},
     "engine.aerospike.tubes": {"engine.aerospike", "engine.aerospike.queries"},
     "engine.aerospike.cluster": {"engine.aerospike"},
-    "engine.aerospike.segment": {"engine.aerospike", "engine.aerospike.tubes", "engine.aerospike.cluster"},
     "engine.aerospike.store.aerospike": {"config", "engine.aerospike.segment", "ops"},
 }
 STILL_IN_CIRCLES = "engine.aerospike."
@@ -91,7 +90,6 @@ STILL_LONG = {
     "engine.aerospike.cluster.news",
     "engine.aerospike.engine",
     "engine.aerospike.queries.looks",
-    "engine.aerospike.segment.committer",
     "engine.aerospike.store.aerospike.adapter",
     "engine.aerospike.store.aerospike.changes",
     "engine.aerospike.store.formats",

@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.cluster.news import Announcement, Other
+from beanspiked.engine.aerospike.segment.surroundings import LeaseSource
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key, lease_session
 from beanspiked.engine.aerospike.store.seam import (
     FIRST,
@@ -86,7 +87,7 @@ USE_COUNTS: Final = 6
 COUNTER_NAMES: Final = ("total_jobs", "deletes", "pauses")
 
 
-class Session:
+class Session(LeaseSource):
     """One session number and the leases under it.
 
     Attributes:

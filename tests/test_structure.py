@@ -82,14 +82,12 @@ STILL_ALLOWED: dict[str, set[str]] = {
     "engine.aerospike.queries": {"engine.aerospike"},
     "engine.aerospike.tubes": {"engine.aerospike", "engine.aerospike.queries"},
     "engine.aerospike.cluster": {"engine.aerospike"},
-    "engine.aerospike.segment": {"engine.aerospike", "engine.aerospike.tubes", "engine.aerospike.cluster"},
     "engine.aerospike.store.aerospike": {"config", "engine.aerospike.segment", "ops"},
 }
 STILL_IN_CIRCLES = "engine.aerospike."
 STILL_LONG = {
     "engine.aerospike.engine",
     "engine.aerospike.queries.looks",
-    "engine.aerospike.segment.committer",
     "engine.aerospike.store.aerospike.adapter",
     "engine.aerospike.store.aerospike.changes",
     "engine.aerospike.store.formats",

@@ -21,7 +21,7 @@ from launcher import free_port
 
 from beanspiked.engine.aerospike import start as starting
 from beanspiked.engine.aerospike.segment.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
-from beanspiked.engine.aerospike.segment.committer import BYTES_MAX, JOBS_MAX
+from beanspiked.engine.aerospike.segment.view import BYTES_MAX, JOBS_MAX
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
 from beanspiked.engine.aerospike.store.aerospike.pace import Pace

@@ -33,6 +33,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Segment,
     StoreError,
 )
+from beanspiked.engine.aerospike.tubes.around import Around
 from beanspiked.engine.aerospike.tubes.due import Timetable
 from beanspiked.engine.aerospike.tubes.held import Holdings
 from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
@@ -109,6 +110,7 @@ class SharedEngine(TubeEngine):
     Attributes:
         unread: Jobs of newer formats that were met.
         membership, news: What it knows of other front-ends, and what it hears from them.
+        around: What segments need of it.
         lister: What enters segments in directories, and takes them out.
         registry: Its tubes.
         puts: How jobs come into segments.
@@ -144,6 +146,7 @@ class SharedEngine(TubeEngine):
         self.store: SegmentStore = store
         self.membership: Membership = Membership(self, store, monotonic)
         self.lister: Lister = Lister(store)
+        self.around: Around = Around(self)
         self.registry: Registry = Registry(self, store, timers)
         self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)

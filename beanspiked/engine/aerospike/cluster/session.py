@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from beanspiked.engine.aerospike.cluster.usage import unpack_usage
+from beanspiked.engine.aerospike.segment.surroundings import LeaseSource
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key
 from beanspiked.engine.aerospike.store.seam import FIRST, SessionRecord
 
@@ -17,7 +18,7 @@ LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
 QUIET_MS: Final = 3000
 
 
-class Session:
+class Session(LeaseSource):
     """One session number and the leases under it.
 
     Attributes:

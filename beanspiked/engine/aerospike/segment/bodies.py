@@ -7,7 +7,7 @@ from beanspiked.engine.aerospike.segment.jobs import Put
 from beanspiked.engine.aerospike.store.seam import Fenced, StoreError
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.segment.committer import Committer
+    from beanspiked.engine.aerospike.segment.view import View
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Bodies"]
@@ -20,12 +20,12 @@ class Bodies:
     """Writes bodies under numbers of their own.
 
     Args:
-        committer: Whose segment it is.
+        view: Whose segment it is.
         store: The store.
     """
 
-    def __init__(self, committer: "Committer", store: "SegmentStore") -> None:
-        self._committer: Committer = committer
+    def __init__(self, view: "View", store: "SegmentStore") -> None:
+        self._view: View = view
         self._store: SegmentStore = store
         self._numbers: list[int] = []
         # Taking more of them: done when that has ended, with what kept it from succeeding.
@@ -35,18 +35,18 @@ class Bodies:
         """Write a put's body; tell whether it may be put here."""
         assert put.outside is not None
         assert put.job is not None
-        committer = self._committer
+        view = self._view
         try:
             number = await self.write(put.outside, put.job.form)
         except Fenced:
-            if committer.gone or committer.closed:
+            if view.gone or view.closed:
                 return False
             raise
         put.job.body_number = number
         put.job.stored_size = len(put.outside)
-        put.packed = committer.engine.formats.pack(put.job)
+        put.packed = view.around.formats.pack(put.job)
         put.form = put.job.form
-        return not committer.gone and not committer.closed
+        return not view.gone and not view.closed
 
     async def write(self, stored: bytes, form: int) -> int:
         """Write a body in a format, before what refers to it; return its number. One that nothing refers to goes with the segment."""
@@ -59,21 +59,21 @@ class Bodies:
                 if failure is not None:
                     raise failure
         number = self._numbers.pop(0)
-        await self._store.write_body(self._committer.number, number, stored, form)
+        await self._store.write_body(self._view.number, number, stored, form)
         return number
 
     async def _take_numbers(self) -> None:
         """Take a block of numbers, unless a settle moves the lease on meanwhile."""
-        committer = self._committer
-        lease = committer.lease
+        view = self._view
+        lease = view.lease
         numbering: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
         self._numbering = numbering
         failure: StoreError | None = None
         try:
-            first = await self._store.number_bodies(committer.number, lease, BLOCK)
+            first = await self._store.number_bodies(view.number, lease, BLOCK)
             self._numbers += range(first, first + BLOCK)
         except Fenced:
-            if committer.gone or lease == committer.lease:
+            if view.gone or lease == view.lease:
                 raise
         except StoreError as error:
             failure = error

@@ -9,7 +9,7 @@ from beanspiked.engine.contract import READY, Details, Job, Tube
 from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.segment.committer import Committer
+    from beanspiked.engine.aerospike.segment.view import View
 
 __all__ = ["ANSWER_WITHIN", "BATCH_MAX", "Leave", "Put", "SharedJob", "Steal", "job_id"]
 
@@ -71,7 +71,7 @@ class SharedJob(Job):
         )
         self.number: int = number
         self.place: bytes = place
-        self.committer: Committer | None = None
+        self.committer: View | None = None
         self.put_us: int = packed.put_us
         self.stored: bytes = packed.body
         self.raw_size: int = packed.raw_size

@@ -8,8 +8,9 @@ import logging
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack_plain
-from beanspiked.engine.aerospike.segment.committer import EMPTY, Committer
+from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Put
+from beanspiked.engine.aerospike.segment.view import EMPTY
 from beanspiked.engine.aerospike.store.lister import Numbers
 from beanspiked.engine.aerospike.store.seam import FIRST, Full, Refused, StoreError, TooBig
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
@@ -256,7 +257,7 @@ class Puts:
         if tube.full_until:
             logger.warning("tube %s: its directory has room again", tube.name)
             tube.full_until = 0.0
-        committer = Committer(self._engine, tube, number, lease, owned=True)
+        committer = Committer(self._engine.around, tube, number, lease, owned=True)
         committer.form = form
         tube.committers[number] = committer
         committer.know(EMPTY, self._engine.step())

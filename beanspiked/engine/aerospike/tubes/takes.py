@@ -348,12 +348,13 @@ class Takes:
                     job.reserves -= 1
                     self._engine.holdings.give_back(job, timed_out=False)
         claimants = list(asks)
-        self.unclaim(committer.tube, asks)
-        committer.tube.granted.extend([job for job in whole if job.committer is not None])
-        self.deliver(committer.tube)
+        tube = cast(SharedTube, committer.tube)
+        self.unclaim(tube, asks)
+        tube.granted.extend([job for job in whole if job.committer is not None])
+        self.deliver(tube)
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
-        self.sought(committer.tube)
+        self.sought(tube)
         self._engine.turn_over()
 
 

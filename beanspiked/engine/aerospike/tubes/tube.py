@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
+from beanspiked.engine.aerospike.segment.surroundings import Home
+from beanspiked.engine.aerospike.segment.view import View
 from beanspiked.engine.aerospike.store.keys import key_ms
 from beanspiked.engine.aerospike.store.seam import Head
 from beanspiked.engine.aerospike.tubes.notes import KEY_SIZE, note_head, note_number, note_of
-from beanspiked.engine.contract import Tube, TubeUse, Waiter
+from beanspiked.engine.contract import TubeUse, Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
 
@@ -48,7 +50,7 @@ class Seek(Later):
         self.until: float = until
 
 
-class SharedTube(Tube):
+class SharedTube(Home):
     """A tube and what is known of its segments.
 
     Attributes:
@@ -149,15 +151,15 @@ class SharedTube(Tube):
         """Make due jobs ready and end a pause."""
         self.engine.timetable.tube_time(self, now)
 
-    def rank(self, committer: Committer) -> None:
+    def rank(self, segment: View) -> None:
         """Take note that a segment's most urgent job may have changed."""
-        best = None if committer.aside else committer.outlook.best()
+        best = None if segment.aside else segment.outlook.best()
         if best is None:
-            committer.rank = None
+            segment.rank = None
             return
-        if best != committer.rank:
-            committer.rank = best
-            heapq.heappush(self._order, (best, committer.number))
+        if best != segment.rank:
+            segment.rank = best
+            heapq.heappush(self._order, (best, segment.number))
             self._compact()
         self.engine.takes.restless(self)
 
@@ -260,7 +262,7 @@ class SharedTube(Tube):
         """Find or make this front-end's side of a segment."""
         committer = self.committers.get(number)
         if committer is None:
-            committer = Committer(self.engine, self, number, 0, owned=False)
+            committer = Committer(self.engine.around, self, number, 0, owned=False)
             self.committers[number] = committer
             note = self.notes.pop(number, None)
             if note is not None:
@@ -275,13 +277,13 @@ class SharedTube(Tube):
         self.note(committer.number, committer.head)
         return committer.lease
 
-    def drop(self, committer: Committer) -> None:
+    def drop(self, segment: View) -> None:
         """Forget a segment."""
-        if self.committers.get(committer.number) is committer:
-            del self.committers[committer.number]
-        if self.open is committer:
+        if self.committers.get(segment.number) is segment:
+            del self.committers[segment.number]
+        if self.open is segment:
             self.open = None
-        committer.rank = None
+        segment.rank = None
         self._compact()
 
     def expect(self, due: bytes) -> None:
@@ -290,6 +292,20 @@ class SharedTube(Tube):
         if self.next_due == 0 or due_ms < self.next_due:
             self.next_due = due_ms
         self.engine.timetable.wait_for_due(self)
+
+    def doubt(self) -> None:
+        """Take note that not all is known of it."""
+        self.live = False
+
+    def look_anew(self) -> None:
+        """Have whoever asks whether there is a job look at it once more."""
+        for seek in self.seeks:
+            seek.looked = False
+
+    def put_no_more(self, segment: View) -> None:
+        """Have further puts go to another segment."""
+        if self.open is segment:
+            self.open = None
 
     def paused(self, now: float) -> bool:
         """Tell whether no job may be taken now."""

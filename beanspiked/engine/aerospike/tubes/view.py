@@ -7,7 +7,7 @@ tell. What a look finds is a hint; an operation of this front-end that began aft
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED, DELAYED, LOOK, READY, Item
 from beanspiked.engine.aerospike.cluster.listener import NewsListener
@@ -242,7 +242,7 @@ class Scout(NewsListener):
             if committer.knows_since(mark):
                 continue
             if committer.running:
-                passed.add(committer.tube)
+                passed.add(cast(SharedTube, committer.tube))
             else:
                 wanted.append(committer)
         again: list[Committer] = []
@@ -286,7 +286,7 @@ class Scout(NewsListener):
             if not isinstance(answer, StoreError) or len(failures) == len(committers):
                 raise answer
             logger.info("segment %d is passed over: %s", committer.number, answer)
-            passed.add(committer.tube)
+            passed.add(cast(SharedTube, committer.tube))
             committer.set_aside(self._clock.now())
         return found
 
@@ -319,7 +319,7 @@ class Scout(NewsListener):
                 if not committer.running:
                     if head is not None:
                         committer.know(head, mark)
-                        self._engine.takes.sought(committer.tube)
+                        self._engine.takes.sought(cast(SharedTube, committer.tube))
                         self._engine.turn_over()
                     return
                 await committer.turn()

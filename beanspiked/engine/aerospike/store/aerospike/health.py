@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from beanspiked.engine.aerospike.segment.committer import BYTES_MAX, JOBS_MAX
+from beanspiked.engine.aerospike.segment.view import BYTES_MAX, JOBS_MAX
 from beanspiked.engine.aerospike.store.seam import Busy
 from beanspiked.ops.url import host_port
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
+from beanspiked.engine.aerospike.segment.bodies import fetch_bodies
 from beanspiked.engine.aerospike.segment.codec import Packed
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, BATCH_MAX, SharedJob, job_id
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms, ready_key
@@ -44,7 +45,6 @@ __all__ = [
     "delete",
     "delete_tube",
     "everything",
-    "fetch_bodies",
     "find",
     "job",
     "kick",
@@ -68,30 +68,6 @@ SIDE_BY_SIDE: Final = 4
 LOOKS_MAX: Final = 20
 # Of so many segments it is seen which hold jobs when tubes are listed.
 COUNTED_MAX: Final = 1000
-
-
-async def fetch_bodies(engine: "SharedEngine", jobs: list[SharedJob]) -> list[SharedJob]:
-    """Fetch the bodies that lie outside; a held job whose body is lost is buried, any other left out."""
-    names = [(job.number, job.body_number) for job in jobs if job.body_number]
-    bodies = iter(await engine.store.read_bodies(names) if names else [])
-    whole: list[SharedJob] = []
-    for found in jobs:
-        body = next(bodies) if found.body_number else None
-        if found.body_number and body is None:
-            logger.error("job %d: its body is lost", found.id)
-            if found.committer is not None:
-                engine.holdings.bury_lost(found, "its body is lost")
-            continue
-        try:
-            if body is not None or found.raw_size >= 0:
-                found.unfold(body)
-        except DamagedEntry as error:
-            logger.error("job %d: its body is damaged: %s", found.id, error)
-            if found.committer is not None:
-                engine.holdings.bury_lost(found, "its body is damaged")
-            continue
-        whole.append(found)
-    return whole
 
 
 def _find(segment: Segment, slot: int) -> tuple[str, bytes, bytes] | None:
@@ -162,7 +138,7 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
         # Enough to delete it by.
         found = SharedJob(number, key, engine.tube(segment.tube), Packed(0, 0, 0, 0, b""), 0)
         found.state = STATES.get(name, RESERVED)
-    elif need == WHOLE and not await engine.try_for_a_while(lambda: fetch_bodies(engine, [found])):
+    elif need == WHOLE and not (await engine.try_for_a_while(lambda: fetch_bodies(engine.store, [found])))[0]:
         raise StoreFailed("the job's body is lost or damaged")
     return found
 
@@ -374,10 +350,11 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
         for key, packed in entries.items():
             assert segment is not None
             found = _seen(engine, segment, queue, key, packed)
-            if found is not None:
-                whole: list[SharedJob] = await engine.try_for_a_while(lambda: fetch_bodies(engine, [found]))  # noqa: B023
-                if whole:
-                    return whole[0]
+            if found is None:
+                continue
+            whole, _ = await engine.try_for_a_while(lambda: fetch_bodies(engine.store, [found]))  # noqa: B023
+            if whole:
+                return found
         if entries:
             barren.add(number)
         # Or somebody was faster.

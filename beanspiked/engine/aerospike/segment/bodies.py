@@ -1,19 +1,48 @@
 """The bodies of one segment that lie outside it: written before what refers to them, and ending with the segment at the latest."""
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.segment.jobs import Put
+from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
 from beanspiked.engine.aerospike.store.seam import Fenced, StoreError
+from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.segment.view import View
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
-__all__ = ["Bodies"]
+__all__ = ["Bodies", "fetch_bodies"]
+
+logger = logging.getLogger(__name__)
 
 # Their numbers are taken in blocks, so that a large put rarely costs a further operation.
 BLOCK: Final = 64
+
+
+async def fetch_bodies(
+    store: "SegmentStore", jobs: list[SharedJob]
+) -> tuple[list[SharedJob], list[tuple[SharedJob, str]]]:
+    """Fetch the bodies that lie outside; return the jobs that are whole, and the others with what is wrong with them."""
+    names = [(job.number, job.body_number) for job in jobs if job.body_number]
+    bodies = iter(await store.read_bodies(names) if names else [])
+    whole: list[SharedJob] = []
+    broken: list[tuple[SharedJob, str]] = []
+    for job in jobs:
+        body = next(bodies) if job.body_number else None
+        if job.body_number and body is None:
+            logger.error("job %d: its body is lost", job.id)
+            broken.append((job, "its body is lost"))
+            continue
+        try:
+            if body is not None or job.raw_size >= 0:
+                job.unfold(body)
+        except DamagedEntry as error:
+            logger.error("job %d: its body is damaged: %s", job.id, error)
+            broken.append((job, "its body is damaged"))
+            continue
+        whole.append(job)
+    return whole, broken
 
 
 class Bodies:

@@ -62,7 +62,7 @@ class Reserving:
                 job = self._handover.job(key, packed)
             except NewerEntry:
                 unknown.add(key)
-            except DamagedEntry:
+            except DamagedEntry as damage:
                 logger.error("segment %d: a damaged job stays where it is: %s", view.number, damage)
                 unknown.add(key)
             if job is not None:

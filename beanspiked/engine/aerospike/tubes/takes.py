@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.queries import looks
+from beanspiked.engine.aerospike.segment.bodies import fetch_bodies
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob
 from beanspiked.engine.aerospike.store.seam import Newer
 from beanspiked.engine.aerospike.tubes.tube import Seek, SharedTube
@@ -323,7 +323,12 @@ class Takes:
 
         async def fetch(wanted: list[SharedJob]) -> EngineError | None:
             async def work() -> None:
-                whole.extend(await self._engine.try_for_a_while(lambda: looks.fetch_bodies(self._engine, wanted)))
+                found: tuple[list[SharedJob], list[tuple[SharedJob, str]]]
+                found = await self._engine.try_for_a_while(lambda: fetch_bodies(self._engine.store, wanted))
+                whole.extend(found[0])
+                for job, reason in found[1]:
+                    if job.committer is not None:
+                        self._engine.holdings.bury_lost(job, reason)
 
             error = await self._engine.failure(work)
             if isinstance(error, Newer) and len(wanted) == 1 and wanted[0].committer is not None:

@@ -164,7 +164,7 @@ class SharedEngine(TubeEngine):
         self._clock = timers.clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
         self.running: dict[Committer, None] = {}
-        self.aside: dict[Committer, None] = {}
+        self.suspended: dict[Committer, None] = {}
         self.gathering: int = 0
         self._awake: dict[Committer, None] = {}
         # Who waits for the change of a job that is on its way, and until when.
@@ -246,7 +246,7 @@ class SharedEngine(TubeEngine):
 
     def send_on(self) -> None:
         """Send on what was asked for."""
-        self.takes.hunt()
+        self.takes.request_jobs()
         if self._awake:
             awake = self._awake
             self._awake = {}
@@ -531,7 +531,7 @@ class SharedEngine(TubeEngine):
             for committer in list(tube.committers.values()):
                 committer.abandon(JobGone("the session is over"))
             tube.committers = {}
-            self.takes.sought(tube)
+            self.takes.advance_seeks(tube)
         self.turn_over()
 
     def tick(self) -> None:
@@ -540,8 +540,8 @@ class SharedEngine(TubeEngine):
         for committer in list(self.running):
             committer.expire(now)
         self.takes.expire(now)
-        for committer in list(self.aside):
-            committer.try_anew(now)
+        for committer in list(self.suspended):
+            committer.resume(now)
         for wait, (job, until) in list(self._waits.items()):
             if until <= now and job.committer is not None and job.committer.fails():
                 self._end_wait(wait, StoreFailed("the job is on its way, and the store does not answer"))

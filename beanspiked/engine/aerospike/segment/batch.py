@@ -1,6 +1,6 @@
 """What one operation on a segment carries, and for whom."""
 
-from beanspiked.engine.aerospike.segment.jobs import Leave, Put
+from beanspiked.engine.aerospike.segment.jobs import HeldChange, Put
 from beanspiked.engine.aerospike.store.keys import due_key, ready_key
 from beanspiked.engine.aerospike.store.seam import DELAYED, READY, Change, Move, Settlement
 from beanspiked.engine.contract import Waiter
@@ -12,7 +12,7 @@ class Batch:
     """Changes of one segment that are done together or not at all.
 
     Args:
-        puts, leaves: The changes. The puts get their slots here (segment-protocol H4).
+        puts, held_changes: The changes. The puts get their slots here (segment-protocol H4).
         asks: Who asked for how many jobs.
         take: How many that are in all.
         close: Whether the segment accepts no more puts afterwards.
@@ -20,7 +20,7 @@ class Batch:
         few: Whether few jobs are expected in the segment; see Change.
 
     Attributes:
-        puts, leaves, asks: As given, less what was told already.
+        puts, held_changes, asks: As given, less what was told already.
         change: All of it, as the store takes it.
         mark: The engine's step at which it began.
         until: When it is given up if no command waits for it and its segment is busy, in seconds since the epoch.
@@ -29,7 +29,7 @@ class Batch:
     def __init__(
         self,
         puts: list[Put],
-        leaves: list[Leave],
+        held_changes: list[HeldChange],
         asks: list[tuple[Waiter, int]],
         take: int = 0,
         close: bool = False,
@@ -37,10 +37,10 @@ class Batch:
         few: bool = False,
     ) -> None:
         self.puts: list[Put] = puts
-        self.leaves: list[Leave] = leaves
+        self.held_changes: list[HeldChange] = held_changes
         self.asks: list[tuple[Waiter, int]] = asks
         self._slots: int = slots
-        self.change: Change = _change(puts, leaves, take, close, slots, few)
+        self.change: Change = _change(puts, held_changes, take, close, slots, few)
         self.mark: int = 0
         self.until: float = 0.0
 
@@ -51,38 +51,38 @@ class Batch:
         self._change_again()
         return puts
 
-    def drop_late(self, now: float) -> tuple[list[Put], list[Leave]]:
+    def drop_late(self, now: float) -> tuple[list[Put], list[HeldChange]]:
         """Leave out, and return, what has waited for too long; only of a batch that was not applied."""
         puts = [put for put in self.puts if put.until <= now]
-        leaves = [leave for leave in self.leaves if leave.until <= now and not leave.insists]
-        if puts or leaves:
+        held_changes = [change for change in self.held_changes if change.until <= now and not change.insists]
+        if puts or held_changes:
             self.puts = [put for put in self.puts if put.until > now]
-            self.leaves = [leave for leave in self.leaves if leave.until > now or leave.insists]
+            self.held_changes = [change for change in self.held_changes if change.until > now or change.insists]
             self._change_again()
-        return puts, leaves
+        return puts, held_changes
 
-    def drop_leaves(self) -> list[Leave]:
+    def drop_held_changes(self) -> list[HeldChange]:
         """Leave out, and return, the changes of held jobs that need not be made."""
-        leaves = [leave for leave in self.leaves if not leave.insists]
-        self.leaves = [leave for leave in self.leaves if leave.insists]
+        held_changes = [change for change in self.held_changes if not change.insists]
+        self.held_changes = [change for change in self.held_changes if change.insists]
         self._change_again()
-        return leaves
+        return held_changes
 
     def empty(self) -> bool:
         """Tell whether nothing is left of it."""
-        return not (self.puts or self.leaves or self.asks or self.change.close)
+        return not (self.puts or self.held_changes or self.asks or self.change.close)
 
     def only_asks(self) -> bool:
         """Tell whether it only asks for jobs."""
-        return not (self.puts or self.leaves or self.change.close)
+        return not (self.puts or self.held_changes or self.change.close)
 
     def waited_for(self) -> bool:
         """Tell whether a command waits for it, other than for a job."""
-        return bool(self.puts) or any(not leave.insists for leave in self.leaves)
+        return bool(self.puts) or any(not change.insists for change in self.held_changes)
 
     def _change_again(self) -> None:
         change = self.change
-        self.change = _change(self.puts, self.leaves, change.take, change.close, self._slots, change.few)
+        self.change = _change(self.puts, self.held_changes, change.take, change.close, self._slots, change.few)
 
     def applied(self, settlement: Settlement, took: bool) -> bool:
         """Tell by what its segment holds whether it was applied; `took` tells whether the lease holds new jobs."""
@@ -91,10 +91,10 @@ class Batch:
         if self.change.moves:
             return self.change.moves[0].key not in settlement.held
         # New values may be written again; what was taken is there.
-        return took or not self.leaves
+        return took or not self.held_changes
 
 
-def _change(puts: list[Put], leaves: list[Leave], take: int, close: bool, slots: int, few: bool) -> Change:
+def _change(puts: list[Put], held_changes: list[HeldChange], take: int, close: bool, slots: int, few: bool) -> Change:
     queues: dict[str, dict[bytes, bytes]] = {}
     slot = slots
     if puts:
@@ -111,6 +111,10 @@ def _change(puts: list[Put], leaves: list[Leave], take: int, close: bool, slots:
             queues[READY] = ready
         if delayed:
             queues[DELAYED] = delayed
-    moves = [Move(leave.job.place, leave.queue, leave.new_key, leave.packed) for leave in leaves if not leave.stays]
-    replaced = {leave.job.place: leave.packed for leave in leaves if leave.stays}
+    moves = [
+        Move(change.job.place, change.queue, change.new_key, change.packed)
+        for change in held_changes
+        if not change.stays
+    ]
+    replaced = {change.job.place: change.packed for change in held_changes if change.stays}
     return Change(slot if puts else 0, queues, replaced, moves, take, close, few)

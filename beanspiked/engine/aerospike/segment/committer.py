@@ -11,7 +11,7 @@ from typing import Final
 
 from beanspiked.engine.aerospike.segment.batch import Batch
 from beanspiked.engine.aerospike.segment.handover import Handover
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Leave, Put, Steal
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, Put, Steal
 from beanspiked.engine.aerospike.segment.leasing import Leasing
 from beanspiked.engine.aerospike.segment.reserving import Reserving
 from beanspiked.engine.aerospike.segment.surroundings import Home, Surroundings
@@ -71,7 +71,7 @@ class Committer(View):
                     await self._reserving.take_singly()
                 else:
                     batch = self._next_batch()
-                    told = len(batch.puts) + len(batch.leaves) + batch.change.take
+                    told = len(batch.puts) + len(batch.held_changes) + batch.change.take
                     await self._commit(batch)
                     batch = None
                 in_play = told + self.inbox.count()
@@ -127,7 +127,7 @@ class Committer(View):
     def _few(self) -> bool:
         """Tell whether few jobs are expected in its queues, with those that are coming."""
         head = self.head
-        coming = len(self.inbox.puts) + len(self.inbox.leaves)
+        coming = len(self.inbox.puts) + len(self.inbox.held_changes)
         return head is not None and max(head.ready, head.delayed) + coming < HEAD_KEYS
 
     async def _commit(self, batch: Batch) -> None:
@@ -199,20 +199,20 @@ class Committer(View):
             self._fail_some(*batch.drop_late(self.around.now()), StoreFull(str(error)))
             self.put_elsewhere(batch)
         else:
-            self._fail_some([], batch.drop_leaves(), StoreFull(str(error)))
+            self._fail_some([], batch.drop_held_changes(), StoreFull(str(error)))
         return not batch.empty() and await self._try_again(batch, error)
 
-    def _fail_some(self, puts: list[Put], leaves: list[Leave], reason: EngineError) -> None:
+    def _fail_some(self, puts: list[Put], held_changes: list[HeldChange], reason: EngineError) -> None:
         """Fail what is not in its batch any more."""
-        if not puts and not leaves:
+        if not puts and not held_changes:
             return
         self.slots -= len(puts)
         for put in puts:
             put.settle(reason)
-        for leave in leaves:
-            self.undo(leave, reason)
+        for change in held_changes:
+            self.undo(change, reason)
         if self.head is not None:
-            self.know(self.head, self.mark)
+            self.update_head(self.head, self.mark)
         self.around.turn_over()
 
     def _drop(self, batch: Batch, reason: EngineError) -> None:
@@ -220,11 +220,11 @@ class Committer(View):
         asks = list(batch.asks)
         self.around.unclaim(self.tube, batch.asks)
         self.inbox.close = self.inbox.close or batch.change.close
-        self.inbox.leaves = batch.leaves + self.inbox.leaves
+        self.inbox.held_changes = batch.held_changes + self.inbox.held_changes
         if self.head is not None:
-            self.know(self.head, self.mark)
+            self.update_head(self.head, self.mark)
         self.around.failed(asks, reason)
-        self.around.sought(self.tube)
+        self.around.advance_seeks(self.tube)
 
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
         """Learn what became of an operation; tell whether that was the end of it."""
@@ -261,13 +261,13 @@ class Committer(View):
                 put.settle(OutcomeUnknown("whether it was put is not known"))
             batch.puts = []
         elif batch.puts and segment.last_slot >= batch.change.last_slot:
-            self._handover.told(batch.puts)
+            self._handover.acknowledge(batch.puts)
             batch.puts = []
-        for leave in list(batch.leaves):
-            if leave.queue is None and not leave.stays and not (segment and segment.has_slot(leave.job.slot())):
+        for change in list(batch.held_changes):
+            if change.queue is None and not change.stays and not (segment and segment.has_slot(change.job.slot())):
                 # Deleted, perhaps by this, perhaps by whoever got the job since.
-                batch.leaves.remove(leave)
-                self.undo(leave, OutcomeUnknown("whether the job was deleted by this is not known"))
+                batch.held_changes.remove(change)
+                self.undo(change, OutcomeUnknown("whether the job was deleted by this is not known"))
         await self._fenced(batch)
 
     async def _fenced(self, batch: Batch) -> None:
@@ -283,13 +283,13 @@ class Committer(View):
         """
         if doubtful:
             batch.puts = [put for put in batch.puts if not put.done]
-            batch.leaves = [leave for leave in batch.leaves if not leave.done]
+            batch.held_changes = [change for change in batch.held_changes if not change.done]
         self.around.unclaim(self.tube, batch.asks)
         if doubtful:
             for put in batch.puts:
                 put.settle(reason)
         else:
             self.around.put_elsewhere(self.tube, batch.puts)
-        for leave in batch.leaves:
-            self.undo(leave, reason)
-        self.around.sought(self.tube)
+        for change in batch.held_changes:
+            self.undo(change, reason)
+        self.around.advance_seeks(self.tube)

@@ -7,10 +7,10 @@ from beanspiked.engine.aerospike.segment.jobs import Put
 from beanspiked.engine.aerospike.store.keys import ready_key
 from beanspiked.engine.aerospike.store.seam import Head
 
-__all__ = ["Outlook"]
+__all__ = ["Forecast"]
 
 
-class Outlook:
+class Forecast:
     """The ready jobs of one segment that nobody here has asked for.
 
     Attributes:
@@ -25,7 +25,7 @@ class Outlook:
         self._last_put: bytes | None = None
         self._ready_puts: int = 0
 
-    def know(self, head: Head, puts: list[Put], asked: int) -> None:
+    def update(self, head: Head, puts: list[Put], asked: int) -> None:
         """Begin anew with what was seen, the puts that wait, and how many jobs were asked for and not sent for yet."""
         self._head = head
         self._asked = asked

@@ -26,7 +26,7 @@ class Handover:
     def __init__(self, view: View) -> None:
         self._view: View = view
 
-    def told(self, puts: list[Put]) -> None:
+    def acknowledge(self, puts: list[Put]) -> None:
         """Tell whoever put that it was done, and the ids."""
         view = self._view
         view.tube.total_jobs += len(puts)
@@ -39,33 +39,33 @@ class Handover:
         view = self._view
         if view.gone:
             # The session was given up meanwhile. What was done was done; what was taken, whoever reclaims it gives back.
-            self.told(batch.puts)
-            for leave in batch.leaves:
-                leave.job.moving = None
-                leave.settle(None)
+            self.acknowledge(batch.puts)
+            for change in batch.held_changes:
+                change.job.moving = None
+                change.settle(None)
             view.around.unclaim(view.tube, batch.asks)
-            view.around.sought(view.tube)
+            view.around.advance_seeks(view.tube)
             return
         view.has_succeeded()
         if view.slots:
             view.weigh(batch, head)
-        view.know(head, batch.mark)
+        view.update_head(head, batch.mark)
         made_ready = any(not put.due_ms for put in batch.puts)
         delayed = any(put.due_ms for put in batch.puts)
-        for leave in batch.leaves:
-            job = leave.job
+        for change in batch.held_changes:
+            job = change.job
             job.leaving = False
             job.moving = None
-            if not leave.stays:
+            if not change.stays:
                 del view.held[job.place]
-                view.around.left(job, leave.queue is None)
-                made_ready = made_ready or leave.queue == READY
-                delayed = delayed or leave.queue == DELAYED
-            leave.settle(None)
+                view.around.left(job, change.queue is None)
+                made_ready = made_ready or change.queue == READY
+                delayed = delayed or change.queue == DELAYED
+            change.settle(None)
         if batch.puts:
-            self.told(batch.puts)
+            self.acknowledge(batch.puts)
         self._receive(taken, batch.asks)
-        view.around.sought(view.tube)
+        view.around.advance_seeks(view.tube)
         if delayed or (head.ready and made_ready):
             # Whoever knows the format of jobs that were given back unread waits for them elsewhere.
             view.around.announce(view, delayed)

@@ -11,7 +11,7 @@ from beanspiked.engine.later import Later
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.segment.view import View
 
-__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "Leave", "Put", "SharedJob", "Steal", "job_id"]
+__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "HeldChange", "Put", "SharedJob", "Steal", "job_id"]
 
 # How long a command waits for a store that does not answer, in seconds.
 ANSWER_WITHIN: Final = 2.0
@@ -154,7 +154,7 @@ class Put(Later):
         self.slot: int = 0
 
 
-class Leave(Later):
+class HeldChange(Later):
     """A held job on its way out of the lease, or to a new value in it.
 
     Attributes:

@@ -77,9 +77,9 @@ class Reserving:
             await view.around.pause_between_tries(view.failing_since)
         elif segment is not None and not jobs and not view.gone:
             view.has_succeeded()
-            view.know(head_of(segment), mark)
+            view.update_head(head_of(segment), mark)
         self._handover.hand_over(jobs, asks)
-        view.around.sought(view.tube)
+        view.around.advance_seeks(view.tube)
 
     async def steal(self, steal: Steal) -> None:
         """Move one job from a queue into the lease."""
@@ -102,7 +102,7 @@ class Reserving:
                 failure = error
             else:
                 view.has_succeeded()
-                view.know(head, mark)
+                view.update_head(head, mark)
                 break
             if isinstance(failure, Fenced):
                 steal.settle(JobGone("the lease is gone"))

@@ -156,11 +156,11 @@ class Surroundings:
         """What was asked for failed."""
         raise NotImplementedError
 
-    def sought(self, tube: Home) -> None:
+    def advance_seeks(self, tube: Home) -> None:
         """Jobs that were asked for in a tube have come, or will not."""
         raise NotImplementedError
 
-    def restless(self, tube: Home) -> None:
+    def request_soon(self, tube: Home) -> None:
         """Jobs of a tube may be asked for that were not."""
         raise NotImplementedError
 

@@ -6,9 +6,9 @@ from typing import Final
 from beanspiked.engine.aerospike.segment.batch import Batch
 from beanspiked.engine.aerospike.segment.bodies import Bodies
 from beanspiked.engine.aerospike.segment.codec import HEAD_SIZE
-from beanspiked.engine.aerospike.segment.forecast import Outlook
+from beanspiked.engine.aerospike.segment.forecast import Forecast
 from beanspiked.engine.aerospike.segment.inbox import Inbox
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Leave, Put, SharedJob, Steal
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, Put, SharedJob, Steal
 from beanspiked.engine.aerospike.segment.surroundings import Home, LeaseSource, Surroundings
 from beanspiked.engine.aerospike.store.keys import LAST_SLOT
 from beanspiked.engine.aerospike.store.seam import FIRST, OPEN, Head
@@ -42,7 +42,7 @@ class View:
         head: What it was last seen to hold, or None.
         mark: The engine's step at which the operation began that told so.
         used: The engine's step at which anything was last asked of it.
-        outlook: Which ready jobs it has for whoever asks next.
+        forecast: Which ready jobs it has for whoever asks next.
         held: The jobs in the lease, by key.
         closed: Whether it accepts no more puts, or soon will not.
         gone: Whether it is over with it: dead, lost, or of a session that is over.
@@ -66,12 +66,12 @@ class View:
         self.head: Head | None = None
         self.mark: int = 0
         self.used: int = around.step()
-        self.outlook: Outlook = Outlook()
+        self.forecast: Forecast = Forecast()
         self.held: dict[bytes, SharedJob] = {}
         self.closed: bool = not owned
         self.gone: bool = False
         self.running: bool = False
-        self.aside: bool = False
+        self.suspended: bool = False
         self.refreshing: bool = False
         self.refresh_again: bool = False
         self.rank: bytes | None = None
@@ -88,13 +88,13 @@ class View:
 
     # --- what is known
 
-    def know(self, head: Head, mark: int) -> None:
+    def update_head(self, head: Head, mark: int) -> None:
         """Take note of what it holds."""
         self.head = head
         self.mark = mark
         if head.state != OPEN:
             self.closed = True
-        self.outlook.know(self._without_unknown(head), self.inbox.puts, self.inbox.wanted)
+        self.forecast.update(self._without_unknown(head), self.inbox.puts, self.inbox.wanted)
         self.tube.rank(self)
 
     def hear(self, key: bytes, count: int) -> None:
@@ -106,7 +106,7 @@ class View:
             self.around.look_at(self)
             return
         head = (self.head or EMPTY)._replace(first_keys=(key,), last_key=key if count == 1 else None, ready=count)
-        self.know(head, self.around.step())
+        self.update_head(head, self.around.step())
 
     def hear_of_delayed(self, key: bytes) -> None:
         """Somebody else has put a delayed job here that is due at this key's time."""
@@ -144,7 +144,7 @@ class View:
 
     def rests(self, since: int) -> bool:
         """Tell whether nothing has been asked of it since a step, nor is held, and nothing is to be put."""
-        known = self.head is not None and self.closed and not self.gone and not self.aside
+        known = self.head is not None and self.closed and not self.gone and not self.suspended
         return known and self.used < since and not self.running and not self.held and not self.inbox.pending()
 
     def idle_and_empty(self) -> bool:
@@ -155,7 +155,7 @@ class View:
     def weigh(self, batch: Batch, head: Head) -> None:
         """Reckon how many bytes of jobs there are: what others have deleted was of the usual size, as far as one can know."""
         waiting = sum([len(put.packed) for put in self.inbox.puts])
-        gone = [leave.job for leave in batch.leaves if leave.queue is None and not leave.stays]
+        gone = [change.job for change in batch.held_changes if change.queue is None and not change.stays]
         here = self._size - waiting - sum([HEAD_SIZE + len(job.stored) for job in gone])
         jobs = self._jobs + len(batch.puts) - len(gone)
         self._jobs = head.ready + head.delayed + head.buried + head.held
@@ -170,20 +170,20 @@ class View:
         self.inbox.puts.append(put)
         self._size += len(put.packed)
         if put.due_ms == 0:
-            self.outlook.add(put)
+            self.forecast.add(put)
             self.tube.rank(self)
         self.around.wake(self)
 
     def ask(self, waiter: Waiter, count: int) -> None:
         """Take jobs for a waiter."""
         self.inbox.ask(waiter, count)
-        self.outlook.ask(count)
+        self.forecast.ask(count)
 
-    def leave(self, leave: Leave) -> None:
+    def change_held(self, change: HeldChange) -> None:
         """Let a held job go where it goes."""
-        leave.job.leaving = True
-        leave.job.moving = leave
-        self.inbox.leaves.append(leave)
+        change.job.leaving = True
+        change.job.moving = change
+        self.inbox.held_changes.append(change)
         self.around.wake(self)
 
     def steal(self, steal: Steal) -> None:
@@ -222,7 +222,7 @@ class View:
     def has_succeeded(self) -> None:
         """Take note that what was tried succeeded."""
         self.failing_since = 0.0
-        if self.aside:
+        if self.suspended:
             self._ask_again()
 
     def fails(self) -> bool:
@@ -239,57 +239,57 @@ class View:
 
     def fail_late(self, now: float, reason: EngineError) -> None:
         """Fail what has waited for too long."""
-        puts, leaves, steals = self.inbox.take_late(now)
+        puts, held_changes, steals = self.inbox.take_late(now)
         for put in puts:
-            self.outlook.expected -= put.due_ms == 0
+            self.forecast.expected -= put.due_ms == 0
             put.settle(reason)
-        for leave in leaves:
-            self.undo(leave, reason)
+        for change in held_changes:
+            self.undo(change, reason)
         for steal in steals:
             steal.settle(reason)
-        if puts or leaves or steals:
+        if puts or held_changes or steals:
             self.around.turn_over()
 
     def set_aside(self, now: float) -> None:
         """Ask for no jobs here for now: who waits may get those of other segments."""
-        self.aside = True
+        self.suspended = True
         # Whether more urgent jobs, or any, are in it is not known.
         self.tube.doubt()
         self._aside_until = now + ASIDE_FOR
         self.around.suspended(self, True)
         self.around.unclaim(self.tube, self.inbox.take_asks())
         if self.head is not None:
-            self.know(self.head, self.mark)
+            self.update_head(self.head, self.mark)
         self.release_turns()
-        self.around.restless(self.tube)
-        self.around.sought(self.tube)
+        self.around.request_soon(self.tube)
+        self.around.advance_seeks(self.tube)
 
-    def try_anew(self, now: float) -> None:
+    def resume(self, now: float) -> None:
         """Ask for jobs again, after a time or once an operation has succeeded."""
         if self.gone or (now >= self._aside_until and not self.running):
             self._ask_again()
 
     def _ask_again(self) -> None:
-        self.aside = False
+        self.suspended = False
         self.around.suspended(self, False)
         if not self.gone:
             self.tube.rank(self)
             # Who waited only for this one learns that there is nothing.
-            self.around.sought(self.tube)
+            self.around.advance_seeks(self.tube)
 
-    def undo(self, leave: Leave, reason: EngineError) -> None:
+    def undo(self, change: HeldChange, reason: EngineError) -> None:
         """A job stays where it was."""
-        leave.job.leaving = False
-        leave.job.moving = None
-        leave.settle(reason)
+        change.job.leaving = False
+        change.job.moving = None
+        change.settle(reason)
 
     def abandon(self, reason: EngineError) -> None:
         """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
         self.gone = True
         self.around.suspended(self, False)
-        self.outlook.expected = 0
+        self.forecast.expected = 0
         puts = self.inbox.take_puts()
-        leaves = self.inbox.take_leaves()
+        held_changes = self.inbox.take_held_changes()
         asks = self.inbox.take_asks()
         steals = self.inbox.take_steals()
         self.tube.look_anew()
@@ -299,12 +299,12 @@ class View:
         for job in held.values():
             self.around.lost(job)
         self.around.unclaim(self.tube, asks)
-        for leave in leaves:
-            self.undo(leave, reason)
+        for change in held_changes:
+            self.undo(change, reason)
         for steal in steals:
             steal.settle(reason)
         self.around.put_elsewhere(self.tube, puts)
-        self.around.sought(self.tube)
+        self.around.advance_seeks(self.tube)
 
     def put_elsewhere(self, batch: Batch | None) -> None:
         """Let all puts that were certainly not done yet go to another segment."""
@@ -317,5 +317,5 @@ class View:
         self.closed = True
         self.inbox.close = True
         if self.head is not None:
-            self.know(self.head, self.mark)
+            self.update_head(self.head, self.mark)
         self.around.put_elsewhere(self.tube, puts)

@@ -69,9 +69,9 @@ class Around(Surroundings):
     def suspended(self, segment: View, aside: bool) -> None:
         """Take note that a segment does not answer, or that jobs are asked of it again."""
         if aside:
-            self._engine.aside[cast(Committer, segment)] = None
+            self._engine.suspended[cast(Committer, segment)] = None
         else:
-            self._engine.aside.pop(cast(Committer, segment), None)
+            self._engine.suspended.pop(cast(Committer, segment), None)
 
     def gather(self, waiting: int) -> None:
         """One segment more, or less, waits for what the sockets bring."""
@@ -113,13 +113,13 @@ class Around(Surroundings):
         """What was asked for failed."""
         self._engine.takes.failed(asks, error)
 
-    def sought(self, tube: Home) -> None:
+    def advance_seeks(self, tube: Home) -> None:
         """Jobs that were asked for in a tube have come, or will not."""
-        self._engine.takes.sought(cast(SharedTube, tube))
+        self._engine.takes.advance_seeks(cast(SharedTube, tube))
 
-    def restless(self, tube: Home) -> None:
+    def request_soon(self, tube: Home) -> None:
         """Jobs of a tube may be asked for that were not."""
-        self._engine.takes.restless(cast(SharedTube, tube))
+        self._engine.takes.request_soon(cast(SharedTube, tube))
 
     def deliver(self, tube: Home, jobs: list[SharedJob]) -> None:
         """Hand taken jobs to those who wait."""

@@ -45,7 +45,7 @@ class Timetable:
         if tube.pause and tube.paused_until <= now:
             tube.pause = 0.0
             tube.paused_until = 0.0
-            self._engine.takes.restless(tube)
+            self._engine.takes.request_soon(tube)
         if tube.pause:
             self._timers.schedule(tube, tube.paused_until)
         self.wait_for_due(tube)
@@ -60,7 +60,7 @@ class Timetable:
         elif tube.pause:
             tube.pause = 0.0
             tube.paused_until = 0.0
-            self._engine.takes.restless(tube)
+            self._engine.takes.request_soon(tube)
 
     def wait_for_due(self, tube: "SharedTube") -> None:
         """Promote due jobs now, or when the first is due, if somebody waits for them."""
@@ -127,7 +127,7 @@ class Timetable:
         if head is None:
             return None
         if not committer.running and not committer.gone and committer.mark < mark:
-            committer.know(head, mark)
+            committer.update_head(head, mark)
             engine.scout.announce(committer)
         return due
 

@@ -7,7 +7,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Leave, SharedJob
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, SharedJob
 from beanspiked.engine.aerospike.store.keys import due_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Full, Refused
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
@@ -47,21 +47,21 @@ class Holdings:
         *,
         insists: bool = False,
         stays: bool = False,
-    ) -> Leave:
-        leave = Leave(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
-        leave.insists = insists
-        leave.stays = stays
+    ) -> HeldChange:
+        change = HeldChange(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
+        change.insists = insists
+        change.stays = stays
         if job.committer is None or not self._engine.membership.alive():
-            leave.settle(JobGone("the job was lost"))
-            return leave
-        job.committer.leave(leave)
-        return leave
+            change.settle(JobGone("the job was lost"))
+            return change
+        job.committer.change_held(change)
+        return change
 
-    def delete(self, job: SharedJob) -> Leave:
+    def delete(self, job: SharedJob) -> HeldChange:
         """Remove a held job."""
         return self._leave(job, None, b"", b"")
 
-    def release(self, job: SharedJob, pri: int, delay: float) -> Leave:
+    def release(self, job: SharedJob, pri: int, delay: float) -> HeldChange:
         """Put a held job back."""
         packed = job.packed()
         packed.pri = pri
@@ -72,7 +72,7 @@ class Holdings:
             return self._leave(job, DELAYED, due_key(due_ms, job.slot()), self._engine.formats.pack(packed))
         return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), self._engine.formats.pack(packed))
 
-    def bury(self, job: SharedJob, pri: int, reason: str) -> Leave:
+    def bury(self, job: SharedJob, pri: int, reason: str) -> HeldChange:
         """Set a held job aside."""
         packed = job.packed()
         packed.pri = pri

@@ -260,7 +260,7 @@ class Puts:
         committer = Committer(self._engine.around, tube, number, lease, owned=True)
         committer.form = form
         tube.committers[number] = committer
-        committer.know(EMPTY, self._engine.step())
+        committer.update_head(EMPTY, self._engine.step())
         return committer
 
     async def _claim(self, tube: SharedTube, form: int) -> tuple[int, int]:

@@ -42,24 +42,24 @@ class Takes:
     def __init__(self, engine: "SharedEngine", clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._restless: dict[SharedTube, None] = {}
+        self._to_request: dict[SharedTube, None] = {}
         self._claims: dict[Waiter, int] = {}
         self._seeks: dict[Waiter, Seek] = {}
-        self._sought_at: float = 0.0
+        self._last_seek_at: float = 0.0
 
     # --- asking
 
-    def restless(self, tube: SharedTube) -> None:
+    def request_soon(self, tube: SharedTube) -> None:
         """Have jobs of a tube asked for at the end of this turn, if somebody waits for them."""
         if tube.waiters:
-            self._restless[tube] = None
+            self._to_request[tube] = None
 
-    def hunt(self) -> None:
-        """Ask for jobs of the restless tubes."""
-        while self._restless:
-            restless = self._restless
-            self._restless = {}
-            for tube in restless:
+    def request_jobs(self) -> None:
+        """Ask for jobs of the tubes that were noted for it."""
+        while self._to_request:
+            to_request = self._to_request
+            self._to_request = {}
+            for tube in to_request:
                 self._ask_for(tube)
 
     def _ask_for(self, tube: SharedTube) -> None:
@@ -73,7 +73,7 @@ class Takes:
             if found is None:
                 return
             committer, bound = found
-            room = committer.outlook.askable(bound)
+            room = committer.forecast.askable(bound)
             asked = False
             sated: list[Waiter] = []
             if room > 0:
@@ -112,7 +112,7 @@ class Takes:
             for other in seek.tubes:
                 best = None if other is tube or other.paused(now) else other.best()
                 if best is not None and (mine is None or best < mine):
-                    self._restless[other] = None
+                    self._to_request[other] = None
                     return False
         return True
 
@@ -170,7 +170,7 @@ class Takes:
         if likely is None and live and patient:
             # A job that is put anywhere will be told of.
             return None
-        self._sought_at = now
+        self._last_seek_at = now
         self._engine.news.wake()
         seek = Seek(waiter, homes, patient, now + ANSWER_WITHIN)
         self._end_seek(waiter)
@@ -178,7 +178,7 @@ class Takes:
         for tube in homes:
             tube.seeks[seek] = None
         if likely is not None and live:
-            self._restless[likely] = None
+            self._to_request[likely] = None
         elif live and self._engine.news.all_linked() and self._at_rest(homes):
             self._engine.spawn(self._ask_others(seek))
         else:
@@ -241,7 +241,7 @@ class Takes:
         if hopeful:
             hopeful.sort(key=_best)
             for tube in hopeful:
-                self._restless[tube] = None
+                self._to_request[tube] = None
         elif seek.looked:
             if not seek.patient and self._coming(seek):
                 # What was asked for somebody who has got another job meanwhile is for whoever waits longest.
@@ -259,7 +259,7 @@ class Takes:
             self._end_seek(seek.waiter)
             seek.settle(error)
 
-    def sought(self, tube: SharedTube) -> None:
+    def advance_seeks(self, tube: SharedTube) -> None:
         """Jobs that were asked for in a tube have come, or will not: go on with the questions about it."""
         for seek in list(tube.seeks):
             self._advance(seek)
@@ -276,22 +276,22 @@ class Takes:
 
     def _coming(self, seek: Seek) -> bool:
         """Tell whether jobs are asked for in the tubes of a question, of segments that answer."""
-        if any(committer.tube in seek.tubes for committer in self._engine.aside):
+        if any(committer.tube in seek.tubes for committer in self._engine.suspended):
             return False
         return any(tube.coming for tube in seek.tubes)
 
     def _unknown(self, seek: Seek) -> bool:
         """Tell whether a job may be there for a question that cannot be had."""
-        failing = [*self._engine.aside, *[committer for committer in self._engine.running if committer.fails()]]
+        failing = [*self._engine.suspended, *[committer for committer in self._engine.running if committer.fails()]]
         return seek.partial or any(committer.tube in seek.tubes for committer in failing)
 
     def wants_jobs(self) -> bool:
         """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
         now = self._clock.now()
-        if now - self._sought_at < FOLLOW_FOR:
+        if now - self._last_seek_at < FOLLOW_FOR:
             return True
         if any(tube.waiters for tube in self._engine.registry.known_tubes()):
-            self._sought_at = now
+            self._last_seek_at = now
             return True
         return False
 
@@ -359,7 +359,7 @@ class Takes:
         self.deliver(tube)
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
-        self.sought(tube)
+        self.advance_seeks(tube)
         self._engine.turn_over()
 
 

@@ -153,7 +153,7 @@ class SharedTube(Home):
 
     def rank(self, segment: View) -> None:
         """Take note that a segment's most urgent job may have changed."""
-        best = None if segment.aside else segment.outlook.best()
+        best = None if segment.suspended else segment.forecast.best()
         if best is None:
             segment.rank = None
             return
@@ -161,7 +161,7 @@ class SharedTube(Home):
             segment.rank = best
             heapq.heappush(self._order, (best, segment.number))
             self._compact()
-        self.engine.takes.restless(self)
+        self.engine.takes.request_soon(self)
 
     def _compact(self) -> None:
         """Drop what is stale of the order once that is most of it: where nobody takes, what lies behind the first is never met."""
@@ -175,7 +175,7 @@ class SharedTube(Home):
         noted = self._first_noted()
         first = self._top()
         while noted is not None:
-            best = None if first is None else first.outlook.best()
+            best = None if first is None else first.forecast.best()
             if best is not None and best <= noted[:KEY_SIZE]:
                 break
             self.committer_of(note_number(noted))
@@ -193,7 +193,7 @@ class SharedTube(Home):
             heapq.heappop(self._order)
             second = self._top()
         heapq.heappush(self._order, entry)
-        best = None if second is None else second.outlook.best()
+        best = None if second is None else second.forecast.best()
         return first, best if bound is None or (best is not None and best < bound) else bound
 
     def _top(self) -> Committer | None:
@@ -205,7 +205,7 @@ class SharedTube(Home):
             if committer is None or committer.rank != key:
                 heapq.heappop(order)
                 continue
-            best = committer.outlook.best()
+            best = committer.forecast.best()
             if best == key:
                 return committer
             heapq.heappop(order)
@@ -224,7 +224,7 @@ class SharedTube(Home):
     def best(self) -> bytes | None:
         """Return the key of the most urgent job that is expected in it."""
         top = self._top()
-        best = None if top is None else top.outlook.best()
+        best = None if top is None else top.forecast.best()
         noted = self._first_noted()
         return best if noted is None or (best is not None and best <= noted[:KEY_SIZE]) else noted[:KEY_SIZE]
 
@@ -239,7 +239,7 @@ class SharedTube(Home):
             if len(self._noted) > 2 * len(self.notes) + STALE_MAX:
                 self._noted = [note for note in self.notes.values() if note_head(note).ready]
                 heapq.heapify(self._noted)
-            self.engine.takes.restless(self)
+            self.engine.takes.request_soon(self)
         if head.due_key is not None:
             self.expect(head.due_key)
 
@@ -266,7 +266,7 @@ class SharedTube(Home):
             self.committers[number] = committer
             note = self.notes.pop(number, None)
             if note is not None:
-                committer.know(note_head(note), 0)
+                committer.update_head(note_head(note), 0)
         return committer
 
     def put_down(self, committer: Committer) -> int:

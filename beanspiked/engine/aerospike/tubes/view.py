@@ -141,9 +141,9 @@ class Scout(NewsListener):
             elif tube.next_due:
                 self._engine.timetable.wait_for_due(tube)
             # What is in a segment that no jobs are asked of may be more urgent than all that is known.
-            whole = tube not in passed and not any(committer.tube is tube for committer in self._engine.aside)
+            whole = tube not in passed and not any(committer.tube is tube for committer in self._engine.suspended)
             tube.live = whole and followed and self._engine.news.follows(tube.name)
-            self._engine.takes.restless(tube)
+            self._engine.takes.request_soon(tube)
         for tube in due:
             await self._engine.timetable.promote_due(tube)
         if session.over:
@@ -237,7 +237,7 @@ class Scout(NewsListener):
         wanted: list[Committer] = []
         for committer in committers:
             # An operation that began after this look tells as much as the look.
-            while committer.running and not committer.aside and not committer.knows_since(mark):
+            while committer.running and not committer.suspended and not committer.knows_since(mark):
                 await committer.turn()
             if committer.knows_since(mark):
                 continue
@@ -255,7 +255,7 @@ class Scout(NewsListener):
                     # Its operation may have changed what was read.
                     again.append(committer)
                 elif head is not None and head.state != DEAD:
-                    committer.know(head, mark)
+                    committer.update_head(head, mark)
                     if head.state == CLOSED and committer.idle_and_empty():
                         self._engine.retirement.consider(committer)
                 elif not committer.busy():
@@ -318,8 +318,8 @@ class Scout(NewsListener):
                     return
                 if not committer.running:
                     if head is not None:
-                        committer.know(head, mark)
-                        self._engine.takes.sought(cast(SharedTube, committer.tube))
+                        committer.update_head(head, mark)
+                        self._engine.takes.advance_seeks(cast(SharedTube, committer.tube))
                         self._engine.turn_over()
                     return
                 await committer.turn()
@@ -396,13 +396,13 @@ class Scout(NewsListener):
     def announce(self, committer: Committer, delayed: bool = False) -> None:
         """Tell the others of ready jobs of a segment that nobody here has asked for, or of one that will be ready."""
         tube, head = committer.tube, committer.head
-        if head is None or committer.aside:
+        if head is None or committer.suspended:
             return
         if delayed and head.due_key is not None:
             self._engine.news.tell(tube.name, committer.number, DELAYED, 0, head.due_key)
-        key = committer.outlook.best()
+        key = committer.forecast.best()
         if key is not None and head.ready:
-            self._engine.news.tell(tube.name, committer.number, READY, committer.outlook.expected, key)
+            self._engine.news.tell(tube.name, committer.number, READY, committer.forecast.expected, key)
 
     # --- what is looked at whatever is heard
 

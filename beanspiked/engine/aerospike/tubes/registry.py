@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.store.seam import StoreError, Unknown
 from beanspiked.engine.aerospike.tubes.notes import note_empty
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
-from beanspiked.engine.contract import Tube
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
@@ -66,33 +65,13 @@ class Registry:
     # --- which exist
 
     def find_tube(self, name: str) -> SharedTube | None:
-        """Find a tube that is used here, or that was found with the last look."""
+        """Find a tube that is used here."""
         tube = self._tubes.get(name)
-        return tube if tube is not None and self._in_existence(tube) else None
-
-    def tubes(self) -> list[Tube]:
-        """List the tubes that exist as of the last look: those used here in their order, then the others by age."""
-        mine: list[Tube] = []
-        others: list[SharedTube] = []
-        for tube in self._tubes.values():
-            if tube.using or tube.watching or tube.name == DEFAULT:
-                mine.append(tube)
-            elif self._in_existence(tube):
-                others.append(tube)
-        others.sort(key=_age)
-        return mine + cast("list[Tube]", others)
+        return tube if tube is not None and _used_here(tube) else None
 
     def used_names(self) -> list[str]:
         """List the names of the tubes that are used here."""
-        return [
-            tube.name
-            for tube in self._tubes.values()
-            if tube.using or tube.watching or tube.arriving or tube.name == DEFAULT
-        ]
-
-    def _in_existence(self, tube: SharedTube) -> bool:
-        """Tell whether a tube is used here, or was found with the last look."""
-        return bool(tube.using or tube.watching or tube.exists or tube.arriving or tube.name == DEFAULT)
+        return [tube.name for tube in self._tubes.values() if _used_here(tube)]
 
     def used_elsewhere(self, name: str) -> bool:
         """Tell whether a live session of others uses or watches a tube."""
@@ -295,5 +274,5 @@ def _usage(tubes: list[SharedTube]) -> dict[str, list[int]]:
     }
 
 
-def _age(tube: SharedTube) -> int:
-    return tube.first_number
+def _used_here(tube: SharedTube) -> bool:
+    return bool(tube.using or tube.watching or tube.arriving or tube.name == DEFAULT)

@@ -13,7 +13,7 @@ from beanspiked.engine.aerospike.segment.view import View
 from beanspiked.engine.aerospike.store.keys import key_ms
 from beanspiked.engine.aerospike.store.seam import Head
 from beanspiked.engine.aerospike.tubes.notes import KEY_SIZE, note_head, note_number, note_of
-from beanspiked.engine.contract import TubeUse, Waiter
+from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
 
@@ -72,11 +72,8 @@ class SharedTube(Home):
             changed from here beside its committers.
         next_due: When the first delayed job that is known of is due, by the server's clock; 0 without one.
         promoting: Whether due jobs are being made ready.
-        exists: Whether the last look found jobs in it or a user elsewhere.
         wanted_until: Until when news of it are asked for at least, by the clock of this process.
         forgetting: What forgets its counters and its pause, if anything does.
-        use: How others use it, as the last look found.
-        first_number: Its oldest segment as of the last look; tubes of others are listed by it.
     """
 
     __slots__ = (
@@ -87,8 +84,6 @@ class SharedTube(Home):
         "coming",
         "committers",
         "engine",
-        "exists",
-        "first_number",
         "forgetting",
         "full_until",
         "granted",
@@ -103,7 +98,6 @@ class SharedTube(Home):
         "refreshing",
         "seeks",
         "unasked",
-        "use",
         "wanted_until",
     )
 
@@ -126,10 +120,7 @@ class SharedTube(Home):
         self.live: bool = False
         self.next_due: int = 0
         self.promoting: bool = False
-        self.exists: bool = False
         self.forgetting: asyncio.Task[None] | None = None
-        self.use: TubeUse | None = None
-        self.first_number: int = 0
         self.wanted_until: float = 0.0
         self._order: list[tuple[bytes, int]] = []
         # Notes of segments with ready jobs, most urgent first, and such as are not true any more.

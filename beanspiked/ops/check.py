@@ -11,6 +11,7 @@ from beanspiked.config import UsageError, parse
 from beanspiked.engine.aerospike.store.aerospike.client import connect
 from beanspiked.engine.errors import StoreUnusable
 from beanspiked.ops.health import Finding, inspect
+from beanspiked.ops.records import set_aside
 from beanspiked.ops.url import (
     NOT_OURS,
     SCHEME,
@@ -65,9 +66,6 @@ def _look(config: Mapping[str, Any], address: StoreAddress, max_job_size: int) -
         client = connect(config)
     except StoreUnusable as error:
         return [Finding("error", str(error))]
-    # Only here: whoever connects has no need of it.
-    from beanspiked.ops.records import set_aside  # noqa: PLC0415
-
     try:
         findings = inspect(client, address.namespace, max_job_size)
         if not any(finding.level == "error" for finding in findings):

@@ -93,6 +93,7 @@ SHARED = [
     "engine/aerospike/tubes/puts.py",
     "engine/aerospike/tubes/registry.py",
     "engine/aerospike/tubes/retirement.py",
+    "engine/aerospike/tubes/session_events.py",
     "engine/aerospike/tubes/takes.py",
     "engine/aerospike/tubes/tube.py",
     "engine/aerospike/tubes/view.py",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from beanspiked.engine.aerospike.cluster.clock import ServerClock
 from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
 from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.network import Apart, Network
@@ -39,6 +40,7 @@ from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
+from beanspiked.engine.aerospike.tubes.session_events import SessionEvents
 from beanspiked.engine.aerospike.tubes.takes import Takes
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.aerospike.tubes.view import Scout
@@ -143,20 +145,22 @@ class SharedEngine(TubeEngine):
         self.shared: bool = True
         self.store: SegmentStore = store
         self.tasks: Tasks = Tasks(timers.clock.now, chance)
-        self.membership: Membership = Membership(self, store, monotonic)
         self.lister: Lister = Lister(store)
         self.around: Around = Around(self)
         self.registry: Registry = Registry(self, store, timers)
+        self.retirement: Retirement = Retirement(self, store)
+        self.news: News = News(
+            store, network or Apart(), self.tasks.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
+        )
+        clock = ServerClock(timers.clock.now, monotonic)
+        self.membership: Membership = Membership(
+            store, timers.clock, clock, monotonic, self.tasks, self.news, self.registry, self.retirement
+        )
         self.puts: Puts = Puts(self, store, timers.clock)
         self.takes: Takes = Takes(self, timers.clock)
         self.holdings: Holdings = Holdings(self, timers.clock)
         self.scout: Scout = Scout(self, store, timers.clock)
-        links = network or Apart()
-        self.news: News = News(
-            self.scout, store, links, self.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
-        )
         self.timetable: Timetable = Timetable(self, store, timers)
-        self.retirement: Retirement = Retirement(self, store)
         self.leftovers: Leftovers = Leftovers(self, store)
         self._turn: Callable[[], None] = turn
         self._clock = timers.clock
@@ -168,6 +172,8 @@ class SharedEngine(TubeEngine):
         self._waits: dict[Later, tuple[SharedJob, float]] = {}
         self._step = 0
         self._answer: Asked | None = None
+        self.membership.listener = SessionEvents(self)
+        self.news.listener = self.scout
 
     def start(self) -> None:
         """Begin; needs a running event loop."""

@@ -259,7 +259,7 @@ async def tube(engine: "SharedEngine", name: str) -> None:
     numbers: list[int] = await engine.try_for_a_while(lambda: engine.lister.everywhere(name, record))
     counts = Counts()
     await _each_size(engine, name, numbers, lambda _, size: _count(counts, size))
-    if record is None and engine.registry.known_tube(name) is None and not engine.registry.used_elsewhere(name):
+    if record is None and engine.registry.known_tube(name) is None and not engine.membership.used_elsewhere(name):
         return
     _note(engine, name, counts, record)
     _add_uses(engine, name)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from beanspiked.engine.aerospike.cluster.listener import LocalTubes
 from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.store.seam import StoreError, Unknown
 from beanspiked.engine.aerospike.tubes.notes import note_empty
@@ -29,7 +30,7 @@ SWEEP_AT_ONCE: Final = 256
 LANES: Final = 8
 
 
-class Registry:
+class Registry(LocalTubes):
     """The tubes that are known here, by name.
 
     Args:
@@ -94,17 +95,10 @@ class Registry:
         """Tell whether a tube is used here, or was found with the last look."""
         return bool(tube.using or tube.watching or tube.exists or tube.arriving or tube.name == DEFAULT)
 
-    def used_elsewhere(self, name: str) -> bool:
-        """Tell whether a live session of others uses or watches a tube."""
-        membership = self._engine.membership
-        live = set(membership.others)
-        uses = (record.usage().get(name) for record in membership.records if record.number in live)
-        return any(use is not None and (use[0] or use[1]) for use in uses)
-
-    def used(self, name: str) -> bool:
-        """Tell whether anybody uses or watches a tube, here or elsewhere."""
+    def used_here(self, name: str) -> bool:
+        """Tell whether a client of this front-end uses or watches a tube."""
         tube = self._tubes.get(name)
-        return name == DEFAULT or (tube is not None and bool(tube.using or tube.watching)) or self.used_elsewhere(name)
+        return name == DEFAULT or (tube is not None and bool(tube.using or tube.watching))
 
     # --- what is told of them
 
@@ -168,7 +162,7 @@ class Registry:
                 if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
                     return
             await self._engine.membership.look()
-            if self.used_elsewhere(tube.name):
+            if self._engine.membership.used_elsewhere(tube.name):
                 return
             if record is not None and (record.pause_ms or any(record.counters.values())):
                 await self._store.forget_tube(tube.name)
@@ -199,7 +193,7 @@ class Registry:
     async def let_begin_anew(self, name: str, record: "Directory") -> None:
         """Let a tube without segments begin anew, without counters and pause, unless somebody uses it or its pause lasts."""
         paused = record.paused_until_ms > self._engine.membership.clock.server_ms()
-        if not (paused or name in self._tubes or self.used_elsewhere(name)):
+        if not (paused or name in self._tubes or self._engine.membership.used_elsewhere(name)):
             await self._store.forget_tube(name)
 
     async def _sweep(self, tubes: list[SharedTube], since: int) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.cluster.listener import SegmentEnder
 from beanspiked.engine.aerospike.store.seam import OPEN, Fenced, StoreError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 LANES: Final = 8
 
 
-class Retirement:
+class Retirement(SegmentEnder):
     """Lets segments die that are closed and empty, and removes bodies that nothing refers to.
 
     Args:

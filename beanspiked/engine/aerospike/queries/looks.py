@@ -400,7 +400,7 @@ async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
 
 def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
     found.tube.deletes += 1
-    cast("SharedTube", found.tube).live = False
+    cast("SharedTube", found.tube).doubt()
     if found.body_number:
         engine.retirement.drop_body(found, found.body_number)
     home = cast("SharedTube", found.tube)
@@ -420,7 +420,7 @@ async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
 
 def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     """Jobs of a segment were made ready."""
-    home.live = False
+    home.doubt()
     engine.scout.refresh_segment(home.committer_of(number))
     engine.news.tell(home.name, number, CHANGED)
 

@@ -89,6 +89,7 @@ SHARED = [
     "engine/aerospike/tubes/announcing.py",
     "engine/aerospike/tubes/around.py",
     "engine/aerospike/tubes/due.py",
+    "engine/aerospike/tubes/heads.py",
     "engine/aerospike/tubes/hearing.py",
     "engine/aerospike/tubes/held.py",
     "engine/aerospike/tubes/leftovers.py",

@@ -94,7 +94,6 @@ STILL_LONG = {
     "engine.aerospike.store.aerospike.adapter",
     "engine.aerospike.store.aerospike.changes",
     "engine.aerospike.store.formats",
-    "engine.aerospike.tubes.view",
 }
 # --- end of what is still allowed
 

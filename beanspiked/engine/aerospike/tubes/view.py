@@ -4,10 +4,9 @@ A tube that somebody waits for is looked at when somebody asks, when there are n
 tell. What a look finds is a hint; an operation of this front-end that began after it knows better. Only a look makes a tube live.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
 from beanspiked.engine.aerospike.cluster.membership import Membership
@@ -15,11 +14,11 @@ from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
 from beanspiked.engine.aerospike.store.lister import PAGES_AT_ONCE, Lister
-from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Busy, Directory, Head, StoreError
+from beanspiked.engine.aerospike.store.seam import Busy, Directory, StoreError
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.due import Timetable
-from beanspiked.engine.aerospike.tubes.notes import note_empty
+from beanspiked.engine.aerospike.tubes.heads import READ_AT_ONCE, Heads, Look
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
@@ -39,27 +38,8 @@ RECHECK_RARELY: Final = 30.0
 RECHECK_EVERY: Final = 5.0
 RECHECK_OFTEN: Final = 1.0
 RECHECK_AT_ONCE: Final = 500
-# How many segments are read at once: to decode them takes two milliseconds.
-READ_AT_ONCE: Final = 250
 # How many segments that are not in use here a look reads anew: where a tube has more of them, they take turns.
 NOTES_A_LOOK: Final = 10_000
-
-
-class Look:
-    """A look that is being made.
-
-    Attributes:
-        mark: The step at which it began.
-        unread: Segments that are not in use here, with their tubes, whose heads are to be read.
-        wanted: Segments in use whose heads are to be read.
-        passed: Tubes with segments that do not answer.
-    """
-
-    def __init__(self, mark: int) -> None:
-        self.mark: int = mark
-        self.unread: list[tuple[SharedTube, int]] = []
-        self.wanted: list[Committer] = []
-        self.passed: set[SharedTube] = set()
 
 
 class Scout:
@@ -92,7 +72,6 @@ class Scout:
         timetable: Timetable,
     ) -> None:
         self._store = store
-        self._clock = clock
         self._membership = membership
         self._tasks = tasks
         self._agenda = agenda
@@ -101,6 +80,7 @@ class Scout:
         self._registry = registry
         self._retirement = retirement
         self._timetable = timetable
+        self._heads: Heads = Heads(store, clock, retirement)
         self._rechecked: float = 0.0
         self._rechecking: bool = False
 
@@ -141,24 +121,21 @@ class Scout:
         """
         await self._membership.have_session(ANSWER_WITHIN)
         session = self._membership.session
-        mark = self._agenda.step()
+        look = Look(self._agenda.step())
         follows = [self._news.follows(tube.name) for tube in tubes]
         records = await self._store.directories([tube.name for tube in tubes])
         if session.over:
             raise Busy("the session was over before the look was")
-        look = Look(mark)
         for tube, record in zip(tubes, records, strict=True):
             if record is not None:
                 self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
             await self._list(tube, record, look)
         while look.unread or look.wanted:
-            await self._read_noted(look)
-            look.wanted = await self._read_heads(look.wanted, mark, look.passed)
+            await self._heads.read(look)
             for tube in tubes:
                 if tube.best() is None:
                     # Before it is told that nothing is there, all is read.
                     look.unread += [(tube, number) for number in tube.unread()]
-        passed = look.passed
         if session.over:
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
@@ -168,7 +145,7 @@ class Scout:
             elif tube.next_due:
                 self._timetable.wait_for_due(tube)
             # What is in a segment that no jobs are asked of may be more urgent than all that is known.
-            whole = tube not in passed and not any(committer.tube is tube for committer in self._agenda.suspended)
+            whole = tube not in look.passed and not any(committer.tube is tube for committer in self._agenda.suspended)
             tube.live = whole and followed and self._news.follows(tube.name)
             self._agenda.request_soon(tube)
         for tube in due:
@@ -176,7 +153,7 @@ class Scout:
         if session.over:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")
-        return passed
+        return look.passed
 
     async def look_at_known(self, tubes: list[SharedTube]) -> None:
         """Learn the heads of those segments of tubes that are known here, so that what others have emptied ends.
@@ -188,10 +165,9 @@ class Scout:
             look.wanted += tube.committers.values()
             look.unread += [(tube, number) for number in tube.next_noted(NOTES_A_LOOK)]
         while look.unread or look.wanted:
-            await self._read_noted(look)
-            look.wanted = await self._read_heads(look.wanted, look.mark, look.passed)
+            await self._heads.read(look)
 
-    async def _list(self, tube: SharedTube, record: Directory | None, look: "Look") -> None:
+    async def _list(self, tube: SharedTube, record: Directory | None, look: Look) -> None:
         """Find out which segments of a tube are to be read: those in use, new ones, and of the others those whose turn it is.
 
         However many pages there are, others have turns, and not more than a part of it is in memory at once.
@@ -211,7 +187,7 @@ class Scout:
             if start >= len(pages):
                 break
             if len(look.unread) >= READ_AT_ONCE:
-                await self._read_noted(look)
+                await self._heads.read_noted(look)
             numbers, idle = await self._lister.in_pages(tube.name, pages[start : start + PAGES_AT_ONCE])
             for page in idle:
                 self._retirement.come_back_to_page(tube.name, page)
@@ -226,96 +202,6 @@ class Scout:
                 # else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
                 committer.gone = True
                 tube.drop(committer)
-
-    async def _read_noted(self, look: "Look") -> None:
-        """Read the heads of segments that are not in use here; those that do not answer are to be read like those that are."""
-        while look.unread:
-            part = look.unread[-READ_AT_ONCE:]
-            del look.unread[-READ_AT_ONCE:]
-            part = [(tube, number) for tube, number in part if number not in tube.committers]
-            heads: list[Head | None] | None = None
-            try:
-                heads = await self._store.heads([number for _, number in part])
-            except StoreError as error:
-                logger.info("segments are read one by one: %s", error)
-            if heads is None:
-                look.wanted += [tube.committer_of(number) for tube, number in part]
-                continue
-            for (tube, number), head in zip(part, heads, strict=True):
-                if number not in tube.committers:
-                    self._note(tube, number, head)
-
-    def _note(self, tube: SharedTube, number: int, head: Head | None) -> None:
-        """Take note of what was read of a segment that is not in use here."""
-        if head is None or head.state == DEAD:
-            tube.notes.pop(number, None)
-            if head is not None:
-                self._retirement.unlist(tube.name, number)
-            return
-        tube.note(number, head)
-        if head.state == CLOSED and note_empty(tube.notes[number]):
-            self._retirement.consider(tube.committer_of(number))
-
-    async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
-        """Learn the heads of segments as of a step or later; return those that have to be read once more.
-
-        Tubes of segments that do not answer are added to those that were passed over.
-        """
-        wanted: list[Committer] = []
-        for committer in committers:
-            # An operation that began after this look tells as much as the look.
-            while committer.running and not committer.suspended and not committer.knows_since(mark):
-                await committer.turn()
-            if committer.knows_since(mark):
-                continue
-            if committer.running:
-                passed.add(cast(SharedTube, committer.tube))
-            else:
-                wanted.append(committer)
-        again: list[Committer] = []
-        for start in range(0, len(wanted), READ_AT_ONCE):
-            part = wanted[start : start + READ_AT_ONCE]
-            for committer, head in await self._heads(part, passed):
-                if committer.knows_since(mark):
-                    continue
-                if committer.running:
-                    # Its operation may have changed what was read.
-                    again.append(committer)
-                elif head is not None and head.state != DEAD:
-                    committer.update_head(head, mark)
-                    if head.state == CLOSED and committer.idle_and_empty():
-                        self._retirement.consider(committer)
-                elif not committer.busy():
-                    committer.gone = True
-                    committer.tube.drop(committer)
-                    if head is not None:
-                        self._retirement.unlist(committer.tube.name, committer.number)
-        return again
-
-    async def _heads(self, committers: list[Committer], passed: set[SharedTube]) -> list[tuple[Committer, Head | None]]:
-        """Read the heads of segments; what does not answer is set aside. Raises StoreError if none does."""
-        try:
-            heads = await self._store.heads([committer.number for committer in committers])
-        except StoreError:
-            if len(committers) == 1:
-                raise
-        else:
-            return list(zip(committers, heads, strict=True))
-        singly = [self._store.heads([committer.number]) for committer in committers]
-        answers = await asyncio.gather(*singly, return_exceptions=True)
-        found: list[tuple[Committer, Head | None]] = []
-        failures: list[BaseException] = []
-        for committer, answer in zip(committers, answers, strict=True):
-            if not isinstance(answer, BaseException):
-                found.append((committer, answer[0]))
-                continue
-            failures.append(answer)
-            if not isinstance(answer, StoreError) or len(failures) == len(committers):
-                raise answer
-            logger.info("segment %d is passed over: %s", committer.number, answer)
-            passed.add(cast(SharedTube, committer.tube))
-            committer.set_aside(self._clock.now())
-        return found
 
     def refresh_segment(self, committer: Committer) -> None:
         """Look at one segment anew, from now on."""

@@ -11,6 +11,7 @@ from beanspiked.engine.aerospike.queries.kicks import Kicks
 from beanspiked.engine.aerospike.segment.jobs import SharedJob, Steal
 from beanspiked.engine.aerospike.store.tasks import ANSWER_WITHIN
 from beanspiked.engine.aerospike.tubes.held import Holdings
+from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.takes import Takes
@@ -25,7 +26,6 @@ from beanspiked.engine.contract import (
     TubeEngine,
     Waiter,
 )
-from beanspiked.engine.errors import EngineError, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
 
@@ -41,6 +41,7 @@ class Commands(TubeEngine):
     Attributes:
         membership: The session, and the other front-ends.
         registry: The tubes that are known here.
+        lifecycle: What lets go of tubes.
         puts: How jobs come into segments.
         takes: Who waits for jobs, and who gets which.
         holdings: The jobs held here, and how they leave.
@@ -53,6 +54,7 @@ class Commands(TubeEngine):
 
     membership: Membership
     registry: Registry
+    lifecycle: Lifecycle
     puts: Puts
     takes: Takes
     holdings: Holdings
@@ -66,8 +68,6 @@ class Commands(TubeEngine):
         self.durable: bool = True
         self.shared: bool = True
         self._clock = clock
-        # Who waits for the change of a job that is on its way, and until when.
-        self._waits: dict[Later, tuple[SharedJob, float]] = {}
 
     # --- tubes
 
@@ -81,7 +81,7 @@ class Commands(TubeEngine):
 
     def forget(self, tube: Tube) -> None:
         """A tube that nobody uses, and that has no job, begins anew: without its counters and its pause."""
-        self.registry.forget(cast(SharedTube, tube))
+        self.lifecycle.forget(cast(SharedTube, tube))
 
     # --- puts
 
@@ -121,23 +121,7 @@ class Commands(TubeEngine):
 
     def in_flight(self, job_id: int) -> Later | None:
         """Return the end of the change of a job held here that is on its way; it fails if its segment does not answer."""
-        job = self.holdings.jobs.get(job_id)
-        if job is None or job.moving is None:
-            return None
-        wait = Later()
-        self._waits[wait] = (job, self._clock.now() + ANSWER_WITHIN)
-        job.moving.then(lambda _: self._end_wait(wait, None))
-        return wait
-
-    def _end_wait(self, wait: Later, error: EngineError | None) -> None:
-        if self._waits.pop(wait, None) is not None:
-            wait.settle(error)
-
-    def expire_waits(self, now: float) -> None:
-        """Fail what has waited too long for a change that is on its way, and whose segment does not answer."""
-        for wait, (job, until) in list(self._waits.items()):
-            if until <= now and job.committer is not None and job.committer.fails():
-                self._end_wait(wait, StoreFailed("the job is on its way, and the store does not answer"))
+        return self.holdings.in_flight(job_id)
 
     def take_job(self, job: Job) -> Later | None:
         """Reserve a job that was looked at."""

@@ -10,14 +10,13 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Coroutine
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from beanspiked.engine.aerospike.cluster.clock import ServerClock
 from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
 from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.network import Apart, Network
 from beanspiked.engine.aerospike.cluster.news import News
-from beanspiked.engine.aerospike.cluster.session import Session
 from beanspiked.engine.aerospike.commands import Commands
 from beanspiked.engine.aerospike.queries.asking import Asking
 from beanspiked.engine.aerospike.queries.census import Census
@@ -25,28 +24,30 @@ from beanspiked.engine.aerospike.queries.changes import Changes
 from beanspiked.engine.aerospike.queries.finder import Finder
 from beanspiked.engine.aerospike.queries.kicks import Kicks
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
-from beanspiked.engine.aerospike.segment.committer import Committer
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import (
-    Segment,
     StoreError,
 )
 from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.around import Around
 from beanspiked.engine.aerospike.tubes.due import Timetable
+from beanspiked.engine.aerospike.tubes.hearing import Hearing
 from beanspiked.engine.aerospike.tubes.held import Holdings
 from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
+from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
+from beanspiked.engine.aerospike.tubes.room import Room
+from beanspiked.engine.aerospike.tubes.session_events import SessionEvents
 from beanspiked.engine.aerospike.tubes.takes import Takes
 from beanspiked.engine.aerospike.tubes.view import Scout
 from beanspiked.engine.contract import (
     ReadyListener,
 )
-from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
+from beanspiked.engine.errors import EngineError, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
@@ -84,11 +85,11 @@ class SharedEngine(Commands):
         lister: What enters segments in directories, and takes them out.
         scout: What looks at what others did.
         timetable: What makes due jobs ready, and keeps pauses.
+        agenda: What is in flight, and what begins at the end of a turn.
+        room: Whether the store has room.
         retirement: What lets segments die.
+        lifecycle: What lets go of tubes.
         leftovers: What finishes what others have left behind.
-        running: Segments with an operation in flight.
-        suspended: Segments that do not answer, which no jobs are asked of for now.
-        gathering: How many of them wait for what the sockets bring in this pass of the event loop.
     """
 
     def __init__(
@@ -108,22 +109,99 @@ class SharedEngine(Commands):
         self.listener: ReadyListener = listener
         self.store: SegmentStore = store
         self.tasks: Tasks = Tasks(timers.clock.now, chance)
-        self.membership: Membership = Membership(self, store, monotonic)
         self.lister: Lister = Lister(store)
-        self.around: Around = Around(self)
-        self.registry: Registry = Registry(self, store, timers)
-        self.puts: Puts = Puts(self, store, timers.clock)
-        self.takes: Takes = Takes(self, timers.clock)
-        self.holdings: Holdings = Holdings(self, timers.clock)
-        self.scout: Scout = Scout(self, store, timers.clock)
-        links = network or Apart()
         self.news: News = News(
-            self.scout, store, links, self.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
+            store, network or Apart(), self.tasks.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
         )
-        self.timetable: Timetable = Timetable(self, store, timers)
-        self.retirement: Retirement = Retirement(self, store)
-        self.leftovers: Leftovers = Leftovers(self, store)
-        self.asking = Asking(self.tasks, self.membership, self.turn_over)
+        self.agenda: Agenda = Agenda(self.news, turn)
+        self.around: Around = Around(store, formats, timers.clock, self.tasks, self.agenda, self.news, self.unread)
+        clock = ServerClock(timers.clock.now, monotonic)
+        self.timetable: Timetable = Timetable(
+            store, timers, clock, self.tasks, self.agenda, self.news, formats, self.unread
+        )
+        self.registry: Registry = Registry(timers, self.around, self.agenda, self.timetable)
+        self.retirement: Retirement = Retirement(store, self.lister, self.tasks)
+        self.membership: Membership = Membership(
+            store, timers.clock, clock, monotonic, self.tasks, self.news, self.registry, self.retirement
+        )
+        self.room: Room = Room(store, self.tasks)
+        self.scout: Scout = Scout(
+            store,
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            self.news,
+            self.lister,
+            self.registry,
+            self.retirement,
+            self.timetable,
+        )
+        self.lifecycle: Lifecycle = Lifecycle(
+            store,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            self.lister,
+            self.registry,
+            self.retirement,
+            self.scout,
+        )
+        self.holdings: Holdings = Holdings(
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            formats,
+            self.room,
+            self.retirement,
+            self.lifecycle,
+        )
+        self.takes: Takes = Takes(
+            store,
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            self.news,
+            self.registry,
+            self.scout,
+            self.holdings,
+            listener,
+        )
+        self.puts: Puts = Puts(
+            store,
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            formats,
+            self.around,
+            self.lister,
+            self.registry,
+            self.room,
+        )
+        self.leftovers: Leftovers = Leftovers(store, self.membership, self.lister, self.retirement, self.lifecycle)
+        self.around.connect(
+            self.membership, self.room, self.retirement, self.scout, self.holdings, self.takes, self.puts
+        )
+        self.agenda.requester = self.takes
+        self.news.listener = Hearing(self.membership, self.agenda, self.registry, self.scout, self.takes)
+        self.membership.listener = SessionEvents(
+            timers.clock,
+            self.membership,
+            self.agenda,
+            self.news,
+            self.registry,
+            self.room,
+            self.scout,
+            self.lifecycle,
+            self.holdings,
+            self.takes,
+            self.puts,
+            self.leftovers,
+        )
+        self.asking = Asking(self.tasks, self.membership, self.agenda.turn_over)
         self.census = Census(store, self.tasks, self.lister, self.registry, self.membership, self.timetable, self.scout)
         self.finder = Finder(
             store,
@@ -148,12 +226,6 @@ class SharedEngine(Commands):
             self.retirement,
             self.news,
         )
-        self._turn: Callable[[], None] = turn
-        self.running: dict[Committer, None] = {}
-        self.suspended: dict[Committer, None] = {}
-        self.gathering: int = 0
-        self._awake: dict[Committer, None] = {}
-        self._step = 0
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -162,42 +234,13 @@ class SharedEngine(Commands):
 
     # --- plumbing
 
-    def turn_over(self) -> None:
-        """Something became known: let sessions go on, and send on what they ask for."""
-        # The others hear of it before anybody learns here that it was done.
-        self.news.flush()
-        self._turn()
-
     def now(self) -> float:
         """Return this process's time, in seconds since the epoch."""
         return self._clock.now()
 
-    def step(self) -> int:
-        """Number one more moment, to tell which of two things was known first."""
-        self._step += 1
-        return self._step
-
-    def busy(self) -> list[Committer]:
-        """List the segments with an operation in flight, or one that is about to begin."""
-        return [*self.running, *self._awake]
-
-    def wake(self, committer: Committer) -> None:
-        """Have a segment's operation begin at the end of this turn."""
-        self._awake[committer] = None
-
     def flush(self) -> None:
-        """Send on what was asked for in this turn of the event loop, unless more comes in the same pass: then it goes along with that."""
-        if not self.gathering:
-            self.send_on()
-
-    def send_on(self) -> None:
-        """Send on what was asked for."""
-        self.takes.request_jobs()
-        if self._awake:
-            awake = self._awake
-            self._awake = {}
-            for committer in awake:
-                committer.start()
+        """Send on what was asked for in this turn of the event loop."""
+        self.agenda.flush()
 
     # --- tasks, see there
 
@@ -227,73 +270,6 @@ class SharedEngine(Commands):
     async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
         """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
         return await self.tasks.failure(work)
-
-    async def reading_segment(self, number: int, session: Session) -> Segment | None:
-        """Read a segment, however long it takes while a session lasts, and for a while after it; None where it is gone.
-
-        Raises StoreError when it cannot be known what is there.
-        """
-        over_until = 0.0
-
-        def until() -> float:
-            nonlocal over_until
-            if not session.over:
-                return inf
-            over_until = over_until or self.now() + ANSWER_WITHIN
-            return over_until
-
-        return await self.tasks.repeat(lambda: self.store.read(number), until)
-
-    # --- the session
-
-    def session_began(self) -> None:
-        """There is a session: what waits for it goes on."""
-        for tube in self.registry.known_tubes():
-            tube.live = False
-            for committer in list(tube.committers.values()):
-                if committer.session.over:
-                    committer.abandon(JobGone("the session is over"))
-            if tube.arriving:
-                self.puts.place(tube)
-            if tube.waiters:
-                self.scout.refresh(tube)
-        # Without a session no news were read, whoever waited.
-        self.news.wake()
-        self.turn_over()
-
-    def session_over(self) -> None:
-        """The session is over: every held job is lost, and what was not sent goes with the next one."""
-        self.news.end()
-        self.puts.forget_numbers()
-        for tube in self.registry.known_tubes():
-            tube.live = False
-            tube.open = None
-            tube.granted.clear()
-            tube.notes = {}
-            for seek in tube.seeks:
-                # What was noted has to be looked for anew.
-                seek.looked = False
-            for committer in list(tube.committers.values()):
-                committer.abandon(JobGone("the session is over"))
-            tube.committers = {}
-            self.takes.advance_seeks(tube)
-        self.turn_over()
-
-    def tick(self) -> None:
-        """Once a second: fail what waits for a store that does not answer, and look at tubes that are waited for."""
-        now = self._clock.now()
-        for committer in list(self.running):
-            committer.expire(now)
-        self.takes.expire(now)
-        for committer in list(self.suspended):
-            committer.resume(now)
-        self.expire_waits(now)
-        if self.membership.session.over:
-            self.puts.expire()
-        else:
-            self.scout.recheck(now)
-        self.news.tick()
-        self.turn_over()
 
     def close(self) -> Later | None:
         """Give everything back and leave."""

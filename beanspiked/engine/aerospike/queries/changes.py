@@ -101,7 +101,7 @@ class Changes:
     def _deleted(self, found: "SharedJob") -> None:
         tube = cast("SharedTube", found.tube)
         tube.deletes += 1
-        tube.live = False
+        tube.doubt()
         if found.body_number:
             self._retirement.drop_body(found, found.body_number)
         if found.number in tube.committers or found.number in tube.notes:

@@ -161,6 +161,6 @@ class Kicks:
 
     def _changed(self, tube: "SharedTube", number: int) -> None:
         """Jobs of a segment were made ready."""
-        tube.live = False
+        tube.doubt()
         self._scout.refresh_segment(tube.committer_of(number))
         self._news.tell(tube.name, number, CHANGED)

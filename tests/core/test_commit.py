@@ -437,3 +437,10 @@ def test_an_outcome_that_cannot_be_is_a_bug() -> None:
     commit.begin(BATCHES["puts"]())
     with pytest.raises(KeyError):
         commit.seen(None)
+
+
+def test_after_a_bug_only_those_are_told_who_were_not_told_before() -> None:
+    walk = Walk("puts")
+    walk.commit.applied()
+    walk.puts[0].settle(None)
+    assert [command for command, _ in walk.commit.crashed().failed] == walk.puts[1:]

@@ -10,7 +10,6 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Coroutine
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
@@ -26,7 +25,6 @@ from beanspiked.engine.aerospike.queries.finder import Finder
 from beanspiked.engine.aerospike.queries.kicks import Kicks
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.segment.committer import Committer
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import (
@@ -233,16 +231,7 @@ class SharedEngine(Commands):
 
         Raises StoreError when it cannot be known what is there.
         """
-        over_until = 0.0
-
-        def until() -> float:
-            nonlocal over_until
-            if not session.over:
-                return inf
-            over_until = over_until or self.now() + ANSWER_WITHIN
-            return over_until
-
-        return await self.tasks.repeat(lambda: self.store.read(number), until)
+        return await self.tasks.try_while_it_lasts(lambda: self.store.read(number), lambda: session.over)
 
     # --- the session
 

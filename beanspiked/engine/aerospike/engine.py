@@ -110,7 +110,7 @@ class SharedEngine(Commands):
         self.news: News = News(
             store, network or Apart(), self.tasks.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
         )
-        self.agenda: Agenda = Agenda(self.news, turn)
+        self.agenda: Agenda = Agenda(self.news, self.tasks, turn)
         self.around: Around = Around(store, formats, timers.clock, self.tasks, self.agenda, self.news, self.unread)
         clock = ServerClock(timers.clock.now, monotonic)
         self.timetable: Timetable = Timetable(

@@ -191,7 +191,7 @@ class Around(Surroundings):
 
     def fetch_and_deliver(self, segment: View, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]) -> None:
         """Fetch bodies that lie outside, then hand the jobs over."""
-        self._tasks.spawn(self._takes.fetch_and_deliver(cast(Committer, segment), jobs, asks))
+        self._agenda.spawn(self._takes.fetch_and_deliver(cast(Committer, segment), jobs, asks))
 
     def hold(self, job: SharedJob) -> None:
         """A job is held here."""

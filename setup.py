@@ -46,6 +46,7 @@ EMBEDDED = [
     "server/flow.py",
     "server/gate.py",
     "server/holds.py",
+    "server/loop.py",
     "server/pending_reserve.py",
     "server/poller.py",
     "server/reply_queue.py",

@@ -156,10 +156,15 @@ static PyType_Spec ears_spec = {
 /* As `socket.send`, but the interpreter's lock is kept: the kernel copies some bytes, and never waits. */
 static PyObject *send_bytes(PyObject *descriptor, PyObject *data) {
     int fd = (int)PyLong_AsLong(descriptor);
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
-    ssize_t sent = send(fd, view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL);
-    PyBuffer_Release(&view);
+    ssize_t sent;
+    if (PyBytes_CheckExact(data)) {
+        sent = send(fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL);
+    } else {
+        Py_buffer view;
+        if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+        sent = send(fd, view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        PyBuffer_Release(&view);
+    }
     return sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromSsize_t(sent);
 }
 

@@ -84,6 +84,7 @@ class Sockets:
         self._epoll.close()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NativeSockets(Sockets):
     """The same, by a C function.
 

@@ -221,18 +221,21 @@ def test_what_is_lost_for_want_of_memory_ends_its_connection(
     native: Sockets, pairs: Callable[[int], list[Pair]]
 ) -> None:
     testcapi = pytest.importorskip("_testcapi")
+    assert NATIVE is not None
+    ears = NATIVE.Ears(native.fileno())
     hung_up = 0
     for fails_at in range(20):
         ((ours, client),) = pairs(1)
-        heard(native, ours)
+        native.add(ours.fileno(), READABLE)
+        ears.set_early(ours.fileno(), True)
         client.sendall(b"x" * 1000)
         found = []
         testcapi.set_nomemory(fails_at, fails_at + 1)
         try:
-            found = native.wait(0)
+            found = ears.wait(0.0)
         except MemoryError:
             # Where memory was wanting before the socket was heard, it is heard now.
-            found = native.wait(0)
+            found = ears.wait(0.0)
         finally:
             testcapi.remove_mem_hooks()
         if found != [(ours.fileno(), READABLE, b"x" * 1000)]:

@@ -41,6 +41,7 @@ Options of the server, each also as BEANSPIKED_<LONG_NAME> in the environment:
                           aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=NAME]
                           Without -b and --store, AEROSPIKE_HOST and AEROSPIKE_PORT name one, its namespace is beanspike.
      --lenient-eol        also take a bare LF for the end of a line
+     --io HOW             how sockets are heard: native (a C function), python, or auto (the default): native where it is installed
      --drain-timeout S    when told to stop, let clients that hold jobs finish for up to S seconds (default 0)
  -c, -n                   accepted and ignored, as beanstalkd does
  -V                       say more; may be repeated
@@ -67,6 +68,7 @@ LONG: Final = {
     "lenient-eol": "--lenient-eol",
     "drain-timeout": "--drain-timeout",
     "tcp-keepalive": "--tcp-keepalive",
+    "io": "--io",
 }
 SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol")
 # What an environment variable may set.
@@ -94,6 +96,7 @@ class Settings:
         socket_mode: Permissions of unix sockets, or None for what the umask leaves.
         lenient_eol: Whether a bare LF ends a line.
         drain_timeout: Seconds.
+        io: How sockets are heard: `native`, `python` or `auto`.
         action: `serve`, `version` or `help`.
         notices: What chose the store, where no flag did.
         warnings: What was accepted but does nothing, or not all that it says.
@@ -112,6 +115,7 @@ class Settings:
     socket_mode: int | None = None
     lenient_eol: bool = False
     drain_timeout: float = 0.0
+    io: str = "auto"
     action: str = "serve"
     notices: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -327,6 +331,12 @@ def _not_empty(value: str, source: str, what: str) -> str:
     return value
 
 
+def _io(value: str, source: str) -> str:
+    if value not in ("auto", "native", "python"):
+        raise UsageError(f"{source}: not auto, native or python: {_shown(value)}")
+    return value
+
+
 def _number(value: str, source: str, low: int, high: int) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 20) or not low <= int(value) <= high:
         raise UsageError(f"{source}: not a number from {low} to {high}: {_shown(value)}")
@@ -378,5 +388,6 @@ READERS: Final[dict[str, tuple[str, Callable[[str, str], object]]]] = {
     "--socket-mode": ("socket_mode", _socket_mode),
     "--lenient-eol": ("lenient_eol", lambda *_: True),
     "--drain-timeout": ("drain_timeout", lambda value, source: float(_number(value, source, 0, 86400))),
+    "--io": ("io", _io),
     "--tcp-keepalive": ("tcp_keepalive", lambda value, source: _number(value, source, 0, MAX_TCP_KEEPALIVE)),
 }

@@ -145,6 +145,7 @@ def _serve(words: list[str]) -> int:
 
     from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
     from beanspiked.server.main import serve  # noqa: PLC0415 - likewise
+    from beanspiked.server.sockets import NativeMissingError  # noqa: PLC0415 - likewise
 
     if settings.user is not None:
         # After the imports: the user may not be allowed to read where Python is installed.
@@ -156,6 +157,9 @@ def _serve(words: list[str]) -> int:
     except StoreUnusable as error:
         _say(error)
         return EXIT_JOURNAL
+    except NativeMissingError as error:
+        _say(error)
+        return EXIT_USAGE
     return 0
 
 

@@ -92,6 +92,7 @@ class Broker(ReadyListener):
         leaving: Sessions that have much to give back.
         when_left: Called when the last of these has given back everything.
         tracing: Whether commands and replies are logged.
+        io: How sockets are heard, as `stats` tells it.
     """
 
     engine: TubeEngine
@@ -119,6 +120,7 @@ class Broker(ReadyListener):
         self.leaving: int = 0
         self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
+        self.io: str = "none"
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER
         self._soon: bool = False
@@ -259,6 +261,7 @@ class Broker(ReadyListener):
             ("hostname", quoted(uname.nodename)),
             ("os", quoted(uname.version)),
             ("platform", quoted(uname.machine)),
+            ("beanspiked-io", self.io),
             ("beanspiked-version", quoted(self.version)),
         ]
         return fields

@@ -48,6 +48,10 @@ class Input(Ready):
         """Let the connection act."""
         self._connection.on_ready(events)
 
+    def on_data(self, data: bytes) -> None:
+        """Give the connection its bytes."""
+        self._connection.on_data(data)
+
 
 class Connection(Sink):
     """A client's socket and its session.
@@ -70,7 +74,7 @@ class Connection(Sink):
         self._acceptor = acceptor
         self._sock = sock
         self._receive = sock.recv
-        self._send = sock.send
+        self._send = poller.sockets.sender(sock)
         # What the kernel has not taken yet.
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
@@ -80,8 +84,10 @@ class Connection(Sink):
         self._closing = False
         self._gone = False
         self._choked = False
+        self._early = True
         self.flow: Flow = Flow(broker, self)
         poller.add(self.fd, Input(self), READABLE)
+        poller.sockets.set_early(self.fd, early=True)
 
     # --- what the poller calls
 
@@ -119,11 +125,28 @@ class Connection(Sink):
             self._lose()
             return
         if data:
-            self.flow.receive(data)
+            self._take(data)
         else:
             self._ended = True
             self._wait()
             self.flow.receive_eof()
+
+    def on_data(self, data: bytes) -> None:
+        """Take bytes that were received early."""
+        if self._gone or self._closing:
+            return
+        try:
+            self._take(data)
+        except Exception as error:
+            self._fail(error)
+
+    def _take(self, data: bytes) -> None:
+        """Act on bytes. None are received early of a large body, or behind what is enough to go on with."""
+        self.flow.receive(data)
+        early = not (self.flow.backlog() or self.flow.parser.in_large_body())
+        if early != self._early and not self._gone:
+            self._early = early
+            self._poller.sockets.set_early(self.fd, early)
 
     def _send_on(self) -> None:
         """Send what the kernel takes now, but no more than others can wait for."""

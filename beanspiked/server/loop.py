@@ -3,8 +3,6 @@
 What it can do has the names that it has in asyncio, so that whatever runs here runs there as well.
 """
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 import logging
@@ -12,14 +10,12 @@ import os
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
-from beanspiked.server.poller import READABLE, Ready
+from mypy_extensions import mypyc_attr
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from beanspiked.server.poller import Poller
+from beanspiked.server.poller import READABLE, Poller, Ready
 
 __all__ = ["Loop", "Timer"]
 
@@ -36,13 +32,13 @@ class Timer:
 
     __slots__ = ("_loop", "at", "callback", "number")
 
-    def __init__(self, loop: Loop, at: float, number: int, callback: Callable[[], object]) -> None:
+    def __init__(self, loop: "Loop", at: float, number: int, callback: Callable[[], object]) -> None:
         self._loop = loop
         self.at = at
         self.number = number
         self.callback: Callable[[], object] | None = callback
 
-    def __lt__(self, other: Timer) -> bool:
+    def __lt__(self, other: "Timer") -> bool:
         return (self.at, self.number) < (other.at, other.number)
 
     def cancel(self) -> None:
@@ -52,6 +48,7 @@ class Timer:
             self._loop.cancelled()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Loop(Ready):
     """Waits for sockets, times, threads and signals, and calls whoever waits for them.
 
@@ -103,7 +100,7 @@ class Loop(Ready):
 
     def add_signal_handler(self, number: int, callback: Callable[[], object]) -> None:
         """Call when a signal comes."""
-        signal.signal(number, lambda *_: self.call_soon_threadsafe(callback))
+        signal.signal(number, lambda _, __: self.call_soon_threadsafe(callback))
 
     def stop(self) -> None:
         """End `run_forever` after this turn."""

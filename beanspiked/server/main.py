@@ -19,6 +19,7 @@ from beanspiked.server.clock import MonotonicClock
 from beanspiked.server.loop import Loop
 from beanspiked.server.poller import Poller
 from beanspiked.server.server import Server
+from beanspiked.server.sockets import open_sockets
 from beanspiked.version import __version__
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
     Raises:
         StoreUnusable: The journal cannot be used.
+        NativeMissingError: Native sockets were asked for and are not installed.
     """
     log.start(settings.verbose)
     logger.info("pid %d", os.getpid())
@@ -56,7 +58,8 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     broker = Broker(timers, settings.max_job_size, __version__, settings.lenient_eol)
     broker.binlog_max_size = settings.binlog_size
     broker.tracing = settings.verbose > 1
-    poller = Poller(broker)
+    poller = Poller(broker, open_sockets(settings.io))
+    logger.info("sockets are heard by: %s", broker.io)
     if settings.shared is None:
         loop = Loop(poller)
         Service(settings, sockets, timers, broker, poller, loop).begin()

@@ -1,4 +1,4 @@
-"""The sockets of a server: one epoll set, in which all that has something to say is heard in one turn of the broker.
+"""Who waits for which socket: one epoll set, in which all that has something to say is heard in one turn of the broker.
 
 A loop of our own waits in it (`loop.py`); in an asyncio loop its descriptor is watched like any other.
 """
@@ -11,6 +11,7 @@ from mypy_extensions import mypyc_attr
 
 from beanspiked.engine.timers import NEVER
 from beanspiked.server.broker import TURN, Broker
+from beanspiked.server.sockets import EVENTS_AT_ONCE, Sockets, open_sockets
 
 __all__ = ["CLOSED", "GONE", "READABLE", "WRITABLE", "Poller", "Ready"]
 
@@ -22,8 +23,7 @@ WRITABLE: Final[int] = select.EPOLLOUT
 CLOSED: Final[int] = select.EPOLLRDHUP
 # The connection is broken; always told.
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
-# How many are asked for at once, and how many are heard before the clock is looked at.
-EVENTS_AT_ONCE: Final = 1024
+# How many are heard before the clock is looked at.
 UNWATCHED_EVENTS: Final = 16
 # Before something is called late, everybody is heard, but not for ever.
 ROUNDS: Final = 64
@@ -37,43 +37,52 @@ class Ready:
         """Do it; `events` are some of READABLE, WRITABLE, CLOSED and GONE."""
         raise NotImplementedError
 
+    def on_data(self, data: bytes) -> None:
+        """Take bytes that were received early; only who asked for that is called."""
+        raise NotImplementedError
+
 
 class Poller:
     """Who waits for which descriptor.
 
     Args:
         broker: Whose turns these are.
+        sockets: What waits, receives and sends; the better one that is there if not given.
+
+    Attributes:
+        sockets: What waits, receives and sends.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, sockets: Sockets | None = None) -> None:
+        self.sockets: Sockets = open_sockets() if sockets is None else sockets
+        broker.io = self.sockets.name
         self._broker = broker
-        self._epoll = select.epoll()
         self._waiting: dict[int, Ready] = {}
         # Descriptors that were added since events were found: those may be of an earlier one with the same number.
         self._new: set[int] = set()
         # What was found, and of it what the time was too short for.
-        self._found: list[tuple[int, int]] = []
+        self._found: list[tuple[int, int, bytes | None]] = []
         self._next = 0
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `turn` has something to do."""
-        return self._epoll.fileno()
+        return self.sockets.fileno()
 
     def add(self, fd: int, ready: Ready, events: int) -> None:
         """Have something called when any of these events comes, again and again."""
-        self._epoll.register(fd, events)
+        self.sockets.add(fd, events)
         self._waiting[fd] = ready
         if self._found:
             self._new.add(fd)
 
     def change(self, fd: int, events: int) -> None:
         """Wait for other events than before."""
-        self._epoll.modify(fd, events)
+        self.sockets.change(fd, events)
 
     def remove(self, fd: int) -> None:
         """Wait no more; to be called before the descriptor is closed."""
         if self._waiting.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            self.sockets.remove(fd)
 
     def turn(self, seconds: float = 0.0) -> None:
         """Wait for so long, -1 for ever, until something comes; hear it, or some of it, and end the turn."""
@@ -92,7 +101,7 @@ class Poller:
                 return
 
     def _find(self, seconds: float) -> bool:
-        self._found = self._epoll.poll(seconds, EVENTS_AT_ONCE)
+        self._found = self.sockets.wait(seconds)
         self._next = 0
         return bool(self._found)
 
@@ -104,13 +113,16 @@ class Poller:
         until = NEVER
         heard = 0
         while self._next < len(found):
-            fd, events = found[self._next]
+            fd, events, data = found[self._next]
             self._next += 1
             ready = self._waiting.get(fd)
             if ready is None or (self._new and fd in self._new):
                 continue
             try:
-                ready.on_ready(events)
+                if data is None:
+                    ready.on_ready(events)
+                else:
+                    ready.on_data(data)
             except Exception as error:
                 logger.error("internal error", exc_info=error)
             heard += 1
@@ -127,4 +139,4 @@ class Poller:
     def close(self) -> None:
         """Wait for nothing any more."""
         self._waiting = {}
-        self._epoll.close()
+        self.sockets.close()

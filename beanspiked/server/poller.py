@@ -1,6 +1,6 @@
-"""The sockets of a server: one epoll set, in which all that has something to say is heard in one turn of the broker.
+"""The sockets of a server: one epoll set, whose events are handled in one turn of the broker.
 
-A loop of our own waits in it (`loop.py`); in an asyncio loop its descriptor is watched like any other.
+Our own loop waits in it (`loop.py`); an asyncio loop watches its descriptor like any other.
 """
 
 import logging
@@ -20,38 +20,38 @@ READABLE: Final[int] = select.EPOLLIN
 WRITABLE: Final[int] = select.EPOLLOUT
 # The other side will send no more.
 CLOSED: Final[int] = select.EPOLLRDHUP
-# The connection is broken; always told.
+# The connection is broken; reported whether it was asked for or not.
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
-# How many are asked for at once, and how many are heard before the clock is looked at.
+# How many events are fetched at once, and how many are handled before the clock is read.
 EVENTS_AT_ONCE: Final = 1024
 UNWATCHED_EVENTS: Final = 16
-# Before something is called late, everybody is heard, but not for ever.
+# Before due timers run, the sockets are read until nothing more comes, but only this many times.
 ROUNDS: Final = 64
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Ready:
-    """What is called when something can be done with a descriptor."""
+    """Handles a descriptor's events."""
 
     def on_ready(self, events: int) -> None:
-        """Do it; `events` are some of READABLE, WRITABLE, CLOSED and GONE."""
+        """Handle `events`: some of READABLE, WRITABLE, CLOSED and GONE."""
         raise NotImplementedError
 
 
 class Poller:
-    """Who waits for which descriptor.
+    """Waits for descriptors and calls their handlers.
 
     Args:
-        broker: Whose turns these are.
+        broker: The broker whose turns are run.
     """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._epoll = select.epoll()
         self._waiting: dict[int, Ready] = {}
-        # Descriptors that were added since events were found: those may be of an earlier one with the same number.
+        # Descriptors that were added since events were found: the events may belong to a closed one with the same number.
         self._new: set[int] = set()
-        # What was found, and of it what the time was too short for.
+        # Events that were found, and the first one not yet handled.
         self._found: list[tuple[int, int]] = []
         self._next = 0
 
@@ -60,7 +60,7 @@ class Poller:
         return self._epoll.fileno()
 
     def add(self, fd: int, ready: Ready, events: int) -> None:
-        """Have something called when any of these events comes, again and again."""
+        """Call `ready` each time that one of these events comes."""
         self._epoll.register(fd, events)
         self._waiting[fd] = ready
         if self._found:
@@ -71,18 +71,18 @@ class Poller:
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Wait no more; to be called before the descriptor is closed."""
+        """Stop waiting for a descriptor; call this before it is closed."""
         if self._waiting.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def turn(self, seconds: float = 0.0) -> None:
-        """Wait for so long, -1 for ever, until something comes; hear it, or some of it, and end the turn."""
+        """Wait this many seconds for events, -1 for ever; handle all or some of them, and end the turn."""
         if self._found or self._find(seconds):
             self._hear(TURN)
             self._broker.end_turn()
 
     def hear_all(self) -> None:
-        """Take in what has come by now."""
+        """Handle the events that have come by now."""
         for _ in range(ROUNDS):
             if not self._found and not self._find(0.0):
                 return
@@ -97,7 +97,7 @@ class Poller:
         return bool(self._found)
 
     def _hear(self, seconds: float) -> None:
-        """Hear what was found, or as much of it as the time allows."""
+        """Handle the events that were found, as many as the time allows."""
         broker = self._broker
         found = self._found
         broker.plan(len(found) - self._next)
@@ -112,7 +112,7 @@ class Poller:
             try:
                 ready.on_ready(events)
             except Exception as error:
-                logger.error("internal error", exc_info=error)
+                logger.error("internal error at descriptor %d", fd, exc_info=error)
             heard += 1
             if heard % UNWATCHED_EVENTS == 0:
                 now = broker.now()
@@ -125,6 +125,6 @@ class Poller:
             self._new = set()
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Close the epoll set."""
         self._waiting = {}
         self._epoll.close()

@@ -207,11 +207,11 @@ def test_only_an_address_that_nobody_named_is_said_to_be_learnt() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["aerospike://db1"], "no namespace"),
-        (["sqlite:jobs"], "not an aerospike://"),
+        (["aerospike://db1"], "the namespace is missing"),
+        (["sqlite:jobs"], "must be aerospike://"),
         (["aerospike://a/n", "aerospike://b/n"], "unknown argument: aerospike://b/n"),
         (["-q"], "-q"),
-        (["-z", "many", "aerospike://a/n"], "not a number"),
+        (["-z", "many", "aerospike://a/n"], "must be a number"),
         ([], "AEROSPIKE_HOST"),
     ],
 )
@@ -237,7 +237,7 @@ def test_a_malformed_variable_is_named(check: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("BEANSPIKED_STORE", "sqlite:jobs")
     output = check()
     assert output.code == 5
-    assert output.err.startswith("beanspiked: BEANSPIKED_STORE: ")
+    assert output.err.startswith("beanspiked: BEANSPIKED_STORE ")
 
 
 @pytest.mark.parametrize(
@@ -248,16 +248,14 @@ def test_a_store_of_another_kind_is_told_what_the_command_is_for(
 ) -> None:
     monkeypatch.setenv("BEANSPIKED_STORE", store)
     said = check().err.splitlines()[0]
-    assert said.startswith(
-        f"beanspiked: BEANSPIKED_STORE: a {kind}: store, and this is for Aerospike: name aerospike://"
-    )
+    assert said.startswith(f"beanspiked: BEANSPIKED_STORE is a {kind}: store, but this command needs aerospike://")
     assert "secret" not in said
 
 
 def test_help_is_printed(check: Any) -> None:
     output = check("--help")
     assert output.code == 0
-    assert output.lines[0].startswith("Use: beanspiked check")
+    assert output.lines[0].startswith("Usage: beanspiked check")
 
 
 # --- a cluster

@@ -506,4 +506,4 @@ def test_the_command_finds_the_cluster_in_the_environment(
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_the_command_prints_its_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert udf.main([option]) == 0
-    assert capsys.readouterr().out.startswith("Use: beanspiked cleanup")
+    assert capsys.readouterr().out.startswith("Usage: beanspiked cleanup")

@@ -52,7 +52,7 @@ def test_put_takes_priority_delay_and_ttr(cli: Commands, tube: str) -> None:
 def test_put_tells_which_lines_are_too_big_and_goes_on(cli: Commands, conn: Conn, tube: str) -> None:
     result = cli("put", tube, "--quiet", stdin=b"a\n\n" + b"x" * 70000 + b"\nb\n", code=1)
     assert "line 3 was not put" in result.said
-    assert "the job is larger than the server takes" in result.said
+    assert "the job is larger than the server accepts" in result.said
     assert bodies(conn, tube) == [b"a", b"b"]
 
 

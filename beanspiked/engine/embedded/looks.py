@@ -1,4 +1,4 @@
-"""What is learned by looking at every job."""
+"""Looks at every job, for `find` and for sums of sizes."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ __all__ = ["Looks"]
 
 
 class Looks:
-    """The looks at every job, and what the last of each kind has seen.
+    """The looks at every job, with the results of the last of each kind.
 
     Attributes:
         found: The ids that were found.
-        sizes: What the bodies of a tube take.
+        sizes: The sums of a tube's body sizes.
     """
 
     def __init__(self, timers: Timers, jobs: JobTable) -> None:
@@ -26,7 +26,7 @@ class Looks:
         self._jobs = jobs
 
     def find(self, tube: Tube, metadata: str, last_id: int) -> Later | None:
-        """Look for the jobs, up to an id, that were put with this metadata and are not buried."""
+        """Search the jobs up to an id for those that were put with this metadata and are not buried."""
         found: list[int] = []
 
         def visit(jobs: list[Job]) -> Later | None:
@@ -66,7 +66,7 @@ class Looks:
     def _sweep(
         self, visit: Callable[[list[Job]], Later | None], keep: Callable[[Later], None], last_id: int
     ) -> Later | None:
-        """Visit all jobs; `keep` what was seen before anybody else is told, who may have looked at something else meanwhile."""
+        """Visit all jobs, then call `keep` before other callbacks run, since these may start another look."""
         later = sweep(self._timers, self._jobs, last_id, visit)
         if later is not None:
             later.then(keep)

@@ -191,9 +191,7 @@ class Journal:
                     with self._writing:
                         self._commit_all(batch)
                 except Exception as error:
-                    logger.critical(
-                        "%s: the writer failed; a batch of changes is refused", self.directory, exc_info=error
-                    )
+                    logger.critical("%s: the writer failed; its batch is refused", self.directory, exc_info=error)
                     self._refuse(batch, StoreFailed("the journal's writer failed"))
                 if was_synced and self._unsynced:
                     sync_at = time.monotonic() + self._fsync_seconds

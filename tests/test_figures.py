@@ -36,7 +36,9 @@ def test_the_documents_show_the_committed_figures() -> None:
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_figure_that_somebody_typed_is_found_and_made_anew(copy: Path, name: str) -> None:
     made = (copy / name).read_text()
-    before, figure, after = made.partition(" \N{MULTIPLICATION SIGN}** (") if name.endswith(".md") else made.partition("</text>")
+    before, figure, after = (
+        made.partition(" \N{MULTIPLICATION SIGN}** (") if name.endswith(".md") else made.partition("</text>")
+    )
     (copy / name).write_text(f"{before}1{figure}{after}")
     checked = figures(copy, "--check")
     assert checked.returncode == 1

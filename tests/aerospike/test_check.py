@@ -507,7 +507,7 @@ def test_a_front_end_whose_jobs_do_not_fit_says_that_it_serves_nothing(
 ) -> None:
     address = parse_address(f"aerospike://{server}/test")
     said = asyncio.run(told(address, 2_000_000, caplog))
-    assert "raise it, or lower max-job-size (-z); nothing is served until this is mended" in said
+    assert "raise it, or lower max-job-size (-z); nothing is served until this is repaired" in said
 
 
 @pytest.mark.parametrize("begin", [starting.start, starting.connect])

@@ -44,7 +44,7 @@ def start(
     config = _config(address)
     store = AerospikeStore(None, address.namespace, address.prefix)
     engine = SharedEngine(timers, listener, store, turn, uptime, network=_network(address))
-    logger.info("jobs live in %s", address)
+    logger.info("jobs are kept in %s", address)
     engine.spawn_lasting(_connect(store, config, address, max_job_size))
     engine.start()
     return engine
@@ -110,14 +110,14 @@ async def _connect(store: AerospikeStore, config: Mapping[str, Any], address: St
         except StoreUnusable as error:
             if str(error) not in said:
                 said.add(str(error))
-                logger.error("%s: %s; trying on", address, error)
+                logger.error("%s: %s; trying again", address, error)
             await asyncio.sleep(CONNECT_EVERY)
             continue
         for finding in findings:
             if finding.level != "ok" and finding.text not in said:
                 said.add(finding.text)
                 if finding.level == "error":
-                    logger.error("%s: %s; nothing is served until this is mended", address, finding.text)
+                    logger.error("%s: %s; nothing is served until this is repaired", address, finding.text)
                 else:
                     logger.warning("%s", finding.text)
         if not any(finding.level == "error" for finding in findings):
@@ -134,7 +134,10 @@ async def _prepare(store: AerospikeStore) -> None:
         try:
             await store.prepare()
         except StoreError as error:
-            logger.warning("the index that finds the leases of the dead cannot be made yet: %s", error)
+            logger.warning(
+                "the index of leases cannot be made yet: %s; dead sessions' jobs are found by searching until then",
+                error,
+            )
             await asyncio.sleep(CONNECT_EVERY)
         else:
             return

@@ -90,7 +90,7 @@ def _unpack(engine: "SharedEngine", number: int, key: bytes, packed: bytes) -> P
     except NewerEntry as newer:
         engine.unread.tell(f"job {job_id(number, job_slot(key))}", newer)
     except DamagedEntry as damage:
-        logger.error("segment %d: a damaged job: %s", number, damage)
+        logger.error("segment %d has a damaged job, which is left alone: %s", number, damage)
     return None
 
 
@@ -367,9 +367,9 @@ async def delete(engine: "SharedEngine", found: SharedJob) -> None:
     doubt = False
     try:
         if not await engine.store.remove(found.number, queue, place):
-            raise JobGone("somebody else was faster")
+            raise JobGone("somebody else has taken or deleted the job")
     except Fenced as error:
-        raise JobGone("somebody else was faster") from error
+        raise JobGone("somebody else has taken or deleted the job") from error
     except StoreError:
         doubt = True
     if doubt:
@@ -394,7 +394,7 @@ async def _delete_in_doubt(engine: "SharedEngine", found: SharedJob) -> None:
         except StoreError as error:
             logger.info("delete of job %d: %s", found.id, error)
         if engine.now() >= until:
-            raise OutcomeUnknown("whether the job is deleted is not known")
+            raise OutcomeUnknown("it is not known whether the job is deleted")
         await engine.pause_between_tries()
 
 
@@ -414,7 +414,7 @@ def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
 async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
     """Make a buried or delayed job that was looked at ready. Raises JobGone if it is not where it was seen any more."""
     if not await _make_ready(engine, found.number, QUEUES[found.state], {found.place: found.packed()}):
-        raise JobGone("somebody else was faster")
+        raise JobGone("somebody else has taken or deleted the job")
     _changed(engine, cast("SharedTube", found.tube), found.number)
 
 
@@ -446,7 +446,7 @@ async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dic
             doubt = doubt or isinstance(error, Unknown)
             if engine.now() >= until:
                 if doubt:
-                    raise OutcomeUnknown("whether jobs were kicked is not known") from error
+                    raise OutcomeUnknown("it is not known whether jobs were kicked") from error
                 raise StoreFailed(str(error)) from error
         else:
             return len(jobs)

@@ -79,7 +79,7 @@ class Committer(View):
                 await self._gather_on(told, in_play)
         except Exception as error:
             # A bug here must not leave commands without a reply for ever.
-            logger.error("internal error; segment %d is given up", self.number, exc_info=error)
+            logger.error("internal error: the operation on segment %d is given up", self.number, exc_info=error)
             if batch is not None:
                 self._give_up(batch, OutcomeUnknown("internal error"), doubtful=True)
             if self._stealing is not None and not self._stealing.done:
@@ -228,7 +228,7 @@ class Committer(View):
 
     async def _settle(self, batch: Batch, error: StoreError) -> bool:
         """Learn what became of an operation; tell whether that was the end of it."""
-        logger.info("segment %d: an operation of unknown outcome is settled: %s", self.number, error)
+        logger.info("segment %d: an operation is in doubt and is settled: %s", self.number, error)
         fenced = False
         settlement: Settlement | None = None
         try:

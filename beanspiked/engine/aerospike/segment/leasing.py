@@ -84,7 +84,7 @@ class Leasing:
         try:
             return await view.around.reading_segment(view.number, view.session)
         except StoreError as error:
-            logger.info("segment %d: what is left of it is not known: %s", view.number, error)
+            logger.info("segment %d: its state cannot be read: %s", view.number, error)
             return None
 
     async def found_gone(self) -> None:
@@ -95,6 +95,6 @@ class Leasing:
             segment = await self.what_is_left()
             if segment is not None and segment.state != DEAD:
                 logger.warning(
-                    "segment %d: the lease of a session that lives is gone, perhaps with its tube; its jobs are lost here",
+                    "segment %d: this living session's lease is gone, perhaps because the tube was deleted; its held jobs are lost here",
                     view.number,
                 )

@@ -63,7 +63,7 @@ class Reserving:
             except NewerEntry:
                 unknown.add(key)
             except DamagedEntry as damage:
-                logger.error("segment %d: a damaged job stays where it is: %s", view.number, damage)
+                logger.error("segment %d: a damaged job is left alone: %s", view.number, damage)
                 unknown.add(key)
             if job is not None:
                 steal = Steal(job, READY, view.around.now() + ANSWER_WITHIN)
@@ -90,13 +90,13 @@ class Reserving:
         while True:
             if key in view.held:
                 # A take of this front-end was faster.
-                steal.settle(JobGone("somebody else was faster"))
+                steal.settle(JobGone("somebody else has taken or deleted the job"))
                 return
             mark = view.around.step()
             try:
                 head = await view.around.store.shift(view.number, steal.queue, [job.place], view.lease, {key: packed})
             except Refused:
-                steal.settle(JobGone("somebody else was faster"))
+                steal.settle(JobGone("somebody else has taken or deleted the job"))
                 return
             except StoreError as error:
                 failure = error

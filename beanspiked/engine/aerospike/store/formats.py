@@ -126,7 +126,7 @@ def form(bins: Bins, newest: int = NEWEST) -> int:
     """Return the format of a record. Raises Newer for one that is not known."""
     number = FIRST if bins.get("f") is None else _number(bins, "f")
     if number > newest:
-        raise Newer(f"it is of format {number}, and this version knows those up to {newest}")
+        raise Newer(f"it is of format {number}, but this version knows formats up to {newest}")
     return number
 
 
@@ -258,7 +258,7 @@ def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
         elif kind == ITEM_PAUSE and isinstance(value, list) and [type(part) for part in value] == [int, int]:
             pause, until = value
         else:
-            raise Damaged(f"an item of it is odd: {what!r:.50}")
+            raise Damaged(f"one of its items is malformed: {what!r:.50}")
     return Directory(numbered[ITEM_SEGMENT], pause, until, counters, numbered[ITEM_PAGE])
 
 

@@ -78,7 +78,7 @@ class Timetable:
                 await self._engine.try_for_a_while(lambda: self.promote_due(tube))
             except EngineError as error:
                 failed = True
-                logger.info("tube %s: due jobs wait: %s", tube.name, error)
+                logger.info("tube %s: its due jobs are not ready yet: %s", tube.name, error)
             if failed:
                 await self._engine.pause_between_tries()
         finally:
@@ -99,7 +99,7 @@ class Timetable:
                 try:
                     due = await self._promote_one(committer)
                 except Damaged as error:
-                    logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
+                    logger.info("segment %d: its due jobs stay delayed: %s", committer.number, error)
                     break
 
     async def _use_due(self, tube: "SharedTube") -> None:

@@ -255,7 +255,7 @@ class Puts:
         if session.over or not self._engine.membership.alive():
             return None
         if tube.full_until:
-            logger.warning("tube %s: its directory has room again", tube.name)
+            logger.warning("the directory of tube %s has room again; puts are accepted", tube.name)
             tube.full_until = 0.0
         committer = Committer(self._engine.around, tube, number, lease, owned=True)
         committer.form = form
@@ -290,7 +290,7 @@ class Puts:
         """The directory of a tube has no room for a further segment: its puts are told so, for a while without asking."""
         if not tube.full_until:
             logger.warning(
-                "tube %s: its directory, or the shard of it, is full; puts are refused: %s", tube.name, error
+                "the directory of tube %s, or its shard, is full; puts into it are refused: %s", tube.name, error
             )
         tube.full_until = self._clock.now() + FULL_FOR
         self._fail_arriving(tube, StoreFull("the directory is full"), everything=True)
@@ -302,10 +302,10 @@ class Puts:
         try:
             roomy = await self._store.has_room()
         except StoreError as error:
-            logger.info("whether there is room is not known: %s", error)
+            logger.info("cannot find out whether the store has room: %s", error)
         else:
             if self.has_room and not roomy:
-                logger.warning("the store is nearly full; puts are refused")
+                logger.warning("the store is nearly full; puts are refused until it has room")
             self.has_room = roomy
         finally:
             self._looking = False
@@ -313,7 +313,7 @@ class Puts:
     def found_full(self, error: StoreError) -> None:
         """The store refused a write for want of room: no more puts until it takes one."""
         if self.has_room:
-            logger.warning("the store has no room; puts are refused: %s", error)
+            logger.warning("the store has no room; puts are refused until it has: %s", error)
         self.has_room = False
 
     def forget_numbers(self) -> None:

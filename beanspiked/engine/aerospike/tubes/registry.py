@@ -173,7 +173,7 @@ class Registry:
             if record is not None and (record.pause_ms or any(record.counters.values())):
                 await self._store.forget_tube(tube.name)
         except StoreError as error:
-            logger.info("tube %s is remembered: %s", tube.name, error)
+            logger.info("tube %s is not forgotten yet: %s", tube.name, error)
             return
         tube.total_jobs -= counted[0]
         tube.deletes -= counted[1]
@@ -208,7 +208,7 @@ class Registry:
         try:
             await self._engine.scout.look_at_known(unseen)
         except StoreError as error:
-            logger.info("segments that nobody waits for are not looked at: %s", error)
+            logger.info("segments of tubes without waiters are not read: %s", error)
         leases: list[tuple[int, int]] = []
         for tube in tubes:
             leases += await self._put_down(tube, since)
@@ -255,7 +255,7 @@ class Registry:
                 await self._hand_over_counters(tube)
             except StoreError as error:
                 # It stays; the others go on.
-                logger.info("tube %s is not let go of yet: %s", tube.name, error)
+                logger.info("tube %s is not left yet: %s", tube.name, error)
                 continue
             counted = tube.total_jobs or tube.deletes or tube.pauses
             if self._tubes.get(tube.name) is tube and not self._in_use(tube) and _rests(tube) and not counted:

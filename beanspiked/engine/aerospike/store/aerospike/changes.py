@@ -227,10 +227,10 @@ class Changes:
             if error.code == CODE_PARAMETER:
                 raise
             # Some may have been done all the same, and answered.
-            logger.warning("a batch has failed: %s", error)
+            logger.warning("a batch of changes failed: %s", error)
             untold = error.code or untold
         except Exception:
-            logger.exception("the answer to a batch cannot be read")
+            logger.exception("the answer to a batch of changes cannot be read")
         else:
             untold = batch.result or untold
         if untold not in NEVER_SENT:

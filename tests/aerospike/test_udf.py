@@ -500,7 +500,7 @@ def test_the_command_finds_the_cluster_in_the_environment(
     assert capsys.readouterr().out == f"removed the Lua module {OLD}\n"
     monkeypatch.setenv("BEANSPIKED_STORE", "memory:")
     assert udf.main([]) == 5
-    assert "this is for Aerospike" in capsys.readouterr().err
+    assert "this command needs aerospike:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -3,7 +3,7 @@
 #   make run    compiles what an embedded server needs; a shared store's engine runs as it is
 #   make fast   compiles everything
 #   make coverage   tests the core as it is and tells what no test reaches
-#   make figures    makes the documents' tables and charts from docs/figures/measure.json
+#   make figures    makes the documents' tables and charts from the JSON in docs/figures
 #   make dev    compiles nothing and installs a link to this directory: an edit is there at the next start
 PYTHON ?= python3
 VENV := .venv
@@ -49,7 +49,7 @@ coverage: $(VENV)/.packages $(VENV)/.test-packages
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-# tests/speed/measure.py --json docs/figures/measure.json measures anew.
+# `tests/speed/measure.py --json docs/figures/measure.json` measures anew, and stalls.py likewise.
 figures:
 	$(PYTHON) tests/speed/figures.py
 

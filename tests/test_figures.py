@@ -22,7 +22,7 @@ def figures(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the documents with figures."""
-    for name in [*SHOWN, "docs/figures/measure.json"]:
+    for name in [*SHOWN, *(f"docs/figures/{script}.json" for script in ("measure", "stalls", "library"))]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

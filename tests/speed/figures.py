@@ -1,9 +1,9 @@
-"""Make the documents' tables and charts from the JSON that measure.py wrote.
+"""Make the documents' tables and charts from the JSON that measure.py, stalls.py and library.py wrote.
 
     python tests/speed/figures.py [--check] [--root DIR]
 
 README.md and docs/benchmarks.md have blocks between `<!-- figures: NAME -->` and `<!-- end of figures -->`, and show the charts of
-docs/figures. `make figures` writes both anew from docs/figures/measure.json; --check writes nothing and exits with 1 where
+docs/figures. `make figures` writes both anew from the JSON there; --check writes nothing and exits with 1 where
 something differs.
 """
 
@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rig.chart import Group, bars
-from rig.report import BUCKET_NAMES, shown, table
+from rig.published import COROUTINES, THEIRS_MS
+from rig.report import BUCKET_NAMES, QUIET, shown, table
+from stalls import shown as stalls_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,6 +147,42 @@ class Figures:
         return bars(title, self.sides, groups)
 
 
+def stalls(found: dict[str, Any]) -> str:
+    """Return the table of stalls.py, and when it was measured."""
+    others = max(line["others"] for line in found["lines"])
+    busy = (
+        f"\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
+        if others > QUIET
+        else ""
+    )
+    when = f"Measured on {found['machine']['date']}, {found['machine']['cores']} cores ({found['machine']['CPU']})"
+    return f"{table(*stalls_shown(found))}\n\n{when}; rounds: {found['rounds']}.{busy}"
+
+
+def library(found: dict[str, Any]) -> str:
+    """Return the table of library.py, and when it was measured."""
+    names = ("put", "reserve", "release", "delete")
+    published = [
+        "go-beanspike, as published",
+        *(f"{THEIRS_MS[name]} ms" if name in THEIRS_MS else "" for name in names),
+        "",
+    ]
+    lines = [
+        [f"`{kind}:`", *(f"{run['ms'][name]:.3f} ms" for name in names), f"{shown(run['jobs/s'])} jobs/s"]
+        for kind, run in found.items()
+    ]
+    head = ["", *names, f"{COROUTINES} coroutines: put, reserve and delete"]
+    others = max(run["others"] for run in found.values())
+    busy = (
+        f"\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
+        if others > QUIET
+        else ""
+    )
+    machine, rounds = (next(iter(found.values()))[key] for key in ("machine", "rounds"))
+    when = f"Measured on {machine['date']}, {machine['cores']} cores ({machine['CPU']}). Medians of {rounds} rounds."
+    return f"{table(head, [published, *lines])}\n\n{when}{busy}"
+
+
 WHILE = {"filling": "1,000,000 jobs come in", "cycling": "jobs are cycled"}
 
 
@@ -164,6 +202,8 @@ def made(root: Path) -> dict[Path, str]:
     blocks: dict[str, Callable[[], str]] = {
         name: getattr(figures, name) for name in ("machine", "speed", "speeds", "processor", "others", "waits")
     }
+    blocks["stalls"] = lambda: stalls(json.loads((root / "docs/figures/stalls.json").read_text()))
+    blocks["library"] = lambda: library(json.loads((root / "docs/figures/library.json").read_text()))
     texts = {
         root / page: BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]]()}\n{found[3]}", (root / page).read_text())
         for page in PAGES

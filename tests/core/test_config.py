@@ -149,7 +149,7 @@ def test_a_store_that_cannot_be_understood_is_blamed_on_where_it_was_found(store
 
 
 def test_what_contradicts_each_other_is_named_as_it_was_given() -> None:
-    with pytest.raises(UsageError, match=r"^BEANSPIKED_JOURNAL and BEANSPIKED_STORE contradict"):
+    with pytest.raises(UsageError, match=r"^BEANSPIKED_JOURNAL and BEANSPIKED_STORE exclude"):
         parse([], {"BEANSPIKED_JOURNAL": "d", "BEANSPIKED_STORE": "memory:"})
 
 

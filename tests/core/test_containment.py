@@ -43,7 +43,7 @@ def test_a_damaged_job_is_buried_when_its_turn_comes_and_the_next_one_is_given(
     assert client.send(b"reserve\r\n") == RESERVED % 2
     assert not client.is_closed
     assert client.stats("stats-job 1")["state"] == "buried"
-    assert caplog.text.count("job 1 of default is damaged") == 1
+    assert caplog.text.count("job 1 of tube default is buried, because its body is damaged") == 1
 
 
 def test_a_damaged_job_that_comes_due_stops_no_timer(wire: Wire) -> None:

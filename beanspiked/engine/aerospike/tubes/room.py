@@ -59,10 +59,10 @@ class Room:
         try:
             left = await self._store.has_room()
         except StoreError as error:
-            logger.info("whether there is room is not known: %s", error)
+            logger.info("cannot find out whether the store has room: %s", error)
         else:
             if self.left and not left:
-                logger.warning("the store is nearly full; puts are refused")
+                logger.warning("the store is nearly full; puts are refused until it has room")
             self.left = left
         finally:
             self._asking = False
@@ -70,5 +70,5 @@ class Room:
     def found_full(self, error: StoreError) -> None:
         """The store refused a write for want of room: no more puts until it takes one."""
         if self.left:
-            logger.warning("the store has no room; puts are refused: %s", error)
+            logger.warning("the store has no room; puts are refused until it has: %s", error)
         self.left = False

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from model import Model, ModelJob
+from model import Model, ModelJob, State
 from simulated import Client, HandJournal, Wire
 from world import World
 
+from beanspiked.engine.contract import Filter
 from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.filters import ANY_STATE
 
+if TYPE_CHECKING:
+    from beanspiked.engine.contract import TubeEngine
+    from beanspiked.engine.later import Later
+
+# As the engine numbers them.
+STATES: list[State] = ["ready", "delayed", "reserved", "buried"]
 TUBES = ["default", "a"]
 HOLDERS = ["one", "two"]
 
@@ -22,6 +30,8 @@ priorities = st.sampled_from([5, 5, 5, 0, 1023, 1024, 4294967295])
 delays = st.sampled_from([0, 0, 2, 7])
 # So few that most name a job that is there, and jobs meet others of their priority.
 ids = st.integers(1, 7)
+
+chosen_states = st.sets(st.sampled_from(ANY_STATE))
 
 NAME_A_JOB = ("reserve-job", "delete", "release", "bury", "touch", "kick-job", "peek", "stats-job")
 # By how much a shared store's clock runs ahead with each step, in seconds.
@@ -42,6 +52,7 @@ class ServerMachine(RuleBasedStateMachine):
     """An embedded engine in memory, behind sessions that never block."""
 
     journaled: ClassVar[bool] = False
+    bulk: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +65,13 @@ class ServerMachine(RuleBasedStateMachine):
         # Keeps the tubes, and asks.
         self.asker = self.connect()
         self.clients = {holder: self.connect() for holder in HOLDERS}
+
+    @property
+    def engine(self) -> TubeEngine:
+        return self.wire.engine
+
+    def model_id(self, job_id: int) -> int:
+        return job_id
 
     def connect(self) -> Client:
         client = self.wire.connect()
@@ -143,6 +161,43 @@ class ServerMachine(RuleBasedStateMachine):
         expected = b"KICKED\r\n" if self.model.kick_job(job_id) else b"NOT_FOUND\r\n"
         assert self.ask(self.asker, f"kick-job {job_id}") == expected
 
+    def done(self, later: Later) -> None:
+        """Let turns pass until what many jobs are concerned by is done."""
+        while not later.done:
+            self.wire.broker.end_turn()
+            self.wire.broker.on_alarm()
+        assert later.error is None
+
+    @precondition(lambda self: self.bulk)
+    @rule(tube=tubes, states=chosen_states, min_pri=st.sampled_from([0, 1024]))
+    def clear(self, tube: str, states: set[int], min_pri: int) -> None:
+        bulk = self.engine.clear(self.engine.tube(tube), Filter(states, min_pri=min_pri))
+        self.done(bulk)
+        assert bulk.value == self.model.clear(tube, [STATES[state] for state in sorted(states)], min_pri)
+
+    @precondition(lambda self: self.bulk)
+    @rule(tube=tubes, states=chosen_states, min_pri=st.sampled_from([0, 1024]))
+    def move(self, tube: str, states: set[int], min_pri: int) -> None:
+        target = "a" if tube == "default" else "default"
+        bulk = self.engine.move(self.engine.tube(tube), self.engine.tube(target), Filter(states, min_pri=min_pri))
+        self.done(bulk)
+        moved = self.model.move(tube, target, [STATES[state] for state in sorted(states)], min_pri)
+        assert bulk.value == len(moved)
+
+    @precondition(lambda self: self.bulk)
+    @rule(tube=tubes, state=st.sampled_from(ANY_STATE), min_pri=st.sampled_from([0, 1024]), limit=st.integers(1, 3))
+    def list_jobs(self, tube: str, state: int, min_pri: int, limit: int) -> None:
+        found: list[int] = []
+        after = ""
+        while True:
+            listing = self.engine.list_jobs(self.engine.tube(tube), state, Filter(min_pri=min_pri), after, limit)
+            self.done(listing)
+            found += [self.model_id(job.id) for job in listing.jobs]
+            after = listing.after
+            if not after:
+                break
+        assert found == [job.id for job in self.model.chosen(tube, [STATES[state]], min_pri)]
+
     @rule(tube=tubes, seconds=st.sampled_from([0, 4]))
     def pause(self, tube: str, seconds: int) -> None:
         self.model.pause(tube, seconds)
@@ -217,6 +272,8 @@ class SharedMachine(ServerMachine):
     Operations take a moment there, so its clock runs ahead of the model's by a little more with every step; burials are told apart
     by the millisecond, and no two delays begin at the same time.
     """
+
+    bulk = False
 
     def __init__(self) -> None:
         RuleBasedStateMachine.__init__(self)

@@ -88,6 +88,7 @@ SHARED = [
     "engine/aerospike/store/aerospike/changes.py",
     "engine/aerospike/store/keys.py",
     "engine/aerospike/store/lister.py",
+    "engine/aerospike/store/tasks.py",
     "engine/aerospike/tubes/around.py",
     "engine/aerospike/tubes/due.py",
     "engine/aerospike/tubes/held.py",

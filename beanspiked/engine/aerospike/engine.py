@@ -10,7 +10,8 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, cast
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
 from beanspiked.engine.aerospike.cluster.membership import Membership
@@ -27,12 +28,10 @@ from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     DELAYED,
     READY,
-    Damaged,
-    Fenced,
-    Refused,
     Segment,
     StoreError,
 )
+from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.around import Around
 from beanspiked.engine.aerospike.tubes.due import Timetable
 from beanspiked.engine.aerospike.tubes.held import Holdings
@@ -69,11 +68,10 @@ __all__ = ["SharedEngine"]
 
 logger = logging.getLogger(__name__)
 
-# Pauses between tries of the same operation, in seconds: the first and the longest.
-TRY_AGAIN_AFTER: Final = 0.02
-TRY_AGAIN_LATER: Final = 0.5
 # How long the end waits for what is on its way to segments, in seconds: one of them may stay busy.
 REST_WITHIN: Final = 2.0
+
+Result = TypeVar("Result")
 
 
 class Asked(Later):
@@ -109,6 +107,7 @@ class SharedEngine(TubeEngine):
 
     Attributes:
         unread: Jobs of newer formats that were met.
+        tasks: What runs beside everything else, and is tried again.
         membership, news: What it knows of other front-ends, and what it hears from them.
         around: What segments need of it.
         lister: What enters segments in directories, and takes them out.
@@ -120,7 +119,6 @@ class SharedEngine(TubeEngine):
         timetable: What makes due jobs ready, and keeps pauses.
         retirement: What lets segments die.
         leftovers: What finishes what others have left behind.
-        closing: Whether it is about to end.
         running: Segments with an operation in flight.
         aside: Segments that do not answer, which no jobs are asked of for now.
         gathering: How many of them wait for what the sockets bring in this pass of the event loop.
@@ -144,6 +142,7 @@ class SharedEngine(TubeEngine):
         self.durable: bool = True
         self.shared: bool = True
         self.store: SegmentStore = store
+        self.tasks: Tasks = Tasks(timers.clock.now, chance)
         self.membership: Membership = Membership(self, store, monotonic)
         self.lister: Lister = Lister(store)
         self.around: Around = Around(self)
@@ -159,10 +158,8 @@ class SharedEngine(TubeEngine):
         self.timetable: Timetable = Timetable(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
         self.leftovers: Leftovers = Leftovers(self, store)
-        self.closing: bool = False
         self._turn: Callable[[], None] = turn
         self._clock = timers.clock
-        self._chance = chance or random.Random()  # noqa: S311 - spreads retries
         self.running: dict[Committer, None] = {}
         self.suspended: dict[Committer, None] = {}
         self.gathering: int = 0
@@ -170,26 +167,12 @@ class SharedEngine(TubeEngine):
         # Who waits for the change of a job that is on its way, and until when.
         self._waits: dict[Later, tuple[SharedJob, float]] = {}
         self._step = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
-        # Those of them that only end with this front-end.
-        self._lasting: set[asyncio.Task[Any]] = set()
         self._answer: Asked | None = None
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
         for work in (self.membership.run, self.membership.watch, self.news.read, self.news.mesh.pulse):
-            self.spawn_lasting(self._keep(work))
-
-    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do something for as long as this front-end serves: without its heartbeat, a bug once would be an outage for ever."""
-        while not self.closing:
-            try:
-                await work()
-            except Exception as bug:
-                logger.error("internal error; going on", exc_info=bug)
-            else:
-                continue
-            await asyncio.sleep(1.0)
+            self.tasks.keep(work)
 
     # --- plumbing
 
@@ -207,29 +190,6 @@ class SharedEngine(TubeEngine):
         """Number one more moment, to tell which of two things was known first."""
         self._step += 1
         return self._step
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run a coroutine beside everything else."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._reap)
-        return task
-
-    def spawn_lasting(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside everything else that no command waits for, until this front-end ends."""
-        task = self.spawn(coroutine)
-        self._lasting.add(task)
-        task.add_done_callback(self._lasting.discard)
-
-    def _reap(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("internal error", exc_info=task.exception())
-
-    async def pause_between_tries(self, failing_since: float = 0.0) -> None:
-        """Wait a little, never twice the same; longer the longer it has failed, given since when."""
-        failing = self.now() - failing_since if failing_since else 0.0
-        await asyncio.sleep(min(TRY_AGAIN_AFTER + failing / 5, TRY_AGAIN_LATER) * (0.5 + self._chance.random()))
 
     def busy(self) -> list[Committer]:
         """List the segments with an operation in flight, or one that is about to begin."""
@@ -253,50 +213,50 @@ class SharedEngine(TubeEngine):
             for committer in awake:
                 committer.start()
 
-    async def try_for_a_while(self, operation: Callable[[], Coroutine[Any, Any, Any]], *final: type[StoreError]) -> Any:
+    # --- tasks, see there
+
+    @property
+    def closing(self) -> bool:
+        """Tell whether this front-end is about to end."""
+        return self.tasks.closing
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a coroutine beside everything else."""
+        return self.tasks.spawn(coroutine)
+
+    def spawn_lasting(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that no command waits for, until this front-end ends."""
+        self.tasks.spawn_lasting(coroutine)
+
+    async def pause_between_tries(self, failing_since: float = 0.0) -> None:
+        """Wait a little, never twice the same; longer the longer it has failed, given since when."""
+        await self.tasks.pause_between_tries(failing_since)
+
+    async def try_for_a_while(
+        self, operation: Callable[[], Coroutine[Any, Any, Result]], *final: type[StoreError]
+    ) -> Result:
         """Repeat an operation that may be repeated. Raises StoreFailed after a while, and what is not worth another try."""
-        until = self.now() + ANSWER_WITHIN
-        while True:
-            try:
-                return await operation()
-            except (Fenced, Refused, Damaged):
-                raise
-            except StoreError as error:
-                if isinstance(error, final):
-                    raise
-                if self.now() >= until:
-                    raise StoreFailed(str(error)) from error
-            # Not before the error is over with: what compiled code waits for in an `except` is in the context of all that fails meanwhile.
-            await self.pause_between_tries()
+        return await self.tasks.try_for_a_while(operation, *final)
+
+    async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
+        """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
+        return await self.tasks.failure(work)
 
     async def reading_segment(self, number: int, session: Session) -> Segment | None:
         """Read a segment, however long it takes while a session lasts, and for a while after it; None where it is gone.
 
         Raises StoreError when it cannot be known what is there.
         """
-        until = 0.0
-        while True:
-            try:
-                return await self.store.read(number)
-            except Damaged:
-                raise
-            except StoreError:
-                if session.over and until == 0.0:
-                    until = self.now() + ANSWER_WITHIN
-                if session.over and self.now() >= until:
-                    raise
-            await self.pause_between_tries()
+        over_until = 0.0
 
-    async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
-        """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
-        try:
-            await work()
-        except EngineError as error:
-            return error
-        except Exception as bug:
-            logger.error("internal error", exc_info=bug)
-            return StoreFailed("internal error")
-        return None
+        def until() -> float:
+            nonlocal over_until
+            if not session.over:
+                return inf
+            over_until = over_until or self.now() + ANSWER_WITHIN
+            return over_until
+
+        return await self.tasks.repeat(lambda: self.store.read(number), until)
 
     # --- tubes
 
@@ -554,25 +514,10 @@ class SharedEngine(TubeEngine):
 
     def close(self) -> Later | None:
         """Give everything back and leave."""
-        self.closing = True
+        self.tasks.closing = True
         later = Later()
         self.spawn(self._close(later))
         return later
-
-    async def _let_go(self) -> None:
-        """Let what commands wait for come to its end, within the time that a store has to answer; then end it."""
-        this = asyncio.current_task()
-        lasting = self._lasting
-        doing = [task for task in self._tasks if task is not this and task not in lasting]
-        if doing:
-            await asyncio.wait(doing, timeout=ANSWER_WITHIN)
-        left = [task for task in self._tasks if task is not this]
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=ANSWER_WITHIN)
-        for tube in self.registry.known_tubes():
-            self.puts.fail_all(tube, StoreFailed("closed before it was sent"))
 
     async def _come_to_rest(self) -> None:
         """Wait until nothing is on its way to any segment."""
@@ -593,7 +538,9 @@ class SharedEngine(TubeEngine):
         except Exception as bug:
             # Whoever waits for the end must not wait for ever.
             logger.error("internal error", exc_info=bug)
-        await self._let_go()
+        await self.tasks.end()
+        for tube in self.registry.known_tubes():
+            self.puts.fail_all(tube, StoreFailed("closed before it was sent"))
         self.news.mesh.close()
         await self.store.leave()
         later.settle(None)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.segment.codec import Packed
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
+from beanspiked.engine.aerospike.store.tasks import ANSWER_WITHIN
 from beanspiked.engine.compression import expand
 from beanspiked.engine.contract import READY, Details, Job, Tube
 from beanspiked.engine.later import Later
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ANSWER_WITHIN", "BATCH_MAX", "HeldChange", "Put", "SharedJob", "Steal", "job_id"]
 
-# How long a command waits for a store that does not answer, in seconds.
-ANSWER_WITHIN: Final = 2.0
 # How many jobs one operation changes at most.
 BATCH_MAX: Final = 512
 MASK: Final = (1 << SLOT_BITS) - 1

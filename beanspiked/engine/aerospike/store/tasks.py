@@ -1,0 +1,146 @@
+"""What a front-end does beside answering commands: coroutines of its own, and operations that it tries again."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from beanspiked.engine.aerospike.store.seam import Damaged, Fenced, Refused, StoreError
+from beanspiked.engine.errors import EngineError, StoreFailed
+
+__all__ = ["ANSWER_WITHIN", "Tasks"]
+
+logger = logging.getLogger(__name__)
+
+# How long a store has to answer before commands fail, in seconds.
+ANSWER_WITHIN: Final = 2.0
+# Pauses between tries of the same operation, in seconds: the first and the longest.
+TRY_AGAIN_AFTER: Final = 0.02
+TRY_AGAIN_LATER: Final = 0.5
+# How long a bug stops what lasts, in seconds.
+BUG_STOPS_FOR: Final = 1.0
+
+# What no other try cures.
+FINAL: Final = (Fenced, Refused, Damaged)
+
+Result = TypeVar("Result")
+
+
+class Tasks:
+    """The coroutines of one front-end, and its tries of what fails.
+
+    Args:
+        now: Tells this process's time, in seconds since the epoch.
+        chance: What makes the pauses between tries differ.
+
+    Attributes:
+        closing: Whether the front-end is about to end.
+    """
+
+    def __init__(self, now: Callable[[], float], chance: random.Random | None = None) -> None:
+        self.closing: bool = False
+        self._now = now
+        self._chance = chance or random.Random()  # noqa: S311 - spreads retries
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Those of them that only end with the front-end.
+        self._lasting: set[asyncio.Task[None]] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a coroutine beside everything else."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+        return task
+
+    def spawn_lasting(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine that no command waits for, until the front-end ends."""
+        task = self.spawn(coroutine)
+        self._lasting.add(task)
+        task.add_done_callback(self._lasting.discard)
+
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something until the front-end ends, and begin it again after a bug: without heartbeats one bug would end the service."""
+        self.spawn_lasting(self._keep(work))
+
+    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while not self.closing:
+            try:
+                await work()
+            except Exception as bug:
+                logger.error("internal error; going on", exc_info=bug)
+            else:
+                continue
+            await asyncio.sleep(BUG_STOPS_FOR)
+
+    def _reap(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("internal error", exc_info=task.exception())
+
+    async def end(self) -> None:
+        """Let what commands wait for come to its end, within the time that a store has to answer; then cancel what is left."""
+        this = asyncio.current_task()
+        lasting = self._lasting
+        doing = [task for task in self._tasks if task is not this and task not in lasting]
+        if doing:
+            await asyncio.wait(doing, timeout=ANSWER_WITHIN)
+        left = [task for task in self._tasks if task is not this]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=ANSWER_WITHIN)
+
+    # --- tries
+
+    async def pause_between_tries(self, failing_since: float = 0.0) -> None:
+        """Wait a little, never twice the same; longer the longer it has failed, given since when."""
+        failing = self._now() - failing_since if failing_since else 0.0
+        await asyncio.sleep(min(TRY_AGAIN_AFTER + failing / 5, TRY_AGAIN_LATER) * (0.5 + self._chance.random()))
+
+    async def repeat(
+        self,
+        operation: Callable[[], Coroutine[Any, Any, Result]],
+        until: Callable[[], float],
+        *final: type[StoreError],
+    ) -> Result:
+        """Repeat an operation that may be repeated, until it succeeds.
+
+        Args:
+            operation: The operation.
+            until: Tells after each failure until when to try again.
+            final: Failures that another try does not cure, besides Fenced, Refused and Damaged.
+
+        Raises StoreError: the final failure, or the last one when it is too late for another try.
+        """
+        while True:
+            try:
+                return await operation()
+            except StoreError as error:
+                if isinstance(error, (*FINAL, *final)) or self._now() >= until():
+                    raise
+            # Not before the error is over with: what compiled code waits for in an `except` is in the context of all that fails meanwhile.
+            await self.pause_between_tries()
+
+    async def try_for_a_while(
+        self, operation: Callable[[], Coroutine[Any, Any, Result]], *final: type[StoreError]
+    ) -> Result:
+        """Repeat an operation for as long as a store has to answer. Raises StoreFailed after that, and final failures as they are."""
+        until = self._now() + ANSWER_WITHIN
+        try:
+            return await self.repeat(operation, lambda: until, *final)
+        except StoreError as error:
+            if isinstance(error, (*FINAL, *final)):
+                raise
+            raise StoreFailed(str(error)) from error
+
+    async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
+        """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
+        try:
+            await work()
+        except EngineError as error:
+            return error
+        except Exception as bug:
+            logger.error("internal error", exc_info=bug)
+            return StoreFailed("internal error")
+        return None

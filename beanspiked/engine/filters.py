@@ -62,8 +62,11 @@ class Filter:
 
     def within(self, states: Iterable[int]) -> "Filter":
         """Return the same filter for those of its jobs that are in these states."""
-        kept = [state for state in states if state in self.states]
-        return Filter(kept, self.min_age, self.min_tries, self.text, self.min_pri, self.max_pri, self.ids)
+        return self.of_states([state for state in states if state in self.states])
+
+    def of_states(self, states: Iterable[int]) -> "Filter":
+        """Return the same filter for jobs of other states."""
+        return Filter(states, self.min_age, self.min_tries, self.text, self.min_pri, self.max_pri, self.ids)
 
     def admits(self, job: Job, now: float) -> bool:
         """Tell whether all but the ids and the text applies to a job."""

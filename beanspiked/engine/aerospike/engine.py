@@ -18,7 +18,9 @@ from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.network import Apart, Network
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.cluster.session import Session
-from beanspiked.engine.aerospike.queries import looks
+from beanspiked.engine.aerospike.queries import bulk, looks
+from beanspiked.engine.aerospike.queries.listing import count_jobs, fill_page, parse_place
+from beanspiked.engine.aerospike.queries.moving import Moving
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
@@ -47,9 +49,12 @@ from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import (
     PLAIN,
     WHOLE,
+    Bulk,
     Counts,
     Details,
+    Filter,
     Job,
+    Listing,
     ReadyListener,
     Tube,
     TubeEngine,
@@ -119,6 +124,7 @@ class SharedEngine(TubeEngine):
         timetable: What makes due jobs ready, and keeps pauses.
         retirement: What lets segments die.
         leftovers: What finishes what others have left behind.
+        moving: What moves jobs between tubes.
         running: Segments with an operation in flight.
         aside: Segments that do not answer, which no jobs are asked of for now.
         gathering: How many of them wait for what the sockets bring in this pass of the event loop.
@@ -158,6 +164,7 @@ class SharedEngine(TubeEngine):
         self.timetable: Timetable = Timetable(self, store, timers)
         self.retirement: Retirement = Retirement(self, store)
         self.leftovers: Leftovers = Leftovers(self, store)
+        self.moving: Moving = Moving(self, store, chance)
         self._turn: Callable[[], None] = turn
         self._clock = timers.clock
         self.running: dict[Committer, None] = {}
@@ -454,6 +461,57 @@ class SharedEngine(TubeEngine):
     def sizes(self, tube: Tube) -> TubeSizes:  # noqa: ARG002 - likewise
         """Return what the last look summed up."""
         return TubeSizes() if self._answer is None else self._answer.sizes
+
+    def list_jobs(self, tube: Tube, state: int, wanted: Filter, after: str = "", limit: int = 100) -> Listing:
+        """List the first jobs of a state to which a filter applies."""
+        place = parse_place(after, limit)
+        page = Listing()
+        home = cast(SharedTube, tube)
+        self.spawn(self._finish(page, lambda: fill_page(self, home, state, wanted, place, limit, page)))
+        return page
+
+    def count_jobs(self, tube: Tube, wanted: Filter) -> Later:
+        """Count the jobs of a tube to which a filter applies."""
+        counted = Later()
+        self.spawn(self._finish(counted, lambda: count_jobs(self, cast(SharedTube, tube), wanted, counted)))
+        return counted
+
+    def clear(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Delete the jobs of a tube to which a filter applies."""
+        cleared = Bulk()
+        self.spawn(self._finish(cleared, lambda: bulk.clear(self, cast(SharedTube, tube), wanted, cleared)))
+        return cleared
+
+    def move(self, tube: Tube, target: Tube, wanted: Filter) -> Bulk:
+        """Move the jobs of a tube to which a filter applies to another one."""
+        if target is tube:
+            raise ValueError(f"jobs of {tube.name} cannot move to the tube that they are in")
+        moved = Bulk()
+        home, to = cast(SharedTube, tube), cast(SharedTube, target)
+        self.spawn(self._finish(moved, lambda: bulk.move(self, home, to, wanted, moved)))
+        return moved
+
+    def kick_jobs(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Make the buried and delayed jobs of a tube ready to which a filter applies."""
+        kicked = Bulk()
+        self.spawn(self._finish(kicked, lambda: bulk.kick_jobs(self, cast(SharedTube, tube), wanted, kicked)))
+        return kicked
+
+    async def _finish(self, later: Later, work: "Callable[[], Coroutine[Any, Any, None]]") -> None:
+        """Do what concerns many jobs, and tell its outcome."""
+
+        async def do() -> None:
+            # Without a session the server's time is not known.
+            await self.membership.have_session(ANSWER_WITHIN)
+            await work()
+
+        try:
+            error = await self.failure(do)
+        except asyncio.CancelledError:
+            later.settle(OutcomeUnknown("closed while it was on its way"))
+            raise
+        later.settle(error)
+        self.turn_over()
 
     def delete_tube(self, tube: Tube) -> Later | None:
         """Delete all jobs of a tube, reserved ones included."""

@@ -14,7 +14,7 @@ from beanspiked.engine.timers import Timers
 __all__ = ["Lists"]
 
 # How many entries of a queue may be passed over to find a page at once.
-STEPS: Final = 3000
+STEPS: Final = 1500
 BEFORE_ALL: Final = (-1.0, 0)
 
 
@@ -48,7 +48,7 @@ class Lists:
                     listing.after = _name(entries[limit - 1].key, entries[limit - 1].id)
                 listing.settle()
                 return listing
-        scan = Scan(tube, self._table, _of_state(wanted, state), last_id, self._timers.clock)
+        scan = Scan(tube, self._table, wanted.of_states([state]), last_id, self._timers.clock)
         first: list[tuple[float, int, Job]] = []
         # Behind this place nothing can be on the page.
         end_key, end_id = float("inf"), 0
@@ -97,10 +97,6 @@ class Lists:
 
         Slices(self._timers, step, counted).begin()
         return counted
-
-
-def _of_state(wanted: Filter, state: int) -> Filter:
-    return Filter([state], wanted.min_age, wanted.min_tries, wanted.text, wanted.min_pri, wanted.max_pri, wanted.ids)
 
 
 def _rank(job: Job) -> float:

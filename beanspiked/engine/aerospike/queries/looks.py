@@ -42,16 +42,22 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.tubes.tube import SharedTube
 
 __all__ = [
+    "QUEUES",
+    "changed",
     "delete",
     "delete_tube",
+    "each_size",
     "everything",
     "find",
     "job",
     "kick",
     "kick_job",
+    "make_ready",
     "names",
     "next_job",
     "pause",
+    "seen",
+    "segments",
     "sizes",
     "tube",
 ]
@@ -94,7 +100,7 @@ def _unpack(engine: "SharedEngine", number: int, key: bytes, packed: bytes) -> P
     return None
 
 
-def _seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packed: bytes) -> SharedJob | None:
+def seen(engine: "SharedEngine", segment: Segment, name: str, key: bytes, packed: bytes) -> SharedJob | None:
     """Make a job of what was seen; None of what cannot be read."""
     unpacked = _unpack(engine, segment.number, key, packed)
     if unpacked is None:
@@ -131,7 +137,7 @@ async def job(engine: "SharedEngine", job_id: int, need: int) -> SharedJob | Non
             break
         await engine.try_for_a_while(lambda: engine.timetable.promote_segment(number))
         engine.scout.segment_changed(segment.tube, segment.number)
-    found = _seen(engine, segment, name, key, packed)
+    found = seen(engine, segment, name, key, packed)
     if found is None:
         if need != PLACE:
             raise StoreFailed("the job cannot be read")
@@ -162,7 +168,7 @@ async def _sizes_of(engine: "SharedEngine", numbers: list[int], most: bool = Fal
     return [None if isinstance(answer, BaseException) else answer[0] for answer in answers]
 
 
-async def _each_size(
+async def each_size(
     engine: "SharedEngine", name: str, numbers: list[int], see: "Callable[[int, Sizes], None]", most: bool = False
 ) -> None:
     """Count segments of a tube, see _sizes_of; due jobs are made ready first, so that they count as such."""
@@ -206,7 +212,7 @@ def _count(counts: Counts, size: Sizes) -> None:
     counts.reserved += size.held
 
 
-async def _segments(engine: "SharedEngine", home: "SharedTube") -> list[int]:
+async def segments(engine: "SharedEngine", home: "SharedTube") -> list[int]:
     """List all segments of a tube."""
     record: Directory | None = (await engine.try_for_a_while(lambda: engine.store.directories([home.name])))[0]
     numbers: list[int] = await engine.try_for_a_while(lambda: engine.lister.everywhere(home.name, record))
@@ -258,7 +264,7 @@ async def tube(engine: "SharedEngine", name: str) -> None:
     await engine.try_for_a_while(engine.membership.look)
     numbers: list[int] = await engine.try_for_a_while(lambda: engine.lister.everywhere(name, record))
     counts = Counts()
-    await _each_size(engine, name, numbers, lambda _, size: _count(counts, size))
+    await each_size(engine, name, numbers, lambda _, size: _count(counts, size))
     if record is None and engine.registry.known_tube(name) is None and not engine.registry.used_elsewhere(name):
         return
     _note(engine, name, counts, record)
@@ -337,7 +343,7 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
             if key is not None and number not in barren and (not best or (key[:-2], number) < best[0]):  # noqa: B023
                 best[:] = [(key[:-2], number)]  # noqa: B023
 
-        await _each_size(engine, home.name, await _segments(engine, home), see)
+        await each_size(engine, home.name, await segments(engine, home), see)
         if not best:
             return None
         number = best[0][1]
@@ -349,7 +355,7 @@ async def next_job(engine: "SharedEngine", home: "SharedTube", state: int) -> Sh
         entries = {} if segment is None else segment.queue(queue)
         for key, packed in entries.items():
             assert segment is not None
-            found = _seen(engine, segment, queue, key, packed)
+            found = seen(engine, segment, queue, key, packed)
             if found is None:
                 continue
             whole, _ = await engine.try_for_a_while(lambda: fetch_bodies(engine.store, [found]))  # noqa: B023
@@ -413,19 +419,19 @@ def _deleted(engine: "SharedEngine", found: SharedJob) -> None:
 
 async def kick_job(engine: "SharedEngine", found: SharedJob) -> None:
     """Make a buried or delayed job that was looked at ready. Raises JobGone if it is not where it was seen any more."""
-    if not await _make_ready(engine, found.number, QUEUES[found.state], {found.place: found.packed()}):
+    if not await make_ready(engine, found.number, QUEUES[found.state], {found.place: found.packed()}):
         raise JobGone("somebody else was faster")
-    _changed(engine, cast("SharedTube", found.tube), found.number)
+    changed(engine, cast("SharedTube", found.tube), found.number)
 
 
-def _changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
+def changed(engine: "SharedEngine", home: "SharedTube", number: int) -> None:
     """Jobs of a segment were made ready."""
     home.live = False
     engine.scout.refresh_segment(home.committer_of(number))
     engine.news.tell(home.name, number, CHANGED)
 
 
-async def _make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dict[bytes, Packed]) -> int:
+async def make_ready(engine: "SharedEngine", number: int, queue: str, jobs: dict[bytes, Packed]) -> int:
     """Kick jobs of one segment, all or none; return how many of them are not in their queue any more.
 
     Raises OutcomeUnknown or StoreFailed if that cannot be done in time.
@@ -477,7 +483,7 @@ async def kick(engine: "SharedEngine", home: "SharedTube", bound: int) -> int:
         if size.due_key is not None:
             delayed.append((size.due_key, number))
 
-    await _each_size(engine, home.name, await _segments(engine, home), see)
+    await each_size(engine, home.name, await segments(engine, home), see)
     return await _kick(engine, home, BURIED, buried, bound) or await _kick(engine, home, DELAYED, delayed, bound)
 
 
@@ -509,10 +515,10 @@ async def _kick(
         rest = list(jobs)
         some = [key for key in rest[:at_once] if limit is None or (key[:-2], number) <= limit]
         if some:
-            kicked = await _make_ready(engine, number, queue, {key: jobs[key] for key in some})
+            kicked = await make_ready(engine, number, queue, {key: jobs[key] for key in some})
             if kicked:
                 left -= kicked
-                _changed(engine, home, number)
+                changed(engine, home, number)
             if kicked == len(some):
                 rest = rest[kicked:]
             # Otherwise somebody changed it: look again.
@@ -524,7 +530,7 @@ async def _kick(
 async def find(engine: "SharedEngine", home: "SharedTube", metadata: str) -> list[int]:
     """List the ids of a tube's jobs, buried ones left out, that were put with this metadata."""
     found: list[int] = []
-    for number in await _segments(engine, home):
+    for number in await segments(engine, home):
         try:
             segment: Segment | None = await engine.try_for_a_while(lambda: engine.store.read(number))  # noqa: B023
         except Damaged as error:
@@ -549,7 +555,7 @@ async def sizes(engine: "SharedEngine", home: "SharedTube") -> TubeSizes:
 async def delete_tube(engine: "SharedEngine", home: "SharedTube") -> None:
     """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced."""
     newer: Newer | None = None
-    for number in await _segments(engine, home):
+    for number in await segments(engine, home):
         try:
             deleted: int = await engine.try_for_a_while(lambda: engine.store.wipe(number))  # noqa: B023
             home.deletes += deleted

@@ -75,9 +75,12 @@ class SegmentStore(Protocol):
     async def leases(self, numbers: Sequence[int]) -> list[Leases | None]:
         """Read the leases on many segments and not their jobs, each at a moment of its own; None also for one that cannot be read."""
 
-    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
-        """Take keys out of a queue and put entries into another, or into a lease.
+    async def shift(
+        self, number: int, source: str, keys: Sequence[bytes], target: str | int | None, entries: Entries | None
+    ) -> Head:
+        """Take keys out of a queue and put entries into another, or into a lease; nothing anywhere where there is no target.
 
+        Without entries what the keys stood for goes into a lease as it is.
         Raises Refused unless all keys are there, and then Fenced without the lease.
         """
 

@@ -191,7 +191,7 @@ class Puts:
                     continue
                 committer: Committer | None = None
                 try:
-                    committer = await self._create(tube)
+                    committer = await self.create(tube)
                 except Full as full:
                     self.found_full(full)
                     self._fail_arriving(tube, StoreFull(str(full)), everything=True)
@@ -229,7 +229,7 @@ class Puts:
         if late:
             self._engine.turn_over()
 
-    async def _create(self, tube: SharedTube) -> Committer | None:
+    async def create(self, tube: SharedTube) -> Committer | None:
         """Make one segment; None when the session is over. In doubt the number is given up: the audit clears what is left.
 
         Raises Full, TooBig where the directory has no room, or another StoreError.

@@ -287,18 +287,24 @@ class AerospikeStore(Directories):
             for number, bins in zip(numbers, found, strict=True)
         ]
 
-    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+    async def shift(
+        self, number: int, source: str, keys: Sequence[bytes], target: str | int | None, entries: Entries | None
+    ) -> Head:
         """See SegmentStore."""
         there = exp_map.MapGetByKeyList(None, aerospike.MAP_RETURN_COUNT, list(keys), exp.MapBin(source))
         guard = exp.And(exp.Eq(exp.IntBin("no"), number), exp.Eq(there, len(keys)))
         ops = [map_operations.map_remove_by_key_list(source, list(keys), aerospike.MAP_RETURN_NONE, False)]
         if isinstance(target, str):
             ops.append(map_operations.map_put_items(target, entries, SORTED))
-        else:
+        elif target is not None:
             context = [cdt_ctx.cdt_ctx_map_key(target)]
+            if entries is None:
+                jobs = exp_map.MapGetByKeyList(None, aerospike.MAP_RETURN_ORDERED_MAP, list(keys), exp.MapBin(source))
+                ops.insert(0, _write_map("held", exp_map.MapPutItems(context, SORTED, jobs, exp.MapBin("held"))))
+            else:
+                ops.append(map_operations.map_put_items("held", entries, SORTED, context))
             # The size first: it does not create the lease.
             ops.insert(0, map_operations.map_size("held", context))
-            ops.append(map_operations.map_put_items("held", entries, SORTED, context))
             ops.append(operations.increment("nheld", len(keys)))
         change = partial(self.caller.operate, self._segment_key(number), [*ops, *HEAD_OPS], guard)
         return read_off(head_of_results, await self.caller.call(change))

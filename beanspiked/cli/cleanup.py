@@ -12,6 +12,6 @@ OPTIONS: Final = ("-h", "--help")
 
 def main(words: list[str]) -> int:
     """Run the command; return the exit code."""
-    from beanspiked.engine.aerospike.store.aerospike.udf import main as cleanup  # noqa: PLC0415 - not to complete
+    from beanspiked.ops.cleanup import main as cleanup  # noqa: PLC0415 - not to complete
 
     return cleanup(words)

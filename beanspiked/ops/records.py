@@ -15,11 +15,11 @@ import aerospike
 from aerospike.exception import AerospikeError
 
 from beanspiked.engine.aerospike.segment.codec import FORMATS
-from beanspiked.engine.aerospike.store import formats
-from beanspiked.engine.aerospike.store.aerospike.health import Finding
+from beanspiked.engine.aerospike.store import fields, formats
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.store.seam import Damaged, Newer
 from beanspiked.engine.errors import DamagedEntry, NewerEntry
+from beanspiked.ops.health import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -132,7 +132,7 @@ def _segment(_names: Names, _digest: bytes, bins: Bins) -> Iterator[Finding]:
     named = f"segment {number}" if type(number) is int else "a segment without a number"
     what = f"{named} of tube {tube}" if type(tube) is str else named
     read: list[Segment | None] = []
-    yield from _told(what, lambda: read.append(formats.segment(formats.number(bins), bins)))
+    yield from _told(what, lambda: read.append(formats.segment(fields.number(bins, "no"), bins)))
     for segment in read:
         assert segment is not None
         for entries in (segment.ready, segment.delayed, segment.buried, *segment.leases.values()):

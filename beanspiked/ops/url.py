@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
+from beanspiked.places import host_port
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,7 +28,6 @@ __all__ = [
     "StoreAddress",
     "client_config",
     "from_environment",
-    "host_port",
     "parse_address",
     "set_by_kubernetes",
 ]
@@ -90,11 +91,6 @@ class StoreAddress:
             query.append(f"tls={'true' if own else self.hosts[0][2]}")
         hosts = ",".join(host_port(host, port) for host, port, _ in self.hosts)
         return f"{SCHEME}{login}{hosts}/{self.namespace}{'?' if query else ''}{'&'.join(query)}"
-
-
-def host_port(host: str, port: int) -> str:
-    """Write a host and a port as they stand in a URL."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_address(url: str) -> StoreAddress:

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from mypy_extensions import i64
+
 from beanspiked.protocol.commands import (
     BURY,
     ID,
@@ -24,6 +26,9 @@ MAX_U64: Final = 18446744073709551615
 # prot.c: INT_MAX, the longest timeout of a reserve in seconds.
 MAX_TIMEOUT: Final = 2147483647
 
+# So many digits fit into 64 bits.
+SHORT: Final = 18
+
 # The bytes of tube names (prot.c).
 NAME_CHARS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-+/;.$_()"
 # isspace() in the C locale, which strtoul skips.
@@ -45,17 +50,20 @@ def number(line: bytes, start: int, limit: int) -> tuple[int, int]:
     size = len(line)
     while start < size and line[start] == 0x20:
         start += 1
-    value = 0
+    # Micro-optimization: a product of compiled code's usual integers takes a detour from 2^31 on.
+    short: i64 = 0
     end = start
     while end < size:
         digit = line[end] - 0x30
         if not 0 <= digit <= 9:
             break
-        value = value * 10 + digit
+        if end - start < SHORT:
+            short = short * 10 + digit
         end += 1
-    if end == start or value > limit:
+    if end == start:
         return -1, -1
-    return value, end
+    value = int(short) if end - start <= SHORT else int(line[start:end])
+    return (value, end) if value <= limit else (-1, -1)
 
 
 def refused(reply: bytes, counts: int = -1) -> Command:

@@ -1,17 +1,16 @@
 """The replies of one connection, in the order of its commands."""
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFull
-from beanspiked.engine.later import Later
+from beanspiked.engine.later import Later, Listener
 from beanspiked.protocol import replies
 from beanspiked.server.gate import OPEN, OWN_CHANGES, Gate
 
-__all__ = ["WRITE_CHUNK", "ReplyQueue", "Sink"]
+__all__ = ["WRITE_CHUNK", "PendingReply", "ReplyQueue", "Sink"]
 
 # Replies are handed to the sink before the end of a turn when they are this many bytes.
 WRITE_CHUNK: Final = 262144
@@ -41,11 +40,51 @@ class Sink:
         """Log a command (`-VV`)."""
 
 
-class Slot:
+class Slot(Listener):
     """The place of one reply among those of its connection; empty until the reply is known."""
 
     def __init__(self, reply: bytes) -> None:
         self.reply: bytes = reply
+
+
+class PendingReply(Slot):
+    """The reply to a change that is on its way to the store.
+
+    Args:
+        queue: Where it stands.
+        success: The reply when the change was made.
+        failure: The reply when the store failed but is not full.
+    """
+
+    def __init__(self, queue: "ReplyQueue", success: bytes, failure: bytes = replies.INTERNAL_ERROR) -> None:
+        super().__init__(b"")
+        self._queue: ReplyQueue = queue
+        self._success: bytes = success
+        self._failure: bytes = failure
+
+    def made(self, outcome: Later) -> bytes:  # noqa: ARG002 - for those that tell more
+        """Return the reply to a change that was made."""
+        return self._success
+
+    def undo(self) -> None:
+        """The change was not made. After an unknown outcome nothing is undone: the job went with the session."""
+
+    def settled(self, later: Later) -> None:
+        """The outcome is known. A bug here ends this connection."""
+        queue = self._queue
+        try:
+            error = later.error
+            if error is None:
+                self.reply = self.made(later)
+            elif isinstance(error, JobGone):
+                self.reply = replies.NOT_FOUND
+            else:
+                self.reply = replies.OUT_OF_MEMORY if isinstance(error, StoreFull) else self._failure
+                if not isinstance(error, OutcomeUnknown):
+                    self.undo()
+            queue.filled(self)
+        except Exception as bug:  # noqa: BLE001 - no reply of this connection may stay out for ever
+            queue.gate.fail(bug)
 
 
 class ReplyQueue:
@@ -56,18 +95,18 @@ class ReplyQueue:
         sink: Where they go.
 
     Attributes:
-        sink: Where they go.
+        gate, sink: As given.
         size: The bytes that leave with the next `flush`.
         unsettled: How many changes are on their way to the store, whose replies are not known yet.
         choked: Whether the client does not read.
     """
 
     def __init__(self, gate: Gate, sink: Sink) -> None:
+        self.gate: Gate = gate
         self.sink: Sink = sink
         self.size: int = 0
         self.unsettled: int = 0
         self.choked: bool = False
-        self._gate = gate
         self._known: list[bytes] = []
         self._dirty: bool = False
         # What waits behind the first reply that is not known.
@@ -105,47 +144,18 @@ class ReplyQueue:
         self.size += len(header) + len(body)
         self.add(replies.CRLF)
 
-    def add_later(
-        self,
-        later: Later | None,
-        reply: bytes,
-        *,
-        made: Callable[[Later], bytes] | None = None,
-        undo: Callable[[], None] | None = None,
-        failure: bytes = replies.INTERNAL_ERROR,
-    ) -> None:
-        """Reply when a change is settled.
-
-        Args:
-            later: The change; None when it is done.
-            reply: The reply to one that succeeded.
-            made: What makes that reply of the outcome instead.
-            undo: What is done when it failed and the outcome is known; after an unknown one a job went with the session.
-            failure: The reply when the store failed but is not full.
-        """
-        if later is None:
-            self.add(reply)
-            return
-        slot = Slot(b"")
-        self._slots.append(slot)
+    def add_later(self, later: Later, pending: PendingReply) -> None:
+        """Reply when a change is settled."""
+        self._slots.append(pending)
         self._behind = True
         self.unsettled += 1
+        later.tell(pending)
 
-        def settled(outcome: Later) -> None:
-            error = outcome.error
-            if error is None:
-                slot.reply = reply if made is None else made(outcome)
-            elif isinstance(error, JobGone):
-                slot.reply = replies.NOT_FOUND
-            else:
-                slot.reply = replies.OUT_OF_MEMORY if isinstance(error, StoreFull) else failure
-                if undo is not None and not isinstance(error, OutcomeUnknown):
-                    undo()
-            self.unsettled -= 1
-            self._slot_bytes += len(slot.reply)
-            self._drain()
-
-        self._gate.when(later, settled)
+    def filled(self, pending: PendingReply) -> None:
+        """A reply is known."""
+        self.unsettled -= 1
+        self._slot_bytes += len(pending.reply)
+        self._drain()
 
     def _drain(self) -> None:
         """Move the replies that are next in order to what leaves; let the connection go on."""
@@ -158,16 +168,16 @@ class ReplyQueue:
         self._behind = len(slots) > 0
         if self._known and not self._dirty:
             self._mark()
-        gate = self._gate
+        gate = self.gate
         if not self.unsettled and gate.why == OWN_CHANGES:
             gate.why = OPEN
         gate.wake()
 
     def _mark(self) -> None:
-        owner = self._gate.owner
+        owner = self.gate.owner
         if owner is not None:
             self._dirty = True
-            self._gate.broker.dirty.append(owner)
+            self.gate.broker.dirty.append(owner)
 
     def flush(self) -> None:
         """Send the replies that are known, in one write but for large bodies, which are not copied."""

@@ -23,15 +23,18 @@ from beanspiked.engine.aerospike import start as starting
 from beanspiked.engine.aerospike.segment.codec import COUNTERS_SIZE, HEAD_SIZE, INLINE_MAX
 from beanspiked.engine.aerospike.segment.view import BYTES_MAX, JOBS_MAX
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
-from beanspiked.engine.aerospike.store.aerospike.health import BODY_EXTRA, SEGMENT_BYTES, Finding, has_room, inspect
+from beanspiked.engine.aerospike.store.aerospike.client import LEARNT, connect, reasons
 from beanspiked.engine.aerospike.store.aerospike.pace import Pace
+from beanspiked.engine.aerospike.store.aerospike.room import has_room
 from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
 from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
 from beanspiked.engine.aerospike.store.seam import READY, Busy, Change
 from beanspiked.engine.errors import StoreUnusable
 from beanspiked.engine.timers import Timers
-from beanspiked.ops.check import LEARNT, connect, main, reasons
-from beanspiked.ops.url import StoreAddress, host_port, parse_address
+from beanspiked.ops.check import main
+from beanspiked.ops.health import BODY_EXTRA, SEGMENT_BYTES, Finding, inspect
+from beanspiked.ops.url import StoreAddress, parse_address
+from beanspiked.places import host_port
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
 

@@ -61,7 +61,7 @@ def test_where_all_can_be_read_there_is_nothing_to_say(filled: AerospikeStore, c
 def test_a_record_of_a_newer_format_is_named(
     filled: AerospikeStore, client: Any, name: str, key: int | str, named: str
 ) -> None:
-    client.put(filled._key(name, key), {"f": NEXT_FORM})
+    client.put(filled.key(name, key), {"f": NEXT_FORM})
     told = [line for line in said(filled, client) if named in line]
     assert len(told) == 1
     assert f"is of format {NEXT_FORM}" in told[0]
@@ -81,7 +81,7 @@ def test_a_record_of_a_newer_format_is_named(
 def test_a_record_that_cannot_be_read_is_named(
     filled: AerospikeStore, client: Any, name: str, key: int | str, bins: dict[str, Any], named: str
 ) -> None:
-    client.put(filled._key(name, key), bins)
+    client.put(filled.key(name, key), bins)
     assert [line for line in said(filled, client) if named in line]
 
 
@@ -93,13 +93,13 @@ def test_a_record_that_cannot_be_read_is_named(
     ],
 )
 def test_a_job_in_a_segment_is_named(filled: AerospikeStore, client: Any, packed: bytes, named: str) -> None:
-    client.put(filled._key("seg", 3), {READY: {ready_key(5, 1, 1): packed}})
+    client.put(filled.key("seg", 3), {READY: {ready_key(5, 1, 1): packed}})
     (line,) = said(filled, client)
     assert line.startswith(f"warning: job {3 << SLOT_BITS | 1} of tube t {named}")
 
 
 def test_many_are_counted(filled: AerospikeStore, client: Any) -> None:
-    client.put(filled._key("seg", 3), {READY: {ready_key(5, slot, slot): b"?" for slot in range(1, NAMED_MAX + 4)}})
+    client.put(filled.key("seg", 3), {READY: {ready_key(5, slot, slot): b"?" for slot in range(1, NAMED_MAX + 4)}})
     lines = said(filled, client)
     assert len(lines) == NAMED_MAX + 1
     assert lines[-1].startswith("warning: 3 more of ")

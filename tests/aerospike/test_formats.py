@@ -171,7 +171,7 @@ def test_records_of_before_there_were_numbers_are_read_and_used_again(real: Aero
             ("body", "1-1"),
             ("ctl", "counter-segment"),
         ):
-            client.put(real._key(name, key), {"f": None, "reads": None, "writes": None})
+            client.put(real.key(name, key), {"f": None, "reads": None, "writes": None})
         segment = await real.read(1)
         assert segment is not None
         assert (segment.form, len(segment.ready)) == (FIRST, 1)
@@ -192,12 +192,12 @@ def test_records_of_before_there_were_numbers_are_read_and_used_again(real: Aero
 def test_a_counter_of_a_newer_format_counts_no_further(real: AerospikeStore, client: Any, odd: Any) -> None:
     async def check() -> None:
         await real.reserve_numbers("segment", 5)
-        key = real._key("ctl", "counter-segment")
+        key = real.key("ctl", "counter-segment")
         client.put(key, {"f": odd})
         with pytest.raises(Newer):
             await real.reserve_numbers("segment", 5)
         assert client.get(key)[2]["last"] == 5
-        client.put(real._key("ctl", "sessions"), {"f": odd})
+        client.put(real.key("ctl", "sessions"), {"f": odd})
         with pytest.raises(Damaged):
             await real.join(7)
         assert await real.sessions() == []

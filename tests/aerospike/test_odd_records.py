@@ -45,9 +45,9 @@ def test_odd_news_sessions_and_directories_keep_their_neighbours_from_nothing(
             await real.enlist(f"t{session}", session)
         for odd in ODD:
             for bin_name in ("payload", "no", "dead"):
-                client.put(real._key("ses", "slot-2"), {bin_name: odd})
+                client.put(real.key("ses", "slot-2"), {bin_name: odd})
                 assert [record.number for record in await real.sessions()] == [1, 2, 3]
-            client.put(real._key("news", "slot-2"), {"news": odd})
+            client.put(real.key("news", "slot-2"), {"news": odd})
             client.put(real._shard_key("t2"), {"items": odd})
             assert (await real.news([1, 2, 3]))[::2] == [b"[1,[]]"] * 2
             directories = await real.directories(["t1", "t2", "t3"])
@@ -65,7 +65,7 @@ def test_a_session_that_does_not_say_whether_it_is_dead_or_whose_it_is_sends_no_
         for slot, odd in enumerate((None, "no"), start=1):
             session = await real.reserve_numbers("session", 1)
             await real.join(session)
-            client.put(real._key("ses", f"slot-{slot}"), {name: odd})
+            client.put(real.key("ses", f"slot-{slot}"), {name: odd})
             with pytest.raises(Refused):
                 await real.heartbeat(session, None)
             assert not await real.kill(session, 60_000)

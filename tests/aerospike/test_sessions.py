@@ -7,7 +7,9 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+import aerospike
 import pytest
+from aerospike_helpers.operations import map_operations
 from memory import MemoryStore
 from segments import listed, run
 
@@ -173,7 +175,7 @@ def test_what_a_forgotten_session_told_is_dropped(store: SegmentStore) -> None:
         assert await store.news([7]) == [b""]
         inside: Any = store
         if hasattr(store, "caller"):
-            assert inside.caller.client.get(inside._key("ses", "slot-1"))[2]["payload"] == b""
+            assert inside.caller.client.get(inside.key("ses", "slot-1"))[2]["payload"] == b""
         else:
             assert inside._cluster.session(7).payload == b""
 
@@ -255,7 +257,8 @@ def test_news_of_an_earlier_owner_are_not_taken_for_those_of_the_present_one(sto
         inside: Any = store
         if hasattr(store, "caller"):
             # Forgotten by somebody who died before the news were dropped.
-            await inside._drop_item(inside._key("ctl", "sessions"), "numbers", 7)
+            unlist = [map_operations.map_remove_by_key("numbers", 7, aerospike.MAP_RETURN_NONE)]
+            await inside.change(inside.key("ctl", "sessions"), unlist)
             inside._joined, inside._slots = (0, 0), {}
         else:
             del inside._cluster._listed[7]
@@ -311,9 +314,9 @@ def test_sessions_of_the_version_before_live_and_die_beside_the_others(real: Aer
     async def check() -> None:
         # As it made them: the record's key is the number, and the list knows no slots.
         for number in (1, 2):
-            client.put(real._key("ses", number), {"dead": 0, "payload": b"old"})
-            client.put(real._key("news", number), {"news": b"[1]"})
-        client.put(real._key("ctl", "sessions"), {"numbers": {1: 0, 2: 0}})
+            client.put(real.key("ses", number), {"dead": 0, "payload": b"old"})
+            client.put(real.key("news", number), {"news": b"[1]"})
+        client.put(real.key("ctl", "sessions"), {"numbers": {1: 0, 2: 0}})
         await real.join(3)
         assert await listed(real) == [(1, False, b"old"), (2, False, b"old"), (3, False, b"")]
         assert await real.news([1, 2, 3]) == [b"[1]", b"[1]", b""]
@@ -321,7 +324,7 @@ def test_sessions_of_the_version_before_live_and_die_beside_the_others(real: Aer
         assert await real.kill(1, 10)
         await real.forget_session(1)
         assert await listed(real) == [(2, False, b"old"), (3, False, b"")]
-        assert client.get(real._key("ses", 1))[2]["dead"] == 1
+        assert client.get(real.key("ses", 1))[2]["dead"] == 1
         await real.heartbeat(3, b"new")
 
     run(check())

@@ -21,6 +21,7 @@ from beanspiked.engine.aerospike.store.aerospike.udf import ModuleMissing, Sizes
 from beanspiked.engine.aerospike.store.formats import NEWEST
 from beanspiked.engine.aerospike.store.keys import due_key, lease_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, CLOSED, DEAD, DELAYED, OPEN, READY, Change
+from beanspiked.ops import cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -459,20 +460,20 @@ def test_the_command_cleans_up_and_says_so(
 ) -> None:
     give(client, OLD)
     url = f"aerospike://{address[0]}:{address[1]}/test"
-    assert udf.main([url]) == 0
+    assert cleanup.main([url]) == 0
     assert capsys.readouterr().out == f"removed the Lua module {OLD}\n"
-    assert udf.main([url]) == 0
+    assert cleanup.main([url]) == 0
     assert capsys.readouterr().out == "there is no Lua module of another version\n"
 
 
 @pytest.mark.parametrize("words", [[], ["aerospike://127.0.0.1/test", "again"], ["sqlite:jobs"]])
 def test_the_command_refuses_other_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert udf.main(words) == 5
+    assert cleanup.main(words) == 5
     assert capsys.readouterr().err.startswith("beanspiked: ")
 
 
 def test_the_command_says_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert udf.main(["aerospike://me:secret@127.0.0.1:9/test"]) == 1
+    assert cleanup.main(["aerospike://me:secret@127.0.0.1:9/test"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("beanspiked: ")
     assert told.endswith("cannot connect to 127.0.0.1:9: connection refused\n")
@@ -484,7 +485,7 @@ def test_the_command_needs_one_host_that_answers(
     address: tuple[str, int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert udf.main([f"aerospike://127.0.0.1:9,{address[0]}:{address[1]}/test"]) == 0
+    assert cleanup.main([f"aerospike://127.0.0.1:9,{address[0]}:{address[1]}/test"]) == 0
     assert "Lua module" in capsys.readouterr().out
 
 
@@ -496,14 +497,14 @@ def test_the_command_finds_the_cluster_in_the_environment(
 ) -> None:
     give(client, OLD)
     monkeypatch.setenv("BEANSPIKED_STORE", f"aerospike://{address[0]}:{address[1]}/test")
-    assert udf.main([]) == 0
+    assert cleanup.main([]) == 0
     assert capsys.readouterr().out == f"removed the Lua module {OLD}\n"
     monkeypatch.setenv("BEANSPIKED_STORE", "memory:")
-    assert udf.main([]) == 5
+    assert cleanup.main([]) == 5
     assert "this is for Aerospike" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_the_command_prints_its_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert udf.main([option]) == 0
+    assert cleanup.main([option]) == 0
     assert capsys.readouterr().out.startswith("Use: beanspiked cleanup")

@@ -26,11 +26,11 @@ def leave(store: AerospikeStore, client: Any, tubes: dict[str, dict[str, Any]], 
     """Write what the version before does."""
     lists: dict[int, dict[str, int]] = {}
     for name, bins in tubes.items():
-        client.put(store.own_key("dir", name), bins)
+        client.put(store.key("dir", name), bins)
         lists.setdefault(zlib.crc32(name.encode()) % 64, {})[name] = 1
     for part, names in lists.items():
-        client.put(store.own_key("ctl", f"tubes-{part}"), {"names": names})
-    client.put(store.own_key("ctl", "counter-segment"), {"last": last})
+        client.put(store.key("ctl", f"tubes-{part}"), {"names": names})
+    client.put(store.key("ctl", "counter-segment"), {"last": last})
 
 
 TUBES: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ async def check_moved(store: AerospikeStore) -> None:
 def test_its_directories_are_moved_and_its_segments_found(real: AerospikeStore, client: Any) -> None:
     async def check() -> None:
         leave(real, client, TUBES)
-        client.put(real.own_key("seg", 2), {"no": FORMER_RING + 2})
+        client.put(real.key("seg", 2), {"no": FORMER_RING + 2})
         await upgrade.take_over(real)
         await check_moved(real)
         assert real._segment_key(FORMER_RING + 2)[2] == 2

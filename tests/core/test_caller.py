@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from beanspiked.engine.aerospike.store.aerospike import health, udf
+from beanspiked.engine.aerospike.store.aerospike import room, udf
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.aerospike.calls import SLOW_THREADS, THREADS, Caller
 
@@ -61,7 +61,7 @@ def test_a_heartbeat_does_not_wait_behind_slow_calls() -> None:
 @pytest.mark.parametrize("name", ["leased_by", "has_room", "tube_sizes"])
 def test_what_asks_all_nodes_keeps_no_other_call_waiting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = Stuck()
-    monkeypatch.setattr(health, "has_room", stuck)
+    monkeypatch.setattr(room, "has_room", stuck)
     monkeypatch.setattr(udf, "sizes", stuck)
     client = SimpleNamespace(query=stuck, get=lambda *_: (None, None, {"numbers": {}}))
     store = AerospikeStore(client, "test")

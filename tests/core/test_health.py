@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from beanspiked.engine.aerospike.store.aerospike.health import SEGMENT_BYTES, Finding, Node, judge, parse_node, room
+from beanspiked.engine.aerospike.store.aerospike.room import Node, parse_node, room
+from beanspiked.ops.health import SEGMENT_BYTES, Finding, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,6 +14,7 @@ from world import World, session_of
 
 from beanspiked.engine.aerospike.cluster.news import unpack_news
 from beanspiked.engine.aerospike.cluster.usage import unpack_usage
+from beanspiked.engine.aerospike.store import entries
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, due_key, lease_key, ready_key
@@ -52,11 +53,11 @@ PAGE = {"f": 1, "no": 7, "st": 0, "tube": "t", "segs": {5: 0}}
         (SEGMENT, lambda bins: decoding.segment(7, bins)),
         (HEAD, lambda bins: decoding.head(7, bins)),
         (SIZES, lambda bins: decoding.sizes(7, bins)),
-        (DIRECTORY, decoding.former_directory),
-        (PAGE, lambda bins: decoding.page(7, bins)),
-        ({"f": 1, "items": {b"t\0s12345678": 0}}, decoding.items),
+        (DIRECTORY, entries.former_directory),
+        (PAGE, lambda bins: entries.page(7, bins)),
+        ({"f": 1, "items": {b"t\0s12345678": 0}}, entries.items),
         ({"numbers": {1: 0}}, decoding.slots),
-        ({"names": {"t": 1}}, lambda bins: decoding.texts(bins, "names")),
+        ({"names": {"t": 1}}, entries.former_names),
         ({"news": b"[]"}, lambda bins: decoding.blob(bins, "news")),
     ],
 )
@@ -110,7 +111,10 @@ def test_one_odd_segment_of_many_keeps_no_other_from_being_read(odd: tuple[int, 
 
 def test_one_odd_entry_of_a_shard_keeps_no_other_from_being_read() -> None:
     told: list[str] = []
-    sound = {decoding.item("a", decoding.ITEM_SEGMENT, 7): 0, decoding.item("c", decoding.ITEM_COUNTER, "deletes"): 2}
+    sound = {
+        entries.numbered_item("a", entries.ITEM_SEGMENT, 7): 0,
+        entries.item("c", entries.ITEM_COUNTER, "deletes"): 2,
+    }
     for odd in (
         {b"b\0s": 0},
         {b"b\0w": 5},
@@ -120,7 +124,7 @@ def test_one_odd_entry_of_a_shard_keeps_no_other_from_being_read() -> None:
         {b"b": 0},
         {"b": 0},
     ):
-        found = decoding.directories({**sound, **odd}, lambda what, _: told.append(what))
+        found = entries.directories({**sound, **odd}, lambda what, _: told.append(what))
         assert found == {"a": Directory([7]), "c": Directory([], counters={"deletes": 2})}
     assert len(told) == 7
 

@@ -11,14 +11,11 @@ from world import World, session_of
 
 from beanspiked.engine.aerospike.cluster import usage
 from beanspiked.engine.aerospike.cluster.news import LISTEN_FOR
-from beanspiked.engine.aerospike.store.aerospike import health, udf
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.aerospike.calls import meaning_of
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
 from beanspiked.engine.aerospike.store.seam import Busy, Outcome, StoreError, TooBig, Unknown
 from beanspiked.engine.aerospike.tubes.takes import FOLLOW_FOR
-from beanspiked.engine.errors import StoreUnusable
-from beanspiked.ops import check
 
 # --- what others tell
 
@@ -42,19 +39,6 @@ def test_who_listens_for_news_keeps_no_store_from_leaving() -> None:
         assert await listening == [b""]
 
     asyncio.run(check())
-
-
-def test_a_cluster_that_takes_no_modules_yet_is_unusable_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Any) -> None:
-        raise udf.ModuleMissing("a node refused udf-put: error=timeout")
-
-    monkeypatch.setattr(check, "connect", lambda _: Untold())
-    monkeypatch.setattr(health, "inspect", lambda *_: [])
-    monkeypatch.setattr(udf, "register", refuse)
-    store = AerospikeStore(None, "test")
-    with pytest.raises(StoreUnusable, match="timeout"):
-        store._connect({}, 65535)
-    store.caller.close()
 
 
 def reads_of_news(here: World, seconds: float) -> int:

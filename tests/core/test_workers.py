@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from beanspiked.engine.aerospike.store.aerospike.workers import Workers
+from beanspiked.engine.aerospike.store.aerospike.workers import Workers, look_until
 
 
 def test_what_is_asked_for_is_done_and_its_outcome_returned() -> None:
@@ -38,3 +38,13 @@ def test_no_call_is_missed_however_threads_come_and_go() -> None:
     asyncio.run(check())
     workers.close()
     assert counted == 180
+
+
+def test_a_look_is_repeated_until_it_shows_what_is_wanted() -> None:
+    seen = iter([1, 2, 3])
+    assert look_until(lambda: next(seen), lambda number: number == 2, 60, 0.0) == 2
+
+
+def test_a_look_ends_with_its_time_and_returns_what_was_seen_last() -> None:
+    seen = iter([1, 2, 3])
+    assert look_until(lambda: next(seen), lambda _: False, 0.0, 60) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.engine.aerospike.cluster.network import Sockets
@@ -13,15 +14,17 @@ from beanspiked.engine.aerospike.store.aerospike.calls import uptime
 from beanspiked.engine.aerospike.store.aerospike.udf import ModuleMissing, module_directory
 from beanspiked.engine.aerospike.store.seam import StoreError
 from beanspiked.engine.errors import StoreFailed, StoreUnusable
+from beanspiked.ops.health import inspect
 from beanspiked.ops.url import AddressError, client_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from beanspiked.engine.aerospike.cluster.network import Network
     from beanspiked.engine.contract import ReadyListener
     from beanspiked.engine.timers import Timers
-    from beanspiked.ops.url import StoreAddress
+    from beanspiked.ops.health import inspect
+from beanspiked.ops.url import StoreAddress
 
 __all__ = ["connect", "start"]
 
@@ -60,16 +63,10 @@ async def connect(
     """
     store = AerospikeStore(None, address.namespace, address.prefix)
     try:
-        findings = await store.connect(_config(address), max_job_size)
-        faults = [finding.text for finding in findings if finding.level == "error"]
-        if faults:
-            raise StoreUnusable("; ".join(faults))
+        await store.connect(_config(address), _inspection(address, max_job_size))
     except BaseException:
         await store.leave()
         raise
-    for finding in findings:
-        if finding.level == "warning":
-            logger.warning("%s", finding.text)
     engine = SharedEngine(timers, listener, store, turn, uptime, network=_network(address))
     engine.spawn_lasting(_prepare(store))
     engine.start()
@@ -101,40 +98,48 @@ def _config(address: StoreAddress) -> dict[str, Any]:
         raise StoreUnusable(f"{address}: {error}") from error
 
 
+def _inspection(address: StoreAddress, max_job_size: int) -> Callable[[Any], None]:
+    """Return what inspects a cluster, however often: it logs each warning once, and raises StoreUnusable for an unfit one."""
+    warned: set[str] = set()
+
+    def look(client: Any) -> None:
+        findings = inspect(client, address.namespace, max_job_size)
+        for level, text in findings:
+            if level == "warning" and text not in warned:
+                warned.add(text)
+                logger.warning("%s", text)
+        faults = [text for level, text in findings if level == "error"]
+        if faults:
+            raise StoreUnusable("; ".join(faults))
+
+    return look
+
+
 async def _connect(store: AerospikeStore, config: Mapping[str, Any], address: StoreAddress, max_job_size: int) -> None:
-    """Connect once the cluster can be reached and is fit; say once what is wrong until then."""
-    said: set[str] = set()
-    while True:
-        try:
-            findings = await store.connect(config, max_job_size)
-        except StoreUnusable as error:
-            if str(error) not in said:
-                said.add(str(error))
-                logger.error("%s: %s; trying on", address, error)
-            await asyncio.sleep(CONNECT_EVERY)
-            continue
-        for finding in findings:
-            if finding.level != "ok" and finding.text not in said:
-                said.add(finding.text)
-                if finding.level == "error":
-                    logger.error("%s: %s; nothing is served until this is mended", address, finding.text)
-                else:
-                    logger.warning("%s", finding.text)
-        if not any(finding.level == "error" for finding in findings):
-            logger.info("connected to %s", address)
-            break
-        await asyncio.sleep(CONNECT_EVERY)
+    """Connect once the cluster can be reached and is fit, and make what is needed there."""
+    inspection = _inspection(address, max_job_size)
+    failed = partial(logger.error, "%s: %s; nothing is served until this is mended", address)
+    await _try_on(lambda: store.connect(config, inspection), failed)
+    logger.info("connected to %s", address)
     await _prepare(store)
 
 
 async def _prepare(store: AerospikeStore) -> None:
-    """Make the index, however often it takes."""
-    # It takes seconds to make, and only who looks for the leases of the dead needs it.
+    """Make the index. It takes seconds, and only whoever looks for the leases of the dead needs it."""
+    failed = partial(logger.warning, "the index that finds the leases of the dead cannot be made yet: %s")
+    await _try_on(store.prepare, failed)
+
+
+async def _try_on(attempt: Callable[[], Awaitable[None]], failed: Callable[[Exception], None]) -> None:
+    """Try something every second until it succeeds; tell each reason for a failure once."""
+    told: set[str] = set()
     while True:
         try:
-            await store.prepare()
-        except StoreError as error:
-            logger.warning("the index that finds the leases of the dead cannot be made yet: %s", error)
+            await attempt()
+        except (StoreError, StoreUnusable) as error:
+            if str(error) not in told:
+                told.add(str(error))
+                failed(error)
             await asyncio.sleep(CONNECT_EVERY)
         else:
             return

@@ -1,6 +1,6 @@
 """What one operation on a segment carries, and for whom."""
 
-from beanspiked.engine.aerospike.segment.jobs import HeldChange, Put
+from beanspiked.engine.aerospike.segment.jobs import Command, HeldChange, Put, Steal
 from beanspiked.engine.aerospike.store.keys import due_key, ready_key
 from beanspiked.engine.aerospike.store.seam import DELAYED, READY, Change, Move, Settlement
 from beanspiked.engine.contract import Waiter
@@ -18,9 +18,10 @@ class Batch:
         close: Whether the segment accepts no more puts afterwards.
         slots: The highest slot that was given to earlier puts.
         few: Whether few jobs are expected in the segment; see Change.
+        steal: The one reservation that it consists of, or None.
 
     Attributes:
-        puts, held_changes, asks: As given, less what was told already.
+        puts, held_changes, asks, steal: As given, less what was told already.
         change: All of it, as the store takes it.
         mark: The engine's step at which it began.
         until: When it is given up if no command waits for it and its segment is busy, in seconds since the epoch.
@@ -35,10 +36,12 @@ class Batch:
         close: bool = False,
         slots: int = 0,
         few: bool = False,
+        steal: Steal | None = None,
     ) -> None:
         self.puts: list[Put] = puts
         self.held_changes: list[HeldChange] = held_changes
         self.asks: list[tuple[Waiter, int]] = asks
+        self.steal: Steal | None = steal
         self._slots: int = slots
         self.change: Change = _change(puts, held_changes, take, close, slots, few)
         self.mark: int = 0
@@ -51,15 +54,32 @@ class Batch:
         self._change_again()
         return puts
 
-    def drop_late(self, now: float) -> tuple[list[Put], list[HeldChange]]:
+    def take_puts(self) -> list[Put]:
+        """Take out the puts; only of a batch that is not sent any more."""
+        puts, self.puts = self.puts, []
+        return puts
+
+    def take_commands(self) -> list[Command]:
+        """Take out the changes of held jobs and the reservation; only of a batch that is not sent any more."""
+        commands: list[Command] = [*self.held_changes]
+        self.held_changes = []
+        if self.steal is not None:
+            commands.append(self.steal)
+            self.steal = None
+        return commands
+
+    def drop_late(self, now: float) -> list[Command]:
         """Leave out, and return, what has waited for too long; only of a batch that was not applied."""
-        puts = [put for put in self.puts if put.until <= now]
-        held_changes = [change for change in self.held_changes if change.until <= now and not change.insists]
-        if puts or held_changes:
+        late: list[Command] = [put for put in self.puts if put.until <= now]
+        late += [change for change in self.held_changes if change.until <= now and not change.insists]
+        if late:
             self.puts = [put for put in self.puts if put.until > now]
             self.held_changes = [change for change in self.held_changes if change.until > now or change.insists]
             self._change_again()
-        return puts, held_changes
+        if self.steal is not None and self.steal.until <= now:
+            late.append(self.steal)
+            self.steal = None
+        return late
 
     def drop_held_changes(self) -> list[HeldChange]:
         """Leave out, and return, the changes of held jobs that need not be made."""
@@ -70,15 +90,15 @@ class Batch:
 
     def empty(self) -> bool:
         """Tell whether nothing is left of it."""
-        return not (self.puts or self.held_changes or self.asks or self.change.close)
+        return not (self.puts or self.held_changes or self.asks or self.change.close or self.steal)
 
     def only_asks(self) -> bool:
         """Tell whether it only asks for jobs."""
-        return not (self.puts or self.held_changes or self.change.close)
+        return not (self.puts or self.held_changes or self.change.close or self.steal)
 
     def waited_for(self) -> bool:
         """Tell whether a command waits for it, other than for a job."""
-        return bool(self.puts) or any(not change.insists for change in self.held_changes)
+        return bool(self.puts or self.steal) or any(not change.insists for change in self.held_changes)
 
     def _change_again(self) -> None:
         change = self.change
@@ -86,6 +106,8 @@ class Batch:
 
     def applied(self, settlement: Settlement, took: bool) -> bool:
         """Tell by what its segment holds whether it was applied; `took` tells whether the lease holds new jobs."""
+        if self.steal is not None:
+            return self.steal.key in settlement.held
         if self.puts:
             return settlement.last_slot >= self.change.last_slot
         if self.change.moves:

@@ -1,32 +1,36 @@
-"""One front-end's side of one segment, with the one operation that is in flight.
+"""One front-end's side of one segment: carries what is asked of it to the store, one operation at a time.
 
 What arrives while an operation is in flight goes out together when it returns, so an idle segment costs one round trip a command and a
-busy one batches by itself. Whatever an operation's fate, nothing is told before it is known: an operation of unknown outcome is settled
-by moving the lease on, after which what has not happened never will (segment-protocol: a settle is a write, never a read).
+busy one batches by itself. What is done after each outcome, and what commands are told, is decided in commit.py.
 """
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Final
 
 from beanspiked.engine.aerospike.segment.batch import Batch
+from beanspiked.engine.aerospike.segment.commit import ATTACHING, LOOKING, Commit
 from beanspiked.engine.aerospike.segment.handover import Handover
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, Put, Steal
-from beanspiked.engine.aerospike.segment.leasing import Leasing
-from beanspiked.engine.aerospike.segment.reserving import Reserving
+from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
+from beanspiked.engine.aerospike.segment.step import DONE, END, READ, SEND, SETTLE, WAIT, Step
 from beanspiked.engine.aerospike.segment.surroundings import Home, Surroundings
-from beanspiked.engine.aerospike.segment.view import EMPTY, PUTS_WAIT, View
+from beanspiked.engine.aerospike.segment.view import EMPTY, View
 from beanspiked.engine.aerospike.store.seam import (
+    DEAD,
     HEAD_KEYS,
-    Busy,
+    READY,
+    Damaged,
     Fenced,
     Full,
+    Head,
+    Outcome,
     Refused,
-    Settlement,
+    Segment,
     StoreError,
-    Unknown,
+    TooBig,
 )
-from beanspiked.engine.errors import EngineError, JobGone, OutcomeUnknown, StoreFailed, StoreFull
+from beanspiked.engine.errors import DamagedEntry, NewerEntry
 
 __all__ = ["Committer"]
 
@@ -36,17 +40,22 @@ logger = logging.getLogger(__name__)
 ALONE: Final = 4
 # How often the sockets are looked at in vain before the next operation begins.
 LOOKS_MAX: Final = 4
+NOTHING: Final = Outcome((), EMPTY)
 
 
 class Committer(View):
-    """Carries what is asked of a segment to the store, one operation at a time; see View for what it takes."""
+    """Carries what is asked of a segment to the store; see View for what it takes."""
 
     def __init__(self, around: Surroundings, tube: Home, number: int, lease: int, owned: bool) -> None:
         super().__init__(around, tube, number, lease, owned)
-        self._leasing: Leasing = Leasing(self)
         self._handover: Handover = Handover(self)
-        self._reserving: Reserving = Reserving(self, self._leasing, self._handover)
-        self._stealing: Steal | None = None
+        self._commit: Commit = Commit()
+        # The lease that the present one is being moved on to, or 0.
+        self._renewed: int = 0
+        # The whole segment, when it was just read.
+        self._segment: Segment | None = None
+        # What waited for the next operation when sessions were let go on.
+        self._waiting: int = 0
 
     def start(self) -> None:
         """Begin with what has come in, unless an operation is in flight."""
@@ -57,44 +66,32 @@ class Committer(View):
             self.around.spawn(self._run())
 
     async def _run(self) -> None:
-        batch: Batch | None = None
         try:
             while self.inbox.pending() and not self.gone:
-                if not self.lease and not await self._leasing.attach():
-                    break
+                if not self.lease:
+                    await self._carry(Batch([], [], []), ATTACHING)
+                    continue
                 told = 0
                 if self.inbox.steals:
-                    self._stealing = self.inbox.steals.pop(0)
-                    await self._reserving.steal(self._stealing)
-                    self._stealing = None
+                    await self._carry(Batch([], [], [], steal=self.inbox.steals.pop(0)))
                 elif self.unknown and self.inbox.only_asks():
-                    await self._reserving.take_singly()
+                    await self._take_singly()
                 else:
                     batch = self._next_batch()
                     told = len(batch.puts) + len(batch.held_changes) + batch.change.take
-                    await self._commit(batch)
-                    batch = None
-                in_play = told + self.inbox.count()
-                self._end_turn()
-                await self._gather_on(told, in_play)
+                    await self._carry(batch)
+                self.release_turns()
+                await self._gather_on(told, told + self._waiting)
         except Exception as error:
-            # A bug here must not leave commands without a reply for ever.
             logger.error("internal error; segment %d is given up", self.number, exc_info=error)
-            if batch is not None:
-                self._give_up(batch, OutcomeUnknown("internal error"), doubtful=True)
-            if self._stealing is not None and not self._stealing.done:
-                self._stealing.settle(OutcomeUnknown("internal error"))
-            self.abandon(StoreFailed("internal error"))
+            self._tell(self._commit.crashed())
         finally:
+            self._commit.forget()
             self.running = False
             self.around.in_flight(self, False)
-            self._end_turn()
-
-    def _end_turn(self) -> None:
-        self.release_turns()
-        self.around.turn_over()
-        if not self.running and self.closed:
-            self.around.may_end(self)
+            self.release_turns()
+            if self.closed:
+                self.around.may_end(self)
 
     async def _gather_on(self, told: int, in_play: int) -> None:
         """Let those who have just got a reply ask for more, so that it goes along with the next operation and with those who wait already.
@@ -130,166 +127,216 @@ class Committer(View):
         coming = len(self.inbox.puts) + len(self.inbox.held_changes)
         return head is not None and max(head.ready, head.delayed) + coming < HEAD_KEYS
 
-    async def _commit(self, batch: Batch) -> None:
+    # --- one batch
+
+    async def _carry(self, batch: Batch, state: str = "") -> None:
         """Carry one batch through, whatever happens on the way."""
-        while True:
+        commit = self._commit
+        action = commit.begin(batch, state)
+        while action != END:
+            if action != SEND:
+                action = self._tell(await self._go_on(action, batch))
+                continue
             if not self.around.alive():
-                self._give_up(batch, JobGone("the session is over"))
-                return
+                action = self._tell(commit.over())
+                continue
             batch.mark = self.around.step()
             try:
-                outcome = await self.around.store.apply(self.number, self.lease, batch.change)
+                outcome = await self._operation(batch)
             except StoreError as error:
                 failure = error
             else:
-                self._handover.done(batch, outcome.taken, outcome.head)
-                return
-            if not await self._goes_on(batch, failure):
-                return
+                step = commit.applied()
+                if step.done:
+                    self._handover.done(batch, outcome.taken, outcome.head)
+                action = self._tell(step)
+                continue
+            action = self._tell(self._failed(failure))
 
-    async def _goes_on(self, batch: Batch, failure: StoreError) -> bool:
-        """Do what is to be done after an operation that failed; tell whether to try it again."""
-        if isinstance(failure, Busy):
-            return await self._try_again(batch, failure)
+    def _operation(self, batch: Batch) -> Coroutine[object, object, Outcome]:
+        """Return the operation that a batch is sent with."""
+        state = self._commit.state
+        if state == ATTACHING:
+            return self._attach()
+        if state == LOOKING:
+            return self._look()
+        if batch.steal is not None:
+            return self._shift(batch.steal)
+        return self.around.store.apply(self.number, self.lease, batch.change)
+
+    async def _attach(self) -> Outcome:
+        """Get a lease. In doubt, too, each attempt has one of its own; the audit finds one that was left behind."""
+        lease = self.session.next_lease()
+        await self.around.store.attach(self.number, lease)
+        self.lease = lease
+        self.has_succeeded()
+        return NOTHING
+
+    async def _look(self) -> Outcome:
+        """Read the segment."""
+        self._segment = await self.around.store.read(self.number)
+        return NOTHING
+
+    async def _shift(self, steal: Steal) -> Outcome:
+        """Move one job from a queue into the lease."""
+        if steal.key in self.held:
+            raise Refused("a take of this front-end was faster")
+        job = steal.job
+        packed = self.around.formats.pack(job.packed())
+        entries = {steal.key: packed}
+        head = await self.around.store.shift(self.number, steal.queue, [job.place], self.lease, entries)
+        return Outcome([(steal.key, packed)], head)
+
+    def _failed(self, failure: StoreError) -> Step:
+        """Ask what is to be done after a failure."""
         if isinstance(failure, Full):
             self.around.found_full(failure)
-            return await self._without_puts(batch, failure)
-        if isinstance(failure, Refused):
-            return await self._too_big(batch, failure)
-        if isinstance(failure, Fenced):
-            await self._fenced(batch)
-            return False
-        if isinstance(failure, Unknown):
-            return not await self._settle(batch, failure)
-        raise failure
-
-    async def _try_again(self, batch: Batch, error: StoreError) -> bool:
-        """After an operation that was not applied: wait a little; tell whether to repeat it, without those who have waited for too long."""
         now = self.around.now()
-        self.has_failed(now)
-        reason = StoreFull(str(error)) if isinstance(error, Full) else StoreFailed(str(error))
-        self._fail_some(*batch.drop_late(now), reason)
-        if batch.puts and now - self.failing_since >= PUTS_WAIT:
-            self.put_elsewhere(batch)
-        if batch.empty():
-            return False
-        await self.around.pause_between_tries(self.failing_since)
-        if self.gone:
-            self._give_up(batch, JobGone("the session is over"))
-            return False
-        if batch.waited_for():
-            return True
-        in_vain = batch.only_asks() and not self.around.still_wanted(self.tube, batch.asks)
-        if in_vain or batch.until <= self.around.now():
-            self._drop(batch, reason)
-            return False
-        return True
+        step = self._commit.failed(failure, now, now - self.failing_since if self.failing_since else 0.0)
+        if step.action == SETTLE:
+            logger.info("segment %d: an operation of unknown outcome is settled: %s", self.number, failure)
+        elif isinstance(failure, TooBig):
+            logger.warning("segment %d cannot be changed: %s", self.number, failure)
+        elif isinstance(failure, Damaged):
+            logger.error("segment %d cannot be read: %s", self.number, failure)
+        return step
 
-    async def _without_puts(self, batch: Batch, error: Full) -> bool:
-        """The store has no room: puts are told so, the rest is tried alone."""
-        if not batch.puts:
-            return await self._try_again(batch, error)
-        self._fail_some(batch.drop_puts(), [], StoreFull(str(error)))
-        return True
+    async def _go_on(self, action: str, batch: Batch) -> Step:
+        """Do what is to be done before the batch can be sent again, or given up."""
+        if action == WAIT:
+            await self.around.pause_between_tries(self.failing_since)
+            if self.gone or not self.around.alive():
+                return self._commit.over()
+            return self._commit.rested(self.around.now(), self.around.still_wanted(self.tube, batch.asks))
+        if action == READ:
+            return self._commit.seen(await self._what_is_left())
+        return await self._settle(batch)
 
-    async def _too_big(self, batch: Batch, error: Refused) -> bool:
-        """The record would be larger than the store allows: puts go elsewhere, other jobs stay as they are."""
-        logger.warning("segment %d cannot be changed: %s", self.number, error)
-        if batch.puts:
-            self._fail_some(*batch.drop_late(self.around.now()), StoreFull(str(error)))
-            self.put_elsewhere(batch)
-        else:
-            self._fail_some([], batch.drop_held_changes(), StoreFull(str(error)))
-        return not batch.empty() and await self._try_again(batch, error)
-
-    def _fail_some(self, puts: list[Put], held_changes: list[HeldChange], reason: EngineError) -> None:
-        """Fail what is not in its batch any more."""
-        if not puts and not held_changes:
-            return
-        self.slots -= len(puts)
-        for put in puts:
-            put.settle(reason)
-        for change in held_changes:
-            self.undo(change, reason)
-        if self.head is not None:
-            self.update_head(self.head, self.mark)
-        self.around.turn_over()
-
-    def _drop(self, batch: Batch, reason: EngineError) -> None:
-        """A batch that nobody waits for any more is taken apart; what insists goes along with what has come in meanwhile."""
-        asks = list(batch.asks)
-        self.around.unclaim(self.tube, batch.asks)
-        self.inbox.close = self.inbox.close or batch.change.close
-        self.inbox.held_changes = batch.held_changes + self.inbox.held_changes
-        if self.head is not None:
-            self.update_head(self.head, self.mark)
-        self.around.failed(asks, reason)
-        self.around.advance_seeks(self.tube)
-
-    async def _settle(self, batch: Batch, error: StoreError) -> bool:
-        """Learn what became of an operation; tell whether that was the end of it."""
-        logger.info("segment %d: an operation of unknown outcome is settled: %s", self.number, error)
-        fenced = False
-        settlement: Settlement | None = None
+    async def _settle(self, batch: Batch) -> Step:
+        """Move the lease on, to learn what became of an operation."""
+        if not self._renewed:
+            self._renewed = self.session.next_lease()
         try:
-            settlement = await self._leasing.renew()
-        except Fenced:
-            fenced = True
-        if fenced:
-            await self._fenced_in_doubt(batch)
-            return True
-        if settlement is None:
-            # Nobody can tell; who asked learns that it is not known.
-            self._give_up(batch, OutcomeUnknown("whether it was done is not known"), doubtful=True)
-            return True
-        taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
-        if not batch.applied(settlement, bool(taken)):
-            return False
-        # That it is closed is not seen here; to close it twice does no harm.
-        self.inbox.close = self.inbox.close or batch.change.close
-        self._handover.done(batch, taken, self.head or EMPTY)
-        # What it holds now is not known.
-        self.around.look_at(self)
-        return True
-
-    async def _fenced_in_doubt(self, batch: Batch) -> None:
-        """The lease is gone, so what was in doubt is decided: puts can be read off the segment (segment-protocol H4, H7)."""
-        segment = await self._leasing.what_is_left()
-        if segment is None:
-            # Nobody can tell: they may have been done, and run, and the segment have ended since. To put them once more may be twice.
-            for put in batch.puts:
-                put.settle(OutcomeUnknown("whether it was put is not known"))
-            batch.puts = []
-        elif batch.puts and segment.last_slot >= batch.change.last_slot:
-            self._handover.acknowledge(batch.puts)
-            batch.puts = []
-        for change in list(batch.held_changes):
-            if change.queue is None and not change.stays and not (segment and segment.has_slot(change.job.slot())):
-                # Deleted, perhaps by this, perhaps by whoever got the job since.
-                batch.held_changes.remove(change)
-                self.undo(change, OutcomeUnknown("whether the job was deleted by this is not known"))
-        await self._fenced(batch)
-
-    async def _fenced(self, batch: Batch) -> None:
-        """The lease is gone: the session was declared dead, or the segment is, and nothing of the batch was done."""
-        await self._leasing.found_gone()
-        self._give_up(batch, JobGone("the lease is gone"))
-        self.abandon(JobGone("the lease is gone"))
-
-    def _give_up(self, batch: Batch, reason: EngineError, doubtful: bool = False) -> None:
-        """A batch will not be done here; puts that surely were not may be done elsewhere.
-
-        In doubt nobody knows how far it has come: whoever was not told of it is told that.
-        """
-        if doubtful:
-            batch.puts = [put for put in batch.puts if not put.done]
-            batch.held_changes = [change for change in batch.held_changes if not change.done]
-        self.around.unclaim(self.tube, batch.asks)
-        if doubtful:
-            for put in batch.puts:
-                put.settle(reason)
+            settlement = await self.around.store.settle(self.number, self.lease, self._renewed)
+        except StoreError as error:
+            failure = error
         else:
-            self.around.put_elsewhere(self.tube, batch.puts)
-        for change in batch.held_changes:
-            self.undo(change, reason)
+            self.lease = self._renewed
+            self._renewed = 0
+            self.has_succeeded()
+            taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
+            step = self._commit.settled(settlement, bool(taken))
+            if step.done:
+                # That it is closed is not seen here; to close it twice does no harm.
+                self.inbox.close = self.inbox.close or batch.change.close
+                self._handover.done(batch, taken, self.head or EMPTY)
+                # What it holds now is not known.
+                self.around.look_at(self)
+            return step
+        if self.session.over and not isinstance(failure, Fenced):
+            return self._commit.over()
+        return self._failed(failure)
+
+    async def _what_is_left(self) -> Segment | None:
+        """Read the segment whose lease is gone, and find out whether the session is over. None if nothing is known of it."""
+        segment: Segment | None = None
+        try:
+            segment = await self.around.reading_segment(self.number, self.session)
+        except StoreError as error:
+            logger.info("segment %d: what is left of it is not known: %s", self.number, error)
+        await self.around.decide()
+        if not self.session.over and segment is not None and segment.state != DEAD:
+            logger.warning(
+                "segment %d: the lease of a session that lives is gone, perhaps with its tube; its jobs are lost here",
+                self.number,
+            )
+        return segment
+
+    def _tell(self, step: Step) -> str:
+        """Tell everybody what became of their commands, and let sessions go on; return what is to be done next."""
+        if step is not DONE:
+            self._tell_failures(step)
+        self._waiting = self.inbox.count()
+        self.around.turn_over()
+        return step.action
+
+    def _tell_failures(self, step: Step) -> None:
+        now = self.around.now()
+        if step.reason is not None:
+            self.has_failed(now)
+            self.fail_late(now, step.reason)
+        for command, reason in step.failed:
+            command.fail(reason)
+        self._handover.acknowledge(step.put)
+        self.slots -= step.freed
+        self.inbox.held_changes = step.later + self.inbox.held_changes
+        self.inbox.close = self.inbox.close or step.close
+        asks = step.asks[:]
+        self.around.unclaim(self.tube, step.asks)
+        if step.leave and not self.gone:
+            self.put_elsewhere(step.elsewhere)
+        else:
+            self.around.put_elsewhere(self.tube, step.elsewhere)
+            if self.head is not None and not self.gone:
+                self.update_head(self.head, self.mark)
+        if step.asks_error is not None:
+            self.around.failed(asks, step.asks_error)
+        if asks:
+            self.around.advance_seeks(self.tube)
+        if step.abandon is not None:
+            self.abandon(step.abandon)
+
+    # --- jobs of formats that are not known here
+
+    async def _take_singly(self) -> None:
+        """Take jobs one by one: a take would bring along those of a format that is not known here."""
+        asks = self.inbox.take_asks()
+        wanted = sum([count for _, count in asks])
+        look = Batch([], [], [])
+        await self._carry(look, LOOKING)
+        segment = self._take_segment()
+        jobs: list[SharedJob] = []
+        if segment is not None:
+            unknown = self.unknown & segment.ready.keys()
+            for key, packed in segment.ready.items():
+                if key in unknown or len(jobs) == wanted or self.gone:
+                    continue
+                job = self._readable(key, packed)
+                if job is None:
+                    unknown.add(key)
+                    continue
+                steal = Steal(job, READY, self.around.now() + ANSWER_WITHIN)
+                await self._carry(Batch([], [], [], steal=steal))
+                if steal.error is None:
+                    jobs.append(job)
+            self.unknown = unknown
+            if not jobs and not self.gone:
+                self.has_succeeded()
+                self.update_head(head_of(segment), look.mark)
+        self._handover.hand_over(jobs, asks)
         self.around.advance_seeks(self.tube)
+        self._tell(Step(END))
+
+    def _take_segment(self) -> Segment | None:
+        """Return the segment that was read last, once."""
+        segment, self._segment = self._segment, None
+        return segment
+
+    def _readable(self, key: bytes, packed: bytes) -> SharedJob | None:
+        """Return a job of one of the queues, or None if it cannot be read here."""
+        try:
+            return self._handover.job(key, packed)
+        except NewerEntry:
+            return None
+        except DamagedEntry as damage:
+            logger.error("segment %d: a damaged job stays where it is: %s", self.number, damage)
+            return None
+
+
+def head_of(segment: Segment) -> Head:
+    """Return what a segment that was read would give next."""
+    ready = list(segment.ready)
+    due = next(iter(segment.delayed), None)
+    last = ready[-1] if ready else None
+    counts = (len(ready), len(segment.delayed), len(segment.buried), segment.held)
+    return Head(ready[:HEAD_KEYS], last, due, *counts, segment.state)

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Sequence
 
 from beanspiked.engine.aerospike.segment.batch import Batch
-from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob, job_id
+from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob, Steal, job_id
 from beanspiked.engine.aerospike.segment.view import View
 from beanspiked.engine.aerospike.store.keys import job_slot
 from beanspiked.engine.aerospike.store.seam import DELAYED, READY, Head
 from beanspiked.engine.contract import RESERVED, Waiter
-from beanspiked.engine.errors import DamagedEntry, NewerEntry
+from beanspiked.engine.errors import DamagedEntry, JobGone, NewerEntry
 
 __all__ = ["Handover"]
 
@@ -45,6 +45,8 @@ class Handover:
                 change.settle(None)
             view.around.unclaim(view.tube, batch.asks)
             view.around.advance_seeks(view.tube)
+            if batch.steal is not None:
+                batch.steal.fail(JobGone("the session is over"))
             return
         view.has_succeeded()
         if view.slots:
@@ -64,7 +66,10 @@ class Handover:
             change.settle(None)
         if batch.puts:
             self.acknowledge(batch.puts)
-        self._receive(taken, batch.asks)
+        if batch.steal is None:
+            self._receive(taken, batch.asks)
+        else:
+            self._reserve(batch.steal, taken)
         view.around.advance_seeks(view.tube)
         if delayed or (head.ready and made_ready):
             # Whoever knows the format of jobs that were given back unread waits for them elsewhere.
@@ -82,6 +87,26 @@ class Handover:
             if job is not None:
                 jobs.append(job)
         self.hand_over(jobs, asks)
+
+    def _reserve(self, steal: Steal, taken: "Sequence[tuple[bytes, bytes]]") -> None:
+        """Give the one job that was reserved to whoever looked at it, as the object that it was looked at."""
+        view = self._view
+        if not view.around.alive():
+            # Whoever declares the session dead gives it to others.
+            steal.fail(JobGone("the session is over"))
+            return
+        held = self.hold(steal.key, dict(taken)[steal.key])
+        if held is None:
+            steal.fail(JobGone("the job cannot be read"))
+            return
+        job = steal.job
+        job.reserves = held.reserves
+        job.committer = view
+        job.place = steal.key
+        job.state = RESERVED
+        view.held[steal.key] = job
+        view.around.hold(job)
+        steal.settle(None)
 
     def hand_over(self, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]) -> None:
         """Hand jobs to those who asked, at once or when their bodies are there."""

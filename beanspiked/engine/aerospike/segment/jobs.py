@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.segment.codec import Packed
-from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, ready_key
 from beanspiked.engine.aerospike.store.tasks import ANSWER_WITHIN
 from beanspiked.engine.compression import expand
 from beanspiked.engine.contract import READY, Details, Job, Tube
+from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.segment.view import View
 
-__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "HeldChange", "Put", "SharedJob", "Steal", "job_id"]
+__all__ = ["ANSWER_WITHIN", "BATCH_MAX", "Command", "HeldChange", "Put", "SharedJob", "Steal", "job_id"]
 
 # How many jobs one operation changes at most.
 BATCH_MAX: Final = 512
@@ -123,7 +124,23 @@ class SharedJob(Job):
         )
 
 
-class Put(Later):
+class Command(Later):
+    """What was asked of a segment, on its way.
+
+    Attributes:
+        until: When it fails if the store cannot be reached, in seconds since the epoch.
+    """
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self.until: float = until
+
+    def fail(self, reason: EngineError) -> None:
+        """Tell that it was not done, or that nobody knows."""
+        self.settle(reason)
+
+
+class Put(Command):
     """A put on its way.
 
     Attributes:
@@ -135,12 +152,11 @@ class Put(Later):
         form: The format that it is packed in: that of the segment which takes it.
         outside: The stored body that will lie outside, or None.
         job: What the packed form is made of when the body lies outside, or None.
-        until: When it fails if the store cannot be reached, in seconds since the epoch.
         slot: Its slot, given anew each time that it is tried.
     """
 
     def __init__(self, tube: Tube, pri: int, put_us: int, due_ms: int, packed: bytes, form: int, until: float) -> None:
-        super().__init__()
+        super().__init__(until)
         self.tube: Tube = tube
         self.pri: int = pri
         self.put_us: int = put_us
@@ -149,11 +165,10 @@ class Put(Later):
         self.form: int = form
         self.outside: bytes | None = None
         self.job: Packed | None = None
-        self.until: float = until
         self.slot: int = 0
 
 
-class HeldChange(Later):
+class HeldChange(Command):
     """A held job on its way out of the lease, or to a new value in it.
 
     Attributes:
@@ -163,31 +178,35 @@ class HeldChange(Later):
         packed: What stands there.
         stays: Whether it stays in the lease with a new value.
         insists: Whether it is tried for as long as the lease is there: nobody is left who would try it again.
-        until: When it fails if the store cannot be reached, in seconds since the epoch.
     """
 
     def __init__(self, job: SharedJob, queue: str | None, new_key: bytes, packed: bytes, until: float) -> None:
-        super().__init__()
+        super().__init__(until)
         self.job: SharedJob = job
         self.queue: str | None = queue
         self.new_key: bytes = new_key
         self.packed: bytes = packed
         self.stays: bool = False
         self.insists: bool = False
-        self.until: float = until
+
+    def fail(self, reason: EngineError) -> None:
+        """Tell that it was not done, or that nobody knows: the job stays where it was, as far as is known."""
+        self.job.leaving = False
+        self.job.moving = None
+        self.settle(reason)
 
 
-class Steal(Later):
+class Steal(Command):
     """A job on its way from a queue into the lease: reserve-job.
 
     Attributes:
         job: The job as it was looked at; its place is its key in the queue.
         queue: Which queue.
-        until: When it fails if the store cannot be reached, in seconds since the epoch.
+        key: Its key in the lease.
     """
 
     def __init__(self, job: SharedJob, queue: str, until: float) -> None:
-        super().__init__()
+        super().__init__(until)
         self.job: SharedJob = job
         self.queue: str = queue
-        self.until: float = until
+        self.key: bytes = ready_key(job.pri, job.put_us, job.slot())

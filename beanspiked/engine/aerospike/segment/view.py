@@ -15,7 +15,7 @@ from beanspiked.engine.aerospike.store.seam import FIRST, OPEN, Head
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError, StoreFailed
 
-__all__ = ["BYTES_MAX", "EMPTY", "JOBS_MAX", "PUTS_WAIT", "View"]
+__all__ = ["BYTES_MAX", "EMPTY", "JOBS_MAX", "View"]
 
 EMPTY: Final = Head((), None, None, 0, 0, 0, 0, OPEN)
 # A segment takes puts while it holds fewer jobs and bytes than these: each operation copies the whole record.
@@ -23,8 +23,6 @@ JOBS_MAX: Final = 1024
 BYTES_MAX: Final = 131072
 # A segment that does not answer is asked for no jobs for so long, in seconds.
 ASIDE_FOR: Final = 3.0
-# Puts whose segment has not taken them for so long go to another one, in seconds.
-PUTS_WAIT: Final = 0.5
 
 
 class View:
@@ -242,13 +240,11 @@ class View:
         puts, held_changes, steals = self.inbox.take_late(now)
         for put in puts:
             self.forecast.expected -= put.due_ms == 0
-            put.settle(reason)
+            put.fail(reason)
         for change in held_changes:
-            self.undo(change, reason)
+            change.fail(reason)
         for steal in steals:
-            steal.settle(reason)
-        if puts or held_changes or steals:
-            self.around.turn_over()
+            steal.fail(reason)
 
     def set_aside(self, now: float) -> None:
         """Ask for no jobs here for now: who waits may get those of other segments."""
@@ -277,12 +273,6 @@ class View:
             # Who waited only for this one learns that there is nothing.
             self.around.advance_seeks(self.tube)
 
-    def undo(self, change: HeldChange, reason: EngineError) -> None:
-        """A job stays where it was."""
-        change.job.leaving = False
-        change.job.moving = None
-        change.settle(reason)
-
     def abandon(self, reason: EngineError) -> None:
         """Let go of everything here: the session is over, or something is wrong. What is in flight is seen to when it returns."""
         self.gone = True
@@ -300,18 +290,14 @@ class View:
             self.around.lost(job)
         self.around.unclaim(self.tube, asks)
         for change in held_changes:
-            self.undo(change, reason)
+            change.fail(reason)
         for steal in steals:
-            steal.settle(reason)
+            steal.fail(reason)
         self.around.put_elsewhere(self.tube, puts)
         self.around.advance_seeks(self.tube)
 
-    def put_elsewhere(self, batch: Batch | None) -> None:
-        """Let all puts that were certainly not done yet go to another segment."""
-        puts: list[Put] = []
-        if batch is not None and batch.puts:
-            puts = batch.drop_puts()
-            self.slots -= len(puts)
+    def put_elsewhere(self, puts: list[Put]) -> None:
+        """Let puts that were surely not done, and all that wait, go to another segment, and take no more."""
         puts += self.inbox.take_puts()
         self.tube.put_no_more(self)
         self.closed = True

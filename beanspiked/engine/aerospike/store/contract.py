@@ -25,10 +25,73 @@ if TYPE_CHECKING:
     )
     from beanspiked.engine.contract import TubeSizes
 
-__all__ = ["SegmentStore"]
+__all__ = ["DirectoryStore", "SegmentStore"]
 
 
-class SegmentStore(Protocol):
+class DirectoryStore(Protocol):
+    """The part of the seam that has the directories of tubes; see SegmentStore."""
+
+    async def enlist(self, tube: str, number: int) -> None:
+        """Enter a segment in its tube's entry, before its first put; may be repeated.
+
+        Raises Refused where the entry has INLINE_MAX of others, TooBig where its record has no room.
+        """
+
+    async def unlist(self, tube: str, number: int) -> bool:
+        """Take a dead segment out of its tube's entry; tell whether it was there. The entry goes with the last that it says."""
+
+    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
+        """Read many tubes' entries, each at a moment of its own; None of one that says nothing, or cannot be read."""
+
+    async def tubes(self, part: int | None = None) -> dict[str, Directory]:
+        """Read the entries of all tubes, or of a 64th part of them, but those that cannot be read; one operation a shard."""
+
+    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
+        """Note that a tube is paused until some time of the server's clock; 0 ends a pause."""
+
+    async def forget_tube(self, tube: str) -> None:
+        """Drop a tube's pause and counters: nobody uses it and no job is in it."""
+
+    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
+        """Add what a session counted to its tube's entry when it ends. After Unknown they are given up."""
+
+    async def create_page(self, number: int, tube: str) -> None:
+        """Make an empty page. Raises Refused where another one, not empty or of a higher number, has its record.
+
+        So a page that was made and never listed keeps no record from being used again.
+        """
+
+    async def list_page(self, tube: str, page: int) -> None:
+        """Enter a page in its tube's entry, before anything is entered in it; may be repeated. Raises TooBig."""
+
+    async def enter(self, page: int, number: int) -> bool:
+        """Enter a segment in a page, before its first put; tell whether there is room for more. May be repeated.
+
+        Raises Refused where the page is full, dead or another one.
+        """
+
+    async def leave_page(self, page: int, number: int) -> int | None:
+        """Take a dead segment out of a page; return how many are left, None if it was not there."""
+
+    async def pages(self, numbers: Sequence[int]) -> list[Page | None]:
+        """Read pages, each at a moment of its own; None of one that is dead, or another one by now, or cannot be read."""
+
+    async def retire_page(self, page: int) -> bool:
+        """Let a page die if nothing is in it; tell whether it is dead now, or its record another one's."""
+
+    async def unlist_page(self, tube: str, page: int) -> None:
+        """Take a dead page out of its tube's entry; may be repeated."""
+
+    # --- numbers
+
+    async def reserve_places(self, ring: str, count: int) -> Ring:
+        """Take `count` numbers off a ring for good. After Unknown they are given up. Two operations the first time."""
+
+    async def grow_ring(self, ring: str, size: int) -> None:
+        """Double a ring of a size and raise its generations; no ring of another size is changed. May be repeated."""
+
+
+class SegmentStore(DirectoryStore, Protocol):
     """What implements the seam. Every method is one atomic operation on one record unless it says otherwise.
 
     A record of a format newer than `newest` is never changed: only its number and its format are understood. Where a method raises
@@ -107,67 +170,6 @@ class SegmentStore(Protocol):
 
         Raises Fenced if it is gone, Newer if its jobs are not known here.
         """
-
-    # --- directories
-
-    async def enlist(self, tube: str, number: int) -> None:
-        """Enter a segment in its tube's entry, before its first put; may be repeated.
-
-        Raises Refused where the entry has INLINE_MAX of others, TooBig where its record has no room.
-        """
-
-    async def unlist(self, tube: str, number: int) -> bool:
-        """Take a dead segment out of its tube's entry; tell whether it was there. The entry goes with the last that it says."""
-
-    async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
-        """Read many tubes' entries, each at a moment of its own; None of one that says nothing, or cannot be read."""
-
-    async def tubes(self, part: int | None = None) -> dict[str, Directory]:
-        """Read the entries of all tubes, or of a 64th part of them, but those that cannot be read; one operation a shard."""
-
-    async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
-        """Note that a tube is paused until some time of the server's clock; 0 ends a pause."""
-
-    async def forget_tube(self, tube: str) -> None:
-        """Drop a tube's pause and counters: nobody uses it and no job is in it."""
-
-    async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
-        """Add what a session counted to its tube's entry when it ends. After Unknown they are given up."""
-
-    async def create_page(self, number: int, tube: str) -> None:
-        """Make an empty page. Raises Refused where another one, not empty or of a higher number, has its record.
-
-        So a page that was made and never listed keeps no record from being used again.
-        """
-
-    async def list_page(self, tube: str, page: int) -> None:
-        """Enter a page in its tube's entry, before anything is entered in it; may be repeated. Raises TooBig."""
-
-    async def enter(self, page: int, number: int) -> bool:
-        """Enter a segment in a page, before its first put; tell whether there is room for more. May be repeated.
-
-        Raises Refused where the page is full, dead or another one.
-        """
-
-    async def leave_page(self, page: int, number: int) -> int | None:
-        """Take a dead segment out of a page; return how many are left, None if it was not there."""
-
-    async def pages(self, numbers: Sequence[int]) -> list[Page | None]:
-        """Read pages, each at a moment of its own; None of one that is dead, or another one by now, or cannot be read."""
-
-    async def retire_page(self, page: int) -> bool:
-        """Let a page die if nothing is in it; tell whether it is dead now, or its record another one's."""
-
-    async def unlist_page(self, tube: str, page: int) -> None:
-        """Take a dead page out of its tube's entry; may be repeated."""
-
-    # --- numbers
-
-    async def reserve_places(self, ring: str, count: int) -> Ring:
-        """Take `count` numbers off a ring for good. After Unknown they are given up. Two operations the first time."""
-
-    async def grow_ring(self, ring: str, size: int) -> None:
-        """Double a ring of a size and raise its generations; no ring of another size is changed. May be repeated."""
 
     # --- sessions
 

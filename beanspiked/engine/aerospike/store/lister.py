@@ -13,7 +13,7 @@ from beanspiked.engine.aerospike.store.keys import GENERATIONS_A_SIZE, RING_BITS
 from beanspiked.engine.aerospike.store.seam import Full, Refused
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.contract import DirectoryStore
     from beanspiked.engine.aerospike.store.seam import Directory
 
 __all__ = ["Lister", "Numbers"]
@@ -38,8 +38,8 @@ class Numbers:
         ring: Which kind.
     """
 
-    def __init__(self, store: "SegmentStore", ring: str) -> None:
-        self._store: SegmentStore = store
+    def __init__(self, store: "DirectoryStore", ring: str) -> None:
+        self._store: DirectoryStore = store
         self._ring: str = ring
         self._numbers: list[int] = []
         self._size: int = 0
@@ -90,8 +90,8 @@ class Lister:
         store: The store.
     """
 
-    def __init__(self, store: "SegmentStore") -> None:
-        self._store: SegmentStore = store
+    def __init__(self, store: "DirectoryStore") -> None:
+        self._store: DirectoryStore = store
         self._pages: Numbers = Numbers(store, "page")
 
     async def enlist(self, tube: str, number: int, page: int) -> int:

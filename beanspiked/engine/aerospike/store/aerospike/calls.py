@@ -1,6 +1,6 @@
 """How the official `aerospike` client is called: on worker threads, while the nodes can be relied on, and until a deadline.
 
-Whatever goes wrong comes out as what it means for the record: done or not, or who knows (see store.py).
+Whatever goes wrong comes out as what it means for the record: done or not, or who knows (see seam.py).
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ __all__ = [
     "CODE_TIMEOUT",
     "HERE_WITHIN_MS",
     "NEVER_SENT",
+    "QUERY_POLICY",
     "READ_POLICY",
     "REMOVE_POLICY",
+    "SORTED",
     "WRITE_POLICY",
     "WRITE_WITHIN_MS",
     "Caller",
@@ -80,9 +82,13 @@ CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE
 # How long the event loop itself waits for a write; one that takes longer is of unknown outcome.
 HERE_WITHIN_MS: Final = 50
 HERE_POLICY: Final = {**CHANGE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
+# Of all maps.
+SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
 READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
 BATCH_READ_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
+# By default a node that does not answer keeps the thread that asks for half a minute.
+QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
 # To see whether a node answers at all: not from a copy elsewhere.
 PROBE_POLICY: Final = {
     "max_retries": 0,

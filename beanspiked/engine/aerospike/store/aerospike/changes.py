@@ -29,21 +29,29 @@ from beanspiked.engine.aerospike.store.aerospike.calls import (
     CODE_TIMEOUT,
     HERE_WITHIN_MS,
     NEVER_SENT,
+    SORTED,
     WRITE_WITHIN_MS,
     meaning,
     meaning_of,
     read_off,
+)
+from beanspiked.engine.aerospike.store.aerospike.heads import (
+    FEW_READS,
+    FEW_READS_AFTER_TAKE,
+    HEAD_OPS,
+    HEAD_READS,
+    head_of_bins,
+    head_of_few,
+    head_of_results,
 )
 from beanspiked.engine.aerospike.store.aerospike.workers import hand_over
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
     DELAYED,
-    HEAD_KEYS,
     READY,
     Busy,
     Change,
-    Head,
     Outcome,
     Unknown,
 )
@@ -54,11 +62,10 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.aerospike.calls import Caller, Key
     from beanspiked.engine.aerospike.store.aerospike.pace import Pace
 
-__all__ = ["HEAD_OPS", "HEAD_READS", "SORTED", "Changes", "head_of_bins", "head_of_results", "keys_read", "size_reads"]
+__all__ = ["Changes"]
 
 logger = logging.getLogger(__name__)
 
-SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
 # All nodes at the same time, or the loop would wait so long for each.
 HERE_BATCH_POLICY: Final = {
@@ -304,7 +311,14 @@ def _change_ops(lease: int, change: Change) -> list[Any]:
 
 def _all_ops(lease: int, change: Change) -> list[Any]:
     """Make the operations of a change on its own, and the reads after it."""
-    return [*_change_ops(lease, change), *(FEW_READS_WITHOUT if change.few else HEAD_OPS)]
+    return [*_change_ops(lease, change), *(FEW_READS if change.few else HEAD_OPS)]
+
+
+def _reads_after(change: Change) -> list[Any]:
+    """Return the reads after a change in a batch."""
+    if not change.few:
+        return HEAD_READS
+    return FEW_READS_AFTER_TAKE if change.take else FEW_READS
 
 
 @lru_cache(LEASES_KNOWN)
@@ -338,8 +352,8 @@ def _read_outcome(change: Change, results: Any) -> Outcome:
 
 
 def _outcome_of_results(change: Change, results: Sequence[tuple[str, Any]]) -> Outcome:
-    reads = len(FEW_READS_WITHOUT if change.few else HEAD_OPS)
-    head = _first_keys(*[value for _, value in results[-reads:]]) if change.few else head_of_results(results)
+    reads = len(FEW_READS if change.few else HEAD_OPS)
+    head = head_of_few(*[value for _, value in results[-reads:]]) if change.few else head_of_results(results)
     return Outcome(_pairs(results[-reads - 1][1]) if change.take else [], head)
 
 
@@ -347,92 +361,7 @@ def _outcome_of_bins(change: Change, bins: Mapping[str, Any]) -> Outcome:
     """Read what a change in a batch gave."""
     if change.few:
         ready = bins["keys" if change.take else READY]
-        head = _first_keys(ready, bins[DELAYED], bins[BURIED], bins["nheld"], bins["st"])
+        head = head_of_few(ready, bins[DELAYED], bins[BURIED], bins["nheld"], bins["st"])
     else:
         head = head_of_bins(bins)
     return Outcome(_pairs(bins[READY]) if change.take else [], head)
-
-
-# --- what is there afterwards
-
-# In an operation of its own each result stands for itself.
-HEAD_OPS: Final = [
-    map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
-    map_operations.map_get_by_index_range(READY, -1, 1, aerospike.MAP_RETURN_KEY),
-    map_operations.map_get_by_index_range(DELAYED, 0, 1, aerospike.MAP_RETURN_KEY),
-    map_operations.map_size(READY),
-    map_operations.map_size(DELAYED),
-    map_operations.map_size(BURIED),
-    operations.read("nheld"),
-    operations.read("st"),
-]
-
-
-def head_of_results(results: Sequence[tuple[str, Any]]) -> Head:
-    """Read what HEAD_OPS give at the end of an operation's results."""
-    keys, last, due, ready, delayed, buried, held, state = [value for _, value in results[-len(HEAD_OPS) :]]
-    return Head(keys, last[0] if last else None, due[0] if due else None, ready, delayed, buried, held, state)
-
-
-def keys_read(name: str, queue: str, index: int, count: int) -> Any:
-    """Read keys of a queue under a name of their own."""
-    keys = exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_KEY, index, count, exp.MapBin(queue))
-    return expression_operations.expression_read(name, keys.compile())
-
-
-def size_reads() -> list[Any]:
-    """Read how many jobs are in each queue, as `ready-n` and so on."""
-    return [
-        expression_operations.expression_read(f"{name}-n", exp_map.MapSize(None, exp.MapBin(name)).compile())
-        for name in (READY, DELAYED, BURIED)
-    ]
-
-
-# A batch gives one value a name, the last of its bin, so each read has a name of its own; that of a take is its removal.
-HEAD_READS: Final = [
-    operations.read("no"),
-    operations.read("st"),
-    operations.read("nheld"),
-    keys_read("keys", READY, 0, HEAD_KEYS),
-    keys_read("last", READY, -1, 1),
-    keys_read("due", DELAYED, 0, 1),
-    *size_reads(),
-]
-# Where few jobs are, their keys tell everything. Expressions cost a thread four times as much as these.
-FEW_READS: Final = [
-    map_operations.map_get_by_index_range(DELAYED, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
-    map_operations.map_size(BURIED),
-    operations.read("nheld"),
-    operations.read("st"),
-]
-FEW_READS_AFTER_TAKE: Final = [keys_read("keys", READY, 0, HEAD_KEYS), *FEW_READS]
-FEW_READS_WITHOUT: Final = [
-    map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
-    *FEW_READS,
-]
-
-
-def _reads_after(change: Change) -> list[Any]:
-    if not change.few:
-        return HEAD_READS
-    return FEW_READS_AFTER_TAKE if change.take else FEW_READS_WITHOUT
-
-
-def head_of_bins(bins: Mapping[str, Any]) -> Head:
-    """Read what HEAD_READS give of a segment that is in use here."""
-    return Head(
-        bins["keys"],
-        bins["last"][0] if bins["last"] else None,
-        bins["due"][0] if bins["due"] else None,
-        bins["ready-n"],
-        bins["delayed-n"],
-        bins["buried-n"],
-        bins["nheld"],
-        bins["st"],
-    )
-
-
-def _first_keys(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: int, state: int) -> Head:
-    """Read what the reads for few jobs give: of more jobs than expected the first ones."""
-    last = ready[-1] if ready else None
-    return Head(ready, last, delayed[0] if delayed else None, len(ready), len(delayed), buried, held, state)

@@ -1,7 +1,7 @@
-"""The directories of tubes in Aerospike: entries in shards, pages, and the rings whose numbers pages and segments get.
+"""The directories of tubes in Aerospike: entries in shards, pages, and the rings that give pages and segments their numbers.
 
-A shard is a record with one map in which the entries of many tubes lie side by side, item by item; which one a tube's is in, a hash with
-a salt of the cluster's own tells, so that nobody can choose names that fill one shard.
+A shard is a record with one map, in which the items of many tubes' entries lie side by side. A hash tells a tube's shard. It is salted with
+random bytes of the cluster's own, so that nobody can choose names that fill one shard.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
-from beanspiked.engine.aerospike.store import formats as decoding
-from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, Caller
-from beanspiked.engine.aerospike.store.aerospike.changes import SORTED
-from beanspiked.engine.aerospike.store.formats import (
-    FORMAT,
+from beanspiked.engine.aerospike.store import entries
+from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, SORTED
+from beanspiked.engine.aerospike.store.aerospike.records import Records, numbered
+from beanspiked.engine.aerospike.store.entries import (
     ITEM_COUNTER,
     ITEM_PAGE,
     ITEM_PAUSE,
     ITEM_SEGMENT,
     item,
     items_of,
+    numbered_item,
 )
+from beanspiked.engine.aerospike.store.formats import FORMAT, NEWEST, blob, checked
 from beanspiked.engine.aerospike.store.keys import RING_MAX, record_of
 from beanspiked.engine.aerospike.store.seam import (
     DEAD,
@@ -61,34 +62,24 @@ ITEMS: Final = exp.MapBin("items")
 PAGE_READS: Final = [operations.read(name) for name in ("f", "no", "st", "tube", "segs")]
 
 
-class Directories:
+class Directories(Records):
     """The part of the store that has the directories; see SegmentStore for the methods.
 
-    Args:
-        caller: What calls the client.
-        namespace: Where to keep everything.
-        prefix: What the names of all sets begin with.
+    Attributes:
+        inline_max, page_max: How many segments stand in an entry itself, and in a page.
+        rings: How many records there are of each kind at first.
     """
 
-    def __init__(self, caller: Caller, namespace: str, prefix: str) -> None:
-        self.caller: Caller = caller
+    def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
+        super().__init__(client, namespace, prefix, newest)
         self.inline_max: int = INLINE_MAX
         self.page_max: int = PAGE_MAX
         self.rings: dict[str, int] = dict(RINGS)
-        self._namespace = namespace
-        self._prefix = prefix
-        self._aside = decoding.SetAside()
         self._salt = b""
 
-    def _set(self, name: str) -> str:
-        return self._prefix + name
-
-    def _key(self, name: str, key: int | str) -> Key:
-        return self._namespace, self._set(name), key
-
-    def own_key(self, name: str, key: int | str) -> Key:
-        """Name a record."""
-        return self._key(name, key)
+    async def secret(self) -> bytes:
+        """See SegmentStore."""
+        return await self.caller.call(self.salt)
 
     async def change_entry(self, tube: str, ops: list[Any]) -> None:
         """Change a tube's entry."""
@@ -97,19 +88,19 @@ class Directories:
     # --- shards, on a worker thread
 
     def salt(self) -> bytes:
-        """Return the cluster's salt, made by whoever needs it first."""
+        """Return the cluster's salt; whoever needs it first makes it."""
         if not self._salt:
-            key = self._key("ctl", "shards")
+            key = self.key("ctl", "shards")
             with contextlib.suppress(client_errors.RecordExistsError):
                 made = [operations.write("f", FORMAT), operations.write("salt", secrets.token_bytes(SALT_SIZE))]
                 self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
-            bins = decoding.checked(self.caller.client.get(key, READ_POLICY)[2])
-            self._salt = decoding.blob(bins, "salt")
+            bins = checked(self.caller.client.get(key, READ_POLICY)[2])
+            self._salt = blob(bins, "salt")
         return self._salt
 
     def _shard_key(self, tube: str) -> Key:
         digest = blake2b(tube.encode(), digest_size=8, key=self.salt()).digest()
-        return self._key("ctl", f"tubes.{int.from_bytes(digest, 'big') % SHARDS}")
+        return self.key("ctl", f"tubes.{int.from_bytes(digest, 'big') % SHARDS}")
 
     def _change(self, tube: str, ops: list[Any]) -> Any:
         """Change a shard that exists."""
@@ -130,7 +121,7 @@ class Directories:
 
     async def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        name = item(tube, ITEM_SEGMENT, number)
+        name = numbered_item(tube, ITEM_SEGMENT, number)
         count = exp_map.MapGetByKeyRange(None, aerospike.MAP_RETURN_COUNT, *items_of(tube, ITEM_SEGMENT), ITEMS)
         there = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_EXISTS, exp.ResultType.BOOLEAN, name, ITEMS)
         await self.caller.call(
@@ -139,7 +130,7 @@ class Directories:
 
     async def unlist(self, tube: str, number: int) -> bool:
         """See SegmentStore."""
-        return await self._drop(tube, item(tube, ITEM_SEGMENT, number))
+        return await self._drop(tube, numbered_item(tube, ITEM_SEGMENT, number))
 
     async def _drop(self, tube: str, name: bytes) -> bool:
         ops = [map_operations.map_remove_by_key("items", name, aerospike.MAP_RETURN_COUNT)]
@@ -176,8 +167,8 @@ class Directories:
 
     def _entries(self, shard: str, bins: Mapping[str, Any]) -> dict[str, Directory]:
         """Read the entries of a shard; what cannot be read is set aside."""
-        items = self._aside.read(shard, lambda: decoding.items(bins)) or {}
-        return decoding.directories(items, self._aside.tell)
+        items = self._aside.read(shard, lambda: entries.items(bins)) or {}
+        return entries.directories(items, self._aside.tell)
 
     async def tubes(self, part: int | None = None) -> dict[str, Directory]:
         """See SegmentStore."""
@@ -185,14 +176,14 @@ class Directories:
         return await self.caller.call(partial(self._tubes, shards))
 
     def _tubes(self, shards: Sequence[int]) -> dict[str, Directory]:
-        entries: dict[str, Directory] = {}
-        keys = [self._key("ctl", f"tubes.{shard}") for shard in shards]
+        found: dict[str, Directory] = {}
+        keys = [self.key("ctl", f"tubes.{shard}") for shard in shards]
         for key, bins in zip(
             keys, self.caller.read_all(keys, [operations.read("f"), operations.read("items")]), strict=True
         ):
             if bins is not None:
-                entries.update(self._entries(f"shard {key[2]}", bins))
-        return entries
+                found.update(self._entries(f"shard {key[2]}", bins))
+        return found
 
     async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
         """See SegmentStore."""
@@ -224,7 +215,7 @@ class Directories:
     # --- pages
 
     def _page_key(self, number: int) -> Key:
-        return self._key("page", record_of(number))
+        return self.key("page", record_of(number))
 
     async def create_page(self, number: int, tube: str) -> None:
         """See SegmentStore."""
@@ -243,16 +234,16 @@ class Directories:
 
     async def list_page(self, tube: str, page: int) -> None:
         """See SegmentStore."""
-        await self.caller.call(partial(self._enter, tube, [_put(item(tube, ITEM_PAGE, page), 0)]))
+        await self.caller.call(partial(self._enter, tube, [_put(numbered_item(tube, ITEM_PAGE, page), 0)]))
 
     async def enter(self, page: int, number: int) -> bool:
         """See SegmentStore."""
         there = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_EXISTS, exp.ResultType.BOOLEAN, number, SEGS)
         room = exp.Or(there, exp.LT(exp_map.MapSize(None, SEGS), self.page_max))
-        guard = exp.And(_is(page), exp.Eq(exp.IntBin("st"), OPEN), room)
+        guard = exp.And(numbered(page), exp.Eq(exp.IntBin("st"), OPEN), room)
         ops = [map_operations.map_put("segs", number, 0, SORTED)]
         try:
-            results = await self.caller.call(partial(self.caller.operate, self._page_key(page), ops, guard))
+            results = await self.change(self._page_key(page), ops, guard)
         except Fenced as error:
             raise Refused(f"page {page} is not there") from error
         size: int = results[0][1]
@@ -264,9 +255,9 @@ class Directories:
             map_operations.map_remove_by_key("segs", number, aerospike.MAP_RETURN_COUNT),
             map_operations.map_size("segs"),
         ]
-        guard = exp.And(_is(page), exp.NE(exp.IntBin("st"), DEAD))
+        guard = exp.And(numbered(page), exp.NE(exp.IntBin("st"), DEAD))
         try:
-            results = await self.caller.call(partial(self.caller.operate, self._page_key(page), ops, guard))
+            results = await self.change(self._page_key(page), ops, guard)
         except (Fenced, Refused):
             return None
         return results[1][1] if results[0][1] else None
@@ -278,30 +269,27 @@ class Directories:
     def _pages(self, numbers: Sequence[int]) -> list[Page | None]:
         found = self.caller.read_all([self._page_key(number) for number in numbers], PAGE_READS)
         return [
-            None if bins is None else self._aside.read(f"page {number}", partial(decoding.page, number, bins))
+            None if bins is None else self._aside.read(f"page {number}", partial(entries.page, number, bins))
             for number, bins in zip(numbers, found, strict=True)
         ]
 
     async def retire_page(self, page: int) -> bool:
         """See SegmentStore."""
-        guard = exp.And(_is(page), exp.Or(exp.Eq(exp.IntBin("st"), DEAD), exp.Eq(exp_map.MapSize(None, SEGS), 0)))
+        guard = exp.And(numbered(page), exp.Or(exp.Eq(exp.IntBin("st"), DEAD), exp.Eq(exp_map.MapSize(None, SEGS), 0)))
         try:
-            await self.caller.call(
-                partial(self.caller.operate, self._page_key(page), [operations.write("st", DEAD)], guard)
-            )
+            await self.change(self._page_key(page), [operations.write("st", DEAD)], guard)
         except Fenced:
             return False
         except Refused:
-            # Not empty; or it was dead, since another one has its record.
-            read = [operations.read("no")]
-            bins = (await self.caller.read_many([self._page_key(page)], read))[0]
+            # It is not empty; or it was dead, since a later page has its record.
+            bins = (await self.caller.read_many([self._page_key(page)], [operations.read("no")]))[0]
             found = None if bins is None else bins.get("no")
             return type(found) is int and found > page
         return True
 
     async def unlist_page(self, tube: str, page: int) -> None:
         """See SegmentStore."""
-        await self._drop(tube, item(tube, ITEM_PAGE, page))
+        await self._drop(tube, numbered_item(tube, ITEM_PAGE, page))
 
     # --- numbers
 
@@ -310,7 +298,7 @@ class Directories:
         return await self.caller.call(partial(self._reserve_places, ring, count))
 
     def _reserve_places(self, ring: str, count: int) -> Ring:
-        key = self._key("ctl", f"ring-{ring}")
+        key = self.key("ctl", f"ring-{ring}")
         ops = [operations.increment("n", count), *[operations.read(name) for name in ("n", "size", "base")]]
         try:
             results = self.caller.operate(key, ops)
@@ -337,14 +325,10 @@ class Directories:
         ]
         guard = exp.Eq(exp.IntBin("size"), size)
         with contextlib.suppress(Refused):
-            await self.caller.call(partial(self.caller.operate, self._key("ctl", f"ring-{ring}"), ops, guard))
+            await self.change(self.key("ctl", f"ring-{ring}"), ops, guard)
 
 
 SEGS: Final = exp.MapBin("segs")
-
-
-def _is(page: int) -> Any:
-    return exp.Eq(exp.IntBin("no"), page)
 
 
 def _put(name: bytes, value: Any) -> Any:

@@ -10,17 +10,15 @@ All functions here block, and raise the client's own errors where the cluster do
 from __future__ import annotations
 
 import base64
-import getopt
 import hashlib
 import os
 import re
-import sys
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from beanspiked.engine.aerospike.store.aerospike.workers import look_until
 from beanspiked.engine.errors import EngineError
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ModuleMissing",
     "Sizes",
-    "main",
     "module_directory",
     "module_name",
     "module_source",
@@ -57,9 +54,6 @@ CODE_FAILED_HERE: Final = 100
 CODE_FAILED_THERE: Final = -1
 # A node that is told to run no Lua at all.
 CODE_FORBIDDEN: Final = 22
-
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 5
 
 
 class ModuleMissing(EngineError):  # noqa: N818 - names a state of the cluster
@@ -166,12 +160,13 @@ def _command(client: Any, command: str) -> None:
 
 
 def _wait(client: Any, done: Callable[[set[str]], bool], what: str) -> None:
-    """Wait until something is true of every node."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not all(done(files) for files in _listed(client)):
-        if time.monotonic() > deadline:
-            raise ModuleMissing(f"{what} did not reach every node in {PATIENCE_S:.0f} s")
-        time.sleep(POLL_S)
+    """Wait until something is true of every node's files. Raises ModuleMissing when that takes too long."""
+
+    def everywhere() -> bool:
+        return all(done(files) for files in _listed(client))
+
+    if not look_until(everywhere, bool, PATIENCE_S, POLL_S):
+        raise ModuleMissing(f"{what} did not reach every node in {PATIENCE_S:.0f} s")
 
 
 def _register(client: Any, source: bytes) -> str:
@@ -274,53 +269,3 @@ def _failed_in_lua(error: Any) -> bool:
     if error.code in (CODE_FAILED_HERE, CODE_FAILED_THERE):
         return str(error.msg).startswith("UDF")
     return bool(error.code == CODE_FORBIDDEN)
-
-
-# --- the command
-
-
-USAGE: Final = """\
-Use: beanspiked cleanup [aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?tls=...]]
-
-Removes the Lua modules that other versions of beanspiked left in a cluster; a server of such a version that still runs brings its own back.
-Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
- -h, --help               print this and exit
-"""
-
-
-def main(words: list[str]) -> int:
-    """Run `beanspiked cleanup`, which removes the Lua modules of other versions from a cluster; return the exit code."""
-    from aerospike.exception import AerospikeError  # noqa: PLC0415 - only this command needs it here
-
-    from beanspiked.config import UsageError  # noqa: PLC0415 - likewise
-    from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
-    from beanspiked.ops.check import address_of, connect  # noqa: PLC0415 - likewise
-    from beanspiked.ops.url import AddressError, client_config  # noqa: PLC0415 - likewise
-
-    try:
-        options, rest = getopt.gnu_getopt(words, "h", ["help"])
-        if options:
-            sys.stdout.write(USAGE)
-            return 0
-        address = address_of(rest, os.environ)
-        config = client_config(address)
-    except (getopt.GetoptError, UsageError, AddressError) as error:
-        sys.stderr.write(f"beanspiked: {error}\nbeanspiked cleanup -h for help\n")
-        return EXIT_USAGE
-    try:
-        client = connect(config)
-        try:
-            names = remove_old(client)
-        finally:
-            client.close()
-    except AerospikeError as error:
-        sys.stderr.write(f"beanspiked: {address}: {error.msg}\n")
-        return EXIT_FAILED
-    except (ModuleMissing, StoreUnusable) as error:
-        sys.stderr.write(f"beanspiked: {address}: {error}\n")
-        return EXIT_FAILED
-    for name in names:
-        sys.stdout.write(f"removed the Lua module {name}\n")
-    if not names:
-        sys.stdout.write("there is no Lua module of another version\n")
-    return 0

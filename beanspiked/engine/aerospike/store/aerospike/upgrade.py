@@ -13,24 +13,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import aerospike
-from aerospike import exception as client_errors
 from aerospike_helpers.operations import map_operations, operations
 
-from beanspiked.engine.aerospike.store import formats as decoding
-from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, REMOVE_POLICY
-from beanspiked.engine.aerospike.store.formats import ITEM_COUNTER, item
+from beanspiked.engine.aerospike.store.aerospike.calls import REMOVE_POLICY, SORTED
+from beanspiked.engine.aerospike.store.aerospike.directories import Directories
+from beanspiked.engine.aerospike.store.aerospike.sessions import Sessions
+from beanspiked.engine.aerospike.store.entries import ITEM_COUNTER, former_directory, former_names, item
+from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.keys import RING_MAX
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import Damaged, Fenced
 from beanspiked.engine.errors import StoreUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
     from beanspiked.engine.aerospike.store.seam import Directory
 
-__all__ = ["take_over"]
+__all__ = ["Former", "take_over"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +39,16 @@ DEAD_AFTER_MS: Final = 10_000
 CLOSED_COUNTER: Final = "directories are in shards: use the newer version"
 # Counters that were moved before are not moved again.
 ONCE: Final = {
-    "map_order": aerospike.MAP_KEY_ORDERED,
+    **SORTED,
     "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY | aerospike.MAP_WRITE_FLAGS_NO_FAIL,
 }
 
 
-async def take_over(store: AerospikeStore) -> None:
+class Former(Sessions, Directories):
+    """What a cluster has of both versions."""
+
+
+async def take_over(store: Former) -> None:
     """Move what the version before has left, unless that was done.
 
     Raises:
@@ -67,46 +69,35 @@ async def take_over(store: AerospikeStore) -> None:
         record = await _former_directory(store, name)
         if record is not None:
             await _move(store, lister, name, record)
-            over.append(store.own_key("dir", name))
-    mark = [operations.write("moved", 1)]
-    await store.caller.call(partial(store.caller.operate, store.own_key("ctl", "shards"), mark))
+            over.append(store.key("dir", name))
+    await store.change(store.key("ctl", "shards"), [operations.write("moved", 1)])
     # Where a node restarts, removed records may come back. Nobody reads them any more.
     for key in over:
         with contextlib.suppress(Fenced):
             await store.caller.call(partial(store.caller.client.remove, key, policy=REMOVE_POLICY))
 
 
-async def _get(store: AerospikeStore, name: str, key: int | str) -> Mapping[str, Any] | None:
-    def get() -> Mapping[str, Any] | None:
-        with contextlib.suppress(client_errors.RecordNotFound):
-            bins: Mapping[str, Any] = store.caller.client.get(store.own_key(name, key), READ_POLICY)[2]
-            return bins
-        return None
-
-    return await store.caller.call(get)
-
-
-async def _moved(store: AerospikeStore) -> bool:
-    await store.caller.call(store.salt)
-    bins = await _get(store, "ctl", "shards")
+async def _moved(store: Former) -> bool:
+    await store.secret()
+    bins = await store.get(store.key("ctl", "shards"))
     return bins is not None and bins.get("moved") == 1
 
 
-def _list_key(store: AerospikeStore, part: int) -> Any:
-    return store.own_key("ctl", f"tubes-{part}")
+def _list_key(store: Former, part: int) -> Any:
+    return store.key("ctl", f"tubes-{part}")
 
 
-async def _former_names(store: AerospikeStore) -> list[str]:
+async def _former_names(store: Former) -> list[str]:
     keys = [_list_key(store, part) for part in range(TUBE_LISTS)]
     found = await store.caller.read_many(keys, [operations.read("names")])
     names: list[str] = []
     for part, bins in enumerate(found):
         if bins is not None:
-            names += decoding.SetAside().read(f"list {part} of tubes", partial(decoding.texts, bins, "names")) or ()
+            names += SetAside().read(f"list {part} of tubes", partial(former_names, bins)) or ()
     return sorted(names)
 
 
-async def _nobody_lives(store: AerospikeStore) -> bool:
+async def _nobody_lives(store: Former) -> bool:
     """Tell whether there is still something to be moved, when no front-end of the version before lives. Raises StoreUnusable."""
     for session in await store.sessions():
         if session.dead:
@@ -123,9 +114,10 @@ async def _nobody_lives(store: AerospikeStore) -> bool:
     return True
 
 
-async def _close_counter(store: AerospikeStore) -> None:
+async def _close_counter(store: Former) -> None:
     """Let no front-end of the version before make a segment any more. Raises StoreUnusable where its numbers are too high."""
-    bins = await _get(store, "ctl", "counter-segment")
+    key = store.key("ctl", "counter-segment")
+    bins = await store.get(key)
     last = 0 if bins is None else bins.get("last")
     if isinstance(last, int) and last >= RING_MAX:
         raise StoreUnusable(
@@ -133,21 +125,19 @@ async def _close_counter(store: AerospikeStore) -> None:
             "drain the tubes with the older version and use another prefix"
         )
     if last != CLOSED_COUNTER:
-        ops = [operations.write("last", CLOSED_COUNTER)]
-        key = store.own_key("ctl", "counter-segment")
-        await store.caller.call(partial(store.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE))
+        await store.make(key, [operations.write("last", CLOSED_COUNTER)])
 
 
-async def _former_directory(store: AerospikeStore, name: str) -> Directory | None:
-    bins = await _get(store, "dir", name)
+async def _former_directory(store: Former, name: str) -> Directory | None:
+    bins = await store.get(store.key("dir", name))
     try:
-        return None if bins is None else decoding.former_directory(bins)
+        return None if bins is None else former_directory(bins)
     except Damaged as error:
         logger.error("the directory of tube %s cannot be read, and its jobs are not found: %s", name, error)
         return None
 
 
-async def _move(store: AerospikeStore, lister: Lister, name: str, record: Directory) -> None:
+async def _move(store: Former, lister: Lister, name: str, record: Directory) -> None:
     """Enter what a record says in the tube's entry, but what is there."""
     known = set(await lister.everywhere(name, (await store.directories([name]))[0]))
     page = 0

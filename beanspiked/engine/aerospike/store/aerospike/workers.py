@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Workers", "hand_over"]
+__all__ = ["Workers", "hand_over", "look_until"]
 
 Result = TypeVar("Result")
 
@@ -107,3 +108,20 @@ def _succeed(future: asyncio.Future[Any], result: object) -> None:
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def look_until(look: Callable[[], Result], done: Callable[[Result], bool], within: float, every: float) -> Result:
+    """Block and look again and again, until what is seen is as wanted or time is over; return what was seen last.
+
+    Args:
+        look: Looks once.
+        done: Whether what was seen is as wanted.
+        within: How long to go on, in seconds; one look is made in any case.
+        every: How long to wait between two looks, in seconds.
+    """
+    until = time.monotonic() + within
+    while True:
+        seen = look()
+        if done(seen) or time.monotonic() >= until:
+            return seen
+        time.sleep(every)

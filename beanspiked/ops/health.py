@@ -1,24 +1,25 @@
-"""How fit a cluster is to keep jobs: what its nodes say about themselves, judged by what the engine relies on.
-
-`inspect` judges everything, for a person; `has_room` only whether more jobs may come in, for a server that asks each second. Both rest
-on pure functions, `judge` and `room`, of what nodes answered.
-"""
+"""Judges whether a cluster is fit to keep jobs: what its nodes say about themselves, against what the engine relies on."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from beanspiked.engine.aerospike.segment.view import BYTES_MAX, JOBS_MAX
-from beanspiked.engine.aerospike.store.seam import Busy
-from beanspiked.ops.url import host_port
+from beanspiked.engine.aerospike.store.aerospike.room import (
+    Node,
+    ask,
+    figure,
+    parse_node,
+    room,
+    storage_figure,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Finding", "Node", "has_room", "inspect", "judge", "parse_node", "room"]
+__all__ = ["Finding", "inspect", "judge"]
 
 Level = Literal["error", "warning", "ok"]
 
@@ -38,16 +39,6 @@ PENDING_ENOUGH: Final = 20
 # Clocks that differ by more than this move delays and deadlines visibly, and let an older copy of a record look newer.
 CLOCK_SKEW_MS: Final = 1000
 
-# At which part of stop-writes puts stop. The rest is for deletes: at stop-writes the server refuses these as well.
-RESERVE: Final = 0.8
-# The machine's memory has other users, and a namespace in memory may well be given most of it: 0.8 of 90 would be too early.
-MEMORY_RESERVE: Final = 0.9
-# Free blocks go faster than data grows, and come back when the server has defragmented: so many times the limit.
-AVAIL_RESERVE: Final = 4
-
-# A node that does not answer for longer is none to wait for.
-INFO_POLICY: Final = {"timeout": 1000}
-
 
 class Finding(NamedTuple):
     """One thing that was looked at.
@@ -59,27 +50,6 @@ class Finding(NamedTuple):
 
     level: Level
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What one node says about itself.
-
-    Attributes:
-        name: Its address and port.
-        build: Its version.
-        namespaces: The namespaces it has.
-        namespace: Figures and settings of the namespace in question; empty if the node does not have it.
-        statistics: Figures of the node.
-        service: Settings of the node.
-    """
-
-    name: str
-    build: str = ""
-    namespaces: Sequence[str] = ()
-    namespace: Mapping[str, str] = field(default_factory=dict)
-    statistics: Mapping[str, str] = field(default_factory=dict)
-    service: Mapping[str, str] = field(default_factory=dict)
 
 
 # --- asking
@@ -94,134 +64,12 @@ def inspect(client: Any, namespace: str, max_job_size: int) -> list[Finding]:
         max_job_size: The largest job, in bytes.
     """
     commands = ["build", "namespaces", f"namespace/{namespace}", "statistics", "get-config:context=service"]
-    answers, silent = _ask(client, commands)
+    answers, silent = ask(client, commands)
     findings = [Finding("error", f"{name} does not answer: {why}") for name, why in silent.items()]
     nodes = [parse_node(name, answer) for name, answer in answers.items()]
     if not nodes:
         return [*findings, Finding("error", "no node of the cluster answers")]
     return [*findings, *judge(nodes, namespace, max_job_size)]
-
-
-def has_room(client: Any, namespace: str) -> tuple[bool, str]:
-    """Tell whether every node has room for more jobs, and say why not; blocks for a second at most for each that does not answer.
-
-    A node that does not answer is left out: the cluster goes on without it.
-
-    Args:
-        client: A connected client of the `aerospike` package.
-        namespace: Where jobs are kept.
-
-    Raises:
-        Busy: No node answers.
-    """
-    answers, silent = _ask(client, [f"namespace/{namespace}", "statistics"])
-    if not answers:
-        raise Busy("; ".join(f"{name} does not answer: {why}" for name, why in silent.items()) or "no node answers")
-    return room([parse_node(name, answer) for name, answer in answers.items()])
-
-
-def _ask(client: Any, commands: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Ask each node, in one request; return the answers, and why there are none, by the nodes' addresses."""
-    from aerospike.exception import AerospikeError  # noqa: PLC0415 - whoever only judges does not need it
-
-    answers: dict[str, str] = {}
-    silent: dict[str, str] = {}
-    # One by one: with `info_all` one node that is down takes the others' answers with it.
-    for node in client.get_node_names():
-        name = host_port(node["address"], node["port"])
-        try:
-            answers[name] = client.info_single_node("\n".join(commands), node["node_name"], INFO_POLICY)
-        except AerospikeError as error:
-            silent[name] = f"{error.code}: {error.msg}"
-    return answers, silent
-
-
-def parse_node(name: str, answer: str) -> Node:
-    """Read a node's answer to some info commands: a line for each, with the command, a tab, and what it gave."""
-    answers: dict[str, str] = {}
-    for line in answer.splitlines():
-        command, _, value = line.partition("\t")
-        answers[command.partition("/")[0]] = value
-    namespace = _pairs(answers.get("namespace", ""))
-    if namespace.get("type") == "unknown":
-        namespace = {}
-    names = answers.get("namespaces", "")
-    return Node(
-        name,
-        answers.get("build", ""),
-        tuple(names.split(";")) if names else (),
-        namespace,
-        _pairs(answers.get("statistics", "")),
-        _pairs(answers.get("get-config:context=service", "")),
-    )
-
-
-def _pairs(text: str) -> dict[str, str]:
-    pairs = (part.partition("=") for part in text.split(";"))
-    return {key: value for key, equals, value in pairs if equals}
-
-
-def _number(info: Mapping[str, str], key: str) -> int | None:
-    """Read a figure; None where the server has none of this name."""
-    value = info.get(key, "")
-    return int(value) if value.isascii() and value.isdigit() else None
-
-
-# --- room
-
-
-def room(nodes: Sequence[Node]) -> tuple[bool, str]:
-    """Tell whether more jobs may come in, and say why not: some node is near the point where it refuses every write.
-
-    What a node does not tell (its version has no such limit) limits nothing.
-
-    Args:
-        nodes: What nodes said about the namespace, and their statistics; those without the namespace do not count.
-    """
-    having = [node for node in nodes if node.namespace]
-    if not having:
-        return False, "no node has the namespace"
-    short = [f"{node.name}: {reason}" for node in having for reason in _shortages(node)]
-    if short:
-        return False, "; ".join(short)
-    used = [number for node in having if (number := _number(node.namespace, "data_used_pct")) is not None]
-    free = [number for node in having if (number := _number(node.namespace, "data_avail_pct")) is not None]
-    if not used or not free:
-        return True, "the server does not tell how full it is"
-    return True, f"data up to {max(used)} % used, at least {min(free)} % free to write"
-
-
-def _shortages(node: Node) -> Iterator[str]:
-    """Name the limits of a node beyond which no job may come in any more."""
-    info = node.namespace
-    if info.get("stop_writes") == "true":
-        yield "stop-writes: it refuses every write, also deletes"
-    if info.get("clock_skew_stop_writes") == "true":
-        yield "it refuses every write because the nodes' clocks differ"
-    for what, used, stop, reserve in (
-        ("data", _number(info, "data_used_pct"), _storage(info, "stop-writes-used-pct"), RESERVE),
-        ("memory for indexes", _number(info, "indexes_memory_used_pct"), 100, RESERVE),
-        ("the machine's memory", _memory_used(node), _number(info, "stop-writes-sys-memory-pct"), MEMORY_RESERVE),
-    ):
-        # A limit of 0 is none.
-        if used is not None and stop and used >= stop * reserve:
-            yield f"{what} is {used} % used; puts stop at {stop * reserve:g} %, all writes at {stop} %"
-    available = _number(info, "data_avail_pct")
-    stop = _storage(info, "stop-writes-avail-pct")
-    if available is not None and stop:
-        # Half of the way at most: four times a high limit may be more than an empty namespace has.
-        reserve = min(AVAIL_RESERVE * stop, (100 + stop) / 2)
-        if available < reserve:
-            yield f"{available} % of the storage is free to write; puts stop below {reserve:g} %, all writes below {stop} %"
-
-
-def _storage(info: Mapping[str, str], key: str) -> int | None:
-    return _number(info, f"storage-engine.{key}")
-
-
-def _memory_used(node: Node) -> int | None:
-    free = _number(node.statistics, "system_free_mem_pct")
-    return None if free is None else 100 - free
 
 
 # --- judging
@@ -285,7 +133,7 @@ def _presence(nodes: Sequence[Node], namespace: str) -> Iterator[Finding]:
 
 
 def _membership(nodes: Sequence[Node]) -> Iterator[Finding]:
-    sizes = {_number(node.statistics, "cluster_size") for node in nodes}
+    sizes = {figure(node.statistics, "cluster_size") for node in nodes}
     if len(sizes) > 1 or any(node.statistics.get("cluster_integrity") == "false" for node in nodes):
         yield Finding("warning", "the nodes do not agree who is in the cluster: it is forming, or the network is split")
         return
@@ -295,7 +143,7 @@ def _membership(nodes: Sequence[Node]) -> Iterator[Finding]:
         return
     yield Finding("ok", f"cluster of {size}")
     # Of two nodes no side of a split is the larger: such a cluster has to choose between going on alone and this.
-    least = min(_number(node.service, "min-cluster-size") or 1 for node in nodes)
+    least = min(figure(node.service, "min-cluster-size") or 1 for node in nodes)
     consistent = all(node.namespace.get("strong-consistency") == "true" for node in nodes)
     if size > 2 and least * 2 <= size and not consistent:
         what = f"min-cluster-size {least} of {size} nodes: when the network splits, both sides take jobs"
@@ -303,15 +151,15 @@ def _membership(nodes: Sequence[Node]) -> Iterator[Finding]:
 
 
 def _clocks(nodes: Sequence[Node]) -> Iterator[Finding]:
-    skew = max(_number(node.statistics, "cluster_clock_skew_ms") or 0 for node in nodes)
+    skew = max(figure(node.statistics, "cluster_clock_skew_ms") or 0 for node in nodes)
     if skew > CLOCK_SKEW_MS:
         what = f"the nodes' clocks differ by {skew} ms: delays are off by as much, and a stale copy of a record can win"
         yield Finding("warning", f"{what} after a split of the network; keep them in step")
 
 
 def _copies(node: Node) -> Iterator[Finding]:
-    wanted = _number(node.namespace, "replication-factor")
-    made = _number(node.namespace, "effective_replication_factor")
+    wanted = figure(node.namespace, "replication-factor")
+    made = figure(node.namespace, "effective_replication_factor")
     if wanted is None:
         yield _untold("replication-factor")
     elif wanted < 2:
@@ -341,7 +189,7 @@ def _conflicts(node: Node) -> Iterator[Finding]:
 
 
 def _pending(node: Node) -> Iterator[Finding]:
-    limit = _number(node.namespace, "transaction-pending-limit")
+    limit = figure(node.namespace, "transaction-pending-limit")
     if limit is None:
         yield _untold("transaction-pending-limit")
     elif 0 < limit < PENDING_ENOUGH:
@@ -353,7 +201,7 @@ def _pending(node: Node) -> Iterator[Finding]:
 
 def _record_size(max_job_size: int, node: Node) -> Iterator[Finding]:
     # Before 7.1 it is 0 unless set, and the block bounds records.
-    limit = _number(node.namespace, "max-record-size") or _storage(node.namespace, "write-block-size")
+    limit = figure(node.namespace, "max-record-size") or storage_figure(node.namespace, "write-block-size")
     needed = max(max_job_size + BODY_EXTRA, SEGMENT_BYTES)
     if limit is None:
         yield _untold("max-record-size")

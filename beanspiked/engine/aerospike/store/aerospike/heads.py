@@ -1,0 +1,124 @@
+"""What is read of segments without their jobs: the head after a change, and looks over many segments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import aerospike
+from aerospike_helpers.expressions import base as exp
+from aerospike_helpers.expressions import map as exp_map
+from aerospike_helpers.operations import expression_operations, map_operations, operations
+
+from beanspiked.engine.aerospike.store.keys import ready_key
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, HEAD_KEYS, READY, Head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "FEW_READS",
+    "FEW_READS_AFTER_TAKE",
+    "HEAD_OPS",
+    "HEAD_READS",
+    "LEASE_READS",
+    "LOOK_READS",
+    "SIZE_READS",
+    "head_of_bins",
+    "head_of_few",
+    "head_of_results",
+]
+
+# An operation of its own gives each result separately.
+HEAD_OPS: Final = [
+    map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
+    map_operations.map_get_by_index_range(READY, -1, 1, aerospike.MAP_RETURN_KEY),
+    map_operations.map_get_by_index_range(DELAYED, 0, 1, aerospike.MAP_RETURN_KEY),
+    map_operations.map_size(READY),
+    map_operations.map_size(DELAYED),
+    map_operations.map_size(BURIED),
+    operations.read("nheld"),
+    operations.read("st"),
+]
+
+
+def head_of_results(results: Sequence[tuple[str, Any]]) -> Head:
+    """Read what HEAD_OPS give at the end of an operation's results."""
+    keys, last, due, ready, delayed, buried, held, state = [value for _, value in results[-len(HEAD_OPS) :]]
+    return Head(keys, last[0] if last else None, due[0] if due else None, ready, delayed, buried, held, state)
+
+
+def _computed(name: str, expression: Any) -> Any:
+    """Read an expression's value under a name."""
+    return expression_operations.expression_read(name, expression.compile())
+
+
+def _keys_read(name: str, queue: str, index: int, count: int) -> Any:
+    """Read keys of a queue under a name."""
+    return _computed(name, exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_KEY, index, count, exp.MapBin(queue)))
+
+
+COUNT_READS: Final = [
+    _computed(f"{name}-n", exp_map.MapSize(None, exp.MapBin(name))) for name in (READY, DELAYED, BURIED)
+]
+# A batch gives one value a name, the last of its bin. So each read has a name of its own; a take's is the bin of its removal.
+HEAD_READS: Final = [
+    operations.read("no"),
+    operations.read("st"),
+    operations.read("nheld"),
+    _keys_read("keys", READY, 0, HEAD_KEYS),
+    _keys_read("last", READY, -1, 1),
+    _keys_read("due", DELAYED, 0, 1),
+    *COUNT_READS,
+]
+# The keys of a few jobs tell everything. Expressions cost a thread four times as much as these reads.
+FEW_READS: Final = [
+    map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
+    map_operations.map_get_by_index_range(DELAYED, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
+    map_operations.map_size(BURIED),
+    operations.read("nheld"),
+    operations.read("st"),
+]
+FEW_READS_AFTER_TAKE: Final = [_keys_read("keys", READY, 0, HEAD_KEYS), *FEW_READS[1:]]
+
+
+def head_of_bins(bins: Mapping[str, Any]) -> Head:
+    """Read what HEAD_READS give of a segment that is in use here."""
+    return Head(
+        bins["keys"],
+        bins["last"][0] if bins["last"] else None,
+        bins["due"][0] if bins["due"] else None,
+        bins["ready-n"],
+        bins["delayed-n"],
+        bins["buried-n"],
+        bins["nheld"],
+        bins["st"],
+    )
+
+
+def head_of_few(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: int, state: int) -> Head:
+    """Make a head of what FEW_READS give; of more jobs than expected, it is that of the first ones."""
+    last = ready[-1] if ready else None
+    return Head(ready, last, delayed[0] if delayed else None, len(ready), len(delayed), buried, held, state)
+
+
+# --- looks over many segments; formats.py decodes them
+
+LOOK_READS: Final = [operations.read("f"), *HEAD_READS]
+URGENT: Final = exp_map.MapGetByKeyRange(
+    None, aerospike.MAP_RETURN_COUNT, ready_key(0, 0, 0), ready_key(1024, 0, 0), exp.MapBin(READY)
+)
+SIZE_READS: Final = [
+    operations.read("f"),
+    operations.read("no"),
+    operations.read("nheld"),
+    _computed("urgent", URGENT),
+    _keys_read("first", READY, 0, 1),
+    _keys_read("due", DELAYED, 0, 1),
+    _keys_read("oldest", BURIED, 0, 1),
+    *COUNT_READS,
+]
+LEASE_KEYS: Final = exp_map.MapGetByIndexRangeToEnd(None, aerospike.MAP_RETURN_KEY, 0, exp.MapBin("held"))
+LEASE_READS: Final = [
+    *[operations.read(name) for name in ("f", "no", "tube", "own")],
+    _computed("leases", LEASE_KEYS),
+]

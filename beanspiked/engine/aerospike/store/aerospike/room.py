@@ -1,0 +1,171 @@
+"""Whether a cluster has room for more jobs, by what its nodes say about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from beanspiked.engine.aerospike.store.seam import Busy
+from beanspiked.places import host_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["Node", "ask", "figure", "has_room", "parse_node", "room", "storage_figure"]
+
+# At which part of stop-writes puts stop. The rest is for deletes: at stop-writes the server refuses these as well.
+RESERVE: Final = 0.8
+# The machine's memory has other users, and a namespace in memory may well be given most of it: 0.8 of 90 would be too early.
+MEMORY_RESERVE: Final = 0.9
+# Free blocks go faster than data grows, and come back when the server has defragmented: so many times the limit.
+AVAIL_RESERVE: Final = 4
+
+# A node that does not answer for longer is none to wait for.
+INFO_POLICY: Final = {"timeout": 1000}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one node says about itself.
+
+    Attributes:
+        name: Its address and port.
+        build: Its version.
+        namespaces: The namespaces it has.
+        namespace: Figures and settings of the namespace in question; empty if the node does not have it.
+        statistics: Figures of the node.
+        service: Settings of the node.
+    """
+
+    name: str
+    build: str = ""
+    namespaces: Sequence[str] = ()
+    namespace: Mapping[str, str] = field(default_factory=dict)
+    statistics: Mapping[str, str] = field(default_factory=dict)
+    service: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- asking
+
+
+def ask(client: Any, commands: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Ask each node, in one request; return the answers, and why there are none, by the nodes' addresses."""
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - whoever only judges does not need it
+
+    answers: dict[str, str] = {}
+    silent: dict[str, str] = {}
+    # One by one: with `info_all` one node that is down takes the others' answers with it.
+    for node in client.get_node_names():
+        name = host_port(node["address"], node["port"])
+        try:
+            answers[name] = client.info_single_node("\n".join(commands), node["node_name"], INFO_POLICY)
+        except AerospikeError as error:
+            silent[name] = f"{error.code}: {error.msg}"
+    return answers, silent
+
+
+def parse_node(name: str, answer: str) -> Node:
+    """Read a node's answer to some info commands: a line for each, with the command, a tab, and what it gave."""
+    answers: dict[str, str] = {}
+    for line in answer.splitlines():
+        command, _, value = line.partition("\t")
+        answers[command.partition("/")[0]] = value
+    namespace = _pairs(answers.get("namespace", ""))
+    if namespace.get("type") == "unknown":
+        namespace = {}
+    names = answers.get("namespaces", "")
+    return Node(
+        name,
+        answers.get("build", ""),
+        tuple(names.split(";")) if names else (),
+        namespace,
+        _pairs(answers.get("statistics", "")),
+        _pairs(answers.get("get-config:context=service", "")),
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in text.split(";"))
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def figure(info: Mapping[str, str], key: str) -> int | None:
+    """Read a figure; None where the server has none of this name."""
+    value = info.get(key, "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+# --- room
+
+
+def room(nodes: Sequence[Node]) -> tuple[bool, str]:
+    """Tell whether more jobs may come in, and say why not: some node is near the point where it refuses every write.
+
+    What a node does not tell (its version has no such limit) limits nothing.
+
+    Args:
+        nodes: What nodes said about the namespace, and their statistics; those without the namespace do not count.
+    """
+    having = [node for node in nodes if node.namespace]
+    if not having:
+        return False, "no node has the namespace"
+    short = [f"{node.name}: {reason}" for node in having for reason in _shortages(node)]
+    if short:
+        return False, "; ".join(short)
+    used = [number for node in having if (number := figure(node.namespace, "data_used_pct")) is not None]
+    free = [number for node in having if (number := figure(node.namespace, "data_avail_pct")) is not None]
+    if not used or not free:
+        return True, "the server does not tell how full it is"
+    return True, f"data up to {max(used)} % used, at least {min(free)} % free to write"
+
+
+def _shortages(node: Node) -> Iterator[str]:
+    """Name the limits of a node beyond which no job may come in any more."""
+    info = node.namespace
+    if info.get("stop_writes") == "true":
+        yield "stop-writes: it refuses every write, also deletes"
+    if info.get("clock_skew_stop_writes") == "true":
+        yield "it refuses every write because the nodes' clocks differ"
+    for what, used, stop, reserve in (
+        ("data", figure(info, "data_used_pct"), storage_figure(info, "stop-writes-used-pct"), RESERVE),
+        ("memory for indexes", figure(info, "indexes_memory_used_pct"), 100, RESERVE),
+        ("the machine's memory", _memory_used(node), figure(info, "stop-writes-sys-memory-pct"), MEMORY_RESERVE),
+    ):
+        # A limit of 0 is none.
+        if used is not None and stop and used >= stop * reserve:
+            yield f"{what} is {used} % used; puts stop at {stop * reserve:g} %, all writes at {stop} %"
+    available = figure(info, "data_avail_pct")
+    stop = storage_figure(info, "stop-writes-avail-pct")
+    if available is not None and stop:
+        # Half of the way at most: four times a high limit may be more than an empty namespace has.
+        reserve = min(AVAIL_RESERVE * stop, (100 + stop) / 2)
+        if available < reserve:
+            yield f"{available} % of the storage is free to write; puts stop below {reserve:g} %, all writes below {stop} %"
+
+
+def storage_figure(info: Mapping[str, str], key: str) -> int | None:
+    """Read a figure of the namespace's storage."""
+    return figure(info, f"storage-engine.{key}")
+
+
+def _memory_used(node: Node) -> int | None:
+    free = figure(node.statistics, "system_free_mem_pct")
+    return None if free is None else 100 - free
+
+
+def has_room(client: Any, namespace: str) -> tuple[bool, str]:
+    """Tell whether every node has room for more jobs, and say why not; blocks for a second at most for each that does not answer.
+
+    A node that does not answer is left out: the cluster goes on without it.
+
+    Args:
+        client: A connected client of the `aerospike` package.
+        namespace: Where jobs are kept.
+
+    Raises:
+        Busy: No node answers.
+    """
+    answers, silent = ask(client, [f"namespace/{namespace}", "statistics"])
+    if not answers:
+        raise Busy("; ".join(f"{name} does not answer: {why}" for name, why in silent.items()) or "no node answers")
+    return room([parse_node(name, answer) for name, answer in answers.items()])

@@ -1,0 +1,132 @@
+"""Directories of tubes in records: the items of shards, pages, and what the version before had instead.
+
+A tube's entry is the part of its shard's map between the tube's name with a 0 byte and the name with a 1 byte; no name holds either. So an
+entry needs no preparation, and leaves nothing behind. The byte after the 0 tells what an item is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from beanspiked.engine.aerospike.store import fields
+from beanspiked.engine.aerospike.store.formats import checked
+from beanspiked.engine.aerospike.store.seam import DEAD, Damaged, Directory, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
+
+    Bins: TypeAlias = Mapping[str, Any]
+
+__all__ = [
+    "COUNTERS",
+    "ITEM_COUNTER",
+    "ITEM_PAGE",
+    "ITEM_PAUSE",
+    "ITEM_SEGMENT",
+    "directories",
+    "former_directory",
+    "former_names",
+    "item",
+    "items",
+    "items_of",
+    "numbered_item",
+    "page",
+]
+
+COUNTERS: Final = ("total_jobs", "deletes", "pauses")
+ITEM_COUNTER: Final = b"c"
+ITEM_PAGE: Final = b"p"
+ITEM_SEGMENT: Final = b"s"
+ITEM_PAUSE: Final = b"w"
+NUMBER_SIZE: Final = 8
+
+
+def item(tube: str, kind: bytes, name: str = "") -> bytes:
+    """Return the key of an item of a tube's entry."""
+    return b"%b\0%b%b" % (tube.encode(), kind, name.encode())
+
+
+def numbered_item(tube: str, kind: bytes, number: int) -> bytes:
+    """Return the key of a segment or a page in a tube's entry: such keys sort by number."""
+    return b"%b\0%b%b" % (tube.encode(), kind, number.to_bytes(NUMBER_SIZE, "big"))
+
+
+def items_of(tube: str, kind: bytes = b"") -> tuple[bytes, bytes]:
+    """Return the range of the keys of a tube's items, or of those of one kind."""
+    name = tube.encode()
+    return (name + b"\0", name + b"\1") if not kind else (name + b"\0" + kind, name + b"\0" + bytes([kind[0] + 1]))
+
+
+def items(bins: Bins) -> dict[bytes, Any]:
+    """Return the items of a shard, read as a map or as keys and values in turn. Raises Damaged."""
+    found = checked(bins).get("items")
+    if isinstance(found, list):
+        return dict(zip(found[::2], found[1::2], strict=False))
+    return dict(fields.mapping(bins, "items"))
+
+
+def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None]) -> dict[str, Directory]:
+    """Decode the entries in a shard's items; damaged ones are left out and told."""
+    parts: dict[bytes, list[tuple[bytes, Any]]] = {}
+    for key, value in items.items():
+        name, zero, what = bytes(key).partition(b"\0") if isinstance(key, bytes | bytearray) else (b"", b"", b"")
+        if zero:
+            parts.setdefault(name, []).append((what, value))
+        else:
+            damaged("an item of a shard", fields.unexpected("a key", key))
+    read: dict[str, Directory] = {}
+    for name, found in parts.items():
+        try:
+            read[name.decode()] = _directory(sorted(found))
+        except Damaged as error:
+            damaged(f"the entry of tube {name!r}", error)
+        except UnicodeDecodeError:
+            damaged(f"the entry of tube {name!r}", Damaged("its name is odd"))
+    return read
+
+
+def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
+    """Decode an entry's items, sorted by key. Raises Damaged."""
+    numbered: dict[bytes, list[int]] = {ITEM_SEGMENT: [], ITEM_PAGE: []}
+    counters: dict[str, int] = {}
+    pause = until = 0
+    for what, value in items:
+        kind, name = what[:1], what[1:]
+        if kind in numbered and len(name) == NUMBER_SIZE:
+            numbered[kind].append(int.from_bytes(name, "big"))
+        elif kind == ITEM_COUNTER and type(value) is int:
+            counters[name.decode("utf-8", "replace")] = value
+        elif kind == ITEM_PAUSE and isinstance(value, list) and [type(part) for part in value] == [int, int]:
+            pause, until = value
+        else:
+            raise Damaged(f"an item of it is odd: {what!r:.50}")
+    return Directory(numbered[ITEM_SEGMENT], pause, until, counters, numbered[ITEM_PAGE])
+
+
+def page(number: int, bins: Bins) -> Page | None:
+    """Decode a page; None if it is dead, or the record another page's. Raises Damaged."""
+    checked(bins)
+    if fields.number(bins, "no") != number or fields.number(bins, "st") == DEAD:
+        return None
+    return Page(number, fields.text(bins, "tube"), fields.numbers("segs", fields.mapping(bins, "segs")))
+
+
+# --- the version before
+
+
+def former_directory(bins: Bins) -> Directory:
+    """Decode a tube's record of the version before; every part of it may be missing. Raises Damaged."""
+    listed = {} if bins.get("segments") is None else fields.mapping(bins, "segments")
+    counters = {name: fields.number(bins, name) for name in COUNTERS if bins.get(name) is not None}
+    return Directory(
+        fields.numbers("segments", listed),
+        fields.optional_number(bins, "pause", 0),
+        fields.optional_number(bins, "until", 0),
+        counters,
+    )
+
+
+def former_names(bins: Bins) -> list[str]:
+    """Decode a list of tubes of the version before. Raises Damaged if it is no map."""
+    return [key for key in fields.mapping(bins, "names") if type(key) is str]

@@ -51,6 +51,14 @@ def test_no_reply_is_a_lie_and_nothing_acknowledged_is_lost(chunk: range) -> Non
             schedule.run(seed, harsh=seed % 5 == 4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", mixed_seeds(), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
+def test_jobs_that_are_moved_and_cleared_are_in_one_place_or_deleted(chunk: range) -> None:
+    for seed in chunk:
+        with repeated_by(BEANSPIKED_SEEDS=seed):
+            schedule.run(seed, harsh=seed % 5 == 4, operators=True)
+
+
 class Forms(Cluster):
     """Counts the segments that are made in each format."""
 

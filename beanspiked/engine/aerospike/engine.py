@@ -567,6 +567,7 @@ class SharedEngine(TubeEngine):
             self.puts.expire()
         else:
             self.scout.recheck(now)
+            self.moving.go_on()
         self.news.tick()
         self.turn_over()
 

@@ -211,7 +211,7 @@ class Burial:
             return 0
         if segment.owner == number and pairs_of(segment_number, list(segment.leases)):
             # While there is a lease of the session it is found again, should this fail.
-            await self._engine.moving.finish_for(segment)
+            await self._engine.moving.finish_for(segment_number, list(segment.leases))
             segment = await self._store.read(segment_number)
             if segment is None:
                 return 0

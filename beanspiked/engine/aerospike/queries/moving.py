@@ -40,7 +40,7 @@ from beanspiked.engine.aerospike.store.seam import (
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     from beanspiked.engine.aerospike.engine import SharedEngine
@@ -71,8 +71,9 @@ class Moving:
         self._engine = engine
         self._store = store
         self._chance = chance or random.Random()  # noqa: S311 - two who see to the same pair are not to choose the same
-        # Pairs that this front-end has made and not finished.
+        # Pairs that could not be finished, to be tried again.
         self._left: dict[Pair, None] = {}
+        self._going_on: bool = False
 
     async def move(self, segment: Segment, state: int, jobs: list[SharedJob], target: "SharedTube") -> int:
         """Move jobs of one segment and state; return how many have moved: some may be gone by then. Raises EngineError."""
@@ -91,7 +92,6 @@ class Moving:
     async def _move(self, source: Segment, state: int, jobs: list[SharedJob], target: "SharedTube") -> int:
         made = await self._make(target)
         pair = Pair(source.number, made.number, state)
-        self._left[pair] = None
         failure: EngineError | None = None
         try:
             await self._begin(pair, [job.place for job in jobs], made)
@@ -166,21 +166,29 @@ class Moving:
     # --- the end
 
     async def finish(self, pair: Pair) -> int:
-        """See to a pair until no job is on the move in it; return how many have moved. Raises EngineError; others see to it later."""
+        """See to a pair until no job is on the move in it; return how many have moved. Raises EngineError; it is tried again then."""
+        try:
+            moved = await self._settle_for_a_while(pair)
+        except EngineError:
+            self._left[pair] = None
+            raise
+        self._left.pop(pair, None)
+        return moved
+
+    async def _settle_for_a_while(self, pair: Pair) -> int:
         moved = 0
         for _ in range(TRIES):
-            error: StoreError | None = None
+            failure: StoreError | None = None
             try:
                 moved = max(moved, await self._settle(pair))
-            except (Busy, Fenced, Unknown) as failure:
+            except (Busy, Fenced, Unknown) as error:
                 # Somebody else sees to it, or has; or it is not known whether a step was made.
-                error = failure
-            if error is None:
-                self._left.pop(pair, None)
+                failure = error
+            if failure is None:
                 return moved
-            logger.info("the pair of segments %d and %d: %s", pair.source, pair.target, error)
+            logger.info("the pair of segments %d and %d: %s", pair.source, pair.target, failure)
             await self._engine.pause_between_tries()
-        raise StoreFailed("a move between two segments is not finished; that is done later")
+        raise StoreFailed("a move between two segments is not finished yet")
 
     async def _settle(self, pair: Pair) -> int:
         """Decide what becomes of a pair, and make its last steps; return how many jobs came into the target by them."""
@@ -239,19 +247,33 @@ class Moving:
 
     # --- what was left behind
 
-    async def finish_for(self, target: Segment) -> None:
-        """See to the pairs of a segment that was made for moves, whose maker is dead. Raises StoreError."""
-        for pair in pairs_of(target.number, list(target.leases)):
-            if pair.target == target.number:
-                try:
-                    await self.finish(pair)
-                except StoreFailed as failure:
-                    raise Busy(str(failure)) from failure
-
-    async def go_on(self) -> None:
-        """See to what this front-end has begun and could not finish."""
-        for pair in list(self._left):
+    async def finish_for(self, number: int, leases: "Sequence[int]") -> None:
+        """See to the pairs that a segment is in, by its leases, unless who has made them lives. Raises StoreError."""
+        for pair in pairs_of(number, leases):
+            target = (await self._store.leases([pair.target]))[0]
+            if target is not None and self._lives(target.owner):
+                continue
             try:
                 await self.finish(pair)
-            except EngineError as error:
-                logger.warning("jobs on the move from segment %d to %d wait: %s", pair.source, pair.target, error)
+            except StoreFailed as failure:
+                raise Busy(str(failure)) from failure
+
+    def _lives(self, session: int) -> bool:
+        membership = self._engine.membership
+        return session in membership.others or (session == membership.session.number and not membership.session.over)
+
+    def go_on(self) -> None:
+        """Try again to finish what could not be finished."""
+        if self._left and not self._going_on:
+            self._going_on = True
+            self._engine.spawn(self._go_on())
+
+    async def _go_on(self) -> None:
+        try:
+            for pair in list(self._left):
+                try:
+                    await self.finish(pair)
+                except EngineError as error:
+                    logger.warning("jobs on the move from segment %d to %d wait: %s", *pair[:2], error)
+        finally:
+            self._going_on = False

@@ -5,6 +5,7 @@ target their copies stand under one that names the source. Such a lease is negat
 serial: whoever sees to a pair renames its leases first, so that nobody else's operation under them can succeed afterwards.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 __all__ = ["FIRST_SERIAL", "SERIALS", "Pair", "find_lease", "pair_lease", "pairs_of"]
@@ -42,13 +43,13 @@ def pair_lease(other: int, state: int, serial: int, *, leaving: bool) -> int:
     return -((((other << STATE_BITS | state) << 1 | leaving) << SERIAL_BITS) | serial)
 
 
-def find_lease(leases: "list[int]", other: int, state: int, *, leaving: bool) -> int | None:
+def find_lease(leases: Sequence[int], other: int, state: int, *, leaving: bool) -> int | None:
     """Return which of a segment's leases it is that `pair_lease` names, whatever its serial."""
     wanted = -pair_lease(other, state, FIRST_SERIAL, leaving=leaving) >> SERIAL_BITS
     return next((lease for lease in leases if lease < 0 and -lease >> SERIAL_BITS == wanted), None)
 
 
-def pairs_of(number: int, leases: "list[int]") -> list[Pair]:
+def pairs_of(number: int, leases: Sequence[int]) -> list[Pair]:
     """List the pairs that a segment is in, by its leases."""
     found: list[Pair] = []
     for lease in leases:

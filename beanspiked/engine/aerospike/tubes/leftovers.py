@@ -79,13 +79,17 @@ class Leftovers:
             await self._engine.registry.let_begin_anew(name, record)
 
     async def _look_at_segments(self) -> None:
-        """Let segments end that are over."""
+        """Let segments end that are over, and finish moves whose makers are dead."""
         part = self._segments[-SEGMENTS_AT_ONCE:]
         del self._segments[-SEGMENTS_AT_ONCE:]
         heads = await self._store.heads([number for _, number in part])
         for (name, number), head in zip(part, heads, strict=True):
             if head is not None and _is_over(head):
                 await self._engine.retirement.end(name, number)
+        held = [number for (_, number), head in zip(part, heads, strict=True) if head is not None and head.held]
+        for leases in await self._store.leases(held):
+            if leases is not None:
+                await self._engine.moving.finish_for(leases.number, leases.leases)
 
     async def _look_at_bodies(self) -> None:
         """Remove old bodies that nothing refers to."""

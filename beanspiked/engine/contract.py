@@ -41,6 +41,7 @@ __all__ = [
     "RESERVED",
     "STATE_NAMES",
     "WHOLE",
+    "Answer",
     "Bulk",
     "Counts",
     "Details",
@@ -65,16 +66,43 @@ class ReadyListener:
         raise NotImplementedError
 
 
+class Answer(Later):
+    """What a look tells, once it is done.
+
+    Attributes:
+        job: The job, or None where there is none.
+        tube: The tube, or None where it does not exist.
+        others: How other processes use that tube.
+        counts: Jobs by state: those of that tube, or all.
+        names: The names of all tubes, in the order of `tubes`; of very many on a shared store also some whose last job has just gone.
+        ids: The ids of the jobs that were looked for.
+        sizes: What the bodies take that were looked at.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.job: Job | None = None
+        self.tube: Tube | None = None
+        self.others: TubeUse = TubeUse()
+        self.counts: Counts = Counts()
+        self.names: list[str] = []
+        self.ids: list[int] = []
+        self.sizes: TubeSizes = TubeSizes()
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class TubeEngine:
     """Where the jobs live.
 
+    What is known here, `find_job`, `find_tube`, `peek_next`, `tubes` and the counts tell at once. On a shared store a look has to learn it
+    first, and its answer tells it.
+
     Attributes:
-        counts: Jobs by state over all tubes.
+        counts: Jobs by state over all tubes; not of a shared engine.
         listener: Whom to tell when a job becomes ready.
         durable: Whether changes go to a store, so that they can be on their way (`in_flight`).
-        shared: Whether other processes change the same jobs. What `find_job`, `peek_next`, `find_tube`, `tubes` and the counts tell is
-            then what the last of the `look_...` methods saw, and holds until the end of its callback.
+        shared: Whether other processes change the same jobs. `find_job` and `find_tube` then tell what is held and used here, and each
+            `look_...` method but `look_job` has an answer.
     """
 
     counts: Counts
@@ -87,7 +115,7 @@ class TubeEngine:
         raise NotImplementedError
 
     def find_tube(self, name: str) -> Tube | None:
-        """Find a tube."""
+        """Find a tube; on a shared store one that is used here."""
         raise NotImplementedError
 
     def forget(self, tube: Tube) -> None:
@@ -98,43 +126,27 @@ class TubeEngine:
         """List all tubes in beanstalkd's order: as made, but a removed one's place is taken by the last."""
         raise NotImplementedError
 
-    def tube_names(self) -> list[str]:
-        """List the names of all tubes, in the order of `tubes`; on a shared store of very many, some whose last job has just gone."""
-        return [tube.name for tube in self.tubes()]
-
-    def look_job(self, job_id: int, need: int = WHOLE) -> Later | None:
-        """Learn what `find_job` tells; None when it is known here.
+    def look_job(self, job_id: int, need: int = WHOLE) -> Answer | None:
+        """Look for a job: None when `find_job` tells.
 
         Fails with StoreFailed, as do all looks; also if what is needed of the job (PLACE, ENTRY or WHOLE) is lost or damaged.
         """
         return None
 
-    def look_next(self, tube: Tube, state: int) -> Later | None:
-        """Learn what `peek_next` tells."""
+    def look_next(self, tube: Tube, state: int) -> Answer | None:
+        """Look for the job that would leave READY, DELAYED or BURIED next: None when `peek_next` tells."""
         return None
 
-    def look_tube(self, name: str) -> Later | None:
-        """Learn what `find_tube`, the tube's counts and `elsewhere` tell."""
+    def look_tube(self, name: str) -> Answer | None:
+        """Look for a tube, its counts and its users: None when `find_tube` tells."""
         return None
 
-    def look_all(self) -> Later | None:
-        """Learn what `tubes` and the engine's counts tell."""
+    def look_all(self) -> Answer | None:
+        """Count all jobs, and find the names of all tubes: None when `counts` and `tubes` tell."""
         return None
 
-    def look_names(self) -> Later | None:
-        """Learn what `tube_names` tells."""
-        return None
-
-    def look_sizes(self, tube: Tube) -> Later | None:
-        """Learn what `sizes` tells."""
-        return None
-
-    def look_found(self, tube: Tube, metadata: str) -> Later | None:
-        """Learn what `find` tells."""
-        return None
-
-    def elsewhere(self, tube: Tube) -> TubeUse | None:
-        """Return how other processes use a tube; None when there are none."""
+    def look_names(self) -> Answer | None:
+        """Find the names of all tubes: None when `tubes` tells."""
         return None
 
     def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
@@ -223,11 +235,11 @@ class TubeEngine:
         """Replace the body of a held job; `raw_size` as in Details. Fails with StoreFull or StoreFailed; it is then unchanged."""
         raise NotImplementedError
 
-    def find(self, tube: Tube, metadata: str) -> list[int]:
-        """List the ids of the tube's jobs, buried ones left out, that were put with this metadata."""
+    def find(self, tube: Tube, metadata: str) -> Answer:
+        """Look for the ids of the tube's jobs, buried ones left out, that were put with this metadata."""
         raise NotImplementedError
 
-    def sizes(self, tube: Tube) -> TubeSizes:
+    def add_up(self, tube: Tube) -> Answer:
         """Add up the sizes of a tube's bodies."""
         raise NotImplementedError
 

@@ -14,6 +14,7 @@ from beanspiked.library.job_info import JobInfo
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from beanspiked.engine.contract import Answer
     from beanspiked.engine.contract import Job as EngineJob
     from beanspiked.engine.later import Later
     from beanspiked.library.core import Core
@@ -62,7 +63,11 @@ class ConnBase(OfOneProcess):
         """List the names of all tubes that exist."""
         self._core.check_open()
         engine = self._core.broker.engine
-        return await self._core.look(engine.look_names(), engine.tube_names)
+
+        def read(answer: Answer | None) -> list[str]:
+            return [tube.name for tube in engine.tubes()] if answer is None else answer.names
+
+        return await self._core.look(engine.look_names(), read)
 
     async def peek(self, job_id: int) -> JobInfo | None:
         """Look at a job of any state; None when there is none with this id."""

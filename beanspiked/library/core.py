@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from beanspiked.engine import forks
 from beanspiked.engine.compression import squeeze
-from beanspiked.engine.contract import GIVEN_UP, PLAIN
+from beanspiked.engine.contract import GIVEN_UP, PLAIN, Answer
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.library.errors import ConnClosed, ConnForked
 from beanspiked.library.loops import part_from
@@ -30,6 +30,7 @@ __all__ = ["Core", "OfOneProcess"]
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Looked = TypeVar("Looked", bound=Answer | None)
 
 
 class OfOneProcess:
@@ -257,11 +258,11 @@ class Core:
             self.metrics.timing(event, tube, self.loop.time() - began)
         return value
 
-    async def look(self, look: Later | None, read: Callable[[], Result]) -> Result:
-        """Return what is read when a look has ended: it holds no longer than its callback. Raises StoreFailed."""
+    async def look(self, look: Looked, read: Callable[[Looked], Result]) -> Result:
+        """Return what is read from the answer of a look at once when it is there; None is an answer, too. Raises StoreFailed."""
         self.check_open()
         if look is None:
-            return read()
+            return read(look)
         self.turn()
         future: asyncio.Future[Result] = self.loop.create_future()
 
@@ -271,7 +272,7 @@ class Core:
             try:
                 if outcome.error is not None:
                     raise outcome.error
-                future.set_result(read())
+                future.set_result(read(look))
             except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
                 future.set_exception(error)
 
@@ -286,7 +287,8 @@ class Core:
             await self.ended(change)
             if engine.shared and change.error is not None:
                 raise change.error
-        return await self.look(engine.look_job(job_id, need), lambda: read(engine.find_job(job_id)))
+        look = engine.look_job(job_id, need)
+        return await self.look(look, lambda answer: read(engine.find_job(job_id) if answer is None else answer.job))
 
     # --- bodies and ids
 

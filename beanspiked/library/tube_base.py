@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, TubeSizes
+from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed, StoreFull
 from beanspiked.library.core import OfOneProcess
 from beanspiked.library.job_info import JobInfo, Seconds, checked_priority, checked_text, seconds_of
 
 if TYPE_CHECKING:
+    from beanspiked.engine.contract import Answer
     from beanspiked.engine.contract import Tube as EngineTube
     from beanspiked.library.conn_base import ConnBase
     from beanspiked.library.core import Core
@@ -160,8 +161,8 @@ class TubeBase(OfOneProcess):
         core.check_open()
         engine = core.broker.engine
 
-        def read() -> JobInfo | None:
-            job = engine.peek_next(self._state, state)
+        def read(answer: Answer | None) -> JobInfo | None:
+            job = engine.peek_next(self._state, state) if answer is None else answer.job
             return None if job is None else JobInfo.of(job, core.broker.now())
 
         return await core.look(engine.look_next(self._state, state), read)
@@ -177,29 +178,26 @@ class TubeBase(OfOneProcess):
         core.check_open()
         engine = core.broker.engine
 
-        def sizes() -> TubeSizes:
-            return engine.sizes(self._state)
-
-        def counts() -> TubeStats:
-            tube = engine.find_tube(self.name)
+        def read(answer: Answer | None) -> TubeStats:
+            tube = engine.find_tube(self.name) if answer is None else answer.tube
             if tube is None:
                 return TubeStats()
-            others = engine.elsewhere(tube)
+            counts = tube.counts if answer is None else answer.counts
             return TubeStats(
-                tube.counts.jobs(),
-                tube.counts.ready,
-                tube.counts.urgent,
-                tube.counts.reserved,
-                tube.counts.delayed,
-                tube.counts.buried,
-                tube.deletes + (0 if others is None else others.deletes),
-                summed.raw,
-                summed.stored,
-                summed.skipped,
+                counts.jobs(),
+                counts.ready,
+                counts.urgent,
+                counts.reserved,
+                counts.delayed,
+                counts.buried,
+                tube.deletes + (0 if answer is None else answer.others.deletes),
+                sizes.raw,
+                sizes.stored,
+                sizes.skipped,
             )
 
-        summed = await core.look(engine.look_sizes(self._state), sizes)
-        return await core.look(engine.look_tube(self.name), counts)
+        sizes = await core.look(engine.add_up(self._state), lambda answer: answer.sizes)
+        return await core.look(engine.look_tube(self.name), read)
 
     async def find(self, metadata: str) -> list[int]:
         """List the ids of its jobs that were put with this metadata, in their order; the buried ones are left out.
@@ -209,11 +207,8 @@ class TubeBase(OfOneProcess):
         if not metadata:
             raise ValueError("metadata: nothing to find")
         self._core.check_open()
-        engine = self._core.broker.engine
-        found = await self._core.look(
-            engine.look_found(self._state, metadata), lambda: engine.find(self._state, metadata)
-        )
-        return sorted(found)
+        found = self._core.broker.engine.find(self._state, metadata)
+        return await self._core.look(found, lambda answer: sorted(answer.ids))
 
     # --- changing what nobody holds
 

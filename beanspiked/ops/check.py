@@ -11,6 +11,7 @@ from beanspiked.config import UsageError, parse
 from beanspiked.engine.aerospike.store.aerospike.client import connect
 from beanspiked.engine.errors import StoreUnusable
 from beanspiked.ops.health import Finding, inspect
+from beanspiked.ops.records import set_aside
 from beanspiked.ops.url import (
     NOT_OURS,
     SCHEME,
@@ -38,12 +39,12 @@ Ends with 0, or with 1 where something keeps jobs from being kept.
 """
 
 EXIT_UNFIT: Final = 1
-# As of the server's own command line.
+# The same as the server's.
 EXIT_USAGE: Final = 5
 
 
 def main(words: Sequence[str]) -> int:
-    """Check what the words of the command line name, or else the environment; return the exit code."""
+    """Check the cluster that the command line or the environment names; return the exit code."""
     try:
         options, rest = getopt.gnu_getopt(words, "z:h", ["max-job-size=", "help"])
         if any(option in ("-h", "--help") for option, _ in options):
@@ -65,9 +66,6 @@ def _look(config: Mapping[str, Any], address: StoreAddress, max_job_size: int) -
         client = connect(config)
     except StoreUnusable as error:
         return [Finding("error", str(error))]
-    # Only here: whoever connects has no need of it.
-    from beanspiked.ops.records import set_aside  # noqa: PLC0415
-
     try:
         findings = inspect(client, address.namespace, max_job_size)
         if not any(finding.level == "error" for finding in findings):
@@ -78,18 +76,18 @@ def _look(config: Mapping[str, Any], address: StoreAddress, max_job_size: int) -
 
 
 def _max_job_size(given: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Read the size as the server does, with its limits."""
+    """Return the largest job's size in bytes, read as the server does."""
     variable = "BEANSPIKED_MAX_JOB_SIZE"
     words = [word for value in given for word in ("--max-job-size", value)]
     return parse(words, {variable: environ.get(variable, "")}).max_job_size
 
 
 def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress:
-    """Read a command's one URL, or else find the store that a server in this environment would use.
+    """Return the address in a command's one word, or else in the environment, as a server reads it.
 
     Raises:
-        UsageError: There are more words than one, or nothing says which cluster.
-        AddressError: What says it cannot be understood.
+        UsageError: There are more words, or nothing says which cluster.
+        AddressError: The address cannot be understood.
     """
     if len(words) > 1:
         raise UsageError(f"unknown argument: {words[1]}")
@@ -97,7 +95,7 @@ def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress
         return parse_address(words[0])
     if store := environ.get("BEANSPIKED_STORE"):
         if not store.startswith(SCHEME):
-            # Nothing after the scheme: there may be a password.
+            # The rest may have a password.
             kind = store.partition(":")[0]
             raise UsageError(
                 f"BEANSPIKED_STORE: a {kind}: store, and this is for Aerospike: name {SCHEME}HOST/NAMESPACE"

@@ -30,7 +30,7 @@ Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
 
 
 def main(words: list[str]) -> int:
-    """Run `beanspiked cleanup`, which removes the Lua modules of other versions from a cluster; return the exit code."""
+    """Remove the Lua modules of other versions from a cluster; return the exit code."""
     try:
         options, rest = getopt.gnu_getopt(words, "h", ["help"])
         if options:

@@ -23,29 +23,29 @@ __all__ = ["Finding", "inspect", "judge"]
 
 Level = Literal["error", "warning", "ok"]
 
-# The first version that keeps every map in the order of its keys and names its limits as read here.
+# The first version that keeps every map in order and has the limits read here.
 OLDEST: Final = (7, 0)
-# How large a segment's record gets, as measured and with some room: besides being packed each job has its key and its place in a map
-# (20 bytes) and, once it was reserved, counters (20 more); there are leases, and the tube's name. Many long reasons of buried jobs may
-# need more: such a bury is then refused.
+# How large a segment's record gets, as measured, with some room. Besides its packed form, a job needs 20 bytes for its key and place in a
+# map, and 20 for counters once it was reserved. The leases and the tube's name come on top. Many long reasons of buried jobs may need
+# more: such a bury is refused.
 JOB_EXTRA: Final = 64
 SEGMENT_BYTES: Final = BYTES_MAX + JOBS_MAX * JOB_EXTRA
-# A body record has a body and little else.
+# What a body's record has besides the body.
 BODY_EXTRA: Final = 64 * 1024
-# What no configuration can raise: the server writes to its storage in blocks of this size.
+# No configuration raises this: the server writes in blocks of this size.
 LARGEST_RECORD: Final = 8 * 1024 * 1024
-# A front-end has one operation a segment in flight, so each may add one that waits for a record; this many are no rarity.
+# Each front-end may have one operation waiting for a record. This many front-ends are no rarity.
 PENDING_ENOUGH: Final = 20
-# Clocks that differ by more than this move delays and deadlines visibly, and let an older copy of a record look newer.
+# A larger difference of clocks shifts delays visibly, and makes old copies of records look newer.
 CLOCK_SKEW_MS: Final = 1000
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """What one look has found.
 
     Attributes:
         level: `error` where jobs cannot be kept, `warning` where they may get lost or be refused, `ok`.
-        text: What is so, what it means, and what to do.
+        text: The fact, what it means, and what to do.
     """
 
     level: Level
@@ -56,7 +56,7 @@ class Finding(NamedTuple):
 
 
 def inspect(client: Any, namespace: str, max_job_size: int) -> list[Finding]:
-    """Ask all nodes of a cluster and judge what they say; blocks for a second at most for each that does not answer.
+    """Ask all nodes of a cluster and judge what they say. Blocks, up to a second for each silent node.
 
     Args:
         client: A connected client of the `aerospike` package.
@@ -76,13 +76,7 @@ def inspect(client: Any, namespace: str, max_job_size: int) -> list[Finding]:
 
 
 def judge(nodes: Sequence[Node], namespace: str, max_job_size: int) -> list[Finding]:
-    """Judge what the nodes of a cluster say.
-
-    Args:
-        nodes: At least one.
-        namespace: Where jobs are to be kept.
-        max_job_size: The largest job, in bytes.
-    """
+    """Judge what the nodes of a cluster, at least one, say; see inspect."""
     findings = [*_together(nodes, _version), *_presence(nodes, namespace), *_membership(nodes), *_clocks(nodes)]
     having = [node for node in nodes if node.namespace]
     if not having:
@@ -94,7 +88,7 @@ def judge(nodes: Sequence[Node], namespace: str, max_job_size: int) -> list[Find
 
 
 def _together(nodes: Sequence[Node], look: Callable[[Node], Iterator[Finding]]) -> Iterator[Finding]:
-    """Say once what is so on all nodes, and name those on which something else is so."""
+    """Look at each node; a finding of all is given once, any other with the nodes' names."""
     found: dict[Finding, list[str]] = {}
     for node in nodes:
         for finding in look(node):
@@ -142,7 +136,7 @@ def _membership(nodes: Sequence[Node]) -> Iterator[Finding]:
         yield _untold("cluster_size")
         return
     yield Finding("ok", f"cluster of {size}")
-    # Of two nodes no side of a split is the larger: such a cluster has to choose between going on alone and this.
+    # A split of two nodes has no larger side: min-cluster-size 2 would stop both.
     least = min(figure(node.service, "min-cluster-size") or 1 for node in nodes)
     consistent = all(node.namespace.get("strong-consistency") == "true" for node in nodes)
     if size > 2 and least * 2 <= size and not consistent:
@@ -200,7 +194,7 @@ def _pending(node: Node) -> Iterator[Finding]:
 
 
 def _record_size(max_job_size: int, node: Node) -> Iterator[Finding]:
-    # Before 7.1 it is 0 unless set, and the block bounds records.
+    # Before 7.1 it is 0 unless set, and the block limits records.
     limit = figure(node.namespace, "max-record-size") or storage_figure(node.namespace, "write-block-size")
     needed = max(max_job_size + BODY_EXTRA, SEGMENT_BYTES)
     if limit is None:

@@ -1,8 +1,8 @@
-"""Which records of a cluster are set aside: what cannot be read, and what is of a newer format, each by its name.
+"""Names the records of a cluster that are set aside: damaged ones, and those of a newer format.
 
-A look at all records of a prefix takes as long as there are records. So it goes by slices of the key space, ends when its time is over, and
-says then what it has not looked at. Of bodies it reads the format only: they may be many, and large. The cluster keeps digests of keys, so
-a record that no list names is told of by its digest.
+A look at all records takes as long as there are records. So it goes by slices of the key space, ends when its time is over, and says what
+it has not looked at. It reads only the format of bodies: they may be many, and large. The cluster keeps digests of keys, so a record that
+no list names is named by its digest.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.seam import Segment
 
     Bins = Mapping[str, Any]
-    # Of records by their digests.
+    # Names of records by the digests of their keys.
     Names = Mapping[bytes, str]
 
 __all__ = ["set_aside"]
 
-# How long the look takes at most, in seconds, and how many findings of each kind are named.
+# How long to look at most, in seconds, and how many findings of each set to name.
 LOOK_FOR: Final = 10.0
 NAMED_MAX: Final = 20
-# A namespace has so many partitions, which are looked at so many at a time.
+# How many partitions a namespace has, and how many to look at at a time.
 PARTITIONS: Final = 4096
 SLICE: Final = 64
 SCAN_POLICY: Final = {"total_timeout": 3000, "socket_timeout": 1000, "max_retries": 0}
@@ -44,7 +44,7 @@ SCAN_POLICY: Final = {"total_timeout": 3000, "socket_timeout": 1000, "max_retrie
 def set_aside(
     client: Any, namespace: str, prefix: str, seconds: float = LOOK_FOR, now: Callable[[], float] = time.monotonic
 ) -> list[Finding]:
-    """Name the records that this version leaves alone, and say what was not looked at; blocks for some seconds.
+    """Name the records that this version leaves alone, and what was not looked at. Blocks for some seconds.
 
     Args:
         client: A connected client of the `aerospike` package.
@@ -57,7 +57,7 @@ def set_aside(
     names = _names(client, namespace, prefix)
     findings: list[Finding] = []
     looked = 0
-    # The small ones first.
+    # The small sets come first.
     for name, bins, read in KINDS:
         named = partial(read, names)
         seen, whole, found = _look(client, (namespace, prefix + name), bins, named, lambda: now() >= until)
@@ -81,7 +81,7 @@ def _look(
     read: Callable[[bytes, Bins], Iterator[Finding]],
     over: Callable[[], bool],
 ) -> tuple[int, int, list[Finding]]:
-    """Look at the records of a set, slice by slice; return how many, of how many partitions, and what is to be said of them."""
+    """Look at a set slice by slice; return how many records and partitions were seen, and the findings."""
     seen = 0
     found: list[Finding] = []
     for begin in range(0, PARTITIONS, SLICE):
@@ -102,7 +102,7 @@ def _look(
 
 
 def _told(what: str, read: Callable[[], object]) -> Iterator[Finding]:
-    """Say what keeps a record from being read, if anything does."""
+    """Say why a record cannot be read, if it cannot."""
     try:
         read()
     except Newer as error:
@@ -112,14 +112,14 @@ def _told(what: str, read: Callable[[], object]) -> Iterator[Finding]:
 
 
 def _names(client: Any, namespace: str, prefix: str) -> dict[bytes, str]:
-    """Return the keys of sessions and of what they share, by their digests."""
+    """Return the names of sessions' records and of shared ones, by digest."""
     shared = ("sessions", "shards", "counter-segment", "counter-session")
     keys: list[tuple[str, int | str, str]] = [("ctl", name, name) for name in shared]
     try:
         listed = client.get((namespace, f"{prefix}ctl", "sessions"))[2]
         slots = formats.slots(listed)
     except (AerospikeError, Damaged):
-        # It is told of when its turn comes.
+        # The look at its set names it.
         slots = {}
     for number, slot in slots.items():
         keys += [(name, f"slot-{slot}" if slot else number, str(number)) for name in ("ses", "news")]
@@ -166,7 +166,7 @@ def _named(kind: str, names: Names, digest: bytes) -> str:
     return f"{kind} with digest {digest.hex()}" if name is None else f"{kind} {name}"
 
 
-# Each set, which bins are read of it (all without any), and what is made of them.
+# Each set, the bins to read (none means all), and what makes findings of them.
 KINDS: Final[tuple[tuple[str, tuple[str, ...], Callable[[Names, bytes, Bins], Iterator[Finding]]], ...]] = (
     ("ctl", ("f",), partial(_other, "the record")),
     ("ses", (), _session),

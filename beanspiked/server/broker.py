@@ -18,6 +18,7 @@ from beanspiked.engine.contract import (
     DELAYED,
     RESERVED,
     STATE_NAMES,
+    Answer,
     Job,
     ReadyListener,
     Tube,
@@ -219,9 +220,9 @@ class Broker(ReadyListener):
         if self.leaving == 0 and self.when_left is not None:
             self.when_left()
 
-    def snapshot(self) -> list[tuple[str, object]]:
-        """Return every counter that `stats` reports, in beanstalkd's order, ours at the end."""
-        counts = self.engine.counts
+    def snapshot(self, answer: Answer | None) -> list[tuple[str, object]]:
+        """Return every counter that `stats` reports, in beanstalkd's order, ours at the end; what a look found is in its answer."""
+        counts = self.engine.counts if answer is None else answer.counts
         usage = resource.getrusage(resource.RUSAGE_SELF)
         files, records = self.engine.journal_stats()
         uname = os.uname()
@@ -237,7 +238,7 @@ class Broker(ReadyListener):
             ("job-timeouts", self.job_timeouts),
             ("total-jobs", self.total_jobs),
             ("max-job-size", self.max_job_size),
-            ("current-tubes", len(self.engine.tubes())),
+            ("current-tubes", len(self.engine.tubes() if answer is None else answer.names)),
             ("current-connections", self.connections),
             ("current-producers", self.producers),
             ("current-workers", self.workers),
@@ -283,10 +284,10 @@ class Broker(ReadyListener):
             ("kicks", job.kicks),
         ]
 
-    def tube_snapshot(self, tube: Tube) -> list[tuple[str, object]]:
-        """Return every field that `stats-tube` reports."""
-        counts = tube.counts
-        others = self.engine.elsewhere(tube) or NO_OTHERS
+    def tube_snapshot(self, tube: Tube, answer: Answer | None) -> list[tuple[str, object]]:
+        """Return every field that `stats-tube` reports; what a look found is in its answer."""
+        counts = tube.counts if answer is None else answer.counts
+        others = NO_OTHERS if answer is None else answer.others
         left = int(tube.paused_until - self.now()) if tube.pause else 0
         return [
             ("name", quoted(tube.name)),

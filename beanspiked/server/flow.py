@@ -3,6 +3,7 @@
 import logging
 from typing import Final
 
+from beanspiked.engine.contract import Answer
 from beanspiked.engine.later import Later
 from beanspiked.protocol import commands as verbs
 from beanspiked.protocol import replies
@@ -146,7 +147,7 @@ class Flow(TurnTaker):
             else:
                 self._next = None
             if not (self._engine.durable or out.unsettled) or not self._must_wait(command):
-                self._do(command)
+                self._do(command, None)
             if out.size > WRITE_CHUNK:
                 out.flush()
             blocked = gate.why != OPEN or out.full()
@@ -188,11 +189,11 @@ class Flow(TurnTaker):
                 return
             self._reserve.wants += 1
 
-    def _do(self, command: Command) -> None:
+    def _do(self, command: Command, answer: Answer | None) -> None:
         self._broker.commands[command.verb] += 1
         if self._broker.tracing:
             self._out.sink.trace_command(command.verb)
-        self.session.do(command)
+        self.session.do(command, answer)
 
     def _must_wait(self, command: Command) -> bool:
         """Tell whether a command waits until that is known which decides about its reply; it is then the next."""
@@ -205,22 +206,22 @@ class Flow(TurnTaker):
         if BY_ID[verb]:
             change = self._engine.in_flight(command.id)
             if change is not None:
-                self._wait_for(change, command, CHANGE)
+                self._wait_for(change, command, CHANGE, None)
                 return True
         if self._engine.shared:
             look = self.session.look(command)
             if look is not None:
-                self._wait_for(look, command, LOOK)
+                self._wait_for(look, command, LOOK, look)
                 return True
         return False
 
-    def _wait_for(self, later: Later, command: Command, why: int) -> None:
+    def _wait_for(self, later: Later, command: Command, why: int, answer: Answer | None) -> None:
         self._next = command
         self.gate.why = why
-        self.gate.when(later, lambda outcome: self._known(command, why, outcome))
+        self.gate.when(later, lambda outcome: self._known(command, why, outcome, answer))
 
-    def _known(self, command: Command, why: int, outcome: Later) -> None:
-        """Go on with a command that waited for the change of a job, or for a look, which holds no longer than this call."""
+    def _known(self, command: Command, why: int, outcome: Later, answer: Answer | None) -> None:
+        """Go on with a command that waited for the change of a job, or for a look."""
         if self._next is not command or self.gate.why != why:
             return
         self.gate.why = OPEN
@@ -229,7 +230,7 @@ class Flow(TurnTaker):
             self._out.add(replies.INTERNAL_ERROR)
         elif why == LOOK:
             self._next = None
-            self._do(command)
+            self._do(command, answer)
         self.gate.wake()
 
     # --- replies

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, WHOLE, Job
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, WHOLE, Answer, Job
 from beanspiked.engine.errors import DamagedEntry
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER
@@ -61,8 +61,8 @@ class Session:
         self.produces: bool = False
         self.works: bool = False
 
-    def do(self, command: Command) -> None:
-        """Do what a command asks for, and reply."""
+    def do(self, command: Command, answer: Answer | None) -> None:
+        """Do what a command asks for, with the answer of the look for it if it took one, and reply."""
         verb = command.verb
         # Micro-optimization: the three commands of a job's usual life come before the table.
         if verb == verbs.PUT:
@@ -70,12 +70,12 @@ class Session:
         elif verb == verbs.RESERVE:
             _begin_reserve(self, NEVER)
         elif verb == verbs.DELETE:
-            _delete(self, command)
+            _delete(self, command, answer)
         else:
-            HANDLERS[verb](self, command)
+            HANDLERS[verb](self, command, answer)
 
-    def look(self, command: Command) -> Later | None:
-        """Have a shared engine learn what a command is about to look at; None when that is known here."""
+    def look(self, command: Command) -> Answer | None:
+        """Have a shared engine look at what a command is about; None when that is known here."""
         verb = command.verb
         engine = self.engine
         if verb in (verbs.DELETE, verbs.PEEK, verbs.STATS_JOB, verbs.KICK_JOB, verbs.RESERVE_JOB):
@@ -137,13 +137,13 @@ def _reply(session: Session, later: Later | None, reply: bytes) -> None:
         session.out.add_later(later, PendingReply(session.out, reply))
 
 
-def _refused(session: Session, command: Command) -> None:
+def _refused(session: Session, command: Command, answer: Answer | None) -> None:
     if command.counts >= 0:
         session.broker.commands[command.counts] += 1
     session.out.add(command.reply)
 
 
-def _put_too_big(session: Session, command: Command) -> None:
+def _put_too_big(session: Session, command: Command, answer: Answer | None) -> None:
     session.broker.commands[verbs.PUT] += 1
 
 
@@ -158,7 +158,7 @@ def _put(session: Session, command: Command) -> None:
         _store(session, command, command.body, command.reply)
 
 
-def _body(session: Session, command: Command) -> None:
+def _body(session: Session, command: Command, answer: Answer | None) -> None:
     upload = session.upload
     assert upload is not None
     assert command.body is not None
@@ -183,7 +183,7 @@ def _store(session: Session, command: Command, body: bytes, fault: bytes) -> Non
         session.out.add_later(later, PutReply(session.out, broker))
 
 
-def _reserve_with_timeout(session: Session, command: Command) -> None:
+def _reserve_with_timeout(session: Session, command: Command, answer: Answer | None) -> None:
     _begin_reserve(session, float(command.id))
 
 
@@ -193,8 +193,8 @@ def _begin_reserve(session: Session, timeout: float) -> None:
     session.reserve.begin(timeout)
 
 
-def _reserve_job(session: Session, command: Command) -> None:
-    job = session.engine.find_job(command.id)
+def _reserve_job(session: Session, command: Command, answer: Answer | None) -> None:
+    job = session.engine.find_job(command.id) if answer is None else answer.job
     if job is None or job.state == RESERVED or job.moving is not None:
         session.out.add(replies.NOT_FOUND)
         return
@@ -209,8 +209,8 @@ def _reserve_job(session: Session, command: Command) -> None:
         session.out.add_later(later, ReserveReply(session, job))
 
 
-def _delete(session: Session, command: Command) -> None:
-    job = session.engine.find_job(command.id)
+def _delete(session: Session, command: Command, answer: Answer | None) -> None:
+    job = session.engine.find_job(command.id) if answer is None else answer.job
     if job is None:
         session.out.add(replies.NOT_FOUND)
     elif job.holder is session.holds:
@@ -230,7 +230,7 @@ def _reply_change(session: Session, later: Later | None, reply: bytes, job: Job)
         session.out.add_later(later, HeldReply(session.out, reply, session.holds, job))
 
 
-def _release(session: Session, command: Command) -> None:
+def _release(session: Session, command: Command, answer: Answer | None) -> None:
     job = session.held(command.id)
     if job is None:
         session.out.add(replies.NOT_FOUND)
@@ -239,7 +239,7 @@ def _release(session: Session, command: Command) -> None:
         _reply_change(session, session.engine.release(job, command.pri, command.delay), replies.RELEASED, job)
 
 
-def _bury(session: Session, command: Command) -> None:
+def _bury(session: Session, command: Command, answer: Answer | None) -> None:
     job = session.held(command.id)
     if job is None:
         session.out.add(replies.NOT_FOUND)
@@ -248,14 +248,14 @@ def _bury(session: Session, command: Command) -> None:
         _reply_change(session, session.engine.bury(job, command.pri), replies.BURIED, job)
 
 
-def _touch(session: Session, command: Command) -> None:
+def _touch(session: Session, command: Command, answer: Answer | None) -> None:
     job = session.held(command.id)
     if job is not None:
         session.holds.touch(job)
     session.out.add(replies.NOT_FOUND if job is None else replies.TOUCHED)
 
 
-def _kick(session: Session, command: Command) -> None:
+def _kick(session: Session, command: Command, answer: Answer | None) -> None:
     session.cost = COST_OF_ALL
     count, later = session.engine.kick(session.tubes.used, command.id)
     if later is None:
@@ -264,20 +264,21 @@ def _kick(session: Session, command: Command) -> None:
         session.out.add_later(later, KickReply(session.out, b""))
 
 
-def _kick_job(session: Session, command: Command) -> None:
-    job = session.engine.find_job(command.id)
+def _kick_job(session: Session, command: Command, answer: Answer | None) -> None:
+    job = session.engine.find_job(command.id) if answer is None else answer.job
     if job is None or job.state not in (BURIED, DELAYED):
         session.out.add(replies.NOT_FOUND)
     else:
         _reply(session, session.engine.kick_job(job), replies.KICKED)
 
 
-def _peek(session: Session, command: Command) -> None:
-    _reply_found(session, session.engine.find_job(command.id))
+def _peek(session: Session, command: Command, answer: Answer | None) -> None:
+    _reply_found(session, session.engine.find_job(command.id) if answer is None else answer.job)
 
 
-def _peek_next(session: Session, command: Command) -> None:
-    _reply_found(session, session.engine.peek_next(session.tubes.used, PEEKED[command.verb]))
+def _peek_next(session: Session, command: Command, answer: Answer | None) -> None:
+    state = PEEKED[command.verb]
+    _reply_found(session, session.engine.peek_next(session.tubes.used, state) if answer is None else answer.job)
 
 
 def _reply_found(session: Session, job: Job | None) -> None:
@@ -299,30 +300,30 @@ def _readable(job: Job) -> bytes | None:
         return None
 
 
-def _use(session: Session, command: Command) -> None:
+def _use(session: Session, command: Command, answer: Answer | None) -> None:
     session.tubes.use(command.name)
     session.out.add(replies.using(command.name))
 
 
-def _watch(session: Session, command: Command) -> None:
+def _watch(session: Session, command: Command, answer: Answer | None) -> None:
     session.tubes.watch(command.name)
     session.out.add(replies.watching(len(session.tubes.watched)))
 
 
-def _ignore(session: Session, command: Command) -> None:
+def _ignore(session: Session, command: Command, answer: Answer | None) -> None:
     done = session.tubes.ignore(command.name)
     session.out.add(replies.watching(len(session.tubes.watched)) if done else replies.NOT_IGNORED)
 
 
-def _list_tubes(session: Session, command: Command) -> None:
-    _reply_names(session, session.engine.tube_names())
+def _list_tubes(session: Session, command: Command, answer: Answer | None) -> None:
+    _reply_names(session, [tube.name for tube in session.engine.tubes()] if answer is None else answer.names)
 
 
-def _list_tube_used(session: Session, command: Command) -> None:
+def _list_tube_used(session: Session, command: Command, answer: Answer | None) -> None:
     session.out.add(replies.using(session.tubes.used.name))
 
 
-def _list_tubes_watched(session: Session, command: Command) -> None:
+def _list_tubes_watched(session: Session, command: Command, answer: Answer | None) -> None:
     _reply_names(session, [tube.name for tube in session.tubes.watched])
 
 
@@ -331,42 +332,42 @@ def _reply_names(session: Session, names: list[str]) -> None:
     session.out.add(replies.ok(yaml.sequence(names)))
 
 
-def _pause_tube(session: Session, command: Command) -> None:
-    tube = session.engine.find_tube(command.name)
+def _pause_tube(session: Session, command: Command, answer: Answer | None) -> None:
+    tube = session.engine.find_tube(command.name) if answer is None else answer.tube
     if tube is None:
         session.out.add(replies.NOT_FOUND)
     else:
         _reply(session, session.engine.pause(tube, command.delay), replies.PAUSED)
 
 
-def _stats(session: Session, command: Command) -> None:
+def _stats(session: Session, command: Command, answer: Answer | None) -> None:
     session.cost = COST_OF_ALL
-    session.out.add(replies.ok(yaml.mapping(session.broker.snapshot())))
+    session.out.add(replies.ok(yaml.mapping(session.broker.snapshot(answer))))
 
 
-def _stats_tube(session: Session, command: Command) -> None:
-    tube = session.engine.find_tube(command.name)
+def _stats_tube(session: Session, command: Command, answer: Answer | None) -> None:
+    tube = session.engine.find_tube(command.name) if answer is None else answer.tube
     if tube is None:
         session.out.add(replies.NOT_FOUND)
     else:
-        session.out.add(replies.ok(yaml.mapping(session.broker.tube_snapshot(tube))))
+        session.out.add(replies.ok(yaml.mapping(session.broker.tube_snapshot(tube, answer))))
 
 
-def _stats_job(session: Session, command: Command) -> None:
-    job = session.engine.find_job(command.id)
+def _stats_job(session: Session, command: Command, answer: Answer | None) -> None:
+    job = session.engine.find_job(command.id) if answer is None else answer.job
     session.out.add(replies.NOT_FOUND if job is None else replies.ok(yaml.mapping(session.broker.job_snapshot(job))))
 
 
-def _quit(session: Session, command: Command) -> None:
+def _quit(session: Session, command: Command, answer: Answer | None) -> None:
     session.gate.why = QUIT
 
 
-def _foreign(session: Session, command: Command) -> None:
+def _foreign(session: Session, command: Command, answer: Answer | None) -> None:
     session.out.add(replies.UNKNOWN_COMMAND)
     session.gate.why = QUIT
 
 
-Handler = Callable[[Session, Command], None]
+Handler = Callable[[Session, Command, Answer | None], None]
 
 HANDLERS: Final[dict[int, Handler]] = {
     verbs.BODY: _body,

@@ -269,7 +269,7 @@ def test_a_large_put_into_a_full_store_is_told_so(here: World, client: Client) -
     here.cluster.write_body = here.cluster.number_bodies = always(Full("8"))  # type: ignore[method-assign]
     body = here.chance.randbytes(5000)
     assert client.ask(b"put 0 0 60 5000\r\n" + body + b"\r\n") == b"OUT_OF_MEMORY\r\n"
-    assert not client.front_end.engine.puts.has_room
+    assert not client.front_end.engine.room.left
 
 
 def test_a_record_that_would_be_too_large_lets_its_jobs_stay(here: World, client: Client) -> None:

@@ -294,8 +294,8 @@ def test_metadata_finds_jobs_but_buried_ones(stores: Stores) -> None:
     store.wait(store.engine.bury(store.job(found[1]), 0, "no such order"))
     store = stores.open()
     tube = store.engine.tube("a")
-    assert store.engine.look_found(tube, "order 7") is None
-    assert store.engine.find(tube, "order 7") == [found[0], found[2]]
+    answer = store.engine.find(tube, "order 7")
+    assert (answer.done, answer.ids) == (True, [found[0], found[2]])
     assert (store.job(found[1]).details or Details()).reason == "no such order"
 
 

@@ -49,39 +49,36 @@ def test_many_jobs_are_searched_in_slices(wire: Wire) -> None:
     fill(wire.engine, "other", 10)
     # A turn ends when it has lasted for long enough.
     wire.clock.tick = 0.01
-    assert run(wire, wire.engine.look_found(tube, "wanted")) >= MANY // 4096
-    assert sorted(wire.engine.find(tube, "wanted")) == ids[::3]
+    answer = wire.engine.find(tube, "wanted")
+    assert run(wire, answer) >= MANY // 4096
+    assert sorted(answer.ids) == ids[::3]
 
 
 def test_a_search_finds_nothing_that_was_put_after_it_began(wire: Wire) -> None:
     tube, ids = fill(wire.engine, "t")
-    later = wire.engine.look_found(tube, "wanted")
+    answer = wire.engine.find(tube, "wanted")
     fill(wire.engine, "t", 4000)
-    run(wire, later)
-    assert sorted(wire.engine.find(tube, "wanted")) == ids[::3]
+    run(wire, answer)
+    assert sorted(answer.ids) == ids[::3]
 
 
 def test_two_searches_at_the_same_time_keep_their_own(wire: Wire) -> None:
     tube, ids = fill(wire.engine, "t")
     other, others = fill(wire.engine, "other")
-    found: dict[str, list[int]] = {}
-    first = wire.engine.look_found(tube, "wanted")
-    second = wire.engine.look_found(other, "wanted")
-    assert first is not None
-    assert second is not None
-    first.then(lambda _: found.update(first=wire.engine.find(tube, "wanted")))
-    second.then(lambda _: found.update(second=wire.engine.find(other, "wanted")))
+    first = wire.engine.find(tube, "wanted")
+    second = wire.engine.find(other, "wanted")
     run(wire, first)
     run(wire, second)
-    assert sorted(found["first"]) == ids[::3]
-    assert sorted(found["second"]) == others[::3]
+    assert sorted(first.ids) == ids[::3]
+    assert sorted(second.ids) == others[::3]
 
 
 def test_the_sizes_of_many_jobs_are_added_up_in_slices(wire: Wire) -> None:
     tube, _ = fill(wire.engine, "t")
     fill(wire.engine, "other", 10)
-    run(wire, wire.engine.look_sizes(tube))
-    sizes = wire.engine.sizes(tube)
+    answer = wire.engine.add_up(tube)
+    run(wire, answer)
+    sizes = answer.sizes
     assert (sizes.raw, sizes.stored, sizes.skipped) == (2 * MANY, 2 * MANY, 0)
 
 
@@ -140,8 +137,7 @@ def test_deleting_a_tube_ends_with_the_error_of_its_first_slice_and_the_jobs_are
 @pytest.mark.planted_bug
 def test_a_bug_in_a_later_slice_is_told_to_who_waits(wire: Wire) -> None:
     tube, _ = fill(wire.engine, "t")
-    later = wire.engine.look_found(tube, "wanted")
-    assert later is not None
+    later = wire.engine.find(tube, "wanted")
 
     class Broken(dict[str, Any]):
         def values(self) -> Any:

@@ -113,11 +113,12 @@ async def busy(fronts: list[Server], arguments: argparse.Namespace) -> None:
     if failed:
         raise failed[0]
     delays.sort()
+    put, refused = (sum(figures) for figures in zip(*puts, strict=True))
     print(
-        f"{len(fronts)} front-ends, {sum(done for done, _ in puts) / arguments.seconds:,.0f} puts/s ({sum(failed for _, failed in puts)} refused) over {arguments.tubes:,} tubes, one waits on"
-        f" {arguments.watched:,}: {len(delays) / arguments.seconds:,.0f} jobs/s woken after {statistics.median(delays):.1f} ms"
-        f" in a median, p99 {delays[len(delays) * 99 // 100]:.1f}; it takes {used / arguments.seconds:.1%} of a core,"
-        f" before the puts {idle / SETTLE_S:.1%}"
+        f"{len(fronts)} front-ends, {put / arguments.seconds:,.0f} puts/s ({refused} refused) over {arguments.tubes:,} tubes,"
+        f" one waits on {arguments.watched:,}: {len(delays) / arguments.seconds:,.0f} jobs/s woken after"
+        f" {statistics.median(delays):.1f} ms in a median, p99 {delays[len(delays) * 99 // 100]:.1f};"
+        f" it takes {used / arguments.seconds:.1%} of a core, before the puts {idle / SETTLE_S:.1%}"
     )
 
 

@@ -1,8 +1,8 @@
 """The tube engine on a shared store: any number of front-ends, the same tubes, and nothing in any of them that could not be lost.
 
 Every command is one operation on one segment (`committer.py`); what a front-end knows of the others' doings are hints that cost an
-operation when they are stale, never a job. Commands that only look are in `looks.py`; whatever has a state has a class and a module of
-its own, and comes together here.
+operation when they are stale, never a job. Whatever has a state has a class and a module of its own, and comes together here;
+`commands.py` has what the contract asks for.
 """
 
 import asyncio
@@ -10,59 +10,49 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Coroutine
-from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from beanspiked.engine.aerospike.cluster.clock import ServerClock
 from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
 from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.network import Apart, Network
 from beanspiked.engine.aerospike.cluster.news import News
-from beanspiked.engine.aerospike.cluster.session import Session
-from beanspiked.engine.aerospike.queries import bulk, looks
-from beanspiked.engine.aerospike.queries.listing import count_jobs, fill_page, parse_place
+from beanspiked.engine.aerospike.commands import Commands
+from beanspiked.engine.aerospike.queries.asking import Asking
+from beanspiked.engine.aerospike.queries.bulk import BulkChanges
+from beanspiked.engine.aerospike.queries.census import Census
+from beanspiked.engine.aerospike.queries.changes import Changes
+from beanspiked.engine.aerospike.queries.choosing import Chooser
+from beanspiked.engine.aerospike.queries.finder import Finder
+from beanspiked.engine.aerospike.queries.kicks import Kicks
+from beanspiked.engine.aerospike.queries.listing import Lists
 from beanspiked.engine.aerospike.queries.moving import Moving
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
-from beanspiked.engine.aerospike.segment.committer import Committer
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import (
-    BURIED,
-    DELAYED,
-    READY,
-    Segment,
     StoreError,
 )
 from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.around import Around
 from beanspiked.engine.aerospike.tubes.due import Timetable
+from beanspiked.engine.aerospike.tubes.hearing import Hearing
 from beanspiked.engine.aerospike.tubes.held import Holdings
 from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
+from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.pair_ends import PairEnds
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
+from beanspiked.engine.aerospike.tubes.room import Room
+from beanspiked.engine.aerospike.tubes.session_events import SessionEvents
 from beanspiked.engine.aerospike.tubes.takes import Takes
-from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.aerospike.tubes.view import Scout
-from beanspiked.engine.contract import BURIED as IS_BURIED
-from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import (
-    PLAIN,
-    WHOLE,
-    Bulk,
-    Counts,
-    Details,
-    Filter,
-    Job,
-    Listing,
     ReadyListener,
-    Tube,
-    TubeEngine,
-    TubeSizes,
-    TubeUse,
-    Waiter,
 )
-from beanspiked.engine.errors import EngineError, JobGone, OutcomeUnknown, StoreFailed
+from beanspiked.engine.errors import EngineError, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
@@ -79,25 +69,7 @@ REST_WITHIN: Final = 2.0
 Result = TypeVar("Result")
 
 
-class Asked(Later):
-    """A command on its way that reads or changes what is not held here.
-
-    Attributes:
-        found: The job that it looked for, or None.
-        ids: The ids of the jobs that it looked for.
-        sizes: What it summed up.
-        names: The names of the tubes that it found.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: SharedJob | None = None
-        self.ids: list[int] = []
-        self.sizes: TubeSizes = TubeSizes()
-        self.names: list[str] = []
-
-
-class SharedEngine(TubeEngine):
+class SharedEngine(Commands):
     """Tubes whose jobs live in a store that other processes share.
 
     Args:
@@ -113,21 +85,16 @@ class SharedEngine(TubeEngine):
     Attributes:
         unread: Jobs of newer formats that were met.
         tasks: What runs beside everything else, and is tried again.
-        membership, news: What it knows of other front-ends, and what it hears from them.
+        news: What it hears from other front-ends, and tells them.
         around: What segments need of it.
         lister: What enters segments in directories, and takes them out.
-        registry: Its tubes.
-        puts: How jobs come into segments.
-        takes: Who waits for jobs, and who gets which.
-        holdings: The jobs held here, and how they leave.
         scout: What looks at what others did.
         timetable: What makes due jobs ready, and keeps pauses.
+        agenda: What is in flight, and what begins at the end of a turn.
+        room: Whether the store has room.
         retirement: What lets segments die.
+        lifecycle: What lets go of tubes.
         leftovers: What finishes what others have left behind.
-        moving: What moves jobs between tubes.
-        running: Segments with an operation in flight.
-        aside: Segments that do not answer, which no jobs are asked of for now.
-        gathering: How many of them wait for what the sockets bring in this pass of the event loop.
     """
 
     def __init__(
@@ -141,40 +108,139 @@ class SharedEngine(TubeEngine):
         network: Network | None = None,
         formats: Formats = FORMATS,
     ) -> None:
+        super().__init__(timers.clock)
         self.formats: Formats = formats
         self.unread: SetAside = SetAside()
-        self.counts: Counts = Counts()
         self.listener: ReadyListener = listener
-        self.durable: bool = True
-        self.shared: bool = True
         self.store: SegmentStore = store
         self.tasks: Tasks = Tasks(timers.clock.now, chance)
-        self.membership: Membership = Membership(self, store, monotonic)
         self.lister: Lister = Lister(store)
-        self.around: Around = Around(self)
-        self.registry: Registry = Registry(self, store, timers)
-        self.puts: Puts = Puts(self, store, timers.clock)
-        self.takes: Takes = Takes(self, timers.clock)
-        self.holdings: Holdings = Holdings(self, timers.clock)
-        self.scout: Scout = Scout(self, store, timers.clock)
-        links = network or Apart()
         self.news: News = News(
-            self.scout, store, links, self.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
+            store, network or Apart(), self.tasks.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
         )
-        self.timetable: Timetable = Timetable(self, store, timers)
-        self.retirement: Retirement = Retirement(self, store)
-        self.leftovers: Leftovers = Leftovers(self, store)
-        self.moving: Moving = Moving(self, store, chance)
-        self._turn: Callable[[], None] = turn
-        self._clock = timers.clock
-        self.running: dict[Committer, None] = {}
-        self.suspended: dict[Committer, None] = {}
-        self.gathering: int = 0
-        self._awake: dict[Committer, None] = {}
-        # Who waits for the change of a job that is on its way, and until when.
-        self._waits: dict[Later, tuple[SharedJob, float]] = {}
-        self._step = 0
-        self._answer: Asked | None = None
+        self.agenda: Agenda = Agenda(self.news, turn)
+        self.around: Around = Around(store, formats, timers.clock, self.tasks, self.agenda, self.news, self.unread)
+        clock = ServerClock(timers.clock.now, monotonic)
+        self.timetable: Timetable = Timetable(
+            store, timers, clock, self.tasks, self.agenda, self.news, formats, self.unread
+        )
+        self.registry: Registry = Registry(timers, self.around, self.agenda, self.timetable)
+        self.retirement: Retirement = Retirement(store, self.lister, self.tasks)
+        self.membership: Membership = Membership(
+            store, timers.clock, clock, monotonic, self.tasks, self.news, self.registry, self.retirement
+        )
+        self.room: Room = Room(store, self.tasks)
+        self.scout: Scout = Scout(
+            store,
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            self.news,
+            self.lister,
+            self.registry,
+            self.retirement,
+            self.timetable,
+        )
+        self.lifecycle: Lifecycle = Lifecycle(
+            store,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            self.lister,
+            self.registry,
+            self.retirement,
+            self.scout,
+        )
+        self.holdings: Holdings = Holdings(
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            formats,
+            self.room,
+            self.retirement,
+            self.lifecycle,
+        )
+        self.takes: Takes = Takes(
+            store,
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            self.news,
+            self.registry,
+            self.scout,
+            self.holdings,
+            listener,
+        )
+        self.puts: Puts = Puts(
+            store,
+            timers.clock,
+            self.membership,
+            self.tasks,
+            self.agenda,
+            formats,
+            self.around,
+            self.lister,
+            self.registry,
+            self.room,
+        )
+        pair_ends = PairEnds(store, self.tasks, self.membership, formats, self.retirement, self.scout, chance)
+        self.leftovers: Leftovers = Leftovers(
+            store, self.membership, self.lister, self.retirement, self.lifecycle, pair_ends
+        )
+        self.around.connect(
+            self.membership, self.room, self.retirement, self.scout, self.holdings, self.takes, self.puts
+        )
+        self.agenda.requester = self.takes
+        self.news.listener = Hearing(self.membership, self.agenda, self.registry, self.scout, self.takes)
+        self.membership.listener = SessionEvents(
+            timers.clock,
+            self.membership,
+            self.agenda,
+            self.news,
+            self.registry,
+            self.room,
+            self.scout,
+            self.lifecycle,
+            self.holdings,
+            self.takes,
+            self.puts,
+            self.leftovers,
+            pair_ends,
+        )
+        self.asking = Asking(self.tasks, self.membership, self.agenda.turn_over)
+        self.census = Census(store, self.tasks, self.lister, self.registry, self.membership, self.timetable, self.scout)
+        self.finder = Finder(
+            store,
+            self.tasks,
+            formats,
+            self.unread,
+            self.registry,
+            self.membership,
+            self.holdings,
+            self.census,
+            timers.clock,
+        )
+        self.kicks = Kicks(store, self.tasks, formats, self.census, self.finder, self.scout, self.news)
+        self.changes = Changes(
+            store,
+            self.tasks,
+            self.census,
+            self.registry,
+            self.membership,
+            self.timetable,
+            self.scout,
+            self.retirement,
+            self.news,
+        )
+        chooser = Chooser(store, self.tasks, self.census, self.finder, timers.clock)
+        self.lists = Lists(self.census, chooser)
+        moving = Moving(store, self.tasks, formats, self.puts, pair_ends, self.retirement, self.scout)
+        self.bulk = BulkChanges(
+            store, self.tasks, self.membership, chooser, self.kicks, moving, self.retirement, self.scout
+        )
 
     def start(self) -> None:
         """Begin; needs a running event loop."""
@@ -183,42 +249,13 @@ class SharedEngine(TubeEngine):
 
     # --- plumbing
 
-    def turn_over(self) -> None:
-        """Something became known: let sessions go on, and send on what they ask for."""
-        # The others hear of it before anybody learns here that it was done.
-        self.news.flush()
-        self._turn()
-
     def now(self) -> float:
         """Return this process's time, in seconds since the epoch."""
         return self._clock.now()
 
-    def step(self) -> int:
-        """Number one more moment, to tell which of two things was known first."""
-        self._step += 1
-        return self._step
-
-    def busy(self) -> list[Committer]:
-        """List the segments with an operation in flight, or one that is about to begin."""
-        return [*self.running, *self._awake]
-
-    def wake(self, committer: Committer) -> None:
-        """Have a segment's operation begin at the end of this turn."""
-        self._awake[committer] = None
-
     def flush(self) -> None:
-        """Send on what was asked for in this turn of the event loop, unless more comes in the same pass: then it goes along with that."""
-        if not self.gathering:
-            self.send_on()
-
-    def send_on(self) -> None:
-        """Send on what was asked for."""
-        self.takes.request_jobs()
-        if self._awake:
-            awake = self._awake
-            self._awake = {}
-            for committer in awake:
-                committer.start()
+        """Send on what was asked for in this turn of the event loop."""
+        self.agenda.flush()
 
     # --- tasks, see there
 
@@ -248,328 +285,6 @@ class SharedEngine(TubeEngine):
     async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
         """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
         return await self.tasks.failure(work)
-
-    async def reading_segment(self, number: int, session: Session) -> Segment | None:
-        """Read a segment, however long it takes while a session lasts, and for a while after it; None where it is gone.
-
-        Raises StoreError when it cannot be known what is there.
-        """
-        over_until = 0.0
-
-        def until() -> float:
-            nonlocal over_until
-            if not session.over:
-                return inf
-            over_until = over_until or self.now() + ANSWER_WITHIN
-            return over_until
-
-        return await self.tasks.repeat(lambda: self.store.read(number), until)
-
-    # --- tubes
-
-    def tube(self, name: str) -> SharedTube:
-        """Find or make a tube."""
-        return self.registry.tube(name)
-
-    def find_tube(self, name: str) -> Tube | None:
-        """Find a tube that is used here, or that was found with the last look."""
-        return self.registry.find_tube(name)
-
-    def forget(self, tube: Tube) -> None:
-        """A tube that nobody uses, and that has no job, begins anew: without its counters and its pause."""
-        self.registry.forget(cast(SharedTube, tube))
-
-    def tubes(self) -> list[Tube]:
-        """List the tubes that exist as of the last look: those used here in their order, then the others by age."""
-        return self.registry.tubes()
-
-    def elsewhere(self, tube: Tube) -> TubeUse | None:
-        """Return how other front-ends use a tube, as of the last look."""
-        return cast(SharedTube, tube).use
-
-    # --- puts
-
-    def new_id(self) -> int:
-        """Return the place of the next job: its id is known when it is stored."""
-        return self.membership.clock.ticket()
-
-    def put(
-        self,
-        tube: Tube,
-        job_id: int,
-        pri: int,
-        delay: float,
-        ttr: float,
-        body: bytes,
-        details: Details | None = None,
-    ) -> Later | None:
-        """Add a job."""
-        return self.puts.put(cast(SharedTube, tube), job_id, pri, delay, ttr, body, details)
-
-    # --- takes
-
-    def take(self, tubes: list[Tube]) -> Job | None:
-        """Hand over a job that was taken for somebody who waits."""
-        return self.takes.take(tubes)
-
-    def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
-        """Look for a job for one who waits."""
-        return self.takes.seek(waiter, tubes, patient)
-
-    # --- jobs
-
-    def find_job(self, job_id: int) -> Job | None:
-        """Find a job that is held here, or that was found with the last look."""
-        job = self.holdings.jobs.get(job_id)
-        if job is not None:
-            return job if self.membership.alive() else None
-        found = None if self._answer is None else self._answer.found
-        return found if found is not None and found.id == job_id else None
-
-    def in_flight(self, job_id: int) -> Later | None:
-        """Return the end of the change of a job held here that is on its way; it fails if its segment does not answer."""
-        job = self.holdings.jobs.get(job_id)
-        if job is None or job.moving is None:
-            return None
-        wait = Later()
-        self._waits[wait] = (job, self.now() + ANSWER_WITHIN)
-        job.moving.then(lambda _: self._end_wait(wait, None))
-        return wait
-
-    def _end_wait(self, wait: Later, error: EngineError | None) -> None:
-        if self._waits.pop(wait, None) is not None:
-            wait.settle(error)
-
-    def look_job(self, job_id: int, need: int = WHOLE) -> Later | None:
-        """Read a job that is not held here."""
-        if job_id in self.holdings.jobs:
-            return None
-        return self._ask(lambda: looks.job(self, job_id, need))
-
-    def look_next(self, tube: Tube, state: int) -> Later | None:
-        """Read the job that would leave a state next."""
-        return self._ask(lambda: looks.next_job(self, cast(SharedTube, tube), state))
-
-    def look_tube(self, name: str) -> Later | None:
-        """Count a tube's jobs."""
-        return self._ask(lambda: looks.tube(self, name))
-
-    def look_all(self) -> Later | None:
-        """Count all jobs."""
-        return self._ask(lambda: looks.everything(self))
-
-    def look_names(self) -> Later | None:
-        """Find all tubes."""
-        return self._ask(lambda: looks.names(self))
-
-    def tube_names(self) -> list[str]:
-        """Return the names that the last look found."""
-        return [] if self._answer is None else self._answer.names
-
-    def look_sizes(self, tube: Tube) -> Later | None:
-        """Add up the sizes of a tube's bodies."""
-        return self._ask(lambda: looks.sizes(self, cast(SharedTube, tube)))
-
-    def look_found(self, tube: Tube, metadata: str) -> Later | None:
-        """Find a tube's jobs by their metadata."""
-        return self._ask(lambda: looks.find(self, cast(SharedTube, tube), metadata))
-
-    def peek_next(self, tube: Tube, state: int) -> Job | None:  # noqa: ARG002 - it was looked for before
-        """Return what the last look found."""
-        return None if self._answer is None else self._answer.found
-
-    def _ask(self, work: "Callable[[], Coroutine[Any, Any, object]]") -> Later:
-        """Have a command done that reads or changes what is not held here."""
-        asked = Asked()
-        self.spawn(self._do(work, asked))
-        return asked
-
-    async def _do(self, work: "Callable[[], Coroutine[Any, Any, object]]", asked: Asked) -> None:
-        async def do() -> None:
-            # Without a session the server's time is not known.
-            await self.membership.have_session(ANSWER_WITHIN)
-            result = await work()
-            if isinstance(result, SharedJob):
-                asked.found = result
-            elif isinstance(result, int):
-                asked.value = result
-            elif isinstance(result, TubeSizes):
-                asked.sizes = result
-            elif isinstance(result, list):
-                asked.ids = result
-            elif isinstance(result, tuple):
-                asked.names = list(result)
-
-        try:
-            error = await self.failure(do)
-        except asyncio.CancelledError:
-            asked.settle(OutcomeUnknown("closed while it was on its way"))
-            raise
-        # Known until the end of the callback (TubeEngine.shared).
-        self._answer = asked
-        asked.settle(error)
-        self._answer = None
-        self.turn_over()
-
-    def take_job(self, job: Job) -> Later | None:
-        """Reserve a job that was looked at."""
-        looked = cast(SharedJob, job)
-        steal = Steal(looked, queue_of(looked), self.now() + ANSWER_WITHIN)
-        cast(SharedTube, looked.tube).committer_of(looked.number).steal(steal)
-        return steal
-
-    def delete(self, job: Job) -> Later | None:
-        """Remove a job that is held here, or one that was looked at."""
-        mine = cast(SharedJob, job)
-        if mine.committer is None:
-            return self._ask(lambda: looks.delete(self, mine))
-        return self.holdings.delete(mine)
-
-    def release(self, job: Job, pri: int, delay: float) -> Later | None:
-        """Put a held job back."""
-        return self.holdings.release(cast(SharedJob, job), pri, delay)
-
-    def bury(self, job: Job, pri: int, reason: str = "") -> Later | None:
-        """Set a held job aside."""
-        return self.holdings.bury(cast(SharedJob, job), pri, reason)
-
-    def give_back(self, job: Job, timed_out: bool) -> None:
-        """Make a held job ready as it was."""
-        self.holdings.give_back(cast(SharedJob, job), timed_out)
-
-    def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
-        """Make buried jobs ready, oldest first; if none is buried, delayed ones, soonest first."""
-        return -1, self._ask(lambda: looks.kick(self, cast(SharedTube, tube), bound))
-
-    def kick_job(self, job: Job) -> Later | None:
-        """Make a buried or delayed job ready."""
-        return self._ask(lambda: looks.kick_job(self, cast(SharedJob, job)))
-
-    def pause(self, tube: Tube, seconds: float) -> Later | None:
-        """Keep a tube's jobs from being taken for a time."""
-        tube.pauses += 1
-        return self._ask(lambda: looks.pause(self, cast(SharedTube, tube), seconds))
-
-    def update(self, job: Job, body: bytes, raw_size: int = PLAIN) -> Later | None:
-        """Replace the body of a held job."""
-        return self.holdings.update(cast(SharedJob, job), body, raw_size)
-
-    def find(self, tube: Tube, metadata: str) -> list[int]:  # noqa: ARG002 - they were looked for before
-        """Return what the last look found."""
-        return [] if self._answer is None else self._answer.ids
-
-    def sizes(self, tube: Tube) -> TubeSizes:  # noqa: ARG002 - likewise
-        """Return what the last look summed up."""
-        return TubeSizes() if self._answer is None else self._answer.sizes
-
-    def list_jobs(self, tube: Tube, state: int, wanted: Filter, after: str = "", limit: int = 100) -> Listing:
-        """List the first jobs of a state to which a filter applies."""
-        place = parse_place(after, limit)
-        page = Listing()
-        home = cast(SharedTube, tube)
-        self.spawn(self._finish(page, lambda: fill_page(self, home, state, wanted, place, limit, page)))
-        return page
-
-    def count_jobs(self, tube: Tube, wanted: Filter) -> Later:
-        """Count the jobs of a tube to which a filter applies."""
-        counted = Later()
-        self.spawn(self._finish(counted, lambda: count_jobs(self, cast(SharedTube, tube), wanted, counted)))
-        return counted
-
-    def clear(self, tube: Tube, wanted: Filter) -> Bulk:
-        """Delete the jobs of a tube to which a filter applies."""
-        cleared = Bulk()
-        self.spawn(self._finish(cleared, lambda: bulk.clear(self, cast(SharedTube, tube), wanted, cleared)))
-        return cleared
-
-    def move(self, tube: Tube, target: Tube, wanted: Filter) -> Bulk:
-        """Move the jobs of a tube to which a filter applies to another one."""
-        if target is tube:
-            raise ValueError(f"jobs of {tube.name} cannot move to the tube that they are in")
-        moved = Bulk()
-        home, to = cast(SharedTube, tube), cast(SharedTube, target)
-        self.spawn(self._finish(moved, lambda: bulk.move(self, home, to, wanted, moved)))
-        return moved
-
-    def kick_jobs(self, tube: Tube, wanted: Filter) -> Bulk:
-        """Make the buried and delayed jobs of a tube ready to which a filter applies."""
-        kicked = Bulk()
-        self.spawn(self._finish(kicked, lambda: bulk.kick_jobs(self, cast(SharedTube, tube), wanted, kicked)))
-        return kicked
-
-    async def _finish(self, later: Later, work: "Callable[[], Coroutine[Any, Any, None]]") -> None:
-        """Do what concerns many jobs, and tell its outcome."""
-
-        async def do() -> None:
-            # Without a session the server's time is not known.
-            await self.membership.have_session(ANSWER_WITHIN)
-            await work()
-
-        try:
-            error = await self.failure(do)
-        except asyncio.CancelledError:
-            later.settle(OutcomeUnknown("closed while it was on its way"))
-            raise
-        later.settle(error)
-        self.turn_over()
-
-    def delete_tube(self, tube: Tube) -> Later | None:
-        """Delete all jobs of a tube, reserved ones included."""
-        return self._ask(lambda: looks.delete_tube(self, cast(SharedTube, tube)))
-
-    # --- the session
-
-    def session_began(self) -> None:
-        """There is a session: what waits for it goes on."""
-        for tube in self.registry.known_tubes():
-            tube.live = False
-            for committer in list(tube.committers.values()):
-                if committer.session.over:
-                    committer.abandon(JobGone("the session is over"))
-            if tube.arriving:
-                self.puts.place(tube)
-            if tube.waiters:
-                self.scout.refresh(tube)
-        # Without a session no news were read, whoever waited.
-        self.news.wake()
-        self.turn_over()
-
-    def session_over(self) -> None:
-        """The session is over: every held job is lost, and what was not sent goes with the next one."""
-        self.news.end()
-        self.puts.forget_numbers()
-        for tube in self.registry.known_tubes():
-            tube.live = False
-            tube.open = None
-            tube.granted.clear()
-            tube.notes = {}
-            for seek in tube.seeks:
-                # What was noted has to be looked for anew.
-                seek.looked = False
-            for committer in list(tube.committers.values()):
-                committer.abandon(JobGone("the session is over"))
-            tube.committers = {}
-            self.takes.advance_seeks(tube)
-        self.turn_over()
-
-    def tick(self) -> None:
-        """Once a second: fail what waits for a store that does not answer, and look at tubes that are waited for."""
-        now = self._clock.now()
-        for committer in list(self.running):
-            committer.expire(now)
-        self.takes.expire(now)
-        for committer in list(self.suspended):
-            committer.resume(now)
-        for wait, (job, until) in list(self._waits.items()):
-            if until <= now and job.committer is not None and job.committer.fails():
-                self._end_wait(wait, StoreFailed("the job is on its way, and the store does not answer"))
-        if self.membership.session.over:
-            self.puts.expire()
-        else:
-            self.scout.recheck(now)
-            self.moving.go_on()
-        self.news.tick()
-        self.turn_over()
 
     def close(self) -> Later | None:
         """Give everything back and leave."""
@@ -603,8 +318,3 @@ class SharedEngine(TubeEngine):
         self.news.mesh.close()
         await self.store.leave()
         later.settle(None)
-
-
-def queue_of(job: SharedJob) -> str:
-    """Return the queue that a job stands in which is not reserved."""
-    return BURIED if job.state == IS_BURIED else DELAYED if job.state == IS_DELAYED else READY

@@ -13,6 +13,7 @@ from beanspiked.engine.contract import (
     PLAIN,
     READY,
     RESERVED,
+    Answer,
     Bulk,
     Counts,
     Details,
@@ -22,13 +23,12 @@ from beanspiked.engine.contract import (
     ReadyListener,
     Tube,
     TubeEngine,
-    TubeSizes,
 )
 from beanspiked.engine.embedded.bulk import BulkChanges
 from beanspiked.engine.embedded.changes import Changes
 from beanspiked.engine.embedded.lists import Lists
 from beanspiked.engine.embedded.loading import Loading
-from beanspiked.engine.embedded.looks import Looks
+from beanspiked.engine.embedded.looks import add_up, find
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.tubes import EmbeddedTube, Tubes
 from beanspiked.engine.embedded.write import BURY, DELETE, KICK, MOVE, PAUSE, PUT, RELEASE, UPDATE, Row, Write
@@ -62,7 +62,6 @@ class EmbeddedEngine(TubeEngine):
         self._journal = journal
         self._jobs = JobTable()
         self._tubes = Tubes(timers, listener)
-        self._looks = Looks(timers, self._jobs)
         self._changes = Changes(self._tubes, self._jobs)
         self._lists = Lists(timers, self._jobs)
         self._bulk = BulkChanges(
@@ -269,22 +268,13 @@ class EmbeddedEngine(TubeEngine):
         write.raw_size = raw_size
         return self._move(write)
 
-    def look_found(self, tube: Tube, metadata: str) -> Later | None:
+    def find(self, tube: Tube, metadata: str) -> Answer:
         """Look for the jobs that were put with this metadata."""
-        return self._looks.find(tube, metadata, self._last_id)
+        return find(self._timers, self._jobs, self._last_id, tube, metadata)
 
-    def find(self, tube: Tube, metadata: str) -> list[int]:  # noqa: ARG002 - those of the look
-        """List the ids that the last look found, once."""
-        found, self._looks.found = self._looks.found, []
-        return found
-
-    def look_sizes(self, tube: Tube) -> Later | None:
+    def add_up(self, tube: Tube) -> Answer:
         """Add up the sizes of a tube's bodies."""
-        return self._looks.add_up(tube, self._last_id)
-
-    def sizes(self, tube: Tube) -> TubeSizes:  # noqa: ARG002 - that of the look
-        """Return what the last look has added up."""
-        return self._looks.sizes
+        return add_up(self._timers, self._jobs, self._last_id, tube)
 
     def list_jobs(self, tube: Tube, state: int, wanted: Filter, after: str = "", limit: int = 100) -> Listing:
         """List the first jobs of a state to which a filter applies."""

@@ -2,72 +2,52 @@
 
 from collections.abc import Callable
 
-from beanspiked.engine.contract import BURIED, GIVEN_UP, PLAIN, Job, Tube, TubeSizes
+from beanspiked.engine.contract import BURIED, GIVEN_UP, PLAIN, Answer, Job, Tube
 from beanspiked.engine.embedded.slices import sweep
 from beanspiked.engine.embedded.table import JobTable
-from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
-__all__ = ["Looks"]
+__all__ = ["add_up", "find"]
 
 
-class Looks:
-    """The looks at every job, and what the last of each kind has seen.
+def find(timers: Timers, jobs: JobTable, last_id: int, tube: Tube, metadata: str) -> Answer:
+    """Look for the jobs, up to an id, that were put with this metadata and are not buried."""
+    answer = Answer()
 
-    Attributes:
-        found: The ids that were found.
-        sizes: What the bodies of a tube take.
-    """
+    def visit(some: list[Job]) -> None:
+        for job in some:
+            details = job.details
+            if job.tube is tube and job.state != BURIED and details is not None and details.metadata == metadata:
+                answer.ids.append(job.id)
 
-    def __init__(self, timers: Timers, jobs: JobTable) -> None:
-        self.found: list[int] = []
-        self.sizes: TubeSizes = TubeSizes()
-        self._timers = timers
-        self._jobs = jobs
+    return _visit_all(answer, timers, jobs, last_id, visit)
 
-    def find(self, tube: Tube, metadata: str, last_id: int) -> Later | None:
-        """Look for the jobs, up to an id, that were put with this metadata and are not buried."""
-        found: list[int] = []
 
-        def visit(jobs: list[Job]) -> Later | None:
-            for job in jobs:
-                details = job.details
-                if job.tube is tube and job.state != BURIED and details is not None and details.metadata == metadata:
-                    found.append(job.id)
-            return None
+def add_up(timers: Timers, jobs: JobTable, last_id: int, tube: Tube) -> Answer:
+    """Add up the sizes of a tube's bodies, of jobs up to an id."""
+    answer = Answer()
+    sizes = answer.sizes
 
-        def keep(_: Later) -> None:
-            self.found = found
+    def visit(some: list[Job]) -> None:
+        for job in some:
+            if job.tube is tube:
+                raw_size = PLAIN if job.details is None else job.details.raw_size
+                stored = len(job.body)
+                sizes.stored += stored
+                sizes.raw += raw_size if raw_size >= 0 else stored
+                if raw_size == GIVEN_UP:
+                    sizes.skipped += stored
 
-        self.found = found
-        return self._sweep(visit, keep, last_id)
+    return _visit_all(answer, timers, jobs, last_id, visit)
 
-    def add_up(self, tube: Tube, last_id: int) -> Later | None:
-        """Add up the sizes of a tube's bodies."""
-        sizes = TubeSizes()
 
-        def visit(jobs: list[Job]) -> Later | None:
-            for job in jobs:
-                if job.tube is tube:
-                    raw_size = PLAIN if job.details is None else job.details.raw_size
-                    stored = len(job.body)
-                    sizes.stored += stored
-                    sizes.raw += raw_size if raw_size >= 0 else stored
-                    if raw_size == GIVEN_UP:
-                        sizes.skipped += stored
-            return None
-
-        def keep(_: Later) -> None:
-            self.sizes = sizes
-
-        self.sizes = sizes
-        return self._sweep(visit, keep, last_id)
-
-    def _sweep(
-        self, visit: Callable[[list[Job]], Later | None], keep: Callable[[Later], None], last_id: int
-    ) -> Later | None:
-        """Visit all jobs; `keep` what was seen before anybody else is told, who may have looked at something else meanwhile."""
-        later = sweep(self._timers, self._jobs, last_id, visit)
-        if later is not None:
-            later.then(keep)
-        return later
+def _visit_all(
+    answer: Answer, timers: Timers, jobs: JobTable, last_id: int, visit: Callable[[list[Job]], None]
+) -> Answer:
+    """Visit all jobs up to an id; the answer is done with the last of them."""
+    later = sweep(timers, jobs, last_id, visit)
+    if later is None:
+        answer.settle()
+    else:
+        later.then(lambda outcome: answer.settle(outcome.error))
+    return answer

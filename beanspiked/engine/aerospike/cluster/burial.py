@@ -11,15 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.cluster.chores import Chores
-from beanspiked.engine.aerospike.cluster.session import KnownSession, Session
+from beanspiked.engine.aerospike.cluster.listener import LocalTubes, SegmentEnder
+from beanspiked.engine.aerospike.cluster.session import KnownSession, Session, Sessions
 from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.store.keys import lease_session
 from beanspiked.engine.aerospike.store.pairs import pairs_of
 from beanspiked.engine.aerospike.store.seam import NEVER_WROTE, OPEN, Damaged, StoreError
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.cluster.membership import Membership
-    from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store.contract import SegmentStore
     from beanspiked.engine.aerospike.store.seam import Leases, Segment
 
@@ -46,24 +45,27 @@ class Burial:
     """Buries the sessions of others, and own ones that are over.
 
     Args:
-        engine: Whose it is.
         store: The store.
-        membership: What is known of the sessions.
+        sessions: What is known of the sessions.
+        tubes: The tubes of this front-end.
+        ender: What sees segments to their end.
         chores: What does this beside the heartbeat.
         monotonic: A clock in seconds that goes on while the machine sleeps.
     """
 
     def __init__(
         self,
-        engine: "SharedEngine",
         store: "SegmentStore",
-        membership: "Membership",
+        sessions: Sessions,
+        tubes: LocalTubes,
+        ender: SegmentEnder,
         chores: Chores,
         monotonic: Callable[[], float],
     ) -> None:
-        self._engine = engine
         self._store = store
-        self._membership = membership
+        self._sessions = sessions
+        self._tubes = tubes
+        self._ender = ender
         self._chores = chores
         self._monotonic = monotonic
         # When dead sessions are looked for leases next, and which of them were once with nothing left out.
@@ -80,8 +82,8 @@ class Burial:
 
     async def bury(self) -> None:
         """Declare dead who has been silent for long, and take back what the dead held."""
-        for record in self._membership.records:
-            if record.number in (self._membership.session.number, self._membership.entering) or record.newer:
+        for record in self._sessions.records:
+            if record.number in (self._sessions.session.number, self._sessions.entering) or record.newer:
                 # A front-end that knows the format of its record declares it dead.
                 continue
             try:
@@ -95,7 +97,7 @@ class Burial:
 
     async def _kill(self, record: KnownSession) -> bool:
         """Declare a session dead if it has been silent for long; tell whether it is dead by this."""
-        healthy = not self._membership.session.over and self._monotonic() - self._membership.healthy_since >= DEAD_AFTER
+        healthy = not self._sessions.session.over and self._monotonic() - self._sessions.healthy_since >= DEAD_AFTER
         if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
             return False
         # After a jump of a node's clock all seem silent until their next heartbeat. And who is listed may be about to join.
@@ -105,10 +107,10 @@ class Burial:
             if not await self._store.kill(record.number, round(DEAD_AFTER * 1000)):
                 return False
         except StoreError:
-            self._membership.doubt()
+            self._sessions.doubt()
             raise
         # What it uses counts no more, from now on.
-        self._membership.forget_other(record.number)
+        self._sessions.forget_other(record.number)
         if record.silent_ms == NEVER_WROTE:
             logger.info("session %d has not joined and is declared dead", record.number)
             return True
@@ -129,9 +131,7 @@ class Burial:
         if not whole:
             return
         # One that knows formats which are not known here may have left something that cannot be seen from here.
-        newer = any(
-            record.number == number and record.reads > self._store.newest for record in self._membership.records
-        )
+        newer = any(record.number == number and record.reads > self._store.newest for record in self._sessions.records)
         if number in self._passed and not found and not newer:
             await self._store.forget_session(number)
         else:
@@ -147,7 +147,11 @@ class Burial:
                 try:
                     # A tube without segments is over, and begins anew. Nobody would ever forget what was added.
                     record = (await self._store.directories([name]))[0]
-                    if (record is not None and record.segments) or self._engine.registry.used(name):
+                    if (
+                        (record is not None and record.segments)
+                        or self._tubes.used_here(name)
+                        or self._sessions.used_elsewhere(name)
+                    ):
                         await self._store.add_counters(name, counters)
                 except StoreError as error:
                     logger.info("counters of tube %s are lost: %s", name, error)
@@ -211,7 +215,7 @@ class Burial:
             return 0
         if segment.owner == number and pairs_of(segment_number, list(segment.leases)):
             # While there is a lease of the session it is found again, should this fail.
-            await self._engine.moving.finish_for(segment_number, list(segment.leases))
+            await self._sessions.listener.finish_moves(segment_number, list(segment.leases))
             segment = await self._store.read(segment_number)
             if segment is None:
                 return 0
@@ -224,7 +228,7 @@ class Burial:
             return len(leases)
         for lease in leases:
             await self._store.reclaim(segment_number, lease)
-        self._engine.scout.segment_changed(segment.tube, segment.number)
+        self._sessions.listener.became_ready(segment.tube, segment.number)
         return len(leases)
 
     async def _end_empty(self, session: int, segment: "Segment") -> None:
@@ -232,19 +236,19 @@ class Burial:
 
         In this order: perhaps nobody ever looks at its tube, and while there is a lease it is found again, should somebody die here.
         """
-        if await self._engine.retirement.end_now(segment.tube, segment.number):
+        if await self._ender.end_now(segment.tube, segment.number):
             return
         for lease in segment.leases:
             # Something may have come into it meanwhile.
             if lease_session(lease) == session and await self._store.reclaim(segment.number, lease):
-                self._engine.scout.segment_changed(segment.tube, segment.number)
+                self._sessions.listener.became_ready(segment.tube, segment.number)
 
     async def audit(self) -> None:
         """Take back leases of this session that nobody here knows: of attaches and creates whose answer was lost."""
-        session = self._membership.session
+        session = self._sessions.session
         if session.over:
             return
-        known = self._engine.registry.known_leases()
+        known = self._tubes.known_leases()
         unknown: set[int] = set()
         numbers = await self._store.leased_by(session.number)
         for start in range(0, len(numbers), AUDITED_AT_ONCE):
@@ -268,19 +272,19 @@ class Burial:
             if lease not in self._suspects:
                 # It may be on its way to being known: the next audit decides.
                 unknown.add(lease)
-            elif lease not in self._engine.registry.known_leases():
-                forsaken = segment.owner == session.number and not self._engine.registry.knows_segment(number)
+            elif lease not in self._tubes.known_leases():
+                forsaken = segment.owner == session.number and not self._tubes.knows_segment(number)
                 if forsaken:
                     # While there is a lease it is found again, should this fail.
                     await self._store.close(number)
                 # See _end_empty.
-                if forsaken and await self._engine.retirement.end_now(segment.tube, number):
+                if forsaken and await self._ender.end_now(segment.tube, number):
                     break
                 if await self._store.reclaim(number, lease):
                     logger.warning("segment %d: jobs under a lease that nobody here knows are made ready", number)
                 if forsaken:
-                    await self._engine.retirement.end(segment.tube, number)
-                self._engine.scout.segment_changed(segment.tube, segment.number)
+                    await self._ender.end(segment.tube, number)
+                self._sessions.listener.became_ready(segment.tube, segment.number)
         return unknown
 
 

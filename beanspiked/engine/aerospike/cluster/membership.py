@@ -17,14 +17,17 @@ from beanspiked.engine.aerospike.cluster.announcement import Announcement, Other
 from beanspiked.engine.aerospike.cluster.burial import DEAD_AFTER, Burial
 from beanspiked.engine.aerospike.cluster.chores import Chores
 from beanspiked.engine.aerospike.cluster.clock import ServerClock
-from beanspiked.engine.aerospike.cluster.session import KnownSession, Session
+from beanspiked.engine.aerospike.cluster.listener import LocalTubes, SegmentEnder
+from beanspiked.engine.aerospike.cluster.news import News
+from beanspiked.engine.aerospike.cluster.session import KnownSession, Session, Sessions
 from beanspiked.engine.aerospike.cluster.telling import Telling
 from beanspiked.engine.aerospike.cluster.usage import unpack_usage
 from beanspiked.engine.aerospike.store.seam import Refused, StoreError, TooBig
+from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.errors import StoreFailed
+from beanspiked.engine.timers import Clock
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["STOP_AFTER", "Membership"]
@@ -50,47 +53,55 @@ END_WITHIN: Final = 3.0
 AUDIT_EVERY: Final = 60.0
 
 
-class Membership:
+class Membership(Sessions):
     """Keeps this front-end's session alive, and buries those of others.
 
     Args:
-        engine: Whose it is.
         store: The store.
+        now: This process's time.
+        clock: The server's time.
         monotonic: A clock in seconds that goes on while the machine sleeps (CLOCK_BOOTTIME).
+        tasks: What runs coroutines.
+        news: This front-end's news.
+        tubes: Its tubes.
+        ender: What sees segments to their end.
 
     Attributes:
-        session: The session in force; `over` before the first and between two.
-        others: The sessions of other front-ends that live, as last read.
-        records: All of them, as last read.
+        reachable: Whether the store has answered lately.
         agreement: Which format is written here.
         clock: The server's time.
         telling: What tells the others how this front-end uses its tubes.
         burial: What buries the dead.
-        entering: A session that has joined and may not serve yet, or 0.
-        healthy_since: Since when nothing of the session has failed.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore", monotonic: Callable[[], float]) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        store: "SegmentStore",
+        now: Clock,
+        clock: ServerClock,
+        monotonic: Callable[[], float],
+        tasks: Tasks,
+        news: News,
+        tubes: LocalTubes,
+        ender: SegmentEnder,
+    ) -> None:
+        super().__init__(monotonic)
         self._store = store
-        self._monotonic = monotonic
-        self.session: Session = Session(0, 0)
-        self.session.over = True
-        self.others: list[int] = []
-        self.records: list[KnownSession] = []
+        self._now = now
+        self._tasks = tasks
+        self._news = news
+        self._tubes = tubes
         self.reachable: bool = False
         self.agreement: Agreement = Agreement(store.newest)
-        self.entering: int = 0
         self._last_good: float = 0.0
-        self.healthy_since: float = 0.0
-        self.clock: ServerClock = ServerClock(engine.now, monotonic)
+        self.clock: ServerClock = clock
         self._published = b""
         # Whether the next heartbeat goes without a payload.
         self._bare = False
         self._formers: set[int] = set()
-        self._chores = Chores(engine.spawn_lasting)
-        self.telling: Telling = Telling(engine, self._chores, monotonic)
-        self.burial: Burial = Burial(engine, store, self, self._chores, monotonic)
+        self._chores = Chores(tasks.spawn_lasting)
+        self.telling: Telling = Telling(tubes, self._chores, monotonic)
+        self.burial: Burial = Burial(store, self, tubes, ender, self._chores, monotonic)
         self._deciding = asyncio.Lock()
         self._ended = False
         # What was said of how this front-end hears news.
@@ -112,7 +123,7 @@ class Membership:
     def _over(self) -> None:
         self.session.over = True
         self._joined.clear()
-        self._engine.session_over()
+        self.listener.session_over()
 
     async def joined(self, seconds: float) -> bool:
         """Wait for a session of which the others hear; tell whether there is one."""
@@ -154,11 +165,11 @@ class Membership:
                     warned = True
                     logger.warning("the store does not answer, trying on: %s", error)
                 self.alive()
-            self._engine.tick()
+            self.listener.tick()
             await asyncio.sleep(JOIN_EVERY if self.session.over else HEARTBEAT_EVERY)
 
     async def _join(self) -> None:
-        mesh = self._engine.news.mesh
+        mesh = self._news.mesh
         if not mesh.key:
             await mesh.listen(await self._store.secret())
         number, self.entering = self.entering, 0
@@ -168,26 +179,26 @@ class Membership:
         self._published = b""
         self.telling.forget()
         sent = self._monotonic()
-        before = self._engine.now()
+        before = self._now.now()
         now_ms = await self._store.heartbeat(number, b"{}")
         if self.agreement.others_ahead(number, await self._store.sessions(), DEAD_AFTER * 1000):
             self.entering = number
             return
         self.agreement.begin()
-        self._engine.news.form = self.agreement.writes
-        self.session = Session(number, now_ms - round((before + self._engine.now()) * 500))
+        self._news.form = self.agreement.writes
+        self.session = Session(number, now_ms - round((before + self._now.now()) * 500))
         self.clock.begin(self.session)
         self._last_good = sent
         self.healthy_since = sent
         self.reachable = True
         logger.info("session %d", number)
         self._announced = None
-        self._engine.news.begin(number)
+        self._news.begin(number)
         await self._meet()
         if self.session.over:
             return
         self._joined.set()
-        self._engine.session_began()
+        self.listener.session_began()
 
     async def _meet(self) -> None:
         """Have the others hear of what this front-end does before it does anything; only for a while, since one of them may be frozen.
@@ -214,7 +225,7 @@ class Membership:
             # They were read from a copy that is older than this session.
             return False
         live = [record for record in self.records if not record.dead and record.number != self.session.number]
-        mesh = self._engine.news.mesh
+        mesh = self._news.mesh
         return all(
             mesh.hears(record.number) or self._listens_to_this(record) or record.silent_ms > ABSENT_MS
             for record in live
@@ -225,7 +236,7 @@ class Membership:
 
     async def _announce(self) -> None:
         """Say how this front-end hears the others' news, and how it tells its own, unless that was said before."""
-        news = self._engine.news
+        news = self._news
         said = news.announcement()
         if said != self._announced:
             await self._store.announce(self.session.number, said.address, said.listens, said.tells)
@@ -240,7 +251,7 @@ class Membership:
         if payload == self._published:
             payload = None
         sent = self._monotonic()
-        before = self._engine.now()
+        before = self._now.now()
         now_ms = 0
         too_big = False
         tells = self.agreement.tells
@@ -257,7 +268,7 @@ class Membership:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
                 if self._published:
                     # Who killed it has kept its counters.
-                    self._engine.registry.uncount(unpack_usage(self._published))
+                    self._tubes.uncount(unpack_usage(self._published))
                 self._over()
             return
         except StoreError:
@@ -276,7 +287,7 @@ class Membership:
         self._last_good = max(self._last_good, sent)
         self.reachable = True
         self._chores.begin("announce", self._announce)
-        self.clock.learn(session, now_ms - round((before + self._engine.now()) * 500))
+        self.clock.learn(session, now_ms - round((before + self._now.now()) * 500))
 
     async def decide(self) -> None:
         """Find out whether the session is over, however long the store takes to answer."""
@@ -286,15 +297,7 @@ class Membership:
                 async with self._deciding:
                     await self.verify()
                 return
-            await self._engine.pause_between_tries()
-
-    def doubt(self) -> None:
-        """Something failed: for a while this front-end is no judge of others."""
-        self.healthy_since = self._monotonic()
-
-    def forget_other(self, number: int) -> None:
-        """A session was declared dead: what it uses counts no more, from now on."""
-        self.others = [other for other in self.others if other != number]
+            await self._tasks.pause_between_tries()
 
     async def _resign(self, number: int) -> None:
         """Give up an own session that is over, and take its leases."""
@@ -315,7 +318,7 @@ class Membership:
         audited = looked = self._monotonic()
         while not self._ended:
             await asyncio.sleep(WATCH_EVERY)
-            rarely = bool(self.others) and self._engine.news.all_linked() and not self.session.over
+            rarely = bool(self.others) and self._news.all_linked() and not self.session.over
             if rarely and self._monotonic() - looked < WATCH_RARELY - WATCH_EVERY / 2:
                 continue
             looked = self._monotonic()
@@ -328,8 +331,8 @@ class Membership:
             if self._monotonic() - audited >= AUDIT_EVERY:
                 audited = self._monotonic()
                 self._chores.begin("audit", self.burial.audit)
-                self._chores.begin("sweep", self._engine.registry.sweep)
-                self._chores.begin("leftovers", self._engine.leftovers.look_through)
+                self._chores.begin("sweep", self.listener.sweep)
+                self._chores.begin("leftovers", self.listener.look_through)
 
     async def look(self) -> None:
         """Read the others' sessions."""
@@ -348,12 +351,11 @@ class Membership:
         self.others = [record.number for record in others if not record.dead]
         if session is self.session and not session.over:
             self.agreement.agree(session.number, self.records, told)
-            self._engine.news.form = self.agreement.writes
+            self._news.form = self.agreement.writes
         if not known.issuperset([(record.number, record.dead) for record in others]):
             # Until now the news of new ones were not heard, nor are the last ones of those that have ended.
-            self._engine.scout.stop_following()
-            self._engine.scout.look_everywhere()
-        self._engine.news.know(
+            self.listener.others_changed()
+        self._news.know(
             [
                 Other(record.number, record.address, self._listens_to_this(record), record.tells)
                 for record in others
@@ -375,14 +377,14 @@ class Membership:
         self._chores.end()
         session = self.session
         if self.entering:
-            await self._engine.try_for_a_while(lambda: self._store.resign(self.entering))
+            await self._tasks.try_for_a_while(lambda: self._store.resign(self.entering))
         if session.over:
             return
-        usage = self._engine.registry.usage()
+        usage = self._tubes.usage()
         session.over = True
         self._joined.clear()
         # Until that is certain somebody may have to declare the session dead, and then keeps its counters.
-        await self._engine.try_for_a_while(lambda: self._store.resign(session.number))
+        await self._tasks.try_for_a_while(lambda: self._store.resign(session.number))
         try:
             turns = asyncio.Semaphore(ENDS_AT_ONCE)
             await asyncio.wait_for(self.burial.reclaim(session.number, turns, ENDS_AT_ONCE), END_WITHIN)

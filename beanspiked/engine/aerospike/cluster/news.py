@@ -52,7 +52,6 @@ class News(MeshListener):
     The record is `[sequence number of the last item, [[sequence number, tube], ...]]`, each tube once, the newest last.
 
     Args:
-        listener: Whom to tell.
         store: The store.
         network: What links are made with.
         spawn: Runs a coroutine beside everything else until this front-end ends.
@@ -60,6 +59,7 @@ class News(MeshListener):
         nonce: Makes 16 random bytes.
 
     Attributes:
+        listener: Whom to tell what others did; to be set before anything is begun.
         mesh: The links.
         others: The other sessions that live.
         form: The format in which the record is written.
@@ -67,17 +67,16 @@ class News(MeshListener):
 
     def __init__(
         self,
-        listener: NewsListener,
         store: "SegmentStore",
         network: Network,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         now: Callable[[], float],
         nonce: Callable[[], bytes],
     ) -> None:
+        self.listener: NewsListener = NewsListener()
         self.mesh: Mesh = Mesh(self, network, spawn, now, nonce)
         self.others: list[int] = []
         self.form: int = FIRST
-        self._listener = listener
         self._store = store
         self._spawn = spawn
         self._now = now
@@ -185,7 +184,7 @@ class News(MeshListener):
     def _follow_anew(self) -> None:
         """Nothing is known to be followed until it has been shown."""
         self._unfollowed = dict.fromkeys(self._names)
-        self._listener.stop_following()
+        self.listener.stop_following()
 
     # --- what is wanted
 
@@ -219,7 +218,7 @@ class News(MeshListener):
         over = [tube for tube, until in self._until.items() if until <= now]
         unwanted: list[int] = []
         for tube in over:
-            if self._listener.waited_for(self._names[tube]):
+            if self.listener.waited_for(self._names[tube]):
                 self._until[tube] = now + HEAR_FOR
                 continue
             unwanted.append(tube)
@@ -280,14 +279,14 @@ class News(MeshListener):
         for item in items:
             name = self._names.get(item.tube)
             if name is not None:
-                self._listener.heard_item(name, item)
-        self._listener.heard_all()
+                self.listener.heard_item(name, item)
+        self.listener.heard_all()
 
     def met(self, session: int) -> None:
         """See MeshListener: what it does nobody here hears of yet."""
         if session not in self.others:
             self._follow_anew()
-            self._listener.met()
+            self.listener.met()
 
     def links_changed(self) -> None:
         """See MeshListener: news that nobody told until now may have been missed."""
@@ -308,7 +307,7 @@ class News(MeshListener):
             name = self._names.get(tube)
             if name is not None and self.follows(name):
                 self._unfollowed.pop(tube, None)
-                self._listener.followed(name)
+                self.listener.followed(name)
             if count % SEE_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -319,7 +318,7 @@ class News(MeshListener):
         records: list[bytes] = []
         while True:
             readable = self._readable()
-            if not readable or not self._listener.wants_jobs() or not self._session:
+            if not readable or not self.listener.wants_jobs() or not self._session:
                 self._stop_reading()
                 self._wanted.clear()
                 self._resting = True
@@ -364,7 +363,7 @@ class News(MeshListener):
                 logger.warning("the news of session %d cannot be read: %s", session, error)
             self._odd[session] = record
             # It tells something.
-            self._listener.look_everywhere()
+            self.listener.look_everywhere()
             return
         known = self._seen.get(session, 0)
         if known == last:
@@ -373,11 +372,11 @@ class News(MeshListener):
         self._heard_at = self._now()
         if len(items) == ITEMS_MAX and items[0][0] > known + 1:
             # Who knows what was missed.
-            self._listener.look_everywhere()
+            self.listener.look_everywhere()
             return
         for number, tube in items:
             if number > known:
-                self._listener.heard_of(tube)
+                self.listener.heard_of(tube)
 
 
 def unpack_news(record: bytes) -> tuple[int, list[tuple[int, str]]]:

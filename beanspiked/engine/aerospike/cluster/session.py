@@ -1,15 +1,16 @@
 """One session number, and what is known of the others' sessions."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from beanspiked.engine.aerospike.cluster.listener import SessionListener
 from beanspiked.engine.aerospike.cluster.usage import unpack_usage
 from beanspiked.engine.aerospike.segment.surroundings import LeaseSource
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key
 from beanspiked.engine.aerospike.store.seam import FIRST, SessionRecord
 
-__all__ = ["KnownSession", "Session"]
+__all__ = ["KnownSession", "Session", "Sessions"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,3 +94,47 @@ class KnownSession:
                     logger.warning("what session %d tells of its tubes cannot be read: %s", self.number, error)
                 self._told_odd = True
         return self._usage
+
+
+class Sessions:
+    """All sessions, as last read, and which of them is this front-end's.
+
+    Args:
+        monotonic: A clock in seconds that goes on while the machine sleeps (CLOCK_BOOTTIME).
+
+    Attributes:
+        session: The session in force; `over` before the first and between two.
+        entering: A session that has joined and may not serve yet, or 0.
+        others: The sessions of other front-ends that live.
+        records: All sessions.
+        healthy_since: Since when nothing of the session has failed, by `monotonic`.
+        listener: Whom to tell what happened; to be set before anything is begun.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.session: Session = Session(0, 0)
+        self.session.over = True
+        self.entering: int = 0
+        self.others: list[int] = []
+        self.records: list[KnownSession] = []
+        self.healthy_since: float = 0.0
+        self.listener: SessionListener = SessionListener()
+        self._monotonic = monotonic
+
+    def doubt(self) -> None:
+        """Something failed: for a while this front-end is no judge of others."""
+        self.healthy_since = self._monotonic()
+
+    def forget_other(self, number: int) -> None:
+        """A session was declared dead: what it uses counts no more, from now on."""
+        self.others = [other for other in self.others if other != number]
+
+    def live_usages(self) -> list[dict[str, list[int]]]:
+        """List what the live sessions of others tell of how they use tubes."""
+        live = set(self.others)
+        return [record.usage() for record in self.records if record.number in live]
+
+    def used_elsewhere(self, name: str) -> bool:
+        """Tell whether a live session of others uses or watches a tube."""
+        uses = [usage.get(name) for usage in self.live_usages()]
+        return any(use is not None and (use[0] or use[1]) for use in uses)

@@ -2,13 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from beanspiked.engine.aerospike.cluster.chores import Chores
+from beanspiked.engine.aerospike.cluster.listener import LocalTubes
 from beanspiked.engine.aerospike.cluster.usage import PAYLOAD_MAX, SLICE, pack_many, pack_usage
-
-if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
 
 __all__ = ["Telling"]
 
@@ -24,7 +22,7 @@ class Telling:
     """Makes what is told.
 
     Args:
-        engine: Whose it is.
+        tubes: What is told of.
         chores: What makes it beside the heartbeat.
         monotonic: A clock in seconds.
 
@@ -32,9 +30,9 @@ class Telling:
         at_most: How many bytes there is room for.
     """
 
-    def __init__(self, engine: "SharedEngine", chores: Chores, monotonic: Callable[[], float]) -> None:
+    def __init__(self, tubes: LocalTubes, chores: Chores, monotonic: Callable[[], float]) -> None:
         self.at_most: int = PAYLOAD_MAX
-        self._engine = engine
+        self._tubes = tubes
         self._chores = chores
         self._monotonic = monotonic
         # What was made last of many tubes, and when it is made anew.
@@ -48,9 +46,8 @@ class Telling:
 
     def payload(self) -> bytes:
         """Return what the others should know of how this front-end uses its tubes."""
-        registry = self._engine.registry
-        if registry.count() <= TOLD_AT_ONCE:
-            payload = pack_usage(registry.usage())
+        if self._tubes.count() <= TOLD_AT_ONCE:
+            payload = pack_usage(self._tubes.usage())
             if len(payload) <= self.at_most:
                 return payload
         if self._monotonic() >= self._make_at:
@@ -59,7 +56,7 @@ class Telling:
 
     async def _make(self) -> None:
         began = self._monotonic()
-        self._made, whole = await pack_many(self._engine.registry.usage_slices(SLICE), self.at_most)
+        self._made, whole = await pack_many(self._tubes.usage_slices(SLICE), self.at_most)
         if self._told_all and not whole:
             logger.warning("so many tubes are used here that the others are told of the first ones only")
         self._told_all = whole

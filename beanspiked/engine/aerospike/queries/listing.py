@@ -3,8 +3,6 @@
 import heapq
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.aerospike.queries.choosing import Choice
-from beanspiked.engine.aerospike.queries.looks import each_size
 from beanspiked.engine.aerospike.segment.jobs import SharedJob
 from beanspiked.engine.aerospike.store.keys import job_slot
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Counts, Filter, Listing
@@ -12,11 +10,11 @@ from beanspiked.engine.filters import LIMIT_MAX
 from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.aerospike.queries.census import Census
+    from beanspiked.engine.aerospike.queries.choosing import Chooser
     from beanspiked.engine.aerospike.store.seam import Sizes
-    from beanspiked.engine.aerospike.tubes.tube import SharedTube
 
-__all__ = ["count_jobs", "fill_page", "parse_place"]
+__all__ = ["Lists", "parse_place"]
 
 # Where a job stands among those of all segments: its key without its slot, its segment and its slot.
 Place = tuple[bytes, int, int]
@@ -50,56 +48,65 @@ def first_key(size: "Sizes", state: int) -> bytes | None:
     return b"\0\0" if size.held else None
 
 
-async def fill_page(
-    engine: "SharedEngine", home: "SharedTube", state: int, wanted: Filter, after: Place, limit: int, page: Listing
-) -> None:
-    """See TubeEngine.list_jobs: a segment is read once its first job may be next."""
-    choice = Choice(engine, home, wanted.of_states([state]))
-    order: list[tuple[bytes, int]] = []
+class Lists:
+    """Lists and counts jobs.
 
-    def see(number: int, size: "Sizes") -> None:
-        key = first_key(size, state)
-        if key is not None:
-            order.append((key[:-2], number))
+    Args:
+        census: What counts segments.
+        chooser: What chooses jobs.
+    """
 
-    await each_size(engine, home.name, await choice.segments(), see)
-    heapq.heapify(order)
-    found: list[tuple[Place, SharedJob]] = []
-    # One more than are listed tells whether there are more.
-    while order and (len(found) <= limit or order[0] <= found[limit][0][:2]):
-        segment = await choice.read(heapq.heappop(order)[1])
-        if segment is not None:
-            for job in await choice.jobs(segment, state):
-                place = place_of(job)
-                if place > after:
-                    found.append((place, job))
-            found.sort()
-            del found[limit + 1 :]
-    page.jobs = [job for _, job in found[:limit]]
-    if len(found) > limit:
-        key, number, slot = found[limit - 1][0]
-        page.after = f"{key.hex()}:{number}:{slot}"
-    await choice.unfold([job for _, job in found[:limit]])
+    def __init__(self, census: "Census", chooser: "Chooser") -> None:
+        self._census = census
+        self._chooser = chooser
 
+    async def page(self, listing: Listing, name: str, state: int, wanted: Filter, after: Place, limit: int) -> None:
+        """See TubeEngine.list_jobs: a segment is read once its first job may be next."""
+        choice = self._chooser.choose(name, wanted.of_states([state]))
+        order: list[tuple[bytes, int]] = []
 
-async def count_jobs(engine: "SharedEngine", home: "SharedTube", wanted: Filter, counted: Later) -> None:
-    """See TubeEngine.count_jobs."""
-    choice = Choice(engine, home, wanted)
-    numbers = await choice.segments()
-    if wanted.only_states():
-        counts = Counts()
+        def see(number: int, size: "Sizes") -> None:
+            key = first_key(size, state)
+            if key is not None:
+                order.append((key[:-2], number))
 
-        def see(_: int, size: "Sizes") -> None:
-            counts.ready += size.ready
-            counts.delayed += size.delayed
-            counts.buried += size.buried
-            counts.reserved += size.held
+        await self._census.each(name, await choice.segments(), see)
+        heapq.heapify(order)
+        found: list[tuple[Place, SharedJob]] = []
+        # One more than are listed tells whether there are more.
+        while order and (len(found) <= limit or order[0] <= found[limit][0][:2]):
+            segment = await choice.read(heapq.heappop(order)[1])
+            if segment is not None:
+                for job in await choice.jobs(segment, state):
+                    place = place_of(job)
+                    if place > after:
+                        found.append((place, job))
+                found.sort()
+                del found[limit + 1 :]
+        listing.jobs = [job for _, job in found[:limit]]
+        if len(found) > limit:
+            key, number, slot = found[limit - 1][0]
+            listing.after = f"{key.hex()}:{number}:{slot}"
+        await self._chooser.unfold([job for _, job in found[:limit]])
 
-        await each_size(engine, home.name, numbers, see)
-        counted.value = sum([counts.of_state(state) for state in set(wanted.states)])
-        return
-    for number in numbers:
-        segment = await choice.read(number)
-        if segment is not None:
-            for state in set(wanted.states):
-                counted.value += len(await choice.jobs(segment, state))
+    async def count(self, counted: Later, name: str, wanted: Filter) -> None:
+        """See TubeEngine.count_jobs."""
+        choice = self._chooser.choose(name, wanted)
+        numbers = await choice.segments()
+        if wanted.only_states():
+            counts = Counts()
+
+            def see(_: int, size: "Sizes") -> None:
+                counts.ready += size.ready
+                counts.delayed += size.delayed
+                counts.buried += size.buried
+                counts.reserved += size.held
+
+            await self._census.each(name, numbers, see)
+            counted.value = sum([counts.of_state(state) for state in set(wanted.states)])
+            return
+        for number in numbers:
+            segment = await choice.read(number)
+            if segment is not None:
+                for state in set(wanted.states):
+                    counted.value += len(await choice.jobs(segment, state))

@@ -1,4 +1,4 @@
-"""What the Aerospike engine asks of its store; seam.py says in what terms, and how an operation may end."""
+"""What the Aerospike engine asks of its store; seam.py has the terms, and how an operation may end."""
 
 from __future__ import annotations
 
@@ -32,70 +32,69 @@ class DirectoryStore(Protocol):
     """The part of the seam that has the directories of tubes; see SegmentStore."""
 
     async def enlist(self, tube: str, number: int) -> None:
-        """Enter a segment in its tube's entry, before its first put; may be repeated.
+        """List a segment in its tube's entry, before its first put. May be repeated.
 
-        Raises Refused where the entry has INLINE_MAX of others, TooBig where its record has no room.
+        Raises Refused if the entry has INLINE_MAX others, TooBig if the shard has no room.
         """
 
     async def unlist(self, tube: str, number: int) -> bool:
-        """Take a dead segment out of its tube's entry; tell whether it was there. The entry goes with the last that it says."""
+        """Take a dead segment out of its tube's entry; tell whether it was there. An empty entry is gone."""
 
     async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
-        """Read many tubes' entries, each at a moment of its own; None of one that says nothing, or cannot be read."""
+        """Read the entries of many tubes, one after the other; None of a missing or damaged one."""
 
     async def tubes(self, part: int | None = None) -> dict[str, Directory]:
-        """Read the entries of all tubes, or of a 64th part of them, but those that cannot be read; one operation a shard."""
+        """Read the entries of all tubes, or of one of PARTS, without damaged ones. One operation a shard."""
 
     async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
-        """Note that a tube is paused until some time of the server's clock; 0 ends a pause."""
+        """Note that a tube is paused until a time of the server's clock; 0 ends the pause."""
 
     async def forget_tube(self, tube: str) -> None:
-        """Drop a tube's pause and counters: nobody uses it and no job is in it."""
+        """Drop the pause and counters of a tube without users and jobs."""
 
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
-        """Add what a session counted to its tube's entry when it ends. After Unknown they are given up."""
+        """Add an ending session's counts to a tube's entry. After Unknown they are given up."""
 
     async def create_page(self, number: int, tube: str) -> None:
-        """Make an empty page. Raises Refused where another one, not empty or of a higher number, has its record.
+        """Make an empty page. Raises Refused if its record has a page that is not empty or has a higher number.
 
-        So a page that was made and never listed keeps no record from being used again.
+        So the record of a page that was never listed is used again.
         """
 
     async def list_page(self, tube: str, page: int) -> None:
-        """Enter a page in its tube's entry, before anything is entered in it; may be repeated. Raises TooBig."""
+        """List a page in its tube's entry, before its first segment. May be repeated. Raises TooBig."""
 
     async def enter(self, page: int, number: int) -> bool:
-        """Enter a segment in a page, before its first put; tell whether there is room for more. May be repeated.
+        """List a segment in a page, before its first put; tell whether the page has more room. May be repeated.
 
-        Raises Refused where the page is full, dead or another one.
+        Raises Refused if the page is full or gone.
         """
 
     async def leave_page(self, page: int, number: int) -> int | None:
-        """Take a dead segment out of a page; return how many are left, None if it was not there."""
+        """Take a dead segment out of a page; return how many are left there, None if it was not there."""
 
     async def pages(self, numbers: Sequence[int]) -> list[Page | None]:
-        """Read pages, each at a moment of its own; None of one that is dead, or another one by now, or cannot be read."""
+        """Read pages, one after the other; None of a gone or damaged one."""
 
     async def retire_page(self, page: int) -> bool:
-        """Let a page die if nothing is in it; tell whether it is dead now, or its record another one's."""
+        """Let an empty page die; tell whether it is gone now."""
 
     async def unlist_page(self, tube: str, page: int) -> None:
-        """Take a dead page out of its tube's entry; may be repeated."""
+        """Take a dead page out of its tube's entry. May be repeated."""
 
     # --- numbers
 
     async def reserve_places(self, ring: str, count: int) -> Ring:
-        """Take `count` numbers off a ring for good. After Unknown they are given up. Two operations the first time."""
+        """Take `count` numbers of a ring for good. After Unknown they are given up. Two operations the first time."""
 
     async def grow_ring(self, ring: str, size: int) -> None:
-        """Double a ring of a size and raise its generations; no ring of another size is changed. May be repeated."""
+        """Double a ring of this size, and raise its generations. May be repeated."""
 
 
 class SegmentStore(DirectoryStore, Protocol):
-    """What implements the seam. Every method is one atomic operation on one record unless it says otherwise.
+    """A store of segments. Every method is one atomic operation on one record unless it says otherwise.
 
-    A record of a format newer than `newest` is never changed: only its number and its format are understood. Where a method raises
-    Damaged, it raises Newer for such a record.
+    A record of a format newer than `newest` is never changed. Where a method raises Damaged, it raises Newer for such a record.
 
     Attributes:
         newest: The newest format of records that is read and written here.
@@ -106,64 +105,64 @@ class SegmentStore(DirectoryStore, Protocol):
     # --- segments
 
     async def create(self, number: int, tube: str, lease: int, form: int = FIRST, page: int = 0) -> None:
-        """Make an empty, open segment of a format, with an empty lease of its owner; note in which page it will most probably be listed.
+        """Make an empty, open segment with an empty lease of its owner; note in which page it will most probably be listed.
 
-        Raises Refused where another segment, not dead, of a higher number or of a newer format, has its record.
+        Raises Refused if its record has another segment that is not dead, has a higher number or a newer format.
         """
 
     async def attach(self, number: int, lease: int) -> None:
         """Give a session an empty lease, once.
 
-        Raises Fenced unless the segment is there, not dead, and of a format that is known; Refused if the lease exists.
+        Raises Fenced if the segment is gone, dead or of an unknown format, Refused if the lease exists.
         """
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease. Raises Fenced without the lease."""
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
-        """Move a lease on to a new one and read it, in one write; may be repeated. Raises Fenced with neither of them there."""
+        """Move a lease on to a new one and read it, in one write. May be repeated. Raises Fenced if neither is there."""
 
     async def read(self, number: int) -> Segment | None:
-        """Read a whole segment; None unless it is there under this very number. Raises Damaged."""
+        """Read a whole segment; None if it is gone. Raises Damaged."""
 
     async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
-        """Read the heads of many segments, each at a moment of its own; None of one that is not there, or cannot be read.
+        """Read the heads of many segments, one after the other; None of a missing or damaged one.
 
-        One whose record was claimed under a higher number is DEAD and empty: it was dead before.
+        A segment whose record has a higher number by now is DEAD and empty: it was dead before.
         """
 
     async def sizes(self, numbers: Sequence[int]) -> list[Sizes | None]:
-        """Count the jobs of many segments, each at a moment of its own; None also for one that cannot be read."""
+        """Count the jobs of many segments, one after the other; None of a missing or damaged one."""
 
     async def leases(self, numbers: Sequence[int]) -> list[Leases | None]:
-        """Read the leases on many segments and not their jobs, each at a moment of its own; None also for one that cannot be read."""
+        """Read the leases on many segments, one after the other; None of a missing or damaged one."""
 
     async def shift(
         self, number: int, source: str, keys: Sequence[bytes], target: str | int | None, entries: Entries | None
     ) -> Head:
-        """Take keys out of a queue and put entries into another, or into a lease; nothing anywhere where there is no target.
+        """Take keys out of a queue, and put entries into another queue or a lease; nothing where there is no target.
 
         Without entries what the keys stood for goes into a lease as it is.
         Raises Refused unless all keys are there, and then Fenced without the lease.
         """
 
     async def remove(self, number: int, queue: str, key: bytes) -> bool:
-        """Delete a job that no one holds; tell whether it was there. Raises Fenced where the segment is gone."""
+        """Delete a job that nobody holds; tell whether it was there. Raises Fenced if the segment is gone."""
 
     async def reclaim(self, number: int, lease: int) -> int:
-        """Make a lease's jobs ready as they are and remove it; return their number, 0 if it was gone."""
+        """Make a lease's jobs ready and remove the lease; return how many, 0 if it was gone."""
 
     async def close(self, number: int) -> bool:
-        """Accept no more puts; tell whether the segment was open until now. Raises Fenced where it is gone."""
+        """Accept no more puts; tell whether the segment was open until now. Raises Fenced if it is gone."""
 
     async def retire(self, number: int) -> bool:
-        """Let a closed segment die if no job is in it, its empty leases with it; tell whether it is dead now.
+        """Let a closed segment without jobs die, and its empty leases with it; tell whether it is dead now.
 
-        Raises Fenced where it is gone.
+        Raises Fenced if it is gone.
         """
 
     async def leased_by(self, session: int) -> list[int]:
-        """Find the segments in which a session has a lease. A query: may miss some while data moves between nodes."""
+        """Find the segments on which a session has a lease. This query may miss some while data moves between nodes."""
 
     async def wipe(self, number: int) -> int:
         """Close a segment and remove all its jobs and leases; return how many jobs there were. May be repeated.
@@ -174,82 +173,81 @@ class SegmentStore(DirectoryStore, Protocol):
     # --- sessions
 
     async def reserve_numbers(self, counter: str, count: int) -> int:
-        """Take `count` numbers off a counter for good; return the first. After Unknown they are given up."""
+        """Take `count` numbers of a counter for good; return the first. After Unknown they are given up."""
 
     async def join(self, session: int, form: int = FIRST) -> None:
-        """List a session under a number that was never used, and make its record, of one that nobody listed has, in a format.
+        """List a session under a new number, and make its record, which announces `newest`. Three operations.
 
-        It announces `newest`. Three operations. After whatever error the number is given up. Raises Refused if it was used, or if others
-        were quicker.
+        After any error the number is given up. Raises Refused if it was used, or if others were quicker.
         """
 
     async def heartbeat(self, session: int, payload: bytes | None, writes: int = FIRST) -> int:
-        """Say that a session lives and what format it writes, and publish a payload unless it is None; return the server's time in ms.
+        """Tell that a session lives and what format it writes, and its payload unless that is None; return the server's time in ms.
 
-        Raises Refused if it is dead, or not listed any more, and TooBig for a payload that no record can hold.
+        Raises Refused if it is dead or not listed any more, TooBig for a payload that no record can hold.
         """
 
     async def announce(self, session: int, address: str, listens: Sequence[int], tells: bool) -> None:
-        """Say how a session hears news; see SessionRecord. Raises Refused if it is dead, Fenced if it never joined."""
+        """Tell how a session hears news; see SessionRecord. Raises Refused if it is dead, Fenced if it never joined."""
 
     async def secret(self) -> bytes:
-        """Return random bytes that only those know who may read the cluster, made by whoever asks first. Raises Damaged."""
+        """Return random bytes that only readers of the cluster know. The first call makes them. Raises Damaged."""
 
     async def resign(self, session: int) -> None:
-        """Declare one's own session dead; may be repeated."""
+        """Declare the own session dead. May be repeated."""
 
     async def kill(self, session: int, silent_ms: int) -> bool:
-        """Declare a session dead that has been silent for longer, or that has not joined yet; tell whether this very call did."""
+        """Declare a session dead that was silent for longer, or has not joined yet; tell whether this call did."""
 
     async def sessions(self) -> list[SessionRecord]:
-        """List the sessions that are not forgotten. One operation a session."""
+        """Read the sessions that are not forgotten. One operation a session."""
 
     async def forget_session(self, session: int) -> None:
-        """List a dead session no more, when nothing of it is left to reclaim, and drop what it told; may be repeated. Three operations."""
+        """Unlist a dead session with nothing left to reclaim, and drop what it told. May be repeated. Three operations."""
 
     # --- news
 
     async def publish(self, session: int, news: bytes, form: int = FIRST) -> None:
-        """Replace what a session has told the others, in a format. Raises Refused if it is not listed any more."""
+        """Replace the news of a session. Raises Refused if it is not listed any more."""
 
     async def news(
         self, sessions: Sequence[int], known: Sequence[bytes] = (), within: float = 0.0, every: float = 0.0
     ) -> list[bytes]:
-        """Read what sessions have told, each at a moment of its own; empty for one that has told nothing that can be read.
+        """Read the news of sessions, one after the other; empty for missing or damaged ones.
 
-        Given a pause in seconds they are read after it, and again and again until they are not what is known, or `within` seconds are over.
+        Reads them `every` so many seconds, until they are not what is `known`, or `within` seconds are over.
         """
 
     # --- the store as a whole
 
     async def has_room(self) -> bool:
-        """Tell whether there is room for more jobs with enough left over for everything else. One operation a node."""
+        """Tell whether there is room for more jobs, and enough left for everything else. One operation a node."""
 
     async def tube_sizes(self, tube: str) -> TubeSizes:
-        """Add up the sizes of a tube's bodies. One query over all segments; raises EngineError where that cannot be done."""
+        """Add up the sizes of a tube's bodies, by one query over all segments. Raises EngineError if that fails."""
 
     async def leave(self) -> None:
-        """Let go of the store: nothing is asked of it any more."""
+        """Let go of the store. Nothing may be asked of it afterwards."""
 
     # --- bodies
 
     async def number_bodies(self, number: int, lease: int, count: int) -> int:
-        """Take `count` numbers for bodies of a segment, before one is written; return the first. Raises Fenced without the lease.
+        """Take `count` numbers for bodies of a segment; return the first. Raises Fenced without the lease.
 
         After Unknown they are given up.
         """
 
     async def write_body(self, number: int, body_number: int, body: bytes, form: int = FIRST) -> None:
-        """Keep a large body outside its segment, in a format, before its entry is put."""
+        """Write a large body outside its segment, before its job is put."""
 
     async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """Read bodies by segment and body number. Raises Newer."""
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
-        """Remove bodies; those that are gone already are no error."""
+        """Remove bodies, as far as they are there."""
 
     async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
-        """Name up to `count` of the bodies that were written longer ago, by segment and body number: the next ones with each call.
+        """Name up to `count` bodies written longer ago, by segment and body number. Each call names the next ones.
 
-        When there are no more it begins anew. A query: may miss some while data moves between nodes.
+        After the last it begins anew. This query may miss some while data moves between nodes.
         """

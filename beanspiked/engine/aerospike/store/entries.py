@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.engine.aerospike.store import fields
-from beanspiked.engine.aerospike.store.formats import checked
+from beanspiked.engine.aerospike.store.formats import FORMAT, checked
 from beanspiked.engine.aerospike.store.seam import DEAD, Damaged, Directory, Page
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
     return Directory(numbered[ITEM_SEGMENT], pause, until, counters, numbered[ITEM_PAGE])
 
 
-def page(number: int, bins: Bins) -> Page | None:
+def page(number: int, bins: Bins, _newest: int = FORMAT) -> Page | None:
     """Decode a page; None if it is dead, or the record another page's. Raises Damaged."""
     checked(bins)
     if fields.number(bins, "no") != number or fields.number(bins, "st") == DEAD:

@@ -1,4 +1,4 @@
-"""The names of what is in a segment: keys of jobs, and leases."""
+"""The numbers of segments, and the keys of what is in them: jobs and leases."""
 
 from struct import Struct
 from typing import Final
@@ -21,22 +21,22 @@ __all__ = [
     "record_of",
 ]
 
-# A job's id is segment << SLOT_BITS | slot. Keys end with a slot of 16 bits.
+# A job's id is segment << SLOT_BITS | slot. Keys end with the slot, in 16 bits.
 SLOT_BITS: Final = 14
 LAST_SLOT: Final = (1 << SLOT_BITS) - 1
 
-# Records of segments, and of pages, are used again under higher numbers. A number is generation << 24 | place, and its place names the
-# record: of the first `size` places one after the other, in another order in each generation, so that what lives long does not lie
-# together. Ids stay below 2^53, which is what JavaScript's numbers hold, while generations stay below 2^15: they begin at 1, and whoever
-# meets the next GENERATIONS_A_SIZE of them doubles the ring, at most ten times from 2^14 on. So 10^11 segments fit, which is 31 years of a
-# hundred new ones a second, and of 2,978 that ever were one record stays.
+# Records of segments, and of pages, are used again under higher numbers. A number is generation << 24 | place, and the place names the
+# record. Each generation takes the first `size` places in another order, so that long-lived segments do not lie together. Ids stay below
+# 2^53, which JavaScript's numbers hold, while generations stay below 2^15. They begin at 1. After each GENERATIONS_A_SIZE of them the
+# ring is doubled, at most ten times from 2^14 on. So 10^11 segments fit: a hundred new ones a second for 31 years. Of 2,978 segments one
+# record stays.
 RING_BITS: Final = 24
 RING_MAX: Final = 1 << RING_BITS
 GENERATIONS_A_SIZE: Final = 2978
-# Versions before this one numbered segments from 1 and had so many records for them.
+# Earlier versions numbered segments from 1, in so many records.
 FORMER_RING: Final = 1 << 20
 
-# A lease is session << SERIAL_BITS | serial; every attach and every settling takes the session's next serial.
+# A lease is session << SERIAL_BITS | serial. Each attach and each settling takes the session's next serial.
 SERIAL_BITS: Final = 32
 
 READY_KEY: Final = Struct(">IQH")
@@ -44,22 +44,22 @@ DUE_KEY: Final = Struct(">HIH")
 
 
 def ready_key(pri: int, put_us: int, slot: int) -> bytes:
-    """Make the key of a ready job: by priority, then by the time of its put in microseconds, then by slot."""
+    """Make the key of a ready job: it sorts by priority, then by time of the put in microseconds, then by slot."""
     return READY_KEY.pack(pri, put_us, slot)
 
 
 def due_key(at_ms: int, slot: int) -> bytes:
-    """Make the key of a delayed job, by when it is due, or of a buried one, by when it was buried."""
+    """Make the key of a delayed or buried job: it sorts by when the job is due, or was buried."""
     return DUE_KEY.pack(at_ms >> 32, at_ms & 0xFFFFFFFF, slot)
 
 
 def key_ms(key: bytes) -> int:
-    """Return when a delayed job is due, or a buried one was buried, by its key."""
+    """Return when a delayed job is due, or a buried one was buried."""
     return int.from_bytes(key[:6], "big")
 
 
 def job_slot(key: bytes) -> int:
-    """Return the slot that a key of any queue ends with."""
+    """Return the slot in a key of any queue."""
     return int.from_bytes(key[-2:], "big")
 
 
@@ -69,18 +69,18 @@ def lease_key(session: int, serial: int) -> int:
 
 
 def lease_session(lease: int) -> int:
-    """Return the session that a lease is of."""
+    """Return a lease's session."""
     return lease >> SERIAL_BITS
 
 
 def placed(n: int, size: int, base: int) -> int:
-    """Return the number that the n-th count of a ring gives, 0 being the first; a power of two is its size."""
+    """Return the number for the n-th count of a ring, from 0; its size is a power of two."""
     generation = base + n // size
-    # An odd factor only changes the order.
+    # An odd factor changes only the order.
     factor = (generation * 0x9E3779B97F4A7C15 >> 20) | 1
     return generation << RING_BITS | (n * factor) % size
 
 
 def record_of(number: int) -> int:
-    """Return which record a segment, or a page, has: the rest is for later ones."""
+    """Return the place of a segment's or page's record."""
     return number % (RING_MAX if number >= RING_MAX else FORMER_RING)

@@ -1,7 +1,7 @@
-"""How segments get numbers, and how they come into their tubes' directories and out of them.
+"""Numbers segments and pages, and lists segments in their tubes' directories.
 
-A segment is listed from before its first put until it is dead, and a page from before anything is entered in it until it is dead, too;
-whoever dies between two of these steps leaves something empty listed, never something with jobs unlisted.
+A segment is listed from before its first put until it is dead, and a page from before its first entry until it is dead. A front-end that
+dies in between leaves an empty segment listed, never one with jobs unlisted.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ __all__ = ["Lister", "Numbers"]
 
 logger = logging.getLogger(__name__)
 
-# Numbers are taken in blocks.
+# How many numbers to reserve at a time.
 NUMBERS_BLOCK: Final = 32
-# So many living records in a row, and the ring is doubled: it is three quarters full then, or more.
+# After so many living records in a row the ring is doubled: it is at least three quarters full.
 ALIVE_MAX: Final = 12
-# From which size on the ring may be so large that it is doubled for its generations only.
+# A ring of 2^USUAL_BITS records has GENERATIONS_A_SIZE generations; each doubling adds as many.
 USUAL_BITS: Final = 14
-# So many pages are read at once.
+# How many pages to read at once.
 PAGES_AT_ONCE: Final = 8
 
 
 class Numbers:
-    """The numbers of one kind of record, each of which names a record that is free, or will be refused.
+    """The numbers of one kind of record. Each names a record that is free, or whose creation is refused.
 
     Args:
         store: The store.
-        ring: Which kind.
+        ring: The kind of record.
     """
 
     def __init__(self, store: "DirectoryStore", ring: str) -> None:
@@ -46,7 +46,7 @@ class Numbers:
         self._alive: int = 0
 
     async def take(self) -> int:
-        """Take a number. Raises Full where all records that there may be are alive, as far as can be told."""
+        """Take a number. Raises Full if nearly all records that there may be are in use."""
         if self._alive >= ALIVE_MAX:
             if self._size >= RING_MAX:
                 raise Full(f"nearly all records of {self._ring}s that there may be are in use: {RING_MAX}")
@@ -60,7 +60,7 @@ class Numbers:
         self._alive = 0
 
     def refused(self) -> None:
-        """The record of the number taken last is alive, or another one's by now. The next one is somewhere else: see `placed`."""
+        """The record of the number taken last is in use. The next one is elsewhere: see `placed`."""
         self._alive += 1
 
     def forget(self) -> None:
@@ -84,7 +84,7 @@ class Numbers:
 
 
 class Lister:
-    """Enters segments in directories, and takes them out.
+    """Lists segments in directories, and unlists them.
 
     Args:
         store: The store.
@@ -95,7 +95,7 @@ class Lister:
         self._pages: Numbers = Numbers(store, "page")
 
     async def enlist(self, tube: str, number: int, page: int) -> int:
-        """Enter a segment: in a page of this front-end's own, else in the tube's entry, else in a new page. May be repeated.
+        """List a segment: in this front-end's page, else in the tube's entry, else in a new page. May be repeated.
 
         Args:
             tube: The tube's name.
@@ -106,13 +106,14 @@ class Lister:
             The page that most probably has room afterwards, or 0.
 
         Raises:
-            TooBig: The record has no room; Full: nor is there one for a page.
+            TooBig: The shard has no room.
+            Full: There is no record for a new page.
         """
         if page:
             try:
                 return page if await self._store.enter(page, number) else 0
             except Refused:
-                # It filled up, or was empty for so long that somebody let it die.
+                # It is full, or it was empty and has died.
                 pass
         try:
             await self._store.enlist(tube, number)
@@ -140,12 +141,12 @@ class Lister:
         return page
 
     async def unlist(self, tube: str, number: int, page: int) -> None:
-        """Take a dead segment out of its tube's directory, wherever it is; may be repeated.
+        """Unlist a dead segment, wherever it is listed. May be repeated.
 
         Args:
             tube: The tube's name.
             number: The segment.
-            page: Where it most probably is listed, 0 for the entry itself.
+            page: The page where it most probably is, or 0 for the entry.
         """
         if not page and await self._store.unlist(tube, number):
             return
@@ -168,24 +169,24 @@ class Lister:
         return left is not None
 
     async def end_page(self, tube: str, page: int) -> None:
-        """Let a page die if nothing is in it, and take it out of its tube's entry then."""
+        """Let an empty page die, and unlist it."""
         if await self._store.retire_page(page):
             await self._store.unlist_page(tube, page)
 
     async def in_pages(self, tube: str, pages: Sequence[int]) -> tuple[list[int], list[int]]:
-        """List the segments in some pages of a tube, and the pages in which none is, as far as can be seen."""
+        """Return the segments in some pages of a tube, and the pages that seem to have none."""
         numbers: list[int] = []
         idle: list[int] = []
         for number, page in zip(pages, await self._store.pages(pages), strict=True):
             if page is not None and page.tube == tube and page.segments:
                 numbers.extend(page.segments)
             else:
-                # Or it is dead, and whoever let it die was to take it out.
+                # Or it is dead and not unlisted yet.
                 idle.append(number)
         return numbers, idle
 
     async def everywhere(self, tube: str, record: "Directory | None") -> list[int]:
-        """List all segments of a tube, in its entry and in pages."""
+        """Return all segments of a tube, in its entry and in pages."""
         if record is None:
             return []
         numbers = list(record.segments)

@@ -1,16 +1,19 @@
 """Leases under which jobs move from one segment to another: names that are no session's, so that no session's end touches them.
 
 Two segments with jobs on the move between them are a *pair*. In the source the jobs stand under a lease that names the target, and in the
-target their copies stand under one that names the source. Such a lease is negative. It also says which state the jobs are in, and has a
+target their copies stand under one that names the source. Such a lease is negative. It also says which queue the jobs are of, and has a
 serial: whoever sees to a pair renames its leases first, so that nobody else's operation under them can succeed afterwards.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY
 
 __all__ = ["FIRST_SERIAL", "SERIALS", "Pair", "find_lease", "pair_lease", "pairs_of"]
 
-STATE_BITS: Final = 2
+QUEUES: Final = (READY, DELAYED, BURIED)
+QUEUE_BITS: Final = 2
 SERIAL_BITS: Final = 20
 # The serial of the lease that a move begins with, and how many there are.
 FIRST_SERIAL: Final = 0
@@ -23,38 +26,43 @@ class Pair(NamedTuple):
     Attributes:
         source: The segment that they leave.
         target: The segment that they come into.
-        state: Their state: READY, DELAYED or BURIED.
+        queue: The queue that they stand in, before and afterwards.
     """
 
     source: int
     target: int
-    state: int
+    queue: str
 
 
-def pair_lease(other: int, state: int, serial: int, *, leaving: bool) -> int:
-    """Name a lease in one segment of a pair by the other one.
+def pair_lease(pair: Pair, serial: int, *, leaving: bool) -> int:
+    """Name a lease of a pair.
 
     Args:
-        other: The other segment.
-        state: The jobs' state.
-        serial: Its serial.
+        pair: The pair.
+        serial: The lease's serial.
         leaving: Whether it is the lease in the source.
     """
-    return -((((other << STATE_BITS | state) << 1 | leaving) << SERIAL_BITS) | serial)
+    return -(_name(pair, leaving) << SERIAL_BITS | serial)
 
 
-def find_lease(leases: Sequence[int], other: int, state: int, *, leaving: bool) -> int | None:
+def find_lease(leases: Iterable[int], pair: Pair, *, leaving: bool) -> int | None:
     """Return which of a segment's leases it is that `pair_lease` names, whatever its serial."""
-    wanted = -pair_lease(other, state, FIRST_SERIAL, leaving=leaving) >> SERIAL_BITS
-    return next((lease for lease in leases if lease < 0 and -lease >> SERIAL_BITS == wanted), None)
+    name = _name(pair, leaving)
+    return next((lease for lease in leases if lease < 0 and -lease >> SERIAL_BITS == name), None)
 
 
-def pairs_of(number: int, leases: Sequence[int]) -> list[Pair]:
+def pairs_of(number: int, leases: Iterable[int]) -> list[Pair]:
     """List the pairs that a segment is in, by its leases."""
     found: list[Pair] = []
     for lease in leases:
         if lease < 0:
             name = -lease >> SERIAL_BITS
-            other, state = name >> 1 >> STATE_BITS, name >> 1 & ((1 << STATE_BITS) - 1)
-            found.append(Pair(number, other, state) if name & 1 else Pair(other, number, state))
+            queue = QUEUES[name >> 1 & ((1 << QUEUE_BITS) - 1)]
+            other = name >> 1 >> QUEUE_BITS
+            found.append(Pair(number, other, queue) if name & 1 else Pair(other, number, queue))
     return found
+
+
+def _name(pair: Pair, leaving: bool) -> int:
+    other = pair.target if leaving else pair.source
+    return (other << QUEUE_BITS | QUEUES.index(pair.queue)) << 1 | leaving

@@ -1,15 +1,15 @@
-"""The seam between the Aerospike engine and its store: what is told over it. What is asked stands in contract.py.
+"""The terms of the seam between the Aerospike engine and its store; contract.py has the operations.
 
-A *segment* is one record that holds up to some hundred jobs of one tube; every operation here on one segment is atomic, and none
-touches two. A job never leaves its segment. A *lease* is one front-end's share of a segment's reserved jobs, and its fence: every
-operation under a lease fails as a whole once the lease is gone. No lease is ever used twice, so an operation of unknown outcome is
-decided by moving its lease on to a new one: what it has not done by then it never will, and the highest slot tells what it put.
+A *segment* is one record with up to some hundred jobs of one tube. Every operation on a segment is atomic, and none touches two. A job
+never leaves its segment. A *lease* is one front-end's share of a segment's reserved jobs, and its fence: every operation under a lease
+fails as a whole once the lease is gone. No lease is used twice. So moving a lease on to a new one decides an operation of unknown outcome:
+what it has not done by then it never will, and the highest slot tells what it put.
 
-What is written never comes undone by a restart of a node because nothing that matters is ever removed: segment records are claimed
-again under higher numbers, and so are the pages of directories and the records of sessions. Only bodies are removed.
+No restart of a node undoes what is written, because nothing that matters is removed: records of segments, pages and sessions are used
+again under higher numbers. Only bodies are removed.
 
-An operation ends in one of five ways: it returns (it was applied), or it raises `Fenced`, `Refused` or `Busy` (it was not applied, and
-never will be), `Full` (likewise; the store has no room), or `Unknown` (it was applied, or not, or will be at some later time).
+An operation returns if it was applied. It raises `Fenced`, `Refused` or `Busy` if it was not and never will be, `Full` if the store has no
+room as well, and `Unknown` if it was applied, or not, or will be later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    # Packed jobs by their keys. A key ends with the job's slot; what is packed the store does not look into.
+    # Packed jobs by their keys. The store does not look into them.
     Entries: TypeAlias = Mapping[bytes, bytes]
 
 __all__ = [
@@ -68,23 +68,24 @@ READY: Final = "ready"
 DELAYED: Final = "delayed"
 BURIED: Final = "buried"
 
-# A segment's life: puts go to an open one; a closed one is emptied; a dead one may be claimed under a higher number.
+# A segment's life: an open one takes puts, a closed one is emptied, a dead one's record may be used again.
 OPEN: Final = 0
 CLOSED: Final = 1
 DEAD: Final = 2
 
-# The first format of records and jobs. What carries no number is of it, and who announces nothing reads no other.
+# The first format of records and jobs. What has no format number is of it; a session that announces nothing reads no other.
 FIRST: Final = 1
-# How many segments stand in a tube's own entry before pages are made, and in a page.
+# How many segments a tube's entry lists before pages are made.
 INLINE_MAX: Final = 128
-# Into how many parts all tubes are divided for those that look through them.
+# In how many parts all tubes can be read.
 PARTS: Final = 64
+# How many segments a page lists.
 PAGE_MAX: Final = 512
 
-# How many of its first ready keys a head tells: a take over several segments knows so how many of them are next.
+# How many of its first ready keys a head tells, so that a take over several segments knows how many are next.
 HEAD_KEYS: Final = 16
 
-# How long a session has been silent, in ms, that is listed and has not joined yet, or does not any more.
+# The silence, in ms, of a listed session that has no record.
 NEVER_WROTE: Final = 1 << 40
 
 
@@ -97,27 +98,27 @@ class Fenced(StoreError):  # noqa: N818 - names an outcome
 
 
 class Refused(StoreError):  # noqa: N818 - likewise
-    """Not applied: what the operation is guarded by does not hold."""
+    """Not applied: the operation's guard does not hold."""
 
 
 class TooBig(Refused):
-    """Not applied: no record may be as large as this one would be."""
+    """Not applied: the record would be too large."""
 
 
 class Busy(StoreError):  # noqa: N818 - likewise
-    """Not applied: too many operations wait for the record, or the node does not own it now. Worth another try."""
+    """Not applied: too many operations wait for the record, or its node cannot be relied on now. Try again."""
 
 
 class Full(StoreFull, StoreError):  # noqa: N818 - likewise
-    """Not applied: the store has no room, which also deletes may be told."""
+    """Not applied: the store has no room. Even deletes may get this."""
 
 
 class Damaged(StoreFailed, StoreError):  # noqa: N818 - likewise
-    """A record cannot be read, whoever tries how often: it does not have the shape that this version writes. It is left alone."""
+    """A record does not have the shape that this version writes, and is left alone. Trying again is no use."""
 
 
 class Newer(Damaged):
-    """A record is of a format that this version does not know. It is not damaged; whoever knows the format sees to it."""
+    """A record is of a format that this version does not know. Front-ends that know it see to it."""
 
 
 class Unknown(StoreError):  # noqa: N818 - likewise
@@ -131,7 +132,7 @@ class Move(NamedTuple):
         key: Its key in the lease.
         queue: Where it goes, or None to delete it.
         new_key: Its key there.
-        packed: What stands there.
+        packed: The job as it stands there.
     """
 
     key: bytes
@@ -147,12 +148,12 @@ class Change:
     Attributes:
         last_slot: The highest slot of the puts, 0 without any.
         puts: New jobs by queue and key.
-        replaced: New values of jobs that stay in the lease, by key.
-        moves: Jobs that leave the lease; they must be in it, which only their holder can change.
-        take: How many of the first ready ones to move into the lease.
-        close: Whether the segment accepts no more puts from now on.
-        few: Whether less than HEAD_KEYS jobs are expected in each queue afterwards. If there are more all the same, the head may be that
-            of the first HEAD_KEYS of a queue.
+        replaced: New packed forms of jobs that stay in the lease, by key.
+        moves: Jobs that leave the lease; they must be in it.
+        take: How many of the first ready jobs to move into the lease.
+        close: Whether to close the segment.
+        few: Whether fewer than HEAD_KEYS jobs are expected in each queue afterwards. If there are more, the head may count only the
+            first HEAD_KEYS of a queue.
     """
 
     last_slot: int = 0
@@ -165,7 +166,7 @@ class Change:
 
 
 class Head(NamedTuple):
-    """What a segment would give next, and how much there is in it.
+    """The first jobs of a segment, and how many there are.
 
     Attributes:
         first_keys: The first keys of the ready jobs, at most HEAD_KEYS.
@@ -185,7 +186,7 @@ class Head(NamedTuple):
     state: int
 
 
-# What is known of a segment whose record another one has by now.
+# The head of a segment whose record a later one has by now.
 OVER: Final = Head((), None, None, 0, 0, 0, 0, DEAD)
 
 
@@ -194,7 +195,7 @@ class Sizes(NamedTuple):
 
     Attributes:
         ready, delayed, buried, held: How many there are of each.
-        urgent: How many of the ready ones are more urgent than 1024 (protocol.txt: current-jobs-urgent).
+        urgent: How many ready jobs have a priority below 1024 (protocol.txt: current-jobs-urgent).
         ready_key, due_key, buried_key: The first key of each queue, or None.
     """
 
@@ -228,7 +229,7 @@ class Outcome(NamedTuple):
     """What an operation under a lease gave.
 
     Attributes:
-        taken: The jobs that were moved into the lease, in order, with their keys.
+        taken: The jobs moved into the lease, in order, with their keys.
         head: The segment afterwards.
     """
 
@@ -237,7 +238,7 @@ class Outcome(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What an operation of unknown outcome has done; what it has not done it never will.
+    """What an operation of unknown outcome has done, and no more of it will be done.
 
     Attributes:
         last_slot: The highest slot that was ever put.
@@ -253,9 +254,9 @@ class Segment:
     """A whole segment, read at one moment.
 
     Attributes:
-        owner: The session that made it, and alone puts into it.
+        owner: The session that made it; only this one puts into it.
         bodies: The highest number that a body of it may have.
-        page: The page in which it was to be listed; 0 for the entry of its tube.
+        page: The page in which it most probably is listed; 0 for its tube's entry.
         held: How many jobs its leases hold together.
         form: The format of its record; no job in it is of a newer one.
     """
@@ -275,15 +276,15 @@ class Segment:
     page: int = 0
 
     def queue(self, name: str) -> Entries:
-        """Return one of the queues by its name."""
+        """Return a queue by its name."""
         return {READY: self.ready, DELAYED: self.delayed, BURIED: self.buried}[name]
 
     def empty(self) -> bool:
-        """Tell whether no job is in it, in whatever state."""
+        """Tell whether no job is in it, in any state."""
         return not (self.ready or self.delayed or self.buried or self.held)
 
     def has_slot(self, slot: int) -> bool:
-        """Tell whether the job in a slot is there, in whatever state."""
+        """Tell whether the job in a slot is there, in any state."""
         places = (self.ready, self.delayed, self.buried, *self.leases.values())
         return any(job_slot(key) == slot for entries in places for key in entries)
 
@@ -294,15 +295,14 @@ class SessionRecord:
 
     Attributes:
         number: Its session number, never used twice.
-        dead: Whether it was killed or has ended.
-        silent_ms: How long ago it last wrote, by the server's clock; NEVER_WROTE if it is listed and no more.
-        payload: What it published last with a heartbeat.
+        dead: Whether it was declared dead or has ended.
+        silent_ms: How long ago it last wrote, by the server's clock; NEVER_WROTE if it has no record.
+        payload: The payload of its last heartbeat that had one.
         reads: The newest format that it reads and writes.
         writes: The newest format that it writes now, or is about to write.
-        newer: Whether its record is of a format that this version does not know: only the number, the silence and the two formats are
-            told then.
-        address: What the others dial to hear its news, empty if they cannot.
-        listens: The sessions whose news it reads from their records; None if it does not say: then all of them.
+        newer: Whether its record is of an unknown format. Then only the number, the silence and the two formats are known.
+        address: Where others connect to hear its news; empty if they cannot.
+        listens: The sessions whose news it reads from their records; None means all.
         tells: Whether it writes its news to a record.
     """
 
@@ -323,11 +323,11 @@ class Directory:
     """A tube's entry. It exists while it says anything.
 
     Attributes:
-        segments: Its segments that are not dead and stand in the entry itself, in the order of their numbers.
-        pause_ms: How long the last pause was to last.
+        segments: The segments listed in the entry itself, in the order of their numbers.
+        pause_ms: The length of the last pause.
         paused_until_ms: When it ends, by the server's clock; 0 without one.
-        counters: What sessions that are gone have counted here.
-        pages: Its pages, with all other segments.
+        counters: The counts of sessions that are gone.
+        pages: The pages that list all other segments.
     """
 
     segments: Sequence[int]
@@ -337,7 +337,7 @@ class Directory:
     pages: Sequence[int] = field(default_factory=list)
 
     def first(self) -> int:
-        """Return its oldest segment that stands in the entry, or page; 0 without any."""
+        """Return the lowest number of a segment or page in the entry; 0 without any."""
         return min([*self.segments[:1], *self.pages[:1]], default=0)
 
 
@@ -346,8 +346,8 @@ class Page(NamedTuple):
 
     Attributes:
         number: Its number, never used twice.
-        tube: The tube that it is of.
-        segments: The segments that are entered in it.
+        tube: Its tube.
+        segments: The segments listed in it.
     """
 
     number: int
@@ -359,9 +359,9 @@ class Ring(NamedTuple):
     """How the records of segments, or of pages, are used again; see store/keys.py.
 
     Attributes:
-        first: The first of the counts that were taken.
-        size: How many records there are in use or were, a power of two.
-        base: The generation of the first count.
+        first: The first count taken.
+        size: How many records there are, a power of two.
+        base: The generation of count 0.
     """
 
     first: int

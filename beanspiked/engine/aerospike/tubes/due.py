@@ -5,18 +5,24 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.cluster.clock import ServerClock
+from beanspiked.engine.aerospike.cluster.news import News
+from beanspiked.engine.aerospike.segment.codec import Formats
+from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, job_id
+from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused
+from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.tubes.agenda import Agenda
+from beanspiked.engine.aerospike.tubes.announcing import announce
 from beanspiked.engine.aerospike.tubes.notes import note_due_ms, note_number
+from beanspiked.engine.aerospike.tubes.tube import Schedule, SharedTube
 from beanspiked.engine.errors import DamagedEntry, EngineError, NewerEntry
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.segment.committer import Committer
     from beanspiked.engine.aerospike.store.contract import SegmentStore
-    from beanspiked.engine.aerospike.tubes.tube import SharedTube
 
 __all__ = ["Timetable"]
 
@@ -26,74 +32,94 @@ logger = logging.getLogger(__name__)
 SLICE: Final = 2000
 
 
-class Timetable:
+class Timetable(Schedule):
     """Makes due jobs ready where somebody waits for them, and keeps pauses.
 
     Args:
-        engine: Whose it is.
         store: The store.
         timers: Where tubes wait.
+        clock: The server's time.
+        tasks: What runs coroutines.
+        agenda: What requests jobs at the end of the turn.
+        news: This front-end's news.
+        formats: The formats of jobs that this front-end knows.
+        unread: Jobs of newer formats that were met.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore", timers: Timers) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        store: "SegmentStore",
+        timers: Timers,
+        clock: ServerClock,
+        tasks: Tasks,
+        agenda: Agenda,
+        news: News,
+        formats: Formats,
+        unread: SetAside,
+    ) -> None:
         self._store = store
         self._timers = timers
+        self._clock = clock
+        self._tasks = tasks
+        self._agenda = agenda
+        self._news = news
+        self._formats = formats
+        self._unread = unread
 
-    def tube_time(self, tube: "SharedTube", now: float) -> None:
+    def tube_time(self, tube: SharedTube, now: float) -> None:
         """Make a tube's due jobs ready if somebody waits for them, end its pause, and wait for the next of both."""
         if tube.pause and tube.paused_until <= now:
             tube.pause = 0.0
             tube.paused_until = 0.0
-            self._engine.takes.request_soon(tube)
+            self._agenda.request_soon(tube)
         if tube.pause:
             self._timers.schedule(tube, tube.paused_until)
         self.wait_for_due(tube)
 
-    def apply_pause(self, tube: "SharedTube", pause_ms: int, until_ms: int) -> None:
+    def apply_pause(self, tube: SharedTube, pause_ms: int, until_ms: int) -> None:
         """Take note of a pause."""
-        until = self._engine.membership.clock.local_time(until_ms) if until_ms else 0.0
-        if pause_ms and until > self._engine.now():
+        until = self._clock.local_time(until_ms) if until_ms else 0.0
+        if pause_ms and until > self._timers.clock.now():
             tube.pause = pause_ms / 1000
             tube.paused_until = until
             self._timers.schedule(tube, until)
         elif tube.pause:
             tube.pause = 0.0
             tube.paused_until = 0.0
-            self._engine.takes.request_soon(tube)
+            self._agenda.request_soon(tube)
 
-    def wait_for_due(self, tube: "SharedTube") -> None:
+    def wait_for_due(self, tube: SharedTube) -> None:
         """Promote due jobs now, or when the first is due, if somebody waits for them."""
         if tube.next_due and tube.waiters and not tube.promoting:
-            if tube.next_due <= self._engine.membership.clock.server_ms():
+            if tube.next_due <= self._clock.server_ms():
                 tube.promoting = True
-                self._engine.spawn(self._promote(tube))
+                self._tasks.spawn(self._promote(tube))
             else:
-                self._timers.schedule(tube, self._engine.membership.clock.local_time(tube.next_due))
+                self._timers.schedule(tube, self._clock.local_time(tube.next_due))
 
-    async def _promote(self, tube: "SharedTube") -> None:
+    async def _promote(self, tube: SharedTube) -> None:
         try:
             failed = False
             try:
-                await self._engine.try_for_a_while(lambda: self.promote_due(tube))
+                await self._tasks.try_for_a_while(lambda: self.promote_due(tube))
             except EngineError as error:
                 failed = True
                 logger.info("tube %s: due jobs wait: %s", tube.name, error)
             if failed:
-                await self._engine.pause_between_tries()
+                await self._tasks.pause_between_tries()
         finally:
             tube.promoting = False
         self.wait_for_due(tube)
-        self._engine.turn_over()
+        self._agenda.turn_over()
 
-    async def promote_due(self, tube: "SharedTube") -> None:
+    async def promote_due(self, tube: SharedTube) -> None:
         """Make all due jobs of a tube ready."""
         tube.next_due = 0
         await self._use_due(tube)
         for committer in list(tube.committers.values()):
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
-                if key_ms(due) > self._engine.membership.clock.server_ms():
+                if key_ms(due) > self._clock.server_ms():
                     tube.expect(due)
                     break
                 try:
@@ -102,9 +128,9 @@ class Timetable:
                     logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
                     break
 
-    async def _use_due(self, tube: "SharedTube") -> None:
+    async def _use_due(self, tube: SharedTube) -> None:
         """Take those segments into use that are not, and have due jobs; note when the next one is due."""
-        now_ms = self._engine.membership.clock.server_ms()
+        now_ms = self._clock.server_ms()
         for count, note in enumerate(list(tube.notes.values()), 1):
             due_ms = note_due_ms(note)
             if due_ms and due_ms <= now_ms:
@@ -116,19 +142,18 @@ class Timetable:
             if count % SLICE == 0:
                 await asyncio.sleep(0)
 
-    async def _promote_one(self, committer: "Committer") -> bytes | None:
+    async def _promote_one(self, committer: Committer) -> bytes | None:
         """Make due jobs of one segment ready, and learn what it holds then; return the key of the next one, see promote_segment."""
-        engine = self._engine
         due = await self.promote_segment(committer.number)
         if committer.running or committer.gone:
             await committer.turn()
-        mark = engine.step()
+        mark = self._agenda.step()
         head = (await self._store.heads([committer.number]))[0]
         if head is None:
             return None
         if not committer.running and not committer.gone and committer.mark < mark:
             committer.update_head(head, mark)
-            engine.scout.announce(committer)
+            announce(self._news, committer)
         return due
 
     async def promote_segment(self, number: int) -> bytes | None:
@@ -141,10 +166,10 @@ class Timetable:
         segment = await self._store.read(number)
         if segment is None:
             return None
-        now_ms = self._engine.membership.clock.server_ms()
+        now_ms = self._clock.server_ms()
         limit = due_key(now_ms + 1, 0)
         due = [(key, packed) for key, packed in segment.delayed.items() if key < limit]
-        formats = self._engine.formats
+        formats = self._formats
         moved: set[bytes] = set()
         ready: dict[bytes, bytes] = {}
         damaged: dict[bytes, bytes] = {}
@@ -154,7 +179,7 @@ class Timetable:
             try:
                 job = formats.unpack(packed)
             except NewerEntry as newer:
-                self._engine.unread.tell(f"job {job_id(number, job_slot(key))}", newer)
+                self._unread.tell(f"job {job_id(number, job_slot(key))}", newer)
             except DamagedEntry as damage:
                 logger.error("segment %d: a damaged job is buried: %s", number, damage)
                 damaged[due_key(now_ms, job_slot(key))] = packed

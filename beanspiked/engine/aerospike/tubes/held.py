@@ -4,20 +4,24 @@ A change of a held job goes through its segment's committer; until it is done th
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import cast
 
-from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed
+from beanspiked.engine.aerospike.cluster.membership import Membership
+from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Formats, Packed
+from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, SharedJob
 from beanspiked.engine.aerospike.store.keys import due_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Full, Refused
+from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.tubes.agenda import Agenda
+from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.retirement import Retirement
+from beanspiked.engine.aerospike.tubes.room import Room
+from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
-
-if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.segment.committer import Committer
 
 __all__ = ["Holdings"]
 
@@ -26,17 +30,61 @@ class Holdings:
     """The jobs held here.
 
     Args:
-        engine: Whose it is.
         clock: This process's time.
+        membership: The sessions.
+        tasks: What runs coroutines.
+        agenda: What ends a turn.
+        formats: The formats of jobs that this front-end knows.
+        room: Whether the store has room.
+        retirement: What removes bodies.
+        lifecycle: What lets tubes begin anew.
 
     Attributes:
-        jobs: All of them, by id.
+        jobs: The jobs, by id.
     """
 
-    def __init__(self, engine: "SharedEngine", clock: Clock) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        clock: Clock,
+        membership: Membership,
+        tasks: Tasks,
+        agenda: Agenda,
+        formats: Formats,
+        room: Room,
+        retirement: Retirement,
+        lifecycle: Lifecycle,
+    ) -> None:
         self._clock = clock
+        self._membership = membership
+        self._tasks = tasks
+        self._agenda = agenda
+        self._formats = formats
+        self._room = room
+        self._retirement = retirement
+        self._lifecycle = lifecycle
         self.jobs: dict[int, SharedJob] = {}
+        # Commands that wait for the change of a job that is in flight, and until when.
+        self._waits: dict[Later, tuple[SharedJob, float]] = {}
+
+    def in_flight(self, job_id: int) -> Later | None:
+        """Return the end of the change of a held job that is in flight; it fails if the job's segment does not answer."""
+        job = self.jobs.get(job_id)
+        if job is None or job.moving is None:
+            return None
+        wait = Later()
+        self._waits[wait] = (job, self._clock.now() + ANSWER_WITHIN)
+        job.moving.then(lambda _: self._end_wait(wait, None))
+        return wait
+
+    def _end_wait(self, wait: Later, error: EngineError | None) -> None:
+        if self._waits.pop(wait, None) is not None:
+            wait.settle(error)
+
+    def expire(self, now: float) -> None:
+        """Fail the commands that have waited for too long for a segment that does not answer."""
+        for wait, (job, until) in list(self._waits.items()):
+            if until <= now and job.committer is not None and job.committer.fails():
+                self._end_wait(wait, StoreFailed("the job is on its way, and the store does not answer"))
 
     def _leave(
         self,
@@ -51,7 +99,7 @@ class Holdings:
         change = HeldChange(job, queue, new_key, packed, self._clock.now() + ANSWER_WITHIN)
         change.insists = insists
         change.stays = stays
-        if job.committer is None or not self._engine.membership.alive():
+        if job.committer is None or not self._membership.alive():
             change.settle(JobGone("the job was lost"))
             return change
         job.committer.change_held(change)
@@ -68,9 +116,9 @@ class Holdings:
         packed.delay_ms = round(delay * 1000)
         packed.releases += 1
         if delay:
-            due_ms = self._engine.membership.clock.server_ms() + packed.delay_ms
-            return self._leave(job, DELAYED, due_key(due_ms, job.slot()), self._engine.formats.pack(packed))
-        return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), self._engine.formats.pack(packed))
+            due_ms = self._membership.clock.server_ms() + packed.delay_ms
+            return self._leave(job, DELAYED, due_key(due_ms, job.slot()), self._formats.pack(packed))
+        return self._leave(job, READY, ready_key(pri, job.put_us, job.slot()), self._formats.pack(packed))
 
     def bury(self, job: SharedJob, pri: int, reason: str) -> HeldChange:
         """Set a held job aside."""
@@ -79,13 +127,13 @@ class Holdings:
         packed.buries += 1
         if reason:
             packed.reason = reason
-        place = due_key(self._engine.membership.clock.server_ms(), job.slot())
-        return self._leave(job, BURIED, place, self._engine.formats.pack(packed))
+        place = due_key(self._membership.clock.server_ms(), job.slot())
+        return self._leave(job, BURIED, place, self._formats.pack(packed))
 
     def update(self, job: SharedJob, stored: bytes, raw_size: int) -> Later:
         """Replace the body of a held job, as it is stored."""
         later = Later()
-        if job.committer is None or not self._engine.membership.alive():
+        if job.committer is None or not self._membership.alive():
             later.settle(JobGone("the job was lost"))
             return later
         packed = job.packed()
@@ -97,7 +145,7 @@ class Holdings:
         job.moving = later
         if len(stored) > INLINE_MAX:
             packed.body = b""
-            self._engine.spawn(self._update_outside(job, packed, stored, later))
+            self._tasks.spawn(self._update_outside(job, packed, stored, later))
         else:
             self._update(job, packed, stored, later)
         return later
@@ -109,18 +157,18 @@ class Holdings:
         if committer is not None:
 
             async def write() -> None:
-                packed.body_number = await self._engine.try_for_a_while(
+                packed.body_number = await self._tasks.try_for_a_while(
                     lambda: committer.bodies.write(stored, job.form), Full
                 )
 
             try:
-                error = await self._engine.failure(write)
+                error = await self._tasks.failure(write)
             except asyncio.CancelledError:
                 job.moving = None
                 later.settle(StoreFailed("closed before it was sent"))
                 raise
             if isinstance(error, Full):
-                self._engine.puts.found_full(error)
+                self._room.found_full(error)
             if isinstance(error, (Refused, Full)):
                 error = StoreFull(str(error))
         if error is None and job.committer is committer:
@@ -128,7 +176,7 @@ class Holdings:
         else:
             job.moving = None
             later.settle(error or JobGone("the job was lost"))
-        self._engine.turn_over()
+        self._agenda.turn_over()
 
     def _update(self, job: SharedJob, packed: Packed, stored: bytes, later: Later) -> None:
         former = job.body_number
@@ -139,10 +187,10 @@ class Holdings:
                 job.body_number, job.stored_size = packed.body_number, packed.stored_size
                 job.unfold(stored)
                 if former:
-                    self._engine.retirement.drop_body(job, former)
+                    self._retirement.drop_body(job, former)
             later.settle(outcome.error)
 
-        self._leave(job, None, b"", self._engine.formats.pack(packed), stays=True).then(updated)
+        self._leave(job, None, b"", self._formats.pack(packed), stays=True).then(updated)
 
     def give_back(self, job: SharedJob, timed_out: bool) -> None:
         """Make a held job ready as it was."""
@@ -155,19 +203,19 @@ class Holdings:
         if timed_out:
             job.timeouts += 1
         # Its place is its old one, so that its order does not change.
-        self._leave(job, READY, job.place, self._engine.formats.pack(job.packed()), insists=True)
+        self._leave(job, READY, job.place, self._formats.pack(job.packed()), insists=True)
 
     def _give_back_after(self, job: SharedJob, timed_out: bool) -> None:
         if job.committer is not None and job.holder is None:
             self.give_back(job, timed_out)
 
-    def let_go_unread(self, committer: "Committer", place: bytes, packed: bytes, damaged: bool) -> None:
+    def let_go_unread(self, committer: Committer, place: bytes, packed: bytes, damaged: bool) -> None:
         """Let go of what cannot be read, as it is: what is damaged is buried, what is of a newer format goes back to its place."""
         job = SharedJob(committer.number, place, committer.tube, Packed(0, 0, 0, 0, b""), 0)
         job.committer = committer
         job.state = RESERVED
         committer.held[place] = job
-        new_key = due_key(self._engine.membership.clock.server_ms(), job.slot()) if damaged else place
+        new_key = due_key(self._membership.clock.server_ms(), job.slot()) if damaged else place
         self._leave(job, BURIED if damaged else READY, new_key, packed, insists=True)
 
     def bury_lost(self, job: SharedJob, reason: str) -> None:
@@ -175,8 +223,8 @@ class Holdings:
         packed = job.packed()
         packed.reason = reason
         packed.buries += 1
-        place = due_key(self._engine.membership.clock.server_ms(), job.slot())
-        self._leave(job, BURIED, place, self._engine.formats.pack(packed), insists=True)
+        place = due_key(self._membership.clock.server_ms(), job.slot())
+        self._leave(job, BURIED, place, self._formats.pack(packed), insists=True)
 
     def left(self, job: SharedJob, deleted: bool) -> None:
         """A job has left the lease."""
@@ -186,9 +234,9 @@ class Holdings:
         if deleted:
             job.tube.deletes += 1
             if job.body_number:
-                self._engine.retirement.drop_body(job, job.body_number)
+                self._retirement.drop_body(job, job.body_number)
             if not job.tube.using and not job.tube.watching:
-                self._engine.forget(job.tube)
+                self._lifecycle.forget(cast(SharedTube, job.tube))
 
     def lose(self, job: SharedJob) -> None:
         """A held job is not this front-end's any more."""

@@ -8,12 +8,16 @@ restarts brings removed records back, and no key of a body is ever used again.
 import logging
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.cluster.session import Sessions
 from beanspiked.engine.aerospike.segment.codec import unpack
+from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, PARTS, Head, StoreError
+from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.pair_ends import PairEnds
+from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store.contract import SegmentStore
     from beanspiked.engine.aerospike.store.seam import Directory
 
@@ -33,16 +37,32 @@ class Leftovers:
     """Looks through tubes and bodies, a part at a time.
 
     Args:
-        engine: Whose it is.
         store: The store.
+        sessions: What is known of the sessions.
+        lister: What tells which segments a tube has.
+        retirement: What lets segments die.
+        lifecycle: What lets tubes begin anew.
+        pair_ends: What finishes moves of jobs.
 
     Attributes:
         old_ms: From what age on a body is judged, in ms.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore") -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        store: "SegmentStore",
+        sessions: Sessions,
+        lister: Lister,
+        retirement: Retirement,
+        lifecycle: Lifecycle,
+        pair_ends: PairEnds,
+    ) -> None:
         self._store = store
+        self._sessions = sessions
+        self._lister = lister
+        self._retirement = retirement
+        self._lifecycle = lifecycle
+        self._pair_ends = pair_ends
         self.old_ms: int = OLD_MS
         # Which part of all tubes is looked at next, and the segments of earlier ones that were not.
         self._part: int = 0
@@ -50,8 +70,8 @@ class Leftovers:
 
     async def look_through(self) -> None:
         """Look at the next part, once a minute, if that is for this front-end to do. Raises StoreError; the rest is looked at next time."""
-        session = self._engine.membership.session
-        if session.over or any(other < session.number for other in self._engine.membership.others):
+        session = self._sessions.session
+        if session.over or any(other < session.number for other in self._sessions.others):
             self._segments = []
             return
         await self._look_at_tubes()
@@ -73,10 +93,10 @@ class Leftovers:
 
     async def _look_at_tube(self, name: str, record: "Directory") -> None:
         if record.segments or record.pages:
-            numbers = await self._engine.lister.everywhere(name, record)
+            numbers = await self._lister.everywhere(name, record)
             self._segments += [(name, number) for number in numbers]
         else:
-            await self._engine.registry.let_begin_anew(name, record)
+            await self._lifecycle.let_begin_anew(name, record)
 
     async def _look_at_segments(self) -> None:
         """Let segments end that are over, and finish moves whose makers are dead."""
@@ -85,11 +105,11 @@ class Leftovers:
         heads = await self._store.heads([number for _, number in part])
         for (name, number), head in zip(part, heads, strict=True):
             if head is not None and _is_over(head):
-                await self._engine.retirement.end(name, number)
+                await self._retirement.end(name, number)
         held = [number for (_, number), head in zip(part, heads, strict=True) if head is not None and head.held]
         for leases in await self._store.leases(held):
             if leases is not None:
-                await self._engine.moving.finish_for(leases.number, leases.leases)
+                await self._pair_ends.finish_for(leases.number, leases.leases)
 
     async def _look_at_bodies(self) -> None:
         """Remove old bodies that nothing refers to."""

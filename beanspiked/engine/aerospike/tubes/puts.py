@@ -7,12 +7,18 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Packed, pack_plain
+from beanspiked.engine.aerospike.cluster.membership import Membership
+from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Formats, Packed, pack_plain
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Put
+from beanspiked.engine.aerospike.segment.surroundings import Surroundings
 from beanspiked.engine.aerospike.segment.view import EMPTY
-from beanspiked.engine.aerospike.store.lister import Numbers
+from beanspiked.engine.aerospike.store.lister import Lister, Numbers
 from beanspiked.engine.aerospike.store.seam import FIRST, Full, Refused, StoreError, TooBig
+from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.tubes.agenda import Agenda
+from beanspiked.engine.aerospike.tubes.registry import Registry
+from beanspiked.engine.aerospike.tubes.room import Room
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, Details
@@ -20,7 +26,6 @@ from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
 from beanspiked.engine.timers import Clock
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Puts"]
@@ -31,30 +36,48 @@ logger = logging.getLogger(__name__)
 CLAIMS_MAX: Final = 32
 # A tube whose directory has no room takes no puts for so long, in seconds.
 FULL_FOR: Final = 1.0
-# The store is asked whether it has room whenever so many bytes were put: a small one fills up within seconds.
-LOOK_FOR_ROOM_BYTES: Final = 4 << 20
 
 
 class Puts:
     """Puts jobs into segments.
 
     Args:
-        engine: Whose it is.
         store: The store.
         clock: This process's time.
-
-    Attributes:
-        has_room: Whether the store takes more jobs, as far as known.
+        membership: The sessions.
+        tasks: What runs coroutines.
+        agenda: What ends a turn.
+        formats: The formats of jobs that this front-end knows.
+        around: What segments need of the front-end.
+        lister: What enters segments in directories.
+        registry: The tubes that are known here.
+        room: Whether the store has room.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore", clock: Clock) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        store: "SegmentStore",
+        clock: Clock,
+        membership: Membership,
+        tasks: Tasks,
+        agenda: Agenda,
+        formats: Formats,
+        around: Surroundings,
+        lister: Lister,
+        registry: Registry,
+        room: Room,
+    ) -> None:
         self._store = store
         self._clock = clock
-        self.has_room: bool = True
+        self._membership = membership
+        self._tasks = tasks
+        self._agenda = agenda
+        self._formats = formats
+        self._around = around
+        self._lister = lister
+        self._registry = registry
+        self._room = room
         self._numbers: Numbers = Numbers(store, "segment")
-        self._unseen_bytes: int = 0
-        self._looking: bool = False
 
     def put(
         self,
@@ -69,20 +92,16 @@ class Puts:
         """Add a job, at its place among the others that new_id() gave."""
         now = self._clock.now()
         delay_ms = round(delay * 1000) if delay else 0
-        due_ms = self._engine.membership.clock.server_ms() + delay_ms if delay else 0
+        due_ms = self._membership.clock.server_ms() + delay_ms if delay else 0
         # 0 would be: for ever.
         ttr_ms = max(1, round(ttr * 1000)) if ttr else 0
-        if details is None and len(body) <= INLINE_MAX and self._engine.membership.agreement.writes == FIRST:
+        if details is None and len(body) <= INLINE_MAX and self._membership.agreement.writes == FIRST:
             packed = pack_plain(pri, delay_ms, ttr_ms, put_us, body)
             put = Put(tube, pri, put_us, due_ms, packed, FIRST, now + ANSWER_WITHIN)
         else:
             put = self._large_put(tube, pri, delay_ms, ttr_ms, put_us, due_ms, body, details)
-        self._unseen_bytes += len(body)
-        if self._unseen_bytes > LOOK_FOR_ROOM_BYTES and not self._looking:
-            # From now on: more puts come before the look begins.
-            self._looking = True
-            self._engine.spawn(self.look_for_room())
-        if not self.has_room or tube.full_until > now:
+        self._room.used(len(body))
+        if not self._room.left or tube.full_until > now:
             put.settle(StoreFull("the store is nearly full" if tube.full_until <= now else "the directory is full"))
             return put
         tube.arriving.append(put)
@@ -107,7 +126,7 @@ class Puts:
             raw_size = max(details.raw_size, PLAIN)
             skipped = details.raw_size == GIVEN_UP
         packed = Packed(pri, delay_ms, ttr_ms, put_us, stored, raw_size=raw_size, skipped=skipped)
-        packed.form = self._engine.membership.agreement.writes
+        packed.form = self._membership.agreement.writes
         if details is not None:
             packed.born_ms = round(details.born * 1000)
             packed.metadata = details.metadata
@@ -119,7 +138,7 @@ class Puts:
             packed.body = b""
             packed.stored_size = len(stored)
         until = self._clock.now() + ANSWER_WITHIN
-        put = Put(tube, pri, put_us, due_ms, self._engine.formats.pack(packed), packed.form, until)
+        put = Put(tube, pri, put_us, due_ms, self._formats.pack(packed), packed.form, until)
         if outside:
             put.outside = stored
             put.job = packed
@@ -136,7 +155,7 @@ class Puts:
         arriving = tube.arriving
         committer = tube.open
         while arriving and committer is not None:
-            if arriving[0].form != self._engine.membership.agreement.writes:
+            if arriving[0].form != self._membership.agreement.writes:
                 self._pack_again(arriving[0])
             if not committer.accepts(arriving[0]):
                 tube.open = None
@@ -147,16 +166,16 @@ class Puts:
             if put.outside is None:
                 committer.put(put)
             else:
-                self._engine.spawn(self._put_outside(committer, put))
+                self._tasks.spawn(self._put_outside(committer, put))
         if arriving and not tube.opening:
             tube.opening = True
-            self._engine.spawn(self._open(tube))
+            self._tasks.spawn(self._open(tube))
 
     def _pack_again(self, put: Put) -> None:
         """Pack a put in the format that is written now: while it waited, the sessions agreed on another one."""
-        formats = self._engine.formats
+        formats = self._formats
         job = put.job or formats.unpack(put.packed)
-        job.form = self._engine.membership.agreement.writes
+        job.form = self._membership.agreement.writes
         put.packed = formats.pack(job)
         put.form = job.form
 
@@ -164,36 +183,36 @@ class Puts:
         """Write a large body, then put its job."""
         tube = cast(SharedTube, put.tube)
         try:
-            here = await self._engine.try_for_a_while(lambda: committer.bodies.write_for(put), Full)
+            here = await self._tasks.try_for_a_while(lambda: committer.bodies.write_for(put), Full)
         except asyncio.CancelledError:
             put.settle(StoreFailed("closed before it was sent"))
             raise
         except EngineError as error:
             if isinstance(error, Full):
-                self.found_full(error)
+                self._room.found_full(error)
             # A body is refused that is larger than the namespace's records may be.
             no_place = isinstance(error, (Refused, Full))
             put.settle(StoreFull(str(error)) if no_place else StoreFailed(str(error)))
-            self._engine.turn_over()
+            self._agenda.turn_over()
             return
         if here and committer.accepts(put):
             committer.put(put)
         else:
             self.put_elsewhere(tube, [put])
-        self._engine.turn_over()
+        self._agenda.turn_over()
 
     async def _open(self, tube: SharedTube) -> None:
         """Make segments for a tube for as long as puts wait: create, list, then put (segment-protocol H6)."""
         try:
             while tube.arriving and tube.open is None:
-                if not await self._engine.membership.joined(ANSWER_WITHIN):
+                if not await self._membership.joined(ANSWER_WITHIN):
                     self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)
                     continue
                 committer: Committer | None = None
                 try:
                     committer = await self.create(tube)
                 except Full as full:
-                    self.found_full(full)
+                    self._room.found_full(full)
                     self._fail_arriving(tube, StoreFull(str(full)), everything=True)
                     continue
                 except TooBig as too_big:
@@ -206,11 +225,11 @@ class Puts:
                         # The session is over.
                         self._fail_arriving(tube, StoreFailed("no place for a segment was found"), everything=False)
                 if committer is None:
-                    await self._engine.pause_between_tries()
+                    await self._tasks.pause_between_tries()
                     continue
                 tube.open = committer
                 self.place(tube)
-                self._engine.turn_over()
+                self._agenda.turn_over()
         finally:
             tube.opening = False
         if tube.arriving:
@@ -227,20 +246,20 @@ class Puts:
             tube.arriving.remove(put)
             put.settle(reason)
         if late:
-            self._engine.turn_over()
+            self._agenda.turn_over()
 
     async def create(self, tube: SharedTube) -> Committer | None:
         """Make one segment; None when the session is over. In doubt the number is given up: the audit clears what is left.
 
         Raises Full, TooBig where the directory has no room, or another StoreError.
         """
-        session = self._engine.membership.session
-        form = self._engine.membership.agreement.writes
+        session = self._membership.session
+        form = self._membership.agreement.writes
         number, lease = await self._claim(tube, form)
         while True:
             failure: StoreError | None = None
             try:
-                tube.page = await self._engine.lister.enlist(tube.name, number, tube.page)
+                tube.page = await self._lister.enlist(tube.name, number, tube.page)
             except StoreError as error:
                 failure = error
             if failure is None:
@@ -251,21 +270,21 @@ class Puts:
             if session.over:
                 return None
             self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
-            await self._engine.pause_between_tries()
-        if session.over or not self._engine.membership.alive():
+            await self._tasks.pause_between_tries()
+        if session.over or not self._membership.alive():
             return None
         if tube.full_until:
             logger.warning("tube %s: its directory has room again", tube.name)
             tube.full_until = 0.0
-        committer = Committer(self._engine.around, tube, number, lease, owned=True)
+        committer = Committer(self._around, tube, number, lease, owned=True)
         committer.form = form
         tube.committers[number] = committer
-        committer.update_head(EMPTY, self._engine.step())
+        committer.update_head(EMPTY, self._agenda.step())
         return committer
 
     async def _claim(self, tube: SharedTube, form: int) -> tuple[int, int]:
         """Make the record of a new segment in a format; return its number and the lease on it."""
-        session = self._engine.membership.session
+        session = self._membership.session
         for _ in range(CLAIMS_MAX):
             number = await self._numbers.take()
             lease = session.next_lease()
@@ -295,27 +314,6 @@ class Puts:
         tube.full_until = self._clock.now() + FULL_FOR
         self._fail_arriving(tube, StoreFull("the directory is full"), everything=True)
 
-    async def look_for_room(self) -> None:
-        """See whether the store takes more jobs: now and then, and whenever so much was put that it may have become full."""
-        self._looking = True
-        self._unseen_bytes = 0
-        try:
-            roomy = await self._store.has_room()
-        except StoreError as error:
-            logger.info("whether there is room is not known: %s", error)
-        else:
-            if self.has_room and not roomy:
-                logger.warning("the store is nearly full; puts are refused")
-            self.has_room = roomy
-        finally:
-            self._looking = False
-
-    def found_full(self, error: StoreError) -> None:
-        """The store refused a write for want of room: no more puts until it takes one."""
-        if self.has_room:
-            logger.warning("the store has no room; puts are refused: %s", error)
-        self.has_room = False
-
     def forget_numbers(self) -> None:
         """The session is over: numbers that it had reserved are given up."""
         self._numbers.forget()
@@ -323,6 +321,6 @@ class Puts:
     def expire(self) -> None:
         """Fail the puts that have waited for too long for a session."""
         # Who learns that a put has failed may go on to a new tube.
-        for tube in self._engine.registry.known_tubes():
+        for tube in self._registry.known_tubes():
             if tube.arriving:
                 self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)

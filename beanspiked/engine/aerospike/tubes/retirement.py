@@ -7,12 +7,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.cluster.listener import SegmentEnder
+from beanspiked.engine.aerospike.segment.committer import Committer
+from beanspiked.engine.aerospike.segment.jobs import SharedJob
+from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import OPEN, Fenced, StoreError
+from beanspiked.engine.aerospike.store.tasks import Tasks
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.segment.committer import Committer
-    from beanspiked.engine.aerospike.segment.jobs import SharedJob
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Retirement"]
@@ -23,33 +25,35 @@ logger = logging.getLogger(__name__)
 LANES: Final = 8
 
 
-class Retirement:
+class Retirement(SegmentEnder):
     """Lets segments die that are closed and empty, and removes bodies that nothing refers to.
 
     Args:
-        engine: Whose it is.
         store: The store.
+        lister: What takes segments out of directories.
+        tasks: What runs coroutines.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore") -> None:
-        self._engine = engine
+    def __init__(self, store: "SegmentStore", lister: Lister, tasks: Tasks) -> None:
         self._store = store
+        self._lister = lister
+        self._tasks = tasks
         self._retiring: set[int] = set()
         # Segments that may have to be seen to their end, and their tubes: the next sweep does, and then they stand here no more.
         self._left: dict[int, str] = {}
         # Pages in which nothing was, and their tubes: likewise. Whoever has just made one enters something in it by then.
         self._idle_pages: dict[int, str] = {}
 
-    def consider(self, committer: "Committer") -> None:
+    def consider(self, committer: Committer) -> None:
         """Let a closed, empty segment die."""
         if committer.idle_and_empty() and not committer.gone and committer.number not in self._retiring:
             if committer.head is None or committer.head.state == OPEN:
                 # Whoever puts into it closes it first.
                 return
             self._retiring.add(committer.number)
-            self._engine.spawn(self._retire(committer))
+            self._tasks.spawn(self._retire(committer))
 
-    async def _retire(self, committer: "Committer") -> None:
+    async def _retire(self, committer: Committer) -> None:
         number = committer.number
         try:
             if await self._die(number):
@@ -80,11 +84,11 @@ class Retirement:
                 if outcome is not None:
                     raise outcome
         page = 0 if segment is None else segment.page
-        await self._engine.lister.unlist(name, number, page)
+        await self._lister.unlist(name, number, page)
 
     def unlist(self, name: str, number: int) -> None:
         """Take a segment that was found dead out of its tube's directory."""
-        self._engine.spawn(self.end(name, number))
+        self._tasks.spawn(self.end(name, number))
 
     async def end(self, name: str, number: int) -> None:
         """See a dead segment, or a closed and empty one, to its end."""
@@ -119,7 +123,7 @@ class Retirement:
         pages, self._idle_pages = self._idle_pages, {}
         for page, name in pages.items():
             try:
-                await self._engine.lister.end_page(name, page)
+                await self._lister.end_page(name, page)
             except StoreError as error:
                 # The next look finds it again.
                 logger.info("page %d is not unlisted yet: %s", page, error)
@@ -135,13 +139,13 @@ class Retirement:
             except StoreError as error:
                 logger.info("a lease on segment %d is not given up yet: %s", number, error)
 
-    def drop_body(self, job: "SharedJob", body_number: int) -> None:
+    def drop_body(self, job: SharedJob, body_number: int) -> None:
         """Remove a body that a job, which may be gone, refers to no more; one that stays behind goes with its segment."""
         self.drop_bodies([(job.number, body_number)])
 
     def drop_bodies(self, names: list[tuple[int, int]]) -> None:
         """Remove bodies, by segment and number, that nothing refers to any more; what stays behind goes with its segment."""
-        self._engine.spawn(self._drop_bodies(names))
+        self._tasks.spawn(self._drop_bodies(names))
 
     async def _drop_bodies(self, names: list[tuple[int, int]]) -> None:
         try:

@@ -1,25 +1,33 @@
 """Who waits for a job, and who gets which.
 
-A waiter that finds none has a *seek* in each of its tubes until it is known whether there is a job for it; what is asked of a segment
-for a waiter is its *claim*, so that nobody asks twice. Jobs come to whoever waits longest then, claim or not.
+A waiter that finds none has a *seek* in each of its tubes until it is known whether there is a job for it. What is requested of segments
+for a waiter is its *claim*, so that no job is requested twice. A job that comes goes to who waits longest then, with a claim or without.
 """
 
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from beanspiked.engine.aerospike.cluster.membership import Membership
+from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.segment.bodies import fetch_bodies
+from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob
+from beanspiked.engine.aerospike.segment.surroundings import Home
 from beanspiked.engine.aerospike.store.seam import Newer
+from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.tubes.agenda import Agenda, Requester
+from beanspiked.engine.aerospike.tubes.held import Holdings
+from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.tube import Seek, SharedTube
-from beanspiked.engine.contract import Job, Tube, Waiter
+from beanspiked.engine.aerospike.tubes.view import Scout
+from beanspiked.engine.contract import Job, ReadyListener, Tube, Waiter
 from beanspiked.engine.errors import EngineError, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
-    from beanspiked.engine.aerospike.segment.committer import Committer
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Takes"]
 
@@ -31,41 +39,58 @@ FOLLOW_FOR: Final = 2.0
 WANT_EVERY: Final = 5.0
 
 
-class Takes:
+class Takes(Requester):
     """Takes jobs for those who wait.
 
     Args:
-        engine: Whose it is.
+        store: The store.
         clock: This process's time.
+        membership: The sessions.
+        tasks: What runs coroutines.
+        agenda: What is in flight.
+        news: This front-end's news.
+        registry: The tubes that are known here.
+        view: What looks at segments.
+        holdings: The jobs that are held here.
+        listener: Whom to tell when jobs were taken for those who wait.
     """
 
-    def __init__(self, engine: "SharedEngine", clock: Clock) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        store: "SegmentStore",
+        clock: Clock,
+        membership: Membership,
+        tasks: Tasks,
+        agenda: Agenda,
+        news: News,
+        registry: Registry,
+        view: Scout,
+        holdings: Holdings,
+        listener: ReadyListener,
+    ) -> None:
+        self._store = store
         self._clock = clock
-        self._to_request: dict[SharedTube, None] = {}
+        self._membership = membership
+        self._tasks = tasks
+        self._agenda = agenda
+        self._news = news
+        self._registry = registry
+        self._view = view
+        self._holdings = holdings
+        self._listener = listener
         self._claims: dict[Waiter, int] = {}
         self._seeks: dict[Waiter, Seek] = {}
         self._last_seek_at: float = 0.0
 
-    # --- asking
+    # --- requests
 
-    def request_soon(self, tube: SharedTube) -> None:
-        """Have jobs of a tube asked for at the end of this turn, if somebody waits for them."""
-        if tube.waiters:
-            self._to_request[tube] = None
+    def request_jobs(self, tube: Home) -> None:
+        """Request a tube's jobs, the most urgent first, for waiters whose jobs have not all been requested."""
+        self._request(cast(SharedTube, tube))
 
-    def request_jobs(self) -> None:
-        """Ask for jobs of the tubes that were noted for it."""
-        while self._to_request:
-            to_request = self._to_request
-            self._to_request = {}
-            for tube in to_request:
-                self._ask_for(tube)
-
-    def _ask_for(self, tube: SharedTube) -> None:
-        """Ask for jobs for those who wait and were not asked for yet, the most urgent jobs first."""
+    def _request(self, tube: SharedTube) -> None:
         unasked = tube.unasked
-        if not unasked or self._engine.membership.session.over or (tube.pause and tube.paused(self._clock.now())):
+        if not unasked or self._membership.session.over or (tube.pause and tube.paused(self._clock.now())):
             return
         claims = self._claims
         while True:
@@ -95,7 +120,7 @@ class Takes:
                 return
             for waiter in sated:
                 del unasked[waiter]
-            self._engine.wake(committer)
+            self._agenda.wake(committer)
             tube.rank(committer)
 
     def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
@@ -112,7 +137,7 @@ class Takes:
             for other in seek.tubes:
                 best = None if other is tube or other.paused(now) else other.best()
                 if best is not None and (mine is None or best < mine):
-                    self._to_request[other] = None
+                    self._agenda.request_soon(other)
                     return False
         return True
 
@@ -150,17 +175,17 @@ class Takes:
         now = self._clock.now()
         best: bytes | None = None
         likely: SharedTube | None = None
-        live = not self._engine.membership.session.over
+        live = not self._membership.session.over
         for tube in homes:
             if tube.wanted_until <= now:
                 tube.wanted_until = now + WANT_EVERY
-                self._engine.news.want(tube.name)
+                self._news.want(tube.name)
             live = live and tube.live
             if tube.next_due:
                 # A due job may be more urgent than those that are ready.
-                live = live and tube.next_due > self._engine.membership.clock.server_ms()
+                live = live and tube.next_due > self._membership.clock.server_ms()
                 # As long as nobody waited, nobody was going to make its due jobs ready.
-                self._engine.timetable.wait_for_due(tube)
+                tube.wait_for_due()
             if tube.paused(now):
                 continue
             key = tube.best()
@@ -171,23 +196,23 @@ class Takes:
             # A job that is put anywhere will be told of.
             return None
         self._last_seek_at = now
-        self._engine.news.wake()
+        self._news.wake()
         seek = Seek(waiter, homes, patient, now + ANSWER_WITHIN)
         self._end_seek(waiter)
         self._seeks[waiter] = seek
         for tube in homes:
             tube.seeks[seek] = None
         if likely is not None and live:
-            self._to_request[likely] = None
-        elif live and self._engine.news.all_linked() and self._at_rest(homes):
-            self._engine.spawn(self._ask_others(seek))
+            self._agenda.request_soon(likely)
+        elif live and self._news.all_linked() and self._at_rest(homes):
+            self._tasks.spawn(self._ask_others(seek))
         else:
             self._look_for(seek)
         return seek
 
     async def _ask_others(self, seek: Seek) -> None:
         """Nothing is known to be there: it is so if the others have told all that they did until now, which costs the store nothing."""
-        told = await self._engine.news.all_told()
+        told = await self._news.all_told()
         if seek.done:
             return
         if told and all(tube.live for tube in seek.tubes) and self._at_rest(seek.tubes):
@@ -195,11 +220,11 @@ class Takes:
             self._advance(seek)
         else:
             self._look_for(seek)
-        self._engine.turn_over()
+        self._agenda.turn_over()
 
     def _at_rest(self, homes: list[SharedTube]) -> bool:
         """Tell whether nothing is on its way in tubes: what is may be a job that is given back."""
-        return not any(committer.tube in homes for committer in self._engine.busy())
+        return not any(committer.tube in homes for committer in self._agenda.busy())
 
     def _end_seek(self, waiter: Waiter) -> None:
         former = self._seeks.pop(waiter, None)
@@ -211,7 +236,7 @@ class Takes:
         """Look at all tubes of a question, from now on."""
         seek.refreshing = len(seek.tubes)
         seek.partial = False
-        session = self._engine.membership.session
+        session = self._membership.session
 
         def refreshed(error: EngineError | None, whole: bool) -> None:
             seek.refreshing -= 1
@@ -224,7 +249,7 @@ class Takes:
                 self._advance(seek)
 
         for tube in seek.tubes:
-            self._engine.scout.refresh(tube, refreshed)
+            self._view.refresh(tube, refreshed)
 
     def _advance(self, seek: Seek) -> None:
         """Go on with a question after something was learnt."""
@@ -241,7 +266,7 @@ class Takes:
         if hopeful:
             hopeful.sort(key=_best)
             for tube in hopeful:
-                self._to_request[tube] = None
+                self._agenda.request_soon(tube)
         elif seek.looked:
             if not seek.patient and self._coming(seek):
                 # What was asked for somebody who has got another job meanwhile is for whoever waits longest.
@@ -259,14 +284,14 @@ class Takes:
             self._end_seek(seek.waiter)
             seek.settle(error)
 
-    def advance_seeks(self, tube: SharedTube) -> None:
-        """Jobs that were asked for in a tube have come, or will not: go on with the questions about it."""
-        for seek in list(tube.seeks):
+    def advance_seeks(self, tube: Home) -> None:
+        """Go on with the questions about a tube: jobs have come, or will not, or something was learnt."""
+        for seek in list(cast(SharedTube, tube).seeks):
             self._advance(seek)
 
     def expire(self, now: float) -> None:
         """Fail the questions that have waited for too long for a store, or a segment, that does not answer; not one that is slow."""
-        reachable = self._engine.membership.reachable
+        reachable = self._membership.reachable
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
             if not reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
@@ -276,13 +301,13 @@ class Takes:
 
     def _coming(self, seek: Seek) -> bool:
         """Tell whether jobs are asked for in the tubes of a question, of segments that answer."""
-        if any(committer.tube in seek.tubes for committer in self._engine.suspended):
+        if any(committer.tube in seek.tubes for committer in self._agenda.suspended):
             return False
         return any(tube.coming for tube in seek.tubes)
 
     def _unknown(self, seek: Seek) -> bool:
         """Tell whether a job may be there for a question that cannot be had."""
-        failing = [*self._engine.suspended, *[committer for committer in self._engine.running if committer.fails()]]
+        failing = [*self._agenda.suspended, *[committer for committer in self._agenda.running if committer.fails()]]
         return seek.partial or any(committer.tube in seek.tubes for committer in failing)
 
     def wants_jobs(self) -> bool:
@@ -290,7 +315,7 @@ class Takes:
         now = self._clock.now()
         if now - self._last_seek_at < FOLLOW_FOR:
             return True
-        if any(tube.waiters for tube in self._engine.registry.known_tubes()):
+        if any(tube.waiters for tube in self._registry.known_tubes()):
             self._last_seek_at = now
             return True
         return False
@@ -309,13 +334,13 @@ class Takes:
 
     def deliver(self, tube: SharedTube) -> None:
         """Hand taken jobs to those who wait; what nobody wants any more goes back at once."""
-        if tube.granted and tube.waiters and self._engine.membership.alive():
-            self._engine.listener.tube_ready(tube)
+        if tube.granted and tube.waiters and self._membership.alive():
+            self._listener.tube_ready(tube)
         while tube.granted:
             job = tube.granted.popleft()
             if job.committer is not None:
                 job.reserves -= 1
-                self._engine.holdings.give_back(job, timed_out=False)
+                self._holdings.give_back(job, timed_out=False)
 
     async def _fetch_bodies(self, jobs: list[SharedJob]) -> tuple[list[SharedJob], EngineError | None]:
         """Return the jobs whose bodies came, and why others did not; those whose bodies are lost are buried."""
@@ -324,13 +349,13 @@ class Takes:
         async def fetch(wanted: list[SharedJob]) -> EngineError | None:
             async def work() -> None:
                 found: tuple[list[SharedJob], list[tuple[SharedJob, str]]]
-                found = await self._engine.try_for_a_while(lambda: fetch_bodies(self._engine.store, wanted))
+                found = await self._tasks.try_for_a_while(lambda: fetch_bodies(self._store, wanted))
                 whole.extend(found[0])
                 for job, reason in found[1]:
                     if job.committer is not None:
-                        self._engine.holdings.bury_lost(job, reason)
+                        self._holdings.bury_lost(job, reason)
 
-            error = await self._engine.failure(work)
+            error = await self._tasks.failure(work)
             if isinstance(error, Newer) and len(wanted) == 1 and wanted[0].committer is not None:
                 wanted[0].committer.unknown.add(wanted[0].place)
             return error
@@ -342,7 +367,7 @@ class Takes:
         return whole, error
 
     async def fetch_and_deliver(
-        self, committer: "Committer", jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
+        self, committer: Committer, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
     ) -> None:
         """Fetch the bodies of taken jobs that lie outside, then hand them over."""
         whole, error = await self._fetch_bodies(jobs)
@@ -351,7 +376,7 @@ class Takes:
             for job in jobs:
                 if job not in whole and job.committer is not None and job.moving is None:
                     job.reserves -= 1
-                    self._engine.holdings.give_back(job, timed_out=False)
+                    self._holdings.give_back(job, timed_out=False)
         claimants = list(asks)
         tube = cast(SharedTube, committer.tube)
         self.unclaim(tube, asks)
@@ -360,7 +385,7 @@ class Takes:
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
         self.advance_seeks(tube)
-        self._engine.turn_over()
+        self._agenda.turn_over()
 
 
 def _best(tube: SharedTube) -> bytes:

@@ -4,23 +4,21 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
-from beanspiked.engine.aerospike.segment.surroundings import Home
+from beanspiked.engine.aerospike.segment.surroundings import Home, Surroundings
 from beanspiked.engine.aerospike.segment.view import View
 from beanspiked.engine.aerospike.store.keys import key_ms
 from beanspiked.engine.aerospike.store.seam import Head
+from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.notes import KEY_SIZE, note_head, note_number, note_of
-from beanspiked.engine.contract import TubeUse, Waiter
+from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
 
-if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
-
-__all__ = ["Seek", "SharedTube"]
+__all__ = ["Schedule", "Seek", "SharedTube"]
 
 # A tube's order may hold so many entries beside two for each segment.
 STALE_MAX: Final = 16
@@ -33,9 +31,9 @@ class Seek(Later):
         waiter: Who waits.
         tubes: Where it waits.
         patient: Whether the waiter goes on waiting when there is no job.
-        refreshing: How many of them are being looked at.
-        looked: Whether all of them were looked at after the question.
-        partial: Whether segments were passed over then, since they did not answer.
+        refreshing: How many of its tubes are being looked at.
+        looked: Whether all of its tubes were looked at after the question.
+        partial: Whether that look passed over segments that did not answer.
         until: When it fails if the store cannot be reached, in seconds since the epoch.
     """
 
@@ -50,45 +48,59 @@ class Seek(Later):
         self.until: float = until
 
 
+class Schedule:
+    """What does something in a tube at its time."""
+
+    def wait_for_due(self, tube: "SharedTube") -> None:
+        """Make due jobs ready now, or when the first is due, if somebody waits for them."""
+        raise NotImplementedError
+
+    def tube_time(self, tube: "SharedTube", now: float) -> None:
+        """Make due jobs ready and end a pause."""
+        raise NotImplementedError
+
+
 class SharedTube(Home):
     """A tube and what is known of its segments.
 
+    Args:
+        id: Its number among what waits for a time.
+        name: Its name.
+        around: What its segments need of the front-end.
+        agenda: What requests its jobs at the end of the turn.
+        schedule: What makes its due jobs ready.
+
     Attributes:
-        engine: Whose it is.
-        committers: Its segments that are in use here, by number.
+        committers: The segments in use here, by number.
         notes: What is known of its other segments, by number; see notes.py.
-        page: A page of its directory with room for more segments, most probably, or 0.
-        full_until: Until when its directory is known to have no room, by this process's clock; 0 while it has.
+        page: A page of its directory that probably has room for more segments, or 0.
+        full_until: Until when its directory has no room, by this process's clock; 0 while it has.
         open: The segment that takes puts from here, or None.
-        opening: Whether one is being made.
-        arriving: Puts that wait for one.
-        granted: Jobs that were taken and not handed over yet; empty at the end of each turn.
-        seeks: Who asks whether there is a job.
-        unasked: Who waits and has not had all its jobs asked for, as far as known: who was asked for elsewhere may stand here, too.
-        coming: How many jobs are being asked for in it, for whomever.
-        refreshed: Whom to call when the refresh ends that begins next.
-        refreshing: Whether it is being refreshed.
-        live: Whether all is known of it that is to be known: news about it have been followed since it was last refreshed, and nothing was
-            changed from here beside its committers.
-        next_due: When the first delayed job that is known of is due, by the server's clock; 0 without one.
+        opening: Whether a segment is being made.
+        arriving: Puts that wait for a segment.
+        granted: Taken jobs that were not handed over yet; empty at the end of each turn.
+        seeks: Questions whether there is a job.
+        unasked: Waiters whose jobs have not all been requested. One whose jobs were requested in another tube may be among them.
+        coming: How many jobs are being requested of it.
+        refreshed: Whom to call when the next look at it ends.
+        refreshing: Whether it is being looked at.
+        live: Whether what is known of it is whole: news of it were followed since the last look. Only a look makes it so; see `doubt`.
+        next_due: When the first known delayed job is due, by the server's clock in ms; 0 without one.
         promoting: Whether due jobs are being made ready.
-        exists: Whether the last look found jobs in it or a user elsewhere.
-        wanted_until: Until when news of it are asked for at least, by the clock of this process.
-        forgetting: What forgets its counters and its pause, if anything does.
-        use: How others use it, as the last look found.
-        first_number: Its oldest segment as of the last look; tubes of others are listed by it.
+        wanted_until: Until when its news are asked for, at least, by this process's clock.
+        forgetting: The task that forgets its counters and its pause, or None.
     """
 
     __slots__ = (
+        "_agenda",
+        "_around",
         "_noted",
         "_order",
         "_rest",
+        "_schedule",
         "arriving",
         "coming",
         "committers",
-        "engine",
-        "exists",
-        "first_number",
         "forgetting",
         "full_until",
         "granted",
@@ -103,13 +115,14 @@ class SharedTube(Home):
         "refreshing",
         "seeks",
         "unasked",
-        "use",
         "wanted_until",
     )
 
-    def __init__(self, id: int, name: str, engine: "SharedEngine") -> None:  # noqa: A002 - as its base
+    def __init__(self, id: int, name: str, around: Surroundings, agenda: Agenda, schedule: Schedule) -> None:  # noqa: A002 - as its base
         super().__init__(id, name)
-        self.engine: SharedEngine = engine
+        self._around: Surroundings = around
+        self._agenda: Agenda = agenda
+        self._schedule: Schedule = schedule
         self.committers: dict[int, Committer] = {}
         self.notes: dict[int, bytes] = {}
         self.page: int = 0
@@ -126,15 +139,12 @@ class SharedTube(Home):
         self.live: bool = False
         self.next_due: int = 0
         self.promoting: bool = False
-        self.exists: bool = False
         self.forgetting: asyncio.Task[None] | None = None
-        self.use: TubeUse | None = None
-        self.first_number: int = 0
         self.wanted_until: float = 0.0
         self._order: list[tuple[bytes, int]] = []
-        # Notes of segments with ready jobs, most urgent first, and such as are not true any more.
+        # Notes of segments with ready jobs, most urgent first. Some are not true any more.
         self._noted: list[bytes] = []
-        # Those that are to be read before any is read again.
+        # Segments to be read before any is read again.
         self._rest: list[int] = []
 
     def enter(self, waiter: Waiter) -> None:
@@ -149,7 +159,7 @@ class SharedTube(Home):
 
     def on_time(self, now: float) -> None:
         """Make due jobs ready and end a pause."""
-        self.engine.timetable.tube_time(self, now)
+        self._schedule.tube_time(self, now)
 
     def rank(self, segment: View) -> None:
         """Take note that a segment's most urgent job may have changed."""
@@ -161,7 +171,7 @@ class SharedTube(Home):
             segment.rank = best
             heapq.heappush(self._order, (best, segment.number))
             self._compact()
-        self.engine.takes.request_soon(self)
+        self._agenda.request_soon(self)
 
     def _compact(self) -> None:
         """Drop what is stale of the order once that is most of it: where nobody takes, what lies behind the first is never met."""
@@ -239,7 +249,7 @@ class SharedTube(Home):
             if len(self._noted) > 2 * len(self.notes) + STALE_MAX:
                 self._noted = [note for note in self.notes.values() if note_head(note).ready]
                 heapq.heapify(self._noted)
-            self.engine.takes.request_soon(self)
+            self._agenda.request_soon(self)
         if head.due_key is not None:
             self.expect(head.due_key)
 
@@ -262,7 +272,7 @@ class SharedTube(Home):
         """Find or make this front-end's side of a segment."""
         committer = self.committers.get(number)
         if committer is None:
-            committer = Committer(self.engine.around, self, number, 0, owned=False)
+            committer = Committer(self._around, self, number, 0, owned=False)
             self.committers[number] = committer
             note = self.notes.pop(number, None)
             if note is not None:
@@ -286,15 +296,30 @@ class SharedTube(Home):
         segment.rank = None
         self._compact()
 
+    def forget_segments(self, reason: EngineError) -> None:
+        """Let go of all segments: the session that used them is over."""
+        self.open = None
+        self.granted.clear()
+        self.notes = {}
+        # What was noted has to be looked for again.
+        self.look_anew()
+        for committer in list(self.committers.values()):
+            committer.abandon(reason)
+        self.committers = {}
+
     def expect(self, due: bytes) -> None:
         """Take note of a delayed job's key."""
         due_ms = key_ms(due)
         if self.next_due == 0 or due_ms < self.next_due:
             self.next_due = due_ms
-        self.engine.timetable.wait_for_due(self)
+        self._schedule.wait_for_due(self)
+
+    def wait_for_due(self) -> None:
+        """Make due jobs ready now, or when the first is due, if somebody waits for them."""
+        self._schedule.wait_for_due(self)
 
     def doubt(self) -> None:
-        """Take note that not all is known of it."""
+        """Take note that not all is known of it, until the next look."""
         self.live = False
 
     def look_anew(self) -> None:

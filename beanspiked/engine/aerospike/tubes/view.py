@@ -1,28 +1,31 @@
 """What others did: tubes' directories and the heads of their segments are read anew.
 
 A tube that somebody waits for is looked at when somebody asks, when there are news of it, and every few seconds whatever the news
-tell. What a look finds is a hint; an operation of this front-end that began after it knows better.
+tell. What a look finds is a hint; an operation of this front-end that began after it knows better. Only a look makes a tube live.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.cluster.links import CHANGED, DELAYED, LOOK, READY, Item
-from beanspiked.engine.aerospike.cluster.listener import NewsListener
+from beanspiked.engine.aerospike.cluster.links import CHANGED
+from beanspiked.engine.aerospike.cluster.membership import Membership
+from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
-from beanspiked.engine.aerospike.store.keys import DUE_KEY
-from beanspiked.engine.aerospike.store.lister import PAGES_AT_ONCE
-from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Busy, Directory, Head, StoreError
-from beanspiked.engine.aerospike.tubes.notes import note_empty
+from beanspiked.engine.aerospike.store.lister import PAGES_AT_ONCE, Lister
+from beanspiked.engine.aerospike.store.seam import Busy, Directory, StoreError
+from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.tubes.agenda import Agenda
+from beanspiked.engine.aerospike.tubes.due import Timetable
+from beanspiked.engine.aerospike.tubes.heads import READ_AT_ONCE, Heads, Look
+from beanspiked.engine.aerospike.tubes.registry import Registry
+from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.timers import Clock
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.engine import SharedEngine
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Scout"]
@@ -35,47 +38,51 @@ RECHECK_RARELY: Final = 30.0
 RECHECK_EVERY: Final = 5.0
 RECHECK_OFTEN: Final = 1.0
 RECHECK_AT_ONCE: Final = 500
-# Whether the store has room is asked this often, in seconds.
-ROOM_EVERY: Final = 5.0
-# How many segments are read at once: to decode them takes two milliseconds.
-READ_AT_ONCE: Final = 250
 # How many segments that are not in use here a look reads anew: where a tube has more of them, they take turns.
 NOTES_A_LOOK: Final = 10_000
 
 
-class Look:
-    """A look that is being made.
-
-    Attributes:
-        mark: The engine's step at which it began.
-        unread: Segments that are not in use here, with their tubes, whose heads are to be read.
-        wanted: Segments in use whose heads are.
-        passed: Tubes with segments that do not answer.
-    """
-
-    def __init__(self, mark: int) -> None:
-        self.mark: int = mark
-        self.unread: list[tuple[SharedTube, int]] = []
-        self.wanted: list[Committer] = []
-        self.passed: set[SharedTube] = set()
-
-
-class Scout(NewsListener):
+class Scout:
     """Looks at segments.
 
     Args:
-        engine: Whose it is.
         store: The store.
         clock: This process's time.
+        membership: The sessions.
+        tasks: What runs coroutines.
+        agenda: What is in flight.
+        news: This front-end's news.
+        lister: What tells which segments are in a page.
+        registry: The tubes that are known here.
+        retirement: What lets segments die.
+        timetable: What makes due jobs ready.
     """
 
-    def __init__(self, engine: "SharedEngine", store: "SegmentStore", clock: Clock) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        store: "SegmentStore",
+        clock: Clock,
+        membership: Membership,
+        tasks: Tasks,
+        agenda: Agenda,
+        news: News,
+        lister: Lister,
+        registry: Registry,
+        retirement: Retirement,
+        timetable: Timetable,
+    ) -> None:
         self._store = store
-        self._clock = clock
+        self._membership = membership
+        self._tasks = tasks
+        self._agenda = agenda
+        self._news = news
+        self._lister = lister
+        self._registry = registry
+        self._retirement = retirement
+        self._timetable = timetable
+        self._heads: Heads = Heads(store, clock, retirement)
         self._rechecked: float = 0.0
         self._rechecking: bool = False
-        self._asked_for_room: float = 0.0
 
     def refresh(self, tube: SharedTube, then: Callable[[EngineError | None, bool], None] | None = None) -> None:
         """Look at a tube's segments anew, and call back when a look that begins after this call has ended.
@@ -86,7 +93,7 @@ class Scout(NewsListener):
             tube.refreshed.append(then)
         if not tube.refreshing:
             tube.refreshing = True
-            self._engine.spawn(self._refresh(tube))
+            self._tasks.spawn(self._refresh(tube))
 
     async def _refresh(self, tube: SharedTube) -> None:
         first = True
@@ -98,12 +105,12 @@ class Scout(NewsListener):
                 passed: set[SharedTube] = set()
 
                 async def look() -> None:
-                    passed.update(await self._engine.try_for_a_while(lambda: self._look_at([tube])))  # noqa: B023
+                    passed.update(await self._tasks.try_for_a_while(lambda: self._look_at([tube])))  # noqa: B023
 
-                error = await self._engine.failure(look)
+                error = await self._tasks.failure(look)
                 for callback in callbacks:
                     callback(error, tube not in passed)
-                self._engine.turn_over()
+                self._agenda.turn_over()
         finally:
             tube.refreshing = False
 
@@ -112,59 +119,55 @@ class Scout(NewsListener):
 
         Returns those tubes of which segments were passed over, since they do not answer.
         """
-        await self._engine.membership.have_session(ANSWER_WITHIN)
-        session = self._engine.membership.session
-        mark = self._engine.step()
-        follows = [self._engine.news.follows(tube.name) for tube in tubes]
+        await self._membership.have_session(ANSWER_WITHIN)
+        session = self._membership.session
+        look = Look(self._agenda.step())
+        follows = [self._news.follows(tube.name) for tube in tubes]
         records = await self._store.directories([tube.name for tube in tubes])
         if session.over:
             raise Busy("the session was over before the look was")
-        look = Look(mark)
         for tube, record in zip(tubes, records, strict=True):
             if record is not None:
-                self._engine.timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
+                self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
             await self._list(tube, record, look)
         while look.unread or look.wanted:
-            await self._read_noted(look)
-            look.wanted = await self._read_heads(look.wanted, mark, look.passed)
+            await self._heads.read(look)
             for tube in tubes:
                 if tube.best() is None:
                     # Before it is told that nothing is there, all is read.
                     look.unread += [(tube, number) for number in tube.unread()]
-        passed = look.passed
         if session.over:
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
         for tube, followed in zip(tubes, follows, strict=True):
-            if tube.next_due and tube.next_due <= self._engine.membership.clock.server_ms():
+            if tube.next_due and tube.next_due <= self._membership.clock.server_ms():
                 due.append(tube)
             elif tube.next_due:
-                self._engine.timetable.wait_for_due(tube)
+                self._timetable.wait_for_due(tube)
             # What is in a segment that no jobs are asked of may be more urgent than all that is known.
-            whole = tube not in passed and not any(committer.tube is tube for committer in self._engine.suspended)
-            tube.live = whole and followed and self._engine.news.follows(tube.name)
-            self._engine.takes.request_soon(tube)
+            whole = tube not in look.passed and not any(committer.tube is tube for committer in self._agenda.suspended)
+            tube.live = whole and followed and self._news.follows(tube.name)
+            self._agenda.request_soon(tube)
         for tube in due:
-            await self._engine.timetable.promote_due(tube)
+            await self._timetable.promote_due(tube)
         if session.over:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")
-        return passed
+        return look.passed
 
     async def look_at_known(self, tubes: list[SharedTube]) -> None:
         """Learn the heads of those segments of tubes that are known here, so that what others have emptied ends.
 
         Raises StoreError if none of them can be read.
         """
-        look = Look(self._engine.step())
+        look = Look(self._agenda.step())
         for tube in tubes:
             look.wanted += tube.committers.values()
             look.unread += [(tube, number) for number in tube.next_noted(NOTES_A_LOOK)]
         while look.unread or look.wanted:
-            await self._read_noted(look)
-            look.wanted = await self._read_heads(look.wanted, look.mark, look.passed)
+            await self._heads.read(look)
 
-    async def _list(self, tube: SharedTube, record: Directory | None, look: "Look") -> None:
+    async def _list(self, tube: SharedTube, record: Directory | None, look: Look) -> None:
         """Find out which segments of a tube are to be read: those in use, new ones, and of the others those whose turn it is.
 
         However many pages there are, others have turns, and not more than a part of it is in memory at once.
@@ -184,10 +187,10 @@ class Scout(NewsListener):
             if start >= len(pages):
                 break
             if len(look.unread) >= READ_AT_ONCE:
-                await self._read_noted(look)
-            numbers, idle = await self._engine.lister.in_pages(tube.name, pages[start : start + PAGES_AT_ONCE])
+                await self._heads.read_noted(look)
+            numbers, idle = await self._lister.in_pages(tube.name, pages[start : start + PAGES_AT_ONCE])
             for page in idle:
-                self._engine.retirement.come_back_to_page(tube.name, page)
+                self._retirement.come_back_to_page(tube.name, page)
             start += PAGES_AT_ONCE
         for number, committer in in_use.items():
             if tube.committers.get(number) is not committer:
@@ -200,103 +203,13 @@ class Scout(NewsListener):
                 committer.gone = True
                 tube.drop(committer)
 
-    async def _read_noted(self, look: "Look") -> None:
-        """Read the heads of segments that are not in use here; those that do not answer are to be read like those that are."""
-        while look.unread:
-            part = look.unread[-READ_AT_ONCE:]
-            del look.unread[-READ_AT_ONCE:]
-            part = [(tube, number) for tube, number in part if number not in tube.committers]
-            heads: list[Head | None] | None = None
-            try:
-                heads = await self._store.heads([number for _, number in part])
-            except StoreError as error:
-                logger.info("segments are read one by one: %s", error)
-            if heads is None:
-                look.wanted += [tube.committer_of(number) for tube, number in part]
-                continue
-            for (tube, number), head in zip(part, heads, strict=True):
-                if number not in tube.committers:
-                    self._note(tube, number, head)
-
-    def _note(self, tube: SharedTube, number: int, head: Head | None) -> None:
-        """Take note of what was read of a segment that is not in use here."""
-        if head is None or head.state == DEAD:
-            tube.notes.pop(number, None)
-            if head is not None:
-                self._engine.retirement.unlist(tube.name, number)
-            return
-        tube.note(number, head)
-        if head.state == CLOSED and note_empty(tube.notes[number]):
-            self._engine.retirement.consider(tube.committer_of(number))
-
-    async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
-        """Learn the heads of segments as of a step or later; return those that have to be read once more.
-
-        Tubes of segments that do not answer are added to those that were passed over.
-        """
-        wanted: list[Committer] = []
-        for committer in committers:
-            # An operation that began after this look tells as much as the look.
-            while committer.running and not committer.suspended and not committer.knows_since(mark):
-                await committer.turn()
-            if committer.knows_since(mark):
-                continue
-            if committer.running:
-                passed.add(cast(SharedTube, committer.tube))
-            else:
-                wanted.append(committer)
-        again: list[Committer] = []
-        for start in range(0, len(wanted), READ_AT_ONCE):
-            part = wanted[start : start + READ_AT_ONCE]
-            for committer, head in await self._heads(part, passed):
-                if committer.knows_since(mark):
-                    continue
-                if committer.running:
-                    # Its operation may have changed what was read.
-                    again.append(committer)
-                elif head is not None and head.state != DEAD:
-                    committer.update_head(head, mark)
-                    if head.state == CLOSED and committer.idle_and_empty():
-                        self._engine.retirement.consider(committer)
-                elif not committer.busy():
-                    committer.gone = True
-                    committer.tube.drop(committer)
-                    if head is not None:
-                        self._engine.retirement.unlist(committer.tube.name, committer.number)
-        return again
-
-    async def _heads(self, committers: list[Committer], passed: set[SharedTube]) -> list[tuple[Committer, Head | None]]:
-        """Read the heads of segments; what does not answer is set aside. Raises StoreError if none does."""
-        try:
-            heads = await self._store.heads([committer.number for committer in committers])
-        except StoreError:
-            if len(committers) == 1:
-                raise
-        else:
-            return list(zip(committers, heads, strict=True))
-        singly = [self._store.heads([committer.number]) for committer in committers]
-        answers = await asyncio.gather(*singly, return_exceptions=True)
-        found: list[tuple[Committer, Head | None]] = []
-        failures: list[BaseException] = []
-        for committer, answer in zip(committers, answers, strict=True):
-            if not isinstance(answer, BaseException):
-                found.append((committer, answer[0]))
-                continue
-            failures.append(answer)
-            if not isinstance(answer, StoreError) or len(failures) == len(committers):
-                raise answer
-            logger.info("segment %d is passed over: %s", committer.number, answer)
-            passed.add(cast(SharedTube, committer.tube))
-            committer.set_aside(self._clock.now())
-        return found
-
     def refresh_segment(self, committer: Committer) -> None:
         """Look at one segment anew, from now on."""
         if committer.refreshing:
             committer.refresh_again = True
             return
         committer.refreshing = True
-        self._engine.spawn(self._refresh_segment(committer))
+        self._tasks.spawn(self._refresh_segment(committer))
 
     async def _refresh_segment(self, committer: Committer) -> None:
         try:
@@ -312,15 +225,15 @@ class Scout(NewsListener):
             while True:
                 if committer.gone:
                     return
-                mark = self._engine.step()
-                head = (await self._engine.try_for_a_while(lambda: self._store.heads([committer.number])))[0]
+                mark = self._agenda.step()
+                head = (await self._tasks.try_for_a_while(lambda: self._store.heads([committer.number])))[0]
                 if committer.knows_since(mark):
                     return
                 if not committer.running:
                     if head is not None:
                         committer.update_head(head, mark)
-                        self._engine.takes.advance_seeks(cast(SharedTube, committer.tube))
-                        self._engine.turn_over()
+                        self._agenda.requester.advance_seeks(committer.tube)
+                        self._agenda.turn_over()
                     return
                 await committer.turn()
         except EngineError as error:
@@ -328,98 +241,40 @@ class Scout(NewsListener):
 
     def segment_changed(self, tube_name: str, number: int) -> None:
         """Jobs of a segment became ready without an operation under a lease."""
-        tube = self._engine.registry.known_tube(tube_name)
+        tube = self._registry.known_tube(tube_name)
         if tube is not None:
-            tube.live = False
-            if tube.waiters:
-                self.refresh(tube)
-        self._engine.news.tell(tube_name, number, CHANGED)
+            self.look_again(tube)
+        self._news.tell(tube_name, number, CHANGED)
 
-    # --- what is heard
-
-    def stop_following(self) -> None:
-        """What was known of tubes grows old."""
-        for tube in self._engine.registry.known_tubes():
-            tube.live = False
-
-    def followed(self, name: str) -> None:
-        """All others tell from now on what they do in a tube: what they did until now has to be looked for once more."""
-        tube = self._engine.registry.known_tube(name)
-        if tube is not None and tube.waiters and not tube.live:
+    def look_again(self, tube: SharedTube) -> None:
+        """Take note that a tube has changed, and look at it if somebody waits for its jobs."""
+        tube.doubt()
+        if tube.waiters:
             self.refresh(tube)
 
-    def heard_of(self, name: str) -> None:
-        """Somebody else has news of a tube."""
-        tube = self._engine.registry.known_tube(name)
-        if tube is not None:
-            tube.live = False
-            if tube.waiters:
-                self.refresh(tube)
-
-    def heard_item(self, name: str, item: Item) -> None:
-        """Somebody else has made jobs ready in a segment, put delayed ones there, or changed something in a tube."""
-        tube = self._engine.registry.known_tube(name)
-        if tube is None:
-            return
-        if item.kind == LOOK:
-            self.heard_of(name)
-        elif item.kind == READY:
-            tube.committer_of(item.segment).hear(item.key, item.count)
-        elif item.kind == DELAYED:
-            tube.committer_of(item.segment).hear_of_delayed(item.key[: DUE_KEY.size])
-            tube.expect(item.key)
-        else:
-            self.refresh_segment(tube.committer_of(item.segment))
-
-    def heard_all(self) -> None:
-        """All that has arrived together was told: ask for what is wanted of it."""
-        self._engine.turn_over()
+    def doubt_all(self) -> None:
+        """Take note that news may be missed of every tube, until the next look at each."""
+        for tube in self._registry.known_tubes():
+            tube.doubt()
 
     def look_everywhere(self) -> None:
-        """News were missed: look at everything that somebody waits for."""
+        """Look at everything that somebody waits for: news were missed."""
         self._rechecked = 0.0
-        self._engine.news.wake()
-
-    def met(self) -> None:
-        """There is a front-end that may not be known."""
-        self._engine.membership.look_soon()
-
-    def waited_for(self, name: str) -> bool:
-        """Tell whether somebody waits for jobs of a tube."""
-        tube = self._engine.registry.known_tube(name)
-        return tube is not None and bool(tube.waiters)
-
-    def wants_jobs(self) -> bool:
-        """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
-        return self._engine.takes.wants_jobs()
-
-    def announce(self, committer: Committer, delayed: bool = False) -> None:
-        """Tell the others of ready jobs of a segment that nobody here has asked for, or of one that will be ready."""
-        tube, head = committer.tube, committer.head
-        if head is None or committer.suspended:
-            return
-        if delayed and head.due_key is not None:
-            self._engine.news.tell(tube.name, committer.number, DELAYED, 0, head.due_key)
-        key = committer.forecast.best()
-        if key is not None and head.ready:
-            self._engine.news.tell(tube.name, committer.number, READY, committer.forecast.expected, key)
+        self._news.wake()
 
     # --- what is looked at whatever is heard
 
     def recheck(self, now: float) -> None:
-        """Look at the tubes that are waited for, and whether there is room, if that is due."""
-        if now - self._asked_for_room >= ROOM_EVERY:
-            self._asked_for_room = now
-            self._engine.spawn(self._engine.puts.look_for_room())
-        news = self._engine.news
+        """Look at the tubes that are waited for, if that is due."""
+        news = self._news
         every = RECHECK_RARELY if news.all_linked() else RECHECK_EVERY if news.all_followed() else RECHECK_OFTEN
         if now - self._rechecked >= every and not self._rechecking:
             self._rechecked = now
             self._rechecking = True
-            self._engine.spawn(self._recheck())
+            self._tasks.spawn(self._recheck())
 
     async def _recheck(self) -> None:
-        tubes = [tube for tube in self._engine.registry.known_tubes() if tube.waiters]
+        tubes = [tube for tube in self._registry.known_tubes() if tube.waiters]
         try:
             for start in range(0, len(tubes), RECHECK_AT_ONCE):
                 part = tubes[start : start + RECHECK_AT_ONCE]
@@ -430,7 +285,7 @@ class Scout(NewsListener):
                     logger.info("recheck, each tube by itself: %s", error)
                     for tube in part:
                         self.refresh(tube)
-                self._engine.turn_over()
+                self._agenda.turn_over()
         except EngineError as error:
             logger.info("recheck: %s", error)
         finally:

@@ -1,6 +1,6 @@
-"""How the official `aerospike` client is called: on worker threads, while the nodes can be relied on, and until a deadline.
+"""Calls the official `aerospike` client: on worker threads, while the nodes can be relied on, and until a deadline.
 
-Whatever goes wrong comes out as what it means for the record: done or not, or who knows (see seam.py).
+A failure comes out as what it means for the record: done, not done, or unknown (see seam.py).
 """
 
 from __future__ import annotations
@@ -53,33 +53,33 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
-# Namespace, set, and what names the record.
+# Namespace, set, and the record's own key.
 Key = tuple[str, str, "int | str"]
 
-# A clock in seconds that goes on while the machine sleeps; it is asked for every job.
+# A clock in seconds that goes on while the machine sleeps. Every job asks it.
 uptime: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-# More threads lose to the interpreter lock.
+# More threads only wait for the interpreter lock.
 THREADS: Final = 4
-# For what a node may work at for long. The rest of it waits behind these, and nothing else does.
+# For calls that may take a node long. Only other such calls wait behind them.
 SLOW_THREADS: Final = 2
-# While nothing is asked of the cluster, in seconds.
+# How often to look whether the nodes can be relied on again, in seconds.
 LOOK_AGAIN: Final = 0.02
-# How long a call waits for that, in seconds; whoever asked may try again.
+# How long a call waits for that, in seconds. Whoever asked may try again.
 DOUBT_MAX: Final = 2.0
 
-# With no retries by the client this is how long it waits for a write.
+# Without retries by the client, this is how long it waits for a write.
 WRITE_WITHIN_MS: Final = 300
 WRITE_POLICY: Final = {
-    # Retries are the engine's: it knows what may be repeated.
+    # The engine retries: it knows what may be repeated.
     "max_retries": 0,
     "total_timeout": 1000,
     "socket_timeout": WRITE_WITHIN_MS,
     # A namespace's default-ttl must not expire jobs.
     "ttl": aerospike.TTL_NEVER_EXPIRE,
 }
-# Without this an operation on a record that is not there would make it.
+# Without this, a change would make a missing record.
 CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
-# How long the event loop itself waits for a write; one that takes longer is of unknown outcome.
+# How long the event loop itself waits for a write. The outcome of a slower one is unknown.
 HERE_WITHIN_MS: Final = 50
 HERE_POLICY: Final = {**CHANGE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
 # Of all maps.
@@ -89,7 +89,7 @@ READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout":
 BATCH_READ_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
 # By default a node that does not answer keeps the thread that asks for half a minute.
 QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
-# To see whether a node answers at all: not from a copy elsewhere.
+# Whether the node itself answers: a copy elsewhere does not count.
 PROBE_POLICY: Final = {
     "max_retries": 0,
     "total_timeout": 1000,
@@ -97,7 +97,7 @@ PROBE_POLICY: Final = {
     "replica": aerospike.POLICY_REPLICA_MASTER,
 }
 
-# proto.h: what a node or the client answers.
+# proto.h: the answers of nodes, and of the client where negative.
 CODE_INVALID_NODE: Final = -8
 CODE_NO_MORE_CONNECTIONS: Final = -7
 CODE_PARAMETER: Final = -2
@@ -116,9 +116,9 @@ CODE_OP_NOT_APPLICABLE: Final = 26
 CODE_FILTERED_OUT: Final = 27
 
 ANSWERED: Final = (0, CODE_NOT_FOUND)
-# Reads that do not fit what is in the record.
+# The reads do not fit what is in the record.
 ODD: Final = (CODE_BIN_TYPE, CODE_OP_NOT_APPLICABLE)
-# The client had nobody to send it to.
+# The client knew no node to send it to.
 NEVER_SENT: Final = (CODE_INVALID_NODE, CODE_NO_MORE_CONNECTIONS, CODE_PARTITION_UNAVAILABLE)
 
 MEANINGS: Final[dict[int, type[StoreError]]] = {
@@ -139,13 +139,13 @@ class Caller:
     """Calls of one client.
 
     Args:
-        client: A connected client; None before there is one: everything then fails with Busy.
+        client: A connected client, or None: every call fails with Busy until there is one.
 
     Attributes:
         client: The client.
         agreement: Whether the nodes can be relied on.
-        deadline: Until when writes hold.
-        workers: The threads that make most calls.
+        deadline: Until when nodes may carry out writes.
+        workers: The threads of most calls.
         leaving: Set when the threads are to end.
     """
 
@@ -162,12 +162,12 @@ class Caller:
         forks.watch(self)
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
-        """See forks.Watched: without the threads that it had, the client would wait for ever, even to be closed."""
+        """See forks.Watched. A client without its threads would wait for ever, even in its close."""
         forks.keep_for_ever(self.client)
         self.client = None
 
     def connected(self, client: Any) -> None:
-        """Take a client, for good: calls begin as soon as there is one and its nodes agree."""
+        """Take a client for good. Calls begin once its nodes agree."""
         if len(client.get_node_names()) > 1:
             self.agreement.begin()
         self.client = client
@@ -185,7 +185,7 @@ class Caller:
     # --- from the event loop
 
     async def ready(self) -> None:
-        """Wait until the nodes can be relied on. Raises Busy before there is a client, and when that takes too long."""
+        """Wait until the nodes can be relied on. Raises Busy without a client, or if that takes too long."""
         if self.client is None:
             raise Busy("not connected yet")
         until = time.monotonic() + DOUBT_MAX
@@ -195,17 +195,17 @@ class Caller:
             await asyncio.sleep(LOOK_AGAIN)
 
     async def call(self, function: Callable[[], Result]) -> Result:
-        """Run a blocking call on a worker thread, once the nodes can be relied on, and give its failure its meaning."""
+        """Make a call on a worker thread once the nodes can be relied on. Raises StoreError."""
         await self.ready()
         return await self._run(self.workers, partial(self._unless_doubtful, function))
 
     async def call_slow(self, function: Callable[[], Result]) -> Result:
-        """Run a call that a node may work at for long: few of them at a time, and no other call waits behind them."""
+        """Make a call that may take a node long. Few run at a time, and no other call waits behind them."""
         await self.ready()
         return await self._run(self._slow, partial(self._unless_doubtful, function))
 
     async def beat(self, function: Callable[[], Result]) -> Result:
-        """Send a heartbeat. It waits neither for the nodes to agree nor behind other calls: if it is late, all held jobs are lost."""
+        """Send a heartbeat. It waits for nothing: if it is late, all held jobs are lost."""
         if self.client is None:
             raise Busy("not connected yet")
         return await self._run(self._heart, function)
@@ -217,16 +217,16 @@ class Caller:
             raise meaning(error) from error
 
     async def read_many(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
-        """Do the same reads on many records, in one call; None for one that is not there."""
+        """Do the same reads on many records in one call; None for a missing one."""
         return await self.call(partial(self.read_all, keys, reads)) if keys else []
 
     async def listen(self, function: Callable[[], Result]) -> Result:
-        """Run a call that may take long, and that looks at `leaving` meanwhile, beside all others: one at a time."""
+        """Make a long call that looks at `leaving` meanwhile. One runs at a time, beside all other calls."""
         await self.ready()
         return await self._run(self._listener, function)
 
     def operate_here(self, key: Key, ops: list[Any]) -> Any:
-        """Change a record that exists, while all nodes answer, and wait no longer for it than the event loop may.
+        """Change a record that exists, from the event loop, while all nodes answer.
 
         Raises:
             FilteredOut: It came too late, by the clock of the node.
@@ -240,17 +240,17 @@ class Caller:
         return function()
 
     def check(self) -> None:
-        """See whether the nodes can be relied on, which may have changed since something was asked for. Raises Busy."""
+        """Check that the nodes can still be relied on. Raises Busy."""
         if self.agreement.doubtful():
             raise Busy("the cluster is finding out who belongs to it")
 
     def read_all(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
-        """Do the same reads on many records, in one call; None for one that is not there, no bins for one that they do not fit."""
-        # A call that sends the reads once, not with each key, takes a sixth of the time.
+        """Do the same reads on many records in one call; None for a missing one, no bins for one that they do not fit."""
+        # This call sends the reads once instead of with each key, and takes a sixth of the time.
         return self._read_off(self.client.batch_operate(list(keys), list(reads), BATCH_READ_POLICY))
 
     def read_differently(self, reads: Sequence[tuple[Key, list[Any]]]) -> list[dict[str, Any] | None]:
-        """Do reads on many records, of each what is named with it; see read_all."""
+        """Do each record's own reads; see read_all."""
         batch = batch_records.BatchRecords([batch_records.Read(key, ops) for key, ops in reads])
         return self._read_off(self.client.batch_write(batch, BATCH_READ_POLICY))
 
@@ -270,31 +270,31 @@ class Caller:
         return self._write(key, ops, CHANGE_POLICY, guard)
 
     def make(self, key: Key, ops: list[Any], exists: int, guard: Any = None) -> Any:
-        """Change a record that may not exist, if the guard holds where it does."""
+        """Change a record, or make it where `exists` allows; the guard must hold for one that is there."""
         return self._write(key, ops, {**WRITE_POLICY, "exists": exists}, guard)
 
     def claim(self, key: Key, number: int, free: Any, made: list[Any], again: list[Any]) -> None:
-        """Make a record, or use it again for a higher number if it is free.
+        """Make a record, or use a free one again under a higher number.
 
         Raises:
-            FilteredOut: It is not, or of a higher number.
+            FilteredOut: It is not free, or its number is higher.
         """
         guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
         if number >> RING_BITS <= 1:
-            # Nobody has been through the ring before.
+            # The first round through the ring: most records are new.
             try:
                 self.make(key, made, aerospike.POLICY_EXISTS_CREATE)
             except client_errors.RecordExistsError:
                 self.operate(key, again, guard)
             return
         try:
-            # Most records were made long ago.
+            # Later rounds: most records exist.
             self.operate(key, again, guard)
         except client_errors.RecordNotFound:
             self.make(key, made, aerospike.POLICY_EXISTS_CREATE)
 
     def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> Any:
-        """Change a record while somebody waits for it, and never later."""
+        """Change a record before a deadline, and never later."""
         if self.agreement.asleep():
             self._probe(key)
         until_ms, filtered = self.deadline.filter(guard)
@@ -304,12 +304,12 @@ class Caller:
             if guard is None:
                 raise self.too_late(key, until_ms) from None
             if until_ms and not self._in_time(key, until_ms):
-                # Nothing was done. Or the guard did not hold: then the next try tells.
+                # Nothing was done: it came too late, or the guard did not hold. The next try tells.
                 raise Busy("it came too late, by the clock of the node") from None
             raise
 
     def _attempt(self, key: Key, ops: list[Any], policy: dict[str, Any], filtered: Any) -> Any:
-        """Change a record, and return what the client makes of the answer, as a rule pairs of a bin and a result; see `read_off`."""
+        """Change a record; return the answer, as a rule pairs of a bin and a result. Raises Unknown if it cannot be read."""
         if filtered is not None:
             policy = {**policy, "expressions": filtered}
         try:
@@ -321,13 +321,13 @@ class Caller:
             raise Unknown("its answer cannot be read") from error
 
     def too_late(self, key: Key, until_ms: int) -> Busy:
-        """Say of a write that nothing but its deadline can have kept from being done that it was not; learn the node's time."""
+        """Make the error of a write that only its deadline can have stopped; learn the node's time."""
         if self._in_time(key, until_ms):
             logger.error("a write was refused before its deadline; it is tried again")
         return Busy("it came too late, by the clock of the node")
 
     def _in_time(self, key: Key, until_ms: int) -> bool:
-        """Tell whether a deadline has not passed by the clock of the node that has a record; not if that cannot be read."""
+        """Tell whether a record's node reads a time before a deadline; False if its time cannot be read."""
         try:
             return self.node_now(key) <= until_ms
         except (client_errors.AerospikeError, LookupError, TypeError) as error:
@@ -335,7 +335,7 @@ class Caller:
             return False
 
     def _probe(self, key: Key) -> None:
-        """See whether the node answers that has a record. Raises Busy."""
+        """Check that a record's node answers. Raises Busy."""
         try:
             self.client.exists(key, PROBE_POLICY)
         except client_errors.RecordNotFound:
@@ -344,7 +344,7 @@ class Caller:
             raise Busy(f"{error.code}: the node does not answer that has it") from error
 
     def silent(self, keys: Sequence[Key]) -> set[Key]:
-        """Return those of many records whose nodes do not answer; none while all nodes do."""
+        """Return the records whose nodes do not answer."""
         if not self.agreement.asleep():
             return set()
         try:
@@ -355,7 +355,7 @@ class Caller:
         return {key for key, record in zip(keys, probed, strict=True) if record.result not in ANSWERED}
 
     def node_now(self, key: Key) -> int:
-        """Return the time of the node that has a record, in ms."""
+        """Return the time of a record's node, in ms."""
         read = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
         now_ms: int = self.client.operate(key, read, policy=READ_POLICY)[2]["now"]
         if self.deadline.seen(now_ms):
@@ -364,7 +364,7 @@ class Caller:
 
 
 def meaning(error: client_errors.AerospikeError) -> Exception:
-    """Say what a failed call means for a change; one that cannot be made is a bug of ours, not a store to be tried again."""
+    """Say what a failed call means for a change. Wrong parameters are our bug, and stay as they are."""
     if error.code == CODE_PARAMETER:
         bug: Exception = error
         return bug
@@ -372,16 +372,16 @@ def meaning(error: client_errors.AerospikeError) -> Exception:
 
 
 def meaning_of(code: int, in_doubt: bool | None, text: str) -> StoreError:
-    """Say what an answer means: what a node or the network failed with was not sent at all, or who knows."""
+    """Say what an answer code means for a change."""
     known = MEANINGS.get(code)
     if known is None:
-        # What the client itself stumbled over may have been the answer.
+        # The client may have failed over the answer.
         known = Unknown if in_doubt or code in {CODE_TIMEOUT, CODE_CLIENT} else Busy
     return known(f"{code}: {text}")
 
 
 def read_off(read: Callable[[Answer], Result], answer: Answer) -> Result:
-    """Read the answer to a change. Raises Unknown if that cannot be read: it must not seem that nothing was done."""
+    """Decode the answer to a change. Raises Unknown if that fails: the change was made all the same."""
     try:
         return read(answer)
     except Exception as error:

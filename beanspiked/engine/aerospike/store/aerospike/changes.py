@@ -1,8 +1,6 @@
-"""Changes of segments under leases, as operations on records: what happens for every job.
+"""Changes segments under leases, as operations on records: what happens for every job.
 
-None of them needs a filter expression per job, because a lease is used once only: `map_size` in the lease's context, which does not
-create, fails the whole operation when the lease is gone. Changes of several segments that wait at the same time go out in one call, each
-still an operation of its own.
+Changes of several segments that wait at the same time go out in one call, each still an operation of its own.
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ __all__ = ["Changes"]
 logger = logging.getLogger(__name__)
 
 BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
-# All nodes at the same time, or the loop would wait so long for each.
+# All nodes at the same time: the event loop waits once, not once a node.
 HERE_BATCH_POLICY: Final = {
     **BATCH_WRITE_POLICY,
     "total_timeout": HERE_WITHIN_MS,
@@ -75,9 +73,9 @@ HERE_BATCH_POLICY: Final = {
     "concurrent": True,
 }
 BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
-# How many changes go out together at most: the first of them waits for the last.
+# How many changes go out together at most: the first waits for the last.
 TOGETHER_MAX: Final = 32
-# For so many leases the operations are kept that need no more than the lease: to make them costs as much as to send them.
+# For how many leases to keep what depends on the lease only: making it costs as much as sending it.
 LEASES_KNOWN: Final = 4096
 
 
@@ -86,7 +84,7 @@ class Request(NamedTuple):
 
     Attributes:
         key: The segment's record.
-        lease, change: What is to be done.
+        lease, change: What to do under which lease.
     """
 
     key: Key
@@ -95,11 +93,10 @@ class Request(NamedTuple):
 
 
 class Changes:
-    """Carries out changes: all that are asked for in one turn of the event loop together.
+    """Carries out changes, all of one turn of the event loop together.
 
-    As long as the store answers in a moment the event loop waits for it itself: a thread that did so would have to be woken, and the loop
-    by it, and both would be in each other's way at the interpreter lock, which takes as long as the answer. When the store is slow, or a
-    node does not answer at all, threads wait.
+    While the store answers quickly the event loop waits for it: waking a thread, and the loop again, would take as long as the answer.
+    When the store is slow, or a node does not answer, threads wait.
 
     Args:
         caller: What calls the client.
@@ -110,10 +107,10 @@ class Changes:
         self._caller = caller
         self._pace = pace
         self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
-        # How many changes were asked for in this turn of the event loop, and in the last one in which there were any.
+        # How many changes were asked for in this turn of the event loop, and in the last turn with any.
         self._asked = 0
         self._asked_before = 0
-        # One for each call that has been asked for and has not begun; both ends only append and pop, which threads may do at once.
+        # One for each call asked for and not begun. Threads may append and pop at once.
         self._called: deque[None] = deque()
 
     async def apply(self, key: Key, lease: int, change: Change) -> Outcome:
@@ -123,10 +120,10 @@ class Changes:
         request = Request(key, lease, change)
         self._asked += 1
         if self._asked == 1:
-            # Behind everybody who asks for something in this turn.
+            # After all changes of this turn.
             loop.call_soon(self._begin)
             if self._asked_before <= 1 and self._may_wait_here():
-                # Most probably nobody else will.
+                # Most probably this is the only one.
                 (outcome,) = self._carry_out([request], here=True)
                 if isinstance(outcome, Exception):
                     raise outcome
@@ -155,7 +152,7 @@ class Changes:
         return self._pace.quick() and not agreement.asleep() and not agreement.doubtful()
 
     def _next(self) -> tuple[list[Request], list[asyncio.Future[Outcome]]]:
-        """Take out those that waited longest."""
+        """Take out the requests that waited longest, and their futures."""
         together: list[Request] = []
         futures: list[asyncio.Future[Outcome]] = []
         with contextlib.suppress(IndexError):
@@ -170,11 +167,11 @@ class Changes:
         self._called.pop()
         together, futures = self._next()
         if together:
-            # Else another thread has done it along with its own.
+            # Without any, another thread took them along.
             hand_over(futures[0], _tell_all, futures, self._carry_out(together, here=False))
 
     def _carry_out(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
-        """Send changes, and tell what became of each."""
+        """Send changes; return what became of each."""
         began = self._pace.now()
         try:
             if here:
@@ -199,7 +196,7 @@ class Changes:
             return [self._too_late_here(key, 0)]
 
     def _too_late_here(self, key: Key, until_ms: int) -> Busy:  # noqa: ARG002 - as Caller.too_late
-        """Say of a change that it was not done; what time it is at the node a thread finds out, with the next try."""
+        """Make the error of a change that came too late. With the next try a thread learns the node's time."""
         self._pace.slow()
         return Busy("it came too late, by the clock of the node")
 
@@ -233,7 +230,7 @@ class Changes:
         except client_errors.AerospikeError as error:
             if error.code == CODE_PARAMETER:
                 raise
-            # Some may have been done all the same, and answered.
+            # Some may have been applied and answered all the same.
             logger.warning("a batch has failed: %s", error)
             untold = error.code or untold
         except Exception:
@@ -251,13 +248,7 @@ class Changes:
 
 
 def _outcome_of_record(change: Change, record: Any, untold: int) -> Outcome | Exception:
-    """Tell what became of one change of a batch, whatever became of the others.
-
-    Args:
-        change: The change.
-        record: Its part of the answer.
-        untold: What to make of it if there is nothing about it in the answer.
-    """
+    """Return what became of one change of a batch; `untold` is its code if the answer lacks it."""
     code: int = record.result
     if code:
         return meaning_of(code, record.in_doubt, "in a batch")
@@ -283,7 +274,7 @@ def _tell_all(futures: Sequence[asyncio.Future[Outcome]], outcomes: Sequence[Out
 
 
 def _change_ops(lease: int, change: Change) -> list[Any]:
-    """Make the operations of a change, the last of them its take."""
+    """Make the operations of a change; a take comes last."""
     context, fence = _fence(lease)
     ops: list[Any] = [fence]
     for name, entries in change.puts.items():
@@ -310,7 +301,7 @@ def _change_ops(lease: int, change: Change) -> list[Any]:
 
 
 def _all_ops(lease: int, change: Change) -> list[Any]:
-    """Make the operations of a change on its own, and the reads after it."""
+    """Make the operations of a single change, and the reads after it."""
     return [*_change_ops(lease, change), *(FEW_READS if change.few else HEAD_OPS)]
 
 
@@ -347,7 +338,7 @@ def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _read_outcome(change: Change, results: Any) -> Outcome:
-    """Read what a change on its own gave, whatever that is. Raises Unknown."""
+    """Decode what a single change gave. Raises Unknown."""
     return read_off(partial(_outcome_of_results, change), results)
 
 
@@ -358,7 +349,7 @@ def _outcome_of_results(change: Change, results: Sequence[tuple[str, Any]]) -> O
 
 
 def _outcome_of_bins(change: Change, bins: Mapping[str, Any]) -> Outcome:
-    """Read what a change in a batch gave."""
+    """Decode what a change in a batch gave."""
     if change.few:
         ready = bins["keys" if change.take else READY]
         head = head_of_few(ready, bins[DELAYED], bins[BURIED], bins["nheld"], bins["st"])

@@ -19,14 +19,12 @@ __all__ = ["connect", "reasons"]
 
 
 def connect(config: Mapping[str, Any]) -> Any:
-    """Connect a client of the `aerospike` package, through any of the hosts; for one caller at a time.
+    """Connect a client through any of the hosts, for one caller at a time. Blocks, some seconds for each silent host.
 
-    Blocks for some seconds at most, and for some more for each further host that is silent.
-
-    Takes over the client's log, which is one for the whole process, and leaves it off.
+    Takes over the client's log, which the whole process shares, and leaves it off.
 
     Args:
-        config: What `aerospike.client` takes, such as `client_config` makes it.
+        config: What `aerospike.client` takes.
 
     Raises:
         StoreUnusable: No node takes the client; the text has what each said.
@@ -38,27 +36,27 @@ def connect(config: Mapping[str, Any]) -> Any:
     except _NotConnected as error:
         said = str(error)
     if len(hosts) > 1:
-        # With one node alive the client takes a host that is dead or unknown for a failure of all. One is enough: the client finds the
-        # others through it. That it then knows this one only matters once all nodes are gone.
+        # The client fails if one host of several is dead or unknown. One is enough: it tells the client of the others. Knowing this one
+        # alone matters only once all nodes are gone.
         failed = []
-        # Those first that were not complained of.
+        # The hosts without complaints come first.
         for host in sorted(hosts, key=lambda host: host_port(host[0], host[1]) in said):
             try:
                 return _connect({**config, "hosts": [host]}, named)
             except _NotConnected as error:
                 failed.append(str(error))
-        # Without repetitions: a host may be named twice.
+        # A host may be named twice.
         said = "; ".join(dict.fromkeys(failed))
     raise StoreUnusable(f"cannot connect to {said}")
 
 
 class _NotConnected(Exception):  # noqa: N818 - says what is so, and is seen here only
-    """Hosts do not take the client; the text names them and what each said."""
+    """No host takes the client; the text has what each said."""
 
 
 def _connect(config: Mapping[str, Any], named: Collection[str]) -> Any:
-    """Connect through the configuration's hosts as the client does it; `named` are all that were named."""
-    # The exception has no reason; the client logs one for each host.
+    """Connect through the configuration's hosts, of those that were `named`. Raises _NotConnected."""
+    # The exception lacks the reasons: the client logs one for each host.
     _logged.clear()
     aerospike.set_log_handler(_log)
     aerospike.set_log_level(aerospike.LOG_LEVEL_WARN)
@@ -69,7 +67,7 @@ def _connect(config: Mapping[str, Any], named: Collection[str]) -> Any:
         said = "; ".join(reasons(_logged, named, through)) or f"{through}: {error.msg}"
         raise _NotConnected(said) from error
     finally:
-        # And not `set_log_handler(None)`: a thread of the client's may be about to call the handler.
+        # The handler stays: a thread of the client may be about to call it.
         aerospike.set_log_level(aerospike.LOG_LEVEL_OFF)
 
 
@@ -94,23 +92,23 @@ REASONS: Final = (
     ("SSL_connect I/O error", "does not speak TLS"),
     ("Bad file descriptor", "closed the connection: it is no Aerospike node, or expects TLS"),
 )
-# Of an address that only the cluster knows.
+# What to add about an address that only the cluster named.
 LEARNT: Final = "an address learnt from {}: if it does not lead there from here, set access-address on that node"
 
 
 def reasons(logged: Sequence[str], named: Collection[str], through: str) -> Iterator[str]:
-    """Tell from the client's log, in plain words, why each host did not do.
+    """Tell from the client's log, in plain words, why each host failed.
 
     Args:
         logged: What the client logged.
-        named: The hosts that somebody named; the client learns others from these.
-        through: Those that it was to connect through.
+        named: The hosts of the configuration; the client learns others from these.
+        through: The hosts that it was to connect through.
     """
     details: list[str] = []
     for message in logged:
         failed = FAILED.fullmatch(message)
         if failed is None:
-            # About the host whose failure is logged next.
+            # It is about the host whose failure comes next.
             details.append(message)
             continue
         host, port, reason = failed.groups()

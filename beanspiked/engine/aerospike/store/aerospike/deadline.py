@@ -1,8 +1,8 @@
-"""Until when a node may still carry out what was sent to it.
+"""The deadline of writes.
 
-A node that was frozen finds in its sockets, once it wakes, what was sent to it meanwhile. By then the cluster may have gone on without
-it, and a write to its old copy of a record would win over everything written since: the younger copy is kept when they meet. So every
-write carries a filter that holds until a moment of the node's own clock, by which its sender has given up waiting for it.
+A frozen node that wakes finds in its sockets what was sent to it meanwhile. The cluster may have gone on without it. Then a write to its
+old copy of a record would win over everything written since, because the younger copy is kept. So every write carries a filter that
+holds until a moment of the node's own clock, by which the sender has given up.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from aerospike_helpers.expressions import base as exp
 __all__ = ["NODE_NOW_MS", "Deadline"]
 
 NODE_NOW_MS: Final = arithmetic.Add(arithmetic.Div(exp.LastUpdateTime(), 1_000_000), exp.SinceUpdateTime())
-# Filters are shared by all writes of so long, in ms: making one costs as much as a write.
+# All writes of so many ms share a filter: making one costs as much as a write.
 STEP_MS: Final = 100
 FORGET_AFTER_MS: Final = 60_000
 
 
 class Deadline:
-    """The moments until which writes hold, by the clock of the node that is ahead of the others.
+    """The deadlines of writes, by the clock of the node that is ahead of the others.
 
-    A node whose clock is behind that one carries a write out by so much longer.
+    A node whose clock is behind has that much longer.
 
     Args:
         within_ms: How long a sender waits for a write.
@@ -39,11 +39,11 @@ class Deadline:
         self._filter: tuple[int, Any, Any] = (0, None, None)
 
     def seen(self, node_ms: int) -> bool:
-        """Take note of a node's time, as just heard of; tell whether it is ahead of all others by more than a step."""
+        """Note a node's time as just heard; tell whether it is ahead of all others by more than a step."""
         now_ms = _local_ms()
         ahead = node_ms - now_ms
         if now_ms - self._since_ms > FORGET_AFTER_MS:
-            # Clocks drift, and are set back: what was seen in the period before the last one does not count any more.
+            # Clocks drift, and are set back: only this period and the one before count.
             self._before_ms = self._latest_ms
             self._latest_ms = None
             self._since_ms = now_ms
@@ -56,9 +56,9 @@ class Deadline:
         return known is not None and ahead > known + STEP_MS
 
     def filter(self, guard: Any = None) -> tuple[int, Any]:
-        """Return when what is sent now ends to hold, in ms of a node's clock, and the compiled filter, a guard included.
+        """Return the deadline of what is sent now, in ms of a node's clock, and the compiled filter, with a guard if given.
 
-        Before any node's time is known, that is 0 and the guard alone.
+        While no node's time is known, they are 0 and the guard alone.
         """
         if self._ahead_ms is None:
             return 0, None if guard is None else guard.compile()

@@ -56,9 +56,13 @@ __all__ = ["Directories"]
 
 SHARDS: Final = 1024
 SALT_SIZE: Final = 16
-# How many records there are of each kind at first: they are as many as ever were alive at once, within a factor of three.
+# How many records of each kind there are at first. They become as many as ever were alive at once, within a factor of three.
 RINGS: Final = {"segment": 1 << 14, "page": 1 << 10}
 ITEMS: Final = exp.MapBin("items")
+SEGS: Final = exp.MapBin("segs")
+# What a shard begins with.
+SHARD: Final = [operations.write("f", FORMAT), map_operations.map_create("items", aerospike.MAP_KEY_ORDERED, True)]
+SHARD_READS: Final = [operations.read("f"), operations.read("items")]
 PAGE_READS: Final = [operations.read(name) for name in ("f", "no", "st", "tube", "segs")]
 
 
@@ -67,7 +71,7 @@ class Directories(Records):
 
     Attributes:
         inline_max, page_max: How many segments stand in an entry itself, and in a page.
-        rings: How many records there are of each kind at first.
+        rings: How many records of each kind there are at first.
     """
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
@@ -81,9 +85,9 @@ class Directories(Records):
         """See SegmentStore."""
         return await self.caller.call(self.salt)
 
-    async def change_entry(self, tube: str, ops: list[Any]) -> None:
-        """Change a tube's entry."""
-        await self.caller.call(partial(self._enter, tube, ops))
+    async def change_entry(self, tube: str, ops: list[Any], guard: Any = None) -> None:
+        """Change a tube's entry. Raises Refused if the guard does not hold."""
+        await self.caller.call(lambda: self.begin(self._shard_key(tube), SHARD, ops, guard))
 
     # --- shards, on a worker thread
 
@@ -102,21 +106,6 @@ class Directories(Records):
         digest = blake2b(tube.encode(), digest_size=8, key=self.salt()).digest()
         return self.key("ctl", f"tubes.{int.from_bytes(digest, 'big') % SHARDS}")
 
-    def _change(self, tube: str, ops: list[Any]) -> Any:
-        """Change a shard that exists."""
-        return self.caller.operate(self._shard_key(tube), ops)
-
-    def _enter(self, tube: str, ops: list[Any], guard: Any = None) -> None:
-        """Change a shard, making it where needed."""
-        key = self._shard_key(tube)
-        try:
-            self.caller.operate(key, ops, guard)
-        except client_errors.RecordNotFound:
-            made = [operations.write("f", FORMAT), map_operations.map_create("items", aerospike.MAP_KEY_ORDERED, True)]
-            with contextlib.suppress(client_errors.RecordExistsError):
-                self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
-            self.caller.operate(key, ops, guard)
-
     # --- entries
 
     async def enlist(self, tube: str, number: int) -> None:
@@ -124,9 +113,7 @@ class Directories(Records):
         name = numbered_item(tube, ITEM_SEGMENT, number)
         count = exp_map.MapGetByKeyRange(None, aerospike.MAP_RETURN_COUNT, *items_of(tube, ITEM_SEGMENT), ITEMS)
         there = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_EXISTS, exp.ResultType.BOOLEAN, name, ITEMS)
-        await self.caller.call(
-            partial(self._enter, tube, [_put(name, 0)], exp.Or(there, exp.LT(count, self.inline_max)))
-        )
+        await self.change_entry(tube, [_put(name, 0)], exp.Or(there, exp.LT(count, self.inline_max)))
 
     async def unlist(self, tube: str, number: int) -> bool:
         """See SegmentStore."""
@@ -135,7 +122,7 @@ class Directories(Records):
     async def _drop(self, tube: str, name: bytes) -> bool:
         ops = [map_operations.map_remove_by_key("items", name, aerospike.MAP_RETURN_COUNT)]
         try:
-            results = await self.caller.call(partial(self._change, tube, ops))
+            results = await self.caller.call(lambda: self.caller.operate(self._shard_key(tube), ops))
         except Fenced:
             return False
         return bool(results[0][1])
@@ -145,51 +132,34 @@ class Directories(Records):
         return await self.caller.call(partial(self._directories, tubes)) if tubes else []
 
     def _directories(self, tubes: Sequence[str]) -> list[Directory | None]:
-        reads = [
-            (
-                self._shard_key(tube),
-                [
-                    operations.read("f"),
-                    map_operations.map_get_by_key_range("items", *items_of(tube), aerospike.MAP_RETURN_KEY_VALUE),
-                ],
-            )
-            for tube in tubes
-        ]
+        reads = [(self._shard_key(tube), _reads_of(tube)) for tube in tubes]
         found = (
             self.caller.read_all([reads[0][0]], reads[0][1]) if len(reads) == 1 else self.caller.read_differently(reads)
         )
-        return [self._directory(tube, bins) for tube, bins in zip(tubes, found, strict=True)]
-
-    def _directory(self, tube: str, bins: Mapping[str, Any] | None) -> Directory | None:
-        if bins is None:
-            return None
-        return self._entries(f"the shard of tube {tube}", bins).get(tube)
+        return [
+            None if bins is None else self._entries(f"the shard of tube {tube}", bins).get(tube)
+            for tube, bins in zip(tubes, found, strict=True)
+        ]
 
     def _entries(self, shard: str, bins: Mapping[str, Any]) -> dict[str, Directory]:
-        """Read the entries of a shard; what cannot be read is set aside."""
+        """Decode the entries of a shard; damaged ones are set aside."""
         items = self._aside.read(shard, lambda: entries.items(bins)) or {}
         return entries.directories(items, self._aside.tell)
 
     async def tubes(self, part: int | None = None) -> dict[str, Directory]:
         """See SegmentStore."""
         shards = range(SHARDS) if part is None else range(part, SHARDS, PARTS)
-        return await self.caller.call(partial(self._tubes, shards))
-
-    def _tubes(self, shards: Sequence[int]) -> dict[str, Directory]:
-        found: dict[str, Directory] = {}
-        keys = [self.key("ctl", f"tubes.{shard}") for shard in shards]
-        for key, bins in zip(
-            keys, self.caller.read_all(keys, [operations.read("f"), operations.read("items")]), strict=True
-        ):
+        found = await self.caller.read_many([self.key("ctl", f"tubes.{shard}") for shard in shards], SHARD_READS)
+        tubes: dict[str, Directory] = {}
+        for shard, bins in zip(shards, found, strict=True):
             if bins is not None:
-                found.update(self._entries(f"shard {key[2]}", bins))
-        return found
+                tubes.update(self._entries(f"shard {shard}", bins))
+        return tubes
 
     async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:
         """See SegmentStore."""
         if pause_ms:
-            ops = [_put(item(tube, ITEM_PAUSE), [pause_ms, until_ms])]
-            await self.caller.call(partial(self._enter, tube, ops))
+            await self.change_entry(tube, [_put(item(tube, ITEM_PAUSE), [pause_ms, until_ms])])
         else:
             await self._drop(tube, item(tube, ITEM_PAUSE))
 
@@ -200,7 +170,7 @@ class Directories(Records):
             for kind in (ITEM_COUNTER, ITEM_PAUSE)
         ]
         with contextlib.suppress(Fenced):
-            await self.caller.call(partial(self._change, tube, ops))
+            await self.caller.call(lambda: self.caller.operate(self._shard_key(tube), ops))
 
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
         """See SegmentStore."""
@@ -210,7 +180,7 @@ class Directories(Records):
             if count
         ]
         if ops:
-            await self.caller.call(partial(self._enter, tube, ops))
+            await self.change_entry(tube, ops)
 
     # --- pages
 
@@ -219,22 +189,15 @@ class Directories(Records):
 
     async def create_page(self, number: int, tube: str) -> None:
         """See SegmentStore."""
-        await self.caller.call(partial(self._create_page, number, tube))
-
-    def _create_page(self, number: int, tube: str) -> None:
-        ops = [
-            operations.write("f", FORMAT),
-            operations.write("no", number),
-            operations.write("tube", tube),
-            operations.write("st", OPEN),
-        ]
+        bins = {"f": FORMAT, "no": number, "tube": tube, "st": OPEN}
+        ops = [operations.write(name, value) for name, value in bins.items()]
         made = [map_operations.map_create("segs", aerospike.MAP_KEY_ORDERED, False), *ops]
         empty = exp.Eq(exp_map.MapSize(None, SEGS), 0)
-        self.caller.claim(self._page_key(number), number, empty, made, ops)
+        await self.caller.call(partial(self.caller.claim, self._page_key(number), number, empty, made, ops))
 
     async def list_page(self, tube: str, page: int) -> None:
         """See SegmentStore."""
-        await self.caller.call(partial(self._enter, tube, [_put(numbered_item(tube, ITEM_PAGE, page), 0)]))
+        await self.change_entry(tube, [_put(numbered_item(tube, ITEM_PAGE, page), 0)])
 
     async def enter(self, page: int, number: int) -> bool:
         """See SegmentStore."""
@@ -264,14 +227,8 @@ class Directories(Records):
 
     async def pages(self, numbers: Sequence[int]) -> list[Page | None]:
         """See SegmentStore."""
-        return await self.caller.call(partial(self._pages, numbers)) if numbers else []
-
-    def _pages(self, numbers: Sequence[int]) -> list[Page | None]:
-        found = self.caller.read_all([self._page_key(number) for number in numbers], PAGE_READS)
-        return [
-            None if bins is None else self._aside.read(f"page {number}", partial(entries.page, number, bins))
-            for number, bins in zip(numbers, found, strict=True)
-        ]
+        keys = [self._page_key(number) for number in numbers]
+        return await self.look("page", numbers, keys, PAGE_READS, entries.page)
 
     async def retire_page(self, page: int) -> bool:
         """See SegmentStore."""
@@ -295,20 +252,11 @@ class Directories(Records):
 
     async def reserve_places(self, ring: str, count: int) -> Ring:
         """See SegmentStore."""
-        return await self.caller.call(partial(self._reserve_places, ring, count))
-
-    def _reserve_places(self, ring: str, count: int) -> Ring:
-        key = self.key("ctl", f"ring-{ring}")
+        # Generations begin at 1: the numbers of the version before lie below.
+        begun = {"f": FORMAT, "n": 0, "size": self.rings[ring], "base": 1}
+        made = [operations.write(name, value) for name, value in begun.items()]
         ops = [operations.increment("n", count), *[operations.read(name) for name in ("n", "size", "base")]]
-        try:
-            results = self.caller.operate(key, ops)
-        except client_errors.RecordNotFound:
-            # Generations begin at 1: the version before had numbers below the first of them.
-            begun = {"f": FORMAT, "n": 0, "size": self.rings[ring], "base": 1}
-            made = [operations.write(name, value) for name, value in begun.items()]
-            with contextlib.suppress(client_errors.RecordExistsError):
-                self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
-            results = self.caller.operate(key, ops)
+        results = await self.caller.call(partial(self.begin, self.key("ctl", f"ring-{ring}"), made, ops))
         last, size, base = (value for _, value in results[-3:])
         if not all(type(value) is int for value in (last, size, base)) or size & (size - 1) or not 0 < size <= RING_MAX:
             raise Damaged(f"the ring of {ring}s is odd")
@@ -316,7 +264,7 @@ class Directories(Records):
 
     async def grow_ring(self, ring: str, size: int) -> None:
         """See SegmentStore."""
-        # Above all generations that were given.
+        # Above all generations given so far.
         beyond = arithmetic.Add(exp.IntBin("base"), arithmetic.Div(exp.IntBin("n"), size), 1)
         ops = [
             expression_operations.expression_write("base", beyond.compile()),
@@ -328,8 +276,11 @@ class Directories(Records):
             await self.change(self.key("ctl", f"ring-{ring}"), ops, guard)
 
 
-SEGS: Final = exp.MapBin("segs")
-
-
 def _put(name: bytes, value: Any) -> Any:
     return map_operations.map_put("items", name, value, SORTED)
+
+
+def _reads_of(tube: str) -> list[Any]:
+    """Read a tube's items only."""
+    items = map_operations.map_get_by_key_range("items", *items_of(tube), aerospike.MAP_RETURN_KEY_VALUE)
+    return [operations.read("f"), items]

@@ -1,10 +1,10 @@
-"""Watches for nodes that wake up from a freeze, of which the cluster may have taken leave meanwhile.
+"""Watches for nodes that wake up from a freeze, and which the cluster may have left out meanwhile.
 
-For a second or two such a node goes on with what it has, and what is written to it wins over what the others have written while it was
-away, because it is younger. So nothing is asked of the cluster from the moment on at which a node answers that was silent for long,
-until all nodes agree again on who belongs to it. A question waits in the node's socket when it wakes, so that its answer comes first.
-The same holds when this process was frozen, for what it knows of the cluster is old, and when it begins, for it does not know who was
-silent. While a node is silent a record is read before it is written to: a read that waits in the socket of a frozen node does no harm.
+For a second or two such a node goes on with what it has, and what is written to it wins over everything written elsewhere, because it is
+younger. So once a node answers after a long silence, nothing is asked of the cluster until all nodes agree who belongs to it. A question
+waits in the node's socket when it wakes, so that its answer comes first. The same holds when this process was frozen, since what it knows
+is old, and when it begins, since it does not know who was silent. While a node is silent, records are read before they are written to: a
+read that waits in the socket of a frozen node does no harm.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["Agreement", "NodeWatch"]
 
 logger = logging.getLogger(__name__)
 
-# In seconds. Shorter than a cluster's patience with a node (heartbeat interval times timeout), which is rarely below 1.5 s.
+# A silence that counts, in seconds. A cluster leaves a node out later: heartbeat interval times timeout is rarely below 1.5 s.
 SILENT: Final = 1.0
-# A cluster that has decided to go on without a node does so at the end of its quantum interval, whatever happens meanwhile.
+# For how long all must have agreed: a decision to go on without a node takes effect at the end of the quantum interval.
 AGREED_FOR: Final = 1.5
-# Nodes that never agree must not keep everything from going on: then the cluster has worse trouble than this is for.
+# After so long everything goes on without an agreement: the cluster has worse trouble then.
 AT_LONGEST: Final = 10.0
 ASK_EVERY: Final = 0.2
-# A node that is gone is asked for so long whether it is back; then it is as new as any.
+# How long to ask a node that is gone whether it is back. Afterwards it counts as new.
 FORGOTTEN_AFTER: Final = 600.0
 ANSWER_WITHIN_MS: Final = 700
-# Instead of a cluster's key: the node is finding out who belongs to it.
+# Stands for the key of a cluster whose nodes are finding out who belongs to it.
 UNSTABLE: Final = "unstable"
 QUESTION: Final = "cluster-stable:ignore-migrations=true"
 
 
 class Agreement:
-    """What nodes said last of the cluster they belong to.
+    """What the nodes said last about who belongs to the cluster.
 
     Args:
         clock: A clock in seconds that goes on while the machine sleeps.
@@ -47,7 +47,7 @@ class Agreement:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._doubtful = False
-        # When this process was last seen to run; 0 while nobody watches.
+        # When this process last ran for sure; 0 while nobody watches.
         self._ticked_at: float = 0.0
         self._silent_since: dict[str, float] = {}
         self._asleep: set[str] = set()
@@ -57,17 +57,17 @@ class Agreement:
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """Return the time by its clock."""
+        """Return the time, in seconds."""
         return self._clock()
 
     def begin(self) -> None:
-        """Begin with a cluster of several nodes: one of them may just have woken up, and nobody here knows that it was silent."""
+        """Begin with a cluster of several nodes: one of them may just have woken up."""
         with self._lock:
             self._doubtful = True
             self._woken_at = self._agreed_at = self._clock()
 
     def doubtful(self) -> bool:
-        """Tell whether a node or this process woke up, or began, and not all have agreed for long enough since."""
+        """Tell whether a node or this process woke up or began, and the nodes have not agreed for long enough since."""
         return self._doubtful or (self._ticked_at > 0 and self._clock() - self._ticked_at > SILENT)
 
     def tick(self) -> None:
@@ -84,7 +84,7 @@ class Agreement:
         self._woken_at = self._agreed_at = now
 
     def asleep(self) -> bool:
-        """Tell whether a node does not answer that the client counts among the cluster's: what is sent to it waits there."""
+        """Tell whether a node that the client counts among the cluster's does not answer."""
         return bool(self._asleep)
 
     def silent(self, node: str, asked_at: float) -> None:
@@ -95,25 +95,25 @@ class Agreement:
             self._answers.pop(node, None)
 
     def left_out(self, node: str) -> None:
-        """The client does not count a node among the cluster's any more; it may be frozen all the same."""
+        """The client counts a node among the cluster's no more; it may be frozen all the same."""
         with self._lock:
             self._asleep.discard(node)
             self._answers.pop(node, None)
 
     def gone(self, node: str) -> None:
-        """A node does not run: it will begin anew, without claims from before."""
+        """A node does not run: when it starts it will have no old claims."""
         with self._lock:
             self._asleep.discard(node)
             self._silent_since.pop(node, None)
             self._answers.pop(node, None)
 
     def newcomer(self, node: str) -> None:
-        """A node is there that was not known: perhaps it was frozen before this process began, or for longer than one is remembered."""
+        """An unknown node is there: it may have been frozen for longer than this process knows."""
         with self._lock:
             self._doubt(self._clock(), f"node {node} is new here")
 
     def forget(self, node: str) -> None:
-        """A node has been gone for so long that nothing is kept of it."""
+        """A node has been gone for too long: drop what is kept of it."""
         with self._lock:
             for states in (self._silent_since, self._answers):
                 states.pop(node, None)
@@ -142,14 +142,14 @@ class NodeWatch:
 
     Args:
         client: A connected client.
-        agreement: What learns from the answers.
+        agreement: Where to note the answers.
     """
 
     def __init__(self, client: Any, agreement: Agreement) -> None:
         self._client = client
         self._agreement = agreement
         self._stopped = threading.Event()
-        # Nodes that are asked, and when the client last counted each among the cluster's.
+        # The nodes that are asked, and when the client last counted each among the cluster's.
         self._counted_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._looked = False
@@ -164,7 +164,7 @@ class NodeWatch:
 
     def _look_for_nodes(self) -> None:
         while not self._stopped.wait(ASK_EVERY):
-            # Whatever else fails: a process that does not seem to run relies on nobody.
+            # First, whatever fails below: without it the process seems frozen.
             self._agreement.tick()
             try:
                 self._look()
@@ -173,7 +173,7 @@ class NodeWatch:
                     logger.exception("the nodes of the cluster cannot be listed; going on")
 
     def _look(self) -> None:
-        """Begin to ask nodes that are new."""
+        """Begin to ask new nodes."""
         now = self._agreement.now()
         for node in self._client.get_node_names():
             name = node["node_name"]
@@ -188,7 +188,7 @@ class NodeWatch:
         self._looked = True
 
     def _forgotten(self, name: str) -> bool:
-        """Forget a node that the client has not counted among the cluster's for long; tell whether that was done."""
+        """Forget a node that the client has long not counted among the cluster's; tell whether it was forgotten."""
         with self._lock:
             if self._agreement.now() - self._counted_at[name] < FORGOTTEN_AFTER:
                 return False
@@ -208,14 +208,14 @@ class NodeWatch:
                 self._stopped.wait(pause)
 
     def _ask_once(self, name: str) -> float:
-        """Ask a node; return how long to wait before the next time."""
+        """Ask a node; return how long to wait before asking again, in seconds."""
         agreement = self._agreement
         asked_at = agreement.now()
         try:
             answer = self._client.info_single_node(QUESTION, name, {"timeout": ANSWER_WITHIN_MS})
         except client_errors.TimeoutError:
             agreement.silent(name, asked_at)
-            # At once again: a question has to be there when it wakes.
+            # At once again: a question has to wait there when the node wakes.
             return 0.0
         except client_errors.ClusterChangeError:
             agreement.answered(name, UNSTABLE)

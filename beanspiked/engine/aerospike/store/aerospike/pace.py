@@ -1,4 +1,4 @@
-"""How quickly the store answers: whether the event loop can wait for it, or threads should."""
+"""How quickly the store answers: it decides whether the event loop waits or threads do."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace"]
 
-# Answers that take longer on average are waited for by threads, in seconds. To wake a thread and be woken by it takes a tenth of it.
+# Threads wait for answers that take longer on average, in seconds. Waking a thread, and the loop again, takes a tenth of it.
 QUICK: Final = 0.002
-# Over how many answers.
+# Over how many answers to take the average.
 OVER: Final = 16
-# After one that took so long threads wait for the next ones whatever the average, for a time, in seconds.
+# After an answer that took so long threads wait for a while, whatever the average; in seconds.
 TOO_LONG: Final = 0.025
 SLOW_FOR: Final = 1.0
 
 
 class Pace:
-    """What the last answers took.
+    """How long the last answers took.
 
     Args:
         now: A clock in seconds.
@@ -31,16 +31,16 @@ class Pace:
         self._slow_until = 0.0
 
     def quick(self) -> bool:
-        """Tell whether the next answer will most probably not take long."""
+        """Tell whether the next answer will most probably be quick."""
         return self._average <= QUICK and self.now() >= self._slow_until
 
     def answered(self, asked_at: float) -> None:
-        """There is an answer to what was asked at a time."""
+        """An answer has come to what was asked at a time."""
         took = self.now() - asked_at
         self._average += (took - self._average) / OVER
         if took >= TOO_LONG:
             self.slow()
 
     def slow(self) -> None:
-        """Threads should wait for the next answers."""
+        """Let threads wait for the next answers."""
         self._slow_until = self.now() + SLOW_FOR

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aerospike
+from aerospike import exception as client_errors
 from aerospike_helpers.expressions import base as exp
 
 from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, Caller
@@ -71,6 +73,22 @@ class Records:
     async def make(self, key: Key, ops: list[Any], guard: Any = None) -> None:
         """Change a record, or make it. Raises Refused if it is there and the guard does not hold."""
         await self.caller.call(partial(self.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE, guard))
+
+    def begin(self, key: Key, begun: list[Any], ops: list[Any], guard: Any = None) -> Any:
+        """Change a record; where it is missing, make it first. For worker threads.
+
+        Args:
+            key: The record.
+            begun: What makes it.
+            ops: The change.
+            guard: A condition for the change.
+        """
+        try:
+            return self.caller.operate(key, ops, guard)
+        except client_errors.RecordNotFound:
+            with contextlib.suppress(client_errors.RecordExistsError):
+                self.caller.make(key, begun, aerospike.POLICY_EXISTS_CREATE)
+            return self.caller.operate(key, ops, guard)
 
     async def look(
         self, kind: str, numbers: Sequence[int], keys: list[Key], reads: list[Any], decode: Callable[..., Result | None]

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "ask", "figure", "has_room", "parse_node", "room", "storage_figure"]
 
-# At which part of stop-writes puts stop. The rest is for deletes: at stop-writes the server refuses these as well.
+# At which part of stop-writes puts stop. The rest is for deletes, which the server refuses at stop-writes as well.
 RESERVE: Final = 0.8
-# The machine's memory has other users, and a namespace in memory may well be given most of it: 0.8 of 90 would be too early.
+# A namespace in memory may well be given most of the machine's memory: 0.8 of 90 would be too early.
 MEMORY_RESERVE: Final = 0.9
-# Free blocks go faster than data grows, and come back when the server has defragmented: so many times the limit.
+# At how many times the limit of free blocks puts stop: blocks go faster than data grows, until the server has defragmented.
 AVAIL_RESERVE: Final = 4
 
-# A node that does not answer for longer is none to wait for.
+# How long to wait for a node, in ms.
 INFO_POLICY: Final = {"timeout": 1000}
 
 
@@ -49,12 +49,12 @@ class Node:
 
 
 def ask(client: Any, commands: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Ask each node, in one request; return the answers, and why there are none, by the nodes' addresses."""
-    from aerospike.exception import AerospikeError  # noqa: PLC0415 - whoever only judges does not need it
+    """Ask each node some info commands in one request; return answers, and reasons for none, by address."""
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - judging alone does not need it
 
     answers: dict[str, str] = {}
     silent: dict[str, str] = {}
-    # One by one: with `info_all` one node that is down takes the others' answers with it.
+    # One by one: with `info_all`, one dead node spoils all answers.
     for node in client.get_node_names():
         name = host_port(node["address"], node["port"])
         try:
@@ -65,7 +65,7 @@ def ask(client: Any, commands: Sequence[str]) -> tuple[dict[str, str], dict[str,
 
 
 def parse_node(name: str, answer: str) -> Node:
-    """Read a node's answer to some info commands: a line for each, with the command, a tab, and what it gave."""
+    """Decode a node's answer: for each info command a line with the command, a tab, and the result."""
     answers: dict[str, str] = {}
     for line in answer.splitlines():
         command, _, value = line.partition("\t")
@@ -90,7 +90,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def figure(info: Mapping[str, str], key: str) -> int | None:
-    """Read a figure; None where the server has none of this name."""
+    """Return a figure; None where the server does not tell it."""
     value = info.get(key, "")
     return int(value) if value.isascii() and value.isdigit() else None
 
@@ -99,12 +99,9 @@ def figure(info: Mapping[str, str], key: str) -> int | None:
 
 
 def room(nodes: Sequence[Node]) -> tuple[bool, str]:
-    """Tell whether more jobs may come in, and say why not: some node is near the point where it refuses every write.
+    """Tell whether more jobs may come in, and why not: some node is near the point where it refuses every write.
 
-    What a node does not tell (its version has no such limit) limits nothing.
-
-    Args:
-        nodes: What nodes said about the namespace, and their statistics; those without the namespace do not count.
+    Nodes without the namespace do not count, nor do limits that a node's version does not have.
     """
     having = [node for node in nodes if node.namespace]
     if not having:
@@ -120,7 +117,7 @@ def room(nodes: Sequence[Node]) -> tuple[bool, str]:
 
 
 def _shortages(node: Node) -> Iterator[str]:
-    """Name the limits of a node beyond which no job may come in any more."""
+    """Name the limits that a node is near."""
     info = node.namespace
     if info.get("stop_writes") == "true":
         yield "stop-writes: it refuses every write, also deletes"
@@ -131,20 +128,20 @@ def _shortages(node: Node) -> Iterator[str]:
         ("memory for indexes", figure(info, "indexes_memory_used_pct"), 100, RESERVE),
         ("the machine's memory", _memory_used(node), figure(info, "stop-writes-sys-memory-pct"), MEMORY_RESERVE),
     ):
-        # A limit of 0 is none.
+        # 0 means no limit.
         if used is not None and stop and used >= stop * reserve:
             yield f"{what} is {used} % used; puts stop at {stop * reserve:g} %, all writes at {stop} %"
     available = figure(info, "data_avail_pct")
     stop = storage_figure(info, "stop-writes-avail-pct")
     if available is not None and stop:
-        # Half of the way at most: four times a high limit may be more than an empty namespace has.
+        # At most half of the rest: an empty namespace may have less than four times a high limit.
         reserve = min(AVAIL_RESERVE * stop, (100 + stop) / 2)
         if available < reserve:
             yield f"{available} % of the storage is free to write; puts stop below {reserve:g} %, all writes below {stop} %"
 
 
 def storage_figure(info: Mapping[str, str], key: str) -> int | None:
-    """Read a figure of the namespace's storage."""
+    """Return a figure of the namespace's storage."""
     return figure(info, f"storage-engine.{key}")
 
 
@@ -154,16 +151,9 @@ def _memory_used(node: Node) -> int | None:
 
 
 def has_room(client: Any, namespace: str) -> tuple[bool, str]:
-    """Tell whether every node has room for more jobs, and say why not; blocks for a second at most for each that does not answer.
+    """Tell whether every node has room for more jobs, and why not. Blocks, up to a second for each silent node.
 
-    A node that does not answer is left out: the cluster goes on without it.
-
-    Args:
-        client: A connected client of the `aerospike` package.
-        namespace: Where jobs are kept.
-
-    Raises:
-        Busy: No node answers.
+    Silent nodes are left out: the cluster goes on without them. Raises Busy if all are.
     """
     answers, silent = ask(client, [f"namespace/{namespace}", "statistics"])
     if not answers:

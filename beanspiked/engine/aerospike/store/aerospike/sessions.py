@@ -65,9 +65,7 @@ class Sessions(Records):
     def _change_or_make(self, key: Key, ops: list[Any]) -> Any:
         """Change a record of a known format, or make it. Raises Newer."""
         try:
-            return self.caller.operate(key, ops, self._known)
-        except client_errors.RecordNotFound:
-            return self.caller.make(key, [operations.write("f", FIRST), *ops], aerospike.POLICY_EXISTS_CREATE)
+            return self.begin(key, [operations.write("f", FIRST)], ops, self._known)
         except client_errors.FilteredOut as error:
             raise Newer(f"{key[2]} is of a format newer than {self.newest}") from error
 

@@ -1,8 +1,8 @@
-"""The Lua module that sums segments on the nodes, for statistics: where it is, how nodes get it, and the query that it answers.
+"""The Lua module that sums segments on the nodes, for statistics: where it is, how nodes get it, and its query.
 
-A module's name carries a hash of its content, so versions of beanspiked that share a cluster during an upgrade do not share a module.
-The nodes need the module, and so does this process: its client sums the nodes' sums in Lua. It looks for modules in one directory only,
-which whoever connects first in a process decides for all of its clients; so every client of ours is made with `module_directory`.
+A module's name carries a hash of its content, so that versions that share a cluster during an upgrade do not share a module. The nodes need
+the module, and so does this process: its client sums the nodes' sums in Lua. The client looks for modules in one directory only, which the
+first client of a process decides for all. So every client of ours is made with `module_directory`.
 
 All functions here block, and raise the client's own errors where the cluster does not answer.
 """
@@ -42,14 +42,14 @@ OURS: Final = re.compile(PREFIX + r"[0-9a-f]{12}\.lua")
 LISTED: Final = re.compile(r"filename=([^,;]+)")
 FUNCTION: Final = "sizes"
 
-# A module spreads in a few ms; a node that joins at the moment takes longer.
+# A module spreads in a few ms; a node that is joining takes longer.
 PATIENCE_S: Final = 10.0
 POLL_S: Final = 0.02
 INFO_POLICY: Final = {"timeout": 5000}
 # A query over very many segments takes seconds.
 QUERY_POLICY: Final = {"total_timeout": 60_000, "socket_timeout": 10_000}
 
-# What the client answers when Lua failed: here, and on a node.
+# The client's codes of a failure in Lua: here, and on a node.
 CODE_FAILED_HERE: Final = 100
 CODE_FAILED_THERE: Final = -1
 # A node that is told to run no Lua at all.
@@ -65,12 +65,12 @@ class Sizes:
     """What segments hold, summed up.
 
     Attributes:
-        ready: Ready jobs, with the delayed ones that are due.
+        ready: Ready jobs, and delayed ones that are due.
         delayed, reserved, buried: The other jobs by state.
         job_size: The bodies of all jobs before compression, in bytes.
         used_size: The same as stored.
         skipped_size: The bodies whose compression was tried and given up, in bytes.
-        damaged: Jobs that cannot be read; they count by their state, and nothing in the sizes.
+        damaged: Jobs that cannot be read; their states count, their sizes do not.
     """
 
     ready: int = 0
@@ -88,7 +88,7 @@ class Sizes:
 
 @cache
 def _module_path() -> Path:
-    """Find the module: packed under its full name in an installation, or in the checkout that this file is in."""
+    """Find the module: under its full name in an installation, or in this checkout."""
     package = Path(__file__).parents[4]
     installed = list((package / "lua").glob(f"{PREFIX}*.lua"))
     found = installed or list((package.parent / "lua").glob("beanspiked.lua"))
@@ -110,7 +110,7 @@ def module_name(source: bytes) -> str:
 
 @cache
 def module_directory() -> str:
-    """Return the directory in which the client finds this version's module: its configuration's `lua.user_path`.
+    """Return where the client finds this version's module: its configuration's `lua.user_path`.
 
     Raises ModuleMissing where the installation lacks the module.
     """
@@ -149,7 +149,7 @@ def _command(client: Any, command: str) -> None:
     from aerospike.exception import AerospikeError  # noqa: PLC0415 - a server without Aerospike never needs it
 
     try:
-        # The command is repeated before what is answered.
+        # The answer begins with the command.
         answer = str(client.info_random_node(command, INFO_POLICY)).rpartition("\t")[2].strip()
     except AerospikeError as error:
         answer = str(error.msg)
@@ -173,7 +173,7 @@ def _register(client: Any, source: bytes) -> str:
     name = module_name(source)
     file = f"{name}.lua"
     if not all(file in files for files in _listed(client)):
-        # Not by the client's `udf_put`, which sleeps for 2 s, waits without end and writes the file where the process happens to be.
+        # The client's `udf_put` sleeps for 2 s, waits without end and writes the file to the current directory.
         content = base64.b64encode(source).decode()
         _command(client, f"udf-put:filename={file};content={content};content-len={len(content)};udf-type=LUA;")
         _wait(client, lambda files: file in files, f"the Lua module {name}")
@@ -181,7 +181,7 @@ def _register(client: Any, source: bytes) -> str:
 
 
 def register(client: Any) -> str:
-    """Give the nodes this version's module where one of them lacks it, wait until all have it, and return its name.
+    """Give this version's module to the nodes unless all have it; return its name once they have.
 
     Raises ModuleMissing when a node refuses it or it does not spread.
     """
@@ -189,16 +189,16 @@ def register(client: Any) -> str:
 
 
 def old_modules(client: Any) -> list[str]:
-    """List the modules of other versions of beanspiked that any node has, by name."""
+    """Return the names of other versions' modules on any node."""
     current = f"{module_name(module_source())}.lua"
     files = set().union(*_listed(client))
     return sorted(file.removesuffix(".lua") for file in files if OURS.fullmatch(file) and file != current)
 
 
 def remove_old(client: Any) -> list[str]:
-    """Remove the modules of other versions, wait until no node has them, and return their names.
+    """Remove other versions' modules; return their names once no node has them.
 
-    A server of such a version that still runs registers its own again when it needs it. Raises ModuleMissing when a node refuses.
+    A server of such a version that still runs registers its own again. Raises ModuleMissing when a node refuses.
     """
     names = old_modules(client)
     for name in names:
@@ -212,7 +212,7 @@ def remove_old(client: Any) -> list[str]:
 
 
 def sizes(client: Any, namespace: str, set_name: str, tube: str | None, now_ms: int) -> Sizes:
-    """Sum the segments in a set, by one query over all nodes.
+    """Sum the segments of a set, by one query over all nodes.
 
     It is exact for each segment, but the segments are read one after the other; while data moves between nodes a few may be missed or
     counted twice.
@@ -220,12 +220,12 @@ def sizes(client: Any, namespace: str, set_name: str, tube: str | None, now_ms: 
     Args:
         client: A connected client of the `aerospike` package, made with `module_directory`.
         namespace: The segments' namespace.
-        set_name: The segments' set; one that does not exist has no segments.
+        set_name: The segments' set, which need not exist.
         tube: The only tube to look at, or None for all.
-        now_ms: The server's time: delayed jobs that are due by then count as ready.
+        now_ms: The server's time: delayed jobs due by then count as ready.
 
     Raises:
-        ModuleMissing: The module cannot be run, also after it was registered again.
+        ModuleMissing: The module does not run, even registered anew.
     """
     return _sizes(client, module_source(), (namespace, set_name), tube, now_ms)
 
@@ -247,7 +247,7 @@ def _sizes(client: Any, source: bytes, where: tuple[str, str], tube: str | None,
         if not _failed_in_lua(error):
             raise
         if error.code == CODE_FAILED_HERE:
-            # Another client of this process, made without it, connected before ours.
+            # A client without the directory connected before ours.
             reason = "the first client that connected in this process needs lua.user_path = module_directory()"
         elif error.code == CODE_FORBIDDEN:
             reason = "a node is told to run none (disable-udf-execution)"
@@ -260,12 +260,12 @@ def _query(client: Any, name: str, where: tuple[str, str], arguments: list[str |
     query = client.query(*where)
     query.apply(name, FUNCTION, arguments)
     sums = query.results(QUERY_POLICY)
-    # Without any segment there is no sum.
+    # Without segments there is no sum.
     return Sizes(**sums[0]) if sums else Sizes()
 
 
 def _failed_in_lua(error: Any) -> bool:
-    """Tell whether a query failed because its module is missing, here or on a node, or failed itself."""
+    """Tell whether a query failed because its module is missing or failed, here or on a node."""
     if error.code in (CODE_FAILED_HERE, CODE_FAILED_THERE):
         return str(error.msg).startswith("UDF")
     return bool(error.code == CODE_FORBIDDEN)

@@ -1,8 +1,8 @@
-"""Takes over a cluster that front-ends of the version before have written to: its directories are moved into shards.
+"""Takes over a cluster of the version before: moves its directories into shards.
 
-That version has a record for each tube and its names in 64 lists, and numbers segments by a counter. Its front-ends would not see what
-this one writes, so none of them may live, and the counter is made useless to them: puts through one that starts later fail, and nothing
-is lost. Everything here may be interrupted and done again, by several front-ends at once; none joins before it is done.
+That version has a record for each tube, the names of the tubes in 64 lists, and a counter that numbers segments. Its front-ends would not
+see what this version writes. So none of them may live, and the counter is made useless to later ones: puts through them fail, and nothing
+is lost. Several front-ends may do this at once, and it may be interrupted and repeated. None joins before it is done.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["Former", "take_over"]
 logger = logging.getLogger(__name__)
 
 TUBE_LISTS: Final = 64
-# A session that has been silent for longer may be declared dead.
+# A session silent for longer may be declared dead, in ms.
 DEAD_AFTER_MS: Final = 10_000
-# What the counter of segments says instead of a number: front-ends of the version before cannot add to it.
+# Stands in the counter of segments instead of a number, so that front-ends of the version before cannot add to it.
 CLOSED_COUNTER: Final = "directories are in shards: use the newer version"
-# Counters that were moved before are not moved again.
+# Counters moved before are not moved again.
 ONCE: Final = {
     **SORTED,
     "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY | aerospike.MAP_WRITE_FLAGS_NO_FAIL,
@@ -45,14 +45,14 @@ ONCE: Final = {
 
 
 class Former(Sessions, Directories):
-    """What a cluster has of both versions."""
+    """The sessions and directories of a cluster that the version before has written to."""
 
 
 async def take_over(store: Former) -> None:
-    """Move what the version before has left, unless that was done.
+    """Move what the version before has left, unless it was moved.
 
     Raises:
-        StoreUnusable: A front-end of that version lives, or its numbers cannot be gone on with.
+        StoreUnusable: A front-end of that version lives, or its numbers are too high to go on with.
         StoreError: The cluster does not answer.
     """
     if await _moved(store):
@@ -71,7 +71,7 @@ async def take_over(store: Former) -> None:
             await _move(store, lister, name, record)
             over.append(store.key("dir", name))
     await store.change(store.key("ctl", "shards"), [operations.write("moved", 1)])
-    # Where a node restarts, removed records may come back. Nobody reads them any more.
+    # A node that restarts may bring removed records back. Nobody reads them any more.
     for key in over:
         with contextlib.suppress(Fenced):
             await store.caller.call(partial(store.caller.client.remove, key, policy=REMOVE_POLICY))
@@ -98,14 +98,14 @@ async def _former_names(store: Former) -> list[str]:
 
 
 async def _nobody_lives(store: Former) -> bool:
-    """Tell whether there is still something to be moved, when no front-end of the version before lives. Raises StoreUnusable."""
+    """Tell whether there is still something to move. Raises StoreUnusable while a front-end of the version before lives."""
     for session in await store.sessions():
         if session.dead:
             continue
         if session.silent_ms > DEAD_AFTER_MS and await store.kill(session.number, DEAD_AFTER_MS):
             continue
         if await _moved(store):
-            # Somebody else has moved everything meanwhile, and joined.
+            # Another front-end has moved everything meanwhile, and joined.
             return False
         raise StoreUnusable(
             f"session {session.number} is a front-end of an older version, which cannot share tubes with this one: "
@@ -115,7 +115,7 @@ async def _nobody_lives(store: Former) -> bool:
 
 
 async def _close_counter(store: Former) -> None:
-    """Let no front-end of the version before make a segment any more. Raises StoreUnusable where its numbers are too high."""
+    """Keep front-ends of the version before from making segments. Raises StoreUnusable if its numbers are too high."""
     key = store.key("ctl", "counter-segment")
     bins = await store.get(key)
     last = 0 if bins is None else bins.get("last")
@@ -138,7 +138,7 @@ async def _former_directory(store: Former, name: str) -> Directory | None:
 
 
 async def _move(store: Former, lister: Lister, name: str, record: Directory) -> None:
-    """Enter what a record says in the tube's entry, but what is there."""
+    """Enter what a record says in the tube's entry, but for what is there."""
     known = set(await lister.everywhere(name, (await store.directories([name]))[0]))
     page = 0
     for number in record.segments:

@@ -1,4 +1,4 @@
-"""Threads for calls that block, the one that worked last before all others: its caches and its connection are warm."""
+"""Threads for calls that block. The one that worked last works next: its caches and its connection are warm."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ Result = TypeVar("Result")
 class Workers:
     """A few threads that call what they are given.
 
-    A wake-up of a thread and one of the event loop cost half of what an executor and its futures do.
+    They cost half of what an executor and its futures do.
 
     Args:
         count: How many.
-        name: What they are called.
+        name: Their name.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self._calls: deque[Callable[[], None] | None] = deque()
-        # What an idle thread waits for.
+        # Each idle thread waits for its lock.
         self._idle: list[threading.Lock] = []
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
 
     def run(self, call: Callable[[], None]) -> None:
-        """Have a thread call something that raises nothing."""
+        """Have a thread make a call that raises nothing."""
         self._add(call)
 
     async def do(self, function: Callable[[], Result]) -> Result:
-        """Have a thread call something, and return or raise what comes of it."""
+        """Have a thread make a call; return or raise what comes of it."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._add(partial(_carry_out, function, future))
         return await future
 
     def close(self) -> None:
-        """Let the threads end when they have done what was asked for, and wait for that."""
+        """Wait until the threads have made all calls, and end them."""
         for _ in self._threads:
             self._add(None)
         for thread in self._threads:
@@ -72,13 +72,13 @@ class Workers:
             call()
 
     def _rest(self, woken: threading.Lock) -> None:
-        """Wait for a call. Who adds one looks for an idle thread afterwards, and an idle thread for a call: so neither misses the other."""
+        """Wait for a call. Both sides first say what they have and then look at the other: so no call is missed."""
         self._idle.append(woken)
         if self._calls:
             try:
                 self._idle.remove(woken)
             except ValueError:
-                # Somebody is about to wake this thread.
+                # This thread is about to be woken.
                 pass
             else:
                 return
@@ -95,7 +95,7 @@ def _carry_out(function: Callable[[], Any], future: asyncio.Future[Any]) -> None
 
 
 def hand_over(future: asyncio.Future[Any], callback: Callable[..., None], *args: object) -> None:
-    """Have the event loop of a future call something; it may have ended: then nobody waits any more."""
+    """Have a future's event loop call something. If the loop has ended nobody waits any more."""
     with contextlib.suppress(RuntimeError):
         future.get_loop().call_soon_threadsafe(callback, *args)
 
@@ -111,13 +111,13 @@ def _fail(future: asyncio.Future[Any], error: Exception) -> None:
 
 
 def look_until(look: Callable[[], Result], done: Callable[[Result], bool], within: float, every: float) -> Result:
-    """Block and look again and again, until what is seen is as wanted or time is over; return what was seen last.
+    """Look until what is seen is as wanted, or time is over; return what was seen last. Blocks.
 
     Args:
         look: Looks once.
-        done: Whether what was seen is as wanted.
-        within: How long to go on, in seconds; one look is made in any case.
-        every: How long to wait between two looks, in seconds.
+        done: Tells whether what was seen is as wanted.
+        within: How long to go on, in seconds; there is one look in any case.
+        every: How long to sleep between two looks, in seconds.
     """
     until = time.monotonic() + within
     while True:

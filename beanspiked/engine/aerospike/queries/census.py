@@ -1,0 +1,246 @@
+"""How many jobs there are, in which tubes, and who uses these."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.store.keys import key_ms
+from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes
+from beanspiked.engine.contract import Answer, Counts, TubeUse
+from beanspiked.engine.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.engine.aerospike.cluster.membership import Membership
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.lister import Lister
+    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.store.tasks import Tasks
+    from beanspiked.engine.aerospike.tubes.due import Timetable
+    from beanspiked.engine.aerospike.tubes.registry import Registry
+    from beanspiked.engine.aerospike.tubes.view import Scout
+
+__all__ = ["Census"]
+
+logger = logging.getLogger(__name__)
+
+# How many segments are counted at once, so many times side by side.
+SIZES_AT_ONCE: Final = 250
+SIDE_BY_SIDE: Final = 4
+# Up to so many segments are counted when tubes are listed.
+COUNTED_MAX: Final = 1000
+
+
+class Census:
+    """Counts what is in the whole cluster.
+
+    Args:
+        store: The store.
+        tasks: What tries again.
+        lister: What lists a tube's segments.
+        registry: The tubes that are used here.
+        membership: What knows the other front-ends, and the server's time.
+        timetable: What makes due jobs ready.
+        scout: Whom to tell of segments that were changed.
+    """
+
+    def __init__(
+        self,
+        store: "SegmentStore",
+        tasks: "Tasks",
+        lister: "Lister",
+        registry: "Registry",
+        membership: "Membership",
+        timetable: "Timetable",
+        scout: "Scout",
+    ) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._lister = lister
+        self._registry = registry
+        self._membership = membership
+        self._timetable = timetable
+        self._scout = scout
+
+    # --- segments
+
+    async def segments(self, name: str) -> list[int]:
+        """List all segments of a tube. Raises StoreFailed."""
+        record = (await self._tasks.try_for_a_while(lambda: self._store.directories([name])))[0]
+        return await self._listed(name, record)
+
+    async def _listed(self, name: str, record: "Directory | None") -> list[int]:
+        return await self._tasks.try_for_a_while(lambda: self._lister.everywhere(name, record))
+
+    async def promote(self, name: str, number: int) -> bytes | None:
+        """Make due jobs of a segment ready. Returns the key of its next delayed job, see promote_segment. Raises StoreFailed."""
+        due = await self._tasks.try_for_a_while(lambda: self._timetable.promote_segment(number))
+        self._scout.segment_changed(name, number)
+        return due
+
+    async def each(self, name: str, numbers: list[int], see: "Callable[[int, Sizes], None]") -> None:
+        """Count segments of a tube. Due jobs are made ready first, so that they count as such. Raises StoreFailed."""
+        await self._each_of([(name, number) for number in numbers], lambda _, number, size: see(number, size))
+
+    async def _each_of(
+        self, wanted: list[tuple[str, int]], see: "Callable[[str, int, Sizes], None]", most: bool = False
+    ) -> None:
+        """Count segments of tubes, given with these tubes' names; however many there are, others have turns."""
+        now_ms = self._membership.clock.server_ms()
+        parts = [wanted[start : start + SIZES_AT_ONCE] for start in range(0, len(wanted), SIZES_AT_ONCE)]
+        for start in range(0, len(parts), SIDE_BY_SIDE):
+            some = parts[start : start + SIDE_BY_SIDE]
+            # Side by side: while the client reads one answer the cluster works at the next.
+            answers = await asyncio.gather(*[self._sizes([number for _, number in part], most) for part in some])
+            for part, sizes in zip(some, answers, strict=True):
+                for (name, number), counted in zip(part, sizes, strict=True):
+                    size = counted
+                    if size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
+                        size = await self._size_without_due(name, number, size, now_ms)
+                    if size is not None:
+                        see(name, number, size)
+
+    async def _size_without_due(self, name: str, number: int, counted: Sizes, now_ms: int) -> Sizes | None:
+        """Make a segment's due jobs ready; return its sizes then."""
+        size: Sizes | None = counted
+        while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
+            try:
+                due = await self.promote(name, number)
+            except Damaged as error:
+                logger.info("due jobs of segment %d count as delayed: %s", number, error)
+                break
+            size = (await self._sizes([number], most=False))[0]
+            if due is None or key_ms(due) > now_ms:
+                # What seems due still is of a format that is not known here.
+                break
+        return size
+
+    async def _sizes(self, numbers: list[int], most: bool) -> list[Sizes | None]:
+        """Count the jobs of segments; None for one that is gone. If most will do, also for one that does not answer while others do."""
+        try:
+            return await self._tasks.try_for_a_while(lambda: self._store.sizes(numbers))
+        except StoreFailed:
+            if len(numbers) == 1 or not most:
+                raise
+        singly = [self._tasks.try_for_a_while(partial(self._store.sizes, [number])) for number in numbers]
+        answers = await asyncio.gather(*singly, return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, StoreFailed) or len(failures) == len(numbers):
+                raise failure
+            logger.warning("jobs of a segment are not counted: %s", failure)
+        return [None if isinstance(answer, BaseException) else answer[0] for answer in answers]
+
+    # --- tubes
+
+    async def tube(self, answer: Answer, name: str) -> None:
+        """Find a tube, and count its jobs and users. Raises StoreFailed."""
+        await self._registry.forgotten(name)
+        record = (await self._tasks.try_for_a_while(lambda: self._store.directories([name])))[0]
+        await self._tasks.try_for_a_while(self._membership.look)
+        numbers = await self._listed(name, record)
+        await self.each(name, numbers, lambda _, size: _add(answer.counts, size))
+        others = self._use(name, record)
+        exists = answer.counts.jobs() or others.using or others.watching or self._paused(record)
+        if not exists and self._registry.find_tube(name) is None:
+            return
+        answer.tube = tube = self._registry.tube(name)
+        answer.others = others
+        if record is not None:
+            self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
+
+    async def sizes(self, answer: Answer, name: str) -> None:
+        """Add up the sizes of the bodies of a tube's jobs. Raises StoreFailed."""
+        answer.sizes = await self._tasks.try_for_a_while(lambda: self._store.tube_sizes(name))
+
+    async def everything(self, answer: Answer) -> None:
+        """Count all jobs, and find the names of all tubes that exist. Raises StoreFailed."""
+        await self._count_all(answer, await self._records())
+
+    async def names(self, answer: Answer) -> None:
+        """Find the names of all tubes that exist. Raises StoreFailed.
+
+        Very many segments are not counted: a tube whose last job has gone is then named until its segment ends.
+        """
+        records = await self._records()
+        listed = sum([len(record.segments) + PAGE_MAX * len(record.pages) for record in records.values()])
+        if listed + sum([len(usage) for usage in self._usages()]) <= COUNTED_MAX:
+            await self._count_all(answer, records)
+        else:
+            filled = {name for name, record in records.items() if record.segments or record.pages}
+            answer.names = await self._in_order(records, filled)
+
+    async def _records(self) -> "dict[str, Directory]":
+        """Read what the cluster tells of all tubes and all front-ends."""
+        records = await self._tasks.try_for_a_while(self._store.tubes)
+        await self._tasks.try_for_a_while(self._membership.look)
+        return records
+
+    async def _count_all(self, answer: Answer, records: "dict[str, Directory]") -> None:
+        wanted: list[tuple[str, int]] = []
+        for name, record in records.items():
+            wanted += [(name, number) for number in await self._listed(name, record)]
+        filled: set[str] = set()
+
+        def see(name: str, _: int, size: Sizes) -> None:
+            _add(answer.counts, size)
+            if size.ready or size.delayed or size.buried or size.held:
+                filled.add(name)
+
+        # One of all segments may be where nobody answers.
+        await self._each_of(wanted, see, most=True)
+        answer.names = await self._in_order(records, filled)
+
+    async def _in_order(self, records: "dict[str, Directory]", filled: set[str]) -> list[str]:
+        """List those tubes that are used here, in their order; then those filled, paused or used elsewhere, by age."""
+        elsewhere: dict[str, None] = {}
+        for usage in self._usages():
+            await asyncio.sleep(0)
+            elsewhere.update(dict.fromkeys([name for name, use in usage.items() if use[0] or use[1]]))
+        ages = [
+            (record.first(), name)
+            for name, record in records.items()
+            if name in filled or name in elsewhere or self._paused(record)
+        ]
+        await asyncio.sleep(0)
+        ages.sort()
+        found = dict.fromkeys(self._registry.used_names())
+        found.update(dict.fromkeys([name for _, name in ages]))
+        found.update(elsewhere)
+        return list(found)
+
+    def _paused(self, record: "Directory | None") -> bool:
+        return record is not None and record.paused_until_ms > self._membership.clock.server_ms()
+
+    def _usages(self) -> list[dict[str, list[int]]]:
+        """Return how each living front-end but this one uses its tubes."""
+        live = set(self._membership.others)
+        return [record.usage() for record in self._membership.records if record.number in live]
+
+    def _use(self, name: str, record: "Directory | None") -> TubeUse:
+        """Add up how others use a tube, and what those that have ended counted."""
+        others = TubeUse()
+        if record is not None:
+            others.total_jobs = record.counters.get("total_jobs", 0)
+            others.deletes = record.counters.get("deletes", 0)
+            others.pauses = record.counters.get("pauses", 0)
+        for usage in self._usages():
+            use = usage.get(name)
+            if use is not None:
+                others.using += use[0]
+                others.watching += use[1]
+                others.waiting += use[2]
+                others.total_jobs += use[3]
+                others.deletes += use[4]
+                others.pauses += use[5]
+        return others
+
+
+def _add(counts: Counts, size: Sizes) -> None:
+    counts.ready += size.ready
+    counts.urgent += size.urgent
+    counts.delayed += size.delayed
+    counts.buried += size.buried
+    counts.reserved += size.held

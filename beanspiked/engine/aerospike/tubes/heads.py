@@ -1,0 +1,149 @@
+"""What segments hold, as their records tell: their heads are read, many at once."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from beanspiked.engine.aerospike.segment.committer import Committer
+from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Head, StoreError
+from beanspiked.engine.aerospike.tubes.notes import note_empty
+from beanspiked.engine.aerospike.tubes.retirement import Retirement
+from beanspiked.engine.aerospike.tubes.tube import SharedTube
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+
+__all__ = ["READ_AT_ONCE", "Heads", "Look"]
+
+logger = logging.getLogger(__name__)
+
+# How many segments are read at once: to decode them takes two milliseconds.
+READ_AT_ONCE: Final = 250
+
+
+class Look:
+    """A look that is being made.
+
+    Attributes:
+        mark: The step at which it began.
+        unread: Segments that are not in use here, with their tubes, whose heads are to be read.
+        wanted: Segments in use whose heads are to be read.
+        passed: Tubes with segments that do not answer.
+    """
+
+    def __init__(self, mark: int) -> None:
+        self.mark: int = mark
+        self.unread: list[tuple[SharedTube, int]] = []
+        self.wanted: list[Committer] = []
+        self.passed: set[SharedTube] = set()
+
+
+class Heads:
+    """Reads the heads of segments.
+
+    Args:
+        store: The store.
+        clock: This process's time.
+        retirement: What lets segments die.
+    """
+
+    def __init__(self, store: "SegmentStore", clock: Clock, retirement: Retirement) -> None:
+        self._store = store
+        self._clock = clock
+        self._retirement = retirement
+
+    async def read(self, look: Look) -> None:
+        """Read what a look is to read; what has to be read once more remains. Raises StoreError if none of it can be read."""
+        await self.read_noted(look)
+        look.wanted = await self._read_heads(look.wanted, look.mark, look.passed)
+
+    async def read_noted(self, look: Look) -> None:
+        """Read the heads of segments that are not in use here; those that do not answer are to be read like those that are."""
+        while look.unread:
+            part = look.unread[-READ_AT_ONCE:]
+            del look.unread[-READ_AT_ONCE:]
+            part = [(tube, number) for tube, number in part if number not in tube.committers]
+            heads: list[Head | None] | None = None
+            try:
+                heads = await self._store.heads([number for _, number in part])
+            except StoreError as error:
+                logger.info("segments are read one by one: %s", error)
+            if heads is None:
+                look.wanted += [tube.committer_of(number) for tube, number in part]
+                continue
+            for (tube, number), head in zip(part, heads, strict=True):
+                if number not in tube.committers:
+                    self._note(tube, number, head)
+
+    def _note(self, tube: SharedTube, number: int, head: Head | None) -> None:
+        """Take note of what was read of a segment that is not in use here."""
+        if head is None or head.state == DEAD:
+            tube.notes.pop(number, None)
+            if head is not None:
+                self._retirement.unlist(tube.name, number)
+            return
+        tube.note(number, head)
+        if head.state == CLOSED and note_empty(tube.notes[number]):
+            self._retirement.consider(tube.committer_of(number))
+
+    async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
+        """Learn the heads of segments as of a step or later; return those that have to be read once more.
+
+        Tubes of segments that do not answer are added to those that were passed over.
+        """
+        wanted: list[Committer] = []
+        for committer in committers:
+            # An operation that began after this look tells as much as the look.
+            while committer.running and not committer.suspended and not committer.knows_since(mark):
+                await committer.turn()
+            if committer.knows_since(mark):
+                continue
+            if committer.running:
+                passed.add(cast(SharedTube, committer.tube))
+            else:
+                wanted.append(committer)
+        again: list[Committer] = []
+        for start in range(0, len(wanted), READ_AT_ONCE):
+            part = wanted[start : start + READ_AT_ONCE]
+            for committer, head in await self._heads(part, passed):
+                if committer.knows_since(mark):
+                    continue
+                if committer.running:
+                    # Its operation may have changed what was read.
+                    again.append(committer)
+                elif head is not None and head.state != DEAD:
+                    committer.update_head(head, mark)
+                    if head.state == CLOSED and committer.idle_and_empty():
+                        self._retirement.consider(committer)
+                elif not committer.busy():
+                    committer.gone = True
+                    committer.tube.drop(committer)
+                    if head is not None:
+                        self._retirement.unlist(committer.tube.name, committer.number)
+        return again
+
+    async def _heads(self, committers: list[Committer], passed: set[SharedTube]) -> list[tuple[Committer, Head | None]]:
+        """Read the heads of segments; what does not answer is set aside. Raises StoreError if none does."""
+        try:
+            heads = await self._store.heads([committer.number for committer in committers])
+        except StoreError:
+            if len(committers) == 1:
+                raise
+        else:
+            return list(zip(committers, heads, strict=True))
+        singly = [self._store.heads([committer.number]) for committer in committers]
+        answers = await asyncio.gather(*singly, return_exceptions=True)
+        found: list[tuple[Committer, Head | None]] = []
+        failures: list[BaseException] = []
+        for committer, answer in zip(committers, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                found.append((committer, answer[0]))
+                continue
+            failures.append(answer)
+            if not isinstance(answer, StoreError) or len(failures) == len(committers):
+                raise answer
+            logger.info("segment %d is passed over: %s", committer.number, answer)
+            passed.add(cast(SharedTube, committer.tube))
+            committer.set_aside(self._clock.now())
+        return found

@@ -1,0 +1,81 @@
+"""What looks of a shared engine tell: each in an answer of its own, which stays what it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from failing import always, busy_for
+
+from beanspiked.engine.aerospike.store.seam import Unknown
+from beanspiked.engine.contract import READY
+from beanspiked.engine.errors import OutcomeUnknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from world import Client, World
+
+    from beanspiked.engine.contract import Answer, TubeEngine
+    from beanspiked.engine.later import Later
+
+
+def asked(client: Client, *looks: Callable[[TubeEngine], Answer | Later | None]) -> list[Answer]:
+    """Ask a front-end's engine, all at once; return the answers when all are done."""
+    answers: list[Answer] = []
+    front_end = client.front_end
+    front_end.inside(lambda: answers.extend([look(front_end.engine) for look in looks]))  # type: ignore[misc]
+    assert front_end.world.run(60, lambda: all(answer.done for answer in answers))
+    return answers
+
+
+def test_looks_at_the_same_time_have_answers_of_their_own(client: Client) -> None:
+    jobs = [client.put(b"1"), client.put(b"2")]
+    found = asked(client, *[lambda engine, job_id=job_id: engine.look_job(job_id) for job_id in jobs])  # type: ignore[misc]
+    assert [answer.job and (answer.job.id, bytes(answer.job.body)) for answer in found] == [
+        (jobs[0], b"1"),
+        (jobs[1], b"2"),
+    ]
+
+
+def test_an_answer_is_not_changed_by_a_later_look(client: Client) -> None:
+    first_id = client.put()
+    (first,) = asked(client, lambda engine: engine.look_tube("default"))
+    client.put()
+    (second,) = asked(client, lambda engine: engine.look_tube("default"))
+    assert (first.counts.ready, second.counts.ready) == (1, 2)
+    (head,) = asked(client, lambda engine: engine.look_next(engine.tube("default"), READY))
+    assert head.job is not None
+    assert head.job.id == first_id
+
+
+def test_a_job_that_was_reserved_here_during_the_look_is_told_as_it_is_held(here: World, client: Client) -> None:
+    job_id = client.put()
+    worker = client.front_end.connect()
+    here.cluster.read = busy_for(here, 1.0, here.cluster.read)  # type: ignore[method-assign]
+    worker.post(b"reserve\r\n")
+    (answer,) = asked(client, lambda engine: engine.look_job(job_id))
+    assert worker.answered()
+    assert answer.job is client.front_end.engine.find_job(job_id) is not None
+
+
+def test_no_tube_of_others_is_remembered_because_all_were_counted(here: World, client: Client) -> None:
+    other = here.front_end().connect()
+    for number in range(20):
+        other.ask(b"use tube-%d\r\n" % number)
+        other.put()
+    known = client.front_end.engine.registry.count()
+    everything, names = asked(client, lambda engine: engine.look_all(), lambda engine: engine.look_names())
+    assert everything.counts.ready == 20
+    assert len(everything.names) == len(names.names) == 21
+    assert client.front_end.engine.registry.count() == known
+
+
+def test_a_delete_of_unknown_outcome_whose_segment_cannot_be_read_is_unknown(here: World, client: Client) -> None:
+    job_id = client.put()
+    (found,) = asked(client, lambda engine: engine.look_job(job_id))
+    job = found.job
+    assert job is not None
+    here.cluster.remove = always(Unknown("no answer"))  # type: ignore[method-assign]
+    here.cluster.read = always(Unknown("no answer"))  # type: ignore[method-assign]
+    (outcome,) = asked(client, lambda engine: engine.delete(job))
+    assert isinstance(outcome.error, OutcomeUnknown)

@@ -114,3 +114,19 @@ def test_a_planted_fault_is_noticed(fault: str) -> None:
 
     with pytest.raises(AssertionError, match=r"seed \d+|does not hold"):
         search()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", planted.PLANTED_IN_MOVES)
+def test_a_fault_planted_in_moves_is_noticed(fault: str) -> None:
+    store_class, cluster_class = planted.PLANTED_IN_MOVES[fault]
+
+    def search() -> None:
+        for seed in range(300):
+            schedule.run(
+                seed, store_class=store_class, cluster_class=cluster_class, harsh=seed % 2 == 1, operators=True
+            )
+
+    with pytest.raises(AssertionError, match=r"seed \d+|does not hold"):
+        search()
+    gc.collect()

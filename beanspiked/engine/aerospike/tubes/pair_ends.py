@@ -8,9 +8,9 @@ A job's id is its place in its segment, so a move puts a copy and deletes the jo
 4. The jobs are deleted in the source.
 5. The copies go from the lease in the target into their queue.
 
-Whoever finds a pair can finish it, also when somebody else is about to. Renaming the lease in the target decides for ever whether the copies
-were put. If they were, step 4 follows; if not, the jobs go back into their queue. Each later step is made under a lease that was renamed for
-it, so that it fails as a whole once somebody else has renamed that again.
+Whoever finds a pair can finish it, also when somebody else is about to. Renaming the lease in the target decides for ever whether the
+copies were put. If they were, step 4 follows; if not, the jobs go back into their queue. Each later step is made under a lease that was
+renamed for it, so that it fails as a whole once somebody else has renamed that again.
 """
 
 import logging

@@ -7,8 +7,8 @@ from beanspiked.engine.aerospike.queries.finder import QUEUES
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob, job_id
 from beanspiked.engine.aerospike.segment.view import BYTES_MAX
 from beanspiked.engine.aerospike.store.keys import job_slot
-from beanspiked.engine.aerospike.store.pairs import FIRST_SERIAL, Pair, pair_lease
-from beanspiked.engine.aerospike.store.seam import READY, Change, Fenced, Full, Refused, Segment, TooBig
+from beanspiked.engine.aerospike.store.pairs import SERIALS_TO_ATTACH, Pair, pair_lease
+from beanspiked.engine.aerospike.store.seam import READY, Change, Fenced, Full, Refused, Segment, TooBig, Unknown
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
 
 if TYPE_CHECKING:
@@ -109,10 +109,8 @@ class Moving:
 
     async def _begin(self, pair: Pair, keys: list[bytes], made: "Committer") -> None:
         """Make the first three steps. Raises EngineError: then perhaps not all of them are made."""
-        arriving = pair_lease(pair, FIRST_SERIAL, leaving=False)
-        leaving = pair_lease(pair, FIRST_SERIAL, leaving=True)
-        await self._attach(pair.target, arriving)
-        await self._attach(pair.source, leaving)
+        arriving = await self._attach(pair, leaving=False)
+        leaving = await self._attach(pair, leaving=True)
         await self._ends.once(partial(self._store.shift, pair.source, pair.queue, keys, leaving, None))
         source = await self._tasks.try_for_a_while(partial(self._store.read, pair.source))
         jobs = NOTHING if source is None else source.leases.get(leaving, NOTHING)
@@ -121,12 +119,17 @@ class Moving:
         change = Change(last_slot=len(put), puts={READY: put}, take=len(put), close=True)
         await self._ends.once(partial(self._store.apply, pair.target, arriving, change))
 
-    async def _attach(self, number: int, lease: int) -> None:
-        try:
-            await self._tasks.try_for_a_while(lambda: self._store.attach(number, lease))
-        except Refused:
-            # An earlier try has done it: nobody else names the lease so.
-            return
+    async def _attach(self, pair: Pair, *, leaving: bool) -> int:
+        """Give a segment of a pair a lease; return it. Raises EngineError."""
+        number = pair.source if leaving else pair.target
+        for serial in range(SERIALS_TO_ATTACH):
+            lease = pair_lease(pair, serial, leaving=leaving)
+            try:
+                await self._ends.once(partial(self._store.attach, number, lease))
+            except Unknown:
+                continue
+            return lease
+        raise StoreFailed("the store does not say whether segments have leases")
 
     async def _copy(self, number: int, jobs: "Entries", made: "Committer") -> dict[bytes, bytes]:
         """Pack jobs of a segment anew for another one, with their keys there; bodies that lie outside are copied."""

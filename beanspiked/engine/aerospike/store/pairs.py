@@ -10,14 +10,15 @@ from typing import Final, NamedTuple
 
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY
 
-__all__ = ["FIRST_SERIAL", "SERIALS", "Pair", "find_lease", "pair_lease", "pairs_of"]
+__all__ = ["SERIALS", "SERIALS_TO_ATTACH", "Pair", "find_leases", "pair_lease", "pairs_of"]
 
 QUEUES: Final = (READY, DELAYED, BURIED)
 QUEUE_BITS: Final = 2
 SERIAL_BITS: Final = 20
-# The serial of the lease that a move begins with, and how many there are.
-FIRST_SERIAL: Final = 0
+# How many serials there are, and how many of them are for who begins a move: each try to attach takes the next, so that one that is late
+# makes no lease under which anything was sent.
 SERIALS: Final = 1 << SERIAL_BITS
+SERIALS_TO_ATTACH: Final = 8
 
 
 class Pair(NamedTuple):
@@ -45,22 +46,22 @@ def pair_lease(pair: Pair, serial: int, *, leaving: bool) -> int:
     return -(_name(pair, leaving) << SERIAL_BITS | serial)
 
 
-def find_lease(leases: Iterable[int], pair: Pair, *, leaving: bool) -> int | None:
-    """Return which of a segment's leases it is that `pair_lease` names, whatever its serial."""
+def find_leases(leases: Iterable[int], pair: Pair, *, leaving: bool) -> list[int]:
+    """Return which of a segment's leases `pair_lease` names, whatever their serials: jobs are under one of them at most."""
     name = _name(pair, leaving)
-    return next((lease for lease in leases if lease < 0 and -lease >> SERIAL_BITS == name), None)
+    return [lease for lease in leases if lease < 0 and -lease >> SERIAL_BITS == name]
 
 
 def pairs_of(number: int, leases: Iterable[int]) -> list[Pair]:
     """List the pairs that a segment is in, by its leases."""
-    found: list[Pair] = []
+    found: dict[Pair, None] = {}
     for lease in leases:
         if lease < 0:
             name = -lease >> SERIAL_BITS
             queue = QUEUES[name >> 1 & ((1 << QUEUE_BITS) - 1)]
             other = name >> 1 >> QUEUE_BITS
-            found.append(Pair(number, other, queue) if name & 1 else Pair(other, number, queue))
-    return found
+            found[Pair(number, other, queue) if name & 1 else Pair(other, number, queue)] = None
+    return list(found)
 
 
 def _name(pair: Pair, leaving: bool) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.engine.aerospike.cluster.session import Sessions
 from beanspiked.engine.aerospike.segment.codec import Formats
-from beanspiked.engine.aerospike.store.pairs import FIRST_SERIAL, SERIALS, Pair, find_lease, pair_lease, pairs_of
+from beanspiked.engine.aerospike.store.pairs import SERIALS, SERIALS_TO_ATTACH, Pair, find_leases, pair_lease, pairs_of
 from beanspiked.engine.aerospike.store.seam import Busy, Change, Fenced, Full, Move, StoreError, Unknown
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
@@ -90,10 +90,10 @@ class PairEnds:
         return moved
 
     async def finish_for(self, number: int, leases: Sequence[int]) -> None:
-        """See to the pairs that a segment is in, by its leases, unless who has made them lives. Raises StoreError."""
+        """See to the pairs that a segment is in, by its leases, unless who has made them lives and is at it. Raises StoreError."""
         for pair in pairs_of(number, leases):
             target = (await self._store.leases([pair.target]))[0]
-            if target is not None and self._lives(target.owner):
+            if target is not None and find_leases(target.leases, pair, leaving=False) and self._lives(target.owner):
                 continue
             try:
                 await self.finish(pair)
@@ -137,8 +137,10 @@ class PairEnds:
 
     async def _settle(self, pair: Pair) -> int:
         """Decide what becomes of a pair, and make its last steps; return how many jobs came into the target by them."""
-        arrived, copies = await self._own(pair, leaving=False)
-        left, jobs = await self._own(pair, leaving=True)
+        arriving = await self._own(pair, leaving=False)
+        leaving = await self._own(pair, leaving=True)
+        arrived, copies = _holding(arriving)
+        left, jobs = _holding(leaving)
         if jobs:
             moves = [Move(key) if copies else Move(key, pair.queue, key, packed) for key, packed in jobs.items()]
             await self.once(partial(self._store.apply, pair.source, left, Change(moves=moves)))
@@ -147,29 +149,32 @@ class PairEnds:
         if copies:
             moves = [Move(key, pair.queue, key, packed) for key, packed in copies.items()]
             await self.once(partial(self._store.apply, pair.target, arrived, Change(moves=moves, close=True)))
-        for number, lease in (pair.source, left), (pair.target, arrived):
-            if lease:
-                # Nothing is in it any more.
-                await self._tasks.try_for_a_while(partial(self._store.reclaim, number, lease))
-        if left or arrived:
+        # Nothing is in them any more.
+        for lease in leaving:
+            await self._tasks.try_for_a_while(partial(self._store.reclaim, pair.source, lease))
+        for lease in arriving:
+            await self._tasks.try_for_a_while(partial(self._store.reclaim, pair.target, lease))
+        if leaving or arriving:
             await self._look_after(pair)
         return len(copies)
 
-    async def _own(self, pair: Pair, *, leaving: bool) -> "tuple[int, Entries]":
-        """Rename the lease of a pair in one of its segments, and learn what it holds; 0 where there is none any more."""
+    async def _own(self, pair: Pair, *, leaving: bool) -> "dict[int, Entries]":
+        """Rename the leases of a pair in one of its segments, and learn what they hold."""
         number = pair.source if leaving else pair.target
         while True:
             segment = await self._tasks.try_for_a_while(partial(self._store.read, number))
-            lease = None if segment is None else find_lease(segment.leases, pair, leaving=leaving)
-            if lease is None:
-                return 0, NOTHING
-            renamed = pair_lease(pair, self._chance.randrange(FIRST_SERIAL + 1, SERIALS), leaving=leaving)
-            try:
-                settlement = await self._tasks.try_for_a_while(partial(self._store.settle, number, lease, renamed))
-            except Fenced:
-                # Somebody else has just renamed it, or has finished.
-                continue
-            return renamed, settlement.held
+            leases = [] if segment is None else find_leases(segment.leases, pair, leaving=leaving)
+            owned: dict[int, Entries] = {}
+            for lease in leases:
+                renamed = pair_lease(pair, self._chance.randrange(SERIALS_TO_ATTACH, SERIALS), leaving=leaving)
+                try:
+                    settlement = await self._tasks.try_for_a_while(partial(self._store.settle, number, lease, renamed))
+                except Fenced:
+                    # Somebody else has just renamed it, or has finished.
+                    break
+                owned[renamed] = settlement.held
+            if len(owned) == len(leases):
+                return owned
 
     def _drop_bodies(self, number: int, jobs: "Entries") -> None:
         """Remove the bodies of jobs that have moved."""
@@ -189,3 +194,8 @@ class PairEnds:
                     await self._tasks.try_for_a_while(partial(self._store.close, number))
                 await self._retirement.end(segment.tube, number)
             self._scout.segment_changed(segment.tube, number)
+
+
+def _holding(owned: "dict[int, Entries]") -> "tuple[int, Entries]":
+    """Return the lease that holds jobs, and the jobs; 0 without any."""
+    return next(((lease, held) for lease, held in owned.items() if held), (0, NOTHING))

@@ -365,12 +365,26 @@ def test_a_job_that_somebody_else_took_is_not_reserved() -> None:
     assert errors(Walk("steal").go("too big")) == [JobGone]
 
 
+def test_a_reservation_that_takes_too_long_fails() -> None:
+    walk = Walk("steal")
+    assert walk.go("busy").action == WAIT
+    walk.go("rested late")
+    assert errors(walk.go("busy")) == [StoreFailed]
+
+
 def test_a_delete_in_doubt_is_told_as_in_doubt_unless_the_job_is_still_there() -> None:
     for seen, error in (("put and deleted", OutcomeUnknown), ("not known", OutcomeUnknown), ("not put", JobGone)):
         walk = Walk("delete")
         walk.go("unknown")
         walk.go("fenced")
         assert errors(walk.go(seen)) == [error]
+
+
+def test_a_new_value_in_doubt_is_told_as_gone_with_its_lease() -> None:
+    walk = Walk("update")
+    walk.go("unknown")
+    walk.go("fenced")
+    assert errors(walk.go("put and deleted")) == [JobGone]
 
 
 def test_puts_in_doubt_are_read_off_the_segment() -> None:
@@ -423,3 +437,10 @@ def test_an_outcome_that_cannot_be_is_a_bug() -> None:
     commit.begin(BATCHES["puts"]())
     with pytest.raises(KeyError):
         commit.seen(None)
+
+
+def test_after_a_bug_only_those_are_told_who_were_not_told_before() -> None:
+    walk = Walk("puts")
+    walk.commit.applied()
+    walk.puts[0].settle(None)
+    assert [command for command, _ in walk.commit.crashed().failed] == walk.puts[1:]

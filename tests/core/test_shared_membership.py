@@ -542,7 +542,7 @@ def test_who_asks_whether_the_session_lives_asks_one_after_the_other() -> None:
             under_way -= 1
 
     front_end.store.heartbeat = counted  # type: ignore[method-assign]
-    front_end.inside(lambda: [front_end.engine.spawn(membership.decide()) for _ in range(20)] and None)
+    front_end.inside(lambda: [front_end.engine.tasks.spawn(membership.decide()) for _ in range(20)] and None)
     here.run(10.0)
     # One of them, and that of each second.
     assert most == 2

@@ -87,6 +87,14 @@ def test_each_failure_may_move_the_end(here: World, front_end: FrontEnd) -> None
     assert 0 < here.time - began < 1
 
 
+def test_what_lasts_is_tried_until_a_while_after_its_end(here: World, front_end: FrontEnd) -> None:
+    began = here.time
+    lasts = front_end.engine.tasks.try_while_it_lasts
+    found = outcome(front_end, lambda: lasts(Operation(always=Busy("14")), lambda: here.time - began > 10))
+    assert isinstance(found, Busy)
+    assert 10 + ANSWER_WITHIN <= here.time - began < 10.2 + ANSWER_WITHIN
+
+
 @pytest.mark.planted_bug
 def test_what_is_kept_begins_again_after_a_bug(here: World, front_end: FrontEnd) -> None:
     began: list[float] = []

@@ -9,8 +9,8 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from beanspiked.engine.aerospike.cluster.clock import ServerClock
 from beanspiked.engine.aerospike.cluster.links import NONCE_SIZE
@@ -30,9 +30,6 @@ from beanspiked.engine.aerospike.queries.moving import Moving
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.lister import Lister
-from beanspiked.engine.aerospike.store.seam import (
-    StoreError,
-)
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.around import Around
@@ -118,7 +115,7 @@ class SharedEngine(Commands):
         self.news: News = News(
             store, network or Apart(), self.tasks.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
         )
-        self.agenda: Agenda = Agenda(self.news, turn)
+        self.agenda: Agenda = Agenda(self.news, self.tasks, turn)
         self.around: Around = Around(store, formats, timers.clock, self.tasks, self.agenda, self.news, self.unread)
         clock = ServerClock(timers.clock.now, monotonic)
         self.timetable: Timetable = Timetable(
@@ -257,40 +254,11 @@ class SharedEngine(Commands):
         """Send on what was asked for in this turn of the event loop."""
         self.agenda.flush()
 
-    # --- tasks, see there
-
-    @property
-    def closing(self) -> bool:
-        """Tell whether this front-end is about to end."""
-        return self.tasks.closing
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run a coroutine beside everything else."""
-        return self.tasks.spawn(coroutine)
-
-    def spawn_lasting(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine that no command waits for, until this front-end ends."""
-        self.tasks.spawn_lasting(coroutine)
-
-    async def pause_between_tries(self, failing_since: float = 0.0) -> None:
-        """Wait a little, never twice the same; longer the longer it has failed, given since when."""
-        await self.tasks.pause_between_tries(failing_since)
-
-    async def try_for_a_while(
-        self, operation: Callable[[], Coroutine[Any, Any, Result]], *final: type[StoreError]
-    ) -> Result:
-        """Repeat an operation that may be repeated. Raises StoreFailed after a while, and what is not worth another try."""
-        return await self.tasks.try_for_a_while(operation, *final)
-
-    async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
-        """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
-        return await self.tasks.failure(work)
-
     def close(self) -> Later | None:
         """Give everything back and leave."""
         self.tasks.closing = True
         later = Later()
-        self.spawn(self._close(later))
+        self.tasks.spawn(self._close(later))
         return later
 
     async def _come_to_rest(self) -> None:

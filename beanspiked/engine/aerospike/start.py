@@ -48,7 +48,7 @@ def start(
     store = AerospikeStore(None, address.namespace, address.prefix)
     engine = SharedEngine(timers, listener, store, turn, uptime, network=_network(address))
     logger.info("jobs live in %s", address)
-    engine.spawn_lasting(_connect(store, config, address, max_job_size))
+    engine.tasks.spawn_lasting(_connect(store, config, address, max_job_size))
     engine.start()
     return engine
 
@@ -68,7 +68,7 @@ async def connect(
         await store.leave()
         raise
     engine = SharedEngine(timers, listener, store, turn, uptime, network=_network(address))
-    engine.spawn_lasting(_prepare(store))
+    engine.tasks.spawn_lasting(_prepare(store))
     engine.start()
     try:
         await engine.membership.have_session(JOINED_WITHIN)

@@ -22,23 +22,23 @@ __all__ = ["ATTACHING", "LOOKING", "PUTS_WAIT", "Commit"]
 # Puts that a segment has not taken for so long go to another one, in seconds.
 PUTS_WAIT: Final = 0.5
 
-# States. A lease is asked for; the segment is read for its single jobs; a batch with puts, one without, or one reservation was sent.
+# States. What was sent: a request for a lease, a read before jobs are taken one by one, a batch with puts, one without, one reservation.
 ATTACHING: Final = "attaching"
 LOOKING: Final = "looking"
 PUTTING: Final = "putting"
 CHANGING: Final = "changing"
 STEALING: Final = "stealing"
-# A pause, after which the batch is sent again: it was not applied.
+# The batch was not applied, and is sent again after a pause.
 WAITING: Final = "waiting"
-# The lease is being moved on; a pause, after which that is tried again: whether the batch was applied is not known.
+# Nobody knows whether the batch was applied: the lease is being moved on, or a pause comes before the next try of that.
 SETTLING: Final = "settling"
 UNSETTLED: Final = "unsettled"
-# The lease is gone, and what is left of the segment is being read: the batch was not applied, or perhaps it was.
+# The lease is gone, and the segment is being read: the batch was not applied, or nobody knows.
 LOST: Final = "lost"
 LOST_IN_DOUBT: Final = "lost in doubt"
 ENDED: Final = "ended"
 
-# Outcomes. The first of a settle, too, with NOT_APPLIED.
+# Outcomes. A settle that succeeds tells the first or the second.
 APPLIED: Final = "applied"
 NOT_APPLIED: Final = "not applied"
 BUSY: Final = "busy"
@@ -47,10 +47,10 @@ REFUSED: Final = "refused"
 FENCED: Final = "fenced"
 UNKNOWN: Final = "unknown"
 UNREADABLE: Final = "unreadable"
-# The pause has ended; the segment was read, as far as that was possible.
+# The pause has ended; the segment was read, or could not be.
 RESTED: Final = "rested"
 SEEN: Final = "seen"
-# The session is over, or the segment was given up; the driver has a bug.
+# The session is over, or the segment was given up; the driver met a bug.
 OVER: Final = "over"
 CRASHED: Final = "crashed"
 
@@ -115,7 +115,7 @@ class Commit:
         return self._follow(OVER)
 
     def crashed(self) -> Step:
-        """The driver has a bug, and nobody knows how far it has come."""
+        """The driver met a bug, and nobody knows how far it came."""
         return self._follow(CRASHED)
 
     def forget(self) -> None:
@@ -338,7 +338,7 @@ def wait_or_end(commit: Commit, batch: Batch, step: Step) -> Step:
 
 
 def abandon(commit: Commit, batch: Batch, step: Step, reason: EngineError) -> Step:
-    """Give up the segment; what is left of the batch was surely not applied."""
+    """Give up the segment: puts that are left go elsewhere, all else that is left fails."""
     step.abandon = reason
     step.drop(batch, reason)
     return end(commit, step)

@@ -277,7 +277,8 @@ class Committer(View):
             self.put_elsewhere(step.elsewhere)
         else:
             self.around.put_elsewhere(self.tube, step.elsewhere)
-            if self.head is not None and not self.gone:
+            if (step.failed or asks) and self.head is not None and not self.gone:
+                # What was expected of them does not come. While a batch is only repeated, the jobs that it asks for are not free.
                 self.update_head(self.head, self.mark)
         if step.asks_error is not None:
             self.around.failed(asks, step.asks_error)

@@ -63,7 +63,7 @@ class Step:
             self.failed.append((command, reason))
 
     def drop(self, batch: Batch, reason: EngineError) -> None:
-        """Take apart a batch that was surely not applied: its puts go elsewhere, all else fails."""
+        """Take a batch apart: its puts, which were surely not applied, go elsewhere, all else fails."""
         self.move(batch)
         self.asks, batch.asks = batch.asks, []
         self.fail(batch.take_commands(), reason)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.seam import Damaged, Fenced, Refused, StoreError
@@ -133,6 +134,23 @@ class Tasks:
             if isinstance(error, (*FINAL, *final)):
                 raise
             raise StoreFailed(str(error)) from error
+
+    async def try_while_it_lasts(
+        self, operation: Callable[[], Coroutine[Any, Any, Result]], over: Callable[[], bool]
+    ) -> Result:
+        """Repeat an operation however long it takes until something is over, and for as long as a store has to answer after that.
+
+        Raises StoreError: a final failure, or the last one.
+        """
+        end = inf
+
+        def until() -> float:
+            nonlocal end
+            if end == inf and over():
+                end = self._now() + ANSWER_WITHIN
+            return end
+
+        return await self.repeat(operation, until)
 
     async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
         """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""

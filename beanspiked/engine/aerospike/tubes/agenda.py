@@ -1,10 +1,13 @@
 """What is in flight, and what begins at the end of this turn."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.surroundings import Home
+from beanspiked.engine.aerospike.store.tasks import Tasks
 
 __all__ = ["Agenda", "Requester"]
 
@@ -26,6 +29,7 @@ class Agenda:
 
     Args:
         news: This front-end's news.
+        tasks: What runs coroutines.
         turn: Lets sessions go on; calls `flush` at its end.
 
     Attributes:
@@ -35,16 +39,26 @@ class Agenda:
         gathering: How many segments wait for what the sockets bring in this pass of the event loop.
     """
 
-    def __init__(self, news: News, turn: Callable[[], None]) -> None:
+    def __init__(self, news: News, tasks: Tasks, turn: Callable[[], None]) -> None:
         self.requester: Requester = Requester()
         self.running: dict[Committer, None] = {}
         self.suspended: dict[Committer, None] = {}
         self.gathering: int = 0
         self._news = news
+        self._tasks = tasks
         self._turn = turn
         self._step: int = 0
         self._awake: dict[Committer, None] = {}
         self._to_request: dict[Home, None] = {}
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a coroutine beside everything else. Its end ends a turn, so what it does last becomes known without a word of it."""
+        task = self._tasks.spawn(coroutine)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:  # noqa: ARG002 - however it ended
+        self.turn_over()
 
     def step(self) -> int:
         """Number one more moment, to tell which of two things was known first."""

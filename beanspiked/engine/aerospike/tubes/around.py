@@ -1,7 +1,6 @@
 """The front-end, as the segments' sides see it: each thing that they need goes to the part that does it."""
 
 from collections.abc import Coroutine
-from math import inf
 from typing import TYPE_CHECKING, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
@@ -9,7 +8,7 @@ from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.segment.codec import Formats
 from beanspiked.engine.aerospike.segment.committer import Committer
-from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, Put, SharedJob
+from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
 from beanspiked.engine.aerospike.segment.surroundings import Home, LeaseSource, Surroundings
 from beanspiked.engine.aerospike.segment.view import View
 from beanspiked.engine.aerospike.store.formats import SetAside
@@ -154,16 +153,7 @@ class Around(Surroundings):
 
         Raises StoreError when it cannot be known what is there.
         """
-        over_until = 0.0
-
-        def until() -> float:
-            nonlocal over_until
-            if not session.over:
-                return inf
-            over_until = over_until or self._clock.now() + ANSWER_WITHIN
-            return over_until
-
-        return await self._tasks.repeat(lambda: self.store.read(number), until)
+        return await self._tasks.try_while_it_lasts(lambda: self.store.read(number), lambda: session.over)
 
     def put_elsewhere(self, tube: Home, puts: list[Put]) -> None:
         """Put into another segment what was certainly not put."""
@@ -201,7 +191,7 @@ class Around(Surroundings):
 
     def fetch_and_deliver(self, segment: View, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]) -> None:
         """Fetch bodies that lie outside, then hand the jobs over."""
-        self._tasks.spawn(self._takes.fetch_and_deliver(cast(Committer, segment), jobs, asks))
+        self._agenda.spawn(self._takes.fetch_and_deliver(cast(Committer, segment), jobs, asks))
 
     def hold(self, job: SharedJob) -> None:
         """A job is held here."""

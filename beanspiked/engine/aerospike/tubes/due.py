@@ -93,7 +93,7 @@ class Timetable(Schedule):
         if tube.next_due and tube.waiters and not tube.promoting:
             if tube.next_due <= self._clock.server_ms():
                 tube.promoting = True
-                self._tasks.spawn(self._promote(tube))
+                self._agenda.spawn(self._promote(tube))
             else:
                 self._timers.schedule(tube, self._clock.local_time(tube.next_due))
 
@@ -110,7 +110,6 @@ class Timetable(Schedule):
         finally:
             tube.promoting = False
         self.wait_for_due(tube)
-        self._agenda.turn_over()
 
     async def promote_due(self, tube: SharedTube) -> None:
         """Make all due jobs of a tube ready."""

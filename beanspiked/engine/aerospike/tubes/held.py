@@ -145,7 +145,7 @@ class Holdings:
         job.moving = later
         if len(stored) > INLINE_MAX:
             packed.body = b""
-            self._tasks.spawn(self._update_outside(job, packed, stored, later))
+            self._agenda.spawn(self._update_outside(job, packed, stored, later))
         else:
             self._update(job, packed, stored, later)
         return later
@@ -176,7 +176,6 @@ class Holdings:
         else:
             job.moving = None
             later.settle(error or JobGone("the job was lost"))
-        self._agenda.turn_over()
 
     def _update(self, job: SharedJob, packed: Packed, stored: bytes, later: Later) -> None:
         former = job.body_number

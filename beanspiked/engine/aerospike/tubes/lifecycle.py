@@ -142,10 +142,10 @@ class Lifecycle:
                 committer = tube.open
                 tube.open = None
                 committer.close()
+                committer.start()
                 closing.append(committer)
             elif _rests(tube):
                 resting.append(tube)
-        self._agenda.turn_over()
         lanes = [self._let_go(resting[lane::LANES]) for lane in range(min(LANES, len(resting)))]
         await asyncio.gather(*lanes)
         for committer in closing:

@@ -166,10 +166,10 @@ class Puts:
             if put.outside is None:
                 committer.put(put)
             else:
-                self._tasks.spawn(self._put_outside(committer, put))
+                self._agenda.spawn(self._put_outside(committer, put))
         if arriving and not tube.opening:
             tube.opening = True
-            self._tasks.spawn(self._open(tube))
+            self._agenda.spawn(self._open(tube))
 
     def _pack_again(self, put: Put) -> None:
         """Pack a put in the format that is written now: while it waited, the sessions agreed on another one."""
@@ -193,16 +193,14 @@ class Puts:
             # A body is refused that is larger than the namespace's records may be.
             no_place = isinstance(error, (Refused, Full))
             put.settle(StoreFull(str(error)) if no_place else StoreFailed(str(error)))
-            self._agenda.turn_over()
             return
         if here and committer.accepts(put):
             committer.put(put)
         else:
             self.put_elsewhere(tube, [put])
-        self._agenda.turn_over()
 
     async def _open(self, tube: SharedTube) -> None:
-        """Make segments for a tube for as long as puts wait: create, list, then put (segment-protocol H6)."""
+        """Make a segment for the puts of a tube that wait: create, list, then put (segment-protocol H6)."""
         try:
             while tube.arriving and tube.open is None:
                 if not await self._membership.joined(ANSWER_WITHIN):
@@ -228,8 +226,6 @@ class Puts:
                     await self._tasks.pause_between_tries()
                     continue
                 tube.open = committer
-                self.place(tube)
-                self._agenda.turn_over()
         finally:
             tube.opening = False
         if tube.arriving:
@@ -246,6 +242,7 @@ class Puts:
             tube.arriving.remove(put)
             put.settle(reason)
         if late:
+            # Before the next try, which may take long.
             self._agenda.turn_over()
 
     async def create(self, tube: SharedTube) -> Committer | None:

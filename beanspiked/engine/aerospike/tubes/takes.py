@@ -205,7 +205,7 @@ class Takes(Requester):
         if likely is not None and live:
             self._agenda.request_soon(likely)
         elif live and self._news.all_linked() and self._at_rest(homes):
-            self._tasks.spawn(self._ask_others(seek))
+            self._agenda.spawn(self._ask_others(seek))
         else:
             self._look_for(seek)
         return seek
@@ -220,7 +220,6 @@ class Takes(Requester):
             self._advance(seek)
         else:
             self._look_for(seek)
-        self._agenda.turn_over()
 
     def _at_rest(self, homes: list[SharedTube]) -> bool:
         """Tell whether nothing is on its way in tubes: what is may be a job that is given back."""
@@ -385,7 +384,6 @@ class Takes(Requester):
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
         self.advance_seeks(tube)
-        self._agenda.turn_over()
 
 
 def _best(tube: SharedTube) -> bytes:

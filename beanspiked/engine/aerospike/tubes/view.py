@@ -93,26 +93,24 @@ class Scout:
             tube.refreshed.append(then)
         if not tube.refreshing:
             tube.refreshing = True
-            self._tasks.spawn(self._refresh(tube))
+            self._agenda.spawn(self._refresh(tube))
 
     async def _refresh(self, tube: SharedTube) -> None:
-        first = True
+        callbacks = tube.refreshed
+        tube.refreshed = []
+        passed: set[SharedTube] = set()
+
+        async def look() -> None:
+            passed.update(await self._tasks.try_for_a_while(lambda: self._look_at([tube])))
+
         try:
-            while tube.refreshed or first:
-                first = False
-                callbacks = tube.refreshed
-                tube.refreshed = []
-                passed: set[SharedTube] = set()
-
-                async def look() -> None:
-                    passed.update(await self._tasks.try_for_a_while(lambda: self._look_at([tube])))  # noqa: B023
-
-                error = await self._tasks.failure(look)
-                for callback in callbacks:
-                    callback(error, tube not in passed)
-                self._agenda.turn_over()
+            error = await self._tasks.failure(look)
+            for callback in callbacks:
+                callback(error, tube not in passed)
         finally:
             tube.refreshing = False
+        if tube.refreshed:
+            self.refresh(tube)
 
     async def _look_at(self, tubes: list[SharedTube]) -> set[SharedTube]:
         """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished.
@@ -209,16 +207,16 @@ class Scout:
             committer.refresh_again = True
             return
         committer.refreshing = True
-        self._tasks.spawn(self._refresh_segment(committer))
+        self._agenda.spawn(self._refresh_segment(committer))
 
     async def _refresh_segment(self, committer: Committer) -> None:
+        committer.refresh_again = False
         try:
-            committer.refresh_again = True
-            while committer.refresh_again:
-                committer.refresh_again = False
-                await self._see_segment(committer)
+            await self._see_segment(committer)
         finally:
             committer.refreshing = False
+        if committer.refresh_again:
+            self.refresh_segment(committer)
 
     async def _see_segment(self, committer: Committer) -> None:
         try:
@@ -233,7 +231,6 @@ class Scout:
                     if head is not None:
                         committer.update_head(head, mark)
                         self._agenda.requester.advance_seeks(committer.tube)
-                        self._agenda.turn_over()
                     return
                 await committer.turn()
         except EngineError as error:
@@ -271,22 +268,22 @@ class Scout:
         if now - self._rechecked >= every and not self._rechecking:
             self._rechecked = now
             self._rechecking = True
-            self._tasks.spawn(self._recheck())
+            self._agenda.spawn(self._recheck([tube for tube in self._registry.known_tubes() if tube.waiters]))
 
-    async def _recheck(self) -> None:
-        tubes = [tube for tube in self._registry.known_tubes() if tube.waiters]
+    async def _recheck(self, tubes: list[SharedTube]) -> None:
+        """Look at some tubes, and at the rest afterwards."""
+        some, rest = tubes[:RECHECK_AT_ONCE], tubes[RECHECK_AT_ONCE:]
         try:
-            for start in range(0, len(tubes), RECHECK_AT_ONCE):
-                part = tubes[start : start + RECHECK_AT_ONCE]
-                try:
-                    await self._look_at(part)
-                except StoreError as error:
-                    # One of them may be where nobody answers.
-                    logger.info("recheck, each tube by itself: %s", error)
-                    for tube in part:
-                        self.refresh(tube)
-                self._agenda.turn_over()
-        except EngineError as error:
-            logger.info("recheck: %s", error)
+            await self._look_at(some)
+        except StoreError as error:
+            # One of them may be where nobody answers.
+            logger.info("recheck, each tube by itself: %s", error)
+            for tube in some:
+                self.refresh(tube)
+        except EngineError as failure:
+            logger.info("recheck: %s", failure)
+            rest = []
         finally:
-            self._rechecking = False
+            self._rechecking = bool(rest)
+        if rest:
+            self._agenda.spawn(self._recheck(rest))

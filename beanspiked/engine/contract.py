@@ -267,9 +267,9 @@ class TubeEngine:
         raise NotImplementedError
 
     def clear(self, tube: Tube, wanted: Filter) -> Bulk:
-        """Delete the jobs of a tube to which a filter applies; those that somebody holds are left alone, and so are later puts.
+        """Delete the jobs of a tube to which a filter applies, but none that somebody holds, and no later puts.
 
-        Fails with StoreFull or StoreFailed.
+        A shared engine may delete jobs that are put within a second after the beginning. Fails with StoreFull or StoreFailed.
         """
         raise NotImplementedError
 

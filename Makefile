@@ -3,6 +3,7 @@
 #   make run    compiles what an embedded server needs; a shared store's engine runs as it is
 #   make fast   compiles everything
 #   make coverage   tests the core as it is and tells what no test reaches
+#   make figures    makes the documents' tables and charts from the JSON in docs/figures
 #   make dev    compiles nothing and installs a link to this directory: an edit is there at the next start
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +26,7 @@ define INSTALL
 	@$(2) $(PIP) install --no-deps --no-build-isolation --force-reinstall .
 endef
 
-.PHONY: run fast dev test coverage clean
+.PHONY: run fast dev test coverage figures clean
 
 run: $(VENV)/.installed
 	@mkdir -p -m 700 data
@@ -47,6 +48,10 @@ coverage: $(VENV)/.packages $(VENV)/.test-packages
 		tests/core tests/server tests/library tests/differential tests/test_conformance.py $(ARGS)
 	@$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+# `tests/speed/measure.py --json docs/figures/measure.json` measures anew, and stalls.py likewise.
+figures:
+	$(PYTHON) tests/speed/figures.py
 
 dev: $(VENV)/.packages
 	@echo "beanspiked: linking this directory into $(VENV)"

@@ -14,7 +14,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -50,11 +50,13 @@ EMBEDDED = [
     "server/flow.py",
     "server/gate.py",
     "server/holds.py",
+    "server/loop.py",
     "server/pending_replies.py",
     "server/pending_reserve.py",
     "server/poller.py",
     "server/reply_queue.py",
     "server/session.py",
+    "server/sockets.py",
     "server/tube_choice.py",
 ]
 SHARED = [
@@ -217,6 +219,8 @@ def extensions() -> list:
             )
         for module in modules:
             module.extra_compile_args = [*module.extra_compile_args, "-fvisibility=hidden"]
+        if "embedded" in CHOSEN:
+            modules.append(Extension("beanspiked.server._epoll", ["beanspiked/server/_epoll.c"]))
         return modules
     except (Exception, SystemExit) as error:
         if PURE == "0":

@@ -9,14 +9,14 @@
         if job is not None:
             await job.delete()
 
-`connect`, `dial` and `dial_default` make a Conn; `Conn.use` gives a Tube; `Tube.reserve` gives a Job; a Worker does the usual loop. The
-same for programs without an event loop is in `beanspiked.blocking`. Everything that fails raises a BeanspikeError, but for arguments that
-cannot be, which raise ValueError or TypeError.
+`connect`, `dial` and `dial_default` make a Conn; `Conn.use` gives a Tube; `Tube.reserve` gives a Job; a Worker runs the usual loop.
+`beanspiked.blocking` has the same for programs without an event loop. Failures raise a BeanspikeError; impossible arguments raise
+ValueError or TypeError.
 
 Importing this package loads nothing else until a name is used: the server has 100 ms from exec to listen.
 """
 
-# As `typing` has it, which takes longer to import than all of this.
+# `typing` has this too, but takes longer to import than all of this.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:

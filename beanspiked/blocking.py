@@ -43,7 +43,7 @@ def connect(url: str, **options: Unpack[asynchronous.Options]) -> Conn:
 
 
 def dial(host: str, port: int = 3000, namespace: str = "beanspike", **options: Unpack[asynchronous.Options]) -> Conn:
-    """Connect to an Aerospike cluster by one of its nodes; see `beanspiked.dial`. Raises StoreUnusable."""
+    """Connect to an Aerospike cluster through one of its nodes; see `beanspiked.dial`. Raises StoreUnusable."""
     return Conn(asynchronous.dial(host, port, namespace, **options))
 
 
@@ -53,7 +53,7 @@ def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[asy
 
 
 class Conn(ThreadedConn):
-    """A connection to a store, opened; see `beanspiked.Conn`."""
+    """An open connection to a store; see `beanspiked.Conn`."""
 
     def use(self, name: str) -> Tube:
         """Return a tube; see `beanspiked.Conn.use`."""
@@ -72,11 +72,11 @@ class Conn(ThreadedConn):
         self.run(self._conn.delete_tube(name))
 
     def peek(self, job_id: int) -> JobInfo | None:
-        """Look at a job of any state."""
+        """Return a copy of a job of any state."""
         return self.run(self._conn.peek(job_id))
 
     def delete(self, job_id: int) -> bool:
-        """Remove a job that this program holds or that nobody does; returns whether that was this call's doing."""
+        """Delete a job that this program or nobody holds; returns whether this call deleted it."""
         return self.run(self._conn.delete(job_id))
 
     def kick_job(self, job_id: int) -> None:
@@ -84,7 +84,7 @@ class Conn(ThreadedConn):
         self.run(self._conn.kick_job(job_id))
 
     def serve(self, *addresses: str) -> list[str]:
-        """Serve wire clients until the connection is closed; see `beanspiked.serve`. Returns where it listens."""
+        """Serve wire clients until the connection is closed; see `beanspiked.serve`. Returns the addresses it listens on."""
         return self.run(self._conn.serve(*addresses)).addresses
 
 
@@ -119,23 +119,23 @@ class Tube(OfOneProcess):
         return None if job is None else Job(self, job)
 
     def reserve_many(self, number: int, timeout: Seconds | None = None) -> list[Job]:
-        """Take up to so many jobs."""
+        """Wait for a job, and take up to `number` that are ready then."""
         return [Job(self, job) for job in self.conn.run(self._tube.reserve_many(number, timeout))]
 
     def peek(self, job_id: int) -> JobInfo | None:
-        """Look at a job of any state."""
+        """Return a copy of a job of any state."""
         return self.conn.run(self._tube.peek(job_id))
 
     def peek_ready(self) -> JobInfo | None:
-        """Look at the job that would be reserved next."""
+        """Return a copy of the ready job that is reserved next."""
         return self.conn.run(self._tube.peek_ready())
 
     def peek_delayed(self) -> JobInfo | None:
-        """Look at the delayed job that is due first."""
+        """Return a copy of the delayed job that is due first."""
         return self.conn.run(self._tube.peek_delayed())
 
     def peek_buried(self) -> JobInfo | None:
-        """Look at the job that was buried first."""
+        """Return a copy of the job that was buried first."""
         return self.conn.run(self._tube.peek_buried())
 
     def stats(self) -> TubeStats:
@@ -147,11 +147,11 @@ class Tube(OfOneProcess):
         return self.conn.run(self._tube.find(metadata))
 
     def kick(self, number: int) -> int:
-        """Make up to so many buried jobs ready, or delayed ones; returns their number."""
+        """Make up to `number` buried jobs ready, or delayed ones if none is buried; returns how many."""
         return self.conn.run(self._tube.kick(number))
 
     def delete(self, job_id: int) -> bool:
-        """Remove a job that this program holds or that nobody does; returns whether that was this call's doing."""
+        """Delete a job that this program or nobody holds; returns whether this call deleted it."""
         return self.conn.run(self._tube.delete(job_id))
 
     def kick_job(self, job_id: int) -> None:
@@ -159,7 +159,7 @@ class Tube(OfOneProcess):
         self.conn.run(self._tube.kick_job(job_id))
 
     def pause(self, duration: Seconds) -> None:
-        """Let nobody get its jobs for a time."""
+        """Pause the tube; 0 ends the pause."""
         self.conn.run(self._tube.pause(duration))
 
 
@@ -181,7 +181,7 @@ class Job(OfOneProcess):
 
     @property
     def held(self) -> bool:
-        """Whether it is this program's still."""
+        """Whether this program still holds it."""
         return self._job.held
 
     @property
@@ -206,7 +206,7 @@ class Job(OfOneProcess):
 
     @property
     def timeouts(self) -> int:
-        """How often the time to run of a holder was over."""
+        """How often it timed out."""
         return self._job.timeouts
 
     @property
@@ -216,7 +216,7 @@ class Job(OfOneProcess):
 
     @property
     def metadata(self) -> str:
-        """What its producer wrote to find it by."""
+        """The text that `find` finds it by."""
         return self._job.metadata
 
     @property
@@ -225,11 +225,11 @@ class Job(OfOneProcess):
         return self._job.time_left
 
     def touch(self) -> None:
-        """Let its time to run begin anew."""
+        """Start its time to run again."""
         self.tube.conn.run(self._job.touch())
 
     def delete(self) -> bool:
-        """Remove it; returns whether that was this call's doing."""
+        """Delete it; returns whether this call deleted it."""
         return self.tube.conn.run(self._job.delete())
 
     def give_back(self) -> None:
@@ -243,11 +243,11 @@ class Job(OfOneProcess):
     def release(
         self, delay: Seconds = 0, *, priority: int | None = None, count_retry: bool = False, failed: bool = False
     ) -> None:
-        """Put it back for others."""
+        """Make it ready or delayed again."""
         self.tube.conn.run(self._job.release(delay, priority=priority, count_retry=count_retry, failed=failed))
 
     def bury(self, reason: str = "", *, priority: int | None = None) -> None:
-        """Set it aside until somebody kicks it."""
+        """Bury it until somebody kicks it."""
         self.tube.conn.run(self._job.bury(reason, priority=priority))
 
     def update(self, body: bytes, *, compress: bool = True) -> None:
@@ -256,9 +256,9 @@ class Job(OfOneProcess):
 
     @contextlib.contextmanager
     def keep_alive(self) -> Iterator[Job]:
-        """Touch it at half of its time to run for as long as the block lasts, and at once.
+        """Touch it at once, and at half of its time to run for as long as the block lasts.
 
-        A block that blocks cannot be cancelled: whether the job was lost meanwhile is told at its end, by JobLost, and by `held`.
+        A blocking block cannot be cancelled: if the job is lost meanwhile, `held` is False, and JobLost is raised at the end.
         """
         lost = threading.Event()
         conn = self.tube.conn
@@ -277,7 +277,7 @@ class Job(OfOneProcess):
         finally:
             if not conn.owner:
                 touching.cancel()
-                # Not waited for: this may be the garbage collection's doing, in any thread, or as the program ends.
+                # Without waiting: the garbage collector may call this in any thread, or as the program ends.
                 conn.start(end())
         if conn.owner:
             raise ConnForked(conn.client_id, conn.owner)

@@ -1,8 +1,8 @@
-"""What the server is told by its command line and environment. Imports little: it runs before the socket listens."""
+"""The server's settings, from the command line and the environment. Imports little: it runs before the socket listens."""
 
 from __future__ import annotations
 
-# As `typing` has it, which takes longer to import than all that is imported before the socket listens.
+# `typing` has this too, but takes longer to import than everything that is imported before the socket listens.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ __all__ = ["USAGE", "Settings", "UsageError", "parse"]
 
 # beanstalkd's JOB_DATA_SIZE_LIMIT_MAX, in bytes.
 MAX_JOB_SIZE_LIMIT: Final = 1073741824
-# As much as beanstalkd counts in nanoseconds, and as much as is waited for, in milliseconds.
+# In milliseconds: from here on beanstalkd's nanoseconds overflow; and the longest wait.
 FSYNC_MS_OVERFLOW: Final = 2**63 // 1000000
 MAX_FSYNC_MS: Final = 2**31 * 1000
 MAX_SIZE: Final = 2**64 - 1
@@ -25,28 +25,28 @@ MAX_TCP_KEEPALIVE: Final = 32767
 C_SPACE: Final = " \t\n\v\f\r"
 
 USAGE: Final = """\
-Options of the server, each also as BEANSPIKED_<LONG_NAME> in the environment:
+Server options; BEANSPIKED_<LONG_NAME> in the environment sets the same:
  -l, --listen ADDR        listen on this address, or all addresses of this name (default 0.0.0.0); may be repeated
  -l unix:PATH             listen on a unix socket
      --socket-mode MODE   permissions of unix sockets, in octal
  -p, --port PORT          listen on this TCP port, a number or a service's name (default 11300)
-     --tcp-keepalive S    ask whether a client is still there after S seconds of silence (default 60; 0: as the kernel does)
+     --tcp-keepalive S    probe a client that has been silent for S seconds (default 60; 0: the kernel's setting)
  -b, --journal DIR        keep jobs in a journal in this directory
  -f, --fsync-ms MS        sync the journal at least every MS milliseconds (default 0: before each reply)
  -F, --no-fsync           never sync the journal; a crash of the machine may lose jobs
- -z, --max-job-size BYTES the largest job (default 65535; more than 1073741824 is taken for that)
- -s BYTES                 accepted for beanstalkd's sake and shown in stats: the journal has no files of a fixed size
+ -z, --max-job-size BYTES accept jobs of up to this size (default 65535, at most 1073741824)
+ -s BYTES                 shown in stats and otherwise ignored: the journal has no files of a fixed size
  -u, --user USER          become this user once the socket listens
-     --store URL          memory: (the default), sqlite:DIR (the same as -b DIR), or a cluster that other servers share:
+     --store URL          memory: (the default), sqlite:DIR (the same as -b DIR), or a cluster that servers share:
                           aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=NAME]
-                          Without -b and --store, AEROSPIKE_HOST and AEROSPIKE_PORT name one, its namespace is beanspike.
-     --lenient-eol        also take a bare LF for the end of a line
-     --drain-timeout S    when told to stop, let clients that hold jobs finish for up to S seconds (default 0)
- -c, -n                   accepted and ignored, as beanstalkd does
- -V                       say more; may be repeated
+                          Without -b and --store, AEROSPIKE_HOST, _PORT and _NAMESPACE (beanspike) choose a cluster.
+     --lenient-eol        also accept a bare LF as the end of a line
+     --drain-timeout S    before a stop, give clients up to S seconds to finish the jobs they hold (default 0)
+ -c, -n                   ignored, as in beanstalkd
+ -V                       log connections; -VV logs commands and replies as well
  -v, --version            print the version and exit
  -h, --help               print this and exit
-Signals: USR1 refuses further puts; TERM and INT give held jobs back and exit.
+Signals: USR1 refuses further puts. TERM and INT make held jobs ready and stop the server.
 """
 
 SHORT_WITH_VALUE: Final = "lpbfzsu"
@@ -67,6 +67,7 @@ LONG: Final = {
     "lenient-eol": "--lenient-eol",
     "drain-timeout": "--drain-timeout",
     "tcp-keepalive": "--tcp-keepalive",
+    "io": "--io",
 }
 SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol")
 # What an environment variable may set.
@@ -74,29 +75,30 @@ IN_ENVIRONMENT: Final = [name for name in LONG if name not in ("version", "help"
 
 
 class UsageError(Exception):
-    """The command line or the environment cannot be understood; the text says what and where."""
+    """The command line or the environment is wrong; the text says where and how."""
 
 
 class Settings:
-    """What the server was told; each attribute has its default until it is set.
+    """The server's settings; each has its default until it is set.
 
     Attributes:
         listen: Addresses, names and `unix:PATH`s; empty for the wildcard.
         port: TCP port: a number, or a service's name.
-        tcp_keepalive: Seconds of silence after which a client is asked whether it is there; 0 for the kernel's default.
+        tcp_keepalive: Seconds of silence after which a client is probed; 0 for the kernel's default.
         journal: The journal's directory, or None without one.
-        shared: The Aerospike cluster that the jobs live in, or None. With neither they live in memory only.
+        shared: The Aerospike cluster that keeps the jobs, or None. Without journal and cluster, memory keeps them.
         fsync_ms: Milliseconds between syncs; 0 syncs before each reply, -1 never syncs.
         max_job_size: Bytes.
         binlog_size: beanstalkd's `-s`, shown in `stats`.
-        user: Whom to become, or None.
+        user: The user to become, or None.
         verbose: How often `-V` was given.
         socket_mode: Permissions of unix sockets, or None for what the umask leaves.
         lenient_eol: Whether a bare LF ends a line.
         drain_timeout: Seconds.
+        io: How sockets are heard: `native`, `python` or `auto`.
         action: `serve`, `version` or `help`.
-        notices: What chose the store, where no flag did.
-        warnings: What was accepted but does nothing, or not all that it says.
+        notices: Log lines that say which variable chose the store.
+        warnings: Log lines about options that are ignored, or reduced to a limit.
     """
 
     listen: tuple[str, ...] = ()
@@ -112,13 +114,14 @@ class Settings:
     socket_mode: int | None = None
     lenient_eol: bool = False
     drain_timeout: float = 0.0
+    io: str = "auto"
     action: str = "serve"
     notices: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
-    """Read the environment, then the command line, which wins.
+    """Read the environment and the command line; the command line wins.
 
     Raises:
         UsageError: Something is unknown, malformed, or contradicts something else.
@@ -137,9 +140,9 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
 
 
 def _from_command_line(argv: list[str]) -> list[tuple[str, str, str]]:
-    """Split the words into options: each one's short name where it has one, its value, and its name as it was given.
+    """Split the words into options: the short name if there is one, the value, and the name as it was given.
 
-    `getopt` would do the same and import for six milliseconds.
+    `getopt` does the same, but takes six milliseconds to import.
     """
     options = []
     words = iter(argv)
@@ -151,7 +154,7 @@ def _from_command_line(argv: list[str]) -> list[tuple[str, str, str]]:
             name = _long_name(given)
             if name in SWITCHES:
                 if equals:
-                    raise UsageError(f"--{name}: takes no value")
+                    raise UsageError(f"--{name} takes no value")
             elif not equals:
                 value = _value_of(f"--{name}", words)
             options.append((LONG[name], value, f"--{name}"))
@@ -165,7 +168,7 @@ def _from_command_line(argv: list[str]) -> list[tuple[str, str, str]]:
 
 
 def _from_short(letters: str, words: Iterator[str]) -> Iterator[tuple[str, str, str]]:
-    """Split a word of short options: switches may be bundled, and a value attached."""
+    """Split a word of short options: switches may stand together, and a value may follow its letter."""
     for place, letter in enumerate(letters):
         key = f"-{letter}"
         if letter in SHORT_SWITCHES:
@@ -184,16 +187,16 @@ def _value_of(key: str, words: Iterator[str]) -> str:
 
 
 def _long_name(given: str) -> str:
-    """Find a long option by its name, or by the beginning of its name."""
+    """Find a long option by its name, or by the beginning of one."""
     if given in LONG:
         return given
     names = [name for name in LONG if name.startswith(given)]
     if len(names) != 1:
         if names:
-            raise UsageError(f"--{given}: which of {', '.join(names)}")
+            raise UsageError(f"--{given} is ambiguous: {', '.join(names)}")
         from beanspiked.spelling import meant  # noqa: PLC0415 - only an error needs it
 
-        raise UsageError(f"--{given}: no such option{meant(f'--{given}', [f'--{name}' for name in LONG])}")
+        raise UsageError(f"unknown option: --{given}{meant(f'--{given}', [f'--{name}' for name in LONG])}")
     return names[0]
 
 
@@ -203,7 +206,7 @@ def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple
         variable = "BEANSPIKED_" + name.upper().replace("-", "_")
         value = environ.get(variable, "")
         if name == "port" and value.startswith("tcp://"):
-            # Kubernetes and Docker links set it so for a service of this name; it is not meant for this process.
+            # Kubernetes and Docker links set it for a service of this name; it does not configure this process.
             continue
         if not value or LONG[name] in given or (name in ("journal", "store") and given & {"-b", "--store"}):
             continue
@@ -213,9 +216,9 @@ def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple
             if value.lower() in ("1", "true", "yes", "on"):
                 options.append((LONG[name], "", variable))
             elif value.lower() not in ("0", "false", "no", "off"):
-                raise UsageError(f"{variable}: not a yes or no: {value}")
+                raise UsageError(f"{variable}: must be yes or no, not {value}")
         elif name == "listen":
-            # Nothing but commas would listen on all addresses.
+            # A value of commas alone is an empty address; no address would mean all of them.
             options += [("-l", part, variable) for part in value.replace(",", " ").split() or [""]]
         else:
             options.append((LONG[name], value, variable))
@@ -226,7 +229,7 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
     settings = Settings()
     warnings: list[str] = []
     store: str | None = None
-    # Where they were found, to say so.
+    # Which options set them, for errors.
     journal_source = store_source = ""
     for key, value, source in options:
         if key == "-b":
@@ -234,19 +237,19 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
         elif key == "--store":
             store, store_source = value, source
         elif key in ("-c", "-n"):
-            warnings.append(f"{source}: does nothing, as in beanstalkd")
+            warnings.append(f"{source} is ignored, as in beanstalkd")
         elif key == "-V":
             settings.verbose += 1
         elif key == "-l":
             if value == "unix:":
-                raise UsageError(f"{source}: no path after unix:")
+                raise UsageError(f"{source}: a path is missing after unix:")
             settings.listen = (*settings.listen, _not_empty(value, source, "address"))
         else:
             attribute, read = READERS[key]
             setattr(settings, attribute, read(value, source))
     if store is not None:
         if settings.journal is not None:
-            raise UsageError(f"{journal_source} and {store_source} contradict each other")
+            raise UsageError(f"{journal_source} and {store_source} exclude each other: give one")
         if store.startswith("aerospike:"):
             settings.shared = _address_of(store, store_source)
         else:
@@ -262,7 +265,7 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
 
 
 def _chosen(settings: Settings, variable: str) -> str:
-    """Say what an environment variable chose: who started the server may not know that it is set."""
+    """Return a log line about the variable that chose the store: the operator may not know that it is set."""
     if settings.shared is not None:
         return f"{variable} chooses the store: {settings.shared}"
     return f"{variable} chooses the store: {'memory:' if settings.journal is None else 'sqlite:' + settings.journal}"
@@ -278,7 +281,7 @@ def _address_of(store: str, source: str) -> StoreAddress:
 
     try:
         address = parse_address(store)
-        # Whether the client can be made: without authorities for TLS it never could.
+        # Fails now rather than at the first connection, for example without certificate authorities.
         client_config(address)
     except AddressError as error:
         raise UsageError(f"{source}: {error}") from error
@@ -286,7 +289,7 @@ def _address_of(store: str, source: str) -> StoreAddress:
 
 
 def _read_aerospike(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Read AEROSPIKE_HOST and AEROSPIKE_PORT, which go-beanspike's users set."""
+    """Read AEROSPIKE_HOST and AEROSPIKE_PORT, go-beanspike's variables."""
     if not environ.get("AEROSPIKE_HOST") and not environ.get("AEROSPIKE_PORT"):
         return
     from beanspiked.ops.url import (  # noqa: PLC0415 - likewise
@@ -313,8 +316,10 @@ def _journal_of(store: str, source: str) -> str | None:
         return None
     if scheme == "sqlite" and rest:
         return rest
-    # Nothing after the scheme: there may be a password.
-    raise UsageError(f"{source}: not memory:, sqlite:DIR or aerospike://HOST/NAMESPACE: {_shown(scheme + colon)}")
+    # Shows the scheme only: a password may follow.
+    raise UsageError(
+        f"{source}: must be memory:, sqlite:DIR or aerospike://HOST/NAMESPACE, not {_shown(scheme + colon)}"
+    )
 
 
 def _shown(value: str) -> str:
@@ -323,23 +328,29 @@ def _shown(value: str) -> str:
 
 def _not_empty(value: str, source: str, what: str) -> str:
     if not value:
-        raise UsageError(f"{source}: no {what}")
+        raise UsageError(f"{source}: the {what} is missing")
+    return value
+
+
+def _io(value: str, source: str) -> str:
+    if value not in ("auto", "native", "python"):
+        raise UsageError(f"{source}: not auto, native or python: {_shown(value)}")
     return value
 
 
 def _number(value: str, source: str, low: int, high: int) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 20) or not low <= int(value) <= high:
-        raise UsageError(f"{source}: not a number from {low} to {high}: {_shown(value)}")
+        raise UsageError(f"{source}: must be a number from {low} to {high}, not {_shown(value)}")
     return int(value)
 
 
 def _size(value: str, source: str) -> int:
-    """Read a number as beanstalkd does, by sscanf's %zu: a minus wraps it around, and what is too large is the largest."""
+    """Read a number as beanstalkd does, with sscanf's %zu: a minus wraps around, too large a number is the largest."""
     digits = value.lstrip(C_SPACE)
     negative = digits.startswith("-")
     digits = digits[1:] if digits.startswith(("-", "+")) else digits
     if not (digits.isascii() and digits.isdigit()):
-        raise UsageError(f"{source}: not a number: {_shown(value)}")
+        raise UsageError(f"{source}: must be a number, not {_shown(value)}")
     digits = digits.lstrip("0")
     # Python refuses to read thousands of digits.
     number = int(digits or "0") if len(digits) <= 20 else MAX_SIZE
@@ -351,23 +362,23 @@ def _size(value: str, source: str) -> int:
 def _port(value: str, source: str) -> str:
     if value.isascii() and value.isdigit():
         _number(value, source, 0, 65535)
-    # Anything else may be a service's name, which is looked up when it is needed.
+    # Anything else may be a service's name; it is looked up later.
     return _not_empty(value, source, "port")
 
 
 def _fsync_ms(value: str, source: str) -> int:
     number = _size(value, source)
-    # What overflows in beanstalkd makes it sync each time.
+    # beanstalkd overflows here, and then syncs each time.
     return min(number, MAX_FSYNC_MS) if number < FSYNC_MS_OVERFLOW else 0
 
 
 def _socket_mode(value: str, source: str) -> int:
     if not value or value.strip("01234567") or int(value, 8) > 0o777:
-        raise UsageError(f"{source}: not permissions in octal: {_shown(value)}")
+        raise UsageError(f"{source}: must be octal permissions, not {_shown(value)}")
     return int(value, 8)
 
 
-# What most options set, and what reads their value.
+# The attribute that an option sets, and the function that reads its value.
 READERS: Final[dict[str, tuple[str, Callable[[str, str], object]]]] = {
     "-p": ("port", _port),
     "-f": ("fsync_ms", _fsync_ms),
@@ -378,5 +389,6 @@ READERS: Final[dict[str, tuple[str, Callable[[str, str], object]]]] = {
     "--socket-mode": ("socket_mode", _socket_mode),
     "--lenient-eol": ("lenient_eol", lambda *_: True),
     "--drain-timeout": ("drain_timeout", lambda value, source: float(_number(value, source, 0, 86400))),
+    "--io": ("io", _io),
     "--tcp-keepalive": ("tcp_keepalive", lambda value, source: _number(value, source, 0, MAX_TCP_KEEPALIVE)),
 }

@@ -1,4 +1,4 @@
-"""What somebody meant who wrote a word that is not known. Loaded where that is to be said."""
+"""Suggestions for misspelt words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ __all__ = ["meant"]
 
 
 def meant(word: str, words: Iterable[str]) -> str:
-    """Return a question with the nearest of the words, to follow an error; empty when none is near."""
+    """Return a question that suggests the nearest of the words, to follow an error; empty when none is near."""
     near = difflib.get_close_matches(word, list(words), 1)
     return f" (do you mean {near[0]}?)" if near else ""

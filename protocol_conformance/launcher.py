@@ -1,6 +1,6 @@
-"""Servers under test: started where nobody else listens, watched until they serve, and always ended by their process id.
+"""Servers under test: started on free ports, watched until they serve, and always ended by their process id.
 
-It needs nothing but Python, so that scripts use it as tests do.
+It needs nothing but Python, so scripts can use it as well.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ STOP_WITHIN_S = 15.0
 DIAL_WITHIN_S = 5.0
 EXIT_PORT_BUSY = 111
 START_ATTEMPTS = 3
-# What a server would take for its own settings is the caller's: it gets only what it is given.
+# The caller's own settings: a server gets only those that it is given.
 SETTINGS = ("BEANSPIKED_", "AEROSPIKE_")
 
 
 class NotServingError(Exception):
-    """A server ended, or did not answer in time; the text tells which, and what it wrote."""
+    """A server ended or did not answer in time; the text names it and has its output."""
 
 
 def free_port() -> int:
@@ -56,8 +56,8 @@ class ServerProcess:
 
     Attributes:
         words: Its command line.
-        address: Where it listens.
-        process: What Python knows of it.
+        address: The address that it listens on.
+        process: The process itself.
         started_at: When it was started, by `time.monotonic`.
     """
 
@@ -74,10 +74,10 @@ class ServerProcess:
 
         Args:
             words: The command line, which must become the server itself.
-            address: Where it will listen.
-            environ: What its environment has besides ours.
+            address: The address that it will listen on.
+            environ: Variables that are added to our environment.
             pass_fds: Descriptors that it inherits.
-            output: Takes what it writes; by default a file that `log` reads.
+            output: Takes its output; by default a file that `log` reads.
 
         Raises:
             OSError: There is no such command.
@@ -180,11 +180,11 @@ class ServerProcess:
         return probe
 
     def fault(self, what: str) -> NotServingError:
-        """Return the error that says what is wrong with it, and what it wrote."""
+        """Return an error with its fault and its output."""
         return NotServingError(f"{' '.join(self.words)}: {what}: {self.log()[-2000:]}")
 
     def log(self) -> str:
-        """Return what it wrote to its output and error output so far, unless `output` took it."""
+        """Return its output and error output so far, unless `output` takes them."""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
 
@@ -245,7 +245,7 @@ class Farm(Generic[AServer]):
         self._servers: list[AServer] = []
 
     def adopt(self, server: AServer) -> AServer:
-        """Have a server ended with the others."""
+        """Let a server be ended with the others."""
         self._servers.append(server)
         return server
 

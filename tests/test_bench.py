@@ -312,7 +312,7 @@ class TestReport:
     ) -> None:
         monkeypatch.setattr("beanspiked.bench.report.GENERATOR_LIMIT", 0.0)
         out, _ = bench(server.address, "--jobs", "100")
-        assert "the generator was the bottleneck" in out
+        assert "the load generator was the bottleneck" in out
         monkeypatch.setattr("beanspiked.bench.report.GENERATOR_LIMIT", 100.0)
         out, _ = bench(server.address, "--jobs", "100")
         assert "bottleneck" not in out
@@ -472,7 +472,7 @@ class TestErrors:
             both = ["--vs", fake.address]
             error = bench.error(server.address, *both, "--mode", "put", "--tube", "t", "--jobs", "60")
         assert "DRAINING" in error
-        assert error.endswith("; jobs put before that stay in t\n")
+        assert error.endswith("; the jobs that were put before stay in t\n")
 
 
 class TestInterrupt:

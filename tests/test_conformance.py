@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from depth import FULL, absent, full_depth
-from suite import COMMAND, address_of, conformance
+from suite import COMMAND, EITHER_IO, address_of, conformance, either_io
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -17,9 +17,10 @@ SHARED_SERVER = Path(__file__).parent / "shared" / "shared_server.py"
 
 
 @pytest.mark.timeout(300)
-def test_in_memory_over_tcp() -> None:
+@pytest.mark.parametrize("io", EITHER_IO)
+def test_in_memory_over_tcp(io: str) -> None:
     depth = [] if FULL else ["-m", "not slow"]
-    ended = conformance("--fresh-server-command", COMMAND, *depth)
+    ended = conformance("--fresh-server-command", f"{COMMAND} --io {either_io(io)}", *depth)
     assert ended["passed"] > (650 if FULL else 550)
     assert "skipped" not in ended
 
@@ -33,8 +34,9 @@ def test_with_a_journal_over_tcp(tmp_path: Path) -> None:
 
 @full_depth
 @pytest.mark.timeout(300)
-def test_in_memory_over_a_unix_socket(tmp_path: Path) -> None:
-    with address_of(path=f"{tmp_path}/s") as server:
+@pytest.mark.parametrize("io", EITHER_IO)
+def test_in_memory_over_a_unix_socket(tmp_path: Path, io: str) -> None:
+    with address_of("--io", either_io(io), path=f"{tmp_path}/s") as server:
         assert conformance("--server", server)["passed"] > 550
 
 

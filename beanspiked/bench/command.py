@@ -1,4 +1,4 @@
-"""Run the benchmark: rounds, turn about between two servers, Ctrl-C, exit status."""
+"""Run the benchmark: rounds, alternating between two servers, Ctrl-C, exit status."""
 # ruff: noqa: T201 - printing the report is what this command is for
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from beanspiked.bench.report import GENERATOR_LIMIT, Report, ServerResult
 from beanspiked.client.address import Address
 
 GRACE_SECONDS = 2.0
-"""After Ctrl-C, jobs already begun have this long to be finished; a second Ctrl-C ends it."""
+"""After Ctrl-C, jobs already begun have this many seconds to finish; a second Ctrl-C ends at once."""
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Progress:
-    """One line on standard error that is written over and over; nothing when that is not a terminal."""
+    """A progress line on a terminal's standard error; elsewhere it prints nothing."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
         self._last = (0, 0.0)
 
     def hook(self, what: str) -> ProgressHook | None:
-        """Return the function that shows the progress of one run, `what`."""
+        """Return the function that shows the progress of the run `what`."""
         if not self._shown:
             return None
         self._last = (0, 0.0)
@@ -47,7 +47,7 @@ class _Progress:
         return show
 
     def clear(self) -> None:
-        """Wipe the line."""
+        """Clear the line."""
         if self._shown:
             self._write("")
 
@@ -110,11 +110,11 @@ class _Session:
             self.report.notes.append(left)
 
     async def _clean(self, address: Address, loads: list[Load]) -> str:
-        """Delete the jobs of a run that did not come to its own end; say what could not be deleted."""
+        """Delete the jobs of a run that was cut short; return what could not be deleted."""
         options = self._options
         if options.mode == "put":
             some = self.report.measured() or any(load.started for load in loads)
-            return f"jobs put before that stay in {', '.join(options.tubes)}" if some else ""
+            return f"the jobs that were put before stay in {', '.join(options.tubes)}" if some else ""
         if not (options.own_tubes and any(load.started for load in loads)):
             return ""
         removed = False
@@ -123,7 +123,7 @@ class _Session:
         return "" if removed else f"jobs may be left on {address} in {', '.join(options.tubes)}"
 
     async def _guarded(self, load: Load) -> bool:
-        """Run `load`, and say whether it came to its own end."""
+        """Run `load`; return whether it came to its own end."""
         self._load = load
         try:
             await load.run()
@@ -156,7 +156,7 @@ class _Session:
         for server in self.report.measured():
             if server.generator_bound:
                 notes.append(
-                    f"{server.server}: the generator was the bottleneck ({server.generator_cpu:.0%} of a processor,"
+                    f"{server.server}: the load generator was the bottleneck ({server.generator_cpu:.0%} of a processor,"
                     f" the limit is {GENERATOR_LIMIT:.0%}); the server may be faster than this"
                 )
             if any(result.ran_empty for result in server.rounds) and options.jobs is not None:
@@ -165,7 +165,7 @@ class _Session:
                 tube = options.tubes[0] if len(options.tubes) == 1 else options.tubes[0].rpartition("-")[0]
                 tubes = "" if len(options.tubes) == 1 else f" --tubes {len(options.tubes)}"
                 notes.append(
-                    f"{sum(result.jobs for result in server.rounds):,} jobs stay on {server.server}; to delete them:"
+                    f"{sum(result.jobs for result in server.rounds):,} jobs stay on {server.server}; delete them with:"
                     f" beanspiked bench {server.server} --mode drain --tube {tube}{tubes}"
                 )
 
@@ -187,7 +187,7 @@ def main(argv: list[str]) -> int:
     except BenchError as exc:
         print(f"beanspiked bench: {exc}", file=sys.stderr)
         return EXIT_FAILED
-    except KeyboardInterrupt:  # before or after the session, which has its own way with Ctrl-C
+    except KeyboardInterrupt:  # before or after the session, which handles Ctrl-C itself
         print("beanspiked bench: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:

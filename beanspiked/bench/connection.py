@@ -1,10 +1,10 @@
 """One client connection of a benchmark.
 
-Each connection has `depth` lanes. A lane of `cycle` repeats put, reserve, delete; of `put`, put; of `drain`,
-reserve-with-timeout 0 and delete. Lanes are only counters: as all lanes of a connection are alike, the replies in a
-buffer are counted by kind and the next commands are sent in one write, deletes first.
+Each connection has `depth` lanes. A lane repeats put, reserve and delete in the mode `cycle`, put in `put`, and
+reserve-with-timeout 0 and delete in `drain`. Lanes are only counters: all lanes of a connection are alike, so the replies in a
+buffer are counted by kind, and the next commands are sent in one write, deletes first.
 
-A `reserve` of `cycle` never waits for long: its lane's put has been answered, so there is a job for each reserve sent.
+A `reserve` in `cycle` does not wait long: its lane's put has been answered, so there is a job for each reserve.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ KINDS = ("put", "reserve", "delete")
 
 
 class Run(Protocol):
-    """The run that a connection is part of."""
+    """The run of a connection, as the connection sees it."""
 
     server: Address
     options: Options
     histograms: list[Histogram]
     """Latencies, by kind of command."""
     ran_empty: bool
-    """A drain found its tube empty."""
+    """Whether a drain found its tube empty."""
     first_command: bytes
-    """What begins a job."""
+    """The command that begins a job."""
     reader: Reader
-    """What reads the replies."""
+    """The reader of the replies."""
 
     def fail(self, message: str) -> None:
         """End the run with an error."""
 
     def explain(self, reply: bytes) -> str:
-        """Return the message for a reply that should not have come."""
+        """Return the message for an unexpected reply."""
 
     def connection_ready(self) -> None:
-        """Note that one more connection has chosen its tube."""
+        """Learn that one more connection has chosen its tube."""
 
     def lanes_ended(self) -> None:
-        """Note that the lanes of one more connection have ended."""
+        """Learn that the lanes of one more connection have ended."""
 
 
 class LoadConnection(asyncio.Protocol):
@@ -84,7 +84,7 @@ class LoadConnection(asyncio.Protocol):
         return bool(self.lanes or self._setup)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Choose the tube."""
+        """Use and watch the tube."""
         # uvloop's transports do not derive from asyncio's.
         self._transport = stream = cast("asyncio.WriteTransport", transport)
         tube = self._tube
@@ -96,12 +96,12 @@ class LoadConnection(asyncio.Protocol):
         stream.write(commands)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the run, unless it has ended."""
+        """End the run with an error, unless it has ended already."""
         reason = f" ({exc.strerror or exc})" if isinstance(exc, OSError) else ""
         self._run.fail(f"{self._run.server} closed the connection{reason}")
 
     def close(self) -> None:
-        """Close the connection without waiting for anything in flight."""
+        """Close the connection without waiting for commands in flight."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -116,7 +116,7 @@ class LoadConnection(asyncio.Protocol):
             self._send(out, 0, 0, self.lanes)
 
     def data_received(self, data: bytes) -> None:
-        """Count the replies and send what comes next."""
+        """Count the replies and send the next commands."""
         if self._rest:
             data = self._rest + data
         if self._setup:
@@ -172,8 +172,8 @@ class LoadConnection(asyncio.Protocol):
             self._run.lanes_ended()
 
     def _send(self, out: bytes, deletes: int, reserves: int, puts: int) -> None:
-        """Write the commands, `out`, which come in the order of the counts."""
-        # No flow control is needed: `depth` commands in flight is all that can ever be waiting here.
+        """Send the commands in `out`; their kinds come in the order of the counts."""
+        # This needs no flow control: at most `depth` commands can wait here.
         assert self._transport is not None
         awaited = self._awaited
         awaited[0] += puts
@@ -181,7 +181,7 @@ class LoadConnection(asyncio.Protocol):
         awaited[2] += deletes
         count = deletes + reserves + puts
         if not self._sampled_command:
-            if count == 1:  # Micro-optimization: all there is at depth 1
+            if count == 1:  # Micro-optimization: at depth 1 this is all there is to do
                 self._sampled_kind = 2 if deletes else 1 if reserves else 0
                 self._sampled_command = self._sent + 1
             else:
@@ -191,10 +191,9 @@ class LoadConnection(asyncio.Protocol):
         self._transport.write(out)
 
     def _choose_sample(self, deletes: int, reserves: int, puts: int) -> None:
-        """Choose which of the commands about to be sent is timed.
+        """Choose which of the next commands is timed.
 
-        The kind with the fewest samples so far, and any of its commands, so that all kinds and all places in the
-        buffer have their share.
+        It is any command of the kind with the fewest samples, so that all kinds and all places in the buffer are sampled.
         """
         samples = self._run.histograms
         before = {2: self._sent, 1: self._sent + deletes, 0: self._sent + deletes + reserves}

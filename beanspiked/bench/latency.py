@@ -1,4 +1,4 @@
-"""A histogram of latencies: fixed size however long the run, within 1.6 % of the true value."""
+"""A histogram of latencies: of fixed size however long the run is, within 1.6 % of the true value."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Histogram:
         self.max_ns = max(self.max_ns, ns)
 
     def add(self, other: Histogram) -> None:
-        """Count everything `other` has counted."""
+        """Add everything that `other` has counted."""
         self._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]
         self.count += other.count
         self.max_ns = max(self.max_ns, other.max_ns)
 
     def percentile_ns(self, percent: float) -> int:
-        """Return the middle of the bucket in which `percent` of the values are reached; 0 when nothing was counted."""
+        """Return the middle of the bucket that reaches `percent` of the values; 0 when nothing was counted."""
         wanted = self.count * percent / 100
         seen = 0
         for bucket, count in enumerate(self._counts):

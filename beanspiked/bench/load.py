@@ -1,4 +1,4 @@
-"""One measured run: all its connections, from the first connect to the numbers that come out."""
+"""One measured run: all its connections, from the first connect to the result."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ CLEANING_SECONDS = 5.0
 """How long it may take to delete the jobs of a run that failed."""
 
 TICK_SECONDS = 0.2
-"""How often progress is reported and silent connections are looked for."""
+"""Seconds between two reports of progress and two searches for silent connections."""
 
 _FOREVER = 1 << 62
 _CONNECTING_AT_ONCE = 64
 
 _HINTS = {
-    b"JOB_TOO_BIG": "the body is above the server's max-job-size; lower --body or start the server with a higher -z",
+    b"JOB_TOO_BIG": "the body is larger than the server's max-job-size; lower --body or start the server with a higher -z",
     b"DRAINING": "the server is in drain mode and takes no jobs",
-    b"OUT_OF_MEMORY": "the server has no memory, or no space in its log, for another job",
+    b"OUT_OF_MEMORY": "the server has no memory, or no space in its journal, for another job",
     b"BURIED": "the server had no memory to make the job ready",
-    b"TIMED_OUT": "there was no job to reserve; something else reserves from this tube",
+    b"TIMED_OUT": "there was no job to reserve; another client reserves from this tube",
     b"DEADLINE_SOON": "a job reserved here is about to time out",
-    b"NOT_FOUND": "a job reserved here timed out before it was deleted, or something else deleted it",
+    b"NOT_FOUND": "a job reserved here timed out before it was deleted, or another client deleted it",
 }
 
 ProgressHook = Callable[[int, float], None]
@@ -44,20 +44,20 @@ ProgressHook = Callable[[int, float], None]
 
 
 class BenchError(Exception):
-    """The run cannot go on; the message is one line for the user."""
+    """The run failed; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What one run did."""
+    """The result of one run."""
 
     jobs: int
     commands: int
     seconds: float
     cpu_seconds: float
-    """Processor time the generator itself used."""
+    """Seconds of processor time that the generator used."""
     ran_empty: bool
-    """A drain stopped because there were no more jobs."""
+    """Whether a drain stopped because there were no more jobs."""
     latency: dict[str, Histogram] = field(repr=False)
 
 
@@ -70,15 +70,15 @@ class Load:
         self.histograms = [Histogram() for _ in KINDS]
         """Latencies, by kind of command."""
         self.ran_empty = False
-        """A drain found its tube empty."""
+        """Whether a drain found its tube empty."""
         body = b"x" * options.body
         self.first_command = b"put 1024 0 60 %d\r\n%b\r\n" % (len(body), body)
-        """What begins a job."""
+        """The command that begins a job."""
         if options.mode == "drain":
             self.first_command = b"reserve-with-timeout 0\r\n"
         # At depth 1 a buffer holds one reply, which read_any handles in less time.
         self.reader: Reader = reader_of_own(body) if options.own_tubes and options.depth > 1 else read_any
-        """What reads the replies."""
+        """The reader of the replies."""
         self._progress = progress
         self._connections: list[LoadConnection] = []
         self._waiting_for = options.connections
@@ -116,12 +116,12 @@ class Load:
                 connection.close()
 
     def stop(self) -> None:
-        """Begin no more jobs; the run ends when those begun are finished."""
+        """Begin no more jobs; the run ends when those that were begun are finished."""
         for connection in self._connections:
             connection.todo = 0
 
     def result(self) -> RunResult:
-        """Return what has been done, also when the run was cut short."""
+        """Return the result, also of a run that was cut short."""
         jobs = sum(connection.jobs for connection in self._connections)
         per_job = {"cycle": 3, "put": 1, "drain": 2}[self.options.mode]
         return RunResult(
@@ -134,24 +134,24 @@ class Load:
         )
 
     def fail(self, message: str) -> None:
-        """End the run with an error; later errors are consequences and ignored."""
+        """End the run with an error; ignore later errors, which are consequences."""
         self._settle(BenchError(message))
 
     def explain(self, reply: bytes) -> str:
-        """Return the message for a reply that should not have come."""
+        """Return the message for an unexpected reply."""
         word = reply.split(b" ", 1)[0]
         shown = ascii(reply[:80].decode("ascii", "backslashreplace"))[1:-1]
-        hint = _HINTS.get(word, "that is no reply to what was sent; is it a beanstalkd-compatible server?")
+        hint = _HINTS.get(word, "this reply fits no command that was sent; is it a beanstalkd-compatible server?")
         return f"{self.server} answered {shown or 'an empty line'}: {hint}"
 
     def connection_ready(self) -> None:
-        """Note that one more connection has chosen its tube."""
+        """Learn that one more connection has chosen its tube."""
         self._waiting_for -= 1
         if not self._waiting_for:
             self._settle(None)
 
     def lanes_ended(self) -> None:
-        """Note that the lanes of one more connection have ended."""
+        """Learn that the lanes of one more connection have ended."""
         self._waiting_for -= 1
         if not self._waiting_for:
             self._note_end()
@@ -233,7 +233,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 async def remove_jobs(server: Address, options: Options) -> bool:
-    """Delete what a failed or interrupted run left in its own tubes.
+    """Delete the jobs that a failed or interrupted run left in its own tubes.
 
     Returns:
         Whether the tubes are known to be empty.

@@ -19,33 +19,33 @@ MAX_BODY = 1 << 30
 """beanstalkd's `-z` goes no higher (beanstalkd.1: "1073741824")."""
 
 MAX_IN_FLIGHT = 1 << 31
-"""Bytes of bodies that may be on their way at once: they all wait in the generator's memory."""
+"""Bytes of bodies that may be in flight at once: they all stay in the generator's memory."""
 
 # protocol.txt: "names [...] may contain letters, numerals, hyphen, plus, slash, semicolon, dot, dollar-sign,
 # underscore and parentheses, but may not begin with a hyphen"; at most 200 bytes.
 _TUBE = re.compile(r"(?!-)[A-Za-z0-9\-+/;.$_()]{1,200}", re.ASCII)
 
 _DESCRIPTION = """\
-Load a beanstalkd-compatible server and print jobs and commands per second and the
-latency of each command. With --vs, two servers take turns and their ratio is printed.
+Load a beanstalkd-compatible server, and print jobs and commands per second and the
+latency of each command. With --vs, two servers take turns, and their ratio is printed.
 
 modes:
   cycle   put, reserve, delete, over and over: three commands a job (the default)
-  put     puts only. The jobs STAY on the server; the report says where
-  drain   reserve and delete. Without --tube, a tube is first filled with --jobs
-          jobs, outside the measurement
+  put     put only. The jobs STAY on the server; the report says where
+  drain   reserve and delete. Without --tube, --jobs jobs are first put into a new
+          tube, outside the measurement
 
-Unless --tube is given, only tubes with new random names are used, so nobody else's
-jobs are touched, and after cycle and drain they are empty and gone again."""
+Without --tube, only tubes with new random names are used. Other jobs are then not
+touched, and after cycle and drain the tubes are empty and gone again."""
 
 _EPILOG = """\
-Latency: at depth 1 every command is timed; deeper, one command per connection at a
-time is timed as a sample, and waiting behind the others in flight is part of it.
+Latency: at depth 1 every command is timed. At greater depths one command per
+connection is timed at a time; its wait behind the others in flight is included.
 
-This generator is one Python process. When it used 90 % of a processor or more, the
-report says that the generator was the bottleneck: the server can do better than the
-figure. For figures to be pinned or published, use a generator written in C. Compare
-servers with --vs in one run: absolute figures move from minute to minute.
+The load generator is one Python process. If it used 90 % of a processor or more, the
+report says that the generator was the bottleneck: the server may be faster than the
+figure. To publish figures, use a generator written in C. Compare servers with --vs
+in one run: absolute figures change from minute to minute.
 
 exit status: 0 measured, 1 failed (one line on standard error, nothing on standard
 output), 2 wrong usage, 130 interrupted (what was measured so far is printed)."""
@@ -53,7 +53,7 @@ output), 2 wrong usage, 130 interrupted (what was measured so far is printed).""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to measure, checked and with its defaults filled in."""
+    """The options, checked and with their defaults filled in."""
 
     server: Address
     versus: Address | None
@@ -66,13 +66,13 @@ class Options:
     mode: Mode
     tubes: tuple[str, ...]
     own_tubes: bool
-    """The tubes' names are new, so every job in them is ours, with the body we know."""
+    """Whether the tubes' names are new: every job in them then is ours and has the known body."""
     rounds: int
     json: bool
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports bad arguments in one line, after the usage line that argparse prints."""
+    """Reports wrong arguments in one line, after argparse's usage line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -114,7 +114,7 @@ def _tube(text: str) -> str:
 
 
 def parser() -> _Parser:
-    """Return what reads the words of `beanspiked bench`."""
+    """Return the parser of `beanspiked bench`."""
     words = _Parser(
         prog="beanspiked bench",
         description=_DESCRIPTION,
@@ -131,7 +131,9 @@ def parser() -> _Parser:
         metavar="SERVER",
         help="HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:11300)",
     )
-    add("--vs", type=_address, metavar="SERVER", help="a second server; the two take turns, the order swaps each round")
+    add(
+        "--vs", type=_address, metavar="SERVER", help="a second server; the two take turns, in another order each round"
+    )
     add("--rounds", type=_count, metavar="N", help="runs per server; medians are printed (1, with --vs 5)")
     add("--mode", choices=("cycle", "put", "drain"), default="cycle", help="see above (cycle)")
     add("--connections", type=_count, default=50, metavar="N", help="connections (50)")
@@ -150,7 +152,7 @@ def parser() -> _Parser:
         "--tube",
         type=_tube,
         metavar="NAME",
-        help="use this tube (NAME-0, NAME-1, ... with --tubes); cycle and drain DELETE jobs that were in it before",
+        help="use this tube (NAME-0, NAME-1, ... with --tubes); cycle and drain DELETE the jobs that are in it",
     )
     add("--json", action="store_true", help="print one JSON document instead of the table")
     return words
@@ -160,7 +162,7 @@ def parse_options(argv: list[str]) -> Options:
     """Read and check the arguments.
 
     Raises:
-        SystemExit: With 2 for wrong usage, with 0 after `--help`; the text has been printed.
+        SystemExit: 2 for wrong usage, 0 after `--help`; the text is printed before.
 
     """
     words = parser()
@@ -170,19 +172,19 @@ def parse_options(argv: list[str]) -> Options:
     jobs: int | None = args.jobs
     seconds: float | None = args.seconds
     if mode == "drain" and name is None and seconds is not None:
-        words.error("--mode drain with --seconds needs --tube: it cannot know how many jobs to put first")
+        words.error("--mode drain with --seconds needs --tube, since the number of jobs to put first is unknown")
     if jobs is None and seconds is None and not (mode == "drain" and name is not None):
         jobs = max(DEFAULT_JOBS, args.connections)
     if jobs is not None and jobs < args.connections:
         words.error("--jobs is below --connections")
     if mode != "drain" and args.connections * args.depth * args.body > MAX_IN_FLIGHT:
-        words.error("--connections times --depth times --body is above 2 GiB; all of that would be in memory")
+        words.error("--connections times --depth times --body is above 2 GiB, which would all be in memory")
     if args.tubes > args.connections:
         words.error("--tubes is above --connections")
     base = name or f"beanspiked-bench-{secrets.token_hex(4)}"
     tubes = (base,) if args.tubes == 1 else tuple(f"{base}-{i}" for i in range(args.tubes))
     if len(tubes[-1]) > 200:
-        words.error("the tube's name is too long to be numbered")
+        words.error("the tube's name is too long for numbers behind it")
     return Options(
         server=args.server,
         versus=args.vs,

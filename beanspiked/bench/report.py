@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from beanspiked.bench.options import Options
 
 GENERATOR_LIMIT = 0.9
-"""Share of one processor above which the generator, not the server, set the speed."""
+"""The share of one processor above which the load generator, not the server, limits the speed."""
 
 _PERCENTILES = (50, 90, 99)
 
@@ -58,7 +58,7 @@ class ServerResult:
 
 @dataclass(slots=True)
 class Report:
-    """Everything measured by one call of `beanspiked bench`."""
+    """All results of one call of `beanspiked bench`."""
 
     options: Options
     servers: list[ServerResult]

@@ -1,7 +1,6 @@
 """The `beanspiked` command. It listens first and imports the server after: clients may connect within 30 ms of exec.
 
-What is imported before the socket listens is counted in tenths of a millisecond: `_signal` is what Python's `signal` is made of, and takes
-none of the five that `signal` takes.
+Imports before that cost tenths of a millisecond each: `signal` takes five of these, and `_signal`, which it is made of, takes none.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import sys
 from beanspiked.config import USAGE, UsageError, parse
 from beanspiked.version import __version__
 
-# As `typing` has it, which takes longer to import than all of this.
+# `typing` has this too, but takes longer to import than all of this.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -30,30 +29,30 @@ EXIT_SETUID: Final = 34
 EXIT_LISTEN: Final = 111
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
-# Errors are one line that a terminal shows whole, or nearly so.
+# The longest error, so that a terminal shows it whole or nearly so.
 MAX_ERROR: Final = 200
 
-# Each is a module of this package, which is loaded when it is asked for, and what it is for.
+# Each command with its purpose; it is a module of this package, loaded when it is used.
 COMMANDS: Final = {
-    "stats": "tell about the server, or about a tube",
+    "stats": "show the statistics of the server or of a tube",
     "tubes": "list the tubes and what is in them",
-    "top": "watch the tubes live; pause and kick by keys",
-    "peek": "look at a job, or at the next ones of a tube",
+    "top": "watch the tubes live; pause and kick with keys",
+    "peek": "show a job, or the next jobs of a tube",
     "jobs": "list the next job of each state, or jobs by their ids",
-    "put": "put a job a line",
+    "put": "put a job for each line of the input",
     "work": "run a command for each job",
     "kick": "make buried or delayed jobs ready",
     "move": "move jobs to another tube",
     "delete": "delete jobs by their ids",
     "clear": "delete all jobs of a tube",
-    "pause": "let nobody reserve from a tube for a time",
+    "pause": "pause a tube: nobody can reserve from it for a time",
     "wait": "wait until a tube is empty",
-    "health": "check a tube as monitoring plugins do",
-    "completion": "print what makes a shell complete all this",
+    "health": "check a tube, for monitoring",
+    "completion": "print a shell's completion script",
     "bench": "load a server and print its speed",
-    "backup": "copy a journal, also one in use",
-    "check": "tell whether an Aerospike cluster is fit for jobs",
-    "cleanup": "remove what former versions left in a cluster",
+    "backup": "copy a journal, also that of a running server",
+    "check": "check whether an Aerospike cluster is fit for jobs",
+    "cleanup": "remove Lua modules of other versions from a cluster",
 }
 
 
@@ -75,19 +74,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def usage() -> str:
-    """Return the help of all."""
+    """Return the help text of the server and the list of commands."""
     commands = "".join(f" {name:<10} {text}\n" for name, text in COMMANDS.items())
-    use = "Use: beanspiked [OPTIONS]          serve\n     beanspiked COMMAND [...]      -h after it for its help\n"
-    return f"{use}\nCommands:\n{commands}\n{USAGE}"
+    forms = "Usage: beanspiked [OPTIONS]        start the server\n"
+    forms += "       beanspiked COMMAND [...]    run a command; -h after it prints its help\n"
+    return f"{forms}\nCommands:\n{commands}\n{USAGE}"
 
 
 def _open_standard_files() -> None:
-    """Open /dev/null in the place of each standard file that is closed: else the first socket or journal would be in its place."""
+    """Open /dev/null for each standard file that is closed; otherwise the first socket or journal takes its place."""
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest free descriptor, which is this one.
+            # This takes the lowest free descriptor, which is fd.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - open to the end
@@ -98,7 +98,7 @@ def _say(message: object) -> None:
 
 
 def _refuse(error: UsageError) -> int:
-    """Say what is wrong with a command line, so that it stays on the screen."""
+    """Say in two lines what is wrong with a command line, and where help is."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
     _say(text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]}...")
     print("beanspiked -h for help", file=sys.stderr)
@@ -106,9 +106,9 @@ def _refuse(error: UsageError) -> int:
 
 
 def _end_when_told() -> None:
-    """Until the server handles them, TERM and INT end the process as they end beanstalkd, and USR1 waits."""
+    """Until the server handles signals, let TERM and INT end the process as they end beanstalkd, and keep USR1 pending."""
     if os.getpid() == 1:
-        # In a container: for the first process the default is to ignore them.
+        # The first process of a container ignores them by default.
         _signal.signal(_signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
     else:
@@ -140,14 +140,15 @@ def _serve(words: list[str]) -> int:
     for line in (*settings.notices, *settings.warnings):
         _say(line)
     if inherited and settings.listen:
-        _say("listening sockets are inherited; -l and -p are ignored")
+        _say("the sockets are systemd's; -l and -p are ignored")
     import socket  # noqa: PLC0415 - the socket listens before this
 
     from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
     from beanspiked.server.main import serve  # noqa: PLC0415 - likewise
+    from beanspiked.server.sockets import NativeMissingError  # noqa: PLC0415 - likewise
 
     if settings.user is not None:
-        # After the imports: the user may not be allowed to read where Python is installed.
+        # After the imports: the user may lack permission to read Python's directories.
         if settings.journal is not None:
             import beanspiked.engine.embedded.journal  # noqa: F401, PLC0415 - likewise
         _become(settings.user)
@@ -156,11 +157,14 @@ def _serve(words: list[str]) -> int:
     except StoreUnusable as error:
         _say(error)
         return EXIT_JOURNAL
+    except NativeMissingError as error:
+        _say(error)
+        return EXIT_USAGE
     return 0
 
 
 def _become(user: str) -> None:
-    """Give up the rights of the user who started the server (beanstalkd's `-u`)."""
+    """Become another user and give up the rights of the one that started the server (beanstalkd's `-u`)."""
     import pwd  # noqa: PLC0415 - rarely needed
 
     def fail(message: str, code: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""How sub-commands read their words: one look for help and errors, and the kinds of values."""
+"""The parser of the sub-commands' arguments: help and errors of one form, and the kinds of values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STATES", "Parser", "at_least_one", "job_id", "number", "option_strings", "seconds", "tube"]
 
-# As of the server's own command line.
+# The server's own exit code for usage errors.
 EXIT_USAGE: Final = 5
 DEFAULT_ADDRESS: Final = "127.0.0.1:11300"
 STATES: Final = ("ready", "delayed", "buried")
@@ -26,11 +26,11 @@ UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     def add_usage(self, usage: object, actions: object, groups: object, prefix: str | None = None) -> None:
-        super().add_usage(usage, actions, groups, "Use: " if prefix is None else prefix)  # type: ignore[arg-type]
+        super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)  # type: ignore[arg-type]
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads the words of one sub-command; a mistake is one line, and another one says where help is."""
+    """Reads the arguments of one sub-command; an error is one line, and a second one says where help is."""
 
     def __init__(
         self,
@@ -56,18 +56,18 @@ class Parser(argparse.ArgumentParser):
             )
 
     def add_json(self) -> None:
-        """Let the answer be had as JSON."""
+        """Add the option for JSON."""
         self.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """Read all the words. Raises SystemExit; what is wrong has been said."""
+        """Read the arguments. Raises SystemExit after an error was printed."""
         options, rest = self.parse_known_args(words)
         for word in rest:
             self.error(f"unknown argument: {word}{meant(word.partition('=')[0], option_strings(self))}")
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and end."""
+        """Print an error and exit."""
         text = "".join(letter if letter.isprintable() else "?" for letter in message)
         text = text if len(text) <= 200 else f"{text[:200]}..."
         sys.stderr.write(f"beanspiked: {text}\n{self.prog} -h for help\n")
@@ -89,12 +89,12 @@ def _address(text: str) -> Address:
 def tube(text: str) -> str:
     """Read a tube's name."""
     if not valid_tube_name(os.fsencode(text)):
-        raise argparse.ArgumentTypeError(f"no tube can have this name: {text!r}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid tube name")
     return text
 
 
 def number(text: str) -> int:
-    """Read a number of 32 bits, as of jobs."""
+    """Read a number of 32 bits."""
     return _number(text, MAX_U32)
 
 
@@ -102,7 +102,7 @@ def at_least_one(text: str) -> int:
     """Read a number that is not 0."""
     value = _number(text, MAX_U32)
     if not value:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
@@ -116,7 +116,7 @@ def seconds(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,10})([smhd]?)", text, re.ASCII)
     value = int(found[1]) * UNITS[found[2]] if found else MAX_U32 + 1
     if value > MAX_U32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90, 90s, 5m, 2h or 1d")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time, such as 90, 90s, 5m, 2h or 1d")
     return value
 
 

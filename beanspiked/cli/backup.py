@@ -1,4 +1,4 @@
-"""`beanspiked backup`: copies a journal, also one in use."""
+"""`beanspiked backup`: copies a journal, also that of a running server."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# As the server's, where its journal cannot be used.
+# The server's exit code for a journal that cannot be used.
 EXIT_JOURNAL: Final = 10
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "backup",
-        "Copy a journal, also that of a running server. The copy is a journal: as jobs.sqlite\n"
-        "in a directory of its own it can be served.",
+        "Copy a journal, also that of a running server. The copy is a journal: name it\n"
+        "jobs.sqlite, and a server can use its directory with -b.",
         "  beanspiked backup /var/lib/beanspiked /backup/jobs.sqlite",
         server=False,
         usage="beanspiked backup DIR FILE",
@@ -43,10 +43,10 @@ def _backup(options: argparse.Namespace) -> int:
     from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
 
     if len(options.words) != 2:
-        parser().error("use: beanspiked backup DIR FILE")
+        parser().error("backup needs a directory and a file: beanspiked backup DIR FILE")
     directory, target = options.words
     if not directory or not target:
-        parser().error(f"backup: no {'file' if directory else 'directory'}")
+        parser().error(f"backup: the {'file' if directory else 'directory'} is missing")
     try:
         count = backup(directory, target)
     except StoreUnusable as error:

@@ -1,4 +1,4 @@
-"""`beanspiked bench`: measures a server, or two in alternation."""
+"""`beanspiked bench`: measures a server, or compares two in turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     from beanspiked.bench.options import parser as bench_parser  # noqa: PLC0415 - not to run
 
     return bench_parser()

@@ -1,4 +1,4 @@
-"""`beanspiked check`: tells whether a cluster is fit to keep jobs."""
+"""`beanspiked check`: checks whether a cluster is fit for jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["OPTIONS", "main"]
 
-# For a shell to complete.
+# The options that a shell completes.
 OPTIONS: Final = ("-z", "--max-job-size", "-h", "--help")
 
 

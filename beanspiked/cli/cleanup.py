@@ -1,4 +1,4 @@
-"""`beanspiked cleanup`: removes what former versions left in a cluster."""
+"""`beanspiked cleanup`: removes Lua modules that other versions left in a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["OPTIONS", "main"]
 
-# For a shell to complete.
+# The options that a shell completes.
 OPTIONS: Final = ("-h", "--help")
 
 

@@ -24,17 +24,17 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "clear",
-        "Delete the jobs of a tube that are ready, delayed and buried now. What a worker has reserved\n"
-        "stays. The protocol has no command for it: ready jobs are reserved and deleted, some dozens\n"
-        "at a time, others are deleted one by one. It asks for the tube's name first.",
+        "Delete the jobs of a tube that are ready, delayed or buried now. Reserved jobs stay. The\n"
+        "protocol has no command for this: ready jobs are reserved and deleted, some dozens at a\n"
+        "time; the others are deleted one by one. You type the tube's name to confirm.",
         "  beanspiked clear emails\n  beanspiked clear emails --state buried --yes",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")
-    words.add_argument("-s", "--state", choices=STATES, help="only the jobs of this state")
-    words.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    words.add_argument("-s", "--state", choices=STATES, help="delete only jobs of this state")
+    words.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
     words.add_json()
     return words
 
@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
 
 def _clear(words: Parser, options: argparse.Namespace) -> int:
     if not options.yes and not sys.stdin.isatty():
-        words.error("clear: --yes is needed where nobody can be asked")
+        words.error("clear: without a terminal to ask at, give --yes")
     states = [options.state] if options.state else list(STATES)
     with connect(options) as conn:
         told = existing(conn, options.tube)
@@ -69,15 +69,15 @@ def _clear(words: Parser, options: argparse.Namespace) -> int:
 
 
 def _ask(name: str, total: int) -> None:
-    """Have the tube's name typed. Raises Failed."""
+    """Ask for the tube's name. Raises Failed when another name is typed."""
     sys.stderr.write(f"This deletes {plural(total)}. Type the tube's name to go on: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip() != name:
-        raise Failed("nothing was deleted")
+        raise Failed("the names differ; nothing was deleted")
 
 
 def _deleting(conn: Conn, name: str, state: str, told: Stats) -> Iterator[int]:
-    """Delete the jobs of a state; give out how many, again and again."""
+    """Delete the jobs of a state; yield how many each step deleted."""
     left = todo(told, state, None)
     if state == "ready" and not number_of(told, "pause-time-left"):
         watch_only(conn, name)
@@ -86,7 +86,7 @@ def _deleting(conn: Conn, name: str, state: str, told: Stats) -> Iterator[int]:
             yield sum(requests.accepted(conn.ask_all([requests.delete(job.id) for job in jobs])))
             left -= len(jobs)
         return
-    # Nobody can reserve these: the first one shows itself, and when it is gone, the next one.
+    # These cannot be reserved: peek shows the first one, and the next one once that is deleted.
     job = conn.ask(PEEKS[state]())
     while left > 0 and job is not None:
         wanted: list[Request[Any]] = [requests.delete(job.id), PEEKS[state]()]

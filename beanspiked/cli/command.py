@@ -1,4 +1,4 @@
-"""What all sub-commands that talk to a server share: how they run, fail, and find a tube."""
+"""What sub-commands that talk to a server share: running, failing, finding a tube."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["BATCH", "EXIT_FAILED", "Failed", "connect", "existing", "number_of", "run", "tubes"]
 
 EXIT_FAILED: Final = 1
-# As a shell tells of a process that SIGPIPE ended.
+# A shell's exit code for a process that SIGPIPE ended.
 EXIT_BROKEN_PIPE: Final = 141
-# So many requests are on their way at once.
+# How many requests are in flight at once.
 BATCH: Final = 500
 
 
 class Failed(Exception):  # noqa: N818 - it says what happened
-    """A command could not do what it was to do; the text says why, and what to do about it."""
+    """A command failed; the text says why, and what to do about it."""
 
 
 def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
-    """Read the words, run the command; return the exit code. What fails is one line."""
+    """Read the arguments and run the command; return the exit code. A failure is one line."""
     try:
         try:
             code = command(parser.read(words))
@@ -45,7 +45,7 @@ def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namesp
             code = int(end.code or 0)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the output has gone. The rest of the buffer is thrown away without an error.
+        # The reader of the output has gone. Drop the rest of the buffer without an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_BROKEN_PIPE
     except OSError as error:
@@ -60,7 +60,7 @@ def connect(options: argparse.Namespace) -> Conn:
     try:
         return Conn.connect(options.address)
     except ServerGone as error:
-        raise ServerGone(f"{error}; -a or BEANSPIKED_ADDR says where the server is") from error
+        raise ServerGone(f"{error}; set the server's address with -a or BEANSPIKED_ADDR") from error
 
 
 def existing(conn: Conn, tube: str) -> Stats:
@@ -72,7 +72,7 @@ def existing(conn: Conn, tube: str) -> Stats:
 
 
 def tubes(conn: Conn, names: Sequence[str] | None = None) -> list[Stats]:
-    """Return the stats of these tubes, or of all; those that are gone are left out. Raises Refused."""
+    """Return the stats of these tubes, or of all; leave out those that are gone. Raises Refused."""
     if names is None:
         names = conn.ask(requests.list_tubes())
     found: list[Stats] = []
@@ -83,8 +83,8 @@ def tubes(conn: Conn, names: Sequence[str] | None = None) -> list[Stats]:
 
 
 def number_of(stats: Stats, key: str) -> int:
-    """Return a number of some stats. Raises Failed when the server does not tell it."""
+    """Return a number of some stats. Raises Failed when the server does not report it."""
     value = stats.get(key)
     if not isinstance(value, int):
-        raise Failed(f"the server does not tell {key}")
+        raise Failed(f"the server does not report {key}")
     return value

@@ -1,4 +1,4 @@
-"""`beanspiked completion`: what makes a shell complete commands, options and tubes."""
+"""`beanspiked completion`: prints a script that lets a shell complete commands, options and tubes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "parser"]
 
 SHELLS: Final = ("bash", "zsh", "fish")
-# Of these commands the words are tubes.
+# Commands whose arguments are tubes.
 OF_TUBES: Final = ("stats", "tubes", "peek", "jobs", "put", "work", "kick", "move", "clear", "pause", "wait", "health")
 
 BASH: Final = """\
@@ -41,7 +41,7 @@ _beanspiked() {{
             words=
             case $command in
             {of_tubes})
-                # Not by compgen -W, which would carry out what stands in a name: $(...) may.
+                # Not by compgen -W, which would execute a name such as $(...).
                 while IFS= read -r i; do
                     [[ $i == "$word"* ]] && COMPREPLY+=("$(printf %q "$i")")
                 done < <(beanspiked tubes --names 2>/dev/null)
@@ -96,11 +96,11 @@ fi
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "completion",
-        "Print what makes a shell complete commands, options and tubes; the tubes are those of the\n"
-        "server that BEANSPIKED_ADDR names.",
+        "Print a script that lets a shell complete commands, options and tubes. The tubes are those\n"
+        "of the server that BEANSPIKED_ADDR names.",
         "  beanspiked completion bash > /etc/bash_completion.d/beanspiked\n"
         "  beanspiked completion zsh > ~/.zfunc/_beanspiked      # a folder of your $fpath\n"
         "  beanspiked completion fish > ~/.config/fish/completions/beanspiked.fish",

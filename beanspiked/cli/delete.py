@@ -16,10 +16,10 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "delete",
-        "Delete jobs by their ids, of any tube. A job that a worker has reserved stays.",
+        "Delete jobs of any tube by their ids. Reserved jobs stay.",
         "  beanspiked delete 12 13\n  beanspiked jobs emails --ids 1-9999 --grep spam --json | jq '.[].id' | xargs beanspiked delete",
     )
     words.add_argument("ids", nargs="+", type=job_id, metavar="ID")

@@ -1,4 +1,4 @@
-"""`beanspiked health`: checks a tube as monitoring plugins do."""
+"""`beanspiked health`: checks a tube, for monitoring."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# Of the Monitoring Plugins' development guidelines.
+# From the Monitoring Plugins' development guidelines.
 OK: Final = 0
 WARNING: Final = 1
 CRITICAL: Final = 2
 UNKNOWN: Final = 3
 WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-# What is measured, and its unit in the performance data.
+# The measures, with their units in the performance data.
 MEASURES: Final = {"age": "s", "ready": "", "buried": ""}
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "health",
-        "Check a tube as monitoring plugins do: one line, and the exit code 0 (fine), 1 (warning), 2\n"
-        "(critical, also when the server does not answer) or 3 (wrong usage). The age is that of\n"
-        "the job that would be reserved next: older ones may wait behind it for being less urgent.\n"
-        "A tube that does not exist is empty, and so fine.",
+        "Check a tube as monitoring plugins do. It prints one line and exits with 0 (fine), 1\n"
+        "(warning), 2 (critical, also when the server does not answer) or 3 (wrong usage). The age\n"
+        "is that of the job that is reserved next; older, less urgent jobs may wait behind it. A\n"
+        "tube that does not exist is empty, and so fine.",
         "  beanspiked health emails --max-age 5m --max-ready 1000\n"
         "  beanspiked health emails --max-age 10m --warn-age 5m --max-buried 0",
         usage_code=UNKNOWN,
@@ -43,7 +43,10 @@ def parser() -> Parser:
     words.add_argument("tube", type=tube, metavar="TUBE")
     for level, says in (("max", "critical"), ("warn", "a warning")):
         words.add_argument(
-            f"--{level}-age", type=seconds, metavar="TIME", help=f"an older job is {says}; as in 90s, 5m, 2h or 1d"
+            f"--{level}-age",
+            type=seconds,
+            metavar="TIME",
+            help=f"an older job is {says}; a time such as 90s, 5m, 2h or 1d",
         )
         words.add_argument(f"--{level}-ready", type=number, metavar="N", help=f"more ready jobs are {says}")
         words.add_argument(f"--{level}-buried", type=number, metavar="N", help=f"more buried jobs are {says}")

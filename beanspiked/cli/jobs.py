@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# As much of a body as a table shows, in characters.
+# How much of a body a table shows, in characters.
 SHOWN: Final = 60
 MAX_IDS: Final = 100_000_000
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "jobs",
-        "List jobs of a tube. The protocol shows the next job of each state and a job whose id is\n"
-        "known, and no list: without --ids these next jobs are all there is to see. With --ids it\n"
-        "asks for every id of a range, some ten thousand a second; ids count from 1, but on an\n"
-        "Aerospike cluster, where they lie too far apart for that.",
+        "List jobs of a tube. The protocol cannot list all jobs: it shows the next job of each state,\n"
+        "which this lists without --ids, and any job by its id. With --ids this asks for each id of\n"
+        "a range, some ten thousand a second. Ids count from 1, except on an Aerospike cluster,\n"
+        "where they are too far apart for this.",
         "  beanspiked jobs emails\n"
         '  beanspiked jobs emails --ids 1-50000 --state buried --older 1h --grep \'"to": "bob\'',
     )
     words.add_argument("tube", type=tube, metavar="TUBE")
-    words.add_argument("-i", "--ids", type=_range, metavar="FROM-TO", help="look at every job with an id in this range")
-    words.add_argument("-s", "--state", choices=(*STATES, "reserved"), help="only jobs of this state")
+    words.add_argument("-i", "--ids", type=_range, metavar="FROM-TO", help="list the jobs with ids in this range")
+    words.add_argument("-s", "--state", choices=(*STATES, "reserved"), help="list only jobs of this state")
     words.add_argument(
         "-g",
         "--grep",
         type=_pattern,
         metavar="PATTERN",
-        help="only jobs in whose body this regular expression is found",
+        help="list only jobs whose body matches this regular expression",
     )
     words.add_argument(
         "-o",
@@ -53,7 +53,7 @@ def parser() -> Parser:
         type=seconds,
         default=0,
         metavar="TIME",
-        help="only jobs that were put so long ago, as in 90s, 5m, 2h or 1d",
+        help="list only jobs that were put at least this long ago: 90s, 5m, 2h, 1d",
     )
     words.add_json()
     return words
@@ -68,7 +68,7 @@ def _range(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     low, high = job_id(first), job_id(last if dash else first)
     if low > high or high - low >= MAX_IDS:
-        raise argparse.ArgumentTypeError(f"{text!r}: from the lower to the higher, {MAX_IDS:,} at most")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of up to {MAX_IDS:,} ids, the lower one first")
     return low, high
 
 
@@ -116,7 +116,7 @@ def _candidates(conn: Conn, options: argparse.Namespace) -> Iterator[tuple[Job, 
         yield from next_of(conn, options.tube, [state for state in STATES if options.state in (None, state)])
         return
     first, last = options.ids
-    with Progress("ids looked at", last - first + 1) as progress:
+    with Progress("ids checked", last - first + 1) as progress:
         for low in range(first, last + 1, BATCH):
             ids = range(low, min(low + BATCH, last + 1))
             for told in requests.accepted(conn.ask_all([requests.stats_job(number) for number in ids])):

@@ -1,4 +1,4 @@
-"""`beanspiked kick`: makes jobs ready that were set aside."""
+"""`beanspiked kick`: makes buried or delayed jobs ready."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# So many at a time: others wait no longer than for these.
+# How many jobs one kick takes: others wait no longer than for these.
 SLICE: Final = 1000
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "kick",
-        "Make buried jobs of a tube ready, the first buried first: as many as are buried, or NUMBER.\n"
-        "With --delayed make delayed jobs ready, the first due first; a server does that only in a\n"
-        "tube in which nothing is buried.",
+        "Make the buried jobs of a tube ready, the first buried first: all of them, or NUMBER. With\n"
+        "--delayed, make delayed jobs ready, the first due first. A server does that only in a tube\n"
+        "without buried jobs.",
         "  beanspiked kick emails\n  beanspiked kick emails 10\n  beanspiked kick --id 12 13",
     )
     words.add_argument("tube", nargs="?", type=tube, metavar="TUBE")
-    words.add_argument("number", nargs="?", type=at_least_one, metavar="NUMBER", help="how many at most")
-    words.add_argument("-d", "--delayed", action="store_true", help="delayed jobs, not buried ones")
+    words.add_argument("number", nargs="?", type=at_least_one, metavar="NUMBER", help="kick this many jobs at most")
+    words.add_argument("-d", "--delayed", action="store_true", help="kick delayed jobs instead of buried ones")
     words.add_argument(
-        "-i", "--id", nargs="+", type=job_id, metavar="ID", help="these jobs, buried or delayed, of any tube"
+        "-i", "--id", nargs="+", type=job_id, metavar="ID", help="kick these jobs, buried or delayed, of any tube"
     )
     words.add_json()
     return words
@@ -77,14 +77,14 @@ def _kick_tube(conn: Conn, options: argparse.Namespace) -> int:
     buried = number_of(told, "current-jobs-buried")
     if options.delayed and buried:
         raise Failed(
-            f"{plural(buried)} of {options.tube} are buried, and a server kicks these first: kick or delete them before"
+            f"a server kicks buried jobs first, and {options.tube} has {buried:,}: kick or delete these before delayed ones"
         )
     there = number_of(told, "current-jobs-delayed") if options.delayed else buried
     todo = there if options.number is None else min(there, options.number)
     kicked = 0
     conn.ask(requests.use(options.tube))
     with Progress("kicked", todo) as progress:
-        # Never more than were buried: the server goes on with delayed ones.
+        # Never more than were buried: the server would go on with delayed ones.
         while kicked < todo:
             count = conn.ask(requests.kick(min(SLICE, todo - kicked)))
             if not count:

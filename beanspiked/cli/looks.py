@@ -1,4 +1,4 @@
-"""Looking at jobs: what `peek` and `jobs` share."""
+"""Reading and printing jobs, for `peek` and `jobs`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PEEKS: Final = {
 
 
 def next_of(conn: Conn, tube: str, states: list[str]) -> list[tuple[Job, Stats]]:
-    """Return the next job of each state, with what the server tells about it."""
+    """Return the next job of each state, with its stats."""
     conn.ask(requests.use(tube))
     found = []
     for state in states:
@@ -33,7 +33,7 @@ def next_of(conn: Conn, tube: str, states: list[str]) -> list[tuple[Job, Stats]]
 
 
 def described(conn: Conn, job: Job) -> Stats | None:
-    """Return what the server tells about a job; None if it is gone meanwhile."""
+    """Return a job's stats; None if it is gone meanwhile."""
     return conn.ask(requests.stats_job(job.id))
 
 
@@ -43,7 +43,7 @@ def as_fields(job: Job, told: Stats) -> dict[str, object]:
 
 
 def print_job(job: Job, told: Stats) -> None:
-    """Print a job for people: what is known of it, an empty line, its body."""
+    """Print a job for people: its stats, an empty line, its body."""
     for key, value in told.items():
         print(f"{key}: {shown(value)}")
     print(f"size: {len(job.body)}\n")

@@ -1,4 +1,4 @@
-"""`beanspiked move`: moves jobs to another tube, without losing any."""
+"""`beanspiked move`: moves jobs to another tube and loses none."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "move",
-        "Move jobs to another tube: ready ones, or those of another state. Each is reserved, put into\n"
-        "the other tube and then deleted here, so none is lost whenever this ends; those that were on\n"
-        "their way at that moment, some dozens at most, may be in both tubes. They keep priority, time\n"
-        "to run and what is left of a delay, and get new ids; buried ones arrive ready. Taking buried\n"
-        "or delayed ones (reserve-job) needs beanstalkd 1.12 or later; when killed it leaves one ready\n"
-        "where it was.",
+        "Move jobs to another tube: ready ones, or those of another state. Each job is reserved, put\n"
+        "into the other tube and then deleted here, so none is lost if this is killed; some dozens\n"
+        "may then be in both tubes. Jobs keep their priority, time to run and the rest of a delay,\n"
+        "and get new ids; buried ones arrive ready. Moving buried or delayed jobs (reserve-job) needs\n"
+        "beanstalkd 1.12 or later; if this is killed, one of them may be ready where it was.",
         "  beanspiked move emails emails-later\n  beanspiked move emails-failed emails --state buried --number 10",
     )
     words.add_argument("source", type=tube, metavar="FROM")
     words.add_argument("target", type=tube, metavar="TO")
-    words.add_argument("-s", "--state", choices=STATES, default="ready", help="which jobs (ready)")
+    words.add_argument("-s", "--state", choices=STATES, default="ready", help="move jobs of this state (ready)")
     words.add_argument(
-        "-n", "--number", type=at_least_one, metavar="N", help="how many at most; else all that are there now"
+        "-n", "--number", type=at_least_one, metavar="N", help="move this many jobs at most (all that are there now)"
     )
     words.add_json()
     return words
@@ -69,17 +68,17 @@ def _move(words: Parser, options: argparse.Namespace) -> int:
     else:
         print(f"{plural(moving.moved)} moved to {options.target}")
     if moving.doubled:
-        say(f"{plural(len(moving.doubled))} are in both tubes, since their time to run was over: {moving.doubled}")
+        say(f"{plural(len(moving.doubled))} may be in both tubes, because their time to run was over: {moving.doubled}")
     return EXIT_FAILED if moving.doubled else 0
 
 
 class _Moving:
-    """What was moved so far.
+    """The state of a move.
 
     Attributes:
-        moved: How many jobs.
-        doubled: The ids of those that somebody else got meanwhile.
-        progress: Shows how far it is.
+        moved: How many jobs were moved.
+        doubled: The ids of jobs that somebody else got meanwhile.
+        progress: Shows how many were moved.
     """
 
     def __init__(self, conn: Conn, options: argparse.Namespace, total: int) -> None:
@@ -101,11 +100,11 @@ class _Moving:
         while self._left > 0 and (jobs := take_ready(conn, min(size, self._left))):
             self._left -= len(jobs)
             told = requests.accepted(conn.ask_all([requests.stats_job(job.id) for job in jobs]))
-            # None: its time to run is over already, and somebody has deleted it.
+            # None: its time to run is over, and somebody has deleted it.
             self._put([(job, one) for job, one in zip(jobs, told, strict=True) if one is not None])
 
     def one_by_one(self) -> None:
-        """Move jobs that cannot be reserved in their turn: the first one shows itself, and when it is taken, the next one."""
+        """Move jobs that reserve does not give: peek shows the first one, and the next one once that is taken."""
         conn = self._conn
         conn.ask(requests.use(self._source))
         job = conn.ask(PEEKS[self._state]())
@@ -119,7 +118,7 @@ class _Moving:
             try:
                 told, taken, following = requests.accepted(conn.ask_all(wanted))
             except NotUnderstood as error:
-                raise Failed("the server has no reserve-job: beanstalkd has it since 1.12") from error
+                raise Failed("the server does not know reserve-job; beanstalkd has it since 1.12") from error
             if taken is not None and told is not None:
                 conn.ask(requests.use(self._target))
                 self._put([(taken, told)])
@@ -127,7 +126,7 @@ class _Moving:
             job = following
 
     def _put(self, jobs: Sequence[tuple[Job, Stats]]) -> None:
-        """Put jobs that are held into the other tube, then delete them here; what is refused goes back to where it was. Raises Failed."""
+        """Put held jobs into the other tube, then delete them here; return refused ones to their tube. Raises Failed."""
         conn = self._conn
         outcomes = conn.ask_all(
             [
@@ -165,5 +164,5 @@ class _Moving:
             else:
                 self._conn.ask(requests.release(job.id, priority=priority, delay=self._delay(told)))
         except JobLost:
-            # Its time to run is over: it is back by itself.
+            # Its time to run is over, so it is back already.
             say(f"job {job.id} is ready again")

@@ -1,4 +1,4 @@
-"""`beanspiked pause`: lets nobody reserve from a tube for a time."""
+"""`beanspiked pause`: pauses a tube."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "pause",
-        "Let nobody reserve from a tube for a time; jobs may be put meanwhile. 0 ends a pause.",
+        "Pause a tube: nobody can reserve from it for a time, but jobs can be put. 0 ends a pause.",
         "  beanspiked pause emails 10m\n  beanspiked pause emails 0",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")
     words.add_argument(
-        "time", type=seconds, metavar="TIME", help="seconds, or as in 90s, 5m, 2h or 1d; 0 ends the pause"
+        "time", type=seconds, metavar="TIME", help="seconds, or a time such as 90s, 5m, 2h or 1d; 0 ends the pause"
     )
     words.add_json()
     return words
@@ -44,5 +44,5 @@ def _pause(options: argparse.Namespace) -> int:
     elif options.time:
         print(f"{options.tube} is paused for {shown_time(options.time)}")
     else:
-        print(f"{options.tube} goes on")
+        print(f"{options.tube} is not paused any more")
     return 0

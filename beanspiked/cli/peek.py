@@ -1,4 +1,4 @@
-"""`beanspiked peek`: looks at jobs without changing anything."""
+"""`beanspiked peek`: shows jobs without changing anything."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "peek",
-        "Look at a job by its id, or at the next ready, delayed and buried job of a tube.",
+        "Show a job by its id, or the next ready, delayed and buried job of a tube.",
         "  beanspiked peek 12\n  beanspiked peek emails\n  beanspiked peek emails --state buried --body | jq .",
     )
-    words.add_argument("what", metavar="ID|TUBE", help="what is a number is taken for an id")
-    words.add_argument("-s", "--state", choices=STATES, help="only the next job of this state")
+    words.add_argument("what", metavar="ID|TUBE", help="a number is an id, anything else a tube")
+    words.add_argument("-s", "--state", choices=STATES, help="show only the next job of this state")
     words.add_argument("-t", "--tube", action="store_true", help="take a number for a tube's name")
     words.add_argument("-b", "--body", action="store_true", help="print the body as it is, and nothing else")
     words.add_json()
@@ -38,7 +38,7 @@ def main(words: list[str]) -> int:
 def _peek(words: Parser, options: argparse.Namespace) -> int:
     by_id = options.what.isascii() and options.what.isdigit() and not options.tube
     if by_id and options.state:
-        words.error("--state goes with a tube; --tube takes a number for a tube's name")
+        words.error("--state needs a tube; if the number is a tube's name, add --tube")
     try:
         wanted = (job_id if by_id else tube)(options.what)
     except argparse.ArgumentTypeError as error:

@@ -1,4 +1,4 @@
-"""`beanspiked put`: puts a job a line."""
+"""`beanspiked put`: puts a job for each line of the input."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ READ_SIZE: Final = 1 << 16
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "put",
-        "Put jobs into a tube: the BODYs, or else each line of standard input, as soon as it comes.\n"
-        "Empty lines are left out. Prints the ids. A job that is too big is told and left out; when\n"
-        "the server takes no more jobs, it is told from which line on to try again.",
+        "Put jobs into a tube: each BODY, or without any, each line of standard input as soon as it\n"
+        "comes. Empty lines are skipped. It prints the ids. A job that is too big is reported and\n"
+        "skipped. When the server accepts no more jobs, it says from which line to try again.",
         '  beanspiked put emails \'{"to": "bob"}\'\n'
         "  beanspiked put emails --delay 10m --priority 0 < emails.jsonl\n"
         "  find . -name '*.png' -print0 | beanspiked put -0 thumbnails --ttr 5m\n"
@@ -53,7 +53,7 @@ def parser() -> Parser:
         type=seconds,
         default=0,
         metavar="TIME",
-        help="nobody gets it before, as in 90s, 5m, 2h or 1d (0)",
+        help="make the job ready after this time, such as 90s, 5m, 2h or 1d (0)",
     )
     words.add_argument(
         "-t",
@@ -65,8 +65,8 @@ def parser() -> Parser:
     )
     words.add_argument("-q", "--quiet", action="store_true", help="print no ids")
     way = words.add_mutually_exclusive_group()
-    way.add_argument("-0", "--null", action="store_true", help="jobs end with a NUL, not with a line")
-    way.add_argument("-w", "--whole", action="store_true", help="all of standard input is one job")
+    way.add_argument("-0", "--null", action="store_true", help="split the input at NULs, not at line ends")
+    way.add_argument("-w", "--whole", action="store_true", help="put all of standard input as one job")
     words.add_json()
     return words
 
@@ -77,12 +77,12 @@ def main(words: list[str]) -> int:
 
 
 class _Putting:
-    """What became of the jobs so far.
+    """Puts jobs and counts them.
 
     Attributes:
-        ids: Of those that were put.
-        line: How many were read, empty ones included.
-        refused: How many were not put.
+        ids: The ids of the jobs that were put.
+        line: How many lines were read, empty ones included.
+        refused: How many jobs were not put.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -94,7 +94,7 @@ class _Putting:
     def send(self, conn: Conn, bodies: Sequence[bytes]) -> None:
         """Put some jobs. Raises Failed when the server takes no more, ClientError when it is gone."""
         options = self._options
-        # Empty lines count, so that numbers are those of an editor.
+        # Empty lines count, so that numbers agree with an editor's.
         numbered = [
             (self.line + place, body) for place, body in enumerate(bodies, 1) if body or options.bodies or options.whole
         ]
@@ -108,7 +108,7 @@ class _Putting:
             first = numbered[0][0]
             reason = str(error) or "interrupted"
             raise Failed(
-                f"{reason}; {plural(len(self.ids))} were put, those from line {first} to {self.line} perhaps"
+                f"{reason}; {plural(len(self.ids))} were put, and those of lines {first} to {self.line} perhaps"
             ) from error
         ended: tuple[int, Refused] | None = None
         for (line, _), outcome in zip(numbered, outcomes, strict=True):
@@ -144,7 +144,7 @@ def _put(options: argparse.Namespace) -> int:
 
 
 def _given(options: argparse.Namespace) -> Iterator[list[bytes]]:
-    """Give out the bodies, together what comes together."""
+    """Yield the bodies, those that come together in one list."""
     if options.bodies:
         yield [os.fsencode(body) for body in options.bodies]
         return

@@ -1,4 +1,4 @@
-"""The screen of `beanspiked top`: what was seen of a server, as a table in colour. Needs rich."""
+"""The screen of `beanspiked top`: a server's tubes as a table in colour. Needs rich."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "Screen"]
 
-# The header, the table's head, the footer.
+# Lines of the header, the table's head and the footer.
 OTHER_LINES: Final = 6
 PLAIN_WIDTH: Final = 160
-HELP: Final = "up/down choose  s sort  r reverse  p pause  k kick one  K kick all  q end"
+HELP: Final = "up/down choose  s sort  r reverse  p pause  k kick one  K kick all  q quit"
 STYLES: Final = {"reserved": "cyan", "delayed": "blue", "buried": "red", "paused": "yellow"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A tube as it was seen; rates are in jobs a second."""
+    """A tube's figures; rates are in jobs a second."""
 
     name: str
     ready: int
@@ -45,34 +45,34 @@ class Row:
     paused: int
 
 
-# What can be sorted by, in the order of the columns.
+# The columns that can be sorted by, in their order.
 COLUMNS: Final = ("name", "ready", "reserved", "delayed", "buried", "waiting", "puts", "deletes", "paused")
 
 
 class Screen:
-    """What is shown.
+    """The screen's content.
 
     Attributes:
         said: What the last key did.
-        reversed: Whether the order is the other way round.
+        reversed: Whether the order is reversed.
     """
 
     def __init__(self, address: str, console: Console | None = None) -> None:
         self.said = ""
         self.reversed = False
         self._address = address
-        # Into a pipe or a file, as wide as it needs.
+        # A pipe or a file gets it as wide as it needs.
         self._console = console or Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         self._sort = "ready"
         self._rows: list[Row] = []
         self._server: Stats = {}
         self._name = ""
-        # When it was looked last, and what each tube had put and deleted in all.
+        # The time of the last figures, and how many jobs were put into and deleted from each tube until then.
         self._seen_at = 0.0
         self._totals: dict[str, tuple[int, int]] = {}
 
     def update(self, now: float, server: Stats, found: Sequence[Stats]) -> None:
-        """Take what was seen at a time, in seconds."""
+        """Take the figures of a time, in seconds."""
         passed = now - self._seen_at
         before, self._totals = self._totals, {}
         self._seen_at, self._server, self._rows = now, server, []
@@ -80,7 +80,7 @@ class Screen:
             name = str(told["name"])
             total = (number_of(told, "total-jobs"), number_of(told, "cmd-delete"))
             self._totals[name] = total
-            # A tube that was gone meanwhile counts from 0 again.
+            # A tube that was gone in between counts from 0 again.
             puts, deletes = (max(0, new - old) for new, old in zip(total, before.get(name, total), strict=True))
             self._rows.append(
                 Row(
@@ -98,7 +98,7 @@ class Screen:
 
     @property
     def rows(self) -> list[Row]:
-        """The tubes in their order: by a number, the largest first."""
+        """The tubes in order; by a number, the largest comes first."""
         by_name = sorted(self._rows, key=lambda row: row.name)
         if self._sort == "name":
             return by_name[::-1] if self.reversed else by_name
@@ -106,7 +106,7 @@ class Screen:
 
     @property
     def chosen(self) -> Row | None:
-        """The tube that keys act on; None when there is none."""
+        """The tube that keys act on, or None."""
         rows = self.rows
         return next((row for row in rows if row.name == self._name), rows[0] if rows else None)
 
@@ -121,7 +121,7 @@ class Screen:
         self._sort = COLUMNS[(COLUMNS.index(self._sort) + 1) % len(COLUMNS)]
 
     def live(self) -> Live:
-        """Return what shows a screen over and over."""
+        """Return a display that shows the screen again and again."""
         return Live(console=self._console, screen=True, auto_refresh=False)
 
     def print(self) -> None:

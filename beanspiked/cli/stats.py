@@ -1,4 +1,4 @@
-"""`beanspiked stats`: what a server, or a tube, tells of itself."""
+"""`beanspiked stats`: shows the statistics of a server or a tube."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "stats",
-        "Tell about the server, or about one tube.",
+        "Show the statistics of the server or of one tube.",
         "  beanspiked stats\n  beanspiked stats emails --json",
     )
-    words.add_argument("tube", nargs="?", type=tube, metavar="TUBE", help="a tube; without one the server")
+    words.add_argument("tube", nargs="?", type=tube, metavar="TUBE", help="a tube (the server)")
     words.add_json()
     return words
 

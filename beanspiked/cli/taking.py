@@ -1,4 +1,4 @@
-"""Taking jobs out of a tube over the wire: what `move` and `clear` share."""
+"""Reserving a tube's jobs in large numbers, for `move` and `clear`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["at_once", "take_ready", "todo", "watch_only"]
 
-# So many jobs, and about so many bytes of them, are held at a time.
+# How many jobs, and about how many bytes of them, are held at a time.
 MAX_JOBS: Final = 64
 MAX_BYTES: Final = 1 << 23
 
@@ -33,13 +33,13 @@ def at_once(conn: Conn) -> int:
 
 
 def todo(told: Stats, state: str, number: int | None) -> int:
-    """Return how many jobs of a state there are to take: those that are there now, so that producers do not keep this busy for ever."""
+    """Return how many jobs of a state a tube has now: taking only these, it ends although producers go on."""
     there = number_of(told, f"current-jobs-{state}")
     return there if number is None else min(there, number)
 
 
 def take_ready(conn: Conn, number: int) -> list[Job]:
-    """Reserve up to so many ready jobs. Raises Refused."""
+    """Reserve up to this many ready jobs. Raises Refused."""
     jobs = []
     for outcome in conn.ask_all([requests.reserve_with_timeout(0)] * number):
         if isinstance(outcome, Job):

@@ -1,4 +1,4 @@
-"""What people see: tables, colours, progress, bodies; and JSON for scripts."""
+"""Output for people (tables, colours, progress, bodies) and JSON for scripts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EVERY: Final = 0.2
 
 
 def shown(value: object) -> str:
-    """Write a value on one line, so that it does nothing to a terminal: names come from a server."""
+    """Return a value as one line that cannot control a terminal: names come from a server."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
 def say(message: object) -> None:
-    """Say something that is no result; nobody may be there to read it."""
+    """Print a message that is not a result to standard error; a closed one does not matter."""
     try:
         print(f"beanspiked: {shown(message)}", file=sys.stderr, flush=True)
     except OSError:
@@ -52,7 +52,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str | int]], styles: dict[str, str] | None = None) -> None:
-    """Print rows in columns: numbers to the right, all else to the left; `styles` colour the columns in which a number is not 0."""
+    """Print rows in columns: numbers to the right, the rest to the left; `styles` colour numbers other than 0."""
     texts = [[shown(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *texts, strict=True)]
     right = [bool(rows) and isinstance(cell, int) for cell in (rows[0] if rows else head)]
@@ -70,7 +70,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str | int]], styles
 
 
 def shown_time(seconds: int) -> str:
-    """Write a time as people say it: its two largest units."""
+    """Return a time for people: its two largest units."""
     parts = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if seconds >= size:
@@ -80,18 +80,18 @@ def shown_time(seconds: int) -> str:
 
 
 def plural(count: int, noun: str = "job") -> str:
-    """Write a count with its noun."""
+    """Return a count with its noun."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def shown_body(body: bytes) -> str:
-    """Write a body so that it does nothing to a terminal."""
+    """Return a body so that it cannot control a terminal."""
     text = body.decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
 
 
 def body_fields(body: bytes) -> dict[str, str]:
-    """Return a body for JSON: as text, or in base64 where it is none."""
+    """Return a body for JSON: as text, or in base64 if it is not text."""
     try:
         return {"body": body.decode("utf-8")}
     except UnicodeDecodeError:
@@ -99,7 +99,7 @@ def body_fields(body: bytes) -> dict[str, str]:
 
 
 class Progress:
-    """One line on standard error that is written over and over, and wiped in the end; nothing where that is no terminal."""
+    """A progress line on a terminal's standard error, cleared in the end; elsewhere it prints nothing."""
 
     def __init__(self, what: str, total: int | None = None) -> None:
         self._what = what
@@ -115,7 +115,7 @@ class Progress:
             self._write("")
 
     def show(self, done: int) -> None:
-        """Say how many are done."""
+        """Show how many are done."""
         if not self._shown or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + EVERY

@@ -25,28 +25,28 @@ __all__ = ["main", "parser"]
 
 STDIN: Final = 0
 PAUSE_SECONDS: Final = 600
-# Looking costs the server work: of the time, no more than this part.
+# Asking for figures costs the server work, so it takes at most this part of the time.
 SHARE: Final = 0.1
 UP: Final = ("\x1b[A", "\x1bOA")
 DOWN: Final = ("\x1b[B", "\x1bOB")
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "top",
-        "Watch the tubes live: what is in them, how many jobs are put and deleted in a second.\n\n"
+        "Watch the tubes live: their jobs by state, and how many are put and deleted a second.\n\n"
         "keys:\n"
         "  up, down    choose a tube\n"
-        "  s, r        sort by the next column; the other way round\n"
+        "  s, r        sort by the next column; reverse the order\n"
         f"  p           pause the tube for {PAUSE_SECONDS // 60} minutes, or end its pause\n"
-        "  k, K        kick one buried job; all of them\n"
-        "  q           end\n\n"
+        "  k, K        kick one buried job; kick all of them\n"
+        "  q           quit\n\n"
         "It needs rich: pip install 'beanspiked[cli]'.",
         "  beanspiked top\n  beanspiked top --once",
     )
-    words.add_argument("-i", "--interval", type=seconds, default=1, metavar="TIME", help="between two looks (1)")
-    words.add_argument("-1", "--once", action="store_true", help="print what is there now, and end")
+    words.add_argument("-i", "--interval", type=seconds, default=1, metavar="TIME", help="time between two updates (1)")
+    words.add_argument("-1", "--once", action="store_true", help="print the tubes once and exit")
     return words
 
 
@@ -59,7 +59,7 @@ def _top(options: argparse.Namespace) -> int:
     try:
         from beanspiked.cli.screen import Screen  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise Failed("top needs rich: pip install 'beanspiked[cli]'; `beanspiked tubes` does without") from error
+        raise Failed("top needs rich: pip install 'beanspiked[cli]'; `beanspiked tubes` works without it") from error
     with connect(options) as conn:
         screen = Screen(str(options.address))
         _look(conn, screen)
@@ -68,12 +68,12 @@ def _top(options: argparse.Namespace) -> int:
         elif sys.stdin.isatty() and sys.stdout.isatty():
             _watch(conn, screen, max(1, options.interval))
         else:
-            raise Failed("top needs a terminal; --once prints what is there now")
+            raise Failed("top needs a terminal; --once prints the tubes once")
     return 0
 
 
 def _look(conn: Conn, screen: Screen) -> float:
-    """Ask for everything; return how many seconds that took."""
+    """Ask for all figures; return how many seconds that took."""
     began = time.monotonic()
     server = conn.ask(requests.stats())
     screen.update(began, server, tubes(conn))
@@ -113,12 +113,12 @@ def _press(conn: Conn, screen: Screen, key: str) -> None:
 
 
 def _act(conn: Conn, name: str, buried: int, paused: int, key: str) -> str:
-    """Do to a tube what a key says; return what was done."""
+    """Do what a key means to a tube; return what was done."""
     if key == "p":
         conn.ask(requests.pause_tube(name, 0 if paused else PAUSE_SECONDS))
-        return f"{name} goes on" if paused else f"{name} is paused"
+        return f"{name} is not paused any more" if paused else f"{name} is paused"
     if not buried:
-        # A server would kick delayed ones.
+        # A server would kick delayed jobs.
         return f"nothing is buried in {name}"
     conn.ask(requests.use(name))
     kicked = conn.ask(requests.kick(1 if key == "k" else buried))
@@ -128,7 +128,7 @@ def _act(conn: Conn, name: str, buried: int, paused: int, key: str) -> str:
 
 @contextlib.contextmanager
 def _keys_one_by_one() -> Iterator[None]:
-    """Get each key as it is pressed, and do not show it."""
+    """Read each key as it is pressed, without showing it."""
     import termios  # noqa: PLC0415 - only on a terminal
     import tty  # noqa: PLC0415 - likewise
 

@@ -1,4 +1,4 @@
-"""`beanspiked tubes`: the tubes and what is in them."""
+"""`beanspiked tubes`: lists the tubes and their jobs by state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "main", "parser"]
 
-# What people see of a tube, and what the server calls it.
+# The columns, with the server's names for them.
 COLUMNS: Final = {
     "ready": "current-jobs-ready",
     "urgent": "current-jobs-urgent",
@@ -28,23 +28,25 @@ COLUMNS: Final = {
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "tubes",
-        "List the tubes and what is in them. Waiting are the workers that wait for a job; total\n"
-        "are the jobs that were put since the tube exists, or since the server started.",
+        "List the tubes and their jobs by state. The column waiting counts the workers that wait for\n"
+        "a job, and total the jobs that were put since the tube exists or the server started.",
         "  beanspiked tubes\n  beanspiked tubes 'email*' --sort buried\n  for tube in $(beanspiked tubes --names); do ...",
     )
-    words.add_argument("patterns", nargs="*", metavar="PATTERN", help="only tubes with such names, as in *-failed")
+    words.add_argument(
+        "patterns", nargs="*", metavar="PATTERN", help="list only tubes with these names, such as *-failed"
+    )
     words.add_argument(
         "-s",
         "--sort",
         choices=("name", *COLUMNS),
         default="name",
         metavar="COLUMN",
-        help=f"name, or largest first by {', '.join(COLUMNS)}",
+        help=f"sort by name, or with the largest first by {', '.join(COLUMNS)}",
     )
-    words.add_argument("--names", action="store_true", help="print the names only, one a line")
+    words.add_argument("--names", action="store_true", help="print only the names, one a line")
     words.add_json()
     return words
 

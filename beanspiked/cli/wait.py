@@ -1,4 +1,4 @@
-"""`beanspiked wait`: waits until the work of a tube is done."""
+"""`beanspiked wait`: waits until a tube is empty."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ EVERY: Final = 0.25
 
 
 def parser() -> Parser:
-    """Return what reads the words."""
+    """Return the command's parser."""
     words = Parser(
         "wait",
-        "Wait until a tube is empty: no job is ready, delayed or reserved. Buried jobs do not count\n"
-        "without --buried, since they wait for somebody to kick them. A tube that does not exist is empty.",
+        "Wait until a tube is empty: no job is ready, delayed or reserved. Buried jobs count only with\n"
+        "--buried, since they wait for somebody to kick them. A tube that does not exist is empty.",
         "  beanspiked wait emails --empty --timeout 10m && systemctl stop mailer",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")
-    words.add_argument("--empty", action="store_true", help="until it is empty: there is nothing else to wait for")
-    words.add_argument("--buried", action="store_true", help="wait until no job is buried, too")
+    words.add_argument("--empty", action="store_true", help="wait until the tube is empty (the default)")
+    words.add_argument("--buried", action="store_true", help="also wait until no job is buried")
     words.add_argument(
-        "-t", "--timeout", type=seconds, metavar="TIME", help="fail after this time, as in 90s, 5m, 2h or 1d"
+        "-t", "--timeout", type=seconds, metavar="TIME", help="fail after this time, such as 90s, 5m, 2h or 1d"
     )
     words.add_json()
     return words

@@ -26,36 +26,36 @@ if TYPE_CHECKING:
 __all__ = ["main", "parser"]
 
 EXIT_INTERRUPTED: Final = 130
-# For so long a reserve waits; then the next one shows whether the server is still there.
+# How long a reserve waits; the next one then shows whether the server is still there.
 RESERVE_SECONDS: Final = 60
-# A command that was told to end has this long to do so.
+# How long a command may take to end after TERM.
 GRACE_SECONDS: Final = 5.0
-# Between two tries to connect again, at first and at most.
+# The pause between two tries to connect again, at first and at most.
 RECONNECT_SECONDS: Final = 0.5
 MAX_RECONNECT_SECONDS: Final = 15.0
 MAX_BACKOFF: Final = 3600
-# A touch comes after this part of the time to run.
+# The part of the time to run after which a job is touched.
 TOUCH_AFTER: Final = 0.4
 
 
 def parser() -> Parser:
-    """Return what reads the words before the `--`."""
+    """Return the parser of the arguments before the `--`."""
     words = Parser(
         "work",
         "Run a command for each job of a tube, with the body on its standard input. When it exits\n"
-        "with 0 the job is deleted, else it is buried, or with --retry released to be tried again\n"
-        "later. Meanwhile the job is touched. BEANSPIKED_JOB_ID, BEANSPIKED_TUBE and\n"
-        "BEANSPIKED_RELEASES (how often it was released) tell the command what it works on.\n"
-        "TERM and INT end the commands that run and give their jobs back, as if nobody had had\n"
-        "them; a second one ends all at once. When the server goes away, the commands are ended,\n"
-        "since their jobs are others' then, and it is tried until it is back.",
+        "with 0 the job is deleted; otherwise it is buried, or with --retry released to be tried\n"
+        "again later. The job is touched while the command runs. The command's environment has\n"
+        "BEANSPIKED_JOB_ID, BEANSPIKED_TUBE and BEANSPIKED_RELEASES (how often the job was released).\n"
+        "TERM and INT end the running commands and make their jobs ready again, unchanged; a second\n"
+        "signal ends everything at once. When the server goes away, the commands are ended, since\n"
+        "others may get their jobs, and the connection is tried until the server is back.",
         "  beanspiked work emails -- ./send-email\n"
         "  beanspiked work thumbnails -j 4 --retry 5 --timeout 2m -- sh -c 'convert - \"out/$BEANSPIKED_JOB_ID.png\"'",
         usage="beanspiked work [OPTIONS] TUBE [TUBE ...] -- COMMAND [ARG ...]",
     )
     words.add_argument("tubes", nargs="+", type=tube, metavar="TUBE")
     words.add_argument(
-        "-j", "--jobs", type=at_least_one, default=1, metavar="N", help="work on so many jobs at a time (1)"
+        "-j", "--jobs", type=at_least_one, default=1, metavar="N", help="work on this many jobs at a time (1)"
     )
     words.add_argument(
         "-r",
@@ -79,10 +79,10 @@ def parser() -> Parser:
         type=seconds,
         default=0,
         metavar="TIME",
-        help="end a command that takes longer; it has failed (never)",
+        help="end a command that takes longer, and count it as failed (never)",
     )
-    words.add_argument("-u", "--until-empty", action="store_true", help="end when no job is ready")
-    words.add_argument("-v", "--verbose", action="store_true", help="tell about jobs that are done, too")
+    words.add_argument("-u", "--until-empty", action="store_true", help="exit when no job is ready")
+    words.add_argument("-v", "--verbose", action="store_true", help="also report jobs that are done")
     return words
 
 
@@ -96,16 +96,16 @@ def main(words: list[str]) -> int:
 
     def work(options: argparse.Namespace) -> int:
         if not dashes or not command:
-            words_parser.error("work: no command: it stands after --")
+            words_parser.error("work: the command is missing; give it after --")
         if shutil.which(command[0]) is None:
-            raise Failed(f"{command[0]}: no such command")
+            raise Failed(f"{command[0]}: command not found")
         return asyncio.run(_Working(options, command).run())
 
     return run(words_parser, ours, work)
 
 
 class _Working:
-    """All that works: each slot has a connection of its own, and one job at a time."""
+    """Runs the slots; each has a connection of its own and works on one job at a time."""
 
     def __init__(self, options: argparse.Namespace, command: list[str]) -> None:
         self._options = options
@@ -113,9 +113,9 @@ class _Working:
         self._slots: list[asyncio.Task[None]] = []
         self._processes: set[asyncio.subprocess.Process] = set()
         self._ended_by = 0
-        # Whether a server was there before: then it is waited for.
+        # Whether a server was reached before: from then on, slots wait for its return.
         self._connected = False
-        # What was said last of the server, so that each slot does not say it again.
+        # The last message about the server, so that each slot does not repeat it.
         self._said = ""
 
     async def run(self) -> int:
@@ -133,7 +133,7 @@ class _Working:
         failed = [slot for slot in self._slots if slot.done() and not slot.cancelled() and slot.exception()]
         if failed and not self._ended_by:
             self._cancel()
-        # Each ends its command before it ends itself.
+        # Each slot ends its command before it ends.
         await asyncio.wait(self._slots)
         for slot in failed:
             slot.result()
@@ -160,7 +160,7 @@ class _Working:
                 async with await Conn.connect(self._options.address) as conn:
                     await self._watch(conn)
                     if self._said:
-                        say(f"connected to {conn.address} again")
+                        say(f"connected again to {conn.address}")
                     self._said, pause, self._connected = "", RECONNECT_SECONDS, True
                     while (job := await self._next(conn)) is not None:
                         await self._work(conn, *job)
@@ -181,7 +181,7 @@ class _Working:
             await conn.ask(requests.ignore("default"))
 
     async def _next(self, conn: Conn) -> tuple[Job, Stats] | None:
-        """Wait for a job; None when no more is to be done."""
+        """Wait for a job; return None when there is nothing more to do."""
         while True:
             job = await conn.ask(requests.reserve_with_timeout(0 if self._options.until_empty else RESERVE_SECONDS))
             if job is None:
@@ -205,17 +205,19 @@ class _Working:
             why = await self._watched(conn, job, number_of(told, "ttr"), process)
         except JobLost:
             say(
-                f"job {job.id}: its time to run was over before it could be touched; the command was ended, others may have it"
+                f"job {job.id}: its time to run was over before a touch; its command was ended, and another worker may have the job"
             )
             return
         finally:
-            # Also when the slot is cancelled or the server is gone: then the job goes to somebody else.
+            # Also when the slot is cancelled or the server is gone: the job then goes to another worker.
             await _ended(process)
             self._processes.discard(process)
         try:
             await self._finish(conn, job, told, why, time.monotonic() - began)
         except ClientError as error:
-            say(f"job {job.id}: {why or 'done'}, but the server does not know it ({error}): others may do it again")
+            say(
+                f"job {job.id}: {why or 'done'}, but the server could not be told ({error}); another worker may do it again"
+            )
             raise
 
     async def _started(self, environ: dict[str, str]) -> asyncio.subprocess.Process:
@@ -225,7 +227,7 @@ class _Working:
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 env={**os.environ, **environ},
-                # A group of its own: the terminal's Ctrl-C is for us, and a signal reaches all that the command has started.
+                # In a group of its own: Ctrl-C reaches only us, and our signals reach all processes that the command starts.
                 process_group=0,
             )
         )
@@ -234,7 +236,7 @@ class _Working:
         except OSError as error:
             raise Failed(f"{self._command[0]}: {error.strerror}") from error
         except asyncio.CancelledError:
-            # It runs already, perhaps. asyncio would kill it, but nothing that it has started.
+            # It may run already. asyncio would kill it, but not the processes that it has started.
             process = await starting
             self._processes.add(process)
             await _ended(process)
@@ -244,7 +246,7 @@ class _Working:
         """Keep a job while its command runs; return why that failed, or nothing.
 
         Raises:
-            ClientError: The job is not ours any more.
+            ClientError: The job is lost.
         """
         until = time.monotonic() + self._options.timeout if self._options.timeout else None
         ends: asyncio.Task[Any] = asyncio.create_task(process.communicate(job.body))
@@ -260,19 +262,19 @@ class _Working:
                     return _failure(process.returncode)
                 if until is not None and time.monotonic() >= until:
                     return f"took longer than {self._options.timeout} s"
-                # Where the connection is closed, this says why.
+                # If the connection is closed, this raises the reason.
                 await conn.ask(requests.touch(job.id))
                 touch_at = time.monotonic() + ttr * TOUCH_AFTER
         finally:
             closes.cancel()
-            # It ends with its command, which `_ended` sees to.
+            # It ends with its command, which `_ended` ends.
             ends.add_done_callback(_retrieve)
 
     async def _finish(self, conn: Conn, job: Job, told: Stats, why: str, took: float) -> None:
         priority, releases = number_of(told, "pri"), number_of(told, "releases")
         if not why:
             if not await conn.ask(requests.delete(job.id)):
-                say(f"job {job.id} was done, but its time to run was over: others may do it again")
+                say(f"job {job.id}: done, but after its time to run; another worker may do it again")
             elif self._options.verbose:
                 say(f"job {job.id}: done in {took:.1f} s")
             return
@@ -280,12 +282,12 @@ class _Working:
             if releases < self._options.retry:
                 delay = min(MAX_BACKOFF, self._options.backoff * 2 ** min(releases, 32))
                 await conn.ask(requests.release(job.id, priority=priority, delay=delay))
-                say(f"job {job.id}: {why}; tried again in {delay} s")
+                say(f"job {job.id}: {why}; it is tried again in {delay} s")
             else:
                 await conn.ask(requests.bury(job.id, priority=priority))
                 say(f"job {job.id}: {why}; buried")
         except JobLost:
-            say(f"job {job.id}: {why}; its time to run was over, others may have it")
+            say(f"job {job.id}: {why}, after its time to run; another worker may have it")
 
 
 def _failure(code: int | None) -> str:
@@ -295,19 +297,19 @@ def _failure(code: int | None) -> str:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take what a task ended with, which nobody waits for any more."""
+    """Retrieve a task's exception when nobody waits for it any more, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
 
 def _signal(process: asyncio.subprocess.Process, number_: int) -> None:
-    """Signal a command and all that it has started."""
+    """Signal a command and all processes that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number_)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
-    """End a command that still runs: it is asked to, and after a while it has to."""
+    """End a command that still runs: by TERM, and after a grace period by KILL."""
     if process.returncode is not None:
         return
     _signal(process, signal.SIGTERM)

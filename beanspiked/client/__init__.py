@@ -8,7 +8,7 @@
         conn.ask(requests.use("emails"))
         job_id = conn.ask(requests.put(b"hello", ttr=60))
 
-`requests` has a function for each command of the protocol; what it makes knows its bytes, the replies it may get, and what they mean.
-`core` turns bytes into replies without a socket, and two shells move the bytes: `blocking.Conn` and, for asyncio, `conn.Conn`. Both
-have `ask`, which takes one request, and `ask_all`, which sends many at once. What may fail stands in `errors`.
+`requests` has a function for each command of the protocol; the request that it makes knows its bytes, its possible replies and their
+meaning. `core` turns bytes into replies without a socket, and two shells move the bytes: `blocking.Conn` and, for asyncio, `conn.Conn`.
+Both have `ask`, which sends one request, and `ask_all`, which sends many at once. `errors` lists the errors.
 """

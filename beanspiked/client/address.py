@@ -1,4 +1,4 @@
-"""Where a server listens."""
+"""The address of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Address"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a server listens: a TCP host and port, or the path of a unix socket."""
+    """The address of a server: a TCP host and port, or the path of a unix socket."""
 
     host: str = ""
     port: int = 0
@@ -26,15 +26,15 @@ class Address:
         """
         if text.startswith("unix:"):
             if not text[5:]:
-                raise ValueError("no path after unix:")
+                raise ValueError("a path is missing after unix:")
             return cls(path=text[5:])
         host, colon, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            raise ValueError("an IPv6 address goes in brackets, as in [::1]:11300")
+            raise ValueError("an IPv6 address needs brackets, such as [::1]:11300")
         if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise ValueError("not HOST:PORT, [IPV6]:PORT or unix:PATH")
+            raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
         return cls(host=host, port=int(port))
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Conn"]
 
 CONNECT_SECONDS: Final = 10.0
-# A front-end of a cluster may wait ten seconds for its nodes to agree.
+# In seconds. A front-end may wait ten seconds until its cluster's nodes agree.
 ANSWER_SECONDS: Final = 30.0
 READ_SIZE: Final = 1 << 18
 
@@ -50,11 +50,11 @@ class Conn:
 
         Args:
             address: Where the server listens.
-            connect_seconds: For how long it may not take the connection.
-            answer_seconds: For how long it may be silent while it owes a reply, besides what a reserve waits.
+            connect_seconds: How long the connection may take.
+            answer_seconds: How long a reply may take, besides the wait of a reserve.
 
         Raises:
-            ServerGone: Nobody listens there.
+            ServerGone: No server listens there.
         """
         try:
             if address.path:
@@ -86,9 +86,9 @@ class Conn:
         """Send a request and wait for its result.
 
         Raises:
-            Refused: The server said no.
-            ServerGone: It is not there any more, or silent for too long.
-            BrokenReply: It is no beanstalkd.
+            Refused: The server refused the request.
+            ServerGone: The connection ended, or the server was silent for too long.
+            BrokenReply: The server does not speak the protocol.
         """
         (outcome,) = self.ask_all([request])
         if isinstance(outcome, Refused):
@@ -96,18 +96,18 @@ class Conn:
         return outcome
 
     def ask_all(self, requests: Sequence[Request[T]]) -> list[T | Refused]:
-        """Send requests together and wait for all results, in their order; what was refused stands among them as its error.
+        """Send requests together and wait for all results, in order; the result of a refused request is its error.
 
         Raises:
-            ServerGone: The server is not there any more, or silent for too long; some requests may have been carried out.
-            BrokenReply: It is no beanstalkd.
+            ServerGone: The connection ended, or the server was silent for too long; some requests may have been carried out.
+            BrokenReply: The server does not speak the protocol.
         """
         if self._socket.fileno() < 0:
             raise ServerGone(f"{self.address}: the connection is closed")
         try:
             return self._exchange(requests)
         except BaseException as error:
-            # Nobody knows what is still on its way: there is no going on.
+            # It is unknown what is still on its way, so the connection cannot be used again.
             self.close()
             if isinstance(error, OSError):
                 raise ServerGone(f"{self.address}: {reason(error)}") from error
@@ -130,7 +130,7 @@ class Conn:
         return outcomes
 
     def _patience(self, requests: Sequence[Request[Any]]) -> float | None:
-        """Return for how many seconds the server may be silent; None for ever."""
+        """Return how many seconds the server may be silent; None for no limit."""
         total = self._answer_seconds
         for request in requests:
             if request.wait is None:
@@ -139,8 +139,8 @@ class Conn:
         return total
 
     def _move(self, out: memoryview, silence: float | None) -> memoryview:
-        """Wait until bytes can come or leave, and move them; return those that are still to leave."""
-        # Both at once: a server whose replies nobody reads may stop to read.
+        """Wait until bytes can be read or sent, and move them; return those that are not yet sent."""
+        # Both at once: a server whose replies are not read may stop reading.
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if out else 0))
         began = time.monotonic()
         events = self._poll.poll(None if silence is None else silence * 1000)
@@ -159,7 +159,7 @@ class Conn:
 
 
 def reason(error: OSError) -> str:
-    """Say in words why there is no connection."""
+    """Return in words why there is no connection."""
     if isinstance(error, socket.gaierror):
         return "no such host"
     if isinstance(error, TimeoutError):

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Conn(asyncio.Protocol):
-    """A connection to a server; made by `connect`. Requests of many tasks may be on their way at the same time.
+    """A connection to a server; made by `connect`. Many tasks may have requests on their way at the same time.
 
     Attributes:
         address: Where the server listens.
@@ -33,7 +33,7 @@ class Conn(asyncio.Protocol):
         self._answer_seconds = answer_seconds
         self._core = Core()
         self._transport: asyncio.Transport | None = None
-        # One for each request that is not answered, in their order.
+        # One for each unanswered request, in order.
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._error: ClientError | None = None
         self._closed = asyncio.Event()
@@ -42,7 +42,7 @@ class Conn(asyncio.Protocol):
     async def connect(
         cls, address: Address, *, connect_seconds: float = CONNECT_SECONDS, answer_seconds: float = ANSWER_SECONDS
     ) -> Self:
-        """Connect. Arguments and errors as with the blocking one."""
+        """Connect; arguments and errors as with the blocking one."""
         loop = asyncio.get_running_loop()
         conn = cls(address, answer_seconds)
         try:
@@ -66,18 +66,18 @@ class Conn(asyncio.Protocol):
         self._fail(ServerGone(f"{self.address}: the connection is closed"))
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is closed, by whomever."""
+        """Wait until either side has closed the connection."""
         await self._closed.wait()
 
     async def ask(self, request: Request[T]) -> T:
         """Send a request and wait for its result.
 
-        A reserve whose task is cancelled closes the connection: else the server might give it a job that nobody works on.
+        When the task of a reserve is cancelled, the connection is closed: otherwise the server might give it a job that nobody works on.
 
         Raises:
-            Refused: The server said no.
-            ServerGone: It is not there any more, or silent for too long.
-            BrokenReply: It is no beanstalkd.
+            Refused: The server refused the request.
+            ServerGone: The connection ended, or the server was silent for too long.
+            BrokenReply: The server does not speak the protocol.
         """
         future = self._send([request])[0]
         wait = request.wait
@@ -94,11 +94,11 @@ class Conn(asyncio.Protocol):
             raise
 
     async def ask_all(self, requests: Sequence[Request[T]]) -> list[T | Refused]:
-        """Send requests together and wait for all results, in their order; what was refused stands among them as its error.
+        """Send requests together and wait for all results, in order; the result of a refused request is its error.
 
         Raises:
-            ServerGone: The server is not there any more, or silent for too long; some requests may have been carried out.
-            BrokenReply: It is no beanstalkd.
+            ServerGone: The connection ended, or the server was silent for too long; some requests may have been carried out.
+            BrokenReply: The server does not speak the protocol.
         """
         outcomes = await asyncio.gather(*map(self.ask, requests), return_exceptions=True)
         for outcome in outcomes:
@@ -118,7 +118,7 @@ class Conn(asyncio.Protocol):
         return futures
 
     def _fail(self, error: ClientError) -> None:
-        """End the connection: whoever waits for a reply gets this error."""
+        """End the connection; callers that wait for a reply get this error."""
         self._error = self._error or error
         self._closed.set()
         if self._transport is not None:
@@ -137,12 +137,12 @@ class Conn(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand replies to those who wait for them."""
+        """Give replies to the callers that wait for them."""
         self._core.feed(data)
         self._answer()
 
     def eof_received(self) -> None:
-        """Tell those who wait that nothing more comes."""
+        """Tell waiting callers that the connection has ended."""
         self._core.feed_eof()
         self._answer()
 

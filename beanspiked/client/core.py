@@ -1,4 +1,4 @@
-"""Bytes to replies, without a socket: the same bytes give the same replies however they were split."""
+"""Turns bytes into replies, without a socket: the same bytes give the same replies however they are split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN: Final = 60
 
 
 class Core:
-    """One connection: the requests that were sent, and the replies to them in the same order.
+    """One connection: the requests that were sent, and their replies in the same order.
 
     Attributes:
         pending: How many requests are not answered yet.
@@ -29,7 +29,7 @@ class Core:
     def __init__(self) -> None:
         self._requests: deque[Request[Any]] = deque()
         self._buffer = bytearray()
-        # Up to where the buffer was searched for the end of a line.
+        # How far the buffer was searched for the end of a line.
         self._searched = 0
         # A reply whose body is on its way, and the body's size.
         self._reply: Reply | None = None
@@ -44,10 +44,10 @@ class Core:
         return len(self._requests)
 
     def send(self, request: Request[Any]) -> bytes:
-        """Note a request; return the bytes that are to leave.
+        """Add a request; return the bytes to send.
 
         Raises:
-            BrokenReply: A former reply could not be understood.
+            BrokenReply: An earlier reply was malformed.
             ServerGone: The connection has ended, or `quit` was sent.
         """
         if self._error is not None:
@@ -59,19 +59,19 @@ class Core:
         return request.data
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came."""
+        """Add received bytes."""
         self._buffer += data
 
     def feed_eof(self) -> None:
-        """Take note that the server closed the connection."""
+        """Learn that the server closed the connection."""
         self._ended = True
 
     def next(self) -> tuple[Request[Any], Reply] | None:
         """Return the next answered request with its reply, or None until more comes.
 
         Raises:
-            BrokenReply: What came is no reply, or not one to the request whose turn it is. Every later call raises it again.
-            ServerGone: The connection ended with a request unanswered. Likewise.
+            BrokenReply: The bytes are not a reply, or not one to the next request. Every later call raises it again.
+            ServerGone: The connection ended before a reply. Every later call raises it again.
         """
         if self._error is not None:
             raise self._error
@@ -99,7 +99,7 @@ class Core:
         return self._requests.popleft(), reply
 
     def _at_end(self) -> tuple[Request[Any], Reply] | None:
-        """Answer a `quit` with the end of the connection; any other request is left without an answer by it."""
+        """Answer a `quit` with the end of the connection, which leaves any other request unanswered."""
         if not self._ended or not self._requests:
             return None
         if self._requests[0].verb != "quit" or self._buffer or self._reply is not None:
@@ -107,7 +107,7 @@ class Core:
         return self._requests.popleft(), Reply("")
 
     def _line(self) -> str | None:
-        """Take a line off the buffer, without its CRLF; None if it is not all here."""
+        """Take a line off the buffer, without its CRLF; return None if it is incomplete."""
         end = self._buffer.find(b"\n", self._searched)
         self._searched = len(self._buffer)
         if end < 0:
@@ -125,13 +125,15 @@ class Core:
         """Read a reply's line."""
         word, *rest = line.split(" ")
         if not self._requests:
-            raise BrokenReply(f"the server spoke without being asked: it is no beanstalkd ({_shown(line.encode())})")
+            raise BrokenReply(
+                f"the server sent data before a request, so it is not beanstalkd ({_shown(line.encode())})"
+            )
         verb = self._requests[0].verb
         shape = EXPECTED[verb].get(word) or ANY_TIME.get(word)
         if shape is None or (verb == "quit" and word in ANY_TIME):
             raise self._broken(line.encode())
         if verb == "put" and word in ("BAD_FORMAT", "UNKNOWN_COMMAND"):
-            # Then the server takes the body for commands.
+            # The server then reads the body as commands.
             raise self._broken(line.encode())
         self._size = -1
         if shape is Shape.BARE and not rest:
@@ -150,7 +152,7 @@ class Core:
             raise self._broken(line.encode())
 
     def _with_body(self, reply: Reply) -> Reply | None:
-        """Take the body off the buffer; None if it is not all here."""
+        """Take the body off the buffer; return None if it is incomplete."""
         size = self._size
         if len(self._buffer) < size + 2:
             return None
@@ -171,12 +173,12 @@ class Core:
 
     def _broken(self, line: bytes) -> BrokenReply:
         if not self._requests:
-            return BrokenReply(f"the server spoke without being asked: it is no beanstalkd ({_shown(line)})")
+            return BrokenReply(f"the server sent data before a request, so it is not beanstalkd ({_shown(line)})")
         return BrokenReply(f"no reply to {self._requests[0].command}: {_shown(line)}")
 
 
 def _shown(line: bytes) -> str:
-    """Show what came, so that it stays on a line and does nothing to a terminal."""
+    """Return received bytes as one line that cannot control a terminal."""
     text = line.rstrip(b"\r\n").decode("ascii", "backslashreplace")
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return f"{text[:SHOWN]}..." if len(text) > SHOWN else text

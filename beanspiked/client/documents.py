@@ -1,4 +1,4 @@
-"""The YAML that stats and lists come as, of beanstalkd 1.12 (bare names), of 1.13 (quoted ones) and of beanspiked."""
+"""The YAML of stats and lists, as beanstalkd 1.12 (bare names), 1.13 (quoted names) and beanspiked send it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Stats", "Value", "mapping", "sequence"]
 Value = int | float | bool | str
 Stats = dict[str, Value]
 
-# What is text even where it looks like a number, as a tube's name may.
+# Values that stay text although they may look like numbers, such as a tube's name.
 TEXT: Final = frozenset(
     ("name", "tube", "state", "version", "hostname", "os", "platform", "beanspiked-version"),
 )

@@ -1,20 +1,20 @@
-"""What a client raises, besides ValueError for arguments that cannot be.
+"""The client's errors. Impossible arguments raise ValueError instead.
 
 ClientError
 ├── ServerGone          there is no connection: refused, closed, reset, or silent for too long
-├── BrokenReply         what came is no reply of the protocol, or not one to this command; the connection is of no use any more
-└── Refused             the server said no; it did nothing, and the connection goes on
+├── BrokenReply         the bytes are not a reply of the protocol, or not one to this command; the connection cannot be used again
+└── Refused             the server refused the command; it did nothing, and the connection goes on
     ├── JobNotFound     there is no such job, or not in a state that allows this
     ├── JobLost         this connection does not hold the job any more: abandon the work
     ├── TubeNotFound    there is no such tube
-    ├── JobTooBig       the body is larger than the server takes
-    ├── Draining        the server takes no more jobs
+    ├── JobTooBig       the body is larger than the server accepts
+    ├── Draining        the server accepts no more jobs
     ├── StoreFull       it has no room (OUT_OF_MEMORY)
-    │   └── JobBuried   likewise, but the job is kept, buried
-    ├── StoreFailed     it failed (INTERNAL_ERROR); whether the command was carried out is not known
+    │   └── JobBuried   it has no room for a ready job, and keeps it buried
+    ├── StoreFailed     it failed (INTERNAL_ERROR); the command may have been carried out
     ├── DeadlineSoon    a job held by this connection times out within a second
     ├── NotIgnored      a connection watches at least one tube
-    └── NotUnderstood   it does not know the command, or not these arguments
+    └── NotUnderstood   it does not know the command or its arguments
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ __all__ = [
 
 
 class ClientError(Exception):
-    """A command was not carried out, or nobody knows whether it was."""
+    """A command was not carried out, or its outcome is unknown."""
 
 
 class ServerGone(ClientError):  # noqa: N818 - it says what happened
     """There is no connection to the server: it refused, closed or reset it, or was silent for too long.
 
-    What was on its way may have been carried out.
+    Commands on their way may have been carried out.
     """
 
 
 class BrokenReply(ClientError):  # noqa: N818 - likewise
-    """What came is no reply of the protocol, or none that this command may get: the connection is of no use any more."""
+    """The bytes are not a reply of the protocol, or not one to this command; the connection cannot be used again."""
 
 
 class Refused(ClientError):  # noqa: N818 - likewise
-    """The server said no.
+    """The server refused a command.
 
     Attributes:
         command: The command without its body, such as `delete 12`.
@@ -91,15 +91,15 @@ class TubeNotFound(Refused):
 
 
 class JobTooBig(Refused):
-    """The body is larger than the server takes (its `max-job-size`)."""
+    """The body is larger than the server accepts (its `max-job-size`)."""
 
-    text = "the job is larger than the server takes"
+    text = "the job is larger than the server accepts"
 
 
 class Draining(Refused):
-    """The server is about to stop and takes no more jobs."""
+    """The server is draining and accepts no more jobs."""
 
-    text = "the server is draining and takes no more jobs"
+    text = "the server is draining and accepts no more jobs"
 
 
 class StoreFull(Refused):
@@ -109,13 +109,13 @@ class StoreFull(Refused):
 
 
 class JobBuried(StoreFull):
-    """The server has no room to keep the job as it should be; it is kept, buried."""
+    """The server has no room for a ready job, and keeps it buried."""
 
     text = "the server has no room, and buried the job"
 
 
 class StoreFailed(Refused):
-    """The server failed; whether the command was carried out is not known."""
+    """The server failed; the command may have been carried out."""
 
     text = "the server failed (INTERNAL_ERROR); its log says why"
 
@@ -133,6 +133,6 @@ class NotIgnored(Refused):
 
 
 class NotUnderstood(Refused):
-    """The server does not know the command, or takes no such arguments: it is older, or no beanstalkd."""
+    """The server does not know the command or its arguments: it is older, or not beanstalkd."""
 
     text = "the server does not understand this command"

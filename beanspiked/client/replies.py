@@ -1,4 +1,4 @@
-"""The replies of the protocol as values, and which of them each command may get."""
+"""The replies of the protocol as values, and the possible replies of each command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ANY_TIME", "EXPECTED", "Reply", "Shape"]
 
 
 class Shape(Enum):
-    """What follows a reply's word."""
+    """The kind of data after a reply's word."""
 
     BARE = "nothing"
     NUMBER = "a number"
@@ -21,10 +21,10 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply; what its word does not have is zero or empty.
+    """One reply; fields that its word does not have are zero or empty.
 
     Attributes:
-        word: Its first word, such as `INSERTED`; empty when the server closed the connection as `quit` asked.
+        word: Its first word, such as `INSERTED`; empty when the server closed the connection after `quit`.
         number: A job's id, or a count.
         name: A tube's name.
         body: A job's body, or a YAML document.
@@ -46,7 +46,7 @@ _DOCUMENT_OF: Final = {"OK": Shape.DOCUMENT, "NOT_FOUND": _BARE}
 _LOOK: Final = {"FOUND": Shape.JOB, "NOT_FOUND": _BARE}
 _RESERVE: Final = {"RESERVED": Shape.JOB, "DEADLINE_SOON": _BARE, "TIMED_OUT": _BARE}
 
-# Besides those of `ANY_TIME`. `put` and `release` are answered BURIED when there is no memory for the queue.
+# In addition to those of `ANY_TIME`. `put` and `release` get BURIED when the queue has no memory.
 EXPECTED: Final[dict[str, dict[str, Shape]]] = {
     "put": {
         "INSERTED": _NUMBER,

@@ -1,7 +1,7 @@
-"""Every command of the protocol: a function that makes a request of it, which knows its bytes and what the replies mean.
+"""A function for each command of the protocol: it makes a request, which knows its bytes and the meaning of the replies.
 
-Names, defaults and results are those of the library where they mean the same: what looks for something returns None where there is
-nothing, `delete` tells whether that was its doing, `reserve` returns None when the time is up. Times are whole seconds, as on the wire.
+Names, defaults and results are the library's where they mean the same: peeks and stats return None if there is nothing, `delete` returns
+whether it deleted the job, `reserve` returns None when the time is up. Times are whole seconds, as on the wire.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ REFUSALS: Final[dict[str, type[Refused]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[T_co]):
-    """One command on its way.
+    """One command.
 
     Attributes:
         verb: Its first word.
-        command: Its line, as an error shows it.
+        command: Its line, as errors show it.
         data: Its bytes.
-        read: What makes its result of a reply that is no refusal.
-        missing: What NOT_FOUND raises; None where `read` takes it.
-        wait: For how many seconds the server may rightly be silent; None for ever.
+        read: Makes the result from a reply that is not a refusal.
+        missing: The error that NOT_FOUND raises; None if `read` handles it.
+        wait: How many seconds the server may take, because the command waits; None for no limit.
     """
 
     verb: str
@@ -118,10 +118,10 @@ class Request(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that was reserved or looked at.
+    """A job that was reserved or peeked at.
 
     Attributes:
-        id: Its number.
+        id: Its id.
         body: Its body.
     """
 
@@ -130,7 +130,7 @@ class Job:
 
 
 def accepted(outcomes: Iterable[T | Refused]) -> list[T]:
-    """Return the outcomes of `ask_all` where none may be a refusal. Raises the first Refused."""
+    """Return the outcomes of `ask_all`; raise the first Refused among them."""
     results: list[T] = []
     for outcome in outcomes:
         if isinstance(outcome, Refused):
@@ -140,7 +140,7 @@ def accepted(outcomes: Iterable[T | Refused]) -> list[T]:
 
 
 def put(body: bytes, *, priority: int = DEFAULT_PRIORITY, delay: int = 0, ttr: int = DEFAULT_TTR) -> Request[int]:
-    """Add a job to the used tube; the result is its id. A time to run of 0 is taken for a second."""
+    """Add a job to the used tube; the result is its id. A time to run of 0 becomes one second."""
     numbers = f"{_u32(priority, 'priority')} {_u32(delay, 'delay')} {_u32(ttr, 'ttr')}"
     line = f"put {numbers} {_u32(len(body), 'size of the body')}"
     return Request("put", line, b"%b\r\n%b\r\n" % (line.encode(), body), _number)
@@ -152,74 +152,74 @@ def use(tube: str) -> Request[str]:
 
 
 def reserve() -> Request[Job | None]:
-    """Take the most urgent ready job of the watched tubes, and wait for one; None only where the server stops waiting."""
+    """Take the most urgent ready job of the watched tubes, or wait for one; None only if the server ends the wait."""
     return _request("reserve", read=_job, wait=None)
 
 
 def reserve_with_timeout(timeout: int) -> Request[Job | None]:
-    """Take the most urgent ready job of the watched tubes, and wait for one for so many seconds; None when these are over."""
+    """Take the most urgent ready job of the watched tubes, or wait for one; None after this many seconds without."""
     return _request("reserve-with-timeout", _checked(timeout, MAX_TIMEOUT, "timeout"), read=_job, wait=timeout)
 
 
 def reserve_job(job_id: int) -> Request[Job | None]:
-    """Take the job with this id, of any tube, unless it is reserved; None when there is none. beanstalkd has it since 1.12."""
+    """Take the job with this id, of any tube, unless it is reserved; None when there is none. Needs beanstalkd 1.12."""
     return _request("reserve-job", _id(job_id), read=_job)
 
 
 def delete(job_id: int) -> Request[bool]:
-    """Remove a job that this connection holds or that nobody does; False when there is none, or somebody else holds it."""
+    """Delete a job that this connection or nobody holds; False when there is none, or somebody else holds it."""
     return _request("delete", _id(job_id), read=lambda reply: reply.word == "DELETED")
 
 
 def release(job_id: int, *, priority: int = DEFAULT_PRIORITY, delay: int = 0) -> Request[None]:
-    """Give a job back, with this priority and delay. Refused with JobLost."""
+    """Make a held job ready or delayed, with this priority and delay. Refused with JobLost."""
     return _request(
         "release", _id(job_id), _u32(priority, "priority"), _u32(delay, "delay"), read=_nothing, missing=JobLost
     )
 
 
 def bury(job_id: int, *, priority: int = DEFAULT_PRIORITY) -> Request[None]:
-    """Set a job aside until somebody kicks it. Refused with JobLost."""
+    """Bury a held job until somebody kicks it. Refused with JobLost."""
     return _request("bury", _id(job_id), _u32(priority, "priority"), read=_nothing, missing=JobLost)
 
 
 def touch(job_id: int) -> Request[None]:
-    """Let a job's time to run begin anew. Refused with JobLost."""
+    """Start a held job's time to run again. Refused with JobLost."""
     return _request("touch", _id(job_id), read=_nothing, missing=JobLost)
 
 
 def watch(tube: str) -> Request[int]:
-    """Reserve from this tube, too; the result is how many are watched."""
+    """Also reserve from this tube; the result is how many are watched."""
     return _request("watch", _tube(tube), read=_number)
 
 
 def ignore(tube: str) -> Request[int]:
-    """Do not reserve from this tube; the result is how many are watched. Refused with NotIgnored."""
+    """Stop reserving from this tube; the result is how many are watched. Refused with NotIgnored."""
     return _request("ignore", _tube(tube), read=_number)
 
 
 def peek(job_id: int) -> Request[Job | None]:
-    """Look at a job of any tube and state."""
+    """Show a job of any tube and state."""
     return _request("peek", _id(job_id), read=_job)
 
 
 def peek_ready() -> Request[Job | None]:
-    """Look at the used tube's job that would be reserved next."""
+    """Show the used tube's job that is reserved next."""
     return _request("peek-ready", read=_job)
 
 
 def peek_delayed() -> Request[Job | None]:
-    """Look at the used tube's delayed job that is due first."""
+    """Show the used tube's delayed job that is due first."""
     return _request("peek-delayed", read=_job)
 
 
 def peek_buried() -> Request[Job | None]:
-    """Look at the used tube's job that was buried first."""
+    """Show the used tube's job that was buried first."""
     return _request("peek-buried", read=_job)
 
 
 def kick(number: int) -> Request[int]:
-    """Make up to so many buried jobs of the used tube ready; if none is buried, delayed ones. The result is their number."""
+    """Make up to `number` buried jobs of the used tube ready, or delayed ones if none is buried; the result is how many."""
     return _request("kick", _u32(number, "number"), read=_number)
 
 
@@ -229,42 +229,42 @@ def kick_job(job_id: int) -> Request[None]:
 
 
 def stats() -> Request[Stats]:
-    """Tell about the server."""
+    """Return the server's statistics."""
     return _request("stats", read=lambda reply: documents.mapping(reply.body, SERVER_TEXT))
 
 
 def stats_job(job_id: int) -> Request[Stats | None]:
-    """Tell about a job of any tube and state."""
+    """Return the statistics of a job of any tube and state."""
     return _request("stats-job", _id(job_id), read=_stats)
 
 
 def stats_tube(tube: str) -> Request[Stats | None]:
-    """Tell about a tube."""
+    """Return a tube's statistics."""
     return _request("stats-tube", _tube(tube), read=_stats)
 
 
 def list_tubes() -> Request[list[str]]:
-    """Name all tubes."""
+    """List all tubes."""
     return _request("list-tubes", read=_names)
 
 
 def list_tube_used() -> Request[str]:
-    """Name the tube in use."""
+    """Return the name of the used tube."""
     return _request("list-tube-used", read=_name)
 
 
 def list_tubes_watched() -> Request[list[str]]:
-    """Name the watched tubes."""
+    """List the watched tubes."""
     return _request("list-tubes-watched", read=_names)
 
 
 def pause_tube(tube: str, seconds: int) -> Request[None]:
-    """Let nobody reserve from a tube for so many seconds; 0 ends that. Refused with TubeNotFound."""
+    """Pause a tube for this many seconds; 0 ends the pause. Refused with TubeNotFound."""
     return _request("pause-tube", _tube(tube), _u32(seconds, "seconds"), read=_nothing, missing=TubeNotFound)
 
 
 def quit_() -> Request[None]:
-    """Have the server close the connection: the end of it is the reply."""
+    """Have the server close the connection; its end is the reply."""
     return _request("quit", read=_nothing)
 
 
@@ -281,7 +281,7 @@ def _request(
 
 def _tube(name: str) -> str:
     if not valid_tube_name(name.encode("utf-8", "surrogateescape")):
-        raise ValueError(f"no tube can have this name: {name!r}")
+        raise ValueError(f"{name!r} is not a valid tube name")
     return name
 
 
@@ -312,7 +312,7 @@ def _names(reply: Reply) -> list[str]:
 
 
 def _nothing(reply: Reply) -> None:
-    """Read a reply whose word says it all."""
+    """Read a reply that is a word only."""
 
 
 def _job(reply: Reply) -> Job | None:

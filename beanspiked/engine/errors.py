@@ -1,4 +1,4 @@
-"""What can go wrong with an engine.
+"""The engines' errors.
 
 BeanspikeError
 └── EngineError
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class BeanspikeError(Exception):
-    """Anything that beanspiked fails with, but for wrong arguments."""
+    """Base of all errors of beanspiked, except those for impossible arguments."""
 
 
 class EngineError(BeanspikeError):
@@ -53,7 +53,7 @@ class DamagedEntry(EngineError):  # noqa: N818 - likewise
 
 
 class NewerEntry(DamagedEntry):
-    """What a store keeps of a job is of a format that this version does not know, and so not this version's to touch."""
+    """What a store keeps of a job has a newer format than this version knows, which leaves it alone."""
 
 
 class StoreUnusable(EngineError):  # noqa: N818 - likewise

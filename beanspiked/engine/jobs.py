@@ -41,12 +41,12 @@ STATE_NAMES: Final[list[str]] = ["ready", "delayed", "reserved", "buried"]
 # As many jobs as there are.
 ALL: Final = 1 << 60
 
-# How much of a job a look needs: where it is, all but its body, or everything.
+# How much of a job a look needs: its place, all but its body, or everything.
 PLACE: Final = 0
 ENTRY: Final = 1
 WHOLE: Final = 2
 
-# What `Details.raw_size` says of a body that is not compressed.
+# `Details.raw_size` of a body that is not compressed.
 PLAIN: Final = -1
 GIVEN_UP: Final = -2
 
@@ -215,11 +215,11 @@ class Waiter(Timed):
         self.wants: int = 1
 
     def serve(self, job: Job) -> None:
-        """Take a job that was reserved for it, and wait no more."""
+        """Take a job that was reserved for this waiter, and stop waiting."""
         raise NotImplementedError
 
     def lost(self, job: Job) -> None:
-        """A job that this one holds was deleted with its tube, or this process lost it."""
+        """Learn that a held job was deleted with its tube, or that this process lost it."""
         raise NotImplementedError
 
 
@@ -231,7 +231,7 @@ class Tube(Timed):
         name: Its name.
         using: How many connections here use it.
         watching: How many connections here watch it.
-        waiters: Who waits here for a job of it, the longest-waiting first.
+        waiters: The waiters here for its jobs, the longest-waiting first.
         counts: Its jobs by state.
         total_jobs: Puts since it was made or the process started.
         deletes: Successful deletes, likewise.
@@ -267,21 +267,21 @@ class Tube(Timed):
         self.paused_until: float = 0.0
 
     def enter(self, waiter: Waiter) -> None:
-        """Enter one who waits, behind the others."""
+        """Add a waiter behind the others."""
         self.waiters[waiter] = None
 
     def leave(self, waiter: Waiter) -> None:
-        """Take one out who waits no more."""
+        """Remove a waiter."""
         del self.waiters[waiter]
 
 
 class TubeSizes:
-    """What the bodies of a tube's jobs take.
+    """The sums of a tube's body sizes.
 
     Attributes:
-        raw: Their bytes as they were put.
-        stored: Their bytes as they are kept.
-        skipped: The bytes of those that compression was given up for.
+        raw: Bytes as they were put.
+        stored: Bytes as they are stored.
+        skipped: Bytes of the bodies that compression does not make smaller.
     """
 
     __slots__ = ("raw", "skipped", "stored")

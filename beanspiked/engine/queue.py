@@ -19,7 +19,7 @@ IN_RUN: Final = -1
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Entry:
-    """What can stand in a queue, in one at a time.
+    """An entry of a queue; it can stand in one queue at a time.
 
     Attributes:
         id: Decides between equal keys.

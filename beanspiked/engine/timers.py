@@ -1,6 +1,6 @@
-"""Things that want to be called at a time: one queue of them, whatever their number.
+"""The timer queue: things that want to be called at a time.
 
-What takes long is called many times: it does a slice of its work and schedules itself again for `now`, behind everything else that is due.
+Long work is done in many calls: each does a slice and schedules itself again for `now`, behind everything else that is due.
 """
 
 import logging
@@ -15,11 +15,11 @@ __all__ = ["NEVER", "SLICE", "Clock", "Timed", "Timers"]
 logger = logging.getLogger(__name__)
 
 NEVER: Final = float("inf")
-# How many jobs one call may move that could move a million: well under a millisecond.
+# How many jobs of a long change one call moves: well under a millisecond.
 SLICE: Final = 200
-# How many things are called before the clock is looked at again.
+# How many things are called before the clock is read again.
 CALLS_UNWATCHED: Final = 4
-# When a thing is called again whose call failed, in seconds.
+# How long after a failed call a thing is called again, in seconds.
 AGAIN_AFTER: Final = 1.0
 
 
@@ -38,24 +38,24 @@ class Clock:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Timed(Entry):
-    """What can be called at a time."""
+    """A thing that can be called at a time."""
 
     __slots__ = ()
 
     def on_time(self, now: float) -> None:
-        """Do what is due at `now`, or a slice of it, and schedule what is left."""
+        """Do the work that is due at `now`, or a slice of it, and schedule the rest."""
         raise NotImplementedError
 
     def on_failure(self, error: Exception) -> bool:  # noqa: ARG002 - for those that tell somebody
-        """A bug ended `on_time`, which is logged. Tell whether to call it again a second later."""
+        """Learn that `on_time` failed because of a bug, which is logged; tell whether to call it again a second later."""
         return True
 
 
 class Timers:
     """The next time at which each thing wants to be called.
 
-    A thing stands in it once, at its earliest time. Times are taken as lower bounds: who no longer needs a call leaves
-    it standing, looks when it comes and schedules the next, so that a `touch` or a served reserve costs nothing here.
+    A thing stands in it once, at its earliest time. Times are lower bounds: a thing that no longer needs a call lets it come, and then
+    schedules the next. So a `touch` or a served reserve costs nothing here.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -64,12 +64,12 @@ class Timers:
         self._last_id = 0
 
     def new_id(self) -> int:
-        """Number one more thing; of equal times the lower number is called first."""
+        """Return the number of a new thing; of equal times the lower number is called first."""
         self._last_id += 1
         return self._last_id
 
     def schedule(self, timed: Timed, at: float) -> None:
-        """Call at this time, or earlier if it was to be called earlier."""
+        """Call at this time, or earlier if an earlier call is scheduled."""
         if timed.queued():
             if at >= timed.key:
                 return
@@ -77,7 +77,7 @@ class Timers:
         self._queue.push(timed, at)
 
     def cancel(self, timed: Timed) -> None:
-        """Do not call any more."""
+        """Cancel the call."""
         if timed.queued():
             self._queue.remove(timed)
 
@@ -87,9 +87,9 @@ class Timers:
         return NEVER if first is None else first.key
 
     def run(self, until: float = NEVER) -> None:
-        """Call what is due, at least some of it, and no more when the clock has come to `until`.
+        """Call the things that are due, at least some of them, and stop when the clock reaches `until`.
 
-        A bug in one call is logged and concerns nobody else.
+        A bug in one call is logged and does not affect others.
         """
         now = self.clock.now()
         unwatched = CALLS_UNWATCHED

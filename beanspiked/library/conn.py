@@ -38,12 +38,12 @@ logger = logging.getLogger(__name__)
 
 MEMORY: Final = "memory:"
 SQLITE: Final = "sqlite:"
-# What go-beanspike falls back to.
+# go-beanspike's defaults.
 DEFAULT_HOST: Final = "aerospike"
-# As much as a namespace takes whose max-record-size is the default of 1 MiB.
+# The largest job of a namespace whose max-record-size is the default of 1 MiB, in bytes.
 MAX_JOB_SIZE: Final = 960 * 1024
 NO_RETRY: Final = Retry(attempts=1)
-# A store that cannot be reached is complained of once in so many tries.
+# Of this many failed tries to connect, one is logged.
 COMPLAIN_EVERY: Final = 20
 _numbers = itertools.count(1)
 
@@ -57,37 +57,36 @@ def connect(
     metrics: Metrics | None = None,
     max_job_size: int = MAX_JOB_SIZE,
 ) -> Conn:
-    """Connect to a store: to be entered with `async with`, or awaited and closed later.
+    """Connect to a store. Use the result with `async with`, or await it and close it later.
 
     Args:
-        url: `memory:` (jobs of this process, gone with it), `sqlite:DIR` (a durable journal in a directory, of one process at a time) or
-            `aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=true]` (shared by any number of processes).
-        client_id: What this client is called in logs; host, process and a number by default.
+        url: `memory:` (jobs in this process, lost with it), `sqlite:DIR` (a durable journal in a directory, for one process at a time)
+            or `aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=true]` (shared by any number of processes).
+        client_id: The client's name in logs; host, process and a number by default.
         retry: How often to try to connect; once by default. Cancelling the wait ends it.
         put_retry: How often to try a put; once by default. A Retry without `attempts` goes on until the store takes it.
-        metrics: What counts and times what is done.
+        metrics: Counts and times the operations.
         max_job_size: The largest body, in bytes.
 
     Raises:
-        ValueError: The URL cannot be understood.
+        ValueError: The URL is malformed.
     """
     return Conn(_store_of(url), client_id, retry, put_retry, metrics, max_job_size)
 
 
 def dial(host: str, port: int = 3000, namespace: str = "beanspike", **options: Unpack[Options]) -> Conn:
-    """Connect to an Aerospike cluster by one of its nodes; options as with `connect`."""
+    """Connect to an Aerospike cluster through one of its nodes; options as with `connect`."""
     return connect(f"aerospike://{f'[{host}]' if ':' in host else host}:{port}/{namespace}", **options)
 
 
 def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[Options]) -> Conn:
-    """Connect as go-beanspike's DialDefault does: where AEROSPIKE_HOST and AEROSPIKE_PORT say, else at `aerospike:3000`.
+    """Connect as go-beanspike's DialDefault does: to AEROSPIKE_HOST and AEROSPIKE_PORT, by default `aerospike:3000`.
 
-    The port may be what Docker sets for a linked container, `tcp://172.17.0.5:3000`; what Kubernetes sets for a service called `aerospike`
-    names nothing, and is logged. AEROSPIKE_NAMESPACE names another namespace than
-    `beanspike`. Options as with `connect`.
+    The port may have the form that Docker sets for a linked container, `tcp://172.17.0.5:3000`. What Kubernetes sets for a service called
+    `aerospike` is ignored and logged. AEROSPIKE_NAMESPACE names the namespace, by default `beanspike`. Options as with `connect`.
 
     Raises:
-        ValueError: A variable cannot be understood; the text names it.
+        ValueError: A variable is malformed; the text names it.
     """
     from beanspiked.ops.url import (  # noqa: PLC0415 - loaded where it is used
         NOT_OURS,
@@ -104,7 +103,7 @@ def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[Opt
 
 
 class Options(TypedDict, total=False):
-    """What every way to connect takes; see `connect`."""
+    """The options of every way to connect; see `connect`."""
 
     client_id: str | None
     retry: Retry | None
@@ -116,8 +115,8 @@ class Options(TypedDict, total=False):
 class Conn(ConnBase):
     """A connection to a store; made by `connect`, `dial` or `dial_default`.
 
-    It belongs to the event loop in which it was opened. Its tubes may be used by any number of tasks at once; what they ask for at the
-    same moment goes to the store together.
+    It belongs to the event loop in which it was opened. Any number of tasks may use its tubes at once; requests of the same moment go to
+    the store together.
 
     It also belongs to its process. In the child of a fork every call raises ConnForked, and closing it does nothing. The child may make
     a connection of its own, but not to the journal that its parent has open.
@@ -155,7 +154,7 @@ class Conn(ConnBase):
         await self.close()
 
     async def open(self) -> Conn:
-        """Connect, as often as it was asked for.
+        """Connect, with as many tries as `retry` says.
 
         Raises:
             StoreUnusable: The store cannot be reached or used.
@@ -193,10 +192,10 @@ class Conn(ConnBase):
     # --- tubes
 
     def use(self, name: str) -> Tube:
-        """Return a tube; it exists from then on, for as long as the program keeps what this returns or a job is in it.
+        """Return a tube. It exists while the program keeps the returned object or a job is in it.
 
         Raises:
-            ValueError: A name is 1 to 200 letters, digits or any of `-+/;.$_()`, and does not begin with `-` (protocol.txt).
+            ValueError: The name is not 1 to 200 letters, digits and `-+/;.$_()`, or begins with `-` (protocol.txt).
         """
         self._core.check_usable()
         tube = self._tubes.get(name)
@@ -211,12 +210,12 @@ class Conn(ConnBase):
         return tube
 
     async def delete_tube(self, name: str) -> None:
-        """Delete all jobs of a tube, reserved ones included: their holders learn it as for any lost job.
+        """Delete all jobs of a tube, reserved ones included; their holders learn it as for any lost job.
 
-        A job whose change is on its way at the moment may stay.
+        A job whose change is on its way at that moment may stay.
 
         Raises:
-            StoreFull, StoreFailed: Some may be left.
+            StoreFull, StoreFailed: Some jobs may be left.
         """
         # Kept until that is done.
         tube = self.use(name)
@@ -224,7 +223,7 @@ class Conn(ConnBase):
         await self._core.done(engine.delete_tube(engine.tube(name)), "delete_tube", tube.name)
 
     async def serve(self, *addresses: str) -> Serving:
-        """Let wire clients share its tubes; see `beanspiked.serve`."""
+        """Let wire clients share the store's tubes; see `beanspiked.serve`."""
         self._core.check_open()
         from beanspiked.library.serving import start  # noqa: PLC0415 - most programs serve nobody
 
@@ -232,10 +231,10 @@ class Conn(ConnBase):
 
 
 def _let_go_soon(core: Core, state: EngineTube) -> None:
-    """Use a tube no more that the program has dropped, in whatever thread."""
+    """Stop using a tube that the program has dropped, in whatever thread."""
     if core.closed or core.owner:
         return
-    # A loop that is closed runs nothing that could use it.
+    # Nothing that runs in a closed loop can use it.
     with contextlib.suppress(RuntimeError):
         core.loop.call_soon_threadsafe(_let_go, core, state)
 
@@ -247,21 +246,21 @@ def _let_go(core: Core, state: EngineTube) -> None:
 
 
 async def serve(conn: Conn, *addresses: str) -> Serving:
-    """Serve beanstalkd's protocol on the tubes of a connection, so that any client can put and reserve there, too.
+    """Serve beanstalkd's protocol on the tubes of a connection, so that any client can put and reserve there.
 
     Args:
         conn: An open connection to a store.
-        addresses: Where to listen: `host:port` (port 0 for any) or `unix:PATH`; 127.0.0.1:11300 by default.
+        addresses: The addresses to listen on: `host:port` (port 0 for any) or `unix:PATH`; 127.0.0.1:11300 by default.
 
     Raises:
-        OSError: An address cannot be listened on.
-        ValueError: An address cannot be understood.
+        OSError: The server cannot listen on an address.
+        ValueError: An address is malformed.
     """
     return await conn.serve(*addresses)
 
 
 def _made(directory: str | None) -> str | None:
-    """Return a journal's directory, made where it was missing; None for memory."""
+    """Return a journal's directory, which is made if it is missing; None for memory."""
     if directory is not None:
         try:
             Path(directory).mkdir(mode=0o700, exist_ok=True)

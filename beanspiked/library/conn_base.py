@@ -1,4 +1,4 @@
-"""What an open connection to a store does but make tubes: a tube refers to this much of its connection."""
+"""An open connection to a store without the making of tubes: this much of it a tube refers to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ConnBase(OfOneProcess):
     """Jobs by their ids, and the connection's end.
 
     Attributes:
-        client_id: What it is called in logs.
+        client_id: The connection's name in logs.
         put_retry: How often a put is tried; None for once.
     """
 
@@ -41,20 +41,20 @@ class ConnBase(OfOneProcess):
 
     @property
     def closed(self) -> bool:
-        """Whether it cannot be used any more."""
+        """Whether the connection is closed."""
         return self._core.closed
 
     @property
     def owner(self) -> int:
-        """In the child of a fork the process that it belongs to; 0 in that process itself."""
+        """In the child of a fork, the process that the connection belongs to; 0 in that process itself."""
         return self._core.owner
 
     async def close(self) -> None:
-        """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store."""
+        """Give all held jobs back, end the waiting calls, finish the changes on their way, and leave the store."""
         await self._core.close()
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-        """Have something done first when the connection is closed; return what ends that."""
+        """Call something first when the connection is closed; return a function that undoes this."""
         return self._core.before_close(closer)
 
     # --- tubes and jobs
@@ -70,7 +70,7 @@ class ConnBase(OfOneProcess):
         return await self._core.look(engine.look_names(), read)
 
     async def peek(self, job_id: int) -> JobInfo | None:
-        """Look at a job of any state; None when there is none with this id."""
+        """Return a copy of a job of any state; None when no job has this id."""
 
         def read(job: EngineJob | None) -> JobInfo | None:
             return None if job is None else JobInfo.of(job, self._core.broker.now())
@@ -78,7 +78,7 @@ class ConnBase(OfOneProcess):
         return await self._core.by_id(job_id, WHOLE, read)
 
     async def delete(self, job_id: int) -> bool:
-        """Remove a job that this program holds or that nobody does. Returns whether that was this call's doing."""
+        """Delete a job that this program or nobody holds. Returns whether this call deleted it."""
         self._core.check_open()
         engine = self._core.broker.engine
 
@@ -97,7 +97,7 @@ class ConnBase(OfOneProcess):
                 await hold.change(lambda: engine.delete(hold.job), "delete")
             except JobLost:
                 return False
-            # Who works on it learns it.
+            # The handler that works on it learns it.
             hold.tell_lost()
             return True
 
@@ -111,7 +111,7 @@ class ConnBase(OfOneProcess):
         return await (await self._core.by_id(job_id, PLACE, begin))
 
     async def kick_job(self, job_id: int) -> None:
-        """Make a buried or delayed job ready; the reason that it was buried for is forgotten.
+        """Make a buried or delayed job ready and forget the reason of its burial.
 
         Raises:
             NotKickable: It is neither buried nor delayed.

@@ -1,4 +1,4 @@
-"""What one connection of a program to a store consists of, behind the faces that programs see."""
+"""The inside of a program's connection to a store."""
 
 from __future__ import annotations
 
@@ -34,48 +34,48 @@ Looked = TypeVar("Looked", bound=Answer | None)
 
 
 class OfOneProcess:
-    """What cannot be sent to another process."""
+    """Base of objects that cannot be sent to another process."""
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: connect in the process that needs one")
 
 
 class Held(Protocol):
-    """A job that this program holds."""
+    """A job that this program holds, as its connection sees it."""
 
     def give_back(self) -> None:
         """Make it ready as it was, at once and without an outcome."""
 
     def tell_lost(self) -> None:
-        """Tell those who asked that this program does not hold it any more."""
+        """Call back those who asked to learn that the job is lost."""
 
     def forked(self) -> None:
-        """It is another process's, which this one was forked from."""
+        """Learn that the job belongs to the parent, which this process was forked from."""
 
 
 class Waiting(Protocol):
-    """A call that waits for jobs."""
+    """A call that waits for jobs, as its connection sees it."""
 
     def stop(self, error: Exception) -> None:
-        """The connection is closed."""
+        """Learn that the connection is closed."""
 
 
 class Core:
-    """A broker and an engine in an event loop, and what this program waits for and holds there.
+    """A broker and an engine in an event loop, with this program's held jobs and waiting calls.
 
     Args:
-        client_id: What it is called in logs.
-        metrics: What counts and times what is done.
+        client_id: The connection's name in logs.
+        metrics: Counts and times the operations.
         max_job_size: The largest body, in bytes.
 
     Attributes:
-        broker: What everything in this process that uses the store shares; only once it is open.
+        broker: Shared by everything in this process that uses the store; set once the connection is open.
         loop: The event loop; likewise.
-        alarm: How that calls the broker; likewise.
+        alarm: Calls the broker from the event loop; likewise.
         held: The jobs that this program holds.
         waiting: The calls that wait for jobs.
-        closed: Whether it cannot be used any more.
-        owner: In the child of a fork the process that it belongs to; 0 in that process itself.
+        closed: Whether the connection is closed.
+        owner: In the child of a fork, the process that the connection belongs to; 0 in that process itself.
     """
 
     broker: Broker
@@ -100,7 +100,7 @@ class Core:
     # --- its life
 
     async def open(self, start: Callable[[Broker, Timers, Callable[[], None]], Awaitable[TubeEngine]]) -> None:
-        """Make an engine and begin. Raises StoreUnusable; it may then be tried again."""
+        """Make an engine and start it. Raises StoreUnusable; it may be called again then."""
         self.check_process()
         self.loop = asyncio.get_running_loop()
         timers = Timers(MonotonicClock())
@@ -113,7 +113,7 @@ class Core:
         self.broker.on_alarm()
 
     def check_open(self) -> None:
-        """Raise ConnClosed unless it is open, and RuntimeError in another event loop than its own."""
+        """Raise ConnClosed unless the connection is open, and RuntimeError in another event loop."""
         self.check_usable()
         self._check_loop()
 
@@ -122,18 +122,18 @@ class Core:
             raise RuntimeError(f"{self.client_id} belongs to the event loop in which it was opened")
 
     def check_usable(self) -> None:
-        """Raise ConnClosed unless it is open."""
+        """Raise ConnClosed unless the connection is open."""
         if self.closed or not self._ready:
             self.check_process()
             raise ConnClosed(f"{self.client_id}: {'closed' if self.closed else 'not open yet'}")
 
     def check_process(self) -> None:
-        """Raise ConnForked in another process than its own."""
+        """Raise ConnForked in another process."""
         if self.owner:
             raise ConnForked(self.client_id, self.owner)
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-        """Have something done first when it is closed; return what ends that."""
+        """Call something first when the connection is closed; return a function that undoes this."""
         self._closers[closer] = None
 
         def forget() -> None:
@@ -142,7 +142,7 @@ class Core:
         return forget
 
     async def close(self) -> None:
-        """Give all held jobs back, end the calls that wait, finish what is on its way, and leave the store.
+        """Give all held jobs back, end the waiting calls, finish the changes on their way, and leave the store.
 
         In the child of a fork do nothing.
         """
@@ -153,7 +153,7 @@ class Core:
             return
         self._check_loop()
         if self._closing is None:
-            # Whoever asks for it, also if that one is cancelled, or asks from within what is to be closed.
+            # In a task of its own: a caller may be cancelled, or be one of the things that are closed here.
             self._closing = self.loop.create_task(self._close())
         await asyncio.shield(self._closing)
 
@@ -176,7 +176,7 @@ class Core:
         self.broker.alarm = None
 
     def forked(self, owner: int) -> None:
-        """See forks.Watched: everything that would go on here by itself ends."""
+        """See forks.Watched: in the child everything ends that would go on by itself."""
         self.owner = owner
         self.closed = True
         part_from(self.loop)
@@ -189,7 +189,7 @@ class Core:
             self.loop.call_soon_threadsafe(self._forsake)
 
     def _forsake(self) -> None:
-        """End the calls that wait, whose answers only the parent gets, where the child goes on with its copy of the event loop."""
+        """End the waiting calls: only the parent gets their answers, and a child may go on with its copy of the event loop."""
         for future in list(self._awaited):
             if not future.done():
                 future.set_exception(ConnForked(self.client_id, self.owner))
@@ -199,7 +199,7 @@ class Core:
     # --- turns
 
     def turn(self) -> None:
-        """Have what was asked for sent on when all tasks that can run now have run."""
+        """Send the requests to the store once all tasks that can run now have run."""
         if not self._turning:
             self._turning = True
             self.loop.call_soon(self._turn)
@@ -209,14 +209,14 @@ class Core:
         self.broker.end_turn()
 
     def _news(self) -> None:
-        """The store has news; before the connection is open nobody waits for any."""
+        """Run a turn because outcomes have come from the store; before the connection is open nobody waits for any."""
         if self._ready:
             self.broker.end_turn()
 
     # --- outcomes
 
     async def wait(self, future: asyncio.Future[Result]) -> Result:
-        """Wait for what the store brings, or for the end of that in the child of a fork. Raises ConnForked."""
+        """Wait for the store's answer; in the child of a fork end. Raises ConnForked."""
         self._awaited.add(future)
         try:
             return await future
@@ -237,7 +237,7 @@ class Core:
         return future
 
     async def ended(self, later: Later) -> None:
-        """Wait until an outcome is known that is another's business."""
+        """Wait until an outcome is known that another call reports."""
         future: asyncio.Future[None] = self.loop.create_future()
 
         def settled(_: Later) -> None:
@@ -249,7 +249,7 @@ class Core:
         await self.wait(future)
 
     async def done(self, later: Later | None, event: str, tube: str) -> int:
-        """Wait for an outcome and count it; return its value, 0 where there is none. Raises EngineError."""
+        """Wait for an outcome and count it; return its value, or 0 without one. Raises EngineError."""
         self.turn()
         began = self.loop.time()
         value = 0 if later is None else await self.wait(self._future(later))
@@ -280,7 +280,7 @@ class Core:
         return await self.wait(future)
 
     async def by_id(self, job_id: int, need: int, read: Callable[[EngineJob | None], Result]) -> Result:
-        """Return what is made of a job, or of what is needed of it, once no change of it is on its way that this process knows of."""
+        """Return what is made of a job, or of the needed part of it, once no change of it is on its way from this process."""
         self.check_open()
         engine = self.broker.engine
         while (change := engine.in_flight(job_id)) is not None:
@@ -293,7 +293,7 @@ class Core:
     # --- bodies and ids
 
     def stored(self, body: bytes, compress: bool) -> tuple[bytes, int]:
-        """Return a body as it is to be stored, and its size before compression as engines note it. Raises ValueError."""
+        """Return a body as it is stored, and its size before compression as engines note it. Raises ValueError."""
         if not isinstance(body, bytes):
             raise TypeError(f"a body is bytes, not {type(body).__name__}")
         if len(body) > self._max_job_size:
@@ -304,8 +304,12 @@ class Core:
         return stored, GIVEN_UP if skipped else raw_size
 
     def ids_low(self, tube: str, job_id: int) -> None:
-        """Warn: ids come near their end."""
+        """Warn that two thirds of all ids are used up."""
         self.metrics.count("ids.low", tube, 1)
         if not self._ids_low:
             self._ids_low = True
-            logger.warning("%s: ids come near their end: %d", self.client_id, job_id)
+            logger.warning(
+                "%s: two thirds of all ids are used up, the last one is %d; move the jobs to a new store in good time",
+                self.client_id,
+                job_id,
+            )

@@ -1,12 +1,12 @@
-"""What the library raises, besides ValueError and TypeError for arguments that cannot be.
+"""The library's errors. Impossible arguments raise ValueError or TypeError instead.
 
 BeanspikeError
 ├── JobLost             this program does not hold the job any more: abandon the work
 ├── JobNotFound         there is no such job
 │   └── NotKickable     there is one, but it is neither buried nor delayed
-├── DecodingError       raised by a worker's decoder: the body cannot be understood; the job is buried
-├── ConnClosed          the connection to the store was closed by this program
-│   └── ConnForked      it belongs to another process, which this one was forked from: connect anew
+├── DecodingError       raised by a worker's decoder: the body is malformed; the job is buried
+├── ConnClosed          this program has closed the connection to the store
+│   └── ConnForked      it belongs to another process, which this one was forked from: connect again
 └── EngineError         see beanspiked.engine.errors: StoreFull, StoreFailed, OutcomeUnknown, StoreUnusable, DamagedEntry
 """
 
@@ -38,9 +38,9 @@ __all__ = [
 
 
 class JobLost(BeanspikeError):  # noqa: N818 - it says what happened
-    """This program does not hold the job any more: its time to run is over, it was deleted, or the store gave it to others.
+    """This program does not hold the job any more: its time to run is over, it was deleted, or the store gave it to another worker.
 
-    Whoever works on it should stop: somebody else may be doing so already.
+    Stop working on it: another worker may have begun already.
     """
 
 
@@ -53,18 +53,18 @@ class NotKickable(JobNotFound):
 
 
 class DecodingError(BeanspikeError):
-    """A body that cannot be understood; a worker buries such a job with the text of this error."""
+    """The body is malformed; a worker buries such a job with the text of this error."""
 
 
 class ConnClosed(BeanspikeError):  # noqa: N818 - likewise
-    """The connection to the store was closed by this program."""
+    """This program has closed the connection to the store."""
 
 
 class ConnForked(ConnClosed):
-    """The connection belongs to another process, which goes on using it; this one was forked from that, and has to connect for itself.
+    """The connection belongs to another process, which this one was forked from. Connect again in this process.
 
     Attributes:
-        client_id: What the connection is called in logs.
+        client_id: The connection's name in logs.
         owner: The process that it belongs to.
     """
 
@@ -74,4 +74,4 @@ class ConnForked(ConnClosed):
         self.owner: int = owner
 
     def __str__(self) -> str:
-        return f"{self.client_id} belongs to process {self.owner}, which this one was forked from: connect anew here"
+        return f"{self.client_id} belongs to process {self.owner}, which this one was forked from; connect again in this process"

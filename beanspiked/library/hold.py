@@ -1,4 +1,4 @@
-"""A job in the hands of this program, as its engine knows it."""
+"""A job that this program holds, as its engine knows it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 class Hold(Waiter):
-    """Who holds a job towards its engine, and when its time to run is over.
+    """The holder of a job for its engine, with the timer of its time to run.
 
-    While a change of the job is on its way nobody holds it towards the engine, so that no timer can revive it.
+    While a change of the job is on its way, the engine knows no holder, so that no timer can revive the job.
 
     Attributes:
         job: The job.
@@ -37,8 +37,8 @@ class Hold(Waiter):
         self.job: EngineJob = job
         self._core = core
         self._held = False
-        # Of the change that is on its way: whether there is one, whether the job stays held after it, whether nobody wants it back
-        # should it fail, and whether nobody waits for its outcome any more.
+        # Whether a change is on its way; whether the job stays held after it; whether nobody wants the job back if it fails;
+        # and whether nobody waits for its outcome any more.
         self._changing = False
         self._stays = False
         self._abandoned = False
@@ -50,7 +50,7 @@ class Hold(Waiter):
 
     @property
     def held(self) -> bool:
-        """Whether the job is this program's."""
+        """Whether this program holds the job."""
         return self._held or (self._changing and self._stays and not self._abandoned)
 
     def _take(self, deadline: float) -> None:
@@ -68,15 +68,15 @@ class Hold(Waiter):
         self._core.broker.timers.cancel(self)
 
     def check(self) -> None:
-        """Raise JobLost unless it is held, and ConnClosed where nothing is any more."""
+        """Raise JobLost unless the job is held, and ConnClosed if the connection is closed."""
         self._core.check_open()
         if not self.held:
             raise JobLost(f"job {self.job.id} of {self.job.tube.name} is not held any more")
 
     def touch(self) -> None:
-        """Let its time to run begin anew. Raises JobLost."""
+        """Start the job's time to run again. Raises JobLost."""
         if self._changing and not self._gone:
-            # Should the change fail, it goes on with the new deadline.
+            # If the change fails, the job has the new deadline.
             self._core.check_open()
         else:
             self.check()
@@ -88,15 +88,15 @@ class Hold(Waiter):
     # --- changes
 
     async def change(self, change: Callable[[], Later | None], event: str, *, stays: bool = False) -> None:
-        """Have a change made that takes it away, or that it `stays` held after. When that fails it is held again.
+        """Make a change that ends the hold, or that the job `stays` held after. If it fails, the job is held again.
 
         Raises:
-            JobLost: It was gone already.
-            EngineError: It is held as before, but after OutcomeUnknown.
+            JobLost: The job was lost already.
+            EngineError: The job is held as before, except after OutcomeUnknown.
         """
         self.check()
         while self.job.moving is not None:
-            # Another change is on its way, of this job or of all of its tube's: that one first.
+            # A change of this job, or of its whole tube, is on its way: it comes first.
             await self._core.ended(self.job.moving)
             self.check()
         self._begin(change, stays=stays)
@@ -141,7 +141,7 @@ class Hold(Waiter):
                 self._take(self.job.key)
 
     def give_back(self) -> None:
-        """Make it ready as it was, at once and without an outcome; while a change is on its way, should that leave it here."""
+        """Make the job ready as it was, without an outcome; while a change is on its way, after that, if the job is still held."""
         if self._changing:
             self._abandoned = True
         elif self._held:
@@ -150,7 +150,7 @@ class Hold(Waiter):
             self._core.turn()
 
     def bury(self, reason: str) -> None:
-        """Set it aside, without an outcome; should that fail, it goes back."""
+        """Bury the job without an outcome; if that fails, make it ready."""
         self._abandoned = True
         self._begin(lambda: self._core.broker.engine.bury(self.job, self.job.pri, reason), stays=False)
         self._core.turn()
@@ -158,12 +158,12 @@ class Hold(Waiter):
     # --- what others do to it
 
     def forked(self) -> None:
-        """It is another process's, which this one was forked from."""
+        """Learn that the job belongs to the parent, which this process was forked from."""
         self._held = False
         self._abandoned = True
 
     def on_time(self, now: float) -> None:
-        """Give it up, unless it was touched."""
+        """Give the job back, unless it was touched."""
         if not self._held:
             return
         if self.job.key > now:
@@ -175,7 +175,7 @@ class Hold(Waiter):
         self._lose_to_others()
 
     def lost(self, job: EngineJob) -> None:  # noqa: ARG002 - it holds only one
-        """The job was deleted with its tube, or this process lost it."""
+        """Learn that the job was deleted with its tube, or that this process lost it."""
         self._drop()
         self._lose_to_others()
 
@@ -184,17 +184,19 @@ class Hold(Waiter):
         self.tell_lost()
 
     def tell_lost(self) -> None:
-        """Tell those who asked that this program does not hold it any more."""
+        """Call back those who asked to learn that the job is lost."""
         self._gone = True
         told, self._when_lost = self._when_lost, []
         for callback in told:
             try:
                 callback()
             except Exception:
-                logger.exception("job %d of %s: telling of its loss failed", self.job.id, self.job.tube.name)
+                logger.exception(
+                    "a callback about the loss of job %d of tube %s failed", self.job.id, self.job.tube.name
+                )
 
     def when_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back when it turns out that it is held no more; return what ends that."""
+        """Call back when the job is found to be lost; return a function that undoes this."""
         if self._gone:
             handle = self._core.loop.call_soon(callback)
             return handle.cancel

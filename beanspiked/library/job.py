@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "touch_on"]
 
-# A time to run that is shorter than this is not worth keeping alive: the touch would come too late.
+# A shorter time to run cannot be kept alive, since the touch would come too late; in seconds.
 SHORTEST_TOUCH: Final = 0.001
 
 
 class Job(OfOneProcess):
-    """A job that this program has reserved: its own until one of its methods, or time, takes it away.
+    """A job that this program has reserved, until one of its methods gives it away or its time to run is over.
 
     Attributes:
-        id: Its number.
+        id: Its id.
         body: Its body.
-        tube: Where it lives.
+        tube: Its tube.
     """
 
     def __init__(self, tube: TubeBase, hold: Hold, core: Core) -> None:
@@ -51,7 +51,7 @@ class Job(OfOneProcess):
 
     @property
     def held(self) -> bool:
-        """Whether it still is this program's."""
+        """Whether this program still holds it."""
         return self._hold.held
 
     @property
@@ -66,7 +66,7 @@ class Job(OfOneProcess):
 
     @property
     def born(self) -> float:
-        """When it was made, in seconds since the epoch: as its producer said, or when it was put."""
+        """When it was made, in seconds since the epoch: the time that its producer gave, or the time of its put."""
         return self._hold.job.born
 
     @property
@@ -76,7 +76,7 @@ class Job(OfOneProcess):
 
     @property
     def timeouts(self) -> int:
-        """How often the time to run of a holder was over."""
+        """How often it timed out."""
         return self._hold.job.timeouts
 
     @property
@@ -86,26 +86,26 @@ class Job(OfOneProcess):
 
     @property
     def metadata(self) -> str:
-        """What its producer wrote to find it by."""
+        """The text that `find` finds it by."""
         return (self._hold.job.details or NO_DETAILS).metadata
 
     @property
     def time_left(self) -> float:
-        """How long until its time to run is over, in seconds; infinite when that never is."""
+        """How long until its time to run is over, in seconds; infinite without a time to run."""
         return self._hold.job.key - self._core.broker.now()
 
     # --- what may be done with it
 
     async def touch(self) -> None:
-        """Let its time to run begin anew; one without never ends. Raises JobLost."""
+        """Start its time to run again; without a time to run do nothing. Raises JobLost."""
         self._hold.touch()
         self._core.metrics.count("touch", self.tube.name, 1)
 
     async def delete(self) -> bool:
-        """Remove it: the work is done. Returns whether that was this call's doing.
+        """Delete it: the work is done. Returns whether this call deleted it.
 
         Raises:
-            StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
+            StoreFull, StoreFailed: It is still held, except after OutcomeUnknown.
         """
         try:
             await self._hold.change(lambda: self._core.broker.engine.delete(self._hold.job), "delete")
@@ -121,17 +121,17 @@ class Job(OfOneProcess):
         count_retry: bool = False,
         failed: bool = False,
     ) -> None:
-        """Put it back for others.
+        """Make it ready or delayed again.
 
         Args:
             delay: How long nobody gets it, in seconds or as a timedelta.
-            priority: Its new priority; None leaves it as it is.
-            count_retry: Whether that counts among its retries.
+            priority: Its new priority; None keeps it.
+            count_retry: Whether this counts as a retry.
             failed: Whether this try failed.
 
         Raises:
-            JobLost: Somebody else may have it.
-            StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
+            JobLost: Another worker may have it.
+            StoreFull, StoreFailed: It is still held, except after OutcomeUnknown.
         """
         seconds = seconds_of(delay, "delay")
         job = self._hold.job
@@ -149,21 +149,21 @@ class Job(OfOneProcess):
         try:
             await self._hold.change(release, "release")
         except BaseException:
-            # Cancelled, the outcome is not known yet: only a job that is here again has its old details.
+            # If the call is cancelled, the outcome is unknown: only a job that is held again has its old details.
             if self.held:
                 job.details = before
             raise
 
     async def bury(self, reason: str = "", *, priority: int | None = None) -> None:
-        """Set it aside until somebody kicks it; `find` passes it over meanwhile.
+        """Bury it until somebody kicks it; `find` does not list it meanwhile.
 
         Args:
             reason: Why; at most 65,535 bytes.
-            priority: Its new priority; None leaves it as it is.
+            priority: Its new priority; None keeps it.
 
         Raises:
-            JobLost: Somebody else may have it.
-            StoreFull, StoreFailed: It is still held, but after OutcomeUnknown.
+            JobLost: Another worker may have it.
+            StoreFull, StoreFailed: It is still held, except after OutcomeUnknown.
         """
         text = checked_text(reason, "reason")
         job = self._hold.job
@@ -171,11 +171,11 @@ class Job(OfOneProcess):
         await self._hold.change(lambda: self._core.broker.engine.bury(job, pri, text), "bury")
 
     async def update(self, body: bytes, *, compress: bool = True) -> None:
-        """Replace its body, for instance with a fresh token in it; it stays held.
+        """Replace its body, for example to renew a token in it; it stays held.
 
         Raises:
-            JobLost: Somebody else may have it.
-            StoreFull, StoreFailed: It is unchanged, and still held, but after OutcomeUnknown.
+            JobLost: Another worker may have it.
+            StoreFull, StoreFailed: It is unchanged and still held, except after OutcomeUnknown.
         """
         stored, raw_size = self._core.stored(body, compress)
         job = self._hold.job
@@ -183,19 +183,19 @@ class Job(OfOneProcess):
         self.body = body
 
     def give_back(self) -> None:
-        """Make it ready as it was, at once and without an outcome: for programs that end. Does nothing once it is not held."""
+        """Make it ready as it was, at once and without an outcome: for programs that end. Does nothing if it is not held."""
         self._hold.give_back()
 
     def when_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back, once, when it turns out that this program does not hold it any more; return what ends that."""
+        """Call back once when it is found to be lost; return a function that undoes this."""
         return self._hold.when_lost(callback)
 
     @contextlib.asynccontextmanager
     async def keep_alive(self) -> AsyncIterator[Job]:
-        """Touch it at half of its time to run for as long as the block lasts.
+        """Touch it at once, and at half of its time to run for as long as the block lasts.
 
-        It is touched at once, too. When it is lost meanwhile the block is cancelled, and JobLost raised in its place; but who learns of
-        the loss from a call of its own is told by that call.
+        If it is lost meanwhile, the block is cancelled and JobLost is raised instead; if a call of the block learns of the loss first,
+        that call raises it.
         """
         await self.touch()
         task = asyncio.current_task()
@@ -222,7 +222,7 @@ class Job(OfOneProcess):
                 task.uncancel()
             raise
         else:
-            # The block has swallowed it.
+            # The block has suppressed the cancellation.
             if lost and task.uncancel() <= asked_before:
                 raise self._lost()
         finally:
@@ -234,7 +234,7 @@ class Job(OfOneProcess):
 
 
 async def touch_on(job: Job) -> None:
-    """Touch a job at half of its time to run until it is not held any more; one without a time to run needs none."""
+    """Touch a job at half of its time to run until it is not held any more; a job without one needs no touch."""
     with contextlib.suppress(JobLost, ConnClosed):
         while job.ttr:
             await asyncio.sleep(max(SHORTEST_TOUCH, job.ttr / 2))

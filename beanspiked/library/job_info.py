@@ -1,4 +1,4 @@
-"""A job as it is looked at, and the values that jobs are given."""
+"""A copy of a job's figures, and checks of the values that jobs are given."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_TEXT: Final = 65535
 
 
 def seconds_of(value: Seconds | None, name: str) -> float:
-    """Return a duration in seconds; None is 0. Raises ValueError for one that is negative or of more than 136 years."""
+    """Return a duration in seconds; None is 0. Raises ValueError if it is negative or longer than 136 years."""
     seconds = 0.0 if value is None else value.total_seconds() if isinstance(value, timedelta) else float(value)
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError(f"{name}: from 0 to {MAX_SECONDS} seconds, not {value}")
@@ -36,23 +36,23 @@ NO_DETAILS: Final = Details()
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """A job as it was looked at; it may have changed since.
+    """A job at one moment; it may have changed since.
 
     Attributes:
-        id: Its number.
+        id: Its id.
         tube: The name of its tube.
         body: Its body.
         state: `ready`, `delayed`, `reserved` or `buried`.
         priority: 0 (most urgent) to 2**32 - 1.
         delay: The delay of its last put or release, in seconds.
         ttr: Time to run, in seconds; 0 means that it never times out.
-        born: When it was made, in seconds since the epoch: as its producer said, or when it was put.
-        time_left: How long until it is due or times out, in seconds; 0 when neither is to come.
+        born: When it was made, in seconds since the epoch: the time that its producer gave, or the time of its put.
+        time_left: How long until it is due or times out, in seconds; 0 if it does neither.
         reserves, timeouts, releases, buries, kicks: How often each happened to it.
         retries: How often it was released to be tried again.
         failed: Whether its last try failed.
         reason: Why it was buried.
-        metadata: What its producer wrote to find it by.
+        metadata: The text that `find` finds it by.
     """
 
     id: int
@@ -76,7 +76,7 @@ class JobInfo:
 
     @classmethod
     def of(cls, job: EngineJob, now: float) -> JobInfo:
-        """Copy what an engine knows of a job. Raises DamagedEntry."""
+        """Copy a job's figures from its engine. Raises DamagedEntry."""
         details = job.details or NO_DETAILS
         timed = job.state in (RESERVED, DELAYED) and 0 < job.key < NEVER
         return cls(
@@ -107,7 +107,7 @@ def retries_of(details: Details) -> int:
 
 
 def checked_priority(priority: int) -> int:
-    """Return a priority. Raises ValueError for one that is out of range."""
+    """Return a priority. Raises ValueError if it is out of range."""
     if not isinstance(priority, int):
         raise TypeError(f"priority: a whole number, not {priority!r}")
     if not 0 <= priority <= MAX_PRIORITY:
@@ -116,7 +116,7 @@ def checked_priority(priority: int) -> int:
 
 
 def checked_text(text: str, name: str) -> str:
-    """Return a text. Raises ValueError for one that is too long to be kept."""
+    """Return a text. Raises ValueError if it is too long."""
     size = len(text.encode())
     if size > MAX_TEXT:
         raise ValueError(f"{name}: at most {MAX_TEXT} bytes, not {size}")

@@ -16,18 +16,18 @@ __all__ = ["part_from"]
 
 
 def part_from(loop: asyncio.AbstractEventLoop) -> None:
-    """Give the copy of an event loop in a child of a fork a selector and a pipe of its own.
+    """Give the copy of an event loop in the child of a fork a selector and a pipe of its own.
 
-    asyncio leaves it the parent's. Closing the copy, as `asyncio.run` does on the way out, would take the parent's pipe out of the
-    selector that both share: nothing would wake the parent's loop any more, not even its journal. What the child writes to the pipe
-    the parent would read.
+    asyncio leaves it the parent's. Closing the copy, as `asyncio.run` does at its end, would remove the parent's pipe from the selector
+    that both share: nothing, not even the journal, could wake the parent's loop any more. And the parent would read what the child
+    writes to the pipe.
 
-    uvloop's descriptors cannot be had. A child of a coroutine there must leave by `os._exit`: its copy, once it runs again, takes the
-    parent's wake-ups.
+    uvloop's descriptors cannot be reached. A child that is forked in a coroutine there must leave by `os._exit`; otherwise its copy of
+    the loop takes the parent's wake-ups.
     """
     if not isinstance(loop, BaseSelectorEventLoop) or loop.is_closed():
         return
-    # asyncio has no word for these.
+    # asyncio has no public names for these.
     own: dict[str, Any] = vars(loop)
     pipe = (own["_ssock"], own["_csock"])
     for old, new in zip(pipe, socket.socketpair(), strict=True):

@@ -1,4 +1,4 @@
-"""How a program learns what the library does: two methods for whatever counts and times there."""
+"""Metrics: two methods by which a program counts and times what the library does."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ logger = logging.getLogger(__name__)
 
 
 class Metrics(Protocol):
-    """What a program gives to count and to time; called in the thread of the event loop, so neither may block.
+    """A program's counters and timers. The event loop's thread calls them, so neither may block.
 
     Events are `put`, `reserve`, `touch`, `release`, `bury`, `delete`, `kick`, `update`, `pause`, `delete_tube`, `lost` (jobs that this
     program does not hold any more), `put.retry`, and `ids.low` (two thirds of the numbers that 63 bits have are used up).
     """
 
     def count(self, event: str, tube: str, number: int) -> None:
-        """Something happened to so many jobs of a tube."""
+        """Count an event that happened to `number` jobs of a tube."""
 
     def timing(self, event: str, tube: str, seconds: float) -> None:
-        """An operation of this kind took so long."""
+        """Note how long an operation of this kind took, in seconds."""
 
 
 class NoMetrics:
@@ -35,7 +35,7 @@ class NoMetrics:
 
 
 class Guarded:
-    """Whatever a program counts with, so that its faults harm nobody else."""
+    """Wraps a program's metrics and contains their errors."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -45,11 +45,11 @@ class Guarded:
         try:
             self._metrics.count(event, tube, number)
         except Exception:
-            logger.exception("counting %s failed", event)
+            logger.exception("the program's metrics failed to count %s", event)
 
     def timing(self, event: str, tube: str, seconds: float) -> None:
         """Pass on."""
         try:
             self._metrics.timing(event, tube, seconds)
         except Exception:
-            logger.exception("timing %s failed", event)
+            logger.exception("the program's metrics failed to time %s", event)

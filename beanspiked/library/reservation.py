@@ -20,7 +20,7 @@ __all__ = ["Reservation"]
 
 
 class Reservation(Waiter):
-    """Takes up to so many jobs of a tube at once, and waits for the first.
+    """Takes several jobs of a tube at once, and waits for the first.
 
     Args:
         core: The connection.
@@ -28,7 +28,7 @@ class Reservation(Waiter):
         number: How many jobs it takes at most.
 
     Attributes:
-        held: What it has got.
+        held: The jobs that it has taken.
     """
 
     def __init__(self, core: Core, tube: Tube, number: int) -> None:
@@ -70,7 +70,7 @@ class Reservation(Waiter):
             try:
                 await self._core.wait(future)
             except BaseException:
-                # Nobody takes what has come meanwhile.
+                # Nobody takes the jobs that have come meanwhile.
                 self._leave()
                 for hold in self.held:
                     hold.give_back()
@@ -78,7 +78,7 @@ class Reservation(Waiter):
         return self.held
 
     def _take_more(self) -> None:
-        """Take what is ready now."""
+        """Take the jobs that are ready now."""
         engine = self._core.broker.engine
         tubes = [self._tube]
         while len(self.held) < self._number:
@@ -106,7 +106,7 @@ class Reservation(Waiter):
             self._core.broker.timers.cancel(self)
 
     def _end(self, error: Exception | None = None) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         self._leave()
         future = self._future
         if future is not None and not future.done():
@@ -116,25 +116,25 @@ class Reservation(Waiter):
                 future.set_exception(error)
 
     def serve(self, job: EngineJob) -> None:
-        """Take a job that was reserved for it, and what else is ready now."""
+        """Take a job that was reserved for this call, and others that are ready now."""
         self._leave()
         self._hold(job)
         self._take_more()
         self._end()
 
     def lost(self, job: EngineJob) -> None:
-        """Jobs are held each by its own holder."""
+        """Do nothing: each job has a holder of its own."""
         raise NotImplementedError
 
     def on_time(self, now: float) -> None:
-        """End when the time is up, unless it is not known yet whether a job is there."""
+        """End the wait when its time is up, unless it is not yet known whether a job is there."""
         if self._until > now:
             self._core.broker.timers.schedule(self, self._until)
         elif self._seek is None:
             self._end()
 
     def _answered(self, seek: Later) -> None:
-        """The store has no job, or did not answer."""
+        """Learn that the store has no job, or did not answer."""
         if self._seek is not seek:
             return
         self._seek = None
@@ -146,5 +146,5 @@ class Reservation(Waiter):
             self._core.broker.timers.schedule(self, self._until)
 
     def stop(self, error: Exception) -> None:
-        """The connection is closed."""
+        """Learn that the connection is closed."""
         self._end(error)

@@ -11,21 +11,21 @@ __all__ = ["Retry"]
 
 
 _CHANCE = random.Random()  # noqa: S311 - spreads retries
-# Children of one process would all wait equally long.
+# Without this, children of one process would all wait equally long.
 os.register_at_fork(after_in_child=_CHANCE.seed)
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often to try again, and how long to wait before: a little more each time, and never twice the same.
+    """How often to try, and how long to pause between tries: longer each time, and at random, so that clients do not try together.
 
     Attributes:
-        attempts: How many tries there are in all, the first included; None for no end.
+        attempts: The number of tries, the first included; None for no limit.
         first: The pause after the first try, in seconds.
-        multiplier: By how much each pause is longer than the one before.
+        multiplier: Each pause is this many times as long as the one before.
         longest: The longest pause, in seconds.
-        jitter: By which part a pause may be shorter or longer: 0.5 means half to one and a half times as long, but never longer than the
-            longest.
+        jitter: The part by which a pause may be shorter or longer: 0.5 means half to one and a half times as long. `longest` is never
+            exceeded.
     """
 
     attempts: int | None = None
@@ -41,11 +41,11 @@ class Retry:
             raise ValueError(f"no pauses can be made of {self}")
 
     def more(self, tries: int) -> bool:
-        """Tell whether there is another try after so many."""
+        """Tell whether there is another try after this many."""
         return self.attempts is None or tries < self.attempts
 
     def pause(self, tries: int, chance: random.Random | None = None) -> float:
-        """Return how long to wait after so many tries, in seconds."""
+        """Return how long to pause after this many tries, in seconds."""
         pause = self.longest
         if self.first == 0 or (tries - 1) * math.log(self.multiplier) < math.log(max(self.longest, 1e-9) / self.first):
             pause = self.first * self.multiplier ** (tries - 1) if self.first else 0.0

@@ -25,10 +25,10 @@ MAX_PORT: Final = 65535
 
 
 class Serving(OfOneProcess):
-    """A server of the beanstalkd protocol in this process; ends with `close`, or with the connection to the store.
+    """A server of the beanstalkd protocol in this process; it ends with `close`, or with the connection to the store.
 
     Attributes:
-        addresses: Where it listens: `host:port` or `unix:PATH`.
+        addresses: The addresses that it listens on: `host:port` or `unix:PATH`.
     """
 
     def __init__(self, core: Core, sockets: list[socket.socket]) -> None:
@@ -46,7 +46,7 @@ class Serving(OfOneProcess):
         self._server.accept()
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        """Accept no more, let clients that hold jobs finish for a while, then give everything back."""
+        """Accept no more, give clients time to finish the jobs they hold, then give these back."""
         server, self._server = self._server, None
         if server is not None:
             self._forget()
@@ -57,7 +57,7 @@ class Serving(OfOneProcess):
             self._poller.close()
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
-        """See forks.Watched: a client must see the parent hang up, and another server get the address, while a child lives on."""
+        """See forks.Watched: although the child lives on, clients must see the parent hang up, and the address must get free."""
         server, self._server, self._running = self._running, None, None
         if server is not None:
             forks.let_go(sock.fileno() for sock in self._sockets if sock.fileno() >= 0)
@@ -73,7 +73,7 @@ class Serving(OfOneProcess):
 
 
 def start(core: Core, addresses: Sequence[str]) -> Serving:
-    """Begin to serve; arguments and errors as with `beanspiked.serve`."""
+    """Start to serve; arguments and errors as with `beanspiked.serve`."""
     sockets: list[socket.socket] = []
     try:
         for address in addresses or (DEFAULT_ADDRESS,):

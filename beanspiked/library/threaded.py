@@ -29,7 +29,7 @@ INTERRUPTED_WITHIN: Final = 5.0
 
 
 class ThreadedConn(OfOneProcess):
-    """An open connection and the thread of its event loop, in which every call runs while its caller waits."""
+    """An open connection with a thread for its event loop; calls run there while their callers wait."""
 
     def __init__(self, conn: Conn) -> None:
         self._conn = conn
@@ -48,8 +48,8 @@ class ThreadedConn(OfOneProcess):
         """Wait for a coroutine in this connection's event loop.
 
         Raises:
-            ConnClosed: It was closed, or ends with the program, whose other threads stand still by now.
-            RuntimeError: Called in the thread of the event loop, by a callback; it would wait for itself.
+            ConnClosed: The connection is closed, or the program ends and its other threads stand still.
+            RuntimeError: A callback calls this in the event loop's thread, which would wait for itself.
         """
         if threading.get_ident() == self._thread.ident and not self.owner:
             coroutine.close()
@@ -80,7 +80,7 @@ class ThreadedConn(OfOneProcess):
                 raise
             if self.owner:
                 raise
-            # Ctrl-C: what was waited for must not get a job that nobody takes.
+            # Ctrl-C: the interrupted call must not reserve a job that nobody takes.
             self._loop.call_soon_threadsafe(lambda: None if task is None else task.cancel())
             with contextlib.suppress(BaseException):
                 _give_back(self._loop, future.result(INTERRUPTED_WITHIN))
@@ -89,7 +89,7 @@ class ThreadedConn(OfOneProcess):
     def start(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run a coroutine in this connection's event loop without waiting for it. Raises ConnClosed."""
         if self.owner:
-            # Its event loop has no thread here, and whoever had the lock may be gone.
+            # In the child the event loop has no thread, and the lock's owner may be gone.
             coroutine.close()
             raise ConnForked(self.client_id, self.owner)
         with self._lock:
@@ -104,7 +104,7 @@ class ThreadedConn(OfOneProcess):
             try:
                 self.run(self._conn.close())
             except ConnClosed:
-                # Another thread was faster, or it is another process's.
+                # Another thread has closed it, or it belongs to another process.
                 return
             self._end()
 
@@ -128,17 +128,17 @@ class ThreadedConn(OfOneProcess):
 
     @property
     def closed(self) -> bool:
-        """Whether it cannot be used any more."""
+        """Whether the connection is closed."""
         return self._conn.closed
 
     @property
     def owner(self) -> int:
-        """In the child of a fork the process that it belongs to; 0 in that process itself."""
+        """In the child of a fork, the process that the connection belongs to; 0 in that process itself."""
         return self._conn.owner
 
     @property
     def client_id(self) -> str:
-        """What it is called in logs."""
+        """The connection's name in logs."""
         return self._conn.client_id
 
 
@@ -151,7 +151,7 @@ async def _cancel_all() -> None:
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, result: object) -> None:
-    """Make jobs ready again that nobody is going to take."""
+    """Make jobs ready again that nobody takes."""
     for job in result if isinstance(result, list) else [result]:
         if isinstance(job, Job):
             loop.call_soon_threadsafe(job.give_back)

@@ -26,7 +26,7 @@ class Tube(TubeBase):
         """Take the most urgent ready job.
 
         Args:
-            timeout: How long to wait for one, in seconds or as a timedelta; None for as long as it takes.
+            timeout: How long to wait for one, in seconds or as a timedelta; None for no limit.
 
         Returns:
             The job, or None when the time is up.
@@ -38,7 +38,7 @@ class Tube(TubeBase):
         return jobs[0] if jobs else None
 
     async def reserve_many(self, number: int, timeout: Seconds | None = None) -> list[Job]:
-        """Take up to so many jobs: those that are ready when the first is there. Arguments and errors as with `reserve`."""
+        """Wait for a job, and take up to `number` that are ready then. Arguments and errors as with `reserve`."""
         if number < 1:
             raise ValueError(f"number: at least 1, not {number}")
         self._core.check_open()
@@ -49,7 +49,7 @@ class Tube(TubeBase):
         while not jobs:
             spent = core.loop.time() - began
             holds = await Reservation(core, self._state, number).get(None if left is None else max(0.0, left - spent))
-            # A task that was about to wake as the process forked wakes in both.
+            # A task that was about to wake when the process forked wakes in both processes.
             core.check_process()
             if not holds:
                 return []
@@ -59,10 +59,12 @@ class Tube(TubeBase):
         return jobs
 
     def _job(self, hold: Hold) -> Job | None:
-        """Make a job of what is held; one whose body is damaged is buried."""
+        """Make a Job of a held one; bury it if its body is damaged."""
         try:
             return Job(self, hold, self._core)
         except DamagedEntry as error:
-            logger.error("job %d of %s is buried: %s", hold.job.id, self.name, error)
+            logger.error(
+                "job %d of tube %s is buried, because its body cannot be read: %s", hold.job.id, self.name, error
+            )
             hold.bury(str(error))
             return None

@@ -1,4 +1,4 @@
-"""A tube as a program uses it, but for what takes jobs out: a reserved job refers to this much of its tube."""
+"""A tube as a program uses it, without reserving: this much of it a reserved job refers to."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["TubeBase", "TubeStats"]
 
 DEFAULT_PRIORITY: Final = 1024
-# Some thousand years hence, in seconds since the epoch.
+# The latest time that is accepted, a thousand years from now, in seconds since the epoch.
 MAX_BORN: Final = 2**36
-# Of the numbers that 63 bits have, two thirds are gone: at a hundred million jobs a second the last thousand years begin.
+# Two thirds of all ids of 63 bits. At a hundred million jobs a second the rest lasts a thousand years.
 IDS_LOW: Final = 2**63 // 3 * 2
 
 
 @dataclass(frozen=True, slots=True)
 class TubeStats:
-    """What is in a tube.
+    """The figures of a tube.
 
     Attributes:
-        jobs: How many jobs, in any state.
-        ready, urgent, reserved, delayed, buried: How many in each; the urgent are the ready ones with a priority below 1024.
-        deleted: How many were deleted since the tube exists, or since the process started that keeps it.
+        jobs: Jobs in any state.
+        ready, urgent, reserved, delayed, buried: Jobs in each state; urgent ones are ready and have a priority below 1024.
+        deleted: Jobs deleted since the tube exists, or since the process started that keeps it.
         job_size: The bytes of all bodies as they were put.
         used_size: The bytes of all bodies as they are stored.
         skipped_size: The bytes of the bodies that compression did not make smaller.
@@ -52,7 +52,7 @@ class TubeStats:
 
 
 class TubeBase(OfOneProcess):
-    """What every tube can do but reserve.
+    """A tube without reserving.
 
     Attributes:
         name: Its name.
@@ -83,16 +83,16 @@ class TubeBase(OfOneProcess):
     ) -> int:
         """Add a job.
 
-        When the store fails for a moment it is tried again as the connection's `put_retry` says, but never when the first try may
-        have gone through: a job is put once or not at all.
+        When the store fails, the put is tried again as the connection's `put_retry` says, but never when a try may have succeeded: a
+        job is put once or not at all.
 
         Args:
             body: Its body.
             delay: How long nobody gets it, in seconds or as a timedelta; exact to milliseconds.
-            ttr: Time to run: how long a holder may keep it without a touch, likewise; None or 0 for ever.
+            ttr: Time to run, likewise: how long a holder may keep it without a touch; None or 0 for no limit.
             priority: 0 (most urgent) to 2**32 - 1.
-            compress: Whether a body of more than 2 KiB is kept as LZ4 where that makes it smaller.
-            metadata: What `find` finds it by, at most 65,535 bytes.
+            compress: Whether a body of more than 2 KiB is stored as LZ4 if that makes it smaller.
+            metadata: A text that `find` finds it by, at most 65,535 bytes.
             born: When it was made, in seconds since the epoch; None for now.
 
         Returns:
@@ -100,9 +100,9 @@ class TubeBase(OfOneProcess):
 
         Raises:
             ValueError: A number is out of range, or a text or the body is too long.
-            StoreFull: There is no room.
-            OutcomeUnknown: The store fell silent; it may have the job.
-            StoreFailed: It does not have the job.
+            StoreFull: The store has no room.
+            OutcomeUnknown: The store does not answer; it may have the job.
+            StoreFailed: The store does not have the job.
         """
         core = self._core
         core.check_open()
@@ -141,19 +141,19 @@ class TubeBase(OfOneProcess):
     # --- looking
 
     async def peek(self, job_id: int) -> JobInfo | None:
-        """Look at a job of any state, and of any tube; None when there is none with this id."""
+        """Return a copy of a job of any state and tube; None when no job has this id."""
         return await self.conn.peek(job_id)
 
     async def peek_ready(self) -> JobInfo | None:
-        """Look at the job that would be reserved next."""
+        """Return a copy of the ready job that is reserved next."""
         return await self._peek_next(READY)
 
     async def peek_delayed(self) -> JobInfo | None:
-        """Look at the delayed job that is due first."""
+        """Return a copy of the delayed job that is due first."""
         return await self._peek_next(DELAYED)
 
     async def peek_buried(self) -> JobInfo | None:
-        """Look at the job that was buried first; its `reason` says why."""
+        """Return a copy of the job that was buried first; its `reason` says why."""
         return await self._peek_next(BURIED)
 
     async def _peek_next(self, state: int) -> JobInfo | None:
@@ -168,11 +168,11 @@ class TubeBase(OfOneProcess):
         return await core.look(engine.look_next(self._state, state), read)
 
     async def stats(self) -> TubeStats:
-        """Count its jobs and add up their sizes; all zeros when it does not exist.
+        """Count the tube's jobs and add up their sizes; all figures are 0 when it does not exist.
 
         Raises:
             StoreFailed: The store does not answer.
-            ModuleMissing: On Aerospike the nodes add the sizes up in Lua; without our module there they are not known.
+            ModuleMissing: On Aerospike a Lua module on the nodes adds the sizes up, and they do not have it.
         """
         core = self._core
         core.check_open()
@@ -200,9 +200,9 @@ class TubeBase(OfOneProcess):
         return await core.look(engine.look_tube(self.name), read)
 
     async def find(self, metadata: str) -> list[int]:
-        """List the ids of its jobs that were put with this metadata, in their order; the buried ones are left out.
+        """List the ids of the tube's jobs that were put with this metadata, in order and without buried ones.
 
-        That looks at every job: nothing is kept for it when a job is put.
+        This reads every job: there is no index of metadata.
         """
         if not metadata:
             raise ValueError("metadata: nothing to find")
@@ -213,7 +213,7 @@ class TubeBase(OfOneProcess):
     # --- changing what nobody holds
 
     async def kick(self, number: int) -> int:
-        """Make up to so many buried jobs ready, oldest first; if none is buried, delayed ones. Returns their number."""
+        """Make up to `number` buried jobs ready, oldest first, or delayed ones if none is buried. Returns how many."""
         if number < 1:
             raise ValueError(f"number: at least 1, not {number}")
         self._core.check_open()
@@ -224,15 +224,15 @@ class TubeBase(OfOneProcess):
         return kicked
 
     async def delete(self, job_id: int) -> bool:
-        """Remove a job that this program holds or that nobody does.
+        """Delete a job that this program or nobody holds.
 
         Returns:
-            Whether that was this call's doing; False when there is none with this id, or somebody else holds it.
+            Whether this call deleted it; False when no job has this id, or somebody else holds it.
         """
         return await self.conn.delete(job_id)
 
     async def kick_job(self, job_id: int) -> None:
-        """Make a buried or delayed job ready; the reason that it was buried for is forgotten.
+        """Make a buried or delayed job ready and forget the reason of its burial.
 
         Raises:
             NotKickable: It is neither buried nor delayed.
@@ -241,7 +241,7 @@ class TubeBase(OfOneProcess):
         await self.conn.kick_job(job_id)
 
     async def pause(self, duration: Seconds) -> None:
-        """Let nobody get its jobs for a time, in seconds or as a timedelta; 0 ends that."""
+        """Pause the tube: nobody can reserve its jobs for a time, in seconds or as a timedelta; 0 ends the pause."""
         seconds = seconds_of(duration, "duration")
         self._core.check_open()
         await self._core.done(self._core.broker.engine.pause(self._state, seconds), "pause", self.name)

@@ -1,4 +1,4 @@
-"""A worker: takes jobs from tubes, lets a handler work on them, and does with each what its outcome asks for."""
+"""A worker: reserves jobs, lets a handler work on them, and deletes, releases or buries each by its outcome."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Task = TypeVar("Task")
 
 # go-beanspike's longest pause before another try is 2**10 seconds.
 BACKOFF: Final = Retry(first=1.0, multiplier=2.0, longest=1024.0)
-# When the store fails, in seconds between tries to go on.
+# The pause between two tries when the store fails, in seconds.
 STORE_AGAIN: Final = Retry(first=0.1, longest=5.0)
 MAX_REASON: Final = 1000
 
 
-# Who stops at which signal, of all workers of this process.
+# The workers of this process that each signal stops.
 _stoppers: dict[int, list[Callable[[], None]]] = {}
 
 
 @contextlib.contextmanager
 def _stopped_by(signals: tuple[signal.Signals, ...], stop: Callable[[], None]) -> Iterator[None]:
-    """Call something when one of the signals comes; only the main thread can ask for any."""
+    """Call something when one of the signals comes; only the main thread can ask for this."""
     loop = asyncio.get_running_loop()
     asked: list[int] = []
     for number in map(int, signals):
@@ -65,7 +65,7 @@ def _stop_all(number: int) -> None:
 
 
 def _leave_signals() -> None:
-    """Let signals do in the child of a fork what they do in any process: there they would do nothing, and stop the parent's workers."""
+    """Give signals their default effect in the child of a fork: otherwise they would do nothing there and stop the parent's workers."""
     if any(_stoppers.values()):
         # Before 3.12 the child's signals are written to the parent's event loop.
         signal.set_wakeup_fd(-1)
@@ -78,21 +78,20 @@ def _leave_signals() -> None:
 class Worker(OfOneProcess, Generic[Task]):
     """Works on the jobs of a tube, several at a time.
 
-    For each job, the decoder makes of its body what the handler works on, in the event loop; a body that it cannot understand is buried
-    with the reason.
-    When the handler returns, the job is deleted. When it raises, the job is released to be tried again, later each time, until it has
-    been tried `max_attempts` times: then it is buried with the reason. A handler may also delete, release or bury the job itself.
-    While the handler works the job is touched at half of its time to run; a handler whose job is lost all the same is cancelled.
+    The decoder turns a job's body into the handler's argument, in the event loop; if it cannot, the job is buried with the reason.
+    When the handler returns, the job is deleted. When it raises, the job is released to be tried again, later each time; after
+    `max_attempts` tries it is buried with the reason. A handler may also delete, release or bury the job itself.
+    While the handler works, the job is touched at half of its time to run. A handler whose job is lost is cancelled.
 
     Args:
         tube: The tube.
-        handler: Called with what the decoder made, and the job.
-        decoder: Called with the body; raises DecodingError, or anything else, for one that it cannot understand. By default the
-            handler gets the body.
+        handler: Called with the decoder's result and the job.
+        decoder: Called with the body; raises DecodingError, or anything else, if the body is malformed. By default the handler gets
+            the body.
         concurrency: How many handlers work at a time.
-        max_attempts: How often a job is tried before it is buried, tries that took longer than its time to run included; None for no end.
+        max_attempts: How often a job is tried before it is buried, tries that timed out included; None for no limit.
         backoff: How long a job waits before it is tried again, by the number of its tries; its `attempts` are not used.
-        chance: What makes pauses differ.
+        chance: Makes the pauses random.
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class Worker(OfOneProcess, Generic[Task]):
         await self.close(grace=0.0 if kind is not None else None)
 
     def start(self) -> None:
-        """Begin to work, beside everything else."""
+        """Start to work in tasks of its own."""
         if self._started:
             raise ValueError("a worker is started once")
         self._check_open()
@@ -157,10 +156,10 @@ class Worker(OfOneProcess, Generic[Task]):
             raise ConnClosed(f"{conn.client_id}: closed")
 
     async def run(self, *, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)) -> None:
-        """Work until `stop` is called or a signal comes, then give what is left back.
+        """Work until `stop` is called or a signal comes, then give the held jobs back.
 
         Args:
-            signals: Which signals end it; only the main thread can ask for any.
+            signals: The signals that end it; only the main thread can ask for any.
         """
         self._check_open()
         with _stopped_by(signals, self.stop):
@@ -177,11 +176,10 @@ class Worker(OfOneProcess, Generic[Task]):
         self._stopping.set()
 
     async def close(self, grace: float | None = None) -> None:
-        """Take no more jobs, and let the handlers finish that work; those that do not are cancelled and their jobs go back at once.
+        """Take no more jobs and let the handlers finish; cancel those that take too long, and give their jobs back at once.
 
         Args:
-            grace: How long handlers may take, in seconds; None for as long as they need. A handler that swallows its cancellation is
-                waited for all the same.
+            grace: How long handlers may take, in seconds; None for no limit. A handler that suppresses its cancellation is waited for.
         """
         if self._tube.conn.owner:
             return
@@ -199,7 +197,7 @@ class Worker(OfOneProcess, Generic[Task]):
             await asyncio.wait(takers)
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - its connection says who it is
-        """See forks.Watched: the parent's worker goes on, its copy ends."""
+        """See forks.Watched: the parent's worker goes on, and the child's copy ends."""
         _leave_signals()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
@@ -210,7 +208,7 @@ class Worker(OfOneProcess, Generic[Task]):
     # --- one job after the other
 
     async def _work_on(self) -> None:
-        """Take a job and work on it, again and again."""
+        """Reserve a job and work on it, again and again."""
         this = asyncio.current_task()
         assert this is not None
         failures = 0
@@ -226,7 +224,7 @@ class Worker(OfOneProcess, Generic[Task]):
                 return
             except EngineError as error:
                 failures += 1
-                logger.warning("%s: no job: %s", self._tube.name, error)
+                logger.warning("%s: cannot reserve a job: %s; trying again", self._tube.name, error)
                 self._reserving.add(this)
                 try:
                     await asyncio.sleep(STORE_AGAIN.pause(failures, self._chance))
@@ -235,7 +233,7 @@ class Worker(OfOneProcess, Generic[Task]):
                 continue
             assert job is not None
             try:
-                # A store in memory never lets others go on by itself.
+                # A store in memory never waits, so other tasks get their turn here.
                 await asyncio.sleep(0)
                 await self._work(job)
             except ConnClosed:
@@ -248,7 +246,7 @@ class Worker(OfOneProcess, Generic[Task]):
         task: Any = job.body
         tried = job.retries + job.timeouts
         if self._max_attempts is not None and tried >= self._max_attempts:
-            # Its last holders did not even live to fail.
+            # Its last tries timed out, perhaps because the workers died.
             await self._bury(job, f"tried {tried} times, of which {job.timeouts} took longer than its time to run")
             return
         if self._decoder is not None:
@@ -266,7 +264,7 @@ class Worker(OfOneProcess, Generic[Task]):
             this = asyncio.current_task()
             if this is not None and this.cancelling():
                 raise
-            # What it awaited was cancelled, not this worker.
+            # The handler awaited something that was cancelled; this worker was not.
             await self._failed(job, error)
             return
         except ConnForked:
@@ -279,15 +277,24 @@ class Worker(OfOneProcess, Generic[Task]):
             await self._insist(job, job.delete)
 
     async def _failed(self, job: Job, error: BaseException) -> None:
-        """Release a job to be tried again, or bury it when that was its last try."""
+        """Release a job to be tried again, or bury it after its last try."""
         if not job.held:
             if isinstance(error, JobLost):
-                logger.warning("job %d of %s was lost while it was worked on", job.id, self._tube.name)
+                logger.warning(
+                    "job %d of tube %s was lost while a handler worked on it; another worker may have it",
+                    job.id,
+                    self._tube.name,
+                )
             else:
-                logger.warning("job %d of %s failed after it was let go", job.id, self._tube.name, exc_info=error)
+                logger.warning(
+                    "the handler of job %d of tube %s failed after it had deleted, released or buried the job",
+                    job.id,
+                    self._tube.name,
+                    exc_info=error,
+                )
             return
         tries = job.retries + job.timeouts + 1
-        logger.warning("job %d of %s failed, try %d", job.id, self._tube.name, tries, exc_info=error)
+        logger.warning("job %d of tube %s failed in try %d", job.id, self._tube.name, tries, exc_info=error)
         if self._max_attempts is not None and tries >= self._max_attempts:
             await self._bury(job, f"{type(error).__name__}: {error}")
         else:
@@ -295,19 +302,23 @@ class Worker(OfOneProcess, Generic[Task]):
             await self._insist(job, lambda: job.release(pause, count_retry=True, failed=True))
 
     async def _bury(self, job: Job, reason: str) -> None:
-        # What cannot be written as UTF-8 must not keep it from being buried.
+        # A reason that is not valid UTF-8 must not prevent the burial.
         text = reason[:MAX_REASON].encode("utf-8", "backslashreplace").decode()
         await self._insist(job, lambda: job.bury(text))
 
     async def _insist(self, job: Job, change: Callable[[], Awaitable[object]]) -> None:
-        """Have a change made, however often the store fails, for as long as the job is held."""
+        """Make a change, and try again while the store fails and the job is held."""
         tries = 0
         while True:
             try:
                 await change()
                 return
             except JobLost:
-                logger.warning("job %d of %s was lost when it was done", job.id, self._tube.name)
+                logger.warning(
+                    "job %d of tube %s was lost before its outcome was stored; another worker may do it again",
+                    job.id,
+                    self._tube.name,
+                )
                 return
             except EngineError as error:
                 tries += 1

@@ -1,4 +1,4 @@
-"""`beanspiked check`: says whether a cluster is there and fit to keep jobs, and why not."""
+"""`beanspiked check`: checks whether a cluster can be reached and is fit for jobs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_USAGE", "address_of", "main"]
 
 USAGE: Final = f"""\
-Use: beanspiked check [-z BYTES] [{SCHEME}[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=...]]
+Usage: beanspiked check [-z BYTES] [{SCHEME}[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=...]]
 
-Says whether the cluster is there and fit to keep jobs, and names the records that this version cannot read.
-Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
- -z, --max-job-size BYTES the largest job that is to be kept (default 65535)
+Check whether the cluster can be reached and is fit for jobs, and name the records that this version cannot read.
+Without a URL, BEANSPIKED_STORE or AEROSPIKE_HOST and AEROSPIKE_PORT choose the cluster.
+ -z, --max-job-size BYTES the size of the largest job (default 65535)
  -h, --help               print this and exit
-Ends with 0, or with 1 where something keeps jobs from being kept.
+The exit code is 0, or 1 if the cluster cannot keep jobs.
 """
 
 EXIT_UNFIT: Final = 1
-# The same as the server's.
+# The server's own exit code for usage errors.
 EXIT_USAGE: Final = 5
 
 
@@ -86,8 +86,8 @@ def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress
     """Return the address in a command's one word, or else in the environment, as a server reads it.
 
     Raises:
-        UsageError: There are more words, or nothing says which cluster.
-        AddressError: The address cannot be understood.
+        UsageError: There is more than one argument, or nothing names a cluster.
+        AddressError: The URL or a variable is malformed.
     """
     if len(words) > 1:
         raise UsageError(f"unknown argument: {words[1]}")
@@ -95,11 +95,9 @@ def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress
         return parse_address(words[0])
     if store := environ.get("BEANSPIKED_STORE"):
         if not store.startswith(SCHEME):
-            # The rest may have a password.
+            # Shows the scheme only: a password may follow.
             kind = store.partition(":")[0]
-            raise UsageError(
-                f"BEANSPIKED_STORE: a {kind}: store, and this is for Aerospike: name {SCHEME}HOST/NAMESPACE"
-            )
+            raise UsageError(f"BEANSPIKED_STORE is a {kind}: store, but this command needs {SCHEME}HOST/NAMESPACE")
         try:
             return parse_address(store)
         except AddressError as error:
@@ -108,5 +106,5 @@ def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress
     if address is None and set_by_kubernetes(environ):
         raise UsageError(NOT_OURS)
     if address is None:
-        raise UsageError("neither a URL nor BEANSPIKED_STORE nor AEROSPIKE_HOST says which cluster")
+        raise UsageError("no cluster is named: give its URL, or set BEANSPIKED_STORE or AEROSPIKE_HOST")
     return address

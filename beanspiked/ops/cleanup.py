@@ -21,10 +21,10 @@ __all__ = ["main"]
 EXIT_FAILED: Final = 1
 
 USAGE: Final = """\
-Use: beanspiked cleanup [aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?tls=...]]
+Usage: beanspiked cleanup [aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?tls=...]]
 
-Removes the Lua modules that other versions of beanspiked left in a cluster; a server of such a version that still runs brings its own back.
-Without a URL: BEANSPIKED_STORE, then AEROSPIKE_HOST and AEROSPIKE_PORT.
+Remove the Lua modules that other versions of beanspiked left in a cluster. A running server of such a version puts its own back.
+Without a URL, BEANSPIKED_STORE or AEROSPIKE_HOST and AEROSPIKE_PORT choose the cluster.
  -h, --help               print this and exit
 """
 

@@ -50,7 +50,7 @@ WITH_PORT: Final = re.compile(r"[^:]+:\d+|\[.*\]:\d+")
 NOTHING: Final = "(empty)"
 
 # What to say where `set_by_kubernetes` is true.
-NOT_OURS: Final = "AEROSPIKE_PORT is what Kubernetes sets for a service of that name, and names no store; AEROSPIKE_HOST or a URL would"
+NOT_OURS: Final = "AEROSPIKE_PORT is ignored: Kubernetes sets it for a service of that name; set AEROSPIKE_HOST or a URL to choose a store"
 
 # As often as the client allows (its default is 1000): it learns that a node is gone, and who has its records now, by asking.
 TEND_INTERVAL_MS: Final = 250
@@ -100,7 +100,7 @@ def parse_address(url: str) -> StoreAddress:
         AddressError: It is no such URL, or says what no cluster can have.
     """
     if not url.startswith(SCHEME):
-        raise AddressError(f"not an {SCHEME}HOST/NAMESPACE URL")
+        raise AddressError(f"must be {SCHEME}HOST/NAMESPACE")
     location, _, query = url.removeprefix(SCHEME).partition("?")
     authority, _, namespace = location.partition("/")
     if "@" in namespace or "@" in query:
@@ -114,7 +114,7 @@ def parse_address(url: str) -> StoreAddress:
     if tls.lower() in ("true", "false"):
         tls = tls.lower()
     elif not HOST.fullmatch(tls):
-        raise AddressError(f"tls: neither true, false nor the name in the nodes' certificate: {tls or NOTHING}")
+        raise AddressError(f"tls: must be true, false or the name in the nodes' certificate, not {tls or NOTHING}")
     hosts = []
     for place in places.split(","):
         host, port = _place(place)
@@ -163,7 +163,7 @@ def from_environment(environ: Mapping[str, str], default_host: str | None = None
         variable = "AEROSPIKE_HOST"
         if value := environ.get(variable):
             if WITH_PORT.fullmatch(value):
-                raise AddressError(f"a host only; the port belongs in AEROSPIKE_PORT: {value}")
+                raise AddressError(f"must be a host without a port, which AEROSPIKE_PORT sets: {value}")
             host = _host(value)
         elif host is None and environ.get("AEROSPIKE_PORT") and not set_by_kubernetes(environ):
             raise AddressError("missing, and AEROSPIKE_PORT alone names no host")
@@ -200,7 +200,7 @@ def _authorities() -> dict[str, str]:
     found = {"cafile": paths.cafile, "capath": paths.capath}
     known = {name: path for name, path in found.items() if path}
     if not known:
-        raise AddressError("tls: this system has no certificate authorities; name yours in SSL_CERT_FILE")
+        raise AddressError("tls: this system has no certificate authorities; set SSL_CERT_FILE to yours")
     return known
 
 
@@ -208,7 +208,7 @@ def _login(login: str) -> tuple[str, str]:
     """Read USER:PASS, in which what URLs reserve is percent-encoded."""
     user, colon, password = login.partition(":")
     if not user or not colon or not password:
-        raise AddressError("before the @ stands USER:PASS")
+        raise AddressError("USER:PASS must stand before the @")
     try:
         return unquote(user, errors="strict"), unquote(password, errors="strict")
     except UnicodeDecodeError:
@@ -221,9 +221,9 @@ def _options(query: str) -> dict[str, str]:
     for part in query.split("&") if query else ():
         key, _, value = part.partition("=")
         if key not in ("prefix", "tls"):
-            raise AddressError(f"unknown option, only prefix and tls have a meaning: {key or NOTHING}")
+            raise AddressError(f"unknown option {key or NOTHING}; there are prefix and tls")
         if key in options:
-            raise AddressError(f"given twice: {key}")
+            raise AddressError(f"{key} is given twice")
         options[key] = unquote(value)
     return options
 
@@ -237,14 +237,14 @@ def _place(place: str) -> tuple[str, int]:
         return _host(host), _port(rest[1:]) if rest else DEFAULT_PORT
     host, colon, port = place.partition(":")
     if ":" in port:
-        raise AddressError(f"an IPv6 address stands in brackets, as in [::1]:{DEFAULT_PORT}: {place}")
+        raise AddressError(f"an IPv6 address needs brackets, such as [::1]:{DEFAULT_PORT}: {place}")
     return _host(host), _port(port) if colon else DEFAULT_PORT
 
 
 def _host(host: str) -> str:
     """Check a host's name or address, an IPv6 address without its brackets."""
     if not host:
-        raise AddressError("no host")
+        raise AddressError("the host is missing")
     if ":" in host:
         try:
             socket.inet_pton(socket.AF_INET6, host)
@@ -257,15 +257,15 @@ def _host(host: str) -> str:
 
 def _port(port: str) -> int:
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
-        raise AddressError(f"not a port from 1 to 65535: {port or NOTHING}")
+        raise AddressError(f"the port must be a number from 1 to 65535, not {port or NOTHING}")
     return int(port)
 
 
 def _namespace(namespace: str) -> str:
     if not namespace:
-        raise AddressError(f"no namespace, as in {SCHEME}HOST/NAMESPACE")
+        raise AddressError(f"the namespace is missing: {SCHEME}HOST/NAMESPACE")
     if not NAMESPACE.fullmatch(namespace):
-        raise AddressError(f"not a namespace, which has letters, digits and _ - $ only: {namespace}")
+        raise AddressError(f"a namespace has only letters, digits and _ - $: {namespace}")
     if len(namespace) > MAX_NAMESPACE:
         raise AddressError(f"a namespace has at most {MAX_NAMESPACE} characters: {namespace}")
     return namespace
@@ -273,7 +273,7 @@ def _namespace(namespace: str) -> str:
 
 def _prefix(prefix: str) -> str:
     if not PREFIX.fullmatch(prefix):
-        raise AddressError(f"prefix: not letters, digits and _ - only: {prefix or NOTHING}")
+        raise AddressError(f"prefix: must have only letters, digits and _ -, not {prefix or NOTHING}")
     if len(prefix) > MAX_PREFIX:
         raise AddressError(f"prefix: more than {MAX_PREFIX} characters: {prefix}")
     return prefix

@@ -1,1 +1,1 @@
-"""The beanstalkd protocol, sans I/O: bytes to commands, values to reply bytes. Imports nothing else of ours."""
+"""The beanstalkd protocol without I/O: it turns bytes into commands and values into replies. Imports no other package of ours."""

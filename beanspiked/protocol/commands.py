@@ -1,7 +1,7 @@
 """The commands of beanstalkd 1.13's protocol as values, and the table of their words.
 
-A verb is a small integer so that a command can be counted and dispatched by indexing a list. The order of `PREFIXES` is the
-order in which beanstalkd compares prefixes (prot.c: which_cmd), which decides what a mistyped command is taken for.
+A verb is a small integer, so that a command is counted and dispatched by indexing a list. The order of `PREFIXES` is the
+order in which beanstalkd compares prefixes (prot.c: which_cmd); it decides which command a mistyped word is.
 """
 
 from typing import Final
@@ -34,14 +34,14 @@ PAUSE_TUBE: Final = 21
 RESERVE_JOB: Final = 22
 KICK_JOB: Final = 23
 QUIT: Final = 24
-# Not words of the protocol: what else the parser can find on a connection.
+# Not words of the protocol, but other things that the parser finds on a connection.
 BODY: Final = 25
 REFUSED: Final = 26
 PUT_TOO_BIG: Final = 27
 FOREIGN: Final = 28
 VERB_COUNT: Final = 29
 
-# How a command's argument is written.
+# The kinds of a command's argument.
 PLAIN: Final = 0
 ID: Final = 1
 TUBE: Final = 2
@@ -104,7 +104,7 @@ STATS_NAMES: Final[list[tuple[str, int]]] = [
 
 
 class Command:
-    """One command as it came from a connection; arguments that its verb does not have are zero or empty.
+    """One command from a connection; arguments that its verb does not have are zero or empty.
 
     Attributes:
         verb: One of this module's verb numbers.
@@ -115,7 +115,7 @@ class Command:
         name: A tube name.
         body: A job's body; None in a `PUT` whose body is still on its way (a `BODY` follows).
         reply: For `REFUSED`, and for a put with a bad trailer, the reply that the client gets.
-        counts: For `REFUSED`, the verb that is counted in `stats` all the same, or -1.
+        counts: For `REFUSED`, the verb that `stats` counts nevertheless, or -1.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What one line says: the arguments of each command, read as prot.c reads them (dispatch_cmd, read_u32, read_u64, read_tube_name)."""
+"""The arguments of each command, read from a line as prot.c does (dispatch_cmd, read_u32, read_u64, read_tube_name)."""
 
 from typing import Final
 
@@ -41,9 +41,9 @@ def valid_tube_name(name: bytes) -> bool:
 
 
 def number(line: bytes, start: int, limit: int) -> tuple[int, int]:
-    """Read digits after any spaces; return the number and where it ends, or -1 twice (prot.c: read_u32, read_u64).
+    """Read digits after any spaces; return the number and the place after it, or -1 twice (prot.c: read_u32, read_u64).
 
-    A start of -1, which an earlier failure left, fails again.
+    A start of -1 is left by an earlier failure, and fails again.
     """
     if start < 0:
         return -1, -1
@@ -67,12 +67,12 @@ def number(line: bytes, start: int, limit: int) -> tuple[int, int]:
 
 
 def refused(reply: bytes, counts: int = -1) -> Command:
-    """Return what stands for a line that gets this reply; `counts` is the verb that is counted all the same."""
+    """Return the command for a line that is answered with this reply; `counts` is the verb that is counted nevertheless."""
     return Command(REFUSED, reply=reply, counts=counts)
 
 
 def with_arguments(verb: int, shape: int, args: bytes) -> Command:
-    """Return the command that this verb makes with its arguments; not a put, whose body follows."""
+    """Return the command of a verb and its arguments; `put`, whose body follows, is read elsewhere."""
     if shape == ID:
         job_id, end = number(args, 0, MAX_U64)
         return Command(verb, id=job_id) if end == len(args) else refused(BAD_FORMAT)
@@ -86,7 +86,7 @@ def with_arguments(verb: int, shape: int, args: bytes) -> Command:
         return _bury(args)
     if verb == RESERVE_WITH_TIMEOUT:
         timeout, end = number(args, 0, MAX_TIMEOUT)
-        # Whatever follows the number is ignored.
+        # Anything after the number is ignored.
         return Command(verb, id=timeout) if end > 0 else refused(BAD_FORMAT)
     if verb == KICK:
         return _kick(args)
@@ -109,7 +109,7 @@ def _bury(args: bytes) -> Command:
 
 
 def _kick(args: bytes) -> Command:
-    """Read the bound as strtoul does, into 32 bits: a sign is taken, and what follows the digits is ignored."""
+    """Read the bound as strtoul does, into 32 bits: a sign is accepted, and anything after the digits is ignored."""
     digits = args.lstrip(C_SPACE)
     negative = digits.startswith(b"-")
     if negative or digits.startswith(b"+"):
@@ -125,7 +125,7 @@ def _kick(args: bytes) -> Command:
 
 
 def _pause_tube(args: bytes) -> Command:
-    """Read name and delay; the command is counted before the name is judged (prot.c: OP_PAUSE_TUBE)."""
+    """Read name and delay; the command is counted before the name is checked (prot.c: OP_PAUSE_TUBE)."""
     stripped = args.lstrip(b" ")
     rest = stripped.lstrip(NAME_CHARS)
     name = stripped[: len(stripped) - len(rest)]

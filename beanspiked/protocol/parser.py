@@ -1,11 +1,10 @@
-"""Bytes to commands: an incremental parser that never raises on input.
+"""An incremental parser of commands; it never raises on input.
 
-The same bytes give the same commands however they were split. What beanstalkd does with mistakes is copied from prot.c; the two cases
-in which it loses its place in the input are not copied: a CR that no LF follows, and an over-long line whose CR is the last byte of its
-224-byte buffer.
+The same bytes give the same commands however they are split. It treats mistakes as prot.c does, except in the two cases in which
+beanstalkd loses its place in the input: a CR without LF, and an over-long line whose CR is the last byte of the 224-byte buffer.
 
-A request of HTTP, or TLS, at the beginning of a connection makes this deaf, where beanstalkd reads on: any page can have a browser send
-such a request to a server that only the browser can reach, and its body would be executed as commands.
+After an HTTP or TLS request at the beginning of a connection it reads nothing more, while beanstalkd reads on. Any web page can have a
+browser send such a request to a server that only the browser can reach, and its body would be executed as commands.
 """
 
 import io
@@ -20,7 +19,7 @@ __all__ = ["MAX_LINE", "Parser"]
 # prot.c: LINE_BUF_SIZE, the longest command with the longest tube name, CRLF included.
 MAX_LINE: Final = 224
 
-# A body of more bytes is gathered as it comes, where it is to stay.
+# A body of more bytes is gathered in its final buffer as it comes.
 LARGE_BODY: Final = 65536
 
 LINE: Final = 0
@@ -28,23 +27,23 @@ DISCARD_LINE: Final = 1
 IN_BODY: Final = 2
 SKIP_BODY: Final = 3
 IN_LARGE_BODY: Final = 4
-# Another protocol is spoken: nothing more is read.
+# The client speaks another protocol; nothing more is read.
 DEAF: Final = 5
 
-# What the methods of HTTP are made of (RFC 9110: token).
+# The bytes of HTTP methods (RFC 9110: token).
 METHOD_CHARS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
-# How a request of HTTP ends its first line, but for the version's numbers.
+# The end of an HTTP request's first line; its digits may differ.
 VERSION_SIZE: Final = len(b" HTTP/1.1")
-# How TLS begins: a handshake of version 3.
+# The first bytes of TLS: a handshake of version 3.
 TLS: Final = b"\x16\x03"
 
-# Most lines begin with exactly one of the known words; the others are looked up prefix by prefix.
+# Most lines begin with exactly one of the known words; others are compared prefix by prefix.
 WORDS: Final[dict[bytes, tuple[int, int]]] = {word: (verb, shape) for word, verb, shape in PREFIXES}
 WORDS[b"pause-tube "] = WORDS.pop(b"pause-tube")
 
 
 def _line_end(buf: bytes, start: int, lenient: bool) -> tuple[int, int]:
-    """Find where the line that begins at `start` ends and the next begins, or -1 twice if it is not all here or too long.
+    """Return where the line from `start` ends and where the next begins, or -1 twice if it is incomplete or too long.
 
     Micro-optimization: compiled, this loop takes a quarter of the time of `bytes.find` for lines as short as commands are.
     """
@@ -63,7 +62,7 @@ def _line_end(buf: bytes, start: int, lenient: bool) -> tuple[int, int]:
 
 
 def _is_request(begin: bytes, end: bytes) -> bool:
-    """Tell from its first and its last bytes whether a line is that of an HTTP request: METHOD SP target SP HTTP/x.y."""
+    """Tell by its first and last bytes whether a line begins an HTTP request: METHOD SP target SP HTTP/x.y."""
     method = begin.partition(b" ")[0]
     version = end[-VERSION_SIZE:]
     return (
@@ -81,7 +80,7 @@ class Parser:
 
     Args:
         max_job_size: The largest body accepted, in bytes.
-        lenient_eol: Take a bare LF for the end of a line or body, too.
+        lenient_eol: Whether a bare LF also ends a line or a body.
 
     Attributes:
         buffered: How many bytes were fed and not yet consumed.
@@ -95,16 +94,16 @@ class Parser:
         self._chunks: list[bytes] = []
         self._mode = LINE
         self._size = 0
-        # A BytesIO gives what was written to it without a copy.
+        # A BytesIO returns its content without a copy.
         self._large: io.BytesIO | None = None
-        # Whether the first line is yet to come; what an over-long one began with, and what ended the part of it that was dropped.
+        # Whether the first line is yet to come; the beginning of an over-long first line, and the end of its dropped part.
         self._fresh = True
         self._begin = b""
         self._end = b""
         self.buffered = 0
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came."""
+        """Add received bytes."""
         if self._large is not None and self._size:
             if len(data) <= self._size:
                 self._large.write(data)
@@ -121,11 +120,11 @@ class Parser:
         self.buffered += len(data)
 
     def in_large_body(self) -> bool:
-        """Tell whether what comes next is gathered where it is to stay."""
+        """Tell whether the next bytes belong to a large body."""
         return self._large is not None
 
     def clear(self) -> None:
-        """Forget all input that is left."""
+        """Drop all input that is left."""
         self._buf = b""
         self._pos = 0
         self._chunks = []
@@ -185,7 +184,7 @@ class Parser:
                 return None
 
     def _foreign(self) -> Command:
-        """Another protocol is spoken: say so, and be deaf from now on."""
+        """Report a client that speaks another protocol, and read nothing more."""
         self._mode = DEAF
         self.clear()
         return Command(FOREIGN)
@@ -198,7 +197,7 @@ class Parser:
             self._pos = 0
 
     def _join(self) -> bool:
-        """Make the buffer hold all that was fed; tell whether that added anything."""
+        """Move all fed bytes into the buffer; tell whether there were any."""
         if not self._chunks:
             return False
         self._buf = self._buf[self._pos :] + b"".join(self._chunks)
@@ -207,7 +206,7 @@ class Parser:
         return True
 
     def _skip_trailer(self) -> bool:
-        """Drop what ends a body that was skipped, whatever it is; tell whether it was there."""
+        """Drop the trailer after a skipped body, whatever it is; tell whether it had come."""
         trailer = 2
         if self._lenient and self.buffered and self._buf[self._pos] == 0x0A:
             trailer = 1
@@ -224,16 +223,16 @@ class Parser:
             self._remember(end)
             self._consume(end + (1 if self._lenient else 2) - self._pos)
             return True
-        # A final \r may be half of the CRLF that is searched for.
+        # A final \r may be the first half of a CRLF.
         keep = 1 if self._buf.endswith(b"\r") else 0
         self._remember(len(self._buf) - keep)
         self._consume(self.buffered - keep)
         return False
 
     def _remember(self, end: int) -> None:
-        """Keep the last bytes that are dropped of an over-long first line."""
+        """Keep the last of the dropped bytes of an over-long first line."""
         if self._fresh:
-            # One more: where a bare LF ends a line, there may be a CR before it.
+            # One more byte: a CR may stand before a bare LF.
             dropped = self._buf[max(self._pos, end - VERSION_SIZE - 1) : end]
             self._end = (self._end + dropped)[-VERSION_SIZE - 1 :]
 
@@ -252,7 +251,7 @@ class Parser:
         return self._with_arguments(word[0], word[1], buf[space + 1 : end])
 
     def _uncommon(self, line: bytes) -> Command:
-        """Find what beanstalkd takes a line for that does not begin with one of the words (prot.c: which_cmd)."""
+        """Return the verb that beanstalkd finds in a line without a known word (prot.c: which_cmd)."""
         if 0 in line:
             return refused(BAD_FORMAT)
         for prefix, verb, shape in PREFIXES:
@@ -275,7 +274,7 @@ class Parser:
         if end < 0:
             return refused(BAD_FORMAT)
         if size > self._max_job_size:
-            # The size is judged before anything that follows it.
+            # The size is checked before the rest of the line.
             self._mode = SKIP_BODY
             self._size = size
             return Command(PUT_TOO_BIG)
@@ -288,7 +287,7 @@ class Parser:
         return command
 
     def _body(self, command: Command) -> Command | None:
-        """Give a command its body or, if the trailer is wrong, its reply; None while the body is not all here."""
+        """Give a command its body or, after a wrong trailer, its reply; return None while the body is incomplete."""
         size = self._size
         if self.buffered <= size or (self.buffered == size + 1 and not self._lenient):
             if size > LARGE_BODY:
@@ -311,7 +310,7 @@ class Parser:
         return command
 
     def _begin_large_body(self) -> None:
-        """Gather what is there of a body, and what comes of it."""
+        """Start to gather a large body, with the bytes that are there."""
         self._join()
         large = io.BytesIO()
         here = min(self.buffered, self._size)
@@ -322,7 +321,7 @@ class Parser:
         self._mode = IN_LARGE_BODY
 
     def _large_body(self) -> Command | None:
-        """Return a large body with the reply for a wrong trailer; None while it is not all here."""
+        """Return a large body with the reply for a wrong trailer; return None while it is incomplete."""
         large = self._large
         if large is None or self._size or not self.buffered:
             return None

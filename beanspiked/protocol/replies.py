@@ -1,4 +1,4 @@
-"""Every reply of the protocol, as the bytes that leave."""
+"""Every reply of the protocol, as bytes."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ PAUSED: Final = b"PAUSED\r\n"
 
 
 def inserted(job_id: int) -> bytes:
-    """A job was put."""
+    """Acknowledge a put."""
     return f"INSERTED {job_id}\r\n".encode()
 
 
@@ -39,7 +39,7 @@ def found(job_id: int, size: int) -> bytes:
 
 
 def kicked(count: int) -> bytes:
-    """`kick` moved this many jobs."""
+    """Say how many jobs `kick` made ready."""
     return f"KICKED {count}\r\n".encode()
 
 

@@ -1,4 +1,4 @@
-"""The YAML that stats and lists are sent as: beanstalkd 1.13's text, quotes included."""
+"""The YAML of stats and lists: beanstalkd 1.13's text, quotes included."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ __all__ = ["mapping", "quoted", "sequence"]
 
 
 def quoted(value: str) -> str:
-    """Quote a string as beanstalkd 1.13 does for names it did not make itself (#592, #610, #640).
+    """Quote a string as beanstalkd 1.13 quotes names that clients chose (#592, #610, #640).
 
     Characters outside printable ASCII are escaped: the most used Python client decodes replies as ASCII.
     """

@@ -16,14 +16,14 @@ __all__ = ["AnyLoop", "LoopAlarm"]
 
 
 class AnyTimer(Protocol):
-    """A call that is to come."""
+    """A call at a time."""
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the call."""
 
 
 class AnyLoop(Protocol):
-    """As much of an event loop as a server needs: asyncio's and our own have it."""
+    """What a server needs of an event loop; asyncio's and our own have it."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """Call in the next turn."""
@@ -32,14 +32,14 @@ class AnyLoop(Protocol):
         """Call in the next turn; from any thread."""
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> AnyTimer:
-        """Call after so many seconds."""
+        """Call after this many seconds."""
 
 
 class LoopAlarm(Alarm):
     """Calls the broker from an event loop.
 
     Attributes:
-        pollers: The sockets that are heard before anything is called late.
+        pollers: The sockets that are read before due timers run.
     """
 
     def __init__(self, loop: AnyLoop, broker: Broker) -> None:
@@ -54,7 +54,7 @@ class LoopAlarm(Alarm):
             self._timer.cancel()
             self._timer = None
         if at < NEVER:
-            # Loops of milliseconds round: a call that comes early would find nothing due.
+            # Some loops round to milliseconds; a call that comes early would find nothing due.
             self._timer = self._loop.call_later(max(0.0, at - self._broker.now()) + 0.0006, self._broker.on_alarm)
 
     def soon(self) -> None:
@@ -62,6 +62,6 @@ class LoopAlarm(Alarm):
         self._loop.call_soon(self._broker.on_alarm)
 
     def hear(self) -> None:
-        """Take in what lies in the sockets."""
+        """Read all sockets."""
         for poller in self.pollers:
             poller.hear_all()

@@ -1,7 +1,7 @@
-"""The broker: what all connections of a process share, between them and the tube engine.
+"""The broker stands between all connections of a process and the tube engine.
 
-Everything runs in turns: a turn begins when the event loop calls in (bytes, a timer, an outcome from the store) and ends with
-`end_turn`, where sessions that may go on do so, the engine sends on what it was asked for, and each session's replies leave in one write.
+Everything runs in turns. A turn begins when the event loop calls in (bytes, a timer, an outcome from the store) and ends with
+`end_turn`: sessions that may go on do so, the engine sends its requests to the store, and each session's replies leave in one write.
 """
 
 import logging
@@ -39,7 +39,7 @@ BEANSTALKD_VERSION: Final = "1.13"
 
 NO_OTHERS: Final = TubeUse()
 
-# How long the sessions that have work may keep everybody else from being heard, in seconds, shared by all of them; likewise what is due.
+# How long all sessions together may run before the sockets are read again, in seconds; due timers have as long.
 TURN: Final = 0.002
 # How many commands a session executes, and how many sessions run, before the clock is looked at.
 UNWATCHED: Final = 8
@@ -47,7 +47,7 @@ UNWATCHED: Final = 8
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Alarm:
-    """How the broker asks the event loop to be called."""
+    """The event loop, as the broker sees it."""
 
     def set(self, at: float) -> None:
         """Call `Broker.on_alarm` at this time, in seconds since the epoch; replaces an earlier one."""
@@ -58,14 +58,14 @@ class Alarm:
         raise NotImplementedError
 
     def hear(self) -> None:
-        """Take in what lies in the sockets: who spoke in time must not be called late because this process was."""
+        """Read all sockets: a client that spoke in time must not miss a deadline because this process was late."""
 
 
 class TurnTaker:
-    """One connection's side of the protocol, as the broker calls it."""
+    """One connection's side of the protocol, as the broker sees it."""
 
     def run(self) -> None:
-        """Execute the commands that are there, until one has to wait or the connection has had its share of the turn."""
+        """Execute received commands until one has to wait or the connection has had its share of the turn."""
         raise NotImplementedError
 
     def flush(self) -> None:
@@ -73,25 +73,26 @@ class TurnTaker:
         raise NotImplementedError
 
     def fail(self, error: Exception) -> None:
-        """End this connection: there is a bug."""
+        """End this connection after a bug."""
         raise NotImplementedError
 
 
 class Broker(ReadyListener):
-    """What the sessions of one process share.
+    """The sessions of one process, their waiters and their turns.
 
     Attributes:
-        engine: Where the jobs live.
-        timers: Who wants to be called when.
-        commands: How often each verb was counted.
+        engine: Keeps the jobs.
+        timers: Calls whoever wants to be called at a time.
+        commands: How often each verb was executed, as `stats` counts.
         draining: Whether puts are refused.
         dirty: Sessions whose replies leave at the end of this turn.
         runnable: Sessions that may go on with their input.
         next_turn: Sessions that have had their share of this turn.
-        share: How long a session may run in a turn, in seconds, but UNWATCHED commands in any case.
-        leaving: Sessions that have much to give back.
-        when_left: Called when the last of these has given back everything.
+        share: How long a session may run in a turn, in seconds; it always may execute UNWATCHED commands.
+        leaving: Closed sessions that are still giving jobs back.
+        when_left: Called when the last of these has given everything back.
         tracing: Whether commands and replies are logged.
+        io: How sockets are heard, as `stats` tells it.
     """
 
     engine: TubeEngine
@@ -119,6 +120,7 @@ class Broker(ReadyListener):
         self.leaving: int = 0
         self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
+        self.io: str = "none"
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER
         self._soon: bool = False
@@ -129,7 +131,7 @@ class Broker(ReadyListener):
         return self.timers.clock.now()
 
     def tube_ready(self, tube: Tube, most: int = ALL) -> None:
-        """Hand up to so many of a tube's ready jobs to those who wait for them, the longest-waiting first."""
+        """Give up to `most` of a tube's ready jobs to its waiters, the longest-waiting first."""
         waiters = tube.waiters
         while waiters and most:
             job = self.engine.take([tube])
@@ -140,7 +142,7 @@ class Broker(ReadyListener):
             try:
                 waiter.serve(job)
             except Exception as error:
-                logger.error("internal error: a job cannot be handed over", exc_info=error)
+                logger.error("internal error: job %d was not given to its waiter", job.id, exc_info=error)
                 if waiter in waiters:
                     tube.leave(waiter)
                 waiter.on_failure(error)
@@ -148,7 +150,7 @@ class Broker(ReadyListener):
                     self.engine.give_back(job, timed_out=False)
 
     def plan(self, calls: int) -> None:
-        """Divide a turn among the sessions that have work, of which so many are about to be called."""
+        """Divide a turn among the sessions that have work; `calls` more are about to be called."""
         self.share = TURN / max(UNWATCHED, calls + len(self.runnable) + len(self.next_turn))
 
     def on_alarm(self) -> None:
@@ -166,16 +168,16 @@ class Broker(ReadyListener):
         self.end_turn()
 
     def end_turn(self) -> None:
-        """Let sessions go on that can, then send everything on its way.
+        """Let sessions go on that can, then send requests and replies.
 
-        Where some are left over from an earlier turn, the next one is theirs: who was just heard need not wait for them.
+        Sessions left over from an earlier turn run in the next one, so that those just heard need not wait for them.
         """
         if self.runnable and not self._soon:
             self._run()
         try:
             self.engine.flush()
         except Exception as error:
-            logger.error("internal error", exc_info=error)
+            logger.error("internal error: the engine did not send its requests", exc_info=error)
         if self.dirty:
             dirty = self.dirty
             self.dirty = []
@@ -199,7 +201,7 @@ class Broker(ReadyListener):
                 alarm.soon()
 
     def _run(self) -> None:
-        """Let sessions go on, in their order, until the turn is over."""
+        """Let sessions go on in order, until the turn is over."""
         until = self.now() + TURN
         unwatched = UNWATCHED
         while self.runnable:
@@ -215,7 +217,7 @@ class Broker(ReadyListener):
                     return
 
     def left(self) -> None:
-        """A session has given back everything."""
+        """Learn that a session has given everything back."""
         self.leaving -= 1
         if self.leaving == 0 and self.when_left is not None:
             self.when_left()
@@ -259,6 +261,7 @@ class Broker(ReadyListener):
             ("hostname", quoted(uname.nodename)),
             ("os", quoted(uname.version)),
             ("platform", quoted(uname.machine)),
+            ("beanspiked-io", self.io),
             ("beanspiked-version", quoted(self.version)),
         ]
         return fields
@@ -308,6 +311,6 @@ class Broker(ReadyListener):
 
 
 def _instance_id() -> str:
-    """Make 16 hexadecimal digits that no YAML parser takes for a number: one of them is a letter other than e."""
+    """Make 16 hexadecimal digits that no YAML parser takes for a number: one is a letter other than e."""
     digits = os.urandom(8).hex()
     return digits if set(digits) & set("abcdf") else "a" + digits[1:]

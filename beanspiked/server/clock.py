@@ -1,4 +1,4 @@
-"""Where the server takes its time from."""
+"""The server's clock."""
 
 import time
 
@@ -8,10 +8,10 @@ __all__ = ["MonotonicClock"]
 
 
 class MonotonicClock(Clock):
-    """The time of the start by the wall clock, carried on by the monotonic one.
+    """The wall clock's time at the start, carried on by the monotonic clock.
 
-    Nothing that waits here is moved when somebody sets the clock (beanstalkd #166). By how much the two differ since, or since a
-    suspend, `ahead` tells.
+    Setting the wall clock moves nothing that waits here (beanstalkd #166). `ahead` tells how far the two have drifted apart since,
+    for example by a suspend.
     """
 
     def __init__(self) -> None:
@@ -23,5 +23,5 @@ class MonotonicClock(Clock):
         return self._offset + self._monotonic()
 
     def ahead(self) -> float:
-        """Return by how many seconds the wall clock is ahead."""
+        """Return how many seconds the wall clock is ahead."""
         return time.time() - self.now()

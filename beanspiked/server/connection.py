@@ -17,11 +17,10 @@ __all__ = ["Acceptor", "Connection"]
 
 logger = logging.getLogger(__name__)
 
-# Replies waiting for a client that does not read them, in bytes: from how many on its commands are no longer executed, and from how
-# few on they are again.
+# Unsent bytes of replies at which a client's commands are no longer executed, and at which they are executed again.
 HIGH_WATER: Final = 65536
 LOW_WATER: Final = 16384
-# How many bytes are read, or of a large body, and how many are sent, before others have their turn.
+# How many bytes are read at once, read of a large body, and sent, before other connections have their turn.
 READ_AT_ONCE: Final = 16384
 READ_OF_LARGE: Final = 65536
 SEND_AT_ONCE: Final = 524288
@@ -31,36 +30,40 @@ WORDS: Final[dict[int, str]] = {verb: word.decode().strip() for word, verb, _ in
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Acceptor:
-    """What a connection tells the server that accepted it."""
+    """The server that accepted a connection, as the connection sees it."""
 
     def closed(self, connection: "Connection") -> None:
-        """A connection is gone, and its descriptor with it."""
+        """Learn that a connection and its descriptor are closed."""
         raise NotImplementedError
 
 
 class Input(Ready):
-    """What the poller calls: a compiled class has one base, and a connection is its session's sink."""
+    """Passes the poller's events to a connection: a compiled class has one base, and a connection is a Sink already."""
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
 
     def on_ready(self, events: int) -> None:
-        """Let the connection act."""
+        """Pass the events on."""
         self._connection.on_ready(events)
+
+    def on_data(self, data: bytes) -> None:
+        """Give the connection its bytes."""
+        self._connection.on_data(data)
 
 
 class Connection(Sink):
     """A client's socket and its session.
 
     Args:
-        broker: What it shares with the others.
-        poller: What tells when something can be read or sent.
-        acceptor: Whom it tells of its end.
+        broker: The broker of all connections.
+        poller: Tells when something can be read or sent.
+        acceptor: Is told when the connection is closed.
         sock: The accepted socket, not blocking.
 
     Attributes:
         fd: The socket's descriptor.
-        flow: What takes its commands to its session.
+        flow: Executes its commands in their turn.
     """
 
     def __init__(self, broker: Broker, poller: Poller, acceptor: Acceptor, sock: socket.socket) -> None:
@@ -70,7 +73,7 @@ class Connection(Sink):
         self._acceptor = acceptor
         self._sock = sock
         self._receive = sock.recv
-        self._send = sock.send
+        self._send = poller.sockets.sender(sock)
         # What the kernel has not taken yet.
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
@@ -80,13 +83,15 @@ class Connection(Sink):
         self._closing = False
         self._gone = False
         self._choked = False
+        self._early = True
         self.flow: Flow = Flow(broker, self)
         poller.add(self.fd, Input(self), READABLE)
+        poller.sockets.set_early(self.fd, early=True)
 
     # --- what the poller calls
 
     def on_ready(self, events: int) -> None:
-        """Send what waits, read what has come, or see that the client is gone."""
+        """Send unsent replies, read new commands, or notice that the client is gone."""
         try:
             if events & WRITABLE:
                 self._send_on()
@@ -108,7 +113,7 @@ class Connection(Sink):
 
     def _read(self) -> None:
         if self.flow.backlog():
-            # It has had its share of the turn, and more than enough to go on with.
+            # It has had its share of the turn, and has commands left for the next one.
             return
         try:
             large = self.flow.parser.in_large_body()
@@ -119,14 +124,31 @@ class Connection(Sink):
             self._lose()
             return
         if data:
-            self.flow.receive(data)
+            self._take(data)
         else:
             self._ended = True
             self._wait()
             self.flow.receive_eof()
 
+    def on_data(self, data: bytes) -> None:
+        """Take bytes that were received early."""
+        if self._gone or self._closing:
+            return
+        try:
+            self._take(data)
+        except Exception as error:
+            self._fail(error)
+
+    def _take(self, data: bytes) -> None:
+        """Act on bytes. None are received early of a large body, or behind what is enough to go on with."""
+        self.flow.receive(data)
+        early = not (self.flow.backlog() or self.flow.parser.in_large_body())
+        if early != self._early and not self._gone:
+            self._early = early
+            self._poller.sockets.set_early(self.fd, early)
+
     def _send_on(self) -> None:
-        """Send what the kernel takes now, but no more than others can wait for."""
+        """Send what the kernel takes now, up to SEND_AT_ONCE bytes."""
         room = SEND_AT_ONCE
         unsent = self._unsent
         while unsent and room > 0:
@@ -154,7 +176,7 @@ class Connection(Sink):
                 self._wait()
 
     def _wait(self) -> None:
-        """Wait for what there is to wait for now."""
+        """Tell the poller which events matter now."""
         if self._gone:
             return
         events = 0
@@ -168,7 +190,7 @@ class Connection(Sink):
         self._poller.change(self.fd, events)
 
     def _lose(self) -> None:
-        """The connection is over: give back what it held."""
+        """Close the socket and give back the jobs that the connection holds."""
         if self._gone:
             return
         self._gone = True
@@ -178,13 +200,13 @@ class Connection(Sink):
         try:
             self.flow.close()
         except Exception:
-            logger.exception("connection %d: internal error", self.fd)
+            logger.exception("internal error while connection %d was being closed", self.fd)
         self._acceptor.closed(self)
 
     # --- what the session calls
 
     def write(self, data: bytes) -> None:
-        """Send bytes, all together."""
+        """Send bytes."""
         if self._gone or self._closing:
             return
         if self.broker.tracing:
@@ -194,7 +216,7 @@ class Connection(Sink):
             try:
                 sent = self._send(data)
             except OSError:
-                # No room now, or a broken connection: the poller will tell which.
+                # The socket is full or broken; the poller will tell which.
                 sent = 0
             if sent == len(data):
                 return
@@ -207,7 +229,7 @@ class Connection(Sink):
             self.flow.choke()
 
     def close(self) -> None:
-        """Close the connection when all was sent."""
+        """Close the connection once everything is sent."""
         if self._gone or self._closing:
             return
         self._closing = True
@@ -217,13 +239,13 @@ class Connection(Sink):
             self._lose()
 
     def pause_reading(self) -> None:
-        """Read no more for now, but keep watching for a hang-up."""
+        """Stop reading, but keep watching for a hang-up."""
         self._reading = False
         self._watching = True
         self._wait()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Read again."""
         self._reading = True
         self._watching = False
         self._wait()
@@ -241,7 +263,7 @@ class Connection(Sink):
         self._lose()
 
     def _fail(self, error: Exception) -> None:
-        """A bug: say so once, end this connection, and leave the others alone."""
-        logger.error("connection %d: internal error", self.fd, exc_info=error)
+        """Log a bug and close this connection; the others go on."""
+        logger.error("internal error: connection %d is closed", self.fd, exc_info=error)
         self.write(b"INTERNAL_ERROR\r\n")
         self.close()

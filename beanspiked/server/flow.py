@@ -18,7 +18,7 @@ __all__ = ["Flow"]
 
 logger = logging.getLogger(__name__)
 
-# What is read ahead of a connection that cannot go on, in bytes.
+# How much is read ahead while a command waits, in bytes.
 READ_AHEAD: Final = 65536
 # How many reserves of one connection may be served together.
 RESERVES_AT_ONCE: Final = 1000
@@ -61,16 +61,16 @@ BY_ID: Final = [
 
 
 class Flow(TurnTaker):
-    """Takes a connection's commands to its session, each when its turn has come and nothing keeps it waiting.
+    """Passes a connection's commands to its session, each when its turn has come and its gate is open.
 
     Args:
-        broker: What it shares with the others.
-        sink: Where its replies go.
+        broker: The broker of all connections.
+        sink: Takes the replies.
 
     Attributes:
-        parser: What has come from the client.
-        gate: Why the next command waits.
-        session: What the commands work on.
+        parser: Makes commands of the client's bytes.
+        gate: Says why the next command waits.
+        session: Executes the commands.
     """
 
     def __init__(self, broker: Broker, sink: Sink) -> None:
@@ -81,7 +81,7 @@ class Flow(TurnTaker):
         self._engine = broker.engine
         self._out = self.session.out
         self._reserve = self.session.reserve
-        # What was read ahead of the parser and is to be executed next.
+        # The command to execute next, taken from the parser already.
         self._next: Command | None = None
         self._eof: bool = False
         self._stopping: bool = False
@@ -100,32 +100,32 @@ class Flow(TurnTaker):
             self.run()
 
     def receive_eof(self) -> None:
-        """The client sends no more: a blocked reserve ends; when all is answered the connection closes."""
+        """Learn that the client sends no more: a blocked reserve ends, and the connection closes once all is answered."""
         self._eof = True
         self.end_waiting()
         self.run()
 
     def end_waiting(self) -> None:
-        """The client has closed its side, which may be known before the bytes in between were read: wait no more."""
+        """Learn that the client has closed its side, perhaps before its last bytes are read: end a blocked reserve."""
         self._reserve.hang_up()
 
     def choke(self) -> None:
-        """The client does not read: execute nothing more for now."""
+        """Learn that the client does not read: execute nothing more for now."""
         self._out.choked = True
 
     def unchoke(self) -> None:
-        """The client has read its replies."""
+        """Learn that the client has read its replies."""
         self._out.choked = False
         self.gate.wake()
 
     def backlog(self) -> bool:
-        """Tell whether commands that were read are about to be executed: no more need be read now."""
+        """Tell whether received commands are about to be executed, so that none need be read now."""
         return self.gate.queued and self.parser.buffered > 0
 
     # --- commands
 
     def run(self) -> None:
-        """Execute the commands that are there, until one has to wait or the connection has had its share of the turn."""
+        """Execute received commands until one has to wait or the connection has had its share of the turn."""
         gate = self.gate
         gate.queued = False
         if gate.why == CLOSED:
@@ -134,7 +134,7 @@ class Flow(TurnTaker):
         broker = self._broker
         out = self._out
         session = self.session
-        # The clock is looked at only now and then: that takes as long as a part of a command.
+        # Reading the clock takes a part of a command's time, so it is read now and then only.
         unwatched = UNWATCHED
         until = 0.0
         blocked = gate.why != OPEN or out.full()
@@ -179,7 +179,7 @@ class Flow(TurnTaker):
             self._finish()
 
     def _read_reserves(self) -> None:
-        """Count the reserves that come directly after the one in progress: one take may serve them all."""
+        """Count the reserves directly after the one in progress: one take may serve them all."""
         while self._reserve.wants < RESERVES_AT_ONCE:
             command = self.parser.next()
             if command is None:
@@ -196,7 +196,7 @@ class Flow(TurnTaker):
         self.session.do(command, answer)
 
     def _must_wait(self, command: Command) -> bool:
-        """Tell whether a command waits until that is known which decides about its reply; it is then the next."""
+        """Tell whether a command has to wait for something that decides its reply; it then is the next command."""
         verb = command.verb
         gate = self.gate
         if self._out.unsettled and not BLIND[verb]:
@@ -242,17 +242,17 @@ class Flow(TurnTaker):
     # --- the end
 
     def _idle(self) -> bool:
-        """Tell whether a server that stops need not wait for this connection: it is between jobs."""
+        """Tell whether the connection is between jobs, so that a server that stops need not wait for it."""
         return not len(self.session.holds) and not self._out.unsettled and self._next is None
 
     def stop(self) -> None:
-        """The server stops: end a blocked reserve without a reply, and the connection as soon as it holds no job."""
+        """Learn that the server stops: end a blocked reserve without a reply, and close once no job is held."""
         self._stopping = True
         if self.gate.why == RESERVING or self._idle():
             self._finish()
 
     def end(self) -> None:
-        """Execute nothing more and give back what is held; close when the changes on their way are told of."""
+        """Execute nothing more and give held jobs back; close when the replies to all changes have left."""
         if self.gate.why != CLOSED:
             self._reserve.stop()
             self.gate.why = QUIT
@@ -260,25 +260,25 @@ class Flow(TurnTaker):
             self.run()
 
     def fail(self, error: Exception) -> None:
-        """End this connection: there is a bug."""
-        logger.error("internal error; a connection is closed", exc_info=error)
+        """End this connection after a bug."""
+        logger.error("internal error: a connection is closed", exc_info=error)
         sink = self._out.sink
         self.close()
         try:
             sink.write(replies.INTERNAL_ERROR)
         except Exception as worse:
-            logger.error("internal error; the client is not told", exc_info=worse)
+            logger.error("internal error: the client of a closed connection gets no reply", exc_info=worse)
         sink.close()
 
     def _finish(self) -> None:
-        """Send what is known, give everything back and close."""
+        """Send the known replies, give everything back and close."""
         self.flush()
         sink = self._out.sink
         self.close()
         sink.close()
 
     def close(self) -> None:
-        """The connection is gone: give back what it held and referred to."""
+        """Learn that the connection is gone: give back its jobs and leave its tubes."""
         if self.gate.why != CLOSED:
             self._reserve.stop()
             self.gate.close()
@@ -287,6 +287,6 @@ class Flow(TurnTaker):
             self.session.close()
 
     def _forget_input(self) -> None:
-        """Drop what was read and not executed."""
+        """Drop commands that were received and not executed."""
         self._next = None
         self.parser.clear()

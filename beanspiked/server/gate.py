@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 OPEN: Final = 0
 # It waits for the reserve in progress.
 RESERVING: Final = 1
-# It looks at what earlier commands of this connection change, and those changes are on their way to the store.
+# It depends on changes of earlier commands, which are on their way to the store.
 OWN_CHANGES: Final = 2
-# It names a job of which a change is on its way.
+# It names a job whose change is on its way.
 CHANGE: Final = 3
-# A shared engine learns what it is about to look at.
+# A shared engine is reading what the command asks about.
 LOOK: Final = 4
 # No more commands are executed; replies may still leave.
 QUIT: Final = 5
@@ -28,14 +28,14 @@ CLOSED: Final = 6
 
 
 class Gate:
-    """What keeps a connection's next command waiting, and how the connection is called when it may go on.
+    """Says why a connection's next command waits, and has the connection called when it may go on.
 
     Attributes:
-        broker: What the connection shares with the others.
+        broker: The broker of all connections.
         why: Why the next command waits: one of this module's numbers.
         queued: Whether the connection is about to be called.
-        owner: The connection's side of the protocol; None once that is closed, since the two refer to each other: full garbage
-            collections, which would find that out, are not run under load.
+        owner: The connection's side of the protocol; None once it is closed. The two refer to each other, and full garbage
+            collections, which would find that, do not run.
     """
 
     def __init__(self, broker: Broker, owner: TurnTaker) -> None:
@@ -52,7 +52,7 @@ class Gate:
             self.broker.runnable.append(owner)
 
     def when(self, later: Later, callback: Callable[[Later], None]) -> None:
-        """Call back when an outcome is known; a bug in that ends this connection."""
+        """Call back when an outcome is known; a bug in the callback ends this connection."""
 
         def called(outcome: Later) -> None:
             try:
@@ -63,13 +63,13 @@ class Gate:
         later.then(called)
 
     def fail(self, error: Exception) -> None:
-        """A bug ends one connection."""
+        """End the connection after a bug."""
         if self.owner is None:
-            logger.error("internal error after a connection was closed", exc_info=error)
+            logger.error("internal error in a connection that is closed already", exc_info=error)
         else:
             self.owner.fail(error)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """Learn that the connection is gone."""
         self.why = CLOSED
         self.owner = None

@@ -14,7 +14,7 @@ SAFETY_MARGIN: Final = 1.0
 
 
 class Holds(Waiter):
-    """The jobs reserved by one connection, by deadline: towards the engine it is their holder."""
+    """The jobs reserved by one connection, ordered by deadline; for the engine it is their holder."""
 
     def __init__(self, gate: Gate) -> None:
         super().__init__(gate.broker.timers.new_id())
@@ -28,7 +28,7 @@ class Holds(Waiter):
         return len(self._jobs)
 
     def soon_at(self) -> float:
-        """Return from when on a reserve does not wait, since the first deadline is near; in seconds since the epoch."""
+        """Return the time from which a reserve does not wait, because the first deadline is near (seconds since the epoch)."""
         first = self._jobs.first()
         return NEVER if first is None else first.key - SAFETY_MARGIN
 
@@ -45,12 +45,12 @@ class Holds(Waiter):
             self._broker.timers.schedule(self, deadline)
 
     def touch(self, job: Job) -> None:
-        """Let a job's time to run begin anew."""
+        """Start a job's time to run again."""
         self._jobs.remove(job)
         self._hold(job, self._broker.now() + job.ttr if job.ttr else NEVER)
 
     def let_go(self, job: Job) -> None:
-        """Hold a job no more: a change of it begins."""
+        """Stop holding a job, because a change of it begins."""
         job.holder = None
         self._jobs.remove(job)
 
@@ -62,20 +62,20 @@ class Holds(Waiter):
             self._hold(job, job.key)
 
     def lost(self, job: Job) -> None:
-        """A held job was deleted with its tube, or this process lost it."""
+        """Learn that a held job was deleted with its tube, or that this process lost it."""
         if job.queued():
             self._jobs.remove(job)
         job.holder = None
         self._gate.wake()
 
     def on_time(self, now: float) -> None:
-        """Give up jobs whose time is up."""
+        """Give back jobs whose time to run is over."""
         if self._leaving:
             self._give_back_slice()
             return
         first = self._jobs.first()
         if first is not None and first.key <= now and self._gate.queued and self._gate.owner is not None:
-            # What its client sent in time comes first.
+            # Commands that its client sent in time come first.
             self._gate.owner.run()
             first = self._jobs.first()
         room = SLICE
@@ -92,7 +92,7 @@ class Holds(Waiter):
             self._broker.timers.schedule(self, max(now, first.key))
 
     def on_failure(self, error: Exception) -> bool:
-        """A bug ends one connection."""
+        """End the connection after a bug."""
         self._gate.fail(error)
         return self._leaving
 
@@ -106,7 +106,7 @@ class Holds(Waiter):
     def _give_back_slice(self) -> None:
         """Give some back in the order in which they were reserved (prot.c: enqueue_reserved_jobs).
 
-        Of more jobs than a slice those with the nearest deadlines come first: that order is only seen by those who wait for them.
+        Of more jobs than a slice, those with the nearest deadlines come first; only waiters can see this order.
         """
         jobs: list[Job] = []
         first = self._jobs.first()

@@ -1,6 +1,6 @@
 """Listening sockets: bound before anything heavy is imported, so that clients can connect within 30 ms of exec.
 
-For the same reason this speaks of descriptors, and uses what Python's `socket` is made of, which is imported in a tenth of the time.
+For the same reason it works with descriptors and `_socket`, which takes a tenth of the time that `socket` takes to import.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-# As `typing` has it, which takes longer to import than all of this.
+# `typing` has this too, but takes longer to import than all of this.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -25,33 +25,33 @@ __all__ = ["ListenError", "bind", "inherited"]
 BACKLOG: Final = 1024
 # sd_listen_fds(3): the first inherited descriptor.
 FIRST_INHERITED: Final = 3
-# How often a client that is asked whether it is there may stay silent, and how long each time, in seconds.
+# After this many unanswered probes a client is gone; and the seconds between two of them.
 KEEPALIVE_PROBES: Final = 4
 KEEPALIVE_INTERVAL: Final = 15
-# What an address fails with whose family or interface this machine lacks.
+# Errors of an address whose family or interface this machine lacks.
 NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
-# How often to look for one port that is free on all addresses.
+# Tries to find one port that is free on all addresses.
 PORT_TRIES: Final = 20
-# How long another start may keep a unix socket's directory locked, in seconds, and how often to look.
+# How long another start may keep a unix socket's directory locked, and the pause between two tries, in seconds.
 LOCKED_AT_MOST: Final = 2.0
 LOOK_EVERY: Final = 0.01
 
 
 class ListenError(Exception):
-    """A socket cannot be had; the text says which and why."""
+    """The server cannot listen on a socket; the text says on which and why."""
 
 
 def bind(settings: Settings) -> list[int]:
     """Bind and listen on all addresses; return the sockets' descriptors, which do not block.
 
     Raises:
-        ListenError: One of them cannot be had; none is left open.
+        ListenError: The server cannot listen on one of them; none is left open.
     """
     found: dict[str, list[Address]] = {}
     for name in settings.listen or ("0.0.0.0",):  # noqa: S104 - beanstalkd's default
         if not name.startswith("unix:"):
             found[name] = _look_up(name, settings.port)
-    # Alone, `::` takes IPv4 clients, too; beside another address that would be one port twice.
+    # Alone, `::` takes IPv4 clients too; beside another address it must not, or one port would be bound twice.
     v6_only = len({address for addresses in found.values() for address in addresses}) > 1
     tries_left = PORT_TRIES
     while True:
@@ -62,7 +62,7 @@ def bind(settings: Settings) -> list[int]:
             binding.undo()
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             tries_left -= 1
-            # Any port would do, and the one that was free on the first address is taken on another.
+            # Any port will do, but the one that was free on the first address is taken on another.
             if not (taken and binding.port and tries_left):
                 raise
 
@@ -77,19 +77,19 @@ def _look_up(host: str, port: str) -> list[Address]:
     """Find all addresses of a name, each once.
 
     Raises:
-        ListenError: There are none, or the port is none.
+        ListenError: The name has no address, or the port is unknown.
     """
     try:
-        # As bytes: for text Python loads its tables for names that are not ASCII.
+        # As bytes: for text, Python loads its tables for names that are not ASCII.
         name = host.encode("ascii" if host.isascii() else "idna")
         found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
     except _socket.gaierror as error:
         what = f"port {port}" if error.errno == _socket.EAI_SERVICE else host
         raise ListenError(f"{what}: {error.strerror}") from error
     except (OSError, UnicodeError) as error:
-        # A UnicodeError is what a host name with too long a part fails with.
-        raise ListenError(f"{host}: {getattr(error, 'strerror', None) or 'no host name'}") from error
-    # IPv6 addresses that this Python was built without come as other things.
+        # A host name with too long a part raises UnicodeError.
+        raise ListenError(f"{host}: {getattr(error, 'strerror', None) or 'not a host name'}") from error
+    # A Python that was built without IPv6 returns other things for such addresses.
     return list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))  # type: ignore[misc]
 
 
@@ -97,7 +97,7 @@ class Binding:
     """One attempt to bind everything.
 
     Attributes:
-        port: The port that the first address was given, where any would do; 0 before.
+        port: Where any port will do, the one that the first address got; 0 before.
     """
 
     def __init__(self, settings: Settings, v6_only: bool) -> None:
@@ -112,7 +112,7 @@ class Binding:
         """Bind and listen on all addresses.
 
         Raises:
-            ListenError: One of them cannot be had; what was bound before it is still open.
+            ListenError: The server cannot listen on one of them; those bound before it are still open.
         """
         for name in self._settings.listen or found:
             if name.startswith("unix:"):
@@ -129,13 +129,13 @@ class Binding:
             try:
                 os.unlink(path)
             except FileNotFoundError:
-                # Somebody tidied up first.
+                # Somebody else has removed it.
                 continue
         for fd in self._descriptors:
             os.close(fd)
 
     def _bind_name(self, host: str, addresses: list[Address]) -> None:
-        """Bind all addresses of a name; one that this machine does not have is no matter where another can be had."""
+        """Bind all addresses of a name; one that this machine lacks does not matter if another can be bound."""
         missing = 0
         for address in addresses:
             try:
@@ -173,8 +173,8 @@ class Binding:
 def _set_for_clients(sock: _socket.socket, keepalive: int) -> None:
     """Set what accepted sockets inherit.
 
-    A client that lost its power says nothing: without questions a waiting one would be taken for alive for ever. With the kernel's own
-    patience that is two hours and more, and what translates addresses on the way forgets silent connections much sooner.
+    A client that loses its power says nothing; without probes it would count as alive for ever. The kernel's own setting probes after two
+    hours, and routers that translate addresses forget silent connections much sooner.
     """
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -188,9 +188,9 @@ def _set_for_clients(sock: _socket.socket, keepalive: int) -> None:
 
 
 def _bind_unix(path: str, mode: int | None) -> int:
-    """Bind a unix socket, in the place of one that nobody listens on any more; anything else there is refused.
+    """Bind a unix socket; replace a socket that no server listens on any more, and refuse anything else at the path.
 
-    Of two servers that start at once one could take the other's new socket for such a one: so each locks the directory meanwhile.
+    Of two servers that start at once, one could take the other's new socket for an abandoned one. So each locks the directory meanwhile.
     """
     try:
         lock = _lock(os.path.dirname(path) or ".")
@@ -210,10 +210,10 @@ def _bind_unix(path: str, mode: int | None) -> int:
                 sock.close()
                 raise
         finally:
-            # The lock goes with it.
+            # This releases the lock.
             os.close(lock)
     except (OSError, ValueError) as error:
-        # A path that is too long comes as an OSError without an errno.
+        # A path that is too long raises an OSError without an errno.
         raise ListenError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     sock.setblocking(False)
     return sock.detach()
@@ -223,7 +223,7 @@ def _lock(directory: str) -> int:
     """Lock a directory; return the descriptor that holds the lock.
 
     Raises:
-        ListenError: Somebody else has kept it locked for two seconds.
+        ListenError: Another process has kept it locked for two seconds.
         OSError: It cannot be opened or locked.
     """
     import fcntl  # noqa: PLC0415 - only unix sockets need it
@@ -237,7 +237,7 @@ def _lock(directory: str) -> int:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > give_up_at:
-                    raise ListenError(f"{directory}: somebody else keeps this directory locked") from None
+                    raise ListenError(f"{directory}: another process keeps this directory locked") from None
                 time.sleep(LOOK_EVERY)
             else:
                 return fd
@@ -247,20 +247,20 @@ def _lock(directory: str) -> int:
 
 
 def _make_room(path: str) -> None:
-    """Remove a socket that nobody listens on.
+    """Remove a socket that no server listens on.
 
     Raises:
-        ListenError: Somebody does, or it is no socket.
-        OSError: That cannot be found out.
+        ListenError: A server listens on it, or it is not a socket.
+        OSError: It cannot be examined.
     """
     try:
         if not stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode):
-            raise ListenError(f"{path}: exists and is no socket")
+            raise ListenError(f"{path}: exists and is not a socket; choose another path")
     except FileNotFoundError:
         return
     probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        # Not to wait where the listener has no room for us, which it tells at once.
+        # A listener whose queue is full then says so at once.
         probe.setblocking(False)
         probe.connect(path)
     except ConnectionRefusedError:
@@ -269,7 +269,7 @@ def _make_room(path: str) -> None:
     except FileNotFoundError:
         return
     except BlockingIOError:
-        # Its queue is full: it lives.
+        # Its queue is full, so a server listens.
         pass
     finally:
         probe.close()
@@ -285,7 +285,7 @@ def inherited(environ: Mapping[str, str], pid: int, keepalive: int) -> list[int]
     Args:
         environ: The environment.
         pid: This process.
-        keepalive: Seconds of silence after which a client is asked whether it is there; 0 for what systemd or the kernel set.
+        keepalive: Seconds of silence after which a client is probed; 0 for the setting of systemd or the kernel.
 
     Raises:
         ListenError: One of them does not listen for streams.

@@ -1,7 +1,7 @@
-"""The server's log, on standard error: it never waits for who reads it.
+"""The server's log, on standard error: it never waits for its reader.
 
-A reader that stops reading fills a pipe, and a terminal can be stopped by Ctrl-S. To wait then would stop the server, so lines are dropped
-and counted; the next line that gets through comes after one that says how many. Imports little: it is there before the socket listens.
+A pipe fills when its reader stops, and Ctrl-S stops a terminal. Waiting would stop the server, so lines are dropped and counted; before the
+next line that gets through, one says how many. Imports little, since it is used before the socket listens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import select
 import stat
 import sys
 
-# As `typing` has it, which takes longer to import than all of this.
+# `typing` has this too, but takes longer to import than all of this.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["dropped", "guard", "start"]
 
 STANDARD_ERROR: Final = 2
-# PIPE_BUF, in bytes: a pipe with any room takes so much whole, and so does every terminal that is read.
+# PIPE_BUF, in bytes: a pipe with any room takes this much whole, and so does a terminal that is read.
 MAX_WRITE: Final = 4096
 
 
 class Output(io.RawIOBase):
-    """A descriptor that takes all lines and never waits.
+    """A file that takes all lines and never waits.
 
     Args:
-        fd: What to write to; it stays open.
+        fd: The descriptor to write to; it stays open.
 
     Attributes:
-        dropped: How many lines could not be written, ever.
+        dropped: How many lines were dropped since the start.
     """
 
     def __init__(self, fd: int) -> None:
@@ -49,7 +49,7 @@ class Output(io.RawIOBase):
         self._poll.register(self._fd, select.POLLOUT)
 
     def writable(self) -> bool:
-        """Tell that it can be written to."""
+        """Return True: it can be written to."""
         return True
 
     def fileno(self) -> int:
@@ -57,7 +57,7 @@ class Output(io.RawIOBase):
         return self._fd
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write what can be written now, by whole lines; take the rest as if it were."""
+        """Write the lines that can be written now; drop and count the others."""
         lines = bytes(data)
         for piece in _pieces(lines):
             if not self._write(piece):
@@ -79,12 +79,12 @@ class Output(io.RawIOBase):
         if self._torn:
             piece = b"\n" + piece
         try:
-            # What has hung up is writable, too, and fails.
+            # A descriptor whose reader has gone is writable too; the write fails.
             if not self._poll.poll(0):
                 return False
             sent = os.write(self._fd, piece)
         except OSError:
-            # Nobody can be told: a closed pipe, a terminal that is gone, a full disk. The line is counted.
+            # A closed pipe, a terminal that is gone, a full disk: nobody can be told. The line is counted.
             return False
         if sent:
             self._torn = sent < len(piece)
@@ -94,8 +94,8 @@ class Output(io.RawIOBase):
 def _own_way_to(fd: int) -> int:
     """Open a pipe or a terminal once more, for writes that do not wait, or return the descriptor itself.
 
-    O_NONBLOCK belongs to what is open, which others share with us: to set it on theirs would break them. Without a way of our own, which
-    needs /proc and the permission, one line may wait: where another process fills a pipe between our look and our write.
+    O_NONBLOCK belongs to the open file, which others share: setting it on theirs would break them. Opening it again needs /proc and
+    permission. Where that fails, one line may wait, if another process fills the pipe between our poll and our write.
     """
     try:
         mode = os.fstat(fd).st_mode
@@ -124,7 +124,7 @@ _output: Output | None = None
 
 
 def guard() -> None:
-    """Let nothing that this process writes to standard error wait: also what Python itself and other libraries write there."""
+    """Let no write to standard error wait, including those of Python itself and of other libraries."""
     global _output  # noqa: PLW0603 - a process has one standard error
     if _output is None:
         _output = Output(STANDARD_ERROR)
@@ -132,7 +132,7 @@ def guard() -> None:
 
 
 def start(verbose: int) -> None:
-    """Begin to log.
+    """Start logging.
 
     Args:
         verbose: 0 for warnings, 1 for connections as well, 2 for commands as well.
@@ -145,5 +145,5 @@ def start(verbose: int) -> None:
 
 
 def dropped() -> int:
-    """Return how many lines of the log could not be written, ever."""
+    """Return how many lines of the log were dropped since the start."""
     return 0 if _output is None else _output.dropped

@@ -1,9 +1,7 @@
-"""A small event loop for a server that needs no other: asyncio and uvloop take longer to load than everything else together.
+"""A small event loop for an embedded server: asyncio and uvloop take longer to load than everything else together.
 
-What it can do has the names that it has in asyncio, so that whatever runs here runs there as well.
+Its methods have asyncio's names, so that what runs here runs in asyncio as well.
 """
-
-from __future__ import annotations
 
 import contextlib
 import heapq
@@ -12,14 +10,12 @@ import os
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
-from beanspiked.server.poller import READABLE, Ready
+from mypy_extensions import mypyc_attr
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from beanspiked.server.poller import Poller
+from beanspiked.server.poller import READABLE, Poller, Ready
 
 __all__ = ["Loop", "Timer"]
 
@@ -27,33 +23,34 @@ logger = logging.getLogger(__name__)
 
 WAKE_BYTES: Final = 4096
 MOST_CANCELLED: Final = 100
-# epoll takes no more than some weeks, in seconds.
+# The longest wait in seconds: epoll takes some weeks at most.
 LONGEST_WAIT: Final = 86400.0
 
 
 class Timer:
-    """A call that is to come."""
+    """A call at a time."""
 
     __slots__ = ("_loop", "at", "callback", "number")
 
-    def __init__(self, loop: Loop, at: float, number: int, callback: Callable[[], object]) -> None:
+    def __init__(self, loop: "Loop", at: float, number: int, callback: Callable[[], object]) -> None:
         self._loop = loop
         self.at = at
         self.number = number
         self.callback: Callable[[], object] | None = callback
 
-    def __lt__(self, other: Timer) -> bool:
+    def __lt__(self, other: "Timer") -> bool:
         return (self.at, self.number) < (other.at, other.number)
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the call."""
         if self.callback is not None:
             self.callback = None
             self._loop.cancelled()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Loop(Ready):
-    """Waits for sockets, times, threads and signals, and calls whoever waits for them.
+    """Waits for sockets, times, threads and signals, and calls what was registered for them.
 
     Args:
         poller: The sockets.
@@ -66,7 +63,7 @@ class Loop(Ready):
         self._numbers = 0
         self._cancelled = 0
         self._running = False
-        # A byte in this pipe ends a wait: from another thread, or from the interpreter's own signal handler.
+        # A byte in this pipe ends a wait; another thread or the interpreter's signal handler writes it.
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         poller.add(self._wake_out, self, READABLE)
         signal.set_wakeup_fd(self._wake_in, warn_on_full_buffer=False)
@@ -87,14 +84,14 @@ class Loop(Ready):
             os.write(self._wake_in, b"\0")
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
-        """Call after so many seconds."""
+        """Call after this many seconds."""
         self._numbers += 1
         timer = Timer(self, self.time() + delay, self._numbers, callback)
         heapq.heappush(self._timers, timer)
         return timer
 
     def cancelled(self) -> None:
-        """A timer will not be called: now and then let go of such, which may stand for a time that is years away."""
+        """Count a cancelled timer, and now and then drop all of these: their times may be years away."""
         self._cancelled += 1
         if self._cancelled > MOST_CANCELLED and self._cancelled * 2 > len(self._timers):
             self._timers = [timer for timer in self._timers if timer.callback is not None]
@@ -103,7 +100,7 @@ class Loop(Ready):
 
     def add_signal_handler(self, number: int, callback: Callable[[], object]) -> None:
         """Call when a signal comes."""
-        signal.signal(number, lambda *_: self.call_soon_threadsafe(callback))
+        signal.signal(number, lambda _, __: self.call_soon_threadsafe(callback))
 
     def stop(self) -> None:
         """End `run_forever` after this turn."""
@@ -114,7 +111,7 @@ class Loop(Ready):
         self._running = True
         while self._running:
             self._poller.turn(self._how_long())
-            # What these ask for has its turn behind what came from the sockets meanwhile.
+            # Calls that these ask for come after what the sockets have received meanwhile.
             for _ in range(len(self._soon)):
                 self._call(self._soon.popleft())
             while self._timers and (self._timers[0].callback is None or self._timers[0].at <= self.time()):
@@ -123,14 +120,14 @@ class Loop(Ready):
                     self._call(callback)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the pipe that ends a wait."""
         signal.set_wakeup_fd(-1)
         self._poller.remove(self._wake_out)
         os.close(self._wake_out)
         os.close(self._wake_in)
 
     def on_ready(self, events: int) -> None:  # noqa: ARG002 - the poller's signature
-        """Somebody ended the wait."""
+        """Empty the pipe that ended the wait."""
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._wake_out, WAKE_BYTES)) == WAKE_BYTES:
                 pass
@@ -144,7 +141,7 @@ class Loop(Ready):
         return min(max(0.0, self._timers[0].at - self.time()), LONGEST_WAIT) if self._timers else -1.0
 
     def _pop(self) -> Callable[[], object] | None:
-        """Take the first timer out; return what it calls, once, or None if it was cancelled."""
+        """Remove the first timer; return what it calls, or None if it was cancelled."""
         timer = heapq.heappop(self._timers)
         callback, timer.callback = timer.callback, None
         self._cancelled -= callback is None
@@ -154,4 +151,4 @@ class Loop(Ready):
         try:
             callback()
         except Exception as error:
-            logger.error("internal error", exc_info=error)
+            logger.error("internal error in a call of the event loop", exc_info=error)

@@ -19,6 +19,7 @@ from beanspiked.server.clock import MonotonicClock
 from beanspiked.server.loop import Loop
 from beanspiked.server.poller import Poller
 from beanspiked.server.server import Server
+from beanspiked.server.sockets import open_sockets
 from beanspiked.version import __version__
 
 if TYPE_CHECKING:
@@ -34,19 +35,20 @@ logger = logging.getLogger("beanspiked")
 
 # How long a stop waits for the store to be closed, in seconds.
 CLOSE_WITHIN: Final = 2.0
-# How much longer systemd is to wait, in seconds, with each sign that the journal is still being read; there is one each second.
+# How much more time a start asks of systemd, in seconds, each second while the journal is being read.
 LOADING_PATIENCE: Final = 30
 NOT_COMPILED: Final = (
     "the core is not compiled, so each command takes about four times the processor time; "
-    "install a C compiler and Python's headers, then beanspiked again (`make fast`, `pip install .`)"
+    "install a C compiler and Python's headers, then install beanspiked again (`make fast` or `pip install .`)"
 )
 
 
 def serve(settings: Settings, sockets: list[socket.socket]) -> None:
-    """Serve until a signal says to stop.
+    """Serve until a signal stops the server.
 
     Raises:
         StoreUnusable: The journal cannot be used.
+        NativeMissingError: Native sockets were asked for and are not installed.
     """
     log.start(settings.verbose)
     logger.info("pid %d", os.getpid())
@@ -56,7 +58,8 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     broker = Broker(timers, settings.max_job_size, __version__, settings.lenient_eol)
     broker.binlog_max_size = settings.binlog_size
     broker.tracing = settings.verbose > 1
-    poller = Poller(broker)
+    poller = Poller(broker, open_sockets(settings.io))
+    logger.info("sockets are heard by: %s", broker.io)
     if settings.shared is None:
         loop = Loop(poller)
         Service(settings, sockets, timers, broker, poller, loop).begin()
@@ -88,7 +91,7 @@ def _serve_shared(
     with contextlib.closing(uvloop.new_event_loop()) as loop:
         asyncio.set_event_loop(loop)
         loop.add_reader(poller.fileno(), poller.turn)
-        # In the same run as all that follows: uvloop loses signals that come between two.
+        # In the same run as everything that follows: uvloop loses signals that come between two runs.
         loop.call_soon(begin)
         loop.run_forever()
         loop.remove_reader(poller.fileno())
@@ -125,23 +128,23 @@ class Service:
             StoreUnusable: The journal cannot be used.
         """
         broker = self._broker
-        # While jobs are few; what follows makes no garbage.
+        # Now, while jobs are few; nothing after this makes garbage.
         gc.collect()
         broker.engine = self._engine()
-        # Not before: a store that is refused is the only line.
+        # Not earlier: if the store is refused, that is the only line.
         if str(parser.__file__).endswith(".py"):
             logger.warning(NOT_COMPILED)
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
         self._loop.add_signal_handler(signal.SIGINT, self._stop)
         self._loop.add_signal_handler(signal.SIGUSR1, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-        # A full collection visits every job: a million of them would stop the loop for a second. Nothing here relies on it:
+        # A full collection visits every job: a million of them stop the loop for a second. Nothing here relies on it, since
         # connections are taken apart when they close. Young garbage is still collected.
         gc.freeze()
-        # A middle generation of 20,000 objects takes milliseconds; tests/speed shows the pauses. Of a shared store no job stays here,
-        # but a thousand commands on their way are many objects that are about to go: to visit those took a tenth of the time.
+        # A middle generation of 20,000 objects takes milliseconds; tests/speed shows the pauses. With a shared store no job stays
+        # here, but a thousand commands in flight are many short-lived objects: visiting them takes a tenth of the time.
         gc.set_threshold(*((2000, 10, 1000000) if self._settings.shared is None else (20000, 2, 1000000)))
-        # What came due while no server ran is due before the first command.
+        # Jobs that came due while no server ran become ready before the first command.
         broker.on_alarm()
         self._server.accept()
         _notify("READY=1")
@@ -149,24 +152,24 @@ class Service:
     def _engine(self) -> TubeEngine:
         settings, broker = self._settings, self._broker
         if settings.shared is not None:
-            # The client is only loaded where it is used.
+            # Only a shared store needs the client.
             from beanspiked.engine.aerospike.start import start  # noqa: PLC0415 - see above
 
             return start(settings.shared, self._timers, broker, broker.end_turn, broker.max_job_size)
         if settings.journal is None:
-            logger.warning("jobs live in memory only; -b DIR keeps them")
+            logger.warning("jobs are in memory only, and lost when the server stops; -b DIR keeps them on disk")
         soon: Callable[[Callable[[], None]], object] = self._loop.call_soon_threadsafe
         return start_embedded(
             settings.journal, settings.fsync_ms, self._timers, broker, broker.end_turn, soon, _loading
         )
 
     def _drain(self) -> None:
-        logger.info("draining: puts are refused")
+        logger.info("draining: puts are refused until the server is started again")
         self._broker.draining = True
 
     def _stop(self) -> None:
         if self._stopping:
-            # A second signal: held jobs are ready again after a restart all the same.
+            # A second signal: a restart makes held jobs ready anyway.
             os._exit(1)
         self._stopping = True
         _notify("STOPPING=1")
@@ -181,17 +184,17 @@ class Service:
             self._loop.call_later(CLOSE_WITHIN, self._give_up)
 
     def _give_up(self) -> None:
-        logger.critical("the store did not finish in time; what was acknowledged is in it")
+        logger.critical("the store did not close within %g s; acknowledged jobs are safe in it", CLOSE_WITHIN)
         self._loop.stop()
 
 
 def _loading() -> None:
-    """Ask systemd for patience, which otherwise ends a start after TimeoutStartSec."""
+    """Ask systemd for more time; otherwise it ends a start after TimeoutStartSec."""
     _notify(f"EXTEND_TIMEOUT_USEC={LOADING_PATIENCE * 1_000_000}")
 
 
 def _notify(state: str) -> None:
-    """Tell systemd (sd_notify): one datagram to the socket that it named."""
+    """Send systemd a state (sd_notify): one datagram to the socket that it named."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -201,4 +204,4 @@ def _notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(state.encode(), address)
     except OSError as error:
-        logger.warning("cannot notify the service manager: %s", error)
+        logger.warning("cannot notify systemd at NOTIFY_SOCKET: %s", error)

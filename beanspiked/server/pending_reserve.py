@@ -14,13 +14,13 @@ __all__ = ["PendingReserve"]
 
 
 class PendingReserve(Waiter):
-    """Waits for a job in the watched tubes, and in `wants` counts the reserves that were read directly after this one.
+    """Waits for a job in the watched tubes. `wants` also counts the reserves that came directly after this one.
 
     Args:
-        gate: The connection's gate, which is shut while it waits.
-        tubes: Where it looks for jobs.
-        holds: Where they go.
-        out: Where the replies go.
+        gate: The connection's gate, shut while the reserve waits.
+        tubes: The watched tubes.
+        holds: Takes the jobs.
+        out: Takes the replies.
     """
 
     def __init__(self, gate: Gate, tubes: TubeChoice, holds: Holds, out: ReplyQueue) -> None:
@@ -39,7 +39,7 @@ class PendingReserve(Waiter):
         return self._seek is not None
 
     def begin(self, timeout: float) -> None:
-        """Reserve a job, or wait so many seconds for one."""
+        """Reserve a job, or wait this many seconds for one."""
         engine = self._broker.engine
         job = engine.take(self._tubes.watched)
         if job is not None:
@@ -69,7 +69,7 @@ class PendingReserve(Waiter):
         self._schedule()
 
     def _verdict(self, now: float) -> bytes:
-        """Return the reply of a reserve that waits no longer; nothing for one that does."""
+        """Return the reply of a reserve that need not wait; empty for one that has to."""
         if self._holds.soon_at() <= now:
             return replies.DEADLINE_SOON
         return replies.TIMED_OUT if self._until <= now or self._hung_up else b""
@@ -87,20 +87,20 @@ class PendingReserve(Waiter):
         self._go_on()
 
     def hang_up(self) -> None:
-        """The client sends no more: wait no more, now and later."""
+        """Learn that the client sends no more: end this wait, and let later reserves not wait."""
         self._hung_up = True
         if self._gate.why == RESERVING:
             self._end(replies.TIMED_OUT)
 
     def stop(self) -> None:
-        """Wait no more, without a reply."""
+        """End the wait without a reply."""
         self.wants = 1
         if self._gate.why == RESERVING:
             self._leave()
         self._broker.timers.cancel(self)
 
     def on_time(self, now: float) -> None:
-        """End a wait whose time is up or with a deadline that is near, unless it is not known yet whether a job is there."""
+        """End a wait that has timed out or has a near deadline, unless it is not yet known whether a job is there."""
         if self._gate.why != RESERVING or self._seek is not None:
             return
         reply = self._verdict(now)
@@ -115,12 +115,12 @@ class PendingReserve(Waiter):
             self._broker.timers.schedule(self, at)
 
     def on_failure(self, error: Exception) -> bool:
-        """A bug ends one connection."""
+        """End the connection after a bug."""
         self._gate.fail(error)
         return False
 
     def _answered(self, seek: Later) -> None:
-        """A shared store has no job, or did not answer."""
+        """Learn that a shared store has no job, or did not answer."""
         if self._seek is not seek:
             return
         self._seek = None
@@ -142,7 +142,7 @@ class PendingReserve(Waiter):
             tube.leave(self)
 
     def _go_on(self) -> None:
-        """Begin the next of the reserves that were read ahead, or let other commands go on."""
+        """Start the next of the reserves that came with this one, or let other commands go on."""
         while self.wants > 1 and self._gate.why == OPEN:
             self.wants -= 1
             self._broker.commands[verbs.RESERVE] += 1

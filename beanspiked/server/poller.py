@@ -1,6 +1,6 @@
-"""The sockets of a server: one epoll set, in which all that has something to say is heard in one turn of the broker.
+"""Who waits for which socket: one epoll set, in which all that has something to say is heard in one turn of the broker.
 
-A loop of our own waits in it (`loop.py`); in an asyncio loop its descriptor is watched like any other.
+Our own loop waits in it (`loop.py`); an asyncio loop watches its descriptor like any other.
 """
 
 import logging
@@ -11,6 +11,7 @@ from mypy_extensions import mypyc_attr
 
 from beanspiked.engine.timers import NEVER
 from beanspiked.server.broker import TURN, Broker
+from beanspiked.server.sockets import EVENTS_AT_ONCE, Sockets, open_sockets
 
 __all__ = ["CLOSED", "GONE", "READABLE", "WRITABLE", "Poller", "Ready"]
 
@@ -20,69 +21,77 @@ READABLE: Final[int] = select.EPOLLIN
 WRITABLE: Final[int] = select.EPOLLOUT
 # The other side will send no more.
 CLOSED: Final[int] = select.EPOLLRDHUP
-# The connection is broken; always told.
+# The connection is broken; reported whether it was asked for or not.
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
-# How many are asked for at once, and how many are heard before the clock is looked at.
-EVENTS_AT_ONCE: Final = 1024
+# How many are heard before the clock is looked at.
 UNWATCHED_EVENTS: Final = 16
-# Before something is called late, everybody is heard, but not for ever.
+# Before due timers run, the sockets are read until nothing more comes, but only this many times.
 ROUNDS: Final = 64
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Ready:
-    """What is called when something can be done with a descriptor."""
+    """Handles a descriptor's events."""
 
     def on_ready(self, events: int) -> None:
-        """Do it; `events` are some of READABLE, WRITABLE, CLOSED and GONE."""
+        """Handle `events`: some of READABLE, WRITABLE, CLOSED and GONE."""
+        raise NotImplementedError
+
+    def on_data(self, data: bytes) -> None:
+        """Take bytes that were received early; only who asked for that is called."""
         raise NotImplementedError
 
 
 class Poller:
-    """Who waits for which descriptor.
+    """Waits for descriptors and calls their handlers.
 
     Args:
         broker: Whose turns these are.
+        sockets: What waits, receives and sends; the better one that is there if not given.
+
+    Attributes:
+        sockets: What waits, receives and sends.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, sockets: Sockets | None = None) -> None:
+        self.sockets: Sockets = open_sockets() if sockets is None else sockets
+        broker.io = self.sockets.name
         self._broker = broker
-        self._epoll = select.epoll()
         self._waiting: dict[int, Ready] = {}
-        # Descriptors that were added since events were found: those may be of an earlier one with the same number.
+        # Descriptors that were added since events were found: the events may belong to a closed one with the same number.
         self._new: set[int] = set()
         # What was found, and of it what the time was too short for.
-        self._found: list[tuple[int, int]] = []
+        self._found: list[tuple[int, int, bytes | None]] = []
         self._next = 0
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `turn` has something to do."""
-        return self._epoll.fileno()
+        return self.sockets.fileno()
 
     def add(self, fd: int, ready: Ready, events: int) -> None:
         """Have something called when any of these events comes, again and again."""
-        self._epoll.register(fd, events)
+        self.sockets.add(fd, events)
         self._waiting[fd] = ready
         if self._found:
             self._new.add(fd)
 
     def change(self, fd: int, events: int) -> None:
         """Wait for other events than before."""
-        self._epoll.modify(fd, events)
+        self.sockets.change(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Wait no more; to be called before the descriptor is closed."""
+        """Stop waiting for a descriptor; call this before it is closed."""
         if self._waiting.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            self.sockets.remove(fd)
 
     def turn(self, seconds: float = 0.0) -> None:
-        """Wait for so long, -1 for ever, until something comes; hear it, or some of it, and end the turn."""
+        """Wait this many seconds for events, -1 for ever; handle all or some of them, and end the turn."""
         if self._found or self._find(seconds):
             self._hear(TURN)
             self._broker.end_turn()
 
     def hear_all(self) -> None:
-        """Take in what has come by now."""
+        """Handle the events that have come by now."""
         for _ in range(ROUNDS):
             if not self._found and not self._find(0.0):
                 return
@@ -92,27 +101,30 @@ class Poller:
                 return
 
     def _find(self, seconds: float) -> bool:
-        self._found = self._epoll.poll(seconds, EVENTS_AT_ONCE)
+        self._found = self.sockets.wait(seconds)
         self._next = 0
         return bool(self._found)
 
     def _hear(self, seconds: float) -> None:
-        """Hear what was found, or as much of it as the time allows."""
+        """Handle the events that were found, as many as the time allows."""
         broker = self._broker
         found = self._found
         broker.plan(len(found) - self._next)
         until = NEVER
         heard = 0
         while self._next < len(found):
-            fd, events = found[self._next]
+            fd, events, data = found[self._next]
             self._next += 1
             ready = self._waiting.get(fd)
             if ready is None or (self._new and fd in self._new):
                 continue
             try:
-                ready.on_ready(events)
+                if data is None:
+                    ready.on_ready(events)
+                else:
+                    ready.on_data(data)
             except Exception as error:
-                logger.error("internal error", exc_info=error)
+                logger.error("internal error at descriptor %d", fd, exc_info=error)
             heard += 1
             if heard % UNWATCHED_EVENTS == 0:
                 now = broker.now()
@@ -125,6 +137,6 @@ class Poller:
             self._new = set()
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Close the epoll set."""
         self._waiting = {}
-        self._epoll.close()
+        self.sockets.close()

@@ -14,7 +14,7 @@ __all__ = ["WRITE_CHUNK", "PendingReply", "ReplyQueue", "Sink"]
 
 # Replies are handed to the sink before the end of a turn when they are this many bytes.
 WRITE_CHUNK: Final = 262144
-# Bodies of this many bytes are handed on as they are, the rest of a turn's replies as one piece.
+# Bodies of this many bytes are passed on uncopied; the rest of a turn's replies leaves as one piece.
 LARGE_PIECE: Final = 65536
 # How many changes of one connection may be on their way to the store at once.
 UNSETTLED_MAX: Final = 1000
@@ -22,19 +22,19 @@ UNSETTLED_MAX: Final = 1000
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Sink:
-    """Where a connection's replies go, and what its reading is told; this one drops everything."""
+    """Takes a connection's replies and says when it reads; this base class drops everything."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes, all together."""
+        """Send bytes."""
 
     def close(self) -> None:
-        """Close the connection when all was sent."""
+        """Close the connection once everything is sent."""
 
     def pause_reading(self) -> None:
-        """Read no more for now, but keep watching for a hang-up."""
+        """Stop reading, but keep watching for a hang-up."""
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Read again."""
 
     def trace_command(self, verb: int) -> None:
         """Log a command (`-VV`)."""
@@ -88,16 +88,16 @@ class PendingReply(Slot):
 
 
 class ReplyQueue:
-    """Replies leave in the order of their commands, each when it and all before it are known.
+    """Sends replies in the order of their commands, each once it and all before it are known.
 
     Args:
         gate: The connection's gate.
-        sink: Where they go.
+        sink: Takes the replies.
 
     Attributes:
         gate, sink: As given.
         size: The bytes that leave with the next `flush`.
-        unsettled: How many changes are on their way to the store, whose replies are not known yet.
+        unsettled: How many changes are on their way to the store; their replies are not known yet.
         choked: Whether the client does not read.
     """
 
@@ -109,9 +109,9 @@ class ReplyQueue:
         self.choked: bool = False
         self._known: list[bytes] = []
         self._dirty: bool = False
-        # What waits behind the first reply that is not known.
+        # The first reply that is not known, and all after it.
         self._slots: deque[Slot] = deque()
-        # Micro-optimization: whether there is one.
+        # Micro-optimization: whether that list is not empty.
         self._behind: bool = False
         self._slot_bytes: int = 0
 
@@ -158,7 +158,7 @@ class ReplyQueue:
         self._drain()
 
     def _drain(self) -> None:
-        """Move the replies that are next in order to what leaves; let the connection go on."""
+        """Let the replies leave that are next in order, and let the connection go on."""
         slots = self._slots
         while slots and slots[0].reply:
             data = slots.popleft().reply
@@ -180,7 +180,7 @@ class ReplyQueue:
             self.gate.broker.dirty.append(owner)
 
     def flush(self) -> None:
-        """Send the replies that are known, in one write but for large bodies, which are not copied."""
+        """Send the known replies in one write, except for large bodies, which are not copied."""
         self._dirty = False
         known = self._known
         if not known:
@@ -207,7 +207,7 @@ class ReplyQueue:
             self.sink.write(b"".join(small))
 
     def close(self) -> None:
-        """Drop what has not left, and whatever comes."""
+        """Drop the replies that have not left, and all later ones."""
         self.sink = NO_SINK
         self._known = []
 

@@ -26,7 +26,7 @@ ACCEPTS_PER_TURN: Final = 64
 # How long to wait before accepting again when no connection ends meanwhile, in seconds.
 ACCEPT_AGAIN_AFTER: Final = 1.0
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# How long a stop may take after the drain, in seconds: for replies to leave, and for what is held to be given back.
+# How long a stop may take after the drain, in seconds: replies leave, and held jobs become ready.
 REPLY_WITHIN: Final = 2.0
 LEAVE_WITHIN: Final = 1.0
 
@@ -39,7 +39,7 @@ class Listener(Ready):
         self.sock = sock
 
     def on_ready(self, events: int) -> None:  # noqa: ARG002 - the poller's signature
-        """Accept those who wait."""
+        """Accept the clients that wait."""
         self._server.accept_from(self.sock)
 
 
@@ -47,13 +47,13 @@ class Server(Acceptor):
     """Accepts connections and carries them from start to stop.
 
     Args:
-        broker: What the connections share.
-        poller: What tells when something can be read, accepted or sent.
-        loop: What calls it later.
+        broker: The broker of all connections.
+        poller: Tells when something can be read, accepted or sent.
+        loop: Calls it later.
         sockets: Listening sockets, not blocking.
 
     Attributes:
-        connections: Those that are up.
+        connections: The open connections.
     """
 
     def __init__(self, broker: Broker, poller: Poller, loop: AnyLoop, sockets: list[socket.socket]) -> None:
@@ -65,7 +65,7 @@ class Server(Acceptor):
         self._accepting = False
         self._refusing = False
         self._stopped: Later | None = None
-        # What the stop goes on with when nobody is left that it waits for.
+        # The next step of the stop, once nothing is left that it waits for.
         self._next: Callable[[], None] | None = None
 
     # --- accepting
@@ -84,7 +84,7 @@ class Server(Acceptor):
                 self._poller.remove(listener.sock.fileno())
 
     def accept_from(self, listening: socket.socket) -> None:
-        """Accept those who wait at a socket, or some of them."""
+        """Accept the clients that wait at a socket, or some of them."""
         for _ in range(ACCEPTS_PER_TURN):
             if not self._accepting:
                 return
@@ -92,9 +92,9 @@ class Server(Acceptor):
                 sock, _ = listening.accept()
             except BlockingIOError:
                 if self._refusing:
-                    # Nobody waits any more.
+                    # No client waits any more.
                     self._refusing = False
-                    logger.warning("connections are accepted again")
+                    logger.warning("new connections are accepted again")
                 return
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
@@ -108,10 +108,10 @@ class Server(Acceptor):
             logger.info("accept %d", connection.fd)
 
     def _refuse(self, error: OSError) -> None:
-        """Let clients wait in the backlog: trying again at once would spin (beanstalkd #361, #628, #651). Said once."""
+        """Let clients wait in the backlog: trying again at once would spin (beanstalkd #361, #628, #651). Logs it once."""
         if not self._refusing:
             self._refusing = True
-            logger.warning("cannot accept: %s; new clients wait for a connection to end", error.strerror)
+            logger.warning("cannot accept connections: %s; new clients wait until one ends", error.strerror)
         self._stop_accepting()
         self._loop.call_later(ACCEPT_AGAIN_AFTER, self.accept)
 
@@ -127,7 +127,7 @@ class Server(Acceptor):
     # --- stopping
 
     def stop(self, drain_seconds: float) -> Later:
-        """Accept no more, let clients that hold jobs finish for a while, then give everything back; may be repeated."""
+        """Accept no more, give clients time to finish the jobs they hold, then give these back; may be repeated."""
         if self._stopped is None:
             self._stopped = Later()
             self._stop_accepting()
@@ -141,7 +141,7 @@ class Server(Acceptor):
         return self._stopped
 
     def _wait(self, seconds: float, after: Callable[[], None]) -> None:
-        """Go on when no connection is left, or after so many seconds."""
+        """Go on when no connection is left, or after this many seconds."""
         self._next = after
         if self.connections and seconds > 0:
             self._loop.call_later(seconds, lambda: self._go_on() if self._next is after else None)
@@ -173,6 +173,10 @@ class Server(Acceptor):
     def _end(self) -> None:
         self._broker.when_left = None
         if self._broker.leaving:
-            logger.warning("not everything that was held could be given back in time")
+            logger.warning(
+                "some held jobs could not be given back within %g s; they are ready after a restart, "
+                "on a shared store after ten seconds",
+                LEAVE_WITHIN,
+            )
         assert self._stopped is not None
         self._stopped.settle()

@@ -22,29 +22,29 @@ __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
 
-# What a command counts for that does more than the usual, in commands.
+# The cost of a command that does more than usual, in commands.
 COST_OF_ALL: Final = 8
-# So many watched tubes make a reserve count for one command more.
+# Each time this many watched tubes add one command to a reserve's cost.
 TUBES_A_COMMAND: Final = 64
-# How much of a job is needed, where that is not all of it.
+# Commands that do not need all of a job, and what they need.
 NEEDED: Final = {verbs.DELETE: PLACE, verbs.STATS_JOB: ENTRY, verbs.KICK_JOB: ENTRY}
-# What the commands that peek at a tube look for.
+# The state that each command looks for when it peeks at a tube.
 PEEKED: Final = {verbs.PEEK_READY: READY, verbs.PEEK_DELAYED: DELAYED, verbs.PEEK_BURIED: BURIED}
 
 
 class Session:
-    """What the commands of one connection work on.
+    """Executes the commands of one connection.
 
     Args:
         gate: The connection's gate.
-        sink: Where its replies go.
+        sink: Takes its replies.
 
     Attributes:
         out: Its replies.
         holds: The jobs that it holds.
         tubes: The tubes that it uses and watches.
         reserve: Its reserve in progress.
-        cost: How many commands the last one counts for beyond itself.
+        cost: The cost of the last command beyond its own, in commands.
     """
 
     def __init__(self, gate: Gate, sink: Sink) -> None:
@@ -89,7 +89,7 @@ class Session:
         return engine.look_all() if verb == verbs.STATS else None
 
     def close(self) -> None:
-        """Give back what the connection held and referred to, in slices; its later writes still go to the store."""
+        """Give back the connection's jobs and leave its tubes, in slices; its changes on their way still reach the store."""
         self.broker.producers -= self.produces
         self.broker.workers -= self.works
         self.upload = None
@@ -98,13 +98,13 @@ class Session:
         self.tubes.leave()
 
     def become_worker(self) -> None:
-        """Count it among those that reserve."""
+        """Count the connection among the workers."""
         if not self.works:
             self.works = True
             self.broker.workers += 1
 
     def held(self, job_id: int) -> Job | None:
-        """Find a job that it holds."""
+        """Find a job that the connection holds."""
         job = self.engine.find_job(job_id)
         return job if job is not None and job.holder is self.holds else None
 
@@ -292,11 +292,11 @@ def _reply_found(session: Session, job: Job | None) -> None:
 
 
 def _readable(job: Job) -> bytes | None:
-    """Return a job's body, or None for one that is damaged: that is said to who asks for it, and concerns nobody else."""
+    """Return a job's body, or None if it is damaged: the client that asks is told, and nobody else is affected."""
     try:
         return job.raw_body()
     except DamagedEntry as error:
-        logger.warning("job %d of %s: %s", job.id, job.tube.name, error)
+        logger.warning("cannot read the body of job %d of tube %s: %s", job.id, job.tube.name, error)
         return None
 
 

@@ -12,7 +12,7 @@ DEFAULT: Final = "default"
 
 
 class TubeChoice(Timed):
-    """The tube that puts go to, and those that reserves take from. To watch or ignore one costs the same, however many there are.
+    """The tube that puts go to, and those that reserves take from. Watching or ignoring one costs the same among few or many.
 
     Attributes:
         used: The tube that puts go to.
@@ -47,7 +47,7 @@ class TubeChoice(Timed):
             tube.watching += 1
 
     def ignore(self, name: str) -> bool:
-        """Watch a tube no more; tell whether that may be: one has to stay."""
+        """Stop watching a tube; return False for the last one, which has to stay."""
         tube = self._broker.engine.find_tube(name)
         if tube is None or tube not in self._places:
             return True
@@ -56,7 +56,7 @@ class TubeChoice(Timed):
         place = self._places.pop(tube)
         last = self.watched.pop()
         if last is not tube:
-            # ms.c: the last one takes its place.
+            # As in ms.c, the last tube takes its place.
             self.watched[place] = last
             self._places[last] = place
         self._unwatch(tube)
@@ -67,15 +67,15 @@ class TubeChoice(Timed):
         self._broker.engine.forget(tube)
 
     def leave(self) -> None:
-        """Refer to no tube any more, in slices."""
+        """Leave all tubes, in slices."""
         self._broker.leaving += 1
-        # conn.c: connclose, by way of ms.c's ms_clear: the first tube goes first, then the last. The list is a new one: a question to a
-        # shared store, which is not over yet, has the old one.
+        # As in conn.c's connclose and ms.c's ms_clear, the first tube goes first, then the last. The list is a new one: a request to a
+        # shared store that is still on its way has the old one.
         self.watched = [*self.watched[1:], self.watched[0]]
         self.on_time(0.0)
 
     def on_time(self, now: float) -> None:  # noqa: ARG002 - it leaves a slice whenever it is called
-        """Leave a slice of the tubes; what refers to them here goes as well, so that not all of them go at once in the end."""
+        """Leave a slice of the tubes and drop the references to them, so that not all are freed at once in the end."""
         for _ in range(min(SLICE, len(self.watched))):
             tube = self.watched.pop()
             del self._places[tube]

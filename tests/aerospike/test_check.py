@@ -210,11 +210,11 @@ def test_only_an_address_that_nobody_named_is_said_to_be_learnt() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["aerospike://db1"], "no namespace"),
-        (["sqlite:jobs"], "not an aerospike://"),
+        (["aerospike://db1"], "the namespace is missing"),
+        (["sqlite:jobs"], "must be aerospike://"),
         (["aerospike://a/n", "aerospike://b/n"], "unknown argument: aerospike://b/n"),
         (["-q"], "-q"),
-        (["-z", "many", "aerospike://a/n"], "not a number"),
+        (["-z", "many", "aerospike://a/n"], "must be a number"),
         ([], "AEROSPIKE_HOST"),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_malformed_variable_is_named(check: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("BEANSPIKED_STORE", "sqlite:jobs")
     output = check()
     assert output.code == 5
-    assert output.err.startswith("beanspiked: BEANSPIKED_STORE: ")
+    assert output.err.startswith("beanspiked: BEANSPIKED_STORE ")
 
 
 @pytest.mark.parametrize(
@@ -251,16 +251,14 @@ def test_a_store_of_another_kind_is_told_what_the_command_is_for(
 ) -> None:
     monkeypatch.setenv("BEANSPIKED_STORE", store)
     said = check().err.splitlines()[0]
-    assert said.startswith(
-        f"beanspiked: BEANSPIKED_STORE: a {kind}: store, and this is for Aerospike: name aerospike://"
-    )
+    assert said.startswith(f"beanspiked: BEANSPIKED_STORE is a {kind}: store, but this command needs aerospike://")
     assert "secret" not in said
 
 
 def test_help_is_printed(check: Any) -> None:
     output = check("--help")
     assert output.code == 0
-    assert output.lines[0].startswith("Use: beanspiked check")
+    assert output.lines[0].startswith("Usage: beanspiked check")
 
 
 # --- a cluster
@@ -512,7 +510,7 @@ def test_a_front_end_whose_jobs_do_not_fit_says_that_it_serves_nothing(
 ) -> None:
     address = parse_address(f"aerospike://{server}/test")
     said = asyncio.run(told(address, 2_000_000, caplog))
-    assert "raise it, or lower max-job-size (-z); nothing is served until this is mended" in said
+    assert "raise it, or lower max-job-size (-z); nothing is served until this is repaired" in said
 
 
 @pytest.mark.parametrize("begin", [starting.start, starting.connect])

@@ -501,10 +501,10 @@ def test_the_command_finds_the_cluster_in_the_environment(
     assert capsys.readouterr().out == f"removed the Lua module {OLD}\n"
     monkeypatch.setenv("BEANSPIKED_STORE", "memory:")
     assert cleanup.main([]) == 5
-    assert "this is for Aerospike" in capsys.readouterr().err
+    assert "this command needs aerospike:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_the_command_prints_its_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cleanup.main([option]) == 0
-    assert capsys.readouterr().out.startswith("Use: beanspiked cleanup")
+    assert capsys.readouterr().out.startswith("Usage: beanspiked cleanup")

@@ -133,5 +133,5 @@ def test_a_directory_that_cannot_be_read_keeps_no_other(
 
     run(check())
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "the directory of tube odd cannot be read, and its jobs are not found: segments is of type str"
+        "the directory of tube odd cannot be read, so its jobs are not found: segments is of type str"
     ]

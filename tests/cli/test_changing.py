@@ -52,7 +52,7 @@ def test_put_takes_priority_delay_and_ttr(cli: Commands, tube: str) -> None:
 def test_put_tells_which_lines_are_too_big_and_goes_on(cli: Commands, conn: Conn, tube: str) -> None:
     result = cli("put", tube, "--quiet", stdin=b"a\n\n" + b"x" * 70000 + b"\nb\n", code=1)
     assert "line 3 was not put" in result.said
-    assert "the job is larger than the server takes" in result.said
+    assert "the job is larger than the server accepts" in result.said
     assert bodies(conn, tube) == [b"a", b"b"]
 
 
@@ -86,7 +86,7 @@ def test_kick_leaves_delayed_jobs_alone_unless_told(cli: Commands, conn: Conn, t
     cli("put", tube, "b", "c", "--delay", "1h")
     assert cli("kick", tube).out == "0 jobs kicked\n"
     bury(conn, tube, 1)
-    assert "1 job of" in cli("kick", tube, "--delayed", code=1).said
+    assert "has 1: kick" in cli("kick", tube, "--delayed", code=1).said
     cli("kick", tube, "9")
     assert cli.states(tube) == {"ready": 1, "delayed": 2}
     assert cli("kick", tube, "1", "--delayed").out == "1 job kicked\n"
@@ -166,7 +166,7 @@ def test_pause_begins_and_ends(cli: Commands, tube: str) -> None:
     cli("put", tube, "a")
     assert cli("pause", tube, "10m").out == f"{tube} is paused for 10m\n"
     assert cli("stats", tube, "--json").json["pause"] == 600
-    assert cli("pause", tube, "0").out == f"{tube} goes on\n"
+    assert cli("pause", tube, "0").out == f"{tube} is not paused any more\n"
     assert cli("stats", tube, "--json").json["pause-time-left"] == 0
 
 

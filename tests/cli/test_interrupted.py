@@ -26,7 +26,7 @@ def test_put_tells_from_where_to_try_again(cli: Commands, own_server: Running) -
     while not cli("stats", "--json").json["draining"]:
         pass
     said = cli("put", "t", stdin=b"\na\nb\n", code=1).said
-    assert said.endswith("the server is draining and takes no more jobs; 0 jobs were put: try again from line 2 on")
+    assert said.endswith("the server is draining and accepts no more jobs; 0 jobs were put: try again from line 2 on")
 
 
 @pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
@@ -38,7 +38,7 @@ def test_move_leaves_everything_where_the_server_takes_no_more(cli: Commands, ow
     own_server.process.send_signal(signal.SIGUSR1)
     while not cli("stats", "--json").json["draining"]:
         pass
-    assert "takes no more jobs; 0 jobs were moved" in cli("move", "from", "to", "-s", state, code=1).said
+    assert "accepts no more jobs; 0 jobs were moved" in cli("move", "from", "to", "-s", state, code=1).said
     assert cli.states("from") == {state: 3}
     assert cli("peek", "from", "--json").json[0]["pri"] == 7
 

@@ -31,7 +31,7 @@ def test_every_command_has_help(cli: Commands, command: str) -> None:
     shown = cli(command, "-h").out
     assert f"beanspiked {command}" in shown
     if command in OF_THE_WIRE:
-        assert shown.startswith(f"Use: beanspiked {command}")
+        assert shown.startswith(f"Usage: beanspiked {command}")
         assert "examples:\n  " in shown
         assert "BEANSPIKED_ADDR" in shown
 
@@ -72,7 +72,7 @@ def test_a_mistake_is_one_line(cli: Commands, words: str) -> None:
 def test_without_a_server_it_is_said_how_to_name_one(cli: Commands, command: str) -> None:
     said = cli(*command.split(), "-a", "127.0.0.1:1", code=1).said
     assert said == (
-        "beanspiked: cannot connect to 127.0.0.1:1: connection refused; -a or BEANSPIKED_ADDR says where the server is"
+        "beanspiked: cannot connect to 127.0.0.1:1: connection refused; set the server's address with -a or BEANSPIKED_ADDR"
     )
 
 

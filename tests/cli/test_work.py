@@ -92,7 +92,7 @@ def test_a_failed_job_is_tried_again_later_and_later(cli: Commands, conn: Conn, 
         said.append(cli("work", tube, "-u", *retry, "--", "sh", "-c", script).said.partition("; ")[2])
         conn.ask(requests.use(tube))
         conn.ask(requests.peek_buried()) or conn.ask(requests.kick_job(int(job_id)))
-    assert said == ["tried again in 10 s", "tried again in 20 s", "buried"]
+    assert said == ["it is tried again in 10 s", "it is tried again in 20 s", "buried"]
     assert notes.read_text().split() == ["0", "1", "2"]
 
 
@@ -180,7 +180,7 @@ def test_when_the_server_goes_away_commands_are_ended_and_it_is_waited_for(
             assert process.stderr is not None
             gone, again = process.stderr.read().splitlines()
     assert gone.endswith("the server closed the connection; trying again until it is back")
-    assert again.endswith(" again")
+    assert again.startswith("beanspiked: connected again to ")
 
 
 def test_a_job_that_somebody_deletes_ends_its_command(
@@ -207,11 +207,11 @@ def test_a_job_that_somebody_deletes_ends_its_command(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["t"], 5, "no command: it stands after --"),
-        (["t", "--"], 5, "no command"),
+        (["t"], 5, "the command is missing; give it after --"),
+        (["t", "--"], 5, "the command is missing"),
         (["--", "true"], 5, "TUBE"),
         (["t", "-j", "0", "--", "true"], 5, "at least 1"),
-        (["t", "--", "no-such-command"], 1, "no-such-command: no such command"),
+        (["t", "--", "no-such-command"], 1, "no-such-command: command not found"),
         (["t", "-a", "127.0.0.1:1", "--", "true"], 1, "cannot connect to 127.0.0.1:1"),
     ],
 )

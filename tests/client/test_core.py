@@ -233,7 +233,7 @@ def test_a_put_that_is_not_understood_ends_the_connection() -> None:
 def test_a_server_that_speaks_first_is_no_beanstalkd() -> None:
     core = Core()
     core.feed(b"SSH-2.0-OpenSSH_9.2\r\n")
-    with pytest.raises(errors.BrokenReply, match="without being asked"):
+    with pytest.raises(errors.BrokenReply, match="before a request"):
         core.next()
 
 

@@ -26,6 +26,7 @@ def told(settings: Settings) -> dict[str, object]:
         (["--lenient-eol", "--drain-timeout", "9"], {"lenient_eol": True, "drain_timeout": 9.0}),
         (["--socket-mode", "660"], {"socket_mode": 0o660}),
         (["--tcp-keepalive", "0"], {"tcp_keepalive": 0}),
+        (["--io", "python"], {"io": "python"}),
         (["--listen=::1", "--no-f", "--"], {"listen": ("::1",), "fsync_ms": -1}),
         (["-v"], {"action": "version"}),
         (["-p", "1", "-h", "-p", "nonsense"], {"action": "help"}),
@@ -66,14 +67,26 @@ def test_numbers_and_service_names_are_read_as_beanstalkd_reads_them(
     "argv",
     [["x"], ["-q"], ["-p"], ["-p", "65536"], ["-p", "9" * 5000], ["-z", "x"], ["-z", "5x"], ["-z", "0x10"], ["-z", "5 "], ["-z", "--5"],
      ["-b", "d", "--store", "memory:"], ["--store", "redis://x"], ["--socket-mode", "999"], ["--drain-timeout", "soon"], ["-"],
-     ["--", "x"], ["--no-fsync=yes"], ["--no-such"], ["--s", "1"], ["--port"], ["-Fp"], ["--tcp-keepalive", "32768"]],
+     ["--", "x"], ["--no-fsync=yes"], ["--no-such"], ["--s", "1"], ["--port"], ["-Fp"], ["--tcp-keepalive", "32768"], ["--io", "uring"]],
 )  # fmt: skip
 def test_what_cannot_be_understood_is_said(argv: list[str]) -> None:
     with pytest.raises(UsageError, match=r"."):
         parse(argv, {})
 
 
-WITH_VALUE = ["-l", "-p", "-b", "-f", "-z", "-s", "--store", "--socket-mode", "--drain-timeout", "--tcp-keepalive"]
+WITH_VALUE = [
+    "-l",
+    "-p",
+    "-b",
+    "-f",
+    "-z",
+    "-s",
+    "--store",
+    "--socket-mode",
+    "--drain-timeout",
+    "--tcp-keepalive",
+    "--io",
+]
 
 
 @pytest.mark.parametrize("argv", [*([flag, ""] for flag in WITH_VALUE), ["-l", "unix:"], ["--store", "sqlite:"]])
@@ -136,7 +149,7 @@ def test_a_store_that_cannot_be_understood_is_blamed_on_where_it_was_found(store
 
 
 def test_what_contradicts_each_other_is_named_as_it_was_given() -> None:
-    with pytest.raises(UsageError, match=r"^BEANSPIKED_JOURNAL and BEANSPIKED_STORE contradict"):
+    with pytest.raises(UsageError, match=r"^BEANSPIKED_JOURNAL and BEANSPIKED_STORE exclude"):
         parse([], {"BEANSPIKED_JOURNAL": "d", "BEANSPIKED_STORE": "memory:"})
 
 

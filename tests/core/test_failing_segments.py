@@ -239,7 +239,7 @@ def test_a_segment_that_finds_no_place_at_all_is_told_of_and_not_looked_for_with
     assert asked_in_time(here, client, PUT) == OUT_OF_MEMORY
     assert tries == 32
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "the store has no room; puts are refused: 32 records of segments in a row are in use"
+        "the store has no room; puts are refused until it has: 32 records of segments in a row are in use"
     ]
 
 
@@ -257,7 +257,9 @@ def test_a_directory_that_is_full_is_told_of_once_and_leaves_no_segment_behind(
         assert asked_in_time(here, client, PUT) == OUT_OF_MEMORY
         here.run(2.0)
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert told == ["tube default: its directory, or the shard of it, is full; puts are refused: 13: record too big"]
+    assert told == [
+        "the directory of tube default, or its shard, is full; puts into it are refused: 13: record too big"
+    ]
     assert {record.state for record in here.cluster._segments.values()} == {DEAD}
     setattr(here.cluster, failing, works)
     other.put()

@@ -749,7 +749,7 @@ def test_a_stop_that_cannot_write_counters_says_how_many_and_the_jobs_are_there(
     stores.close()
     with contextlib.closing(sqlite3.connect(stores.directory / FILE_NAME)) as other:
         other.execute("DROP TRIGGER refuse")
-    assert "cannot write how often 3 jobs were reserved" in caplog.text
+    assert "cannot write the counters of 3 jobs" in caplog.text
     assert stores.open().engine.counts.ready == 3
 
 
@@ -765,7 +765,7 @@ def test_files_of_somebody_else_are_used_with_a_warning(
 
     monkeypatch.setattr(os, "chmod", refuse)
     assert stores.open().job(1).body == b"x"
-    assert "others may be able to read" in caplog.text
+    assert "other users may be able to read" in caplog.text
 
 
 def test_somebody_elses_database_keeps_its_mode(stores: Stores, tmp_path: Path) -> None:
@@ -873,7 +873,7 @@ def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
     log = tmp_path / f"{FILE_NAME}-wal"
 
     def lines() -> list[str]:
-        return [record.getMessage() for record in caplog.records if "emptied" in record.getMessage()]
+        return [record.getMessage() for record in caplog.records if "-wal " in record.getMessage()]
 
     store.put(body=b"x" * 200_000)
     store.journal._keep_house()
@@ -885,7 +885,7 @@ def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
         store.journal._keep_house()
     assert len(lines()) == 1
     assert "reads the database" in lines()[0]
-    assert "-wal: 0 MB and growing" in lines()[0]
+    assert "-wal has 0 MB and grows" in lines()[0]
     other.execute("ROLLBACK")
     for _ in range(3):
         store.journal._keep_house()
@@ -994,7 +994,7 @@ def test_a_stop_takes_its_time_only_so_long_and_says_what_it_left(
     for _ in range(3):
         given_back(store, store.put())
     stores.close()
-    assert "how often 3 jobs were reserved" in caplog.text
+    assert "the counters of 3 jobs" in caplog.text
     assert stores.open().engine.counts.ready == 3
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from depth import absent
-from suite import COMMAND
+from suite import COMMAND, either_io
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,9 +21,10 @@ def reference() -> str:
     return reference_command() or absent("beanstalkd is not installed")
 
 
-@pytest.fixture(scope="module", params=["memory", "journal"])
+@pytest.fixture(scope="module", params=["memory", "memory, python", "journal"])
 def pair(request: pytest.FixtureRequest, reference: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """beanstalkd in memory beside the server under test, in memory and with `-b`."""
+    """beanstalkd in memory beside the server under test, in memory with either way to hear sockets, and with `-b`."""
     folder = tmp_path_factory.mktemp("journal") if request.param == "journal" else None
-    with Pair([reference], shlex.split(COMMAND), journal=folder) as both:
+    io = either_io("native") if request.param == "memory" else "python" if request.param != "journal" else "auto"
+    with Pair([reference], [*shlex.split(COMMAND), "--io", io], journal=folder) as both:
         yield both

@@ -269,7 +269,7 @@ def test_error_logger(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
 
     stores.run(check)
     records = [record for record in caplog.records if record.name.startswith("beanspiked.library")]
-    assert any("failed, try 1" in record.getMessage() and record.exc_info for record in records)
+    assert any("failed in try 1" in record.getMessage() and record.exc_info for record in records)
 
 
 async def _buried(tube: beanspiked.Tube) -> bool:

@@ -170,7 +170,7 @@ def test_ids(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
     assert len(set(ids)) == len(ids)
     assert all(0 < number < IDS_LOW for number in ids)
     assert counted.count(("ids.low", 1)) == 2
-    assert caplog.text.count("near their end") == 1
+    assert caplog.text.count("two thirds of all ids") == 1
 
 
 def test_put_retries(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from depth import absent
+from suite import either_io
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -16,9 +17,9 @@ from lab.process import Servers
 
 
 @pytest.fixture
-def servers() -> Iterator[Servers]:
-    """Starts servers for this test alone."""
-    started = Servers()
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    """Starts servers for this test alone; a parameter says how they hear their sockets."""
+    started = Servers(either_io(getattr(request, "param", "auto")))
     yield started
     started.close()
 

@@ -237,7 +237,7 @@ def test_a_log_whose_reader_is_gone_stops_no_command(started: Callable[..., Serv
             {"AEROSPIKE_PORT": "tcp://10.0.0.1:3000", "AEROSPIKE_SERVICE_HOST": "10.0.0.1"},
             f"beanspiked: {NOT_OURS}",
         ),
-        ({}, "beanspiked: jobs live in memory only; -b DIR keeps them"),
+        ({}, "beanspiked: jobs are in memory only, and lost when the server stops; -b DIR keeps them on disk"),
     ],
 )
 def test_the_first_line_says_which_variable_chose_the_store(

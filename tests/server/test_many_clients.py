@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 from lab.client import HANG_SECONDS, Client, put
 from lab.process import until
+from suite import EITHER_IO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.process import Server, Servers
+
+pytestmark = pytest.mark.parametrize("servers", EITHER_IO, indirect=True)
 
 MEGABYTE = 1 << 20
 BOUND = 50 * MEGABYTE
@@ -221,7 +224,7 @@ def test_want_of_descriptors_is_logged_once_and_once_when_it_is_over(servers: Se
     server = servers.start(within=["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"])
     before = server.log()
     sockets = [server.dial() for _ in range(60)]
-    assert until(lambda: "cannot accept" in server.log())
+    assert until(lambda: "cannot accept connections" in server.log())
     # It tries again each second.
     time.sleep(2.2)
     assert server.log().count("cannot accept") == 1

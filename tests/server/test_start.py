@@ -157,7 +157,7 @@ def test_a_usage_error_stays_on_the_screen(words: list[str]) -> None:
 def test_help_is_the_whole_usage(command: list[str]) -> None:
     result = run(*command, "-h")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("Use: beanspiked")
+    assert result.stdout.startswith("Usage: beanspiked")
 
 
 # --- the first process of a container

@@ -1,4 +1,4 @@
-"""The Aerospike servers of the tests: their configuration, how they are run, and a client once they answer."""
+"""The tests' Aerospike servers: their configuration, their command, and a client once they answer."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def prepared(
 
     Args:
         asd: The server's program.
-        work: Where everything of the node goes.
-        ports: Its own four; clients connect to the first, other nodes send their heartbeats to the third.
-        service: What else to say in this part of the configuration.
-        level: What to log.
-        heartbeat: As `service`.
-        namespace: As `service`, and where the data lie.
+        work: The node's folder.
+        ports: Its four ports; clients connect to the first, other nodes send their heartbeats to the third.
+        service: Further lines of this part of the configuration.
+        level: The log level.
+        heartbeat: Further lines, as with `service`.
+        namespace: Further lines, as with `service`, and the storage.
     """
     for folder in ("smd", "udf"):
         (work / folder).mkdir(parents=True)
@@ -119,7 +119,7 @@ def connected(address: tuple[str, int], **settings: object) -> Any:
 
 
 def forget(client: Any, prefix: str) -> None:
-    """Remove what servers left: a namespace has room for 256 indexes, and later runs need some of them."""
+    """Remove the indexes that servers left: a namespace has room for 256, and later runs need some of them."""
     for answer in client.info_all(f"sindex-list:namespace={NAMESPACE}").values():
         for name in set(re.findall(rf"indexname=({prefix}\w+)", str(answer))):
             client.index_remove(NAMESPACE, name)

@@ -1,6 +1,6 @@
-"""How much is run, and how a failure is repeated.
+"""The depth of a test run, and the command that repeats a failure.
 
-By default what finds a regression at once; with `CI=true` everything, at full length, and then a tool that is missing is a failure.
+By default the tests run that find most regressions. With `CI=true` all tests run at full length, and a missing tool is a failure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ full_depth = pytest.mark.skipif(not FULL, reason="at full depth only: CI=true")
 
 
 def absent(what: str) -> NoReturn:
-    """Skip where a person may lack something; fail in CI, where nothing may be left out silently."""
+    """Skip a test whose tool is missing; fail it in CI, where no test may be left out silently."""
     if FULL:
         pytest.fail(f"{what}, and CI=true asks for it", pytrace=False)
     pytest.skip(what)
@@ -31,7 +31,7 @@ def absent(what: str) -> NoReturn:
 
 @contextlib.contextmanager
 def repeated_by(**environ: object) -> Iterator[None]:
-    """Have a failure tell the variables that repeat it."""
+    """Let a failure name the variables that repeat it."""
     try:
         yield
     except Exception as error:

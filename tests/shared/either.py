@@ -1,4 +1,4 @@
-"""Servers for what must work with any: ours, and Debian's beanstalkd where it is installed."""
+"""Servers for tests that must pass on any server: ours, and Debian's beanstalkd if it is installed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command_of(kind: str) -> list[str]:
 
 
 class Running(NamedTuple):
-    """A server that runs."""
+    """A running server."""
 
     address: str
     process: subprocess.Popen[bytes]

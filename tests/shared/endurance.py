@@ -1,6 +1,6 @@
-"""Weeks of a cluster's ordinary life in virtual time, and what is there at its quiet moments: records, objects, operations.
+"""Weeks of a cluster's ordinary life in virtual time, with counts of records, objects and operations at quiet moments.
 
-Everything that is done here is over with an hour later, so whatever has become more by then leaks.
+All work here is over after an hour, so a count that grows is a leak.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType,
 
 
 class Measured(NamedTuple):
-    """What is there at a quiet moment.
+    """The counts at a quiet moment.
 
     Attributes:
         records: How many records there are, or entries of lists, by kind.
@@ -53,7 +53,7 @@ class Measured(NamedTuple):
 
 
 class CountingWorld(World):
-    """Counts what the store is asked for."""
+    """Counts the store's operations."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -65,10 +65,10 @@ class CountingWorld(World):
 
 
 class Life:
-    """Three front-ends: through the first one jobs are put only, through the second they are taken only.
+    """Three front-ends: the first only gets puts, the second only reserves.
 
     Args:
-        seed: What decides all that happens.
+        seed: Decides everything that happens.
     """
 
     def __init__(self, seed: int) -> None:
@@ -109,7 +109,7 @@ class Life:
         self.leave(client)
 
     def reply_tube(self) -> None:
-        """A job through a tube of its own: put here, taken there."""
+        """Put a job into a tube of its own at one front-end, and take it at another."""
         self.used += 1
         name = f"reply-{self.used}"
         asking, answering = self.chance.sample(self.front_ends, 2)
@@ -132,7 +132,7 @@ class Life:
         self.leave(waiting)
 
     def bury_and_kick(self) -> None:
-        """A tube that is used once is paused, its job is buried, kicked and released with a delay."""
+        """Use a tube once: pause it, and bury, kick and release its job with a delay."""
         self.used += 1
         name = f"once-{self.used}"
         client = self.client(self.chance.choice(self.front_ends), name)
@@ -145,7 +145,7 @@ class Life:
         self.leave(client)
 
     def replace(self, *, cleanly: bool) -> None:
-        """A front-end goes while it holds a job, and another one comes."""
+        """End a front-end that holds a job, and start another one."""
         place = self.chance.randrange(3)
         old = self.front_ends[place]
         self.put("held", ttr=100)
@@ -163,7 +163,7 @@ class Life:
     # --- time
 
     def live(self, hours: float) -> None:
-        """Let so many hours pass."""
+        """Let this many hours pass."""
         until = self.world.time + hours * HOUR
         while self.world.time < until:
             self.minute += 1

@@ -1,4 +1,4 @@
-"""Operations of a simulated cluster that fail, as tests want them to."""
+"""Operations of a simulated cluster that fail on demand."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def busy_for(here: World, seconds: float, operation: Callable[..., Any]) -> Call
 
 
 def any_failure(operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Hand a bug over to the front-end, too, which the simulation would stop at."""
+    """Raise a bug in the front-end as well; the simulation would stop at it."""
     try:
         return operation(), None
     except Exception as error:  # noqa: BLE001 - whatever it is

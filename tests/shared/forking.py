@@ -1,4 +1,4 @@
-"""What scripts use that fork: run apart from the tests, because a process with threads should not."""
+"""Functions for scripts that fork. They run apart from the tests, since a process with threads should not fork."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def ended(pid: int) -> None:
 
 
 def refused(call: Callable[[], object], owner: int) -> None:
-    """See that a call says at once whose the connection is."""
+    """Check that a call says at once which process the connection belongs to."""
     began = time.monotonic()
     with pytest.raises(
         beanspiked.ConnForked, match=f"belongs to process {owner}, which this one was forked from"

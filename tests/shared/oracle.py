@@ -1,6 +1,6 @@
-"""Clients that do as they please with a simulated cluster, and an oracle that knows what no reply to them may say.
+"""Clients that do random things to a simulated cluster, and an oracle that knows which replies are wrong.
 
-It knows only what was said on the wire: a put that was acknowledged exists until a delete of it was, whoever died in between.
+The oracle knows only the wire: a job whose put was acknowledged exists until its delete is acknowledged, whoever dies in between.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Lie(AssertionError):  # noqa: N818 - that is what it is
 
 @dataclass
 class Known:
-    """What was said about one job.
+    """What replies have said about one job.
 
     Attributes:
         body: Names the put.
@@ -55,7 +55,7 @@ class Holding:
 
 @dataclass
 class Oracle:
-    """What was said to all clients together."""
+    """What replies have said to all clients together."""
 
     world: World
     by_body: dict[bytes, Known] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Person:
         self.say()
 
     def gone(self) -> None:
-        """The connection is gone, and whatever was asked is in doubt."""
+        """Learn that the connection is gone; the last command is in doubt."""
         if self.asked is not None:
             self.doubt()
         for job_id in self.held:
@@ -305,7 +305,7 @@ class Person:
 
 
 def drain(oracle: Oracle, front_end: FrontEnd) -> None:
-    """When all is well again, every job that was acknowledged and not deleted comes out, and nothing else is left."""
+    """Check that, once nothing fails any more, every acknowledged and not deleted job comes out, and nothing else is left."""
     world = oracle.world
     cluster = world.cluster
     oracle.settled()

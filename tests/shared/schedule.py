@@ -1,4 +1,4 @@
-"""One random run of a simulated cluster: people at work, everything that can go wrong, then peace, then the reckoning."""
+"""One random run of a simulated cluster: clients work while everything fails, then nothing fails, then all is checked."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def run(
 def strike(
     world: World, chance: random.Random, everybody: list[Person], after: tuple[Formats, ...], *, harsh: bool
 ) -> None:
-    """Something bad happens."""
+    """Let something fail."""
     alive = [front_end for front_end in world.front_ends if not front_end.loop.dead and not front_end.leaving]
     victim = chance.choice(alive)
     what = "kill" if harsh else chance.choice(("kill", "freeze", "long freeze", "store", "hang up", "leave"))
@@ -162,7 +162,7 @@ def strike(
 
 
 def leave(world: World, chance: random.Random, everybody: list[Person], victim: FrontEnd, formats: Formats) -> None:
-    """A front-end leaves properly, and another one takes its place."""
+    """Stop a front-end in order, and start another one in its place."""
     world.front_end(chance.uniform(-3, 3), formats)
     for person in everybody:
         if person.front_end is victim:

@@ -13,7 +13,7 @@ __all__ = ["said_by"]
 
 
 def said_by(script: Path, *options: str, done_within_s: float, ended_within_s: float) -> str:
-    """Run a Python script that has to succeed; return what it said."""
+    """Run a Python script that has to succeed; return its output."""
     command = [sys.executable, str(script), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

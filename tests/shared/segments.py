@@ -1,4 +1,4 @@
-"""What the tests of stores share: short words for segments, their jobs and what is in them."""
+"""Short words for segments and their jobs, for the tests of stores."""
 
 from __future__ import annotations
 

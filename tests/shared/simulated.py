@@ -1,4 +1,4 @@
-"""A whole server but for its sockets: sessions, broker and engine on a virtual clock."""
+"""A whole server without sockets: sessions, broker and engine on a virtual clock."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Wire:
 
 
 class HandJournal:
-    """Keeps changes on their way until the test says what becomes of them."""
+    """Keeps changes on their way until the test decides their outcome."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire

@@ -1,4 +1,4 @@
-"""A soak: many jobs through many workers that fail at random; none may be lost, none be worked on after its delete was acknowledged.
+"""A soak: many jobs go through workers that fail at random; none may be lost, or worked on after its acknowledged delete.
 
     python tests/shared/soak.py --url aerospike://127.0.0.1:3000/test?prefix=soak_ --minutes 10 --jobs 100000 --kill-every 20
 

@@ -11,13 +11,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from depth import absent
 from launcher import serving
+
+from beanspiked.server.sockets import NATIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked")))
+
+# How a server may hear its sockets.
+EITHER_IO = ["native", "python"]
+
+
+def either_io(how: str) -> str:
+    """Return one of these as it is; skips where there is no such."""
+    return absent("native sockets are not installed") if how == "native" and NATIVE is None else how
 
 
 def conformance(*options: str) -> dict[str, int]:

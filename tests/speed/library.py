@@ -1,20 +1,26 @@
-"""Measure the library in one process: go-beanspike's own benchmarks in their shapes, and many coroutines at once.
+"""Measure the library in one process: what go-beanspike's benchmarks measure, and many coroutines at once.
 
-    python tests/speed/library.py [--url memory:|sqlite:DIR|aerospike://HOST:PORT/NAMESPACE?prefix=bench_] [--rounds 3] [--number 2000]
+    python tests/speed/library.py [--url memory:|sqlite:DIR|aerospike://HOST:PORT/NAMESPACE?prefix=bench_] [--rounds 3] [--json FILE]
 
-What go-beanspike publishes: put 0.589 ms, reserve 14.76 ms, release 0.607 ms.
+go-beanspike publishes: put 0.589 ms, reserve 14.76 ms, release 0.607 ms. The JSON keeps one run for each kind of store; `make figures`
+turns it into the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
+import tempfile
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
+from rig.published import COROUTINES, THEIRS_MS
+from rig.report import machine, used_by_others
 
 import beanspiked
 
@@ -23,14 +29,12 @@ if TYPE_CHECKING:
 
     from beanspiked import Job, Tube
 
-COROUTINES = 64
 # As the other benchmarks of jobs per second.
 BODY = b"x" * 100
-THEIRS_MS = {"put": 0.589, "reserve": 14.76, "release": 0.607}
 
 
 async def each(number: int, operation: Callable[[int], Awaitable[object]]) -> float:
-    """Do something one after the other; return how long one took, in milliseconds."""
+    """Do an operation again and again; return how long one took, in milliseconds."""
     began = time.perf_counter()
     for index in range(number):
         await operation(index)
@@ -71,6 +75,7 @@ async def together(tube: Tube, number: int) -> float:
 
 
 async def measure(options: argparse.Namespace) -> None:
+    others = used_by_others()
     async with beanspiked.connect(options.url) as conn:
         tube = conn.use(f"bench-{uuid.uuid4().hex[:8]}")
         await together(tube, 5000)
@@ -84,6 +89,16 @@ async def measure(options: argparse.Namespace) -> None:
             f"{COROUTINES} coroutines, put, reserve and delete: {statistics.median(speeds):,.0f} jobs/s"
             f" ({min(speeds):,.0f} to {max(speeds):,.0f})"
         )
+    if options.json is not None:
+        found = json.loads(options.json.read_text()) if options.json.exists() else {}
+        found[options.url.partition(":")[0]] = {
+            "machine": machine(Path(tempfile.gettempdir())),
+            "others": others,
+            "rounds": options.rounds,
+            "ms": {what: statistics.median(one[what] for one in rounds) for what in rounds[0]},
+            "jobs/s": statistics.median(speeds),
+        }
+        options.json.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> None:
@@ -94,6 +109,9 @@ def main() -> None:
         "--number", type=int, default=2000, help="operations one after the other (default: %(default)s)"
     )
     parser.add_argument("--jobs", type=int, default=40000, help="jobs of all coroutines (default: %(default)s)")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="also write the figures to this file, by the kind of store"
+    )
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="(default: %(default)s)")
     options = parser.parse_args()
     if options.loop == "uvloop":

@@ -1,9 +1,10 @@
-"""Measure a server against Debian's beanstalkd, turn about, and print the ratios.
+"""Measure a server against others in turns, and print medians, ranges and ratios.
 
-    python tests/speed/measure.py [--server CMD] [--peer CMD] [--rounds 5] [--only ROW,...] [--json FILE]
+    python tests/speed/measure.py [--server CMD] [--peer NAME=CMD]... [--durable NAME=OPTIONS]... [--only ROW,...] [--json FILE]
 
-Both servers are started fresh for every run. Figures move from minute to minute, ratios less: quote those. A figure that
-misses its bar is printed as `missed` and changes nothing else; the exit code is 1 only when something broke.
+Every run starts its server anew. Figures change from minute to minute, ratios less, so quote ratios. A figure that misses its
+bar is printed as `missed`; the exit code is 1 only when something broke. `make figures` turns the JSON into the tables and charts
+of the documents.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from pathlib import Path
 from rig.client import UnexpectedReplyError
 from rig.load import Bsload
 from rig.process import BrokenError, Server, Side
-from rig.report import Report, Run, machine
+from rig.report import Report, Run, machine, used_by_others
 from rig.rows import FULL, QUICK, ROWS, Bench
 
+# The name of the server under test among its peers.
+OURS = "beanspiked"
 EXIT_BROKEN = 1
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -40,16 +43,34 @@ def default_peer() -> str:
     return shutil.which("beanstalkd") or shutil.which("beanstalkd", path="/usr/bin:/usr/sbin:/usr/local/bin") or ""
 
 
+def default_peers() -> list[str]:
+    """Return Debian's beanstalkd as a peer, if it is installed."""
+    found = default_peer()
+    return [f"beanstalkd={shlex.quote(found)}"] if found else []
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="Measure a server against beanstalkd, turn about, and print the ratios."
-    )
+    parser = argparse.ArgumentParser(description="Measure a server against others in turns, and print the ratios.")
     parser.add_argument("--server", metavar="CMD", default=default_server(), help="the server (default: %(default)s)")
-    parser.add_argument("--peer", metavar="CMD", default=default_peer(), help="what to compare with; empty for nothing")
+    parser.add_argument(
+        "--peer",
+        metavar="NAME=CMD",
+        action="append",
+        help=f"a server to compare with; may be repeated; NAME= alone for none (default: {' '.join(default_peers())})",
+    )
+    parser.add_argument(
+        "--durable",
+        metavar="NAME=OPTIONS",
+        action="append",
+        default=[],
+        help="the options after -b DIR that make a peer sync before each reply (default: -f0)",
+    )
     parser.add_argument("--rounds", metavar="N", type=int, help="how often each row is measured (default: 5, quick: 2)")
     parser.add_argument("--only", metavar="ROW,...", default=",".join(ROWS), help="some of the rows: %(default)s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure to this file")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="also write every figure to this file, after each row"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="tiny numbers: shows that it works, not how fast anything is"
     )
@@ -69,29 +90,44 @@ def arguments() -> argparse.Namespace:
         given.rounds = 2 if given.quick else 5
     if given.rounds < 1:
         parser.error("--rounds must be 1 or more")
+    durable = dict(option.partition("=")[::2] for option in given.durable)
+    given.peers = []
+    for peer in default_peers() if given.peer is None else given.peer:
+        name, _, command = peer.partition("=")
+        if not command:
+            continue
+        options = tuple(shlex.split(durable.pop(name, "-f0")))
+        given.peers.append(Side(name=name, command=tuple(shlex.split(command)), durable=options))
+    if durable:
+        parser.error(f"--durable names no peer: {', '.join(durable)}")
+    if len({OURS, *(peer.name for peer in given.peers)}) <= len(given.peers):
+        parser.error(f"peers need names of their own, and {OURS} is the server's")
     return given
 
 
 def measure(given: argparse.Namespace) -> Report:
     """Measure each row in each round on each side."""
-    sides = [Side(name="ours", command=tuple(shlex.split(given.server)), durable=())]
-    if given.peer:
-        sides.append(Side(name="peer", command=tuple(shlex.split(given.peer)), durable=("-f0",)))
+    sides = [Side(name=OURS, command=tuple(shlex.split(given.server)), durable=()), *given.peers]
     report = Report(machine(given.data_dir))
     for side in sides:
         with Server(side.command) as server:
-            report.machine[side.name] = server.about()
-    for name, value in report.machine.items():
+            report.sides[side.name] = server.about()
+    for name, value in (report.machine | report.sides).items():
         print(f"{name}: {value}", flush=True)
     with tempfile.TemporaryDirectory(prefix="beanspiked-speed-") as folder:
         bench = Bench(Bsload(Path(folder)), QUICK if given.quick else FULL, given.data_dir)
         for row in given.only:
             for number in range(1, given.rounds + 1):
-                # Turn about: who goes first meets another machine than who goes second.
+                # Each round swaps the order, since the machine changes from run to run.
                 for side in sides if number % 2 else reversed(sides):
-                    run = Run(row=row, round=number, side=side.name, outcome=ROWS[row].measure(bench, side))
+                    others = used_by_others()
+                    outcome = ROWS[row].measure(bench, side)
+                    run = Run(row=row, round=number, side=side.name, others=others, outcome=outcome)
                     report.runs.append(run)
                     print(run, flush=True)
+            if given.json is not None:
+                # After each row: a run of an hour that breaks leaves the figures of whole rows.
+                given.json.write_text(json.dumps(report.json(), indent=1) + "\n")
     return report
 
 
@@ -105,11 +141,11 @@ def main() -> int:
     except (BrokenError, UnexpectedReplyError, subprocess.TimeoutExpired, OSError) as error:
         print(f"measure: {error}", file=sys.stderr)
         return EXIT_BROKEN
-    if not given.peer:
-        print("measure: there is no beanstalkd to compare with", file=sys.stderr)
+    if not given.peers:
+        print("measure: there is no peer to compare with", file=sys.stderr)
+    if report.warning():
+        print(f"measure: warning: {report.warning()}", file=sys.stderr)
     print(f"\n{report.markdown()}")
-    if given.json is not None:
-        given.json.write_text(json.dumps(report.json(), indent=1) + "\n")
     return 0
 
 

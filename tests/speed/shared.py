@@ -2,7 +2,7 @@
 
     python tests/speed/shared.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--rounds 3] [--ready 0,100000,1000000]
 
-Servers that are compared run turn about in the same run. Figures move from minute to minute; quote the ratios.
+Servers that are compared take turns in one run. Figures change from minute to minute; quote the ratios.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def front_end(server: str, store: str, prefix: str) -> Server:
 
 
 def speed(arguments: argparse.Namespace, bsload: Bsload) -> None:
-    """Cycles per second, turn about with beanstalkd."""
+    """Measure jobs a second, in turns with beanstalkd."""
     peer = Server(tuple(shlex.split(arguments.peer)))
     server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
     with peer, server:
@@ -72,7 +72,7 @@ def speed(arguments: argparse.Namespace, bsload: Bsload) -> None:
 
 
 def two(arguments: argparse.Namespace, bsload: Bsload) -> None:
-    """One front-end against two with half of the load each, turn about."""
+    """Measure one front-end and two with half of the load each, in turns."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     first = front_end(arguments.server, arguments.aerospike, prefix)
     second = front_end(arguments.server, arguments.aerospike, prefix)
@@ -93,7 +93,7 @@ def two(arguments: argparse.Namespace, bsload: Bsload) -> None:
 
 
 def wake(first: Server, second: Server) -> None:
-    """How long a put at one front-end takes to reach a reserve that waits at another."""
+    """Measure how long a put at one front-end takes to reach a reserve that waits at another."""
     times = []
     with Client(first.port) as producer, Client(second.port) as worker:
         producer.ask("use woken")
@@ -113,7 +113,7 @@ def wake(first: Server, second: Server) -> None:
 
 
 def latency(arguments: argparse.Namespace, bsload: Bsload) -> None:
-    """One connection, one command in flight, against the same operations from a bare script on such a segment."""
+    """Measure one command in flight on one connection, and the same operations from a bare script."""
     for ready in arguments.ready:
         server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
         with server, Client(server.port) as client:
@@ -188,7 +188,7 @@ def bare_operations(where: str) -> tuple[float, float, float]:
 
 
 def idle(arguments: argparse.Namespace, bsload: Bsload) -> None:  # noqa: ARG001 - one shape for all rows
-    """What a front-end costs that only waits, beside another one."""
+    """Measure the processor time of a front-end that only waits, beside another one."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     first, second = (front_end(arguments.server, arguments.aerospike, prefix) for _ in range(2))
     with first, second, Client(first.port) as client:
@@ -201,7 +201,7 @@ def idle(arguments: argparse.Namespace, bsload: Bsload) -> None:  # noqa: ARG001
 
 
 def stored(arguments: argparse.Namespace, bsload: Bsload) -> None:
-    """What a waiting job takes in the store."""
+    """Measure how many bytes a waiting job takes in the store."""
     import aerospike
 
     address, _, namespace = arguments.aerospike.partition("/")

@@ -1,10 +1,10 @@
-"""Measure how long one client waits while another does something big, on a server and on beanstalkd, turn about.
+"""Measure how long one client waits while another does something big, on a server and on beanstalkd in turns.
 
-    python tests/speed/stalls.py [--server CMD] [--peer CMD] [--jobs 1000000] [--rounds 3] [--only "ROW;..."]
+    python tests/speed/stalls.py [--server CMD] [--peer CMD] [--jobs 1000000] [--rounds 3] [--only "ROW;..."] [--json FILE]
 
 A probe sends `list-tube-used` each millisecond on a connection of its own, from a process of its own; the durable row probes with puts.
-The longest answer over all rounds counts, and the median of the rounds' medians. An answer that misses its bar is printed as `missed` and
-changes nothing else.
+The longest answer over all rounds counts, and the median of the rounds' medians. An answer that misses its bar is printed as `missed`.
+`make figures` turns the JSON into the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import json
 import os
 import select
 import shlex
@@ -22,12 +23,13 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from measure import default_peer, default_server
 from rig.process import Server
+from rig.report import machine, table, used_by_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -251,17 +253,17 @@ class Row:
 
 
 ROWS: dict[str, Row] = {
-    "50 greedy clients": Row(measure=greedy(50)),
-    "500 greedy clients": Row(measure=greedy(500)),
-    "hang-up with all jobs held": Row(measure=hang_up),
-    "kick of all jobs": Row(measure=kick),
-    "all jobs are due": Row(measure=due),
+    "50 clients that pipeline `peek` without pause": Row(measure=greedy(50)),
+    "500 such clients": Row(measure=greedy(500)),
+    "a hang-up of a client that holds all jobs": Row(measure=hang_up),
+    "a kick of all jobs": Row(measure=kick),
+    "all jobs are due at once": Row(measure=due),
     # beanstalkd looks through all of them for each one.
-    "all jobs time out": Row(measure=time_out, peer=False),
+    "all jobs time out at once": Row(measure=time_out, peer=False),
     "a job of 48 MB": Row(measure=big_job, flags=("-z", "100000000")),
     "30,000 watched tubes": Row(measure=watch(30_000)),
     "100,000 watched tubes": Row(measure=watch(100_000)),
-    "puts during a durable kick of all jobs": Row(measure=kick_durably, limit_ms=50.0, peer=False, durable=True),
+    "a durable kick of all jobs, while others put": Row(measure=kick_durably, limit_ms=50.0, peer=False, durable=True),
 }
 
 
@@ -287,7 +289,7 @@ def run(command: tuple[str, ...], row: Row, jobs: int, folder: Path) -> Seen:
 
 
 def summary(seen: list[Seen]) -> Seen:
-    """Return what counts of several rounds."""
+    """Return the summary of several rounds."""
     return Seen(
         longest=max(each.longest for each in seen),
         median=statistics.median(each.median for each in seen),
@@ -311,33 +313,65 @@ def main() -> int:
         "--rounds", metavar="N", type=int, default=3, help="how often each row is measured (default: 3)"
     )
     parser.add_argument("--only", metavar="ROW;...", default="", help="some of the rows; all if not given")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="also write every figure to this file, after each row"
+    )
     given = parser.parse_args()
     named = [name for name in ROWS if not given.only or name in given.only.split(";")]
     if not named:
         parser.error(f"there is no such row; there are: {'; '.join(ROWS)}")
     ours, peer = tuple(shlex.split(given.server)), tuple(shlex.split(given.peer))
-    print(f"| meanwhile, {given.jobs:,} jobs | longest | median | peak | beanstalkd's longest | median | bar | |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    found: dict[str, Any] = {
+        "machine": machine(Path(tempfile.gettempdir())),
+        "rounds": given.rounds,
+        "jobs": given.jobs,
+        "lines": [],
+    }
     with tempfile.TemporaryDirectory(prefix="beanspiked-stalls-") as folder:
         for name in named:
             row = ROWS[name]
             mine: list[Seen] = []
             theirs: list[Seen] = []
+            others = used_by_others()
             for number in range(given.rounds):
                 sides = [(ours, mine)] + ([(peer, theirs)] if peer and row.peer else [])
                 for command, seen in sides if number % 2 else reversed(sides):
                     seen.append(run(command, row, given.jobs, Path(folder)))
-            print(line(name, row, summary(mine), summary(theirs) if theirs else None), flush=True)
+            found["lines"].append(line(name, row, others, summary(mine), summary(theirs) if theirs else None))
+            if given.json is not None:
+                given.json.write_text(json.dumps(found, indent=1) + "\n")
+            print(table(*shown({**found, "lines": found["lines"][-1:]})), flush=True)
+    print(f"\n{table(*shown(found))}")
     return 0
 
 
-def line(name: str, row: Row, mine: Seen, theirs: Seen | None) -> str:
-    """Return a row of the table."""
+def line(name: str, row: Row, others: float, mine: Seen, theirs: Seen | None) -> dict[str, Any]:
+    """Return a row's figures; `others` is the part of the processors that other programs used before it."""
     limit = row.limit_ms if theirs is None else max(row.limit_ms, LIMIT_RATIO * theirs.longest)
-    cells = [name, f"{mine.longest:.1f} ms", f"{mine.median:.2f} ms", f"{mine.peak_mb:.0f} MB"]
-    cells += ["", ""] if theirs is None else [f"{theirs.longest:.1f} ms", f"{theirs.median:.2f} ms"]
-    cells += [f"≤ {limit:.0f} ms", "met" if mine.longest <= limit else "missed"]
-    return f"| {' | '.join(cells)} |"
+    peer = None if theirs is None else asdict(theirs)
+    met = mine.longest <= limit
+    return {"row": name, "others": others, "ours": asdict(mine), "peer": peer, "limit_ms": limit, "met": met}
+
+
+def shown(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the table's head and lines."""
+    lines = []
+    for each in found["lines"]:
+        ours, peer = each["ours"], each["peer"]
+        cells = [each["row"], f"{ours['longest']:.1f} ms", f"{ours['median']:.2f} ms", f"{ours['peak_mb']:.0f} MB"]
+        cells += ["", ""] if peer is None else [f"{peer['longest']:.1f} ms", f"{peer['median']:.2f} ms"]
+        lines.append([*cells, f"≤ {each['limit_ms']:.0f} ms", "met" if each["met"] else "missed"])
+    head = [
+        f"meanwhile, {found['jobs']:,} jobs",
+        "longest",
+        "median",
+        "peak",
+        "beanstalkd's longest",
+        "median",
+        "bar",
+        "",
+    ]
+    return head, lines
 
 
 if __name__ == "__main__":

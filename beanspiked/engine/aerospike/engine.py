@@ -272,11 +272,11 @@ class SharedEngine(Commands):
         try:
             await asyncio.wait_for(self._come_to_rest(), REST_WITHIN)
         except TimeoutError:
-            logger.warning("segments stay busy; what is held in them becomes ready with the end of the session")
+            logger.warning("some segments stay busy; their held jobs are ready when this session ends")
         try:
             await self.membership.end()
         except EngineError as error:
-            logger.warning("what is held becomes ready when the others notice: %s", error)
+            logger.warning("held jobs are ready when other front-ends find this session dead: %s", error)
         except Exception as bug:
             # Whoever waits for the end must not wait for ever.
             logger.error("internal error", exc_info=bug)

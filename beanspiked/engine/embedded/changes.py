@@ -1,4 +1,4 @@
-"""What each change does to jobs in memory, once it is on disk or where there is no journal."""
+"""Applies changes to the jobs in memory, once they are on disk or at once without a journal."""
 
 from typing import cast
 
@@ -13,7 +13,7 @@ class Changes:
     """Makes changes.
 
     Args:
-        tubes: Where the jobs stand.
+        tubes: The jobs in their tubes.
         jobs: All jobs.
     """
 
@@ -22,7 +22,7 @@ class Changes:
         self._jobs = jobs
 
     def put(self, job: Job, due: float) -> None:
-        """A job is there."""
+        """Add a job."""
         tube = cast(EmbeddedTube, job.tube)
         self._jobs.add(job)
         tube.total_jobs += 1
@@ -30,7 +30,7 @@ class Changes:
         self._tubes.serve(tube)
 
     def delete(self, job: Job) -> None:
-        """A job is gone."""
+        """Delete a job."""
         if job.holder is not None:
             job.holder.lost(job)
         self._tubes.leave(job)
@@ -38,7 +38,7 @@ class Changes:
         job.tube.deletes += 1
 
     def release(self, job: Job, pri: int, delay: float, due: float) -> None:
-        """A held job is back."""
+        """Release a held job."""
         self._tubes.leave(job)
         job.pri = pri
         job.delay = delay
@@ -48,7 +48,7 @@ class Changes:
         self._tubes.serve(cast(EmbeddedTube, job.tube))
 
     def bury(self, job: Job, pri: int, burial: int, reason: str) -> None:
-        """A job is set aside."""
+        """Bury a job."""
         self._tubes.leave(job)
         job.pri = pri
         job.buries += 1
@@ -61,7 +61,7 @@ class Changes:
         self._tubes.enter(job, BURIED, float(burial))
 
     def kick(self, job: Job) -> None:
-        """A buried or delayed job is ready."""
+        """Kick a buried or delayed job."""
         job.kicks += 1
         job.ahead_of_store = False
         if job.details is not None:
@@ -78,7 +78,7 @@ class Changes:
             self._tubes.serve(cast(EmbeddedTube, target))
 
     def update(self, job: Job, body: bytes, raw_size: int) -> None:
-        """A job has another body."""
+        """Replace a job's body."""
         job.body = body
         if job.details is not None:
             job.details.raw_size = raw_size

@@ -32,7 +32,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FILE_NAME: Final = "jobs.sqlite"
-# "bspk" in SQLite's header says that the file is ours.
+# "bspk" in SQLite's header marks the file as ours.
 APPLICATION_ID: Final = 0x6273706B
 SCHEMA_VERSION: Final = 1
 # The write-ahead log is copied into the database when it has this many pages.
@@ -73,24 +73,24 @@ MIGRATIONS: Final[list[str]] = [
 ]
 
 
-# Whoever can read a journal's files can read its jobs.
+# A journal's files hold its jobs, so only their owner may read them.
 PRIVATE: Final = 0o600
 
 # Directories that this process has locked, by device and inode.
 _locked: set[tuple[int, int]] = set()
-# Those that a process had locked which this one was forked from, with its number.
+# Directories that this process's parent had locked before the fork, with the parent's number.
 _inherited: dict[tuple[int, int], int] = {}
 
 
 class Lock:
     """A directory's lock, held as beanstalkd does (walinit, waldirlock).
 
-    Such locks do not keep a process from itself, and it loses one as soon as it closes any descriptor of the file: so it also
-    remembers what it has locked. The child of a fork does not inherit them; but as SQLite remembers them, too, for each process, it
-    cannot use a database there any more.
+    Such a lock does not exclude its own process, which loses it when it closes any descriptor of the file. So the process also
+    remembers the directories that it has locked. The child of a fork does not inherit the locks, but SQLite remembers its own in the
+    child as well, so the child cannot use a database there.
 
     Raises:
-        StoreUnusable: The directory is none, or in use.
+        StoreUnusable: The directory does not exist or is in use.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -113,7 +113,7 @@ class Lock:
         forks.watch(self)
 
     def release(self) -> None:
-        """Let others have the directory."""
+        """Unlock the directory."""
         _locked.discard(self._place)
         os.close(self._fd)
 
@@ -138,10 +138,10 @@ def _lock(directory: Path) -> int:
 
 
 def prepare(path: Path) -> None:
-    """Make a journal where there is none, and upgrade an older one.
+    """Make a journal if there is none, or upgrade an older one.
 
     Raises:
-        StoreUnusable: It cannot be used; what is there is left as it was.
+        StoreUnusable: It cannot be used; it is left unchanged.
     """
     version = 0
     if path.exists() and path.stat().st_size > 0:
@@ -150,7 +150,7 @@ def prepare(path: Path) -> None:
         if version == SCHEMA_VERSION:
             return
     elif any(path.parent.glob("binlog.[0-9]*")):
-        logger.warning("%s: beanstalkd's binlog files are left alone; the jobs in them are not read", path.parent)
+        logger.warning("%s: the jobs in beanstalkd's binlog files are not read; let beanstalkd drain them", path.parent)
     _make_private(path)
     steps = "".join(MIGRATIONS[version:SCHEMA_VERSION])
     try:
@@ -167,7 +167,7 @@ def prepare(path: Path) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Make a database's file before SQLite would, which gives the files beside it the same mode."""
+    """Make a database's file with its mode; SQLite gives the files beside it the same mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
     except OSError as error:
@@ -176,7 +176,7 @@ def _make_private(path: Path) -> None:
 
 
 def _keep_private(path: Path) -> None:
-    """Keep others from reading the jobs, also in files that are there already."""
+    """Keep other users from reading the jobs, also in files that exist already."""
     base = path.resolve()
     for name in (base, *(Path(f"{base}{suffix}") for suffix in ("-wal", "-shm", "-journal"))):
         try:
@@ -185,13 +185,15 @@ def _keep_private(path: Path) -> None:
         except FileNotFoundError:
             continue
         except PermissionError as error:
-            logger.warning("%s: others may be able to read the jobs: %s", name, error.strerror)
+            logger.warning(
+                "%s: other users may be able to read the jobs: its mode cannot be changed: %s", name, error.strerror
+            )
         except OSError as error:
             raise StoreUnusable(f"{name}: {error.strerror}") from error
 
 
 def _version(path: Path) -> int:
-    """Return the version of a journal that is ours and not newer than we are; 0 for an empty database."""
+    """Return the version of a journal of ours that this version can read; 0 for an empty database."""
     try:
         with contextlib.closing(open_read_only(path)) as database:
             application = database.execute("PRAGMA application_id").fetchone()[0]
@@ -200,19 +202,19 @@ def _version(path: Path) -> int:
     except sqlite3.Error as error:
         raise StoreUnusable(f"{path}: {error}") from error
     if (application, version, tables) == (0, 0, 0):
-        # A first start that ended before it had made anything.
+        # A first start was ended before it had made the tables.
         return 0
     if application != APPLICATION_ID:
-        raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left as it is")
+        raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left unchanged")
     if version > SCHEMA_VERSION:
         raise StoreUnusable(
-            f"{path}: a journal of version {version}, but this beanspiked reads up to {SCHEMA_VERSION}; it is left as it is"
+            f"{path}: a journal of version {version}, but this beanspiked reads versions up to {SCHEMA_VERSION}; start a newer beanspiked"
         )
     return version
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that the child of a fork never closes: it would do so as if it held the parent's locks, and remove the log."""
+    """A connection that the child of a fork never closes: closing acts as if the child held the locks, and removes the log."""
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
         """See forks.Watched."""
@@ -228,7 +230,7 @@ def _connect(name: Path | str, uri: bool = False) -> sqlite3.Connection:
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """Open a journal so that closing it changes nothing, not even by a checkpoint."""
+    """Open a journal so that closing it changes nothing: not even a checkpoint is made."""
     return _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
@@ -241,16 +243,16 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     database: sqlite3.Connection | None = None
     try:
         database = _connect(path)
-        # For other programs that write or checkpoint, such as backup tools, which is over in moments.
+        # Other programs that write or checkpoint, such as backup tools, hold their locks for moments only.
         database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         database.execute("PRAGMA journal_size_limit = 16777216")
         database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-        # A database that has reached the limit of a file's size could not take over what its log holds, and deletes would fail, too.
+        # A database at the limit of a file's size could not take over what its log holds, and deletes would fail too.
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         if limit != resource.RLIM_INFINITY:
             page_size: int = database.execute("PRAGMA page_size").fetchone()[0]
             database.execute(f"PRAGMA max_page_count = {max(1, limit // page_size)}")
-        # Needs write access even where nothing is written: finds out now, not at the first put.
+        # This needs write access although it writes nothing, so a lack of it shows now and not at the first put.
         database.execute("BEGIN IMMEDIATE")
         database.execute("COMMIT")
     except sqlite3.Error as error:
@@ -261,14 +263,14 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def failed_by(error: BaseException, kind: int) -> bool:
-    """Tell whether SQLite failed in this way; of an extended code the lowest byte is the kind."""
+    """Tell whether SQLite failed in this way; the lowest byte of an extended code is the kind."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF == kind
 
 
 @contextlib.contextmanager
 def no_waiting(database: sqlite3.Connection) -> Iterator[None]:
-    """Give up at once where another program has locked the database."""
+    """Fail at once while another program locks the database."""
     database.execute("PRAGMA busy_timeout = 0")
     try:
         yield
@@ -277,7 +279,7 @@ def no_waiting(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def backup(directory: str | Path, target: str | Path) -> int:
-    """Copy a journal, also one in use, to a new file; return the number of jobs in the copy.
+    """Copy a journal, also that of a running server, to a new file; return the number of jobs in the copy.
 
     Raises:
         StoreUnusable: There is no journal in the directory, or it is damaged.
@@ -287,7 +289,7 @@ def backup(directory: str | Path, target: str | Path) -> int:
     source = Path(directory) / FILE_NAME
     if not source.is_file():
         raise StoreUnusable(f"{source}: no such file")
-    # Made first and exclusively: nothing is overwritten.
+    # Made first and exclusively, so that no file is overwritten.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
     done = False
     try:
@@ -297,7 +299,7 @@ def backup(directory: str | Path, target: str | Path) -> int:
         ):
             if live.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise StoreUnusable(f"{source}: not a journal of beanspiked")
-            # No second file beside the copy, which a full disk would leave behind.
+            # Without a second file beside the copy, which a full disk would leave behind.
             copy.execute("PRAGMA journal_mode = MEMORY")
             live.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")

@@ -1,8 +1,8 @@
-"""The embedded engine: every job in memory, every change of a durable engine in its journal before it is told of.
+"""The embedded engine: all jobs are in memory, and with a journal each change is on disk before it is acknowledged.
 
-Without a journal a change is made at once. With one it is made in two steps: the job is *withdrawn*, so that nobody else can
-take it and no timer can revive it, and its `Write` goes to the journal; when that is on disk the change is applied, and if it fails the
-job is put back where it was.
+Without a journal a change is made at once. With one it takes two steps. First the job is *withdrawn*, so that nobody else can take it and
+no timer can revive it, and its `Write` goes to the journal. When that is on disk the change is applied; if it fails, the job returns to
+its place.
 """
 
 import logging
@@ -37,7 +37,7 @@ from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
-    # SQLite is only loaded where it is used: the first client may be waiting.
+    # Only a durable engine loads SQLite: the first client may be waiting.
     from beanspiked.engine.embedded.journal import Journal
 
 __all__ = ["EmbeddedEngine"]
@@ -49,9 +49,9 @@ class EmbeddedEngine(TubeEngine):
     """Exact beanstalkd semantics in one process.
 
     Args:
-        timers: Where delays and pauses wait, and the clock.
-        listener: Whom to tell when a job becomes ready.
-        journal: Where changes are kept, or None.
+        timers: The timer queue, for delays and pauses, and the clock.
+        listener: Told when a job becomes ready.
+        journal: Keeps the changes on disk; None without one.
     """
 
     def __init__(self, timers: Timers, listener: ReadyListener, journal: "Journal | None" = None) -> None:
@@ -71,7 +71,7 @@ class EmbeddedEngine(TubeEngine):
         self._arriving: dict[int, Write] = {}
         self._last_id = 0
         self._burials = 0
-        # Jobs whose compressed bodies came from the disk: whether those are whole shows when their turn comes.
+        # Jobs whose compressed bodies came from the disk: damage shows when they are reserved.
         self._unproven: set[int] = set()
 
     def load(self, chunks: Iterable[list[Row]], pauses: list[tuple[str, float, float]], last_id: int) -> None:
@@ -113,7 +113,7 @@ class EmbeddedEngine(TubeEngine):
     # --- jobs
 
     def new_id(self) -> int:
-        """Number the next job."""
+        """Return the id of the next job."""
         self._last_id += 1
         return self._last_id
 
@@ -142,7 +142,7 @@ class EmbeddedEngine(TubeEngine):
         return self._send(write)
 
     def take(self, tubes: list[Tube]) -> Job | None:
-        """Reserve the most urgent ready job over these tubes but the paused ones; bury those on the way that are damaged."""
+        """Reserve the most urgent ready job over these tubes but the paused ones; bury damaged ones that come first."""
         best = self._tubes.best(tubes)
         while best is not None and self._unproven and best.id in self._unproven and not self._proven(best):
             best = self._tubes.best(tubes)
@@ -151,11 +151,11 @@ class EmbeddedEngine(TubeEngine):
         return best
 
     def _proven(self, job: Job) -> bool:
-        """Tell whether a ready job's body can be read; bury it if not, here only: after a restart it is found out again."""
+        """Tell whether a ready job's body can be read; if not, bury the job in memory only: a restart finds the damage again."""
         try:
             job.raw_body()
         except DamagedEntry as error:
-            logger.error("job %d of %s is damaged, and buried: %s", job.id, job.tube.name, error)
+            logger.error("job %d of tube %s is buried, because its body is damaged: %s", job.id, job.tube.name, error)
             self._burials += 1
             self._changes.bury(job, job.pri, self._burials, f"damaged: {error}")
             return False
@@ -177,11 +177,11 @@ class EmbeddedEngine(TubeEngine):
         return self._arriving.get(job_id) if job is None else job.moving
 
     def peek_next(self, tube: Tube, state: int) -> Job | None:
-        """Find the job that would leave a state next."""
+        """Find the job that leaves a state next."""
         return cast("Job | None", cast(EmbeddedTube, tube).queue(state).first())
 
     def delete(self, job: Job) -> Later | None:
-        """Remove a job that the caller holds or that nobody does."""
+        """Delete a job that the caller or nobody holds."""
         if self._journal is None:
             self._delete(job)
             return None
@@ -193,7 +193,7 @@ class EmbeddedEngine(TubeEngine):
         self.forget(job.tube)
 
     def release(self, job: Job, pri: int, delay: float) -> Later | None:
-        """Put a held job back."""
+        """Release a held job."""
         due = self._clock.now() + delay
         if self._journal is None:
             self._changes.release(job, pri, delay, due)
@@ -205,7 +205,7 @@ class EmbeddedEngine(TubeEngine):
         return self._move(write)
 
     def bury(self, job: Job, pri: int, reason: str = "") -> Later | None:
-        """Set a held job aside."""
+        """Bury a held job."""
         self._burials += 1
         if self._journal is None:
             self._changes.bury(job, pri, self._burials, reason)
@@ -219,7 +219,7 @@ class EmbeddedEngine(TubeEngine):
     def give_back(self, job: Job, timed_out: bool) -> None:
         """Make a held job ready as it was."""
         if job.moving is not None:
-            # Its holder is gone, or out of time, while a change of the job is on its way: that one first.
+            # Its holder is gone, or its time to run is over, while a change of the job is on its way: the change comes first.
             job.moving.then(lambda _: self._give_back_after(job, timed_out))
             return
         if timed_out:
@@ -244,7 +244,7 @@ class EmbeddedEngine(TubeEngine):
         return self._move(Write(KICK, job))
 
     def pause(self, tube: Tube, seconds: float) -> Later | None:
-        """Keep a tube's jobs from being taken for a time."""
+        """Pause a tube."""
         until = self._clock.now() + seconds
         home = cast(EmbeddedTube, tube)
         home.pauses += 1
@@ -303,7 +303,7 @@ class EmbeddedEngine(TubeEngine):
     # --- the journal
 
     def _move(self, write: Write) -> Later:
-        """Withdraw jobs and send on their change."""
+        """Withdraw jobs and pass their change to the journal."""
         for job in write.jobs:
             self._tubes.withdraw(job)
             job.moving = write
@@ -316,7 +316,7 @@ class EmbeddedEngine(TubeEngine):
         return write
 
     def _settled(self, later: Later) -> None:
-        """Apply a change that is on disk, or put back what one that failed had withdrawn."""
+        """Apply a change that is on disk, or return the jobs of a failed one to their places."""
         write = cast(Write, later)
         op = write.op
         if op == PUT:
@@ -356,7 +356,7 @@ class EmbeddedEngine(TubeEngine):
                 self._delete(moved)
 
     def flush(self) -> None:
-        """Let the journal begin with what was added in this turn."""
+        """Let the journal start to write the changes of this turn."""
         if self._journal is not None:
             self._journal.flush()
 
@@ -365,7 +365,7 @@ class EmbeddedEngine(TubeEngine):
         return (0, 0) if self._journal is None else (1, self._journal.records_written)
 
     def close(self) -> Later | None:
-        """Finish what is on its way to the journal, write down what it was not told of jobs that were given back, and close it."""
+        """Finish the changes on their way, write down the counters of jobs that were given back, and close the journal."""
         if self._journal is None:
             return None
         given_back: dict[tuple[int, int], list[int]] = {}

@@ -1,11 +1,10 @@
-"""The journal: a SQLite database in which every acknowledged change stands before its reply leaves.
+"""The journal: a SQLite database that holds every change before its reply leaves.
 
-One writer thread, group commit: whatever was added while the last transaction ran goes into the next one. Only the last state of a job
-is kept, so there is nothing to compact; the file gives pages back when many are free.
+One writer thread commits in groups: changes that are added while a transaction runs go into the next one. Only the last state of a job is
+kept, so there is nothing to compact; the file gives pages back when many are free.
 
-The directory also holds `lock` (beanstalkd's own name and kind of lock, so that neither server opens the other's directory while
-it is in use) and `reserve`, space that is let go when the disk is full so that deletes still find room; while it cannot be had back, puts
-are refused.
+The directory also holds `lock`, beanstalkd's own name and kind of lock, so that neither server opens a directory that the other uses; and
+`reserve`, space that is given up when the disk is full so that deletes still find room. Until it can be reserved again, puts are refused.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ logger = logging.getLogger(__name__)
 VACUUM_FREE_PAGES: Final = 1024
 VACUUM_CHUNK: Final = 1024
 HOUSEKEEPING_SECONDS: Final = 1.0
-# A write-ahead log of more bytes than this is worth a word: it is emptied at a sixteenth of that unless somebody reads from it.
+# A write-ahead log of more bytes is logged: it is emptied at a sixteenth of this unless another program reads it.
 WAL_BYTES: Final = 64 << 20
 
 
@@ -54,16 +53,16 @@ class Journal:
     """A journal in a directory.
 
     Args:
-        directory: Where it lives; must exist.
-        clock: What the times in it are told by to others; in the file they are the wall clock's.
-        fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative never syncs but
-            at checkpoints.
+        directory: Its directory, which must exist.
+        clock: The clock of the times that callers give and get; in the file they are the wall clock's.
+        fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative syncs only at
+            checkpoints.
 
     Attributes:
-        notify: Called from the writer thread when outcomes are waiting for `settle`.
+        notify: Called from the writer thread when outcomes wait for `settle`.
         records_written: Changes committed by this process.
-        syncs: How often the writer made sure that all commits are on disk.
-        reading: What it holds as it is opened.
+        syncs: How often the writer has synced all commits to the disk.
+        reading: Reads what the journal holds when it is opened.
 
     Raises:
         StoreUnusable: The directory or the database in it cannot be used; nothing was changed.
@@ -95,10 +94,10 @@ class Journal:
         self._room = Room(self.directory)
         try:
             self._path = self.directory / FILE_NAME
-            # Where SQLite has it, also when the database's name is a link.
+            # SQLite's name of it, also when the database's name is a link.
             self._log_path = Path(f"{self._path.resolve()}-wal")
             prepare(self._path)
-            # Nothing is written before everything was read: a journal that turns out to be damaged stays as it is.
+            # Nothing is written before everything is read: a journal that proves to be damaged stays unchanged.
             self._database = open_read_only(self._path)
             self.reading = Reading(self._database, self._path)
             self._full = not self._room.restore()
@@ -110,7 +109,7 @@ class Journal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
-        """Begin to write.
+        """Start the writer.
 
         Raises:
             StoreUnusable: The journal cannot be written.
@@ -121,22 +120,22 @@ class Journal:
         self._thread.start()
 
     def abandon(self) -> None:
-        """Let go of a journal that was not started."""
+        """Close a journal that was not started."""
         self._database.close()
         self._lock.release()
 
     def add(self, write: Write) -> None:
-        """Take a change; it goes out with the next `flush`."""
+        """Add a change; it goes to the writer with the next `flush`."""
         self._added.append(write)
 
     def flush(self) -> None:
-        """Hand the changes of this turn to the writer."""
+        """Pass the changes of this turn to the writer."""
         if self._added:
             self._inbox.put(self._added)
             self._added = []
 
     def settle(self, most: int = ALL) -> bool:
-        """Make known up to so many of the outcomes that the writer has left, in the thread of the event loop.
+        """Report up to `most` outcomes of the writer, in the event loop's thread.
 
         Returns:
             Whether more may be left.
@@ -146,7 +145,7 @@ class Journal:
                 write, error = self._outbox.get_nowait()
             except queue.Empty:
                 break
-            # A writer that failed amid a batch has refused all of it, also what it had settled.
+            # A writer that failed within a batch has refused all of it, also changes that it had settled.
             if not write.done:
                 write.settle(error)
         else:
@@ -157,7 +156,7 @@ class Journal:
         return False
 
     def close(self, given_back: dict[tuple[int, int], list[int]] | None = None) -> Later:
-        """Write what was added, close the database and let go of the directory.
+        """Write the added changes, close the database and unlock the directory.
 
         Args:
             given_back: The ids of jobs that became ready without a change in the journal, by the number of their reserves and timeouts.
@@ -192,7 +191,7 @@ class Journal:
                     with self._writing:
                         self._commit_all(batch)
                 except Exception as error:
-                    logger.critical("%s: the writer failed", self.directory, exc_info=error)
+                    logger.critical("%s: the writer failed; its batch is refused", self.directory, exc_info=error)
                     self._refuse(batch, StoreFailed("the journal's writer failed"))
                 if was_synced and self._unsynced:
                     sync_at = time.monotonic() + self._fsync_seconds
@@ -212,7 +211,7 @@ class Journal:
         self.notify()
 
     def _commit_all(self, batch: list[Write]) -> None:
-        """Commit a batch as one transaction; if that fails, in parts, what shrinks the store first."""
+        """Commit a batch as one transaction; if that fails, in parts, with changes that free space first."""
         if self._distrusted:
             self._sync()
             if self._distrusted:
@@ -231,7 +230,7 @@ class Journal:
             self._succeed(whole)
             return
         if self._locked:
-            # Each part would wait as long again.
+            # Each part would wait as long.
             self._refuse(whole, error)
             return
         if isinstance(error, StoreFull):
@@ -244,7 +243,7 @@ class Journal:
         if self._full:
             self._refuse(puts, error)
         else:
-            # Perhaps only one of them was too large, or it was another change that failed.
+            # Perhaps only one of them is too large, or another change has failed.
             self._commit_each(puts)
 
     def _commit_each(self, batch: list[Write]) -> None:
@@ -259,15 +258,15 @@ class Journal:
                     self._full = not self._room.restore()
 
     def _make_room(self) -> None:
-        """Let the reserve go, and use it to empty the write-ahead log, whose space can then be used again."""
+        """Give up the reserve and use its space to empty the write-ahead log, which can then be filled again."""
         self._room.release()
         with contextlib.suppress(sqlite3.Error):
             self._checkpoint()
 
     def _checkpoint(self) -> bool:
-        """Empty the write-ahead log as far as possible; tell whether somebody, a backup, reads from it.
+        """Empty the write-ahead log as far as possible; tell whether another program, such as a backup, reads it.
 
-        The writer has no time to wait for that one's end.
+        The writer cannot wait until that ends.
         """
         with no_waiting(self._database):
             return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
@@ -281,12 +280,12 @@ class Journal:
     def _refuse(self, batch: list[Write], error: EngineError) -> None:
         if batch and not self._complained:
             self._complained = True
-            logger.error("%s: %s; changes are refused", self.directory, error)
+            logger.error("%s: %s; changes are refused until a write succeeds", self.directory, error)
         for write in batch:
             self._outbox.put((write, error))
 
     def _commit(self, batch: list[Write]) -> EngineError | None:
-        """Run one transaction; return what went wrong."""
+        """Run one transaction; return its error, if any."""
         database = self._database
         self._locked = False
         try:
@@ -311,10 +310,10 @@ class Journal:
         return None
 
     def _sync(self) -> None:
-        """Sync all earlier commits: what they wrote stands in the write-ahead log.
+        """Sync all earlier commits, which stand in the write-ahead log.
 
-        The kernel tells once of pages that it could not write, and may then take them for written: after that another sync of the log would
-        prove nothing. What the log holds, which can still be read, is copied into the database instead, and that is synced.
+        The kernel reports pages that it could not write once, and may then count them as written, so another sync of the log would prove
+        nothing. Instead the log's content, which can still be read, is copied into the database, and that is synced.
         """
         try:
             if self._distrusted:
@@ -329,9 +328,9 @@ class Journal:
         except (OSError, sqlite3.Error) as error:
             if not self._distrusted:
                 self._distrusted = True
-                # This line is the one about refused changes, too.
+                # This line also reports the refused changes.
                 self._complained = True
-                logger.critical("%s: cannot sync: %s; changes are refused until it works", self.directory, error)
+                logger.critical("%s: cannot sync: %s; changes are refused until a sync succeeds", self.directory, error)
             return
         self._unsynced = False
         self.syncs += 1
@@ -348,7 +347,7 @@ class Journal:
             pages = self._database.execute("PRAGMA page_count").fetchone()[0]
             while free > VACUUM_FREE_PAGES and free * 4 > pages:
                 with no_waiting(self._database):
-                    # Not `execute`, which makes one step only: it would free one page.
+                    # Not `execute`, which makes one step only and would free one page.
                     self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
                 busy = self._checkpoint()
                 free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
@@ -357,32 +356,32 @@ class Journal:
                     break
             self._watch_log()
             with no_waiting(self._database):
-                # Pauses whose tubes went before they ended.
+                # Pauses whose tubes were dropped before they ended.
                 self._database.execute(
                     "DELETE FROM pause WHERE until < ?", (self._clock.now() + self._clock.ahead() - 1,)
                 )
             self._untidy = False
         except (sqlite3.Error, OSError) as error:
-            # What is locked is not tidied now, but a second later.
+            # While the file is locked, this is tried again a second later.
             if not self._untidy and not failed_by(error, sqlite3.SQLITE_BUSY):
                 self._untidy = True
-                logger.warning("%s: cannot give space back: %s", self.directory, error)
+                logger.warning("%s: cannot give free space back: %s; trying again later", self.directory, error)
 
     def _watch_log(self) -> None:
-        """Say so when somebody keeps the write-ahead log from being emptied for long, and when that is over."""
+        """Log when another program keeps the write-ahead log from being emptied for long, and when that ends."""
         if self._log_bytes() <= WAL_BYTES and not self._pinned:
             return
         busy = self._checkpoint()
         if busy and not self._pinned:
             self._pinned = True
             logger.warning(
-                "%s-wal: %d MB and growing: a program that reads the database keeps it from being emptied",
+                "%s-wal has %d MB and grows, because another program reads the database; end that program",
                 self._path,
                 self._log_bytes() >> 20,
             )
         elif self._pinned and not busy:
             self._pinned = False
-            logger.warning("%s-wal: nobody keeps it from being emptied any more", self._path)
+            logger.warning("%s-wal can be emptied again", self._path)
 
     def _log_bytes(self) -> int:
         try:

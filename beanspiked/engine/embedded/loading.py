@@ -1,4 +1,4 @@
-"""How what a journal holds becomes jobs in memory."""
+"""Loads a journal's jobs into memory."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -14,19 +14,19 @@ __all__ = ["Loading"]
 
 
 class Loading:
-    """Takes in what a journal holds. What cannot be understood stays in the file and is not served.
+    """Loads jobs and pauses. A row that is not a job is set aside: it stays in the file and is not served.
 
     Args:
-        journal: The journal, which notes what is set aside.
-        tubes: Where the jobs stand.
+        journal: The journal, which counts rows that are set aside.
+        tubes: The jobs in their tubes.
         jobs: All jobs.
-        ahead: By how many seconds the wall clock, which the journal's times are told by, is ahead.
+        ahead: How many seconds the wall clock, the clock of the journal's times, is ahead.
         last_id: The last id that was used, as far as the journal says.
 
     Attributes:
         burials: The number of the last burial.
         last_id: The last id that was used.
-        compressed: The jobs whose bodies are compressed: whether those are whole is not known.
+        compressed: The jobs with compressed bodies, which may be damaged.
     """
 
     def __init__(self, journal: "Journal", tubes: Tubes, jobs: JobTable, ahead: float, last_id: int) -> None:
@@ -39,7 +39,7 @@ class Loading:
         self._ahead = ahead
 
     def take(self, rows: list[Row]) -> None:
-        """Take some jobs, in the order of their ids."""
+        """Load some jobs, in the order of their ids."""
         ahead = self._ahead
         tubes = self._tubes
         for row in rows:
@@ -64,16 +64,16 @@ class Loading:
             elif state == BURIED and key > self.burials:
                 self.burials = key
             tubes.enter(job, state, key)
-        # Also the id of one that is set aside: it is still taken.
+        # The id of a job that is set aside is in use, too.
         self.last_id = max(self.last_id, cast(int, rows[-1][0]))
 
     def pause(self, pauses: list[tuple[str, float, float]], now: float) -> None:
-        """Take the pauses: (tube, seconds, until)."""
+        """Load the pauses: (tube, seconds, until)."""
         for name, seconds, wall_until in pauses:
             until = wall_until - self._ahead
             tube = self._tubes.find(name)
             if tube is not None and until > now:
                 self._tubes.pause(tube, seconds, until)
             else:
-                # It ended with its tube; another tube of that name must not get it.
+                # The pause ended with its tube; a new tube of that name must not get it.
                 self._journal.add(Write(PAUSE, name=name))

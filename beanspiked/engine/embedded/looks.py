@@ -1,4 +1,4 @@
-"""What is learned by looking at every job."""
+"""Looks at every job, for `find` and for sums of sizes."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a journal holds as it is opened."""
+"""Reads a journal when it is opened."""
 
 import logging
 import sqlite3
@@ -13,7 +13,7 @@ __all__ = ["Reading"]
 
 logger = logging.getLogger(__name__)
 
-# How many jobs are read at a time, and of how many that cannot be understood the log tells the reason.
+# How many jobs are read at a time, and for how many malformed ones the reason is logged.
 LOAD_CHUNK: Final = 4096
 ASIDE_LINES: Final = 5
 MIN_ID: Final = -(1 << 63)
@@ -23,7 +23,7 @@ class Reading:
     """Reads a journal's database before anything is written to it.
 
     Attributes:
-        aside: How many rows were found that are no jobs.
+        aside: How many rows are set aside because they are not jobs.
     """
 
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
@@ -44,13 +44,13 @@ class Reading:
             last = rows[-1][0]
 
     def set_aside(self, job_id: object, fault: str) -> None:
-        """Note a row that is no job: it stays in the file, and its id is not used again."""
+        """Set aside a row that is not a job: it stays in the file, and its id is not used again."""
         self.aside += 1
         if self.aside <= ASIDE_LINES:
             logger.error("%s: job %s is set aside: %s", self._path, job_id, fault)
 
     def state(self) -> tuple[list[tuple[str, float, float]], int]:
-        """Read what is no job: pauses as (tube, seconds, until), and the highest id ever used.
+        """Read everything but the jobs: pauses as (tube, seconds, until), and the highest id ever used.
 
         Raises:
             StoreUnusable: The database is damaged.
@@ -60,7 +60,7 @@ class Reading:
             if isinstance(tube, str) and isinstance(seconds, float) and isinstance(until, float):
                 pauses.append((tube, seconds, until))
             else:
-                logger.error("%s: a pause is left out: it cannot be read", self._path)
+                logger.error("%s: a pause cannot be read and is ignored", self._path)
         last = self._read("SELECT max(seq) FROM sqlite_sequence WHERE name = 'job' AND typeof(seq) = 'integer'")[0][0]
         return pauses, last if isinstance(last, int) else 0
 
@@ -71,7 +71,7 @@ class Reading:
             except sqlite3.OperationalError as error:
                 if hasattr(error, "sqlite_errorcode"):
                     raise
-                # Not SQLite, but its module in Python complains, of a text that is not UTF-8: let only that one be missing.
+                # Python's module, not SQLite, refuses a text that is not UTF-8: then only that row is missing.
                 self._database.text_factory = _text
                 return self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:

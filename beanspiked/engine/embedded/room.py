@@ -1,4 +1,4 @@
-"""Room on the disk: a reserve of it for deletes, and how the want of it is told from other faults."""
+"""Room on the disk: a reserve for deletes, and how a full disk is told from other faults."""
 
 import contextlib
 import errno
@@ -15,19 +15,19 @@ logger = logging.getLogger(__name__)
 
 # Larger than the write-ahead log gets (database.WAL_PAGES): a checkpoint on a full disk copies up to all of it.
 RESERVE_BYTES: Final = 8 << 20
-# What the kernel says when a disk, a quota or a file can take no more, and how much is written to find out.
+# The kernel's errors for a full disk, quota or file, and how many bytes are written to find out.
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES: Final = 64 << 10
 
 
 class Room:
-    """The disk that a journal's directory is on."""
+    """The disk of a journal's directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def restore(self) -> bool:
-        """Set space aside for deletes on a full disk; tell whether it stands."""
+        """Reserve space for deletes on a full disk; tell whether that succeeded."""
         path = self._directory / "reserve"
         try:
             if path.exists() and path.stat().st_size == RESERVE_BYTES:
@@ -41,17 +41,19 @@ class Room:
             if error.errno in NO_ROOM:
                 self.release()
                 return False
-            # A file system that cannot set space aside: deletes on a full disk are then refused like puts.
-            logger.debug("%s: no reserve: %s", path, error)
+            # A file system that cannot reserve space: deletes on a full disk are then refused like puts.
+            logger.debug(
+                "%s: no space can be reserved: %s; deletes will be refused while the disk is full", path, error
+            )
         return True
 
     def release(self) -> None:
-        """Let it go."""
+        """Give the reserve up."""
         with contextlib.suppress(OSError):
             (self._directory / "reserve").unlink()
 
     def want(self, *files: Path) -> str:
-        """Tell which want of room, if any, is behind what SQLite calls an I/O error: of those it knows ENOSPC alone.
+        """Return the lack of room behind SQLite's I/O error, if there is one: SQLite itself recognises ENOSPC only.
 
         Args:
             files: The journal's.
@@ -64,9 +66,9 @@ class Room:
                 left = b"probe---" * (PROBE_BYTES // 8)
                 while left:
                     left = left[os.write(fd, left) :]
-                # One byte more than the largest file has. Not to that file: who closes any descriptor of it loses SQLite's locks.
+                # A file of one byte more than the largest one; not that file itself: closing any descriptor of it releases SQLite's locks.
                 os.pwrite(fd, b"-", size)
-                # Some file systems only tell then.
+                # Some file systems fail only here.
                 os.fsync(fd)
             finally:
                 os.close(fd)

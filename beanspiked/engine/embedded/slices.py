@@ -1,4 +1,4 @@
-"""What may concern a million jobs goes on in slices, between everything else that this process does."""
+"""Work on up to a million jobs, done in slices between everything else that this process does."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ class Slices(Timed):
     """Work that is done a slice at a time.
 
     Args:
-        timers: What calls for the next slice.
-        step: Does a slice. It returns what the next one has to wait for, if anything, and calls `end` with the last one.
-        outcome: What becomes known when all is done, or None to have it made.
+        timers: The timer queue, which calls for the next slice.
+        step: Does a slice. It returns an outcome that the next slice has to wait for, if any, and calls `end` in the last slice.
+        outcome: The outcome to make known; None to make one.
 
     Attributes:
-        outcome: Known when all is done. Its value adds up those of what slices waited for. An error ends the work; unless it is a Bulk, it
-            is not told when some of the work was done and counted.
+        outcome: Known when all is done. Its value is the sum of the values that slices waited for. An error ends the work; unless the
+            outcome is a Bulk, it is reported only if no work was done and counted.
     """
 
     def __init__(self, timers: Timers, step: "Callable[[Slices], Later | None]", outcome: Later | None = None) -> None:
@@ -37,7 +37,7 @@ class Slices(Timed):
         return self.outcome
 
     def end(self) -> None:
-        """This slice is the last one."""
+        """Let this slice be the last one."""
         self._ended = True
 
     def on_time(self, now: float) -> None:  # noqa: ARG002 - it is due whenever it is called
@@ -49,7 +49,7 @@ class Slices(Timed):
             later.then(self._answered)
 
     def on_failure(self, error: Exception) -> bool:
-        """A bug ends the work."""
+        """End the work after a bug."""
         self.outcome.settle(StoreFailed(f"internal error: {error}"))
         return False
 
@@ -72,13 +72,13 @@ def sweep(timers: Timers, table: JobTable, last_id: int, visit: Callable[[list[J
     """Visit all jobs up to an id, some thousand at a time.
 
     Args:
-        timers: What calls for the next slice.
+        timers: The timer queue, which calls for the next slice.
         table: The jobs.
-        last_id: That of the last job that there is now.
-        visit: What is done with some of them; it returns what the next ones have to wait for, if anything.
+        last_id: The id of the last job that there is now.
+        visit: Visits some jobs; it returns an outcome that the next ones have to wait for, if any.
 
     Returns:
-        What is known when all were visited; None when they are few and were.
+        An outcome that is known when all are visited; None when they were few and are visited already.
     """
     shards = table.shards()
     if len(shards) == 1:

@@ -1,4 +1,4 @@
-"""Begins to serve tubes that live in this process, and in a journal where one is given."""
+"""Starts the embedded engine, with a journal or without."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["start"]
 
 logger = logging.getLogger(__name__)
 
-# How many changes that are on disk are made known before others have their turn.
+# How many outcomes of the journal are reported before others have their turn.
 AT_ONCE: Final = 500
-# How often a long loading is told of, in seconds: to who asked for it, and in the log.
+# How often a long load is reported, in seconds: to the caller, and in the log.
 PROGRESS_SECONDS: Final = 1.0
 LOG_SECONDS: Final = 5.0
 
@@ -37,16 +37,16 @@ def start(
     soon: Callable[[Callable[[], None]], object],
     progress: Callable[[], None] = lambda: None,
 ) -> EmbeddedEngine:
-    """Make an engine with what its journal holds.
+    """Make an engine and load its journal.
 
     Args:
-        directory: Where the journal lies, or None to keep jobs in memory only.
-        fsync_ms: How long a change may wait to be on disk, in milliseconds; 0 means that it is before it is told of.
-        timers: Where delays and pauses wait, and the clock.
-        listener: Whom to tell when a job becomes ready.
-        turn: What to call when changes are on disk.
-        soon: What has something called in the event loop, from any thread.
-        progress: What to call about each second while jobs are loaded.
+        directory: The journal's directory, or None to keep jobs in memory only.
+        fsync_ms: How long a change may wait to be synced, in milliseconds; 0 syncs it before it is acknowledged.
+        timers: The timer queue, for delays and pauses, and the clock.
+        listener: Told when a job becomes ready.
+        turn: Called when changes are on disk.
+        soon: Has something called in the event loop, from any thread.
+        progress: Called about each second while jobs are loaded.
 
     Raises:
         StoreUnusable: The journal cannot be used.
@@ -62,10 +62,10 @@ def start(
     except BaseException:
         journal.abandon()
         raise
-    logger.info("%s: %d jobs", directory, engine.counts.jobs())
+    logger.info("%s: %d jobs are loaded", directory, engine.counts.jobs())
     if journal.reading.aside:
         logger.error(
-            "%s: %d jobs are set aside: they cannot be understood, stay in the file and are not served",
+            "%s: %d rows are not valid jobs; they stay in the file and are not served",
             directory,
             journal.reading.aside,
         )
@@ -81,7 +81,7 @@ def start(
 
 
 def _load(engine: EmbeddedEngine, journal: Journal, progress: Callable[[], None]) -> None:
-    # Nothing of what is made here is garbage, but a collector would look through all of it again and again: half of the time.
+    # Nothing that is made here is garbage, but the collector would visit all of it again and again, which takes half of the time.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -92,7 +92,7 @@ def _load(engine: EmbeddedEngine, journal: Journal, progress: Callable[[], None]
 
 
 def _watched(journal: Journal, progress: Callable[[], None]) -> Iterator[list[Row]]:
-    """Pass the journal's jobs on, and tell at times that and how far they were read."""
+    """Pass the journal's jobs on, and report the progress now and then."""
     count = 0
     progress_at = time.monotonic() + PROGRESS_SECONDS
     log_at = time.monotonic() + LOG_SECONDS

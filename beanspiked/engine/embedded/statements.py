@@ -1,4 +1,4 @@
-"""What changes of jobs are in SQL."""
+"""The SQL of each change."""
 
 import logging
 import sqlite3
@@ -13,15 +13,15 @@ __all__ = ["apply", "write_given_back"]
 
 logger = logging.getLogger(__name__)
 
-# SQLite's limit of parameters to a statement (32,766 since 3.32) would allow more; larger ones gain nothing.
+# SQLite's limit of parameters to a statement (32,766 since 3.32) allows more, but larger statements gain nothing.
 PUT_CHUNK: Final = 64
-# Bodies of so many bytes are written in pieces of so many.
+# Bodies of at least this many bytes are written in pieces of this size.
 LARGE_BODY: Final = 1 << 20
 BODY_PIECE: Final = 1 << 18
 
 PUT_COLUMNS: Final = "id, tube, state, pri, delay, ttr, born, place, body, metadata, raw_size, retries, failed"
 PUT_VALUES: Final = "(?,?,?,?,?,?,?,?,?,?,?,?,?)"
-# For how long a stop may write down what is only known in memory, in seconds, and of how many jobs at a time.
+# How long a stop may write down counters that are only in memory, in seconds, and for how many jobs at a time.
 GIVEN_BACK_SECONDS: Final = 1.0
 GIVEN_BACK_CHUNK: Final = 10_000
 
@@ -29,8 +29,8 @@ GIVEN_BACK_CHUNK: Final = 10_000
 def apply(database: sqlite3.Connection, ahead: float, batch: list[Write]) -> int:
     """Change the database; return the number of records.
 
-    Each job is in a batch at most once, so that changes may be grouped by kind. Times are written as the wall clock will show them, however
-    wrong it was when this process started: it is `ahead` of this one's clock by so many seconds.
+    A batch has each job at most once, so changes may be grouped by kind. Times are written by the wall clock of now, however wrong it was
+    when this process started: it is `ahead` of this process's clock, in seconds.
     """
     puts: list[Job] = []
     dues: list[float] = []
@@ -76,9 +76,9 @@ def apply(database: sqlite3.Connection, ahead: float, batch: list[Write]) -> int
                 _set_body(database, job.id, write.body, write.raw_size)
             records += 1
     _insert(database, puts, dues, ahead)
-    # One statement for any number: the GIL is taken and let go once, not once a row.
+    # One statement for any number of rows, so that the interpreter lock is taken and released once.
     if kicked:
-        # Whatever else is in such a row was written with the change that made the job delayed or buried.
+        # The change that made the job delayed or buried has written the other columns.
         database.execute(
             "UPDATE job SET state = ?, place = 0, kicks = kicks + 1, reason = '' WHERE id IN (SELECT value FROM json_each(?))",
             (READY, str(kicked)),
@@ -89,7 +89,7 @@ def apply(database: sqlite3.Connection, ahead: float, batch: list[Write]) -> int
 
 
 def _fill(database: sqlite3.Connection, job_id: int, body: bytes) -> None:
-    """Write a large body into the room made for it. As a parameter SQLite would copy it while nothing else in this process runs."""
+    """Write a large body into its reserved place. SQLite copies a parameter while nothing else in this process can run."""
     with database.blobopen("job", "body", job_id) as blob, memoryview(body) as whole:
         for start in range(0, len(body), BODY_PIECE):
             blob.write(whole[start : start + BODY_PIECE])
@@ -98,7 +98,7 @@ def _fill(database: sqlite3.Connection, job_id: int, body: bytes) -> None:
 def _insert(database: sqlite3.Connection, jobs: list[Job], dues: list[float], ahead: float) -> None:
     start = 0
     while start < len(jobs):
-        # Full chunks and single rows only, so that two prepared statements serve.
+        # In full chunks and single rows only, so that two prepared statements are enough.
         size = PUT_CHUNK if len(jobs) - start >= PUT_CHUNK else 1
         values: list[object] = []
         for index in range(start, start + size):
@@ -111,7 +111,7 @@ def _insert(database: sqlite3.Connection, jobs: list[Job], dues: list[float], ah
                 job.pri,
                 job.delay,
                 job.ttr,
-                # What its producer says is a time of the wall clock already.
+                # The time that its producer gave is the wall clock's already.
                 job.born + ahead if details is None or details.born == 0.0 else job.born,
                 dues[index],
                 job.body if len(job.body) < LARGE_BODY else b"",
@@ -180,7 +180,7 @@ def _pause(database: sqlite3.Connection, write: Write, until: float) -> None:
 
 
 def write_given_back(database: sqlite3.Connection, name: Path, given_back: dict[tuple[int, int], list[int]]) -> None:
-    """Write where the jobs are that were given back, and their counters, as far as the time allows."""
+    """Write the state and the counters of jobs that were given back, as far as the time allows."""
     left = sum(len(ids) for ids in given_back.values())
     give_up_at = time.monotonic() + GIVEN_BACK_SECONDS
     try:
@@ -188,7 +188,7 @@ def write_given_back(database: sqlite3.Connection, name: Path, given_back: dict[
             for start in range(0, len(ids), GIVEN_BACK_CHUNK):
                 if time.monotonic() >= give_up_at:
                     logger.warning(
-                        "%s: no time to write how often %d jobs were reserved since their last change",
+                        "%s: the stop left no time to write the counters of %d jobs; they will be as of each job's last change",
                         name,
                         left,
                     )
@@ -200,4 +200,6 @@ def write_given_back(database: sqlite3.Connection, name: Path, given_back: dict[
                 )
                 left -= len(part)
     except sqlite3.Error as error:
-        logger.error("%s: cannot write how often %d jobs were reserved: %s", name, left, error)
+        logger.error(
+            "%s: cannot write the counters of %d jobs: %s; they will be as of each job's last change", name, left, error
+        )

@@ -12,7 +12,7 @@ SHIFT: Final = 12
 class JobTable:
     """A dict of jobs by id, in shards of 4096 consecutive ids.
 
-    One dict of a million jobs would stop the event loop for tens of milliseconds whenever it grows, and would not shrink.
+    A single dict of a million jobs would stop the event loop for tens of milliseconds whenever it grows, and would not shrink.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class JobTable:
         return None if shard is None else shard.get(job_id)
 
     def add(self, job: Job) -> None:
-        """Enter a job."""
+        """Add a job."""
         number = job.id >> SHIFT
         shard = self._shards.get(number)
         if shard is None:
@@ -33,7 +33,7 @@ class JobTable:
         shard[job.id] = job
 
     def remove(self, job: Job) -> None:
-        """Take a job out."""
+        """Remove a job."""
         number = job.id >> SHIFT
         shard = self._shards[number]
         del shard[job.id]
@@ -41,7 +41,7 @@ class JobTable:
             del self._shards[number]
 
     def shards(self) -> list[int]:
-        """List the numbers of the shards, which go when they are empty, the last one first."""
+        """List the numbers of the shards, the last one first; a shard is removed when it is empty."""
         return sorted(self._shards, reverse=True)
 
     def shard(self, number: int) -> list[Job]:
@@ -49,5 +49,5 @@ class JobTable:
         return list(self._shards.get(number, {}).values())
 
     def all(self) -> list[Job]:
-        """List all jobs; nobody waits meanwhile who is not told."""
+        """List all jobs; this takes long among many."""
         return [job for shard in self._shards.values() for job in shard.values()]

@@ -12,12 +12,12 @@ DEFAULT: Final = "default"
 
 
 class EmbeddedTube(Tube):
-    """A tube and its jobs in their order.
+    """A tube and its jobs in order.
 
     Attributes:
         all: All tubes.
-        index: Its place in the list of them.
-        arriving: Puts and pauses that are on their way to the journal.
+        index: Its place in the list of tubes.
+        arriving: How many puts and pauses are on their way to the journal.
         ready, delayed, buried: Its jobs by (priority, id), by due time, by the order of burial.
     """
 
@@ -42,15 +42,15 @@ class EmbeddedTube(Tube):
 
 
 class Tubes:
-    """All tubes, and what moves jobs from one place in them to another.
+    """All tubes; moves jobs between their queues.
 
     Args:
-        timers: Where delays and pauses wait, and the clock.
-        listener: Whom to tell when a job becomes ready.
+        timers: The timer queue, for delays and pauses, and the clock.
+        listener: Told when a job becomes ready.
 
     Attributes:
         counts: Jobs by state over all tubes.
-        made: The tubes, as made, but a removed one's place is taken by the last.
+        made: The tubes in the order of creation, but the last one takes a removed one's place.
     """
 
     def __init__(self, timers: Timers, listener: ReadyListener) -> None:
@@ -77,7 +77,7 @@ class Tubes:
         return tube
 
     def forget(self, tube: EmbeddedTube) -> bool:
-        """Drop a tube if nothing refers to it any more, but `default`; tell whether it was."""
+        """Drop a tube other than `default` if nothing refers to it any more; tell whether it was dropped."""
         if tube.using or tube.watching or tube.arriving or tube.counts.jobs() or tube.name == DEFAULT:
             return False
         if self._by_name.get(tube.name) is not tube:
@@ -105,7 +105,7 @@ class Tubes:
         return best
 
     def enter(self, job: Job, state: int, key: float) -> None:
-        """Put a job, which stands nowhere, into a state; `key` is when it is due, or the number of its burial."""
+        """Put a job that is in no state into one; `key` is its due time or the number of its burial."""
         tube = cast(EmbeddedTube, job.tube)
         job.state = state
         tube.counts.add(state, job.pri, 1)
@@ -119,7 +119,7 @@ class Tubes:
             tube.buried.push(job, key)
 
     def leave(self, job: Job) -> None:
-        """Take a job out of its state, wherever it stands."""
+        """Take a job out of its state."""
         tube = cast(EmbeddedTube, job.tube)
         state = job.state
         if state != RESERVED and job.queued():
@@ -128,24 +128,24 @@ class Tubes:
         self.counts.add(state, job.pri, -1)
 
     def reserve(self, job: Job) -> None:
-        """Move a job out of the reach of everybody but its holder."""
+        """Reserve a job, so that only its holder can reach it."""
         self.leave(job)
         self.enter(job, RESERVED, 0.0)
         job.reserves += 1
 
     def make_ready(self, job: Job) -> None:
-        """Move a job to the ready ones, and serve who waits for it."""
+        """Make a job ready and serve a waiter."""
         self.leave(job)
         self.enter(job, READY, 0.0)
         self.serve(cast(EmbeddedTube, job.tube))
 
     def withdraw(self, job: Job) -> None:
-        """Take a job from its queue while it stays counted in its state, so that nobody else gets it."""
+        """Take a job out of its queue, so that nobody else gets it, while its state still counts it."""
         if job.state != RESERVED:
             cast(EmbeddedTube, job.tube).queue(job.state).remove(job)
 
     def restore(self, job: Job) -> None:
-        """Put a withdrawn job back in its place. A held one is its holder's to take back."""
+        """Return a withdrawn job to its place; a held job's holder takes it back itself."""
         if job.state != RESERVED:
             tube = cast(EmbeddedTube, job.tube)
             tube.queue(job.state).push(job, job.key)
@@ -154,17 +154,17 @@ class Tubes:
                 self.serve(tube)
 
     def serve(self, tube: EmbeddedTube) -> None:
-        """Serve who waits, for each job that becomes ready and before the next one does (prot.c: enqueue_job)."""
+        """Serve a waiter when a job becomes ready, before the next one does (prot.c: enqueue_job)."""
         if tube.waiters:
             self._listener.tube_ready(tube, SLICE)
             if tube.waiters and len(tube.ready) and not tube.pause:
-                # More wait than a slice serves: when a pause ended, say.
+                # More waiters than a slice serves, for example at the end of a pause.
                 self._timers.schedule(tube, self._clock.now())
 
     # --- time
 
     def pause(self, tube: EmbeddedTube, seconds: float, until: float) -> None:
-        """Let nobody take a tube's jobs until a time; 0 seconds end that."""
+        """Pause a tube until a time; 0 seconds end the pause."""
         tube.pause = seconds
         tube.paused_until = until if seconds else 0.0
         if seconds:
@@ -173,7 +173,7 @@ class Tubes:
             self.serve(tube)
 
     def on_time(self, tube: EmbeddedTube, now: float) -> None:
-        """Make a tube's due jobs ready, end its pause, and wait for the next of both."""
+        """Make a tube's due jobs ready, end its pause if that is over, and schedule the next call."""
         room = SLICE
         while room:
             first = tube.delayed.first()
@@ -193,5 +193,5 @@ class Tubes:
         if tube.pause and tube.paused_until < at:
             at = tube.paused_until
         if at < NEVER:
-            # What is due already has its turn behind everything else that is.
+            # Jobs that are due already come after everything else that is due.
             self._timers.schedule(tube, max(at, self._clock.now()))

@@ -1,4 +1,4 @@
-"""What goes to the journal and what comes back from it."""
+"""Writes to the journal, and jobs read from it."""
 
 from typing import Final, cast
 
@@ -24,7 +24,7 @@ __all__ = [
     "job_of",
 ]
 
-# One job as the journal keeps it. SQLite holds any column to no type, so each is looked at.
+# One job as the journal keeps it. SQLite enforces no types, so each column is checked.
 Row = tuple[object, ...]
 COLUMNS: Final = (
     "id, tube, state, pri, delay, ttr, born, place, body, reserves, timeouts, releases, buries, kicks,"
@@ -42,9 +42,9 @@ BURY: Final = 3
 KICK: Final = 4
 PAUSE: Final = 5
 UPDATE: Final = 6
-# Any number of jobs deleted.
+# Any number of jobs are deleted.
 DROP: Final = 7
-# Any number of jobs moved to another tube.
+# Any number of jobs move to another tube.
 MOVE: Final = 8
 
 
@@ -52,13 +52,13 @@ class Write(Later):
     """One change on its way to the journal, with the values that it sets.
 
     Attributes:
-        op: Which change.
-        jobs: The jobs that are changed: one, but any number for KICK, DROP and MOVE, and none for PAUSE.
+        op: The kind of change.
+        jobs: The changed jobs: one, but any number for KICK, DROP and MOVE, and none for PAUSE.
         pri: Its new priority.
         delay: Its new delay, or how long a pause lasts, in seconds.
         due: When a job that was put or released with a delay becomes ready, in seconds since the epoch.
-        burial, reason: The number of a burial, and why.
-        tube, name: The tube that is paused or moved to; of a paused one that is gone its name only.
+        burial, reason: The number of a burial, and its reason.
+        tube, name: The paused tube, or the tube that jobs move to; only the name of a paused one that is gone.
         until: When the pause ends, in seconds since the epoch.
         body, raw_size: The new body.
     """
@@ -80,25 +80,25 @@ class Write(Later):
 
 
 def fault_of(row: Row) -> str:
-    """Tell what keeps a row from being a job; nothing when it is one. Its tube's name is looked at once for all rows of it."""
-    # Written out, without loops: it runs a million times before a server can answer.
+    """Return why a row is not a valid job; empty when it is one. The tube's name is checked elsewhere, once a tube."""
+    # Written out, without loops: this runs a million times before a server can answer.
     job_id, tube, state, pri, delay, ttr, born, place = row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
     if not isinstance(job_id, int) or job_id <= 0:
         return "its id is not positive"
     if not isinstance(tube, str):
-        return "its tube is no text"
+        return "its tube is not a text"
     if not isinstance(state, int) or (state != READY and state != DELAYED and state != BURIED):  # noqa: PLR1714 - as above
         return "its state is unknown"
     if not isinstance(pri, int) or not 0 <= pri <= MAX_PRI:
         return "its priority is out of range"
     if not isinstance(delay, float) or not 0.0 <= delay < NEVER or not isinstance(ttr, float) or not 0.0 <= ttr < NEVER:
-        return "its delay or its time to run is no number of seconds"
+        return "its delay or its time to run is not a number of seconds"
     if not isinstance(born, float) or not -NEVER < born < NEVER:
-        return "its time of birth is no number"
+        return "its time of birth is not a number"
     if not isinstance(place, float) or not -NEVER < place < NEVER:
-        return "its place is no number"
+        return "its place is not a number"
     if not isinstance(row[8], bytes):
-        return "its body is no blob"
+        return "its body is not a blob"
     if (
         not isinstance(row[9], int)
         or not isinstance(row[10], int)
@@ -106,16 +106,16 @@ def fault_of(row: Row) -> str:
         or not isinstance(row[12], int)
         or not isinstance(row[13], int)
     ):
-        return "one of its counters is no number"
+        return "one of its counters is not a number"
     if not isinstance(row[14], str) or not isinstance(row[15], str):
-        return "its metadata or its reason is no text"
+        return "its metadata or its reason is not a text"
     if not isinstance(row[16], int) or not isinstance(row[17], int) or not isinstance(row[18], int):
-        return "what the library noted of it is no number"
+        return "one of the library's numbers is not a number"
     return ""
 
 
 def job_of(row: Row, tube: Tube, born: float) -> Job:
-    """Make the job that a row without a fault is of."""
+    """Make a job from a valid row."""
     metadata, reason = cast(str, row[14]), cast(str, row[15])
     retries, failed, raw_size = cast(int, row[16]), cast(int, row[17]), cast(int, row[18])
     details: Details | None = None
@@ -132,5 +132,5 @@ def job_of(row: Row, tube: Tube, born: float) -> Job:
 
 
 def is_tube_name(name: object) -> bool:
-    """Tell whether a tube may have this name (protocol.txt: NAME_CHARS, at most 200 of them, no leading hyphen)."""
+    """Tell whether a tube's name is valid (protocol.txt: 1 to 200 NAME_CHARS, no hyphen first)."""
     return isinstance(name, str) and 0 < len(name) <= MAX_NAME and name[0] != "-" and set(name) <= NAME_CHARS

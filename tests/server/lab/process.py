@@ -69,7 +69,15 @@ class Server(ServerProcess):
 
 
 class Servers(Farm[Server]):
-    """Starts servers and ends them all."""
+    """Starts servers and ends them all.
+
+    Args:
+        io: How they hear their sockets.
+    """
+
+    def __init__(self, io: str = "auto") -> None:
+        super().__init__()
+        self._io = io
 
     def start(
         self,
@@ -94,7 +102,11 @@ class Servers(Farm[Server]):
         def start(port: int) -> Server:
             listen = ["-l", "127.0.0.1", "-p", str(port)] if path is None else ["-l", f"unix:{path}"]
             address: Address = ("127.0.0.1", port) if path is None else str(path)
-            return Server([*within, *server_command(), *listen, *map(str, flags)], address, environ)
+            return Server(
+                [*within, *server_command(), *listen, *map(str, flags)],
+                address,
+                {"BEANSPIKED_IO": self._io, **(environ or {})},
+            )
 
         return self.launch(start, port=port) if wait else self.adopt(start(free_port() if port is None else port))
 

@@ -1,4 +1,4 @@
-"""The two servers that are compared, each on a free loopback port."""
+"""The servers that are compared, each on a free loopback port."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class BrokenError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Side:
-    """One of the two servers that are compared.
+    """One of the servers that are compared.
 
     Attributes:
-        name: `ours` or `peer`.
+        name: Its name in tables and charts.
         command: Its command line; it must become the server itself, for its process id is what is measured.
         durable: The options after `-b DIR` that make it sync before each reply.
     """

@@ -15,8 +15,11 @@ from rig.load import Delays
 from rig.rows import ROWS, Figure, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+# The part of the processors that other programs may use on a quiet machine, and how long it is measured, in seconds.
+QUIET = 0.1
+LOOK_S = 0.2
 BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0)
 BUCKET_NAMES = ("<1", "1-2", "2-5", "5-10", "10-20", ">20")
 
@@ -28,18 +31,37 @@ class Run:
     Attributes:
         row: The row's name.
         round: Counted from 1.
-        side: `ours` or `peer`.
+        side: The server's name.
+        others: The part of the machine's processors that other programs used just before it.
         outcome: What it measured.
     """
 
     row: str
     round: int
     side: str
+    others: float
     outcome: Outcome
 
     def __str__(self) -> str:
         figures = "; ".join(f"{name} {shown(value)}" for name, value in self.outcome.figures.items())
         return f"{self.row}, round {self.round}, {self.side}: {figures}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """A figure over all rounds.
+
+    Attributes:
+        value: The median, or the greatest where that counts.
+        lowest, highest: Its range.
+    """
+
+    value: float
+    lowest: float
+    highest: float
+
+    def __str__(self) -> str:
+        return f"{shown(self.value)} ({shown(self.lowest)} to {shown(self.highest)})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,22 +71,16 @@ class Line:
     Attributes:
         row: The row's name.
         figure: The figure's name.
-        ours: Ours over all rounds: the median, or the greatest.
-        peer: The peer's, if there is one.
-        ratio: Ours to the peer's.
-        lowest: The lowest ratio of any round.
-        highest: The highest ratio of any round.
+        sides: The figure of each server, by name.
+        ratios: Ours divided by each peer's, by name; each round gives one ratio.
         bar: What it is held to, or nothing.
         met: Whether it is good enough; None without a bar or without a peer to compare with.
     """
 
     row: str
     figure: str
-    ours: float
-    peer: float | None
-    ratio: float | None
-    lowest: float | None
-    highest: float | None
+    sides: dict[str, Spread]
+    ratios: dict[str, Spread]
     bar: str
     met: bool | None
 
@@ -74,7 +90,7 @@ class Histogram:
     """How long a probe waited for its replies.
 
     Attributes:
-        side: `ours` or `peer`.
+        side: The server's name.
         work: What went on meanwhile.
         counted: `all` of each delay, or what of it was not spent waiting for a processor.
         counts: Replies by bucket.
@@ -90,9 +106,16 @@ class Histogram:
 
 @dataclass(slots=True)
 class Report:
-    """All runs, and where they were made."""
+    """All runs, and the machine that they were made on.
+
+    Attributes:
+        machine: What is known of it.
+        sides: The servers by name: ours, then its peers; bars are held against the first peer.
+        runs: The runs.
+    """
 
     machine: dict[str, str]
+    sides: dict[str, str] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
 
     def lines(self) -> list[Line]:
@@ -105,27 +128,36 @@ class Report:
         ]
 
     def _line(self, row: str, figure: Figure) -> Line:
-        values: dict[str, list[float]] = {"ours": [], "peer": []}
+        # The rounds come in order, one run for each side.
+        values: dict[str, list[float]] = {side: [] for side in self.sides}
         for run in self.runs:
             if run.row == row:
                 values[run.side].append(run.outcome.figures[figure.name])
-        summary = max if figure.worst else statistics.median
-        ours = summary(values["ours"])
-        peer = summary(values["peer"]) if values["peer"] else None
-        ratio = ours / peer if peer else None
-        # One round gives one pair: the rounds come in order, one run for each side.
-        pairs = [mine / theirs for mine, theirs in zip(values["ours"], values["peer"], strict=False) if theirs]
-        held = ours if figure.bar is not None and figure.bar.of == "ours" else ratio
-        return Line(
-            row=row,
-            figure=figure.name,
-            ours=ours,
-            peer=peer,
-            ratio=ratio,
-            lowest=min(pairs, default=None),
-            highest=max(pairs, default=None),
-            bar=str(figure.bar or ""),
-            met=figure.bar.met_by(held) if figure.bar is not None and held is not None else None,
+        ours, *peers = values
+        ratios = {
+            peer: _spread([a / b for a, b in zip(values[ours], values[peer], strict=True) if b], statistics.median)
+            for peer in peers
+        }
+        sides = {side: _spread(found, max if figure.worst else statistics.median) for side, found in values.items()}
+        bar = figure.bar
+        held = None
+        if bar is not None and bar.of == "ours":
+            held = sides[ours].value
+        elif peers:
+            held = ratios[peers[0]].value
+        met = bar.met_by(held) if bar is not None and held is not None else None
+        return Line(row=row, figure=figure.name, sides=sides, ratios=ratios, bar=str(bar or ""), met=met)
+
+    def warning(self) -> str:
+        """Say that the machine was not quiet; empty when it was."""
+        if not self.runs:
+            return ""
+        others = _spread([run.others for run in self.runs], statistics.median)
+        if others.highest <= QUIET:
+            return ""
+        return (
+            f"the machine was not quiet: other programs used {others.value:.0%} of its processors"
+            f" ({others.lowest:.0%} to {others.highest:.0%})"
         )
 
     def histograms(self) -> list[Histogram]:
@@ -142,18 +174,18 @@ class Report:
 
     def markdown(self) -> str:
         """Return everything as Markdown."""
+        peers = list(self.sides)[1:]
         parts = [
-            " · ".join(f"{name}: {value}" for name, value in self.machine.items()),
-            _table(
-                ["row", "figure", "ours", "peer", "ours/peer", "by round", "bar", ""],
+            " · ".join(f"{name}: {value}" for name, value in (self.machine | self.sides).items()),
+            *([f"**Warning:** {self.warning()}"] if self.warning() else []),
+            table(
+                ["row", "figure", *self.sides, *(f"ours / {peer}" for peer in peers), "bar", ""],
                 (
                     [
                         line.row,
                         line.figure,
-                        shown(line.ours),
-                        shown(line.peer),
-                        shown(line.ratio),
-                        "-" if line.lowest is None else f"{shown(line.lowest)}..{shown(line.highest)}",
+                        *map(str, line.sides.values()),
+                        *map(str, line.ratios.values()),
                         line.bar,
                         {True: "met", False: "missed", None: ""}[line.met],
                     ]
@@ -168,7 +200,7 @@ class Report:
                 "in which the server or the probe was ready to run while the load generator had the processors."
             )
             parts.append(
-                _table(
+                table(
                     ["server", "while", "delay", *(f"{name} ms" for name in BUCKET_NAMES), "max ms"],
                     (
                         [
@@ -188,8 +220,17 @@ class Report:
         """Return everything as JSON has it."""
         return {
             "machine": self.machine,
+            "sides": self.sides,
+            "rounds": max((run.round for run in self.runs), default=0),
+            "warning": self.warning(),
             "runs": [
-                {"row": run.row, "round": run.round, "side": run.side, "figures": run.outcome.figures}
+                {
+                    "row": run.row,
+                    "round": run.round,
+                    "side": run.side,
+                    "others": run.others,
+                    "figures": run.outcome.figures,
+                }
                 for run in self.runs
             ],
             "table": [asdict(line) for line in self.lines()],
@@ -204,7 +245,12 @@ def _histogram(side: str, work: str, counted: str, delays: list[float]) -> Histo
     return Histogram(side=side, work=work, counted=counted, counts=counts, longest_ms=max(delays) * 1e3)
 
 
-def _table(head: list[str], lines: Iterable[list[str]]) -> str:
+def _spread(values: list[float], summary: Callable[[list[float]], float]) -> Spread:
+    return Spread(value=summary(values), lowest=min(values), highest=max(values))
+
+
+def table(head: list[str], lines: Iterable[list[str]]) -> str:
+    """Return a Markdown table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
 
 
@@ -217,12 +263,25 @@ def shown(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
+def used_by_others() -> float:
+    """Return the part of the machine's processors that is in use while nothing is measured here."""
+    before = _processor_times()
+    time.sleep(LOOK_S)
+    idle, total = (after - earlier for after, earlier in zip(_processor_times(), before, strict=True))
+    return 1 - idle / total if total else 0.0
+
+
+def _processor_times() -> tuple[int, int]:
+    """Return the ticks of all processors in which they were idle, and all ticks (proc(5): /proc/stat)."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
 def machine(data_dir: Path) -> dict[str, str]:
     """Say what this machine is."""
     return {
         "CPU": _cpu_model(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "load before": f"{os.getloadavg()[0]:.1f}",
         "kernel": platform.release(),
         "journals on": _file_system(data_dir),
         "date": time.strftime("%Y-%m-%d"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rig.client import CHUNK, Client
-from rig.load import Bsload, Delays, Load
+from rig.load import COMMANDS_PER_CYCLE, Bsload, Delays, Load
 from rig.process import Server, Side
 
 if TYPE_CHECKING:
@@ -138,20 +138,27 @@ class Row:
 # --- speed
 
 
-def _cycle_one(bench: Bench, side: Side) -> Outcome:
-    with Server(side.command) as server:
-        load = bench.bsload.cycle_for(server, 50, 1, bench.sizes.seconds)
-    return Outcome({"jobs/s": load.jobs_per_s, "p50 µs": load.said["p50_us"], "p99 µs": load.said["p99_us"]})
+def _speed(connections: int, depth: int, *, durable: bool = False) -> Callable[[Bench, Side], Outcome]:
+    """Return what measures put, reserve and delete of each job, with so many commands in flight on each connection."""
+
+    def measure(bench: Bench, side: Side) -> Outcome:
+        with bench.journaling(side) if durable else Server(side.command) as server:
+            load = bench.bsload.cycle_for(server, connections, depth, bench.sizes.seconds)
+        figures = {"jobs/s": load.jobs_per_s, "CPU µs/job": load.cpu_us_per_command * COMMANDS_PER_CYCLE}
+        if depth == 1:
+            figures |= {"p50 µs": load.said["p50_us"], "p99 µs": load.said["p99_us"]}
+        return Outcome(figures)
+
+    return measure
 
 
-def _cycle_many(bench: Bench, side: Side) -> Outcome:
-    with Server(side.command) as server:
-        return Outcome({"jobs/s": bench.bsload.cycle_for(server, 50, 16, bench.sizes.seconds).jobs_per_s})
-
-
-def _durable(bench: Bench, side: Side) -> Outcome:
-    with bench.journaling(side) as server:
-        return Outcome({"jobs/s": bench.bsload.cycle_for(server, 50, 16, bench.sizes.seconds).jobs_per_s})
+def _speed_row(connections: int, depth: int, *, durable: bool = False, at_least: float | None = None) -> Row:
+    names = ["CPU µs/job", *(["p50 µs", "p99 µs"] if depth == 1 else [])]
+    bar = None if at_least is None else _at_least(at_least)
+    return Row(
+        figures=(Figure(name="jobs/s", bar=bar), *(Figure(name=name) for name in names)),
+        measure=_speed(connections, depth, durable=durable),
+    )
 
 
 # --- memory
@@ -304,12 +311,13 @@ _GROWTH = (
 )
 
 ROWS: dict[str, Row] = {
-    "cycle-50x1": Row(
-        figures=(Figure(name="jobs/s", bar=_at_least(1.0)), Figure(name="p50 µs"), Figure(name="p99 µs")),
-        measure=_cycle_one,
-    ),
-    "cycle-50x16": Row(figures=(Figure(name="jobs/s", bar=_at_least(2.5)),), measure=_cycle_many),
-    "durable-50x16": Row(figures=(Figure(name="jobs/s", bar=_at_least(10.0)),), measure=_durable),
+    "cycle-1x1": _speed_row(1, 1),
+    "cycle-50x1": _speed_row(50, 1, at_least=1.0),
+    "cycle-500x1": _speed_row(500, 1),
+    "cycle-50x16": _speed_row(50, 16, at_least=2.5),
+    "durable-1x1": _speed_row(1, 1, durable=True),
+    "durable-50x1": _speed_row(50, 1, durable=True),
+    "durable-50x16": _speed_row(50, 16, durable=True, at_least=10.0),
     "bytes-per-job": Row(figures=(Figure(name="bytes", bar=_at_most(600.0)),), measure=_bytes_per_job),
     "tubes": Row(figures=_GROWTH, measure=_tubes),
     "jobs": Row(figures=_GROWTH, measure=_jobs),

@@ -91,7 +91,7 @@ class Burial:
                     continue
             except StoreError as error:
                 # It must not keep the others from their end.
-                logger.info("looking after session %d: %s", record.number, error)
+                logger.info("session %d cannot be looked after yet: %s", record.number, error)
                 continue
             self.reclaim_when_due(record.number)
 
@@ -114,7 +114,11 @@ class Burial:
         if record.silent_ms == NEVER_WROTE:
             logger.info("session %d has not joined and is declared dead", record.number)
             return True
-        logger.warning("session %d is silent for %d s and declared dead", record.number, record.silent_ms // 1000)
+        logger.warning(
+            "session %d has been silent for %d s and is declared dead; its held jobs become ready",
+            record.number,
+            record.silent_ms // 1000,
+        )
         self._chores.begin(f"counters {record.number}", partial(self.keep_counters, record.usage()))
         return True
 
@@ -188,7 +192,7 @@ class Burial:
                 logger.info("session %d: segment %d is not taken back yet: %s", number, segment_number, error)
             except Exception as bug:
                 unreadable.append(segment_number)
-                logger.error("internal error; segment %d is left alone", segment_number, exc_info=bug)
+                logger.error("internal error: segment %d is left alone", segment_number, exc_info=bug)
 
         async def end(segment: "Segment") -> None:
             try:
@@ -281,7 +285,7 @@ class Burial:
                 if forsaken and await self._ender.end_now(segment.tube, number):
                     break
                 if await self._store.reclaim(number, lease):
-                    logger.warning("segment %d: jobs under a lease that nobody here knows are made ready", number)
+                    logger.warning("segment %d: jobs under an unknown lease are made ready", number)
                 if forsaken:
                     await self._ender.end(segment.tube, number)
                 self._sessions.listener.became_ready(segment.tube, segment.number)

@@ -70,7 +70,7 @@ class ServerClock:
             self._jumped_at = now
         self._jump_ms = offset_ms
         if now - self._jumped_at >= BELIEVED_AFTER:
-            logger.warning("the server's clock has jumped by %.1f s", (offset_ms - session.offset_ms) / 1000)
+            logger.warning("the cluster's clock has jumped by %.1f s", (offset_ms - session.offset_ms) / 1000)
             self._jumped_at = 0.0
             session.offset_ms = offset_ms
             self.catch_up()

@@ -191,7 +191,7 @@ class Speaker(_End):
             raise LinkError("a greeting of another size")
         said, proof = payload[:-PROOF_SIZE], payload[-PROOF_SIZE:]
         if not hmac.compare_digest(proof, _proof(self._key, b"hello", self._nonce, said)):
-            raise LinkError("a front-end of another cluster")
+            raise LinkError("the front-end belongs to another cluster")
         peer, meant = SESSIONS.unpack_from(said)
         if meant != self.session:
             raise LinkError(f"session {meant} was meant")
@@ -289,7 +289,7 @@ class Subscriber(_End):
                 answer = self._answer(payload)
             elif kind == WELCOME and self._hello and not self.open:
                 if not hmac.compare_digest(payload, _proof(self._key, b"welcome", self._nonce, self._challenge)):
-                    raise LinkError("a front-end of another cluster")
+                    raise LinkError("the front-end belongs to another cluster")
                 self.open = True
             elif kind == HEARD and self.open and len(payload) == NUMBER.size:
                 self.obeyed = NUMBER.unpack(payload)[0]

@@ -163,7 +163,7 @@ class Membership(Sessions):
                 silent = self._monotonic() - max(self._last_good, started) > 2 * HEARTBEAT_EVERY
                 if not warned and silent:
                     warned = True
-                    logger.warning("the store does not answer, trying on: %s", error)
+                    logger.warning("the store does not answer; trying again: %s", error)
                 self.alive()
             self.listener.tick()
             await asyncio.sleep(JOIN_EVERY if self.session.over else HEARTBEAT_EVERY)
@@ -213,7 +213,7 @@ class Membership(Sessions):
                 await self._announce()
                 await self.look()
             except StoreError as error:
-                logger.info("the others are not known yet: %s", error)
+                logger.info("the other sessions are not known yet: %s", error)
             for _ in range(round(MEET_EVERY / MEET_LOOK_EVERY)):
                 if self._met():
                     return
@@ -262,7 +262,7 @@ class Membership(Sessions):
             assert payload is not None
             self.telling.at_most = len(payload) // 2
             self._bare = too_big = True
-            logger.warning("what this front-end would tell of its tubes is too large for the store: %s", error)
+            logger.warning("this front-end uses too many tubes to list them for the others: %s", error)
         except Refused:
             if self.session is session and not session.over:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
@@ -327,7 +327,7 @@ class Membership(Sessions):
                 await self.burial.bury()
             except StoreError as error:
                 self.doubt()
-                logger.info("looking after other sessions: %s", error)
+                logger.info("other sessions cannot be looked after yet: %s", error)
             if self._monotonic() - audited >= AUDIT_EVERY:
                 audited = self._monotonic()
                 self._chores.begin("audit", self.burial.audit)
@@ -389,8 +389,8 @@ class Membership(Sessions):
             turns = asyncio.Semaphore(ENDS_AT_ONCE)
             await asyncio.wait_for(self.burial.reclaim(session.number, turns, ENDS_AT_ONCE), END_WITHIN)
         except (StoreError, TimeoutError) as error:
-            logger.info("others take the rest of the leases back: %s", error)
+            logger.info("other front-ends take the remaining leases back: %s", error)
         try:
             await asyncio.wait_for(self.burial.keep_counters(usage, ENDS_AT_ONCE), END_WITHIN)
         except TimeoutError:
-            logger.warning("counters of some tubes are lost")
+            logger.warning("the counters of some tubes are lost, since the stop left no time to store them")

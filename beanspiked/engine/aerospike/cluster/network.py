@@ -75,7 +75,7 @@ class Apart:
 
     async def dial(self, address: str, end: Callable[[], Ends]) -> None:  # noqa: ARG002 - nobody answers
         """See Network."""
-        raise OSError(f"there is no way to {address}")
+        raise OSError(f"{address} cannot be reached")
 
     def close(self) -> None:
         """See Network."""
@@ -99,7 +99,7 @@ class Sockets:
             host = await _own_address(self._host, self._port)
             self._server = await asyncio.get_running_loop().create_server(accept, host, 0)  # type: ignore[arg-type]
         except OSError as error:
-            logger.warning("other front-ends cannot reach this one, which makes waking up slower: %s", error)
+            logger.warning("other front-ends cannot connect to this one, so waiters here are woken later: %s", error)
             return ""
         port = self._server.sockets[0].getsockname()[1]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -91,7 +91,7 @@ class KnownSession:
                     self._usage = unpack_usage(self._payload)
             except ValueError as error:
                 if not self._told_odd:
-                    logger.warning("what session %d tells of its tubes cannot be read: %s", self.number, error)
+                    logger.warning("the tubes of session %d cannot be read: %s", self.number, error)
                 self._told_odd = True
         return self._usage
 

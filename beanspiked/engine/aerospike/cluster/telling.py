@@ -58,6 +58,6 @@ class Telling:
         began = self._monotonic()
         self._made, whole = await pack_many(self._tubes.usage_slices(SLICE), self.at_most)
         if self._told_all and not whole:
-            logger.warning("so many tubes are used here that the others are told of the first ones only")
+            logger.warning("too many tubes are used here: other front-ends learn the users of the first ones only")
         self._told_all = whole
         self._make_at = self._monotonic() + SHARE * (self._monotonic() - began)

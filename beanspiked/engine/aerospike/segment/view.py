@@ -45,7 +45,7 @@ class View:
         closed: Whether it accepts no more puts, or soon will not.
         gone: Whether it is over with it: dead, lost, or of a session that is over.
         bodies: Its bodies that lie outside.
-        aside: Whether no jobs are asked of it for now, since it does not answer.
+        suspended: Whether no jobs are requested of it for now, since it does not answer.
         refreshing, refresh_again: Whether it is being looked at, and whether it is to be looked at once more.
         form: The format of its record, which is that of the puts it takes; only of one that was made here.
         unknown: The keys of ready jobs whose format, or that of their bodies, is not known here, as far as they were met.
@@ -78,7 +78,7 @@ class View:
         self.inbox: Inbox = Inbox()
         self.bodies: Bodies = Bodies(self, around.store)
         self.failing_since: float = 0.0
-        self._aside_until: float = 0.0
+        self._suspended_until: float = 0.0
         self.slots: int = 0
         self._size: int = 0
         self._jobs: int = 0
@@ -251,7 +251,7 @@ class View:
         self.suspended = True
         # Whether more urgent jobs, or any, are in it is not known.
         self.tube.doubt()
-        self._aside_until = now + ASIDE_FOR
+        self._suspended_until = now + ASIDE_FOR
         self.around.suspended(self, True)
         self.around.unclaim(self.tube, self.inbox.take_asks())
         if self.head is not None:
@@ -262,7 +262,7 @@ class View:
 
     def resume(self, now: float) -> None:
         """Ask for jobs again, after a time or once an operation has succeeded."""
-        if self.gone or (now >= self._aside_until and not self.running):
+        if self.gone or (now >= self._suspended_until and not self.running):
             self._ask_again()
 
     def _ask_again(self) -> None:

@@ -49,7 +49,7 @@ class Numbers:
         """Take a number. Raises Full if nearly all records that there may be are in use."""
         if self._alive >= ALIVE_MAX:
             if self._size >= RING_MAX:
-                raise Full(f"nearly all records of {self._ring}s that there may be are in use: {RING_MAX}")
+                raise Full(f"nearly all of the {RING_MAX} possible records of {self._ring}s are in use")
             await self._grow()
         while not self._numbers:
             await self._reserve()
@@ -79,7 +79,7 @@ class Numbers:
 
     async def _grow(self) -> None:
         await self._store.grow_ring(self._ring, self._size)
-        logger.info("there are many %ss: twice %d records are in use now, or will be", self._ring, self._size)
+        logger.info("many %ss are in use; the ring of %d records is doubled", self._ring, self._size)
         self.forget()
 
 

@@ -104,7 +104,7 @@ class Timetable(Schedule):
                 await self._tasks.try_for_a_while(lambda: self.promote_due(tube))
             except EngineError as error:
                 failed = True
-                logger.info("tube %s: due jobs wait: %s", tube.name, error)
+                logger.info("tube %s: its due jobs are not ready yet: %s", tube.name, error)
             if failed:
                 await self._tasks.pause_between_tries()
         finally:
@@ -124,7 +124,7 @@ class Timetable(Schedule):
                 try:
                     due = await self._promote_one(committer)
                 except Damaged as error:
-                    logger.info("due jobs of segment %d stay where they are: %s", committer.number, error)
+                    logger.info("segment %d: its due jobs stay delayed: %s", committer.number, error)
                     break
 
     async def _use_due(self, tube: SharedTube) -> None:

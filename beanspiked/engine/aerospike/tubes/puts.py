@@ -271,7 +271,7 @@ class Puts:
         if session.over or not self._membership.alive():
             return None
         if tube.full_until:
-            logger.warning("tube %s: its directory has room again", tube.name)
+            logger.warning("the directory of tube %s has room again; puts are accepted", tube.name)
             tube.full_until = 0.0
         committer = Committer(self._around, tube, number, lease, owned=True)
         committer.form = form
@@ -306,7 +306,7 @@ class Puts:
         """The directory of a tube has no room for a further segment: its puts are told so, for a while without asking."""
         if not tube.full_until:
             logger.warning(
-                "tube %s: its directory, or the shard of it, is full; puts are refused: %s", tube.name, error
+                "the directory of tube %s, or its shard, is full; puts into it are refused: %s", tube.name, error
             )
         tube.full_until = self._clock.now() + FULL_FOR
         self._fail_arriving(tube, StoreFull("the directory is full"), everything=True)

@@ -371,7 +371,9 @@ class Takes(Requester):
         """Fetch the bodies of taken jobs that lie outside, then hand them over."""
         whole, error = await self._fetch_bodies(jobs)
         if error is not None:
-            logger.warning("segment %d: bodies cannot be read, jobs go back: %s", committer.number, error)
+            logger.warning(
+                "segment %d: bodies cannot be read, so the reserved jobs are ready again: %s", committer.number, error
+            )
             for job in jobs:
                 if job not in whole and job.committer is not None and job.moving is None:
                     job.reserves -= 1

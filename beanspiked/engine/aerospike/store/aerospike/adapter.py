@@ -52,7 +52,7 @@ class AerospikeStore(Segments, Sessions, Directories, Bodies):
         try:
             await upgrade.take_over(former)
         except StoreError as error:
-            raise StoreUnusable(f"what the version before has left is not moved yet: {error}") from error
+            raise StoreUnusable(f"the records of the version before are not moved yet: {error}") from error
         finally:
             former.caller.close()
 

@@ -191,7 +191,7 @@ class Caller:
         until = time.monotonic() + DOUBT_MAX
         while self.agreement.doubtful():
             if time.monotonic() > until:
-                raise Busy("the cluster is finding out who belongs to it")
+                raise Busy("the cluster's nodes do not agree on its members yet")
             await asyncio.sleep(LOOK_AGAIN)
 
     async def call(self, function: Callable[[], Result]) -> Result:
@@ -242,7 +242,7 @@ class Caller:
     def check(self) -> None:
         """Check that the nodes can still be relied on. Raises Busy."""
         if self.agreement.doubtful():
-            raise Busy("the cluster is finding out who belongs to it")
+            raise Busy("the cluster's nodes do not agree on its members yet")
 
     def read_all(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
         """Do the same reads on many records in one call; None for a missing one, no bins for one that they do not fit."""
@@ -323,7 +323,7 @@ class Caller:
     def too_late(self, key: Key, until_ms: int) -> Busy:
         """Make the error of a write that only its deadline can have stopped; learn the node's time."""
         if self._in_time(key, until_ms):
-            logger.error("a write was refused before its deadline; it is tried again")
+            logger.error("a node refused a write before its deadline; the write is tried again")
         return Busy("it came too late, by the clock of the node")
 
     def _in_time(self, key: Key, until_ms: int) -> bool:
@@ -331,7 +331,7 @@ class Caller:
         try:
             return self.node_now(key) <= until_ms
         except (client_errors.AerospikeError, LookupError, TypeError) as error:
-            logger.info("the time of a node cannot be read: %s", error)
+            logger.info("a node's clock cannot be read: %s", error)
             return False
 
     def _probe(self, key: Key) -> None:
@@ -359,7 +359,7 @@ class Caller:
         read = [expression_operations.expression_read("now", NODE_NOW_MS.compile())]
         now_ms: int = self.client.operate(key, read, policy=READ_POLICY)[2]["now"]
         if self.deadline.seen(now_ms):
-            logger.warning("the clocks of the store's nodes differ: one of them is ahead")
+            logger.warning("the clocks of the cluster's nodes differ, and one is ahead; set them together")
         return now_ms
 
 

@@ -230,11 +230,11 @@ class Changes:
         except client_errors.AerospikeError as error:
             if error.code == CODE_PARAMETER:
                 raise
-            # Some may have been applied and answered all the same.
-            logger.warning("a batch has failed: %s", error)
+            # Some may have been done all the same, and answered.
+            logger.warning("a batch of changes failed: %s", error)
             untold = error.code or untold
         except Exception:
-            logger.exception("the answer to a batch cannot be read")
+            logger.exception("the answer to a batch of changes cannot be read")
         else:
             untold = batch.result or untold
         if untold not in NEVER_SENT:

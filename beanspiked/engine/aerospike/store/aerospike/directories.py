@@ -259,7 +259,7 @@ class Directories(Records):
         results = await self.caller.call(partial(self.begin, self.key("ctl", f"ring-{ring}"), made, ops))
         last, size, base = (value for _, value in results[-3:])
         if not all(type(value) is int for value in (last, size, base)) or size & (size - 1) or not 0 < size <= RING_MAX:
-            raise Damaged(f"the ring of {ring}s is odd")
+            raise Damaged(f"the ring of {ring}s is malformed")
         return Ring(last - count, size, base)
 
     async def grow_ring(self, ring: str, size: int) -> None:

@@ -79,7 +79,7 @@ class Agreement:
             self._ticked_at = now
 
     def _doubt(self, now: float, why: str) -> None:
-        logger.warning("%s; waiting for the cluster", why)
+        logger.warning("%s; commands wait until all nodes of the cluster agree on its members", why)
         self._doubtful = True
         self._woken_at = self._agreed_at = now
 
@@ -133,7 +133,7 @@ class Agreement:
             if answer == UNSTABLE or len(set(self._answers.values())) != 1:
                 self._agreed_at = now
             if now - self._agreed_at >= AGREED_FOR or now - self._woken_at >= AT_LONGEST:
-                logger.warning("the cluster is of one mind again")
+                logger.warning("all nodes of the cluster agree on its members again")
                 self._doubtful = False
 
 
@@ -170,7 +170,7 @@ class NodeWatch:
                 self._look()
             except Exception:
                 if not self._stopped.is_set():
-                    logger.exception("the nodes of the cluster cannot be listed; going on")
+                    logger.exception("the nodes of the cluster cannot be listed; trying again")
 
     def _look(self) -> None:
         """Begin to ask new nodes."""
@@ -202,7 +202,7 @@ class NodeWatch:
                 pause = self._ask_once(name)
             except Exception:
                 if not self._stopped.is_set():
-                    logger.exception("node %s cannot be asked; going on", name)
+                    logger.exception("node %s cannot be asked; trying again", name)
                 pause = ASK_EVERY
             if pause:
                 self._stopped.wait(pause)

@@ -62,7 +62,7 @@ async def take_over(store: Former) -> None:
         return
     await _close_counter(store)
     if names:
-        logger.info("directories of %d tubes are moved into shards", len(names))
+        logger.info("moving the directories of %d tubes into shards", len(names))
     lister = Lister(store)
     over = [_list_key(store, part) for part in range(TUBE_LISTS)]
     for name in names:
@@ -133,7 +133,7 @@ async def _former_directory(store: Former, name: str) -> Directory | None:
     try:
         return None if bins is None else former_directory(bins)
     except Damaged as error:
-        logger.error("the directory of tube %s cannot be read, and its jobs are not found: %s", name, error)
+        logger.error("the directory of tube %s cannot be read, so its jobs are not found: %s", name, error)
         return None
 
 

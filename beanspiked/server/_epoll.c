@@ -1,0 +1,201 @@
+/* Hears all sockets of a server in one call, and sends without a detour. `sockets.py` says how it is used.
+ *
+ * Python's own functions find the same in the same order. They take a call, two changes of the interpreter's lock and a buffer of
+ * 16 KB for each socket that has something to say. Here the lock is released once for all of them, and one buffer serves all.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+/* How many events one call finds, how many bytes it receives from one socket, and from all. */
+enum { EVENTS = 1024, AT_ONCE = 16384, ROOM = 32 * AT_ONCE };
+
+typedef struct {
+    PyObject_HEAD
+    int epoll;
+    int waiting;            /* whether a thread waits in it without the interpreter's lock */
+    char *early;            /* by descriptor: whether it is a stream that is received from at once */
+    long early_size;
+    char *room;             /* what was received, one after the other */
+    int lengths[EVENTS];    /* how much of it each event has; nothing where nothing was received */
+    struct epoll_event events[EVENTS];
+} Ears;
+
+static int enter(Ears *self) {
+    if (self->waiting) PyErr_SetString(PyExc_RuntimeError, "another thread waits for these sockets");
+    return self->waiting ? -1 : 0;
+}
+
+static PyObject *ears_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"epoll", NULL};
+    int epoll;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i", names, &epoll)) return NULL;
+    Ears *self = (Ears *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->epoll = epoll;
+    self->room = PyMem_RawMalloc(ROOM);
+    if (self->room != NULL) return (PyObject *)self;
+    Py_DECREF(self);
+    return PyErr_NoMemory();
+}
+
+static void ears_dealloc(Ears *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_RawFree(self->early);
+    PyMem_RawFree(self->room);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *ears_set_early(Ears *self, PyObject *args) {
+    int fd, early;
+    if (!PyArg_ParseTuple(args, "ip", &fd, &early) || enter(self)) return NULL;
+    if (fd < 0) return PyErr_Format(PyExc_ValueError, "no descriptor: %d", fd);
+    if (fd >= self->early_size) {
+        long size = 2L * fd + 64;
+        char *grown = PyMem_RawRealloc(self->early, (size_t)size);
+        if (grown == NULL) return PyErr_NoMemory();
+        memset(grown + self->early_size, 0, (size_t)(size - self->early_size));
+        self->early = grown;
+        self->early_size = size;
+    }
+    self->early[fd] = (char)early;
+    Py_RETURN_NONE;
+}
+
+/* Wait, and receive; return how many events there are, or -1. */
+static int hear(Ears *self, int milliseconds) {
+    int found = epoll_wait(self->epoll, self->events, EVENTS, milliseconds), used = 0;
+    for (int i = 0; i < found; i++) {
+        struct epoll_event *event = &self->events[i];
+        int fd = event->data.fd;
+        self->lengths[i] = 0;
+        /* All else that there is to see at a socket, its end included, is left for Python to see. */
+        if (event->events != EPOLLIN || fd >= self->early_size || !self->early[fd] || used > ROOM - AT_ONCE) continue;
+        ssize_t received = recv(fd, self->room + used, AT_ONCE, MSG_DONTWAIT);
+        if (received > 0) used += self->lengths[i] = (int)received;
+    }
+    return found;
+}
+
+/* Make the tuple of one event; Py_BuildValue would take longer than all the rest. */
+static PyObject *told(const struct epoll_event *event, const char *data, int length) {
+    PyObject *parts[] = {
+        PyLong_FromLong(event->data.fd),
+        PyLong_FromUnsignedLong(event->events),
+        length ? PyBytes_FromStringAndSize(data, length) : Py_NewRef(Py_None),
+    };
+    PyObject *tuple = parts[0] && parts[1] && parts[2] ? PyTuple_New(3) : NULL;
+    for (int i = 0; i < 3; i++) {
+        if (tuple != NULL) PyTuple_SET_ITEM(tuple, i, parts[i]);
+        else Py_XDECREF(parts[i]);
+    }
+    return tuple;
+}
+
+static PyObject *ears_wait(Ears *self, PyObject *argument) {
+    double seconds = PyFloat_AsDouble(argument);
+    if ((seconds == -1.0 && PyErr_Occurred()) || enter(self)) return NULL;
+    double most = seconds * 1000.0;
+    /* Rounded up: who is woken before his time would find nothing to do. */
+    int milliseconds = seconds < 0.0 ? -1 : most < INT_MAX - 1 ? (int)most + (most > (int)most) : INT_MAX;
+    int found, error;
+    self->waiting = 1;
+    Py_BEGIN_ALLOW_THREADS
+    found = hear(self, milliseconds);
+    error = errno;
+    Py_END_ALLOW_THREADS
+    self->waiting = 0;
+    if (found < 0) {
+        errno = error;
+        if (error != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
+        /* A signal: its handler may have something for the caller to do. */
+        if (PyErr_CheckSignals() < 0) return NULL;
+        found = 0;
+    }
+    PyObject *list = PyList_New(found);
+    const char *next = self->room;
+    for (int i = 0; list != NULL && i < found; i++) {
+        struct epoll_event *event = &self->events[i];
+        PyObject *item = told(event, next, self->lengths[i]);
+        next += self->lengths[i];
+        if (item == NULL) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, i, item);
+    }
+    /* What was received is lost for want of memory: nobody may go on behind the gap. */
+    for (int i = 0; list == NULL && i < found; i++)
+        if (self->lengths[i]) shutdown(self->events[i].data.fd, SHUT_RDWR);
+    return list;
+}
+
+static PyMethodDef ears_methods[] = {
+    {"set_early", (PyCFunction)ears_set_early, METH_VARARGS, "Say whether a descriptor is a stream that is received from at once."},
+    {"wait", (PyCFunction)ears_wait, METH_O, "Wait for so many seconds, -1 for ever; return (descriptor, events, bytes or None)."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot ears_slots[] = {
+    {Py_tp_doc, "Hears the sockets of an epoll set, and receives from those that are streams."},
+    {Py_tp_new, ears_new},
+    {Py_tp_dealloc, ears_dealloc},
+    {Py_tp_methods, ears_methods},
+    {0, NULL},
+};
+
+static PyType_Spec ears_spec = {
+    .name = "beanspiked.server._epoll.Ears",
+    .basicsize = sizeof(Ears),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = ears_slots,
+};
+
+/* As `socket.send`, but the interpreter's lock is kept: the kernel copies some bytes, and never waits. */
+static PyObject *send_bytes(PyObject *descriptor, PyObject *data) {
+    int fd = (int)PyLong_AsLong(descriptor);
+    ssize_t sent;
+    if (PyBytes_CheckExact(data)) {
+        sent = send(fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL);
+    } else {
+        Py_buffer view;
+        if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+        sent = send(fd, view.buf, (size_t)view.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        PyBuffer_Release(&view);
+    }
+    return sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromSsize_t(sent);
+}
+
+static PyMethodDef send_method = {"send", send_bytes, METH_O, "Send bytes without waiting; return how many were taken."};
+
+static PyObject *sender(PyObject *module, PyObject *descriptor) {
+    (void)module;
+    if (PyLong_AsLong(descriptor) == -1 && PyErr_Occurred()) return NULL;
+    return PyCFunction_New(&send_method, descriptor);
+}
+
+static int execute(PyObject *module) {
+    PyObject *type = PyType_FromSpec(&ears_spec);
+    int done = type == NULL ? -1 : PyModule_AddObjectRef(module, "Ears", type);
+    Py_XDECREF(type);
+    return done;
+}
+
+static PyMethodDef methods[] = {
+    {"sender", sender, METH_O, "Return what sends bytes to a descriptor."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "beanspiked.server._epoll",
+    .m_doc = "Sockets of a server, heard and sent to without Python's detours.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__epoll(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,131 @@
+"""The way to the kernel: what waits for sockets, and receives and sends. There are two, and they do the same.
+
+`native` is a C function that hears all sockets in one call (`_epoll.c`); `python` is made of what Python has, and is always there.
+"""
+
+import select
+import socket
+from collections.abc import Callable
+from types import ModuleType
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
+__all__ = ["EVENTS_AT_ONCE", "NativeMissingError", "NativeSockets", "Sockets", "open_sockets"]
+
+# How many are asked for at once; `_epoll.c` has the same number.
+EVENTS_AT_ONCE: Final = 1024
+
+
+def _load() -> ModuleType | None:
+    """Import the C function where it is installed."""
+    try:
+        from beanspiked.server import _epoll  # noqa: PLC0415 - without a compiler there is none
+    except ImportError:
+        return None
+    return _epoll
+
+
+# Imported with this module: later the process may be of a user who is not allowed to read it.
+NATIVE: Final = _load()
+
+
+class NativeMissingError(Exception):
+    """The C function was asked for, and is not installed."""
+
+    def __str__(self) -> str:
+        return (
+            "native sockets are not installed; they need a C compiler and Python's headers when beanspiked is installed"
+        )
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Sockets:
+    """One epoll set; this one does with Python's functions what there is to do.
+
+    Attributes:
+        name: What `--io` and `stats` call it.
+    """
+
+    def __init__(self, name: str = "python") -> None:
+        self.name: str = name
+        self._epoll = select.epoll()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `wait` would find something."""
+        return self._epoll.fileno()
+
+    def add(self, fd: int, events: int) -> None:
+        """Wait for these events, again and again."""
+        self._epoll.register(fd, events)
+
+    def change(self, fd: int, events: int) -> None:
+        """Wait for other events than before."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Wait no more; to be called before the descriptor is closed."""
+        self.set_early(fd, early=False)
+        self._epoll.unregister(fd)
+
+    def set_early(self, fd: int, early: bool) -> None:
+        """Say whether bytes may be received from a stream before somebody asks; not unless this was called."""
+
+    def wait(self, seconds: float) -> list[tuple[int, int, bytes | None]]:
+        """Wait for so long, -1 for ever; return descriptors, what happened to each, and what was received early."""
+        return [(fd, events, None) for fd, events in self._epoll.poll(seconds, EVENTS_AT_ONCE)]
+
+    def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
+        """Return what sends to a socket as `socket.send` does; it raises an OSError where that would wait or fail."""
+        return sock.send
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._epoll.close()
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class NativeSockets(Sockets):
+    """The same, by a C function.
+
+    Raises:
+        NativeMissingError: It is not installed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("native")
+        if NATIVE is None:
+            self.close()
+            raise NativeMissingError
+        ears = NATIVE.Ears(self._epoll.fileno())
+        self._wait: Callable[[float], list[tuple[int, int, bytes | None]]] = ears.wait
+        self._set_early: Callable[[int, bool], None] = ears.set_early
+        self._sender: Callable[[int], Callable[[memoryview | bytes], int]] = NATIVE.sender
+
+    def set_early(self, fd: int, early: bool) -> None:
+        """Say whether bytes may be received from a stream before somebody asks."""
+        self._set_early(fd, early)
+
+    def wait(self, seconds: float) -> list[tuple[int, int, bytes | None]]:
+        """Wait for so long, -1 for ever; return descriptors, what happened to each, and what was received early."""
+        return self._wait(seconds)
+
+    def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
+        """Return what sends to a socket."""
+        return self._sender(sock.fileno())
+
+
+def open_sockets(how: str = "auto") -> Sockets:
+    """Open an epoll set: `native`, `python`, or the better one that is there (`auto`).
+
+    Raises:
+        NativeMissingError: `native` is not installed.
+    """
+    if how == "python":
+        return Sockets()
+    try:
+        return NativeSockets()
+    except NativeMissingError:
+        if how == "native":
+            raise
+        return Sockets()

@@ -1,0 +1,239 @@
+"""Make the documents' tables and charts from the JSON that measure.py, stalls.py and library.py wrote.
+
+    python tests/speed/figures.py [--check] [--root DIR]
+
+README.md and docs/benchmarks.md have blocks between `<!-- figures: NAME -->` and `<!-- end of figures -->`, and show the charts of
+docs/figures. `make figures` writes both anew from the JSON there; --check writes nothing and exits with 1 where
+something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rig.chart import Group, bars
+from rig.published import COROUTINES, THEIRS_MS
+from rig.report import BUCKET_NAMES, QUIET, shown, table
+from stalls import shown as stalls_shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BLOCK = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+PAGES = ("README.md", "docs/benchmarks.md")
+NAMES = {
+    "cycle-1x1": "in memory, 1 connection, 1 command in flight",
+    "cycle-50x1": "in memory, 50 connections, 1 command in flight",
+    "cycle-500x1": "in memory, 500 connections, 1 command in flight",
+    "cycle-50x16": "in memory, 50 connections, 16 in flight",
+    "durable-1x1": "on disk before each reply, 1 connection, 1 command in flight",
+    "durable-50x1": "on disk before each reply, 50 connections, 1 command in flight",
+    "durable-50x16": "on disk before each reply, 50 connections, 16 in flight",
+}
+SHORT = ("cycle-50x1", "cycle-50x16", "durable-50x16")
+# Written so that it is not taken for a letter.
+TIMES = "\N{MULTIPLICATION SIGN}"
+OTHERS = {
+    ("bytes-per-job", "bytes"): ("memory per waiting job of 100 bytes", "bytes"),
+    ("tubes", "CPU, many/few"): ("processor time per command, 20,000 watched tubes to 1", TIMES),
+    ("jobs", "CPU, many/few"): ("processor time per command, 1,000,000 waiting jobs to 10", TIMES),
+    ("jobs", "time, many/few"): ("time per job, 1,000,000 waiting jobs to 10", TIMES),
+    ("reserved", "touch CPU, many/few"): ("processor time per `touch`, 5,000 jobs held by the connection to 50", TIMES),
+    ("reserved", "cycle CPU, many/few"): ("processor time per put, reserve, delete, likewise", TIMES),
+    ("pauses", "filling, max ms"): ("longest reply to a probe while 1,000,000 jobs come in", "ms"),
+    ("pauses", "filling, max ms on a CPU"): ("likewise, without waits for a processor", "ms"),
+    ("pauses", "cycling, max ms"): ("longest reply to a probe while jobs are cycled", "ms"),
+    ("pauses", "cycling, max ms on a CPU"): ("likewise, without waits for a processor", "ms"),
+}
+
+
+@dataclass(slots=True)
+class Figures:
+    """A run of measure.py, as its JSON has it."""
+
+    found: dict[str, Any]
+
+    @property
+    def sides(self) -> list[str]:
+        """The servers' names, ours first."""
+        return list(self.found["sides"])
+
+    def lines(self, figure: str, rows: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+        """Return the lines of a figure in these rows, as far as they were measured."""
+        lines = {line["row"]: line for line in self.found["table"] if line["figure"] == figure}
+        return [(row, lines[row]) for row in rows if row in lines]
+
+    def machine(self) -> str:
+        """Say when, where and how the figures were measured."""
+        machine, rounds = self.found["machine"], self.found["rounds"]
+        words = f"{machine['date']}, {machine['cores']} cores ({machine['CPU']}), {machine['journals on']}"
+        servers = ", ".join(self.found["sides"].values())
+        warning = self.found["warning"]
+        text = f"Measured on {words}: {servers}. Medians of {rounds} rounds, with their ranges."
+        return f"{text}\nNote: {warning}." if warning else text
+
+    def speed(self) -> str:
+        """Return the README's table."""
+        return f"{self._speeds(SHORT)}\n\n{self.machine()}"
+
+    def speeds(self) -> str:
+        """Return the table of all speeds."""
+        return self._speeds(tuple(NAMES))
+
+    def _speeds(self, rows: tuple[str, ...]) -> str:
+        peers = self.sides[1:]
+        return table(
+            ["jobs a second", *self.sides, *(f"ours / {peer}" for peer in peers), "bar"],
+            (
+                [
+                    NAMES[row],
+                    *(shown(line["sides"][side]["value"]) for side in self.sides),
+                    *(ratio(line["ratios"][peer]) for peer in peers),
+                    line["bar"].replace("ratio ", ""),
+                ]
+                for row, line in self.lines("jobs/s", rows)
+            ),
+        )
+
+    def processor(self) -> str:
+        """Return the table of processor times."""
+        return table(
+            ["processor time a job, µs", *self.sides],
+            (
+                [NAMES[row], *(spread(line["sides"][side]) for side in self.sides)]
+                for row, line in self.lines("CPU µs/job", tuple(NAMES))
+            ),
+        )
+
+    def others(self) -> str:
+        """Return the table of memory, growth and pauses."""
+        lines = {(line["row"], line["figure"]): line for line in self.found["table"]}
+        return table(
+            ["", *self.sides, "bar"],
+            (
+                [
+                    name,
+                    *(f"{shown(lines[key]['sides'][side]['value'])} {unit}" for side in self.sides),
+                    lines[key]["bar"].replace("ours ", ""),
+                ]
+                for key, (name, unit) in OTHERS.items()
+                if key in lines
+            ),
+        )
+
+    def waits(self) -> str:
+        """Return the table of a probe's waits."""
+        return table(
+            ["", "while", *(f"{name} ms" for name in BUCKET_NAMES)],
+            (
+                [found["side"], WHILE[found["work"]], *(f"{found['counts'][name]:,}" for name in BUCKET_NAMES)]
+                for found in self.found["histograms"]
+                if found["counted"] == "all"
+            ),
+        )
+
+    def chart(self, figure: str, title: str) -> str:
+        """Return a chart of one figure, as SVG."""
+        groups = [
+            Group(NAMES[row], [line["sides"][side]["value"] for side in self.sides])
+            for row, line in self.lines(figure, tuple(NAMES))
+        ]
+        return bars(title, self.sides, groups)
+
+
+def stalls(found: dict[str, Any]) -> str:
+    """Return the table of stalls.py, and when it was measured."""
+    others = max(line["others"] for line in found["lines"])
+    busy = (
+        f"\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
+        if others > QUIET
+        else ""
+    )
+    when = f"Measured on {found['machine']['date']}, {found['machine']['cores']} cores ({found['machine']['CPU']})"
+    return f"{table(*stalls_shown(found))}\n\n{when}; rounds: {found['rounds']}.{busy}"
+
+
+def library(found: dict[str, Any]) -> str:
+    """Return the table of library.py, and when it was measured."""
+    names = ("put", "reserve", "release", "delete")
+    published = [
+        "go-beanspike, as published",
+        *(f"{THEIRS_MS[name]} ms" if name in THEIRS_MS else "" for name in names),
+        "",
+    ]
+    lines = [
+        [f"`{kind}:`", *(f"{run['ms'][name]:.3f} ms" for name in names), f"{shown(run['jobs/s'])} jobs/s"]
+        for kind, run in found.items()
+    ]
+    head = ["", *names, f"{COROUTINES} coroutines: put, reserve and delete"]
+    others = max(run["others"] for run in found.values())
+    busy = (
+        f"\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
+        if others > QUIET
+        else ""
+    )
+    machine, rounds = (next(iter(found.values()))[key] for key in ("machine", "rounds"))
+    when = f"Measured on {machine['date']}, {machine['cores']} cores ({machine['CPU']}). Medians of {rounds} rounds."
+    return f"{table(head, [published, *lines])}\n\n{when}{busy}"
+
+
+WHILE = {"filling": "1,000,000 jobs come in", "cycling": "jobs are cycled"}
+
+
+def ratio(found: dict[str, float]) -> str:
+    """Return a ratio and its range."""
+    return f"**{shown(found['value'])} {TIMES}** ({shown(found['lowest'])} to {shown(found['highest'])})"
+
+
+def spread(found: dict[str, float]) -> str:
+    """Return a figure and its range."""
+    return f"{shown(found['value'])} ({shown(found['lowest'])} to {shown(found['highest'])})"
+
+
+def made(root: Path) -> dict[Path, str]:
+    """Return the text of each page and each chart as the JSON has it."""
+    figures = Figures(json.loads((root / "docs/figures/measure.json").read_text()))
+    blocks: dict[str, Callable[[], str]] = {
+        name: getattr(figures, name) for name in ("machine", "speed", "speeds", "processor", "others", "waits")
+    }
+    blocks["stalls"] = lambda: stalls(json.loads((root / "docs/figures/stalls.json").read_text()))
+    blocks["library"] = lambda: library(json.loads((root / "docs/figures/library.json").read_text()))
+    texts = {
+        root / page: BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]]()}\n{found[3]}", (root / page).read_text())
+        for page in PAGES
+    }
+    for name, figure, title in (
+        ("speed", "jobs/s", "Jobs a second: put, reserve and delete of each (more is better)"),
+        ("processor", "CPU µs/job", "Processor time a job, in microseconds (less is better)"),
+    ):
+        texts[root / f"docs/figures/{name}.svg"] = figures.chart(figure, title)
+    return texts
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Make the documents' tables and charts from docs/figures/measure.json."
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where something differs")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    stale = [path for path, text in made(given.root).items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        print(
+            f"{path.relative_to(given.root)}: {'does not show the JSON; run make figures' if given.check else 'written'}"
+        )
+    if not given.check:
+        for path, text in made(given.root).items():
+            path.write_text(text)
+    return 1 if stale and given.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.tasks import Tasks
     from beanspiked.engine.timers import Clock
 
-__all__ = ["Choice", "Chooser"]
+__all__ = ["JOBS_AT_ONCE", "Choice", "Chooser"]
 
 logger = logging.getLogger(__name__)
 
 # So many bodies that lie outside are fetched at once: they may be large.
 BODIES_AT_ONCE: Final = 32
+# After so many jobs others have their turn.
+JOBS_AT_ONCE: Final = 128
 NEVER_US: Final = 1 << 62
 
 
@@ -101,9 +103,9 @@ class Choice:
         found: list[SharedJob] = []
         if state == RESERVED:
             for held in segment.leases.values():
-                found += self._admitted(segment, "", held)
+                found += await self._admitted(segment, "", held)
         else:
-            found = self._admitted(segment, QUEUES[state], segment.queue(QUEUES[state]))
+            found = await self._admitted(segment, QUEUES[state], segment.queue(QUEUES[state]))
         if not self._wanted.text:
             return found
         with_text: list[SharedJob] = []
@@ -112,10 +114,12 @@ class Choice:
             with_text += [job for job in found[start : start + BODIES_AT_ONCE] if self._wanted.text in job.body]
         return with_text
 
-    def _admitted(self, segment: Segment, queue: str, entries: "Mapping[bytes, bytes]") -> list[SharedJob]:
+    async def _admitted(self, segment: Segment, queue: str, entries: "Mapping[bytes, bytes]") -> list[SharedJob]:
         now = self._chooser.clock.now()
         found: list[SharedJob] = []
-        for key, packed in entries.items():
+        for number, (key, packed) in enumerate(entries.items(), 1):
+            if number % JOBS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             job = self._chooser.finder.seen(segment, queue, key, packed)
             if job is None or job.put_us > self._until_us or (self._ids is not None and job.id not in self._ids):
                 continue

@@ -1,8 +1,10 @@
 """Moves jobs from the segments of one tube to those of another: the first steps; see tubes/pair_ends.py for the whole."""
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.aerospike.queries.choosing import JOBS_AT_ONCE
 from beanspiked.engine.aerospike.queries.finder import QUEUES
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob, job_id
 from beanspiked.engine.aerospike.segment.view import BYTES_MAX
@@ -135,6 +137,8 @@ class Moving:
         """Pack jobs of a segment anew for another one, with their keys there; bodies that lie outside are copied."""
         copies: dict[bytes, bytes] = {}
         for slot, (key, packed) in enumerate(jobs.items(), 1):
+            if slot % JOBS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             job = self._formats.unpack(packed)
             job.form = made.form
             if job.body_number:

@@ -12,6 +12,7 @@ __all__ = [
     "DELETE",
     "DROP",
     "KICK",
+    "MOVE",
     "PAUSE",
     "PUT",
     "RELEASE",
@@ -41,8 +42,10 @@ BURY: Final = 3
 KICK: Final = 4
 PAUSE: Final = 5
 UPDATE: Final = 6
-# All jobs of a tube are deleted.
+# Any number of jobs are deleted.
 DROP: Final = 7
+# Any number of jobs move to another tube.
+MOVE: Final = 8
 
 
 class Write(Later):
@@ -50,12 +53,12 @@ class Write(Later):
 
     Attributes:
         op: The kind of change.
-        jobs: The changed jobs: one, but any number for KICK and DROP, and none for PAUSE.
+        jobs: The changed jobs: one, but any number for KICK, DROP and MOVE, and none for PAUSE.
         pri: Its new priority.
         delay: Its new delay, or how long a pause lasts, in seconds.
         due: When a job that was put or released with a delay becomes ready, in seconds since the epoch.
         burial, reason: The number of a burial, and its reason.
-        tube, name: The paused tube, or the name of one that is gone.
+        tube, name: The paused tube, or the tube that jobs move to; only the name of a paused one that is gone.
         until: When the pause ends, in seconds since the epoch.
         body, raw_size: The new body.
     """

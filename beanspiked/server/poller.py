@@ -25,6 +25,9 @@ CLOSED: Final[int] = select.EPOLLRDHUP
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
 # How many are heard before the clock is looked at.
 UNWATCHED_EVENTS: Final = 16
+# How many are heard in one turn where the jobs live here. Of more the kernel's and our own memory of a connection leaves the processor's
+# caches between its command and its reply: 500 x 1 took a tenth more processor time. On a shared store more share an operation.
+EVENTS_A_TURN: Final = 64
 # Before something is called late, everybody is heard, but not for ever.
 ROUNDS: Final = 64
 
@@ -86,22 +89,23 @@ class Poller:
 
     def turn(self, seconds: float = 0.0) -> None:
         """Wait for so long, -1 for ever, until something comes; hear it, or some of it, and end the turn."""
-        if self._found or self._find(seconds):
+        most = EVENTS_AT_ONCE if self._broker.engine.shared else EVENTS_A_TURN
+        if self._found or self._find(seconds, most):
             self._hear(TURN)
             self._broker.end_turn()
 
     def hear_all(self) -> None:
         """Take in what has come by now."""
         for _ in range(ROUNDS):
-            if not self._found and not self._find(0.0):
+            if not self._found and not self._find(0.0, EVENTS_AT_ONCE):
                 return
             all_there = len(self._found) < EVENTS_AT_ONCE
             self._hear(NEVER)
             if all_there:
                 return
 
-    def _find(self, seconds: float) -> bool:
-        self._found = self.sockets.wait(seconds)
+    def _find(self, seconds: float, most: int) -> bool:
+        self._found = self.sockets.wait(seconds, most)
         self._next = 0
         return bool(self._found)
 

@@ -195,6 +195,7 @@ def test_so_many_events_are_told_at_once(sockets: Sockets) -> None:
         for fd in fds:
             sockets.add(fd, READABLE)
         assert len(sockets.wait(0)) == EVENTS_AT_ONCE
+        assert len(sockets.wait(0, 3)) == 3
         for fd in fds:
             os.close(fd)
 
@@ -204,7 +205,7 @@ def test_another_thread_may_neither_wait_nor_change_meanwhile(
 ) -> None:
     ((ours, client),) = pairs(1)
     native.add(ours.fileno(), READABLE)
-    waiter = threading.Thread(target=native.wait, args=(10,))
+    waiter = threading.Thread(target=native.wait, args=(10.0,))
     waiter.start()
     until = time.monotonic() + 5
     with pytest.raises(RuntimeError, match="another thread waits"):  # noqa: PT012 - as soon as it does
@@ -232,10 +233,10 @@ def test_what_is_lost_for_want_of_memory_ends_its_connection(
         found = []
         testcapi.set_nomemory(fails_at, fails_at + 1)
         try:
-            found = ears.wait(0.0)
+            found = ears.wait(0.0, 1)
         except MemoryError:
             # Where memory was wanting before the socket was heard, it is heard now.
-            found = ears.wait(0.0)
+            found = ears.wait(0.0, 1)
         finally:
             testcapi.remove_mem_hooks()
         if found != [(ours.fileno(), READABLE, b"x" * 1000)]:
@@ -281,9 +282,12 @@ def test_nonsense_is_an_error(native: Sockets) -> None:
     with pytest.raises(TypeError):
         NATIVE.sender(0)("text")
     with pytest.raises(TypeError):
-        NATIVE.Ears(0).wait("x")
+        NATIVE.Ears(0).wait("x", 1)
+    for most in (0, EVENTS_AT_ONCE + 1):
+        with pytest.raises(ValueError, match="not 1 to 1024 events"):
+            NATIVE.Ears(0).wait(0.0, most)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        NATIVE.Ears(1 << 20).wait(0)
+        NATIVE.Ears(1 << 20).wait(0.0, 1)
 
 
 # --- what they send

@@ -25,8 +25,9 @@ CLOSED: Final[int] = select.EPOLLRDHUP
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
 # How many are heard before the clock is looked at.
 UNWATCHED_EVENTS: Final = 16
-# How many are heard in one turn where the jobs live here. Of more the kernel's and our own memory of a connection leaves the processor's
-# caches between its command and its reply: 500 x 1 took a tenth more processor time. On a shared store more share an operation.
+# How many are heard in one turn where the jobs live here and nobody has commands left over, who would be found again and again.
+# Of more the kernel's and our own memory of a connection leaves the processor's caches between its command and its reply: 500 x 1
+# took a tenth more processor time. On a shared store more share an operation.
 EVENTS_A_TURN: Final = 64
 # Before something is called late, everybody is heard, but not for ever.
 ROUNDS: Final = 64
@@ -89,10 +90,12 @@ class Poller:
 
     def turn(self, seconds: float = 0.0) -> None:
         """Wait for so long, -1 for ever, until something comes; hear it, or some of it, and end the turn."""
-        most = EVENTS_AT_ONCE if self._broker.engine.shared else EVENTS_A_TURN
+        broker = self._broker
+        busy = broker.engine.shared or broker.next_turn or broker.runnable
+        most = EVENTS_AT_ONCE if busy else EVENTS_A_TURN
         if self._found or self._find(seconds, most):
             self._hear(TURN)
-            self._broker.end_turn()
+            broker.end_turn()
 
     def hear_all(self) -> None:
         """Take in what has come by now."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from suite import EITHER_IO, either_io
 
+from beanspiked.protocol.commands import LIST_TUBE_USED
+from beanspiked.server.broker import TurnTaker
 from beanspiked.server.connection import HIGH_WATER, READ_AT_ONCE, Acceptor, Connection
 from beanspiked.server.poller import CLOSED, GONE, READABLE, WRITABLE, Poller, Ready
 from beanspiked.server.sockets import (
@@ -531,6 +533,19 @@ def test_bytes_for_a_closed_connection_are_not_given_to_its_successor(
     assert later[0].fd == connection.fd
     assert site.wire.engine.counts.ready == 0
     later[0].abort()
+
+
+def test_a_turn_hears_some_and_all_where_somebody_has_commands_left_over(site: Site) -> None:
+    for left_over, heard_at_once in ([], 64), ([TurnTaker()], 100):
+        clients = [site.connect()[1] for _ in range(100)]
+        for client in clients:
+            client.sendall(b"list-tube-used\r\n")
+        site.wire.broker.next_turn = left_over
+        before = site.wire.broker.commands[LIST_TUBE_USED]
+        site.poller.turn()
+        assert site.wire.broker.commands[LIST_TUBE_USED] - before == heard_at_once
+        site.wire.broker.next_turn = []
+        site.turns()
 
 
 @pytest.mark.planted_bug

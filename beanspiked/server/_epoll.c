@@ -11,7 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-/* How many events one call finds, how many bytes it receives from one socket, and from all. */
+/* How many events one call finds at most, how many bytes it receives from one socket, and from all. */
 enum { EVENTS = 1024, AT_ONCE = 16384, ROOM = 32 * AT_ONCE };
 
 typedef struct {
@@ -68,8 +68,8 @@ static PyObject *ears_set_early(Ears *self, PyObject *args) {
 }
 
 /* Wait, and receive; return how many events there are, or -1. */
-static int hear(Ears *self, int milliseconds) {
-    int found = epoll_wait(self->epoll, self->events, EVENTS, milliseconds), used = 0;
+static int hear(Ears *self, int milliseconds, int most) {
+    int found = epoll_wait(self->epoll, self->events, most, milliseconds), used = 0;
     for (int i = 0; i < found; i++) {
         struct epoll_event *event = &self->events[i];
         int fd = event->data.fd;
@@ -97,16 +97,18 @@ static PyObject *told(const struct epoll_event *event, const char *data, int len
     return tuple;
 }
 
-static PyObject *ears_wait(Ears *self, PyObject *argument) {
-    double seconds = PyFloat_AsDouble(argument);
-    if ((seconds == -1.0 && PyErr_Occurred()) || enter(self)) return NULL;
-    double most = seconds * 1000.0;
+static PyObject *ears_wait(Ears *self, PyObject *args) {
+    double seconds;
+    int most;
+    if (!PyArg_ParseTuple(args, "di", &seconds, &most) || enter(self)) return NULL;
+    if (most < 1 || most > EVENTS) return PyErr_Format(PyExc_ValueError, "not 1 to %d events: %d", EVENTS, most);
+    double exact = seconds * 1000.0;
     /* Rounded up: who is woken before his time would find nothing to do. */
-    int milliseconds = seconds < 0.0 ? -1 : most < INT_MAX - 1 ? (int)most + (most > (int)most) : INT_MAX;
+    int milliseconds = seconds < 0.0 ? -1 : exact < INT_MAX - 1 ? (int)exact + (exact > (int)exact) : INT_MAX;
     int found, error;
     self->waiting = 1;
     Py_BEGIN_ALLOW_THREADS
-    found = hear(self, milliseconds);
+    found = hear(self, milliseconds, most);
     error = errno;
     Py_END_ALLOW_THREADS
     self->waiting = 0;
@@ -134,7 +136,7 @@ static PyObject *ears_wait(Ears *self, PyObject *argument) {
 
 static PyMethodDef ears_methods[] = {
     {"set_early", (PyCFunction)ears_set_early, METH_VARARGS, "Say whether a descriptor is a stream that is received from at once."},
-    {"wait", (PyCFunction)ears_wait, METH_O, "Wait for so many seconds, -1 for ever; return (descriptor, events, bytes or None)."},
+    {"wait", (PyCFunction)ears_wait, METH_VARARGS, "Wait for so many seconds, -1 for ever, for so many events; return (descriptor, event, bytes or None)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -25,6 +25,10 @@ CLOSED: Final[int] = select.EPOLLRDHUP
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
 # How many are heard before the clock is looked at.
 UNWATCHED_EVENTS: Final = 16
+# How many sockets are read in one turn of an embedded server, unless a connection has commands left over, which would be found again and
+# again. Of more sockets the memory of a connection leaves the processor's caches between command and reply: 500 x 1 took a tenth more
+# processor time. On a shared store more commands share an operation.
+EVENTS_A_TURN: Final = 64
 # Before due timers run, the sockets are read until nothing more comes, but only this many times.
 ROUNDS: Final = 64
 
@@ -86,22 +90,25 @@ class Poller:
 
     def turn(self, seconds: float = 0.0) -> None:
         """Wait this many seconds for events, -1 for ever; handle all or some of them, and end the turn."""
-        if self._found or self._find(seconds):
+        broker = self._broker
+        busy = broker.engine.shared or broker.next_turn or broker.runnable
+        most = EVENTS_AT_ONCE if busy else EVENTS_A_TURN
+        if self._found or self._find(seconds, most):
             self._hear(TURN)
-            self._broker.end_turn()
+            broker.end_turn()
 
     def hear_all(self) -> None:
         """Handle the events that have come by now."""
         for _ in range(ROUNDS):
-            if not self._found and not self._find(0.0):
+            if not self._found and not self._find(0.0, EVENTS_AT_ONCE):
                 return
             all_there = len(self._found) < EVENTS_AT_ONCE
             self._hear(NEVER)
             if all_there:
                 return
 
-    def _find(self, seconds: float) -> bool:
-        self._found = self.sockets.wait(seconds)
+    def _find(self, seconds: float, most: int) -> bool:
+        self._found = self.sockets.wait(seconds, most)
         self._next = 0
         return bool(self._found)
 

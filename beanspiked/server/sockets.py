@@ -13,7 +13,7 @@ from mypy_extensions import mypyc_attr
 
 __all__ = ["EVENTS_AT_ONCE", "NativeMissingError", "NativeSockets", "Sockets", "open_sockets"]
 
-# How many are asked for at once; `_epoll.c` has the same number.
+# How many are asked for at most; `_epoll.c` has the same number.
 EVENTS_AT_ONCE: Final = 1024
 
 
@@ -71,9 +71,9 @@ class Sockets:
     def set_early(self, fd: int, early: bool) -> None:
         """Say whether bytes may be received from a stream before somebody asks; not unless this was called."""
 
-    def wait(self, seconds: float) -> list[tuple[int, int, bytes | None]]:
-        """Wait for so long, -1 for ever; return descriptors, what happened to each, and what was received early."""
-        return [(fd, events, None) for fd, events in self._epoll.poll(seconds, EVENTS_AT_ONCE)]
+    def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:
+        """Wait so many seconds, -1 for ever; return descriptors, what happened to each, and what was received early."""
+        return [(fd, events, None) for fd, events in self._epoll.poll(seconds, most)]
 
     def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
         """Return what sends to a socket as `socket.send` does; it raises an OSError where that would wait or fail."""
@@ -98,7 +98,7 @@ class NativeSockets(Sockets):
             self.close()
             raise NativeMissingError
         ears = NATIVE.Ears(self._epoll.fileno())
-        self._wait: Callable[[float], list[tuple[int, int, bytes | None]]] = ears.wait
+        self._wait: Callable[[float, int], list[tuple[int, int, bytes | None]]] = ears.wait
         self._set_early: Callable[[int, bool], None] = ears.set_early
         self._sender: Callable[[int], Callable[[memoryview | bytes], int]] = NATIVE.sender
 
@@ -106,9 +106,9 @@ class NativeSockets(Sockets):
         """Say whether bytes may be received from a stream before somebody asks."""
         self._set_early(fd, early)
 
-    def wait(self, seconds: float) -> list[tuple[int, int, bytes | None]]:
-        """Wait for so long, -1 for ever; return descriptors, what happened to each, and what was received early."""
-        return self._wait(seconds)
+    def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:
+        """Wait so many seconds, -1 for ever; return descriptors, what happened to each, and what was received early."""
+        return self._wait(seconds, most)
 
     def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
         """Return what sends to a socket."""

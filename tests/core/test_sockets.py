@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from suite import EITHER_IO, either_io
 
+from beanspiked.protocol.commands import LIST_TUBE_USED
+from beanspiked.server.broker import TurnTaker
 from beanspiked.server.connection import HIGH_WATER, READ_AT_ONCE, Acceptor, Connection
 from beanspiked.server.poller import CLOSED, GONE, READABLE, WRITABLE, Poller, Ready
 from beanspiked.server.sockets import (
@@ -195,6 +197,7 @@ def test_so_many_events_are_told_at_once(sockets: Sockets) -> None:
         for fd in fds:
             sockets.add(fd, READABLE)
         assert len(sockets.wait(0)) == EVENTS_AT_ONCE
+        assert len(sockets.wait(0, 3)) == 3
         for fd in fds:
             os.close(fd)
 
@@ -204,7 +207,7 @@ def test_another_thread_may_neither_wait_nor_change_meanwhile(
 ) -> None:
     ((ours, client),) = pairs(1)
     native.add(ours.fileno(), READABLE)
-    waiter = threading.Thread(target=native.wait, args=(10,))
+    waiter = threading.Thread(target=native.wait, args=(10.0,))
     waiter.start()
     until = time.monotonic() + 5
     with pytest.raises(RuntimeError, match="another thread waits"):  # noqa: PT012 - as soon as it does
@@ -232,10 +235,10 @@ def test_what_is_lost_for_want_of_memory_ends_its_connection(
         found = []
         testcapi.set_nomemory(fails_at, fails_at + 1)
         try:
-            found = ears.wait(0.0)
+            found = ears.wait(0.0, 1)
         except MemoryError:
             # Where memory was wanting before the socket was heard, it is heard now.
-            found = ears.wait(0.0)
+            found = ears.wait(0.0, 1)
         finally:
             testcapi.remove_mem_hooks()
         if found != [(ours.fileno(), READABLE, b"x" * 1000)]:
@@ -281,9 +284,12 @@ def test_nonsense_is_an_error(native: Sockets) -> None:
     with pytest.raises(TypeError):
         NATIVE.sender(0)("text")
     with pytest.raises(TypeError):
-        NATIVE.Ears(0).wait("x")
+        NATIVE.Ears(0).wait("x", 1)
+    for most in (0, EVENTS_AT_ONCE + 1):
+        with pytest.raises(ValueError, match="not 1 to 1024 events"):
+            NATIVE.Ears(0).wait(0.0, most)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        NATIVE.Ears(1 << 20).wait(0)
+        NATIVE.Ears(1 << 20).wait(0.0, 1)
 
 
 # --- what they send
@@ -527,6 +533,19 @@ def test_bytes_for_a_closed_connection_are_not_given_to_its_successor(
     assert later[0].fd == connection.fd
     assert site.wire.engine.counts.ready == 0
     later[0].abort()
+
+
+def test_a_turn_hears_some_and_all_where_somebody_has_commands_left_over(site: Site) -> None:
+    for left_over, heard_at_once in ([], 64), ([TurnTaker()], 100):
+        clients = [site.connect()[1] for _ in range(100)]
+        for client in clients:
+            client.sendall(b"list-tube-used\r\n")
+        site.wire.broker.next_turn = left_over
+        before = site.wire.broker.commands[LIST_TUBE_USED]
+        site.poller.turn()
+        assert site.wire.broker.commands[LIST_TUBE_USED] - before == heard_at_once
+        site.wire.broker.next_turn = []
+        site.turns()
 
 
 @pytest.mark.planted_bug

@@ -57,6 +57,13 @@ class PageUnlistedFirst(Cluster):
         left = super().leave_page(page, number)
         return None if left is None else 0
 
+    def enter(self, page: int, number: int) -> bool:
+        entered = super().enter(page, number)
+        record = self._page(page)
+        if record is not None and len(record.segments) > 1:
+            self.unlist_page(record.tube, page)
+        return entered
+
 
 class SettledByARead(MemoryStore):
     """An operation of unknown outcome is settled by looking; the lease stays as it is (H3)."""

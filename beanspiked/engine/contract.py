@@ -6,6 +6,7 @@ become visible when they are done, and a job on its way between two states belon
 
 from mypy_extensions import mypyc_attr
 
+from beanspiked.engine.filters import Bulk, Filter, Listing
 from beanspiked.engine.jobs import (
     ALL,
     BURIED,
@@ -41,9 +42,12 @@ __all__ = [
     "STATE_NAMES",
     "WHOLE",
     "Answer",
+    "Bulk",
     "Counts",
     "Details",
+    "Filter",
     "Job",
+    "Listing",
     "ReadyListener",
     "Tube",
     "TubeEngine",
@@ -237,6 +241,51 @@ class TubeEngine:
 
     def add_up(self, tube: Tube) -> Answer:
         """Add up the sizes of a tube's bodies."""
+        raise NotImplementedError
+
+    def list_jobs(self, tube: Tube, state: int, wanted: Filter, after: str = "", limit: int = 100) -> Listing:
+        """List the first jobs of a state to which a filter applies, its own states apart, in the order of their queue.
+
+        Ready jobs come by priority, delayed ones by due time, buried ones by burial, jobs of equal rank by age, reserved ones by id.
+        A job that matches from the beginning to the end is listed, one that does not at the end is left out, and so are those on their
+        way to the store.
+
+        Args:
+            tube: The tube.
+            state: Their state.
+            wanted: The filter.
+            after: What the page before says; empty for the first page.
+            limit: How many at most, up to LIMIT_MAX.
+
+        Raises:
+            ValueError: No page says this `after`, or no page has this limit.
+        """
+        raise NotImplementedError
+
+    def count_jobs(self, tube: Tube, wanted: Filter) -> Later:
+        """Count the jobs of a tube to which a filter applies; the outcome's `value` tells."""
+        raise NotImplementedError
+
+    def clear(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Delete the jobs of a tube to which a filter applies; those that somebody holds are left alone, and so are later puts.
+
+        Fails with StoreFull or StoreFailed.
+        """
+        raise NotImplementedError
+
+    def move(self, tube: Tube, target: Tube, wanted: Filter) -> Bulk:
+        """Move jobs of a tube to another one: those that `clear` would delete. They keep their state and all that is said of them.
+
+        At every moment, also after a crash, each job is in one of the two tubes. A shared engine gives it another id. Fails with
+        StoreFull or StoreFailed.
+
+        Raises:
+            ValueError: Both are the same tube.
+        """
+        raise NotImplementedError
+
+    def kick_jobs(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Make the buried and delayed jobs of a tube ready to which a filter applies. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
     def delete_tube(self, tube: Tube) -> Later | None:

@@ -187,6 +187,14 @@ class Counts:
         else:
             self.buried += by
 
+    def of_state(self, state: int) -> int:
+        """Count the jobs in a state."""
+        if state == READY:
+            return self.ready
+        if state == RESERVED:
+            return self.reserved
+        return self.delayed if state == DELAYED else self.buried
+
     def jobs(self) -> int:
         """Count the jobs in any state."""
         return self.ready + self.delayed + self.reserved + self.buried

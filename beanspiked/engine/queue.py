@@ -6,6 +6,7 @@ is the smaller of the two first ones. In-order traffic costs the same at ten ent
 live in the entries, so that removal from the middle needs no search and leaves nothing behind.
 """
 
+from heapq import heappop, heappush
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -137,6 +138,47 @@ class Queue:
             found.append(entry)
             entry = entry.next
         return found
+
+    def following(self, key: float, id: int, before: Entry | None, most: int, steps: int) -> list[Entry] | None:  # noqa: A002
+        """List the first entries behind a place, in order.
+
+        Args:
+            key: The place's key.
+            id: The place's id.
+            before: The entry that stands there, if any does.
+            most: How many at most.
+            steps: How many entries may be looked at.
+
+        Returns:
+            The entries, or None where more would have to be looked at.
+        """
+        found: list[tuple[float, int, Entry]] = []
+        entry = before if before is not None and before.spot == IN_RUN else self._head
+        while entry is not None and len(found) < most:
+            steps -= 1
+            if steps < 0:
+                return None
+            if entry.key > key or (entry.key == key and entry.id > id):
+                found.append((entry.key, entry.id, entry))
+            entry = entry.next
+        heap = self._heap
+        # Places in the heap that are to be looked at, by what stands there: its children come behind it.
+        edge: list[tuple[float, int, int]] = [(heap[0].key, heap[0].id, 0)] if heap else []
+        left = most
+        while edge and left:
+            steps -= 1
+            if steps < 0:
+                return None
+            first_key, first_id, place = heappop(edge)
+            if first_key > key or (first_key == key and first_id > id):
+                found.append((first_key, first_id, heap[place]))
+                left -= 1
+            for child_place in (2 * place + 1, 2 * place + 2):
+                if child_place < len(heap):
+                    child = heap[child_place]
+                    heappush(edge, (child.key, child.id, child_place))
+        found.sort()
+        return [item[2] for item in found[:most]]
 
     def _rise(self, place: int, entry: Entry) -> None:
         heap = self._heap

@@ -288,6 +288,48 @@ def test_a_shift_moves_jobs_into_a_lease(store: SegmentStore) -> None:
     run(check())
 
 
+def test_a_shift_without_entries_moves_jobs_into_a_lease_as_they_are(store: SegmentStore) -> None:
+    async def check() -> None:
+        await filled(store)
+        before = await whole(store)
+        head = await store.shift(1, READY, [key_of(1), key_of(2)], OTHER, None)
+        assert (head.ready, head.held) == (0, before.held + 2)
+        assert (await whole(store)).leases[OTHER] == {**before.leases[OTHER], **before.ready}
+        with pytest.raises(Fenced):
+            await store.shift(1, DELAYED, [key_of(3, DELAYED)], -7, None)
+        with pytest.raises(Refused):
+            await store.shift(1, READY, [key_of(1)], OTHER, None)
+
+    run(check())
+
+
+def test_a_shift_to_nowhere_deletes_all_jobs_or_none(store: SegmentStore) -> None:
+    async def check() -> None:
+        await filled(store)
+        with pytest.raises(Refused):
+            await store.shift(1, READY, [key_of(1), key_of(9)], None, None)
+        head = await store.shift(1, READY, [key_of(1), key_of(2)], None, None)
+        assert (head.ready, head.delayed, head.buried) == (0, 1, 1)
+
+    run(check())
+
+
+def test_a_lease_may_have_a_negative_number(store: SegmentStore) -> None:
+    async def check() -> None:
+        await filled(store)
+        await store.attach(1, -(1 << 60))
+        await store.shift(1, READY, [key_of(1)], -(1 << 60), None)
+        settlement = await store.settle(1, -(1 << 60), -5)
+        assert dict(settlement.held) == jobs(1)
+        with pytest.raises(Fenced):
+            await store.apply(1, -(1 << 60), Change(moves=[Move(key_of(1))]))
+        await store.apply(1, -5, Change(moves=[Move(key_of(1))]))
+        assert await store.reclaim(1, -5) == 0
+        assert (await whole(store)).leases.keys() == {LEASE, OTHER}
+
+    run(check())
+
+
 def test_a_job_is_removed_from_its_queue_once(store: SegmentStore) -> None:
     async def check() -> None:
         await filled(store)

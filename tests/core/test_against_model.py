@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from model import Model, ModelJob
+from model import Model, ModelJob, State
 from simulated import Client, HandJournal, Wire
 from world import World
 
+from beanspiked.engine.aerospike.segment.codec import unpack
+from beanspiked.engine.aerospike.segment.jobs import job_id
+from beanspiked.engine.aerospike.store.keys import job_slot
+from beanspiked.engine.contract import Filter
 from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.filters import ANY_STATE
+from beanspiked.engine.later import Later
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.engine.contract import Listing, TubeEngine
+
+Result = TypeVar("Result", bound=Later)
+
+# As the engine numbers them.
+STATES: list[State] = ["ready", "delayed", "reserved", "buried"]
 TUBES = ["default", "a"]
 HOLDERS = ["one", "two"]
 
@@ -22,6 +38,8 @@ priorities = st.sampled_from([5, 5, 5, 0, 1023, 1024, 4294967295])
 delays = st.sampled_from([0, 0, 2, 7])
 # So few that most name a job that is there, and jobs meet others of their priority.
 ids = st.integers(1, 7)
+
+chosen_states = st.sets(st.sampled_from(ANY_STATE))
 
 NAME_A_JOB = ("reserve-job", "delete", "release", "bury", "touch", "kick-job", "peek", "stats-job")
 # By how much a shared store's clock runs ahead with each step, in seconds.
@@ -54,6 +72,16 @@ class ServerMachine(RuleBasedStateMachine):
         # Keeps the tubes, and asks.
         self.asker = self.connect()
         self.clients = {holder: self.connect() for holder in HOLDERS}
+
+    def model_id(self, job_id: int) -> int:
+        return job_id
+
+    def places(self) -> dict[int, int]:
+        """Return the ids of jobs by something that a move leaves as it is."""
+        return {}
+
+    def follow(self, before: dict[int, int]) -> None:
+        """Learn the new ids of jobs that have moved."""
 
     def connect(self) -> Client:
         client = self.wire.connect()
@@ -142,6 +170,48 @@ class ServerMachine(RuleBasedStateMachine):
     def kick_job(self, job_id: int) -> None:
         expected = b"KICKED\r\n" if self.model.kick_job(job_id) else b"NOT_FOUND\r\n"
         assert self.ask(self.asker, f"kick-job {job_id}") == expected
+
+    def done(self, ask: Callable[[TubeEngine], Result]) -> Result:
+        """Ask for something that may concern many jobs, and let turns pass until it is done."""
+        later = ask(self.wire.engine)
+        while not later.done:
+            self.wire.broker.end_turn()
+            self.wire.broker.on_alarm()
+        assert later.error is None
+        return later
+
+    @rule(tube=tubes, states=chosen_states, min_pri=st.sampled_from([0, 1024]))
+    def clear(self, tube: str, states: set[int], min_pri: int) -> None:
+        bulk = self.done(lambda engine: engine.clear(engine.tube(tube), Filter(states, min_pri=min_pri)))
+        assert bulk.value == self.model.clear(tube, [STATES[state] for state in sorted(states)], min_pri)
+
+    @rule(tube=tubes, states=chosen_states, min_pri=st.sampled_from([0, 1024]))
+    def move(self, tube: str, states: set[int], min_pri: int) -> None:
+        target = "a" if tube == "default" else "default"
+        before = self.places()
+        wanted = Filter(states, min_pri=min_pri)
+        bulk = self.done(lambda engine: engine.move(engine.tube(tube), engine.tube(target), wanted))
+        self.follow(before)
+        moved = self.model.move(tube, target, [STATES[state] for state in sorted(states)], min_pri)
+        assert bulk.value == len(moved)
+
+    @rule(tube=tubes, state=st.sampled_from(ANY_STATE), min_pri=st.sampled_from([0, 1024]), limit=st.integers(1, 3))
+    def list_jobs(self, tube: str, state: int, min_pri: int, limit: int) -> None:
+        found: list[int] = []
+        after = ""
+        while True:
+            ask = partial(self.ask_for_page, tube, state, Filter(min_pri=min_pri), after, limit)
+            listing = self.done(ask)
+            found += [self.model_id(job.id) for job in listing.jobs]
+            after = listing.after
+            if not after:
+                break
+        assert found == [job.id for job in self.model.chosen(tube, [STATES[state]], min_pri)]
+
+    def ask_for_page(
+        self, tube: str, state: int, wanted: Filter, after: str, limit: int, engine: TubeEngine
+    ) -> Listing:
+        return engine.list_jobs(engine.tube(tube), state, wanted, after, limit)
 
     @rule(tube=tubes, seconds=st.sampled_from([0, 4]))
     def pause(self, tube: str, seconds: int) -> None:
@@ -234,8 +304,32 @@ class SharedMachine(ServerMachine):
         client.send(b"".join(b"watch %b\r\n" % tube.encode() for tube in TUBES))
         return client
 
+    def done(self, ask: Callable[[TubeEngine], Result]) -> Result:
+        asked: list[Result] = []
+        self.front_end.inside(lambda: asked.append(ask(self.front_end.engine)))
+        (later,) = asked
+        assert self.world.run(30, lambda: later.done)
+        assert later.error is None
+        self.world.run(TICK)
+        return later
+
     def model_id(self, job_id: int) -> int:
         return self.ids.index(job_id) + 1
+
+    def places(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for record in self.world.cluster._segments.values():
+            for entries in (*record.queues.values(), *record.leases.values()):
+                for key, packed in entries.items():
+                    put_us = unpack(packed).put_us
+                    assert put_us not in found
+                    found[put_us] = job_id(record.number, job_slot(key))
+        return found
+
+    def follow(self, before: dict[int, int]) -> None:
+        now = self.places()
+        moved = {old: now[put_us] for put_us, old in before.items()}
+        self.ids = [moved.get(number, number) for number in self.ids]
 
     def to_store(self, line: str) -> str:
         """Name a job as the store does."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details, Job
+from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details, Filter, Job
 from beanspiked.engine.embedded import database as database_module
 from beanspiked.engine.embedded import journal as journal_module
 from beanspiked.engine.embedded import start as start_module
@@ -130,7 +130,21 @@ def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> N
         engine = store.engine
         ids = sorted(known)
         verb = chooser.choice(
-            ["put", "put", "put", "take", "delete", "release", "bury", "kick", "kick_job", "update", "open", "wait"]
+            [
+                "put",
+                "put",
+                "put",
+                "take",
+                "delete",
+                "release",
+                "bury",
+                "kick",
+                "kick_job",
+                "update",
+                "move",
+                "open",
+                "wait",
+            ]
         )
         if verb == "put":
             job_id = store.put(
@@ -150,6 +164,10 @@ def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> N
             # Delayed jobs become due by the clock that the next engine is given.
         elif verb == "wait":
             stores.clock.time += chooser.choice([0.25, 10])
+        elif verb == "move":
+            store.wait(engine.move(engine.tube("a"), engine.tube("b"), Filter(max_pri=7)))
+            moved = (job for job in map(store.job, ids) if job.state != RESERVED and job.tube.name == "b")
+            known |= {job.id: (job.id, "b", *known[job.id][2:]) for job in moved}
         elif verb == "kick":
             tube = engine.tube(chooser.choice(["a", "b"]))
             count, later = engine.kick(tube, 2)
@@ -183,6 +201,37 @@ def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> N
                     known[job.id] = tuple(was)
     store = stores.open()
     assert {job_id: described(store.job(job_id)) for job_id in known} == known
+
+
+@pytest.mark.parametrize("verb", ["clear", "move"])
+def test_what_was_killed_amid_many_jobs_has_changed_whole_slices(verb: str, stores: Stores, tmp_path: Path) -> None:
+    store = stores.open()
+    engine = store.engine
+    tube, target = engine.tube("a"), engine.tube("b")
+    later: Later | None = None
+    for _ in range(1200):
+        later = engine.put(tube, engine.new_id(), 1, 0, 60, b"x")
+    store.wait(later)
+    bulk = engine.clear(tube, Filter()) if verb == "clear" else engine.move(tube, target, Filter())
+    engine.flush()
+    assert store.news.wait(10)
+    # The first slice is on disk, and nobody has heard of it.
+    store.news.clear()
+    assert not bulk.done
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for name in (FILE_NAME, f"{FILE_NAME}-wal"):
+        shutil.copy(tmp_path / name, crashed / name)
+    after = Stores(crashed, stores.wire)
+    names = [job.tube.name for job in after.open().engine._jobs.all()]
+    after.close()
+    assert (names.count("a"), names.count("b")) == (700, 0 if verb == "clear" else 500)
+    while not bulk.done:
+        stores.wire.broker.on_alarm()
+        engine.flush()
+        store.journal.settle()
+        store.engine._timers.run()
+    assert bulk.value == 1200
 
 
 def test_ids_are_never_used_again(stores: Stores) -> None:

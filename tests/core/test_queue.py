@@ -49,12 +49,30 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.remove(first)
         self.entries.remove(first)
 
+    @rule(data=st.data(), most=st.integers(1, 5))
+    def list_what_follows(self, data: st.DataObject, most: int) -> None:
+        in_order = sorted(self.entries, key=lambda entry: (entry.key, entry.id))
+        before = data.draw(st.sampled_from([None, *self.entries]))
+        key, number = (-1.0, 0) if before is None else (before.key, before.id)
+        rest = [entry for entry in in_order if (entry.key, entry.id) > (key, number)]
+        assert self.queue.following(key, number, before, most, 2 * len(self.entries)) == rest[:most]
+        # The place says it as well when what stood there is gone.
+        assert self.queue.following(key, number, None, most, 2 * len(self.entries)) == rest[:most]
+
     @invariant()
     def agrees(self) -> None:
         expected = min(self.entries, key=lambda entry: (entry.key, entry.id), default=None)
         assert self.queue.first() is expected
         assert len(self.queue) == len(self.entries)
         assert {id(entry) for entry in self.queue.entries()} == {id(entry) for entry in self.entries}
+
+
+def test_what_follows_is_not_told_when_too_much_stands_before_it() -> None:
+    queue = Queue()
+    for number in range(10):
+        queue.push(Entry(number), 0.0)
+    assert queue.following(0.0, 6, None, most=3, steps=9) is None
+    assert queue.following(0.0, 6, None, most=3, steps=10) is not None
 
 
 QueueMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

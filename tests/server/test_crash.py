@@ -9,6 +9,9 @@ import random
 import secrets
 import shutil
 import sqlite3
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,3 +86,83 @@ def test_the_comparison_sees_every_kind_of_loss(servers: Servers, journal: Path,
             seen[what] = str(error)
         again.kill()
     assert seen.keys() == TAMPERING.keys()
+
+
+MANY = 20_000
+# Opens a journal, fills a tube unless there are jobs, and begins to move or clear it; says so when the first slice is on disk.
+BULK = f"""
+import sys, threading
+from beanspiked.engine.contract import Filter, ReadyListener
+from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.embedded.journal import Journal
+from beanspiked.engine.timers import Timers
+from beanspiked.server.clock import MonotonicClock
+
+class Nobody(ReadyListener):
+    pass
+
+news = threading.Event()
+timers = Timers(MonotonicClock())
+journal = Journal(sys.argv[1], timers.clock)
+journal.notify = news.set
+engine = EmbeddedEngine(timers, Nobody(), journal)
+engine.load(journal.reading.chunks(), *journal.reading.state())
+journal.start()
+source, target = engine.tube(sys.argv[3]), engine.tube(sys.argv[4])
+
+def turn():
+    engine.flush()
+    news.wait(1)
+    news.clear()
+    journal.settle()
+    timers.run()
+
+if not engine.counts.jobs():
+    for number in range({MANY}):
+        later = engine.put(source, engine.new_id(), 1, 0, 60, b"%d" % number)
+    while not later.done:
+        turn()
+bulk = engine.clear(source, Filter()) if sys.argv[2] == "clear" else engine.move(source, target, Filter())
+while not bulk.value:
+    turn()
+print(bulk.value, flush=True)
+while not bulk.done:
+    turn()
+"""
+
+
+def where_jobs_are(journal: Path) -> dict[int, tuple[str, bytes]]:
+    with contextlib.closing(sqlite3.connect(journal / "jobs.sqlite")) as database:
+        return {number: (tube, body) for number, tube, body in database.execute("SELECT id, tube, body FROM job")}
+
+
+def kill_amid(verb: str, journal: Path, source: str, target: str, seconds: float) -> int:
+    """Kill a process in the midst of a change of many jobs; return how many it knew to be changed."""
+    words = [sys.executable, "-c", BULK, str(journal), verb, source, target]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        known = int(process.stdout.readline())
+        time.sleep(seconds)
+        process.kill()
+    return known
+
+
+@pytest.mark.slow
+def test_a_kill_amid_moves_and_a_clear_loses_and_doubles_no_job(journal: Path) -> None:
+    chance = random.Random(SEED)
+    with repeated_by(BEANSPIKED_CRASH_SEED=SEED):
+        source, target = "a", "b"
+        for _ in range(3):
+            known = kill_amid("move", journal, source, target, chance.uniform(0, 0.2))
+            found = where_jobs_are(journal)
+            assert {number: body for number, (_, body) in found.items()} == {
+                number + 1: b"%d" % number for number in range(MANY)
+            }
+            assert sum(tube == target for tube, _ in found.values()) >= known
+            source, target = target, source
+        before = where_jobs_are(journal)
+        known = kill_amid("clear", journal, source, target, chance.uniform(0, 0.2))
+        left = where_jobs_are(journal)
+        assert left.items() <= before.items()
+        assert {number for number in before if before[number][0] == target} <= left.keys()
+        assert len(before) - len(left) >= known

@@ -313,7 +313,9 @@ class Cluster(DirectoryRecords):
             min(record.queues[BURIED], default=None),
         )
 
-    def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+    def shift(
+        self, number: int, source: str, keys: Sequence[bytes], target: str | int | None, entries: Entries | None
+    ) -> Head:
         """See SegmentStore."""
         record = self._segments.get(record_of(number))
         if record is None:
@@ -322,10 +324,11 @@ class Cluster(DirectoryRecords):
         # As on a server: jobs that are gone are noticed before a lease that is.
         if record.number != number or not all(key in queue for key in keys):
             raise Refused("not all of them are there")
-        into = record.queues[target] if isinstance(target, str) else self._lease(record, target)
-        for key in keys:
-            del queue[key]
-        into.update(entries)
+        into: dict[bytes, bytes] = {}
+        if target is not None:
+            into = record.queues[target] if isinstance(target, str) else self._lease(record, target)
+        gone = {key: queue.pop(key) for key in keys}
+        into.update(gone if entries is None else entries)
         return record.head()
 
     def remove(self, number: int, queue: str, key: bytes) -> bool:
@@ -647,7 +650,9 @@ class MemoryStore(DirectoryCalls):
         """See SegmentStore."""
         return [await self._unless_newer("leases", number, partial(self._cluster.leases, number)) for number in numbers]
 
-    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+    async def shift(
+        self, number: int, source: str, keys: Sequence[bytes], target: str | int | None, entries: Entries | None
+    ) -> Head:
         """See SegmentStore."""
         operation = partial(self._cluster.shift, number, source, keys, target, entries)
         head: Head = await self._transport("shift", operation)

@@ -132,6 +132,24 @@ class Model:
         self._wake(job, 0)
         return True
 
+    def chosen(self, tube: str, states: Iterable[State], min_pri: int = 0) -> list[ModelJob]:
+        """Look at a tube's jobs of some states and not above a priority, each state in its order; reserved ones by id."""
+        return [job for state in states for job in self._line(tube, state) if job.pri >= min_pri]
+
+    def clear(self, tube: str, states: Iterable[State], min_pri: int = 0) -> int:
+        """Delete a tube's jobs that are chosen and that nobody holds."""
+        chosen = [job for job in self.chosen(tube, states, min_pri) if job.state != "reserved"]
+        return sum(self.delete(job.id) for job in chosen)
+
+    def move(self, tube: str, target: str, states: Iterable[State], min_pri: int = 0) -> list[ModelJob]:
+        """Move a tube's jobs that are chosen and that nobody holds to another one; they stay what they are."""
+        moved = [job for job in self.chosen(tube, states, min_pri) if job.state != "reserved"]
+        for job in moved:
+            job.tube = target
+            self._tube(target).total_jobs += 1
+        self._drop_tube(tube)
+        return moved
+
     def touch(self, holder: str, job_id: int) -> bool:
         """Start the job's TTR anew: from now, not on top of what is left."""
         job = self._held(holder, job_id)
@@ -255,6 +273,8 @@ class Model:
         jobs = [job for job in self.jobs if job.tube == tube and job.state == state]
         if state == "ready":
             return sorted(jobs, key=_urgency)
+        if state == "reserved":
+            return sorted(jobs, key=lambda job: job.id)
         return (
             sorted(jobs, key=lambda job: job.buried_place)
             if state == "buried"

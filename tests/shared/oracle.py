@@ -65,6 +65,25 @@ class Oracle:
     def lie(self, text: str) -> Lie:
         return Lie(f"seed {self.world.seed}, {self.world.time:.4f} s: {text}")
 
+    def new(self, body: bytes, tube: bytes) -> Known:
+        """Note that a job is about to be put."""
+        known = Known(body, tube)
+        self.by_body[body] = known
+        return known
+
+    def inserted(self, known: Known, job_id: int) -> None:
+        """Note that a put was acknowledged."""
+        if known.job_id not in (0, job_id):
+            raise self.lie(f"put as {job_id}, but reserved as {known.job_id}")
+        if job_id in self.by_id and self.by_id[job_id] is not known:
+            raise self.lie(f"id {job_id} was given twice")
+        known.job_id = job_id
+        known.acknowledged = True
+        self.by_id[job_id] = known
+
+    def settled(self) -> None:
+        """Look at the store when nothing is on its way any more."""
+
     def reserved(self, job_id: int, body: bytes) -> Known:
         known = self.by_body.get(body)
         if known is None:
@@ -170,8 +189,7 @@ class Person:
             body = b"%d-%d" % (self.number, self.puts)
             if chance.random() < 0.3:
                 body += b"." + chance.randbytes(600).hex().encode()
-            known = Known(body, self.tube)
-            self.oracle.by_body[body] = known
+            known = self.oracle.new(body, self.tube)
             ttr = chance.choice((SHORT_TTR, 60))
             delay = chance.choice((0, 0, 0, 1))
             self.send("put", known, b"put %d %d %d %d\r\n%b\r\n" % (chance.randrange(3), delay, ttr, len(body), body))
@@ -227,7 +245,7 @@ class Person:
             assert isinstance(detail, Known)
             if word != b"INSERTED":
                 raise self.oracle.lie(f"{reply!r} to a put")
-            self.inserted(detail, int(reply.split()[1]))
+            self.oracle.inserted(detail, int(reply.split()[1]))
         elif word == b"RESERVED":
             self.reserved(reply)
         elif what == "reserve":
@@ -245,15 +263,6 @@ class Person:
             if verb == b"delete" and word == b"DELETED":
                 self.deleted(job_id)
                 self.held.pop(job_id, None)
-
-    def inserted(self, known: Known, job_id: int) -> None:
-        if known.job_id not in (0, job_id):
-            raise self.oracle.lie(f"put as {job_id}, but reserved as {known.job_id}")
-        if job_id in self.oracle.by_id and self.oracle.by_id[job_id] is not known:
-            raise self.oracle.lie(f"id {job_id} was given twice")
-        known.job_id = job_id
-        known.acknowledged = True
-        self.oracle.by_id[job_id] = known
 
     def reserved(self, reply: bytes) -> None:
         line, _, rest = reply.partition(b"\r\n")
@@ -299,6 +308,7 @@ def drain(oracle: Oracle, front_end: FrontEnd) -> None:
     """When all is well again, every job that was acknowledged and not deleted comes out, and nothing else is left."""
     world = oracle.world
     cluster = world.cluster
+    oracle.settled()
     for record in cluster._segments.values():
         if (any(record.queues.values()) or record.held()) and record.number not in cluster.listed(record.tube):
             raise oracle.lie(f"segment {record.number} of {record.tube} has jobs and is not listed")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from memory import Cluster, MemoryStore, SegmentRecord
 
 from beanspiked.engine.aerospike.segment.codec import unpack
-from beanspiked.engine.aerospike.store.seam import Change, Fenced, Outcome, SessionRecord, Settlement
+from beanspiked.engine.aerospike.store.seam import Change, Fenced, Outcome, SessionRecord, Settlement, Unknown
 
 
 class EverythingHappened(Cluster):
@@ -128,7 +128,45 @@ class KillByARead(StaleSessions):
         return any(record.number == session and record.silent_ms > silent_ms for record in await self.sessions())
 
 
+class MoveSettledByARead(SettledByARead):
+    """What became of a move is found out by looking; the leases of the pair stay as they are."""
+
+    async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
+        if lease < 0:
+            return await super().settle(number, lease, renewed)
+        return await MemoryStore.settle(self, number, lease, renewed)
+
+
+class EndTakesMoves(Cluster):
+    """The end of a session makes jobs ready that are on the move, as if they were held."""
+
+    def reclaim(self, number: int, lease: int) -> int:
+        if lease >= 0 and (segment := self.read(number)) is not None:
+            for other in segment.leases:
+                if other < 0:
+                    super().reclaim(number, other)
+        return super().reclaim(number, lease)
+
+
+class CopiesPutTwice(MemoryStore):
+    """Copies whose put was not answered are put once more."""
+
+    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        try:
+            return await super().apply(number, lease, change)
+        except Unknown:
+            if lease >= 0 or not change.puts:
+                raise
+        return await super().apply(number, lease, change)
+
+
 Planted = tuple[type[MemoryStore], type[Cluster]]
+
+PLANTED_IN_MOVES: dict[str, Planted] = {
+    "a move settled by a read": (MoveSettledByARead, Cluster),
+    "a session's end that takes jobs on the move": (MemoryStore, EndTakesMoves),
+    "copies put twice": (CopiesPutTwice, Cluster),
+}
 
 PLANTED: dict[str, Planted] = {
     "a put is done whatever the highest slot says": (MemoryStore, EverythingHappened),

@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from memory import Cluster, MemoryStore
+from operators import MovingOracle, Operator
 from oracle import Oracle, Person, drain
 from versions import NEXT
 from world import Faults, World
@@ -26,6 +27,8 @@ PEACE_FOR = (20.0, 20.0, 20.0, 20.0, 130.0)
 # With two versions: until a new format is written, and then how long.
 AGREED_AFTER = 4.0
 MIXED_FOR = 10.0
+# How many move and clear jobs at a time.
+OPERATORS = 2
 
 # Which versions the front-ends begin with, and which replace them.
 PLANS: dict[str, tuple[tuple[Formats, ...], tuple[Formats, ...]]] = {
@@ -46,10 +49,12 @@ def run(
     *,
     harsh: bool = False,
     plan: str = "as it is",
+    operators: bool = False,
 ) -> Oracle:
     """Run one schedule; a harsh one has a third of all operations fail, and many deaths. Raises Lie.
 
-    With two versions the front-ends are replaced one after the other, whatever else happens.
+    With two versions the front-ends are replaced one after the other, whatever else happens. With operators
+    jobs are moved and cleared, too.
     """
     before, after = PLANS[plan]
     mixed = before != after or len(before) > 1
@@ -66,7 +71,8 @@ def run(
     # In every third run tubes have pages.
     if seed % 3 == 0:
         world.cluster.inline_max, world.cluster.page_max = 1, 2
-    oracle = Oracle(world)
+    oracle = MovingOracle(world) if operators else Oracle(world)
+    operating: list[Operator] = []
     skews = [chance.uniform(-3, 3) for _ in range(front_ends)]
     for i, skew in enumerate(skews):
         world.front_end(skew, before[i % len(before)])
@@ -87,6 +93,14 @@ def run(
             if not person.done:
                 person.act()
         everybody = [person for person in everybody if not person.done]
+        operating = [
+            operator for operator in operating if not (operator.front_end.loop.dead or operator.front_end.leaving)
+        ]
+        if operators and len(operating) < OPERATORS:
+            alive = [front_end for front_end in world.front_ends if not front_end.loop.dead and not front_end.leaving]
+            operating.append(Operator(chance.choice(alive), random.Random(chance.random())))
+        for operator in operating:
+            operator.act()
         while len(everybody) < people:
             alive = [front_end for front_end in world.front_ends if not front_end.loop.dead and not front_end.leaving]
             everybody.append(Person(oracle, chance.choice(alive), random.Random(chance.random()), number))
@@ -116,6 +130,9 @@ def run(
             raise oracle.lie(f"no reply to {person.asked[0]} since {person.asked_at:.4f} s")
         person.client.hang_up()
         person.gone()
+    for operator in operating:
+        if operator.later is not None and not operator.later.done and not operator.front_end.loop.dead:
+            raise oracle.lie("a change of many jobs does not end")
     world.run(peace_for)
     survivors = [front_end for front_end in world.front_ends if not front_end.loop.dead]
     drain(oracle, survivors[-1 if mixed else 0])

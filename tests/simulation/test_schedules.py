@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from typing import ClassVar
@@ -49,6 +50,16 @@ def test_no_reply_is_a_lie_and_nothing_acknowledged_is_lost(chunk: range) -> Non
     for seed in chunk:
         with repeated_by(BEANSPIKED_SEEDS=seed):
             schedule.run(seed, harsh=seed % 5 == 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", mixed_seeds(), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
+def test_jobs_that_are_moved_and_cleared_are_in_one_place_or_deleted(chunk: range) -> None:
+    for seed in chunk:
+        with repeated_by(BEANSPIKED_SEEDS=seed):
+            schedule.run(seed, harsh=seed % 5 == 4, operators=True)
+    # What a killed front-end had only just begun is collected while that is expected.
+    gc.collect()
 
 
 class Forms(Cluster):
@@ -103,3 +114,19 @@ def test_a_planted_fault_is_noticed(fault: str) -> None:
 
     with pytest.raises(AssertionError, match=r"seed \d+|does not hold"):
         search()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", planted.PLANTED_IN_MOVES)
+def test_a_fault_planted_in_moves_is_noticed(fault: str) -> None:
+    store_class, cluster_class = planted.PLANTED_IN_MOVES[fault]
+
+    def search() -> None:
+        for seed in range(300):
+            schedule.run(
+                seed, store_class=store_class, cluster_class=cluster_class, harsh=seed % 2 == 1, operators=True
+            )
+
+    with pytest.raises(AssertionError, match=r"seed \d+|does not hold"):
+        search()
+    gc.collect()

@@ -4,10 +4,12 @@ from typing import cast
 
 from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.queries.asking import Asking
+from beanspiked.engine.aerospike.queries.bulk import BulkChanges
 from beanspiked.engine.aerospike.queries.census import Census
 from beanspiked.engine.aerospike.queries.changes import Changes
 from beanspiked.engine.aerospike.queries.finder import QUEUES, Finder
 from beanspiked.engine.aerospike.queries.kicks import Kicks
+from beanspiked.engine.aerospike.queries.listing import Lists, parse_place
 from beanspiked.engine.aerospike.segment.jobs import SharedJob, Steal
 from beanspiked.engine.aerospike.store.tasks import ANSWER_WITHIN
 from beanspiked.engine.aerospike.tubes.held import Holdings
@@ -20,8 +22,11 @@ from beanspiked.engine.contract import (
     PLAIN,
     WHOLE,
     Answer,
+    Bulk,
     Details,
+    Filter,
     Job,
+    Listing,
     Tube,
     TubeEngine,
     Waiter,
@@ -50,6 +55,8 @@ class Commands(TubeEngine):
         census: What counts jobs and finds tubes.
         kicks: What makes buried and delayed jobs ready.
         changes: What deletes jobs that nobody holds, and deletes and pauses tubes.
+        lists: What lists and counts jobs that match.
+        bulk: What changes all jobs that match.
     """
 
     membership: Membership
@@ -63,6 +70,8 @@ class Commands(TubeEngine):
     census: Census
     kicks: Kicks
     changes: Changes
+    lists: Lists
+    bulk: BulkChanges
 
     def __init__(self, clock: Clock) -> None:
         self.durable: bool = True
@@ -169,6 +178,39 @@ class Commands(TubeEngine):
     def delete_tube(self, tube: Tube) -> Later | None:
         """Delete all jobs of a tube, reserved ones included."""
         return self.asking.ask(lambda _: self.changes.delete_tube(cast(SharedTube, tube)))
+
+    # --- jobs that match
+
+    def list_jobs(self, tube: Tube, state: int, wanted: Filter, after: str = "", limit: int = 100) -> Listing:
+        """List the first jobs of a state to which a filter applies."""
+        place = parse_place(after, limit)
+        listing = Listing()
+        self.asking.do(lambda: self.lists.page(listing, tube.name, state, wanted, place, limit), listing)
+        return listing
+
+    def count_jobs(self, tube: Tube, wanted: Filter) -> Later:
+        """Count the jobs of a tube to which a filter applies."""
+        return self.asking.ask(lambda answer: self.lists.count(answer, tube.name, wanted))
+
+    def clear(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Delete the jobs of a tube to which a filter applies."""
+        bulk = Bulk()
+        self.asking.do(lambda: self.bulk.clear(bulk, cast(SharedTube, tube), wanted), bulk)
+        return bulk
+
+    def move(self, tube: Tube, target: Tube, wanted: Filter) -> Bulk:
+        """Move the jobs of a tube to which a filter applies to another one."""
+        if target is tube:
+            raise ValueError(f"jobs of {tube.name} cannot move to the tube that they are in")
+        bulk = Bulk()
+        self.asking.do(lambda: self.bulk.move(bulk, cast(SharedTube, tube), cast(SharedTube, target), wanted), bulk)
+        return bulk
+
+    def kick_jobs(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Make the buried and delayed jobs of a tube ready to which a filter applies."""
+        bulk = Bulk()
+        self.asking.do(lambda: self.bulk.kick_jobs(bulk, cast(SharedTube, tube), wanted), bulk)
+        return bulk
 
     # --- looks
 

@@ -19,10 +19,14 @@ from beanspiked.engine.aerospike.cluster.network import Apart, Network
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.commands import Commands
 from beanspiked.engine.aerospike.queries.asking import Asking
+from beanspiked.engine.aerospike.queries.bulk import BulkChanges
 from beanspiked.engine.aerospike.queries.census import Census
 from beanspiked.engine.aerospike.queries.changes import Changes
+from beanspiked.engine.aerospike.queries.choosing import Chooser
 from beanspiked.engine.aerospike.queries.finder import Finder
 from beanspiked.engine.aerospike.queries.kicks import Kicks
+from beanspiked.engine.aerospike.queries.listing import Lists
+from beanspiked.engine.aerospike.queries.moving import Moving
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.lister import Lister
@@ -34,6 +38,7 @@ from beanspiked.engine.aerospike.tubes.hearing import Hearing
 from beanspiked.engine.aerospike.tubes.held import Holdings
 from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
 from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.pair_ends import PairEnds
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
@@ -178,7 +183,10 @@ class SharedEngine(Commands):
             self.registry,
             self.room,
         )
-        self.leftovers: Leftovers = Leftovers(store, self.membership, self.lister, self.retirement, self.lifecycle)
+        pair_ends = PairEnds(store, self.tasks, self.membership, formats, self.retirement, self.scout, chance)
+        self.leftovers: Leftovers = Leftovers(
+            store, self.membership, self.lister, self.retirement, self.lifecycle, pair_ends
+        )
         self.around.connect(
             self.membership, self.room, self.retirement, self.scout, self.holdings, self.takes, self.puts
         )
@@ -197,6 +205,7 @@ class SharedEngine(Commands):
             self.takes,
             self.puts,
             self.leftovers,
+            pair_ends,
         )
         self.asking = Asking(self.tasks, self.membership, self.agenda.turn_over)
         self.census = Census(store, self.tasks, self.lister, self.registry, self.membership, self.timetable, self.scout)
@@ -222,6 +231,12 @@ class SharedEngine(Commands):
             self.scout,
             self.retirement,
             self.news,
+        )
+        chooser = Chooser(store, self.tasks, self.census, self.finder, timers.clock)
+        self.lists = Lists(self.census, chooser)
+        moving = Moving(store, self.tasks, formats, self.puts, pair_ends, self.retirement, self.scout)
+        self.bulk = BulkChanges(
+            store, self.tasks, self.membership, chooser, self.kicks, moving, self.retirement, self.scout
         )
 
     def start(self) -> None:

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, Job
+from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details, Job, Tube
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.tubes import EmbeddedTube, Tubes
 
@@ -67,6 +67,15 @@ class Changes:
         if job.details is not None:
             job.details.reason = ""
         self._tubes.make_ready(job)
+
+    def move(self, job: Job, target: Tube) -> None:
+        """A job that nobody holds is in another tube."""
+        self._tubes.leave(job)
+        job.tube = target
+        target.total_jobs += 1
+        self._tubes.enter(job, job.state, job.key)
+        if job.state == READY:
+            self._tubes.serve(cast(EmbeddedTube, target))
 
     def update(self, job: Job, body: bytes, raw_size: int) -> None:
         """A job has another body."""

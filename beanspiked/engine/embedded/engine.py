@@ -7,31 +7,34 @@ job is put back where it was.
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from beanspiked.engine.contract import (
     PLAIN,
     READY,
     RESERVED,
     Answer,
+    Bulk,
     Counts,
     Details,
+    Filter,
     Job,
+    Listing,
     ReadyListener,
     Tube,
     TubeEngine,
 )
+from beanspiked.engine.embedded.bulk import BulkChanges
 from beanspiked.engine.embedded.changes import Changes
+from beanspiked.engine.embedded.lists import Lists
 from beanspiked.engine.embedded.loading import Loading
 from beanspiked.engine.embedded.looks import add_up, find
-from beanspiked.engine.embedded.slices import Slices, sweep
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.tubes import EmbeddedTube, Tubes
-from beanspiked.engine.embedded.write import BURY, DELETE, DROP, KICK, PAUSE, PUT, RELEASE, UPDATE, Row, Write
+from beanspiked.engine.embedded.write import BURY, DELETE, KICK, MOVE, PAUSE, PUT, RELEASE, UPDATE, Row, Write
 from beanspiked.engine.errors import DamagedEntry
 from beanspiked.engine.later import Later
-from beanspiked.engine.queue import Queue
-from beanspiked.engine.timers import SLICE, Timers
+from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
     # SQLite is only loaded where it is used: the first client may be waiting.
@@ -40,9 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedEngine"]
 
 logger = logging.getLogger(__name__)
-
-# How many jobs of a long change share a write to the journal: others' changes wait for no more than that.
-WRITE_SLICE: Final = 500
 
 
 class EmbeddedEngine(TubeEngine):
@@ -63,6 +63,10 @@ class EmbeddedEngine(TubeEngine):
         self._jobs = JobTable()
         self._tubes = Tubes(timers, listener)
         self._changes = Changes(self._tubes, self._jobs)
+        self._lists = Lists(timers, self._jobs)
+        self._bulk = BulkChanges(
+            timers, self._jobs, self._changes, self.forget, self._delete, None if journal is None else self._move
+        )
         self.counts: Counts = self._tubes.counts
         self._arriving: dict[int, Write] = {}
         self._last_id = 0
@@ -230,38 +234,7 @@ class EmbeddedEngine(TubeEngine):
     def kick(self, tube: Tube, bound: int) -> tuple[int, Later | None]:
         """Make up to `bound` buried jobs ready, or delayed ones if none is buried."""
         home = cast(EmbeddedTube, tube)
-        queue = home.buried if len(home.buried) else home.delayed
-        left = min(bound, len(queue))
-        if left <= SLICE:
-            return left, self._kick_first(queue, left) if left else None
-
-        def step(work: Slices) -> Later | None:
-            nonlocal left
-            # Others may have taken some meanwhile.
-            count = min(left, len(queue), SLICE if self._journal is None else WRITE_SLICE)
-            left -= count
-            if not left or not count:
-                work.end()
-            if self._journal is None:
-                work.outcome.value += count
-            return self._kick_first(queue, count) if count else None
-
-        return -1, Slices(self._timers, step).begin()
-
-    def _kick_first(self, queue: Queue, count: int) -> Later | None:
-        """Kick the first jobs of a queue, which has so many."""
-        if self._journal is None:
-            for _ in range(count):
-                self._changes.kick(cast(Job, queue.first()))
-            return None
-        write = Write(KICK)
-        for _ in range(count):
-            job = cast(Job, queue.first())
-            queue.remove(job)
-            job.moving = write
-            write.jobs.append(job)
-        write.value = count
-        return self._send(write)
+        return self._bulk.kick(home.buried if len(home.buried) else home.delayed, bound)
 
     def kick_job(self, job: Job) -> Later | None:
         """Make a buried or delayed job ready."""
@@ -303,20 +276,29 @@ class EmbeddedEngine(TubeEngine):
         """Add up the sizes of a tube's bodies."""
         return add_up(self._timers, self._jobs, self._last_id, tube)
 
+    def list_jobs(self, tube: Tube, state: int, wanted: Filter, after: str = "", limit: int = 100) -> Listing:
+        """List the first jobs of a state to which a filter applies."""
+        return self._lists.page(cast(EmbeddedTube, tube), state, wanted, after, limit, self._last_id)
+
+    def count_jobs(self, tube: Tube, wanted: Filter) -> Later:
+        """Count the jobs of a tube to which a filter applies."""
+        return self._lists.count(cast(EmbeddedTube, tube), wanted, self._last_id)
+
+    def clear(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Delete the jobs of a tube to which a filter applies."""
+        return self._bulk.clear(cast(EmbeddedTube, tube), wanted, self._last_id)
+
+    def move(self, tube: Tube, target: Tube, wanted: Filter) -> Bulk:
+        """Move the jobs of a tube to which a filter applies to another one."""
+        return self._bulk.move(cast(EmbeddedTube, tube), cast(EmbeddedTube, target), wanted, self._last_id)
+
+    def kick_jobs(self, tube: Tube, wanted: Filter) -> Bulk:
+        """Make the buried and delayed jobs of a tube ready to which a filter applies."""
+        return self._bulk.kick_jobs(cast(EmbeddedTube, tube), wanted, self._last_id)
+
     def delete_tube(self, tube: Tube) -> Later | None:
         """Delete all jobs of a tube, reserved ones included."""
-
-        def visit(jobs: list[Job]) -> Later | None:
-            chosen = [job for job in jobs if job.tube is tube and job.moving is None]
-            if self._journal is not None and chosen:
-                write = Write(DROP)
-                write.jobs = chosen
-                return self._move(write)
-            for job in chosen:
-                self._delete(job)
-            return None
-
-        return sweep(self._timers, self._jobs, self._last_id, visit)
+        return self._bulk.delete_tube(cast(EmbeddedTube, tube), self._last_id)
 
     # --- the journal
 
@@ -364,6 +346,10 @@ class EmbeddedEngine(TubeEngine):
                 self._changes.release(moved, write.pri, write.delay, write.due)
             elif op == BURY:
                 self._changes.bury(moved, write.pri, write.burial, write.reason)
+            elif op == MOVE:
+                source = moved.tube
+                self._changes.move(moved, cast(Tube, write.tube))
+                self.forget(source)
             elif op == UPDATE:
                 self._changes.update(moved, write.body, write.raw_size)
             else:

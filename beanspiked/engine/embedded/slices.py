@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from beanspiked.engine.contract import Job
+from beanspiked.engine.contract import Bulk, Job
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.errors import StoreFailed
 from beanspiked.engine.later import Later
@@ -17,15 +17,16 @@ class Slices(Timed):
     Args:
         timers: What calls for the next slice.
         step: Does a slice. It returns what the next one has to wait for, if anything, and calls `end` with the last one.
+        outcome: What becomes known when all is done, or None to have it made.
 
     Attributes:
-        outcome: Known when all is done. Its value adds up those of what slices waited for. An error ends the work; it is not told when
-            some of the work was done and counted.
+        outcome: Known when all is done. Its value adds up those of what slices waited for. An error ends the work; unless it is a Bulk, it
+            is not told when some of the work was done and counted.
     """
 
-    def __init__(self, timers: Timers, step: "Callable[[Slices], Later | None]") -> None:
+    def __init__(self, timers: Timers, step: "Callable[[Slices], Later | None]", outcome: Later | None = None) -> None:
         super().__init__(timers.new_id())
-        self.outcome: Later = Later()
+        self.outcome: Later = outcome or Later()
         self._timers = timers
         self._step = step
         self._ended = False
@@ -57,7 +58,8 @@ class Slices(Timed):
             self.outcome.value += later.value
             self._go_on()
         else:
-            self.outcome.settle(None if self.outcome.value else later.error)
+            hushed = self.outcome.value > 0 and not isinstance(self.outcome, Bulk)
+            self.outcome.settle(None if hushed else later.error)
 
     def _go_on(self) -> None:
         if self._ended:

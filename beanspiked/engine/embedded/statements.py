@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Job
-from beanspiked.engine.embedded.write import BURY, DELETE, DROP, KICK, PAUSE, PUT, RELEASE, UPDATE, Write
+from beanspiked.engine.embedded.write import BURY, DELETE, DROP, KICK, MOVE, PAUSE, PUT, RELEASE, UPDATE, Write
 
 __all__ = ["apply", "write_given_back"]
 
@@ -46,6 +46,12 @@ def apply(database: sqlite3.Connection, ahead: float, batch: list[Write]) -> int
             gone += [job.id for job in write.jobs]
         elif op == KICK:
             kicked += [job.id for job in write.jobs]
+        elif op == MOVE:
+            ids = [job.id for job in write.jobs]
+            database.execute(
+                "UPDATE job SET tube = ? WHERE id IN (SELECT value FROM json_each(?))", (write.name, str(ids))
+            )
+            records += len(ids)
         elif op == PAUSE:
             _pause(database, write, write.until + ahead)
             records += 1

@@ -12,6 +12,7 @@ __all__ = [
     "DELETE",
     "DROP",
     "KICK",
+    "MOVE",
     "PAUSE",
     "PUT",
     "RELEASE",
@@ -41,8 +42,10 @@ BURY: Final = 3
 KICK: Final = 4
 PAUSE: Final = 5
 UPDATE: Final = 6
-# All jobs of a tube deleted.
+# Any number of jobs deleted.
 DROP: Final = 7
+# Any number of jobs moved to another tube.
+MOVE: Final = 8
 
 
 class Write(Later):
@@ -50,12 +53,12 @@ class Write(Later):
 
     Attributes:
         op: Which change.
-        jobs: The jobs that are changed: one, but any number for KICK and DROP, and none for PAUSE.
+        jobs: The jobs that are changed: one, but any number for KICK, DROP and MOVE, and none for PAUSE.
         pri: Its new priority.
         delay: Its new delay, or how long a pause lasts, in seconds.
         due: When a job that was put or released with a delay becomes ready, in seconds since the epoch.
         burial, reason: The number of a burial, and why.
-        tube, name: The tube that is paused, or, of one that is gone, its name.
+        tube, name: The tube that is paused or moved to; of a paused one that is gone its name only.
         until: When the pause ends, in seconds since the epoch.
         body, raw_size: The new body.
     """

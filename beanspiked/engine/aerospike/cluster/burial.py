@@ -15,6 +15,7 @@ from beanspiked.engine.aerospike.cluster.listener import LocalTubes, SegmentEnde
 from beanspiked.engine.aerospike.cluster.session import KnownSession, Session, Sessions
 from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.store.keys import lease_session
+from beanspiked.engine.aerospike.store.pairs import pairs_of
 from beanspiked.engine.aerospike.store.seam import NEVER_WROTE, OPEN, Damaged, StoreError
 
 if TYPE_CHECKING:
@@ -212,6 +213,12 @@ class Burial:
         segment = await self._store.read(segment_number)
         if segment is None:
             return 0
+        if segment.owner == number and pairs_of(segment_number, list(segment.leases)):
+            # While there is a lease of the session it is found again, should this fail.
+            await self._sessions.listener.finish_moves(segment_number, list(segment.leases))
+            segment = await self._store.read(segment_number)
+            if segment is None:
+                return 0
         leases = [lease for lease in segment.leases if lease_session(lease) == number]
         if segment.owner == number and segment.state == OPEN:
             # While there is a lease it is found again, should this fail.

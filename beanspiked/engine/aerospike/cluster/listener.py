@@ -1,6 +1,6 @@
 """What sessions and news know of the tubes of this front-end, and whom they tell what happened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from beanspiked.engine.aerospike.cluster.links import Item
 
@@ -60,6 +60,10 @@ class SessionListener:
 
     def became_ready(self, tube: str, segment: int) -> None:
         """Jobs of a segment became ready without an operation under a lease."""
+        raise NotImplementedError
+
+    async def finish_moves(self, number: int, leases: Sequence[int]) -> None:
+        """Finish the moves of jobs between a segment, by its leases, and others, if their makers are dead. Raises StoreError."""
         raise NotImplementedError
 
     async def sweep(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from beanspiked.engine.aerospike.store.tasks import ANSWER_WITHIN
 from beanspiked.engine.contract import Answer
 from beanspiked.engine.errors import OutcomeUnknown
+from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.cluster.membership import Membership
@@ -32,19 +33,23 @@ class Asking:
     def ask(self, work: Callable[[Answer], Coroutine[Any, Any, None]]) -> Answer:
         """Have something done that writes what it learns into the answer; return that answer, which is done when the work is."""
         answer = Answer()
-        self._tasks.spawn(self._do(work, answer))
+        self.do(lambda: work(answer), answer)
         return answer
 
-    async def _do(self, work: Callable[[Answer], Coroutine[Any, Any, None]], answer: Answer) -> None:
+    def do(self, work: Callable[[], Coroutine[Any, Any, None]], outcome: Later) -> None:
+        """Have something done, and make its outcome known."""
+        self._tasks.spawn(self._do(work, outcome))
+
+    async def _do(self, work: Callable[[], Coroutine[Any, Any, None]], outcome: Later) -> None:
         async def do() -> None:
             # Without a session the server's time is not known.
             await self._membership.have_session(ANSWER_WITHIN)
-            await work(answer)
+            await work()
 
         try:
             error = await self._tasks.failure(do)
         except asyncio.CancelledError:
-            answer.settle(OutcomeUnknown("closed while it was on its way"))
+            outcome.settle(OutcomeUnknown("closed while it was on its way"))
             raise
-        answer.settle(error)
+        outcome.settle(error)
         self._turn_over()

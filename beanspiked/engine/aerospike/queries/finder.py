@@ -108,7 +108,7 @@ class Finder:
             if queue != DELAYED or key_ms(key) > self._membership.clock.server_ms():
                 break
             await self._census.promote(segment.tube, number)
-        found = self._seen(segment, queue, key, packed)
+        found = self.seen(segment, queue, key, packed)
         if found is None:
             if need != PLACE:
                 raise StoreFailed("the job cannot be read")
@@ -123,7 +123,7 @@ class Finder:
         """Fetch a job's body if it lies outside; tell whether it is there."""
         return bool((await self._tasks.try_for_a_while(lambda: fetch_bodies(self._store, [job])))[0])
 
-    def _seen(self, segment: Segment, queue: str, key: bytes, packed: bytes) -> SharedJob | None:
+    def seen(self, segment: Segment, queue: str, key: bytes, packed: bytes) -> SharedJob | None:
         """Make a job of what was seen; None of what cannot be read."""
         unpacked = self.unpack(segment.number, key, packed)
         if unpacked is None:
@@ -160,7 +160,7 @@ class Finder:
             entries = {} if segment is None else segment.queue(queue)
             for key, packed in entries.items():
                 assert segment is not None
-                found = self._seen(segment, queue, key, packed)
+                found = self.seen(segment, queue, key, packed)
                 if found is not None and await self._has_body(found):
                     answer.job = found
                     return

@@ -62,9 +62,9 @@ class Kicks:
 
     async def kick_job(self, found: SharedJob) -> None:
         """Make a buried or delayed job that was looked at ready. Raises JobGone if it is not where it was seen any more."""
-        if not await self._make_ready(found.number, QUEUES[found.state], {found.place: found.packed()}):
+        if not await self.make_ready(found.number, QUEUES[found.state], {found.place: found.packed()}):
             raise JobGone("somebody else was faster")
-        self._changed(cast("SharedTube", found.tube), found.number)
+        self.changed(cast("SharedTube", found.tube), found.number)
 
     async def kick(self, answer: "Answer", tube: "SharedTube", bound: int) -> None:
         """Make up to `bound` buried jobs of a tube ready, oldest first; if none is buried, delayed ones, soonest first.
@@ -109,10 +109,10 @@ class Kicks:
             rest = list(jobs)
             some = [key for key in rest[:at_once] if limit is None or (key[:-2], number) <= limit]
             if some:
-                kicked = await self._make_ready(number, queue, {key: jobs[key] for key in some})
+                kicked = await self.make_ready(number, queue, {key: jobs[key] for key in some})
                 if kicked:
                     left -= kicked
-                    self._changed(tube, number)
+                    self.changed(tube, number)
                 if kicked == len(some):
                     rest = rest[kicked:]
                 # Otherwise somebody changed it: look again.
@@ -124,7 +124,7 @@ class Kicks:
         segment = await self._finder.read(number)
         return {} if segment is None else segment.queue(queue)
 
-    async def _make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> int:
+    async def make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> int:
         """Kick jobs of one segment, all or none; return how many of them are not in their queue any more.
 
         Raises OutcomeUnknown or StoreFailed if that cannot be done in time.
@@ -159,7 +159,7 @@ class Kicks:
         left = await self._entries(number, queue)
         return sum(key not in left for key in jobs)
 
-    def _changed(self, tube: "SharedTube", number: int) -> None:
+    def changed(self, tube: "SharedTube", number: int) -> None:
         """Jobs of a segment were made ready."""
         tube.doubt()
         self._scout.refresh_segment(tube.committer_of(number))

@@ -137,9 +137,12 @@ class SegmentStore(DirectoryStore, Protocol):
     async def leases(self, numbers: Sequence[int]) -> list[Leases | None]:
         """Read the leases on many segments, one after the other; None of a missing or damaged one."""
 
-    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
-        """Take keys out of a queue, and put entries into another queue or a lease.
+    async def shift(
+        self, number: int, source: str, keys: Sequence[bytes], target: str | int | None, entries: Entries | None
+    ) -> Head:
+        """Take keys out of a queue, and put entries into another queue or a lease; nothing where there is no target.
 
+        Without entries what the keys stood for goes into a lease as it is.
         Raises Refused unless all keys are there, and then Fenced without the lease.
         """
 

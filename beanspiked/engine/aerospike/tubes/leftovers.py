@@ -13,6 +13,7 @@ from beanspiked.engine.aerospike.segment.codec import unpack
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, PARTS, Head, StoreError
 from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.pair_ends import PairEnds
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.errors import DamagedEntry
 
@@ -41,19 +42,27 @@ class Leftovers:
         lister: What tells which segments a tube has.
         retirement: What lets segments die.
         lifecycle: What lets tubes begin anew.
+        pair_ends: What finishes moves of jobs.
 
     Attributes:
         old_ms: From what age on a body is judged, in ms.
     """
 
     def __init__(
-        self, store: "SegmentStore", sessions: Sessions, lister: Lister, retirement: Retirement, lifecycle: Lifecycle
+        self,
+        store: "SegmentStore",
+        sessions: Sessions,
+        lister: Lister,
+        retirement: Retirement,
+        lifecycle: Lifecycle,
+        pair_ends: PairEnds,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._lister = lister
         self._retirement = retirement
         self._lifecycle = lifecycle
+        self._pair_ends = pair_ends
         self.old_ms: int = OLD_MS
         # Which part of all tubes is looked at next, and the segments of earlier ones that were not.
         self._part: int = 0
@@ -90,13 +99,17 @@ class Leftovers:
             await self._lifecycle.let_begin_anew(name, record)
 
     async def _look_at_segments(self) -> None:
-        """Let segments end that are over."""
+        """Let segments end that are over, and finish moves whose makers are dead."""
         part = self._segments[-SEGMENTS_AT_ONCE:]
         del self._segments[-SEGMENTS_AT_ONCE:]
         heads = await self._store.heads([number for _, number in part])
         for (name, number), head in zip(part, heads, strict=True):
             if head is not None and _is_over(head):
                 await self._retirement.end(name, number)
+        held = [number for (_, number), head in zip(part, heads, strict=True) if head is not None and head.held]
+        for leases in await self._store.leases(held):
+            if leases is not None:
+                await self._pair_ends.finish_for(leases.number, leases.leases)
 
     async def _look_at_bodies(self) -> None:
         """Remove old bodies that nothing refers to."""

@@ -208,7 +208,7 @@ class Puts:
                     continue
                 committer: Committer | None = None
                 try:
-                    committer = await self._create(tube)
+                    committer = await self.create(tube)
                 except Full as full:
                     self._room.found_full(full)
                     self._fail_arriving(tube, StoreFull(str(full)), everything=True)
@@ -245,7 +245,7 @@ class Puts:
             # Before the next try, which may take long.
             self._agenda.turn_over()
 
-    async def _create(self, tube: SharedTube) -> Committer | None:
+    async def create(self, tube: SharedTube) -> Committer | None:
         """Make one segment; None when the session is over. In doubt the number is given up: the audit clears what is left.
 
         Raises Full, TooBig where the directory has no room, or another StoreError.

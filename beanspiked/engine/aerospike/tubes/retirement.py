@@ -141,10 +141,14 @@ class Retirement(SegmentEnder):
 
     def drop_body(self, job: SharedJob, body_number: int) -> None:
         """Remove a body that a job, which may be gone, refers to no more; one that stays behind goes with its segment."""
-        self._tasks.spawn(self._drop_body(job.number, body_number))
+        self.drop_bodies([(job.number, body_number)])
 
-    async def _drop_body(self, number: int, body_number: int) -> None:
+    def drop_bodies(self, names: list[tuple[int, int]]) -> None:
+        """Remove bodies, by segment and number, that nothing refers to any more; what stays behind goes with its segment."""
+        self._tasks.spawn(self._drop_bodies(names))
+
+    async def _drop_bodies(self, names: list[tuple[int, int]]) -> None:
         try:
-            await self._store.drop_bodies([(number, body_number)])
+            await self._store.drop_bodies(names)
         except StoreError as error:
-            logger.info("a body stays until its segment is dead: %s", error)
+            logger.info("bodies stay until their segments are dead: %s", error)

@@ -1,5 +1,7 @@
 """What becomes of the tubes when a session begins or ends, and with each second of it."""
 
+from collections.abc import Sequence
+
 from beanspiked.engine.aerospike.cluster.listener import SessionListener
 from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.news import News
@@ -7,6 +9,7 @@ from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.held import Holdings
 from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
 from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.pair_ends import PairEnds
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.room import Room
@@ -34,6 +37,7 @@ class SessionEvents(SessionListener):
         takes: Who waits for jobs.
         puts: What puts jobs.
         leftovers: What finishes what others have left behind.
+        pair_ends: What finishes moves of jobs.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class SessionEvents(SessionListener):
         takes: Takes,
         puts: Puts,
         leftovers: Leftovers,
+        pair_ends: PairEnds,
     ) -> None:
         self._clock = clock
         self._membership = membership
@@ -63,6 +68,7 @@ class SessionEvents(SessionListener):
         self._takes = takes
         self._puts = puts
         self._leftovers = leftovers
+        self._pair_ends = pair_ends
 
     def session_began(self) -> None:
         """Go on with what waited for a session."""
@@ -103,6 +109,7 @@ class SessionEvents(SessionListener):
         else:
             self._room.tick(now)
             self._view.recheck(now)
+            self._pair_ends.go_on()
         self._news.tick()
         self._agenda.turn_over()
 
@@ -114,6 +121,10 @@ class SessionEvents(SessionListener):
     def became_ready(self, tube: str, segment: int) -> None:
         """Look at a tube with new ready jobs if somebody waits for them, and tell the others."""
         self._view.segment_changed(tube, segment)
+
+    async def finish_moves(self, number: int, leases: Sequence[int]) -> None:
+        """Finish the moves of jobs that a segment is in, if their makers are dead. Raises StoreError."""
+        await self._pair_ends.finish_for(number, leases)
 
     async def sweep(self) -> None:
         """Let go of tubes that nobody here uses, and of segments that are finished."""

@@ -234,15 +234,22 @@ class Segments(Records):
         """See SegmentStore."""
         return await self.look("segment", numbers, self._segment_keys(numbers), LEASE_READS, decoding.leases)
 
-    async def shift(self, number: int, source: str, keys: Sequence[bytes], target: str | int, entries: Entries) -> Head:
+    async def shift(
+        self, number: int, source: str, keys: Sequence[bytes], target: str | int | None, entries: Entries | None
+    ) -> Head:
         """See SegmentStore."""
         there = exp_map.MapGetByKeyList(None, aerospike.MAP_RETURN_COUNT, list(keys), exp.MapBin(source))
         ops = [map_operations.map_remove_by_key_list(source, list(keys), aerospike.MAP_RETURN_NONE, False)]
         if isinstance(target, str):
             ops.append(map_operations.map_put_items(target, entries, SORTED))
-        else:
+        elif target is not None:
+            context = [cdt_ctx.cdt_ctx_map_key(target)]
+            if entries is None:
+                jobs = exp_map.MapGetByKeyList(None, aerospike.MAP_RETURN_ORDERED_MAP, list(keys), exp.MapBin(source))
+                ops.insert(0, _write_map("held", exp_map.MapPutItems(context, SORTED, jobs, exp.MapBin("held"))))
+            else:
+                ops.append(map_operations.map_put_items("held", entries, SORTED, context))
             ops.insert(0, _fence(target))
-            ops.append(map_operations.map_put_items("held", entries, SORTED, [cdt_ctx.cdt_ctx_map_key(target)]))
             ops.append(operations.increment("nheld", len(keys)))
         guard = exp.And(numbered(number), exp.Eq(there, len(keys)))
         return read_off(head_of_results, await self.change(self._segment_key(number), [*ops, *HEAD_OPS], guard))

@@ -1,0 +1,137 @@
+"""Changes of all jobs of a tube that match, segment by segment."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.aerospike.queries.finder import QUEUES
+from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob
+from beanspiked.engine.aerospike.store.seam import Fenced, Refused, Segment, StoreError, Unknown
+from beanspiked.engine.contract import BURIED, DELAYED, Bulk, Filter
+from beanspiked.engine.errors import StoreFailed
+from beanspiked.engine.filters import UNHELD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from beanspiked.engine.aerospike.cluster.membership import Membership
+    from beanspiked.engine.aerospike.queries.choosing import Chooser
+    from beanspiked.engine.aerospike.queries.kicks import Kicks
+    from beanspiked.engine.aerospike.queries.moving import Moving
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.tasks import Tasks
+    from beanspiked.engine.aerospike.tubes.retirement import Retirement
+    from beanspiked.engine.aerospike.tubes.tube import SharedTube
+    from beanspiked.engine.aerospike.tubes.view import Scout
+
+    # Changes jobs of one segment and state; returns how many were changed, since others may be faster.
+    Change = Callable[[Segment, int, list[SharedJob]], Coroutine[Any, Any, int]]
+
+__all__ = ["BulkChanges"]
+
+# How often in a row a segment is looked at anew whose jobs others take first.
+LOOKS_MAX: Final = 20
+# By how much the clocks of front-ends may differ, in microseconds: what was put later than this after the beginning is left alone.
+CLOCKS_DIFFER_US: Final = 1_000_000
+
+
+class BulkChanges:
+    """Deletes, moves and kicks any number of jobs.
+
+    Args:
+        store: The store.
+        tasks: What tries again.
+        membership: What knows the server's time.
+        chooser: What chooses jobs.
+        kicks: What kicks some.
+        moving: What moves some.
+        retirement: What ends segments that are empty.
+        scout: Whom to tell of segments that were changed.
+    """
+
+    def __init__(
+        self,
+        store: "SegmentStore",
+        tasks: "Tasks",
+        membership: "Membership",
+        chooser: "Chooser",
+        kicks: "Kicks",
+        moving: "Moving",
+        retirement: "Retirement",
+        scout: "Scout",
+    ) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._membership = membership
+        self._chooser = chooser
+        self._kicks = kicks
+        self._moving = moving
+        self._retirement = retirement
+        self._scout = scout
+
+    async def clear(self, bulk: Bulk, tube: "SharedTube", wanted: Filter) -> None:
+        """See TubeEngine.clear."""
+        await self._change(bulk, tube, wanted.within(UNHELD), partial(self._delete, tube))
+
+    async def move(self, bulk: Bulk, tube: "SharedTube", target: "SharedTube", wanted: Filter) -> None:
+        """See TubeEngine.move."""
+
+        async def move(segment: Segment, state: int, jobs: list[SharedJob]) -> int:
+            return await self._moving.move(segment, state, jobs, target)
+
+        await self._change(bulk, tube, wanted.within(UNHELD), move)
+
+    async def kick_jobs(self, bulk: Bulk, tube: "SharedTube", wanted: Filter) -> None:
+        """See TubeEngine.kick_jobs."""
+
+        async def kick(segment: Segment, state: int, jobs: list[SharedJob]) -> int:
+            kicked = await self._kicks.make_ready(
+                segment.number, QUEUES[state], {job.place: job.packed() for job in jobs}
+            )
+            if kicked:
+                self._kicks.changed(tube, segment.number)
+            return kicked
+
+        await self._change(bulk, tube, wanted.within((DELAYED, BURIED)), kick)
+
+    async def _change(self, bulk: Bulk, tube: "SharedTube", wanted: Filter, change: "Change") -> None:
+        until_us = self._membership.clock.ticket() + CLOCKS_DIFFER_US
+        choice = self._chooser.choose(tube.name, wanted, until_us)
+        for number in await choice.segments():
+            for state in wanted.states:
+                missed = 0
+                while not bulk.stopped:
+                    segment = await choice.read(number)
+                    jobs = [] if segment is None else await choice.jobs(segment, state)
+                    if segment is None or not jobs:
+                        break
+                    done = await change(segment, state, jobs[:BATCH_MAX])
+                    bulk.value += done
+                    missed = 0 if done else missed + 1
+                    if missed == LOOKS_MAX:
+                        raise StoreFailed(f"jobs of segment {number} are changed by others all the time")
+
+    async def _delete(self, tube: "SharedTube", segment: Segment, state: int, jobs: list[SharedJob]) -> int:
+        """Delete jobs, all of them or none. Raises StoreFailed."""
+        number, queue = segment.number, QUEUES[state]
+        keys = [job.place for job in jobs]
+        failure: StoreError | None = None
+        try:
+            await self._tasks.try_for_a_while(lambda: self._store.shift(number, queue, keys, None, None), Unknown)
+        except (Refused, Fenced, Unknown) as error:
+            failure = error
+        if failure is None:
+            bodies = [(number, job.body_number) for job in jobs if job.body_number]
+            if bodies:
+                self._retirement.drop_bodies(bodies)
+        elif not isinstance(failure, Unknown):
+            return 0
+        else:
+            # Perhaps it was done. Who else would have taken all of them?
+            left = await self._tasks.try_for_a_while(lambda: self._store.read(number))
+            if left is not None and any(key in left.queue(queue) for key in keys):
+                return 0
+        tube.deletes += len(jobs)
+        self._retirement.come_back_to(tube.name, number)
+        self._scout.segment_changed(tube.name, number)
+        return len(jobs)

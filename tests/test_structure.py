@@ -56,10 +56,12 @@ ALLOWED: dict[str, set[str]] = {
         "engine.aerospike.store",
         "engine.aerospike.store.aerospike",
     },
-    "config": {"ops", "spelling"},
+    "config": {"admin", "ops", "spelling"},
+    "admin": {"engine", "protocol", "server"},
     "spelling": set(),
     "version": set(),
     "cli": {
+        "admin",
         "bench",
         "client",
         "config",

@@ -223,7 +223,7 @@ class Broker(ReadyListener):
         """Return every counter that `stats` reports, in beanstalkd's order, ours at the end."""
         counts = self.engine.counts
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        files, records = self.engine.journal_stats()
+        journal = self.engine.journal_stats()
         uname = os.uname()
         fields: list[tuple[str, object]] = [
             ("current-jobs-urgent", counts.urgent),
@@ -248,10 +248,10 @@ class Broker(ReadyListener):
             ("rusage-utime", f"{usage.ru_utime:.6f}"),
             ("rusage-stime", f"{usage.ru_stime:.6f}"),
             ("uptime", int(self.now() - self._started_at)),
-            ("binlog-oldest-index", files),
-            ("binlog-current-index", files),
+            ("binlog-oldest-index", journal.files),
+            ("binlog-current-index", journal.files),
             ("binlog-records-migrated", 0),
-            ("binlog-records-written", records),
+            ("binlog-records-written", journal.records),
             ("binlog-max-size", self.binlog_max_size),
             ("draining", "true" if self.draining else "false"),
             ("id", self.instance_id),
@@ -275,7 +275,7 @@ class Broker(ReadyListener):
             ("delay", int(job.delay)),
             ("ttr", int(job.ttr)),
             ("time-left", max(0, int(job.key - now)) if timed else 0),
-            ("file", self.engine.journal_stats()[0]),
+            ("file", self.engine.journal_stats().files),
             ("reserves", job.reserves),
             ("timeouts", job.timeouts),
             ("releases", job.releases),

@@ -552,6 +552,12 @@ class SharedEngine(TubeEngine):
         self.news.tick()
         self.turn_over()
 
+    def troubles(self) -> list[str]:
+        """Say why changes fail now."""
+        if self.membership.session.over:
+            return ["there is no session with the store"]
+        return [] if self.membership.reachable else ["the store does not answer"]
+
     def close(self) -> Later | None:
         """Give everything back and leave."""
         self.closing = True

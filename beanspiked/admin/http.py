@@ -1,0 +1,126 @@
+"""HTTP by uvicorn, in an event loop that has more important things to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import socket
+
+    from beanspiked.admin.guard import App
+    from beanspiked.admin.options import AdminOptions
+
+__all__ = ["MAX_CONNECTIONS", "HttpServer"]
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 64
+# How long a request may take to arrive, and a client to read what it is sent, in seconds; how often that is looked at.
+PATIENCE: Final = 10.0
+LOOK_EVERY: Final = 1.0
+KEEP_ALIVE: Final = 30
+# How long the end waits for replies, in seconds.
+END_WITHIN: Final = 1.0
+MAX_HEADERS: Final = 16384
+
+
+class TooMany(asyncio.Protocol):
+    """Hangs up."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close the connection at once."""
+        transport.close()
+
+
+class HttpServer:
+    """Serves an application on one socket.
+
+    Args:
+        app: The application.
+        options: How.
+        patience: How long a client may be silent or deaf amid a request, in seconds.
+    """
+
+    def __init__(self, app: App, options: AdminOptions, patience: float = PATIENCE) -> None:
+        make: Any = self._protocol
+        config = uvicorn.Config(
+            app,
+            http=make,
+            loop="none",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=MAX_HEADERS,
+            ssl_certfile=options.tls_cert or None,
+            ssl_keyfile=options.tls_key or None,
+        )
+        # What clients do wrong is no news.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        config.load()
+        self._server = uvicorn.Server(config)
+        # Signals are the server's own business.
+        vars(self._server)["capture_signals"] = contextlib.nullcontext
+        self._patience = patience
+        # Since when each connection has been in a state that must not last.
+        self._since: dict[Any, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _protocol(self, **arguments: Any) -> asyncio.Protocol:
+        if len(arguments["server_state"].connections) >= MAX_CONNECTIONS:
+            return TooMany()
+        protocol: asyncio.Protocol = H11Protocol(**arguments)
+        return protocol
+
+    def begin(self, sock: socket.socket) -> None:
+        """Serve from now on."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._server.serve(sockets=[sock])), loop.create_task(self._watch())]
+
+    async def end(self) -> None:
+        """Stop, and hang up on whoever is left."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        connections = list(self._server.server_state.connections)
+        for connection in connections:
+            connection.transport.abort()
+        if self._tasks:
+            self._tasks[1].cancel()
+            await asyncio.wait(self._tasks, timeout=END_WITHIN)
+        left = [task for task in (*self._tasks, *self._server.server_state.tasks) if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=END_WITHIN)
+
+    async def _watch(self) -> None:
+        """Hang up on clients that are silent or deaf for too long: each takes the place of another."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            now = asyncio.get_running_loop().time()
+            slow = [connection for connection in self._server.server_state.connections if _is_slow(connection)]
+            self._since = {connection: self._since.get(connection, now) for connection in slow}
+            for connection, since in self._since.items():
+                if now - since >= self._patience:
+                    connection.transport.abort()
+
+
+def _is_slow(connection: Any) -> bool:
+    """Tell whether a connection waits for its client amid a request."""
+    cycle = connection.cycle
+    if connection.timeout_keep_alive_task is not None:
+        # Between two requests, which ends by itself.
+        return False
+    if cycle is None or cycle.response_complete:
+        return True
+    return bool(cycle.more_body or connection.flow.write_paused)

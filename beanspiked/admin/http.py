@@ -52,6 +52,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             http=make,
+            interface="asgi3",
             loop="none",
             ws="none",
             lifespan="off",
@@ -72,8 +73,8 @@ class HttpServer:
         # Signals are the server's own business.
         vars(self._server)["capture_signals"] = contextlib.nullcontext
         self._patience = patience
-        # Since when each connection has been in a state that must not last.
-        self._since: dict[Any, float] = {}
+        # What each connection is stuck with, and since when.
+        self._since: dict[Any, tuple[int, float]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def _protocol(self, **arguments: Any) -> asyncio.Protocol:
@@ -108,19 +109,26 @@ class HttpServer:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             now = asyncio.get_running_loop().time()
-            slow = [connection for connection in self._server.server_state.connections if _is_slow(connection)]
-            self._since = {connection: self._since.get(connection, now) for connection in slow}
-            for connection, since in self._since.items():
-                if now - since >= self._patience:
+            before, self._since = self._since, {}
+            for connection in list(self._server.server_state.connections):
+                stuck = _stuck(connection)
+                if stuck is None:
+                    continue
+                known, since = before.get(connection, (None, now))
+                self._since[connection] = (stuck, since if stuck == known else now)
+                if now - self._since[connection][1] >= self._patience:
                     connection.transport.abort()
 
 
-def _is_slow(connection: Any) -> bool:
-    """Tell whether a connection waits for its client amid a request."""
-    cycle = connection.cycle
+def _stuck(connection: Any) -> int | None:
+    """Return what a connection is stuck with that waits for its client amid a request; None for one that does not.
+
+    That is the number of bytes which the client has not taken yet, 0 where it is to send something.
+    """
+    if connection.flow.write_paused:
+        return int(connection.transport.get_write_buffer_size())
     if connection.timeout_keep_alive_task is not None:
         # Between two requests, which ends by itself.
-        return False
-    if cycle is None or cycle.response_complete:
-        return True
-    return bool(cycle.more_body or connection.flow.write_paused)
+        return None
+    cycle = connection.cycle
+    return 0 if cycle is None or cycle.response_complete or cycle.more_body else None

@@ -91,7 +91,7 @@ class Series:
 
     def shown(self, tick: int) -> dict[str, list[float | None]]:
         """Return all points of the hour up to a tick, oldest first."""
-        ticks = range(max(0, tick - POINTS + 1), tick + 1)
+        ticks = range(max(0, tick - POINTS + 1), tick + 1) if self.first >= 0 else range(0)
         return {
             name: [None if (v := self.at(at, name)) is None else round(v, 2) for at in ticks] for name in self._names
         }
@@ -156,9 +156,7 @@ class History:
         room = MAX_TUBES - len(self._tubes)
         return known + (nlargest(room, new, key=lambda row: row.activity()) if room > 0 and new else [])
 
-    def shown(self, tube: str | None = None) -> dict[str, object] | None:
-        """Return the points of a tube, or of the whole server, as the API shows them; None for a tube that has none."""
-        series = self._totals if tube is None else self._tubes.get(tube)
-        if series is None:
-            return None
+    def shown(self, tube: str | None = None) -> dict[str, object]:
+        """Return the points of a tube, or of the whole server, as the API shows them; none of a tube without a history."""
+        series = self._totals if tube is None else self._tubes.get(tube) or Series(TUBE_LEVELS, list(TUBE_RATES))
         return {"every": EVERY, "last": round(self._at, 3), "series": series.shown(self._tick)}

@@ -146,7 +146,7 @@ def test_of_a_large_body_only_the_beginning_is_shown(port: Port, client: Any) ->
         ("tube/next?tube=none", 404),
         ("tubes?limit=1001", 400),
         ("tubes?sort=wrong", 400),
-        ("history?tube=none", 404),
+        ("history?tube=-bad", 400),
         ("nothing", 404),
     ],
 )

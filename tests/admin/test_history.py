@@ -75,5 +75,5 @@ def test_only_the_busiest_tubes_have_a_history(port: Port, monkeypatch: pytest.M
         for _ in range(5):
             client.put()
     remember(port, 1)
-    assert port.get("/api/v1/history?tube=default").status_code == 404
-    assert port.get("/api/v1/history?tube=one").status_code == 200
+    assert series(port, "?tube=default")["ready"] == []
+    assert series(port, "?tube=one")["ready"] == [5]

@@ -93,7 +93,7 @@ const TOTALS = [
 function tags(tube) {
   const found = [];
   if (tube.pause_left > 0) found.push(["paused", false]);
-  if (tube.ready && !tube.watching) found.push(["nobody watches", true]);
+  if (tube.ready && !tube.watching && !(tube.age < 5)) found.push(["nobody watches", true]);
   if (tube.growth >= 1) found.push([`+${number(tube.growth)} a minute`, false]);
   return found.map(([text, hot]) => el("span", { class: hot ? "tag hot" : "tag" }, text));
 }

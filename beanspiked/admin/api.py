@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from heapq import nlargest
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +14,7 @@ from starlette.routing import Route
 from beanspiked.admin import requests
 from beanspiked.admin.errors import Missing, Unavailable, Unusable
 from beanspiked.admin.jobs import CLEARABLE
-from beanspiked.admin.slices import sliced
+from beanspiked.admin.slices import page_of, sliced
 from beanspiked.protocol.lines import MAX_U32
 
 if TYPE_CHECKING:
@@ -144,10 +143,7 @@ class Api:
         found: list[TubeRow] = []
         async for some in sliced(snapshot.tubes, 500):
             found += [row for row in some if search in row.name]
-        if order == "name":
-            rows = sorted(found, key=attrgetter("name"))[offset : offset + limit]
-        else:
-            rows = nlargest(offset + limit, found, key=attrgetter(order))[offset:]
+        rows = await page_of(found, attrgetter(order), order != "name", offset, limit)
         return JSONResponse({"total": len(found), "tubes": [row.shown() for row in rows]})
 
     async def tube(self, request: Request) -> Response:

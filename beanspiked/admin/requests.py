@@ -20,7 +20,7 @@ __all__ = ["MAX_LIMIT", "Arguments", "arguments", "job_id", "page", "tube_name"]
 # How much a request may say, in bytes: as much as the largest job takes that can be put here, in base64.
 MAX_BODY: Final = 1_500_000
 # How many rows a page may have.
-MAX_LIMIT: Final = 1000
+MAX_LIMIT: Final = 200
 MAX_ID: Final = 2**64 - 1
 
 

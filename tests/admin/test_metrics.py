@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from beanspiked.admin.lag import LoopWatch
-from beanspiked.admin.slices import sliced
+from beanspiked.admin.slices import page_of, sliced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +131,13 @@ def test_what_was_long_is_forgotten_after_a_minute() -> None:
     assert watch.longest_lag.value(at) == 0
 
 
+def test_a_page_is_cut_out_of_what_is_sorted() -> None:
+    numbers = [number * 7919 % 5003 for number in range(5003)]
+    for offset, limit in ((0, 3), (4999, 10), (1777, 5), (500, 1), (6000, 3)):
+        found = asyncio.run(page_of(numbers, lambda number: number, True, offset, limit))
+        assert found == sorted(numbers, reverse=True)[offset : offset + limit]
+
+
 def test_long_work_lets_the_event_loop_turn() -> None:
     async def work() -> int:
         turns = 0
@@ -155,7 +162,9 @@ def test_long_work_lets_the_event_loop_turn() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["/metrics", "/api/v1/tubes?limit=1000", "/api/v1/tubes?sort=name&search=9"])
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/api/v1/tubes?limit=200&offset=19000", "/api/v1/tubes?sort=name&search=9"]
+)
 def test_twenty_thousand_tubes_make_no_long_turn(port: Port, path: str) -> None:
     for number in range(20_000):
         port.wire.engine.tube(f"tube-{number}").using = 1

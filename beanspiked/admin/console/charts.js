@@ -50,15 +50,17 @@ export function chart(title, series, large = false) {
     const values = series[name];
     let path = "";
     let pen = "M";
+    // What is younger than an hour is drawn wider, but not wider than six minutes would be.
+    const step = width / Math.max(36, values.length);
     values.forEach((value, at) => {
       if (value === null) {
         pen = "M";
         return;
       }
-      const x = width - (values.length - 1 - at);
+      const x = (width - (values.length - 1 - at) * step).toFixed(1);
       const y = (height - 2 - (value / top) * (height - 4)).toFixed(1);
       // A single point would not be seen.
-      path += pen === "M" ? `M${x - 1} ${y}L${x} ${y}` : `L${x} ${y}`;
+      path += pen === "M" ? `M${x - step} ${y}L${x} ${y}` : `L${x} ${y}`;
       pen = "L";
     });
     const line = document.createElementNS(SVG, "path");

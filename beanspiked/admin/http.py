@@ -12,9 +12,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     from beanspiked.admin.guard import App
-    from beanspiked.admin.options import AdminOptions
 
 __all__ = ["MAX_CONNECTIONS", "HttpServer"]
 
@@ -43,11 +43,11 @@ class HttpServer:
 
     Args:
         app: The application.
-        options: How.
+        context: What TLS is spoken with, or None for plain HTTP.
         patience: How long a client may be silent or deaf amid a request, in seconds.
     """
 
-    def __init__(self, app: App, options: AdminOptions, patience: float = PATIENCE) -> None:
+    def __init__(self, app: App, context: ssl.SSLContext | None = None, patience: float = PATIENCE) -> None:
         make: Any = self._protocol
         config = uvicorn.Config(
             app,
@@ -63,12 +63,11 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=MAX_HEADERS,
-            ssl_certfile=options.tls_cert or None,
-            ssl_keyfile=options.tls_key or None,
         )
         # What clients do wrong is no news.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config.load()
+        config.ssl = context
         self._server = uvicorn.Server(config)
         # Signals are the server's own business.
         vars(self._server)["capture_signals"] = contextlib.nullcontext

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 from beanspiked.admin.app import Application
@@ -47,10 +48,18 @@ class AdminPort(Companion):
         options: What it was told.
         sock: Where it listens.
         journal: The journal's directory, or None.
+
+    Raises:
+        OSError: The certificate or the key cannot be used.
     """
 
     def __init__(self, options: AdminOptions, sock: socket.socket, journal: str | None) -> None:
         self._options = options
+        # Now: the user that the server becomes may not be allowed to read the key.
+        self._context: ssl.SSLContext | None = None
+        if options.tls_cert:
+            self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._context.load_cert_chain(options.tls_cert, options.tls_key)
         self._sock = sock
         self._journal = journal
         self._watch = LoopWatch()
@@ -66,7 +75,7 @@ class AdminPort(Companion):
         """Serve from now on; the event loop runs."""
         loop = asyncio.get_running_loop()
         self._application = Application(self._options, broker, server, self._watch, self._journal)
-        self._http = HttpServer(self._application.asgi, self._options)
+        self._http = HttpServer(self._application.asgi, self._context)
         self._http.begin(self._sock)
         self._watch.begin(loop)
         self._history = loop.create_task(self._application.history.keep(self._application.snapshots.get))

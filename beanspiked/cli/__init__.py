@@ -176,7 +176,7 @@ def _admin_port(options: AdminOptions, journal: str | None) -> Companion:
     try:
         return AdminPort(options, listen(options), journal)
     except OSError as error:
-        raise ListenError(f"--admin {options.host} port {options.port}: {error.strerror}") from error
+        raise ListenError(f"--admin {options.host} port {options.port}: {error.strerror or error}") from error
 
 
 def _become(user: str) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from depth import absent
 from launcher import ServerProcess, free_port, serving
 from suite import COMMAND
 
@@ -137,6 +141,35 @@ def test_many_silent_http_clients_delay_no_job() -> None:
         assert longest < 0.5
 
 
+def test_tls_is_spoken_to_who_shows_the_secret(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl") or absent("openssl is not installed")
+    key, cert = str(tmp_path / "key"), str(tmp_path / "cert")
+    words = [openssl, "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    port = free_port()
+    flags = ["--admin", str(port), "--admin-tls-cert", cert, "--admin-tls-key", key]
+    trusting = ssl.create_default_context(cafile=cert)
+    with (
+        serving(shlex.split(COMMAND), *flags, environ={"BEANSPIKED_ADMIN_TOKEN": "a long secret"}),
+        httpx.Client(base_url=f"https://localhost:{port}", verify=trusting) as client,
+    ):
+        assert client.get("/api/v1/overview").status_code == 401
+        assert client.get("/api/v1/overview", headers={"Authorization": "Bearer a long secret"}).status_code == 200
+
+
+def test_a_certificate_that_cannot_be_used_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "cert").write_text("no certificate")
+    for file, said in (("none", b"No such file"), ("cert", b"--admin 127.0.0.1 port 0: ")):
+        name = str(tmp_path / file)
+        flags = ["--admin", "0", "--admin-tls-cert", name, "--admin-tls-key", name]
+        command = [*shlex.split(COMMAND), "-l", "127.0.0.1", "-p", "0", *flags]
+        ended = subprocess.run(command, capture_output=True, timeout=30, check=False)
+        assert ended.returncode == 111
+        assert said in ended.stderr
+        assert b"Traceback" not in ended.stderr
+
+
 def test_an_admin_port_that_is_taken_is_said_so() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -170,10 +203,9 @@ class Slow:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(http, "LOOK_EVERY", 0.02)
-        options = AdminOptions("127.0.0.1", 0)
-        self.sock = listen(options)
+        self.sock = listen(AdminOptions("127.0.0.1", 0))
         self.address = self.sock.getsockname()
-        self.served = http.HttpServer(self.app, options, patience=0.1)
+        self.served = http.HttpServer(self.app, patience=0.1)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):

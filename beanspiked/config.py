@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Final
 
+    from beanspiked.admin.options import AdminOptions
     from beanspiked.ops.url import StoreAddress
 
 __all__ = ["USAGE", "Settings", "UsageError", "parse"]
@@ -68,7 +69,10 @@ LONG: Final = {
     "drain-timeout": "--drain-timeout",
     "tcp-keepalive": "--tcp-keepalive",
 }
-SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol")
+ADMIN_PORT: Final = ("admin", "admin-token-file", "admin-tls-cert", "admin-tls-key", "admin-prefix")
+ADMIN: Final = (*ADMIN_PORT, "admin-insecure", "admin-read-only", "max-tube-series", "tube-series-map")
+LONG.update(zip(ADMIN, ADMIN, strict=True))
+SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol", "admin-insecure", "admin-read-only")
 # What an environment variable may set.
 IN_ENVIRONMENT: Final = [name for name in LONG if name not in ("version", "help")]
 
@@ -94,6 +98,7 @@ class Settings:
         socket_mode: Permissions of unix sockets, or None for what the umask leaves.
         lenient_eol: Whether a bare LF ends a line.
         drain_timeout: Seconds.
+        admin: The admin port, or None without one.
         action: `serve`, `version` or `help`.
         notices: What chose the store, where no flag did.
         warnings: What was accepted but does nothing, or not all that it says.
@@ -112,6 +117,7 @@ class Settings:
     socket_mode: int | None = None
     lenient_eol: bool = False
     drain_timeout: float = 0.0
+    admin: AdminOptions | None = None
     action: str = "serve"
     notices: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -130,7 +136,9 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
             settings.action = "version" if key == "-v" else "help"
             return settings
     options = [*_from_environment(environ, {key for key, _, _ in options}), *options]
-    settings = _read(options)
+    settings = _read([option for option in options if option[0] not in ADMIN])
+    if given := {name: values for name in ADMIN if (values := [value for key, value, _ in options if key == name])}:
+        settings.admin = _read_admin(given, environ)
     if not any(key in ("-b", "--store") for key, _, _ in options):
         _read_aerospike(settings, environ)
     return settings
@@ -259,6 +267,15 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
         if source.startswith("BEANSPIKED_"):
             settings.notices = (_chosen(settings, source),)
     return settings
+
+
+def _read_admin(given: Mapping[str, list[str]], environ: Mapping[str, str]) -> AdminOptions | None:
+    from beanspiked.admin.options import OptionError, read  # noqa: PLC0415 - only where it is used
+
+    try:
+        return read(given, environ)
+    except OptionError as error:
+        raise UsageError(str(error)) from error
 
 
 def _chosen(settings: Settings, variable: str) -> str:

@@ -57,11 +57,14 @@ ALLOWED: dict[str, set[str]] = {
         "engine.aerospike.store.aerospike",
         "places",
     },
-    "config": {"ops", "spelling"},
+
     "places": set(),
+    "config": {"admin", "ops", "spelling"},
+    "admin": {"engine", "protocol", "server"},
     "spelling": set(),
     "version": set(),
     "cli": {
+        "admin",
         "bench",
         "client",
         "config",

@@ -47,6 +47,7 @@ __all__ = [
     "Details",
     "Filter",
     "Job",
+    "JournalStats",
     "Listing",
     "ReadyListener",
     "Tube",
@@ -88,6 +89,29 @@ class Answer(Later):
         self.names: list[str] = []
         self.ids: list[int] = []
         self.sizes: TubeSizes = TubeSizes()
+
+
+class JournalStats:
+    """What a journal has done since this process began.
+
+    Attributes:
+        files: How many files it has; 0 without a journal.
+        records: Changes that were committed.
+        commits: Transactions that were tried.
+        commit_seconds: What these took in all.
+        syncs: How often it was made sure that all commits are on disk.
+        full: Whether puts are refused, since the disk is full.
+        distrusted: Whether changes are refused, since earlier ones cannot be synced.
+    """
+
+    def __init__(self, files: int = 0) -> None:
+        self.files: int = files
+        self.records: int = 0
+        self.commits: int = 0
+        self.commit_seconds: float = 0.0
+        self.syncs: int = 0
+        self.full: bool = False
+        self.distrusted: bool = False
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -295,9 +319,15 @@ class TubeEngine:
     def flush(self) -> None:
         """Send on what was asked for in this turn of the event loop."""
 
-    def journal_stats(self) -> tuple[int, int]:
-        """Return the number of journal files and of records written by this process."""
-        return 0, 0
+    def journal_stats(self) -> JournalStats:
+        """Return what the journal has done."""
+        return JournalStats()
+
+    def troubles(self) -> list[str]:
+        """Say why changes fail now, each reason in a few words; nothing when they do not."""
+        stats = self.journal_stats()
+        found = ["the disk is full"] if stats.full else []
+        return [*found, "the journal cannot be synced"] if stats.distrusted else found
 
     def close(self) -> Later | None:
         """Finish what is on its way and let go of the store."""

@@ -77,9 +77,17 @@ class Poller:
 
     def turn(self, seconds: float = 0.0) -> None:
         """Wait for so long, -1 for ever, until something comes; hear it, or some of it, and end the turn."""
-        if self._found or self._find(seconds):
-            self._hear(TURN)
-            self._broker.end_turn()
+        if self.wait(seconds):
+            self.hear()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, -1 for ever; tell whether there is something to hear."""
+        return bool(self._found) or self._find(seconds)
+
+    def hear(self) -> None:
+        """Hear what there is, or some of it, and end the turn."""
+        self._hear(TURN)
+        self._broker.end_turn()
 
     def hear_all(self) -> None:
         """Take in what has come by now."""

@@ -1,0 +1,269 @@
+"""The JSON API. What it can do stands in openapi.json, which a test holds against the routes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from beanspiked.admin import requests
+from beanspiked.admin.errors import Missing, Unavailable, Unusable
+from beanspiked.admin.jobs import CLEARABLE
+from beanspiked.admin.slices import page_of, sliced
+from beanspiked.protocol.lines import MAX_U32
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from beanspiked.admin.connections import Connections
+    from beanspiked.admin.history import History
+    from beanspiked.admin.jobs import Jobs
+    from beanspiked.admin.snapshot import Snapshot, Snapshots, TubeRow
+
+__all__ = ["Api"]
+
+audit = logging.getLogger("beanspiked.audit")
+
+# How many may listen for events at once, and how often each is told at most, in seconds.
+MAX_LISTENERS: Final = 16
+EVENT_EVERY: Final = 1.0
+# What bodies are sent in, in bytes.
+CHUNK: Final = 65536
+SORTS: Final = (
+    "trouble",
+    "ready",
+    "reserved",
+    "delayed",
+    "buried",
+    "age",
+    "growth",
+    "total_jobs",
+    "waiting",
+    "watching",
+)
+
+
+class Api:
+    """Answers what is asked below `/api/v1`.
+
+    Args:
+        snapshots: What is shown.
+        history: The last hour of it.
+        jobs: What looks at jobs and changes them.
+        connections: What shows and closes connections.
+        read_only: Whether changes are refused, which the console wants to know.
+    """
+
+    def __init__(
+        self, snapshots: Snapshots, history: History, jobs: Jobs, connections: Connections, read_only: bool
+    ) -> None:
+        self._snapshots = snapshots
+        self._history = history
+        self._jobs = jobs
+        self._connections = connections
+        self._read_only = read_only
+        self._listeners = 0
+
+    def routes(self) -> list[Route]:
+        """Return all routes, below `/api/v1`."""
+        get, post, delete = ["GET"], ["POST"], ["DELETE"]
+        return [
+            Route("/overview", self.overview, methods=get),
+            Route("/history", self.history, methods=get),
+            Route("/events", self.events, methods=get),
+            Route("/tubes", self.tubes, methods=get),
+            Route("/tube", self.tube, methods=get),
+            Route("/tube/next", self.next_jobs, methods=get),
+            Route("/tube/put", self.put, methods=post),
+            Route("/tube/pause", self.pause, methods=post),
+            Route("/tube/kick", self.kick_tube, methods=post),
+            Route("/tube/clear", self.clear, methods=post),
+            Route("/jobs/{id}", self.job, methods=get),
+            Route("/jobs/{id}/body", self.body, methods=get),
+            Route("/jobs/{id}", self.delete, methods=delete),
+            Route("/jobs/{id}/kick", self.kick, methods=post),
+            Route("/jobs/{id}/release", self.release, methods=post),
+            Route("/jobs/{id}/bury", self.bury, methods=post),
+            Route("/connections", self.connections, methods=get),
+            Route("/connections/{id}", self.close, methods=delete),
+        ]
+
+    # --- the whole
+
+    async def overview(self, _: Request) -> Response:
+        """Show the totals."""
+        return JSONResponse(self._overview(await self._snapshots.get()))
+
+    def _overview(self, snapshot: Snapshot) -> dict[str, object]:
+        return {
+            "at": round(snapshot.at, 3),
+            "stats": snapshot.totals,
+            "troubles": snapshot.troubles,
+            "read_only": self._read_only,
+        }
+
+    async def history(self, request: Request) -> Response:
+        """Show the last hour of the whole, or of a tube."""
+        tube = requests.tube_name(request) if "tube" in request.query_params else None
+        return JSONResponse(self._history.shown(tube))
+
+    async def events(self, _: Request) -> Response:
+        """Tell of the totals again and again, at most once a second (server-sent events)."""
+        if self._listeners >= MAX_LISTENERS:
+            raise Unavailable(f"{MAX_LISTENERS} listen already")
+        return StreamingResponse(self._told(), media_type="text/event-stream")
+
+    async def _told(self) -> AsyncIterator[str]:
+        self._listeners += 1
+        try:
+            while True:
+                snapshot = await self._snapshots.get()
+                yield f"id: {snapshot.at:.3f}\ndata: {json.dumps(self._overview(snapshot))}\n\n"
+                await asyncio.sleep(EVENT_EVERY)
+        finally:
+            self._listeners -= 1
+
+    # --- tubes
+
+    async def tubes(self, request: Request) -> Response:
+        """Show a page of the tubes whose names contain a text, sorted."""
+        offset, limit = requests.page(request)
+        search = request.query_params.get("search", "")
+        order = request.query_params.get("sort", SORTS[0])
+        if order not in (*SORTS, "name"):
+            raise Unusable(f"sort: not name or one of {', '.join(SORTS)}")
+        snapshot = await self._snapshots.get()
+        found: list[TubeRow] = []
+        async for some in sliced(snapshot.tubes, 500):
+            found += [row for row in some if search in row.name]
+        rows = await page_of(found, attrgetter(order), order != "name", offset, limit)
+        return JSONResponse({"total": len(found), "tubes": [row.shown() for row in rows]})
+
+    async def tube(self, request: Request) -> Response:
+        """Show a tube."""
+        name = requests.tube_name(request)
+        snapshot = await self._snapshots.get()
+        for row in snapshot.tubes:
+            if row.name == name:
+                return JSONResponse(row.shown())
+        raise Missing(f"there is no tube {name}")
+
+    async def next_jobs(self, request: Request) -> Response:
+        """Show the next ready, delayed and buried job of a tube."""
+        return JSONResponse(await self._jobs.next_of(requests.tube_name(request)))
+
+    async def put(self, request: Request) -> Response:
+        """Put a job."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        body = given.body()
+        priority, delay, ttr = given.number("priority", MAX_U32 // 2), given.number("delay", 0), given.number("ttr", 60)
+        given.end()
+        number = await self._jobs.put(tube, body, priority, delay, ttr)
+        _audit(request, f"put job {number} of {len(body)} bytes in {tube}")
+        return JSONResponse({"id": number}, 201)
+
+    async def pause(self, request: Request) -> Response:
+        """Pause a tube."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        seconds = given.number("seconds", 0)
+        given.end()
+        await self._jobs.pause(tube, seconds)
+        _audit(request, f"pause {tube} for {seconds} s")
+        return JSONResponse({"tube": tube, "pause": seconds})
+
+    async def kick_tube(self, request: Request) -> Response:
+        """Kick jobs of a tube."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        bound = given.number("count", 1)
+        given.end()
+        count = await self._jobs.kick_tube(tube, bound)
+        _audit(request, f"kick {count} jobs of {tube}")
+        return JSONResponse({"kicked": count})
+
+    async def clear(self, request: Request) -> Response:
+        """Delete all jobs of a tube that are in one state."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        state = given.text("state")
+        given.end()
+        if state not in CLEARABLE:
+            raise Unusable(f"state: not one of {', '.join(CLEARABLE)}")
+        _audit(request, f"clear {tube} of {state} jobs: begins")
+        count = await self._jobs.clear(tube, CLEARABLE[state])
+        _audit(request, f"clear {tube} of {state} jobs: {count} deleted")
+        return JSONResponse({"deleted": count})
+
+    # --- jobs
+
+    async def job(self, request: Request) -> Response:
+        """Show a job."""
+        return JSONResponse(await self._jobs.show(requests.job_id(request)))
+
+    async def body(self, request: Request) -> Response:
+        """Send a job's whole body, as a file."""
+        number = requests.job_id(request)
+        body = memoryview(await self._jobs.body(number))
+
+        async def parts() -> AsyncIterator[bytes]:
+            for first in range(0, len(body), CHUNK):
+                yield bytes(body[first : first + CHUNK])
+                await asyncio.sleep(0)
+
+        headers = {"content-disposition": f'attachment; filename="job-{number}"', "content-length": str(len(body))}
+        return StreamingResponse(parts(), media_type="application/octet-stream", headers=headers)
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a job."""
+        return await self._changed(request, "delete", self._jobs.delete)
+
+    async def kick(self, request: Request) -> Response:
+        """Kick a job."""
+        return await self._changed(request, "kick", self._jobs.kick)
+
+    async def release(self, request: Request) -> Response:
+        """Take a job from who has reserved it, and make it ready."""
+        return await self._changed(request, "release", self._jobs.release)
+
+    async def bury(self, request: Request) -> Response:
+        """Bury a job."""
+        given = await requests.arguments(request)
+        reason = given.text("reason", "", 1000)
+        given.end()
+        return await self._changed(request, "bury", lambda number: self._jobs.bury(number, reason))
+
+    async def _changed(self, request: Request, what: str, change: Any) -> Response:
+        number = requests.job_id(request)
+        tube = await change(number)
+        _audit(request, f"{what} job {number} of {tube}")
+        return JSONResponse({"id": number, "tube": tube})
+
+    # --- connections
+
+    async def connections(self, request: Request) -> Response:
+        """Show a page of the connections."""
+        offset, limit = requests.page(request)
+        return JSONResponse({"total": self._connections.count(), "connections": self._connections.page(offset, limit)})
+
+    async def close(self, request: Request) -> Response:
+        """Close a connection."""
+        key = request.path_params["id"]
+        peer = self._connections.close(key)
+        _audit(request, f"close connection {key} from {peer}")
+        return JSONResponse({"id": key, "peer": peer})
+
+
+def _audit(request: Request, what: str) -> None:
+    """Log who has changed what."""
+    client = request.client
+    who = f"{client.host}:{client.port}" if client is not None else "unknown"
+    audit.info("admin: %s (%s): %s", who, request.scope.get("user", "-"), what)

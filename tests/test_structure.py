@@ -57,7 +57,6 @@ ALLOWED: dict[str, set[str]] = {
         "engine.aerospike.store.aerospike",
         "places",
     },
-
     "places": set(),
     "config": {"admin", "ops", "spelling"},
     "admin": {"engine", "protocol", "server"},

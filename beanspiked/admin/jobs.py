@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.admin.errors import Conflict, Missing, TooLarge, Unavailable
-from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Waiter
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Filter, Waiter
 from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone
 from beanspiked.engine.timers import NEVER
 
@@ -23,9 +22,8 @@ __all__ = ["CLEARABLE", "Jobs"]
 # How much of a body is shown, in bytes, and how large one may be that is put.
 SHOWN_BYTES: Final = 65536
 MAX_PUT: Final = 1 << 20
-# The states that a tube can be cleared of, and how many jobs are deleted before others have their turn.
+# The states that a tube can be cleared of.
 CLEARABLE: Final = {"ready": READY, "delayed": DELAYED, "buried": BURIED}
-CLEAR_AT_ONCE: Final = 100
 
 
 class Hands(Waiter):
@@ -206,34 +204,9 @@ class Jobs:
         return value if counts[0] < 0 else counts[0]
 
     async def clear(self, tube: str, state: int) -> int:
-        """Delete as many jobs of a tube as are in one state now, in slices; return how many it were."""
-        left = await self._outcomes.tube(tube, lambda found: _count(found, tube, state))
-        deleted = 0
-        while left > 0:
-            begun = await self._delete_some(tube, state, min(left, CLEAR_AT_ONCE))
-            if not begun:
-                break
-            left -= len(begun)
-            for later in begun:
-                try:
-                    await self._outcomes.done(later)
-                except JobGone:
-                    # Somebody else was first.
-                    continue
-                deleted += 1
-            await asyncio.sleep(0)
-        return deleted
-
-    async def _delete_some(self, tube: str, state: int, most: int) -> list[Later | None]:
-        """Begin to delete the first jobs of a state; on a shared store, where a look finds one, that one."""
+        """Delete the jobs of a tube that are in one state; return how many it were."""
         engine = self._broker.engine
-        if engine.shared:
-            return await self._outcomes.next_job(tube, state, lambda job: [] if job is None else [engine.delete(job)])
-        begun: list[Later | None] = []
-        found = engine.find_tube(tube)
-        while found is not None and len(begun) < most and (job := engine.peek_next(found, state)) is not None:
-            begun.append(engine.delete(job))
-        return begun
+        return await self._outcomes.done(await self._of_tube(tube, lambda found: engine.clear(found, Filter([state]))))
 
     async def _of_tube(self, tube: str, change: Callable[[Tube], Later | None]) -> Later | None:
         def begin(found: Tube | None) -> Later | None:
@@ -248,10 +221,3 @@ def _found(job: Job | None, job_id: int) -> Job:
     if job is None:
         raise Missing(f"there is no job {job_id}")
     return job
-
-
-def _count(tube: Tube | None, name: str, state: int) -> int:
-    if tube is None:
-        raise Missing(f"there is no tube {name}")
-    counts = tube.counts
-    return counts.ready if state == READY else counts.delayed if state == DELAYED else counts.buried

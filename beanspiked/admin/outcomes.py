@@ -10,7 +10,7 @@ from beanspiked.engine.contract import WHOLE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from beanspiked.engine.contract import Job, Tube
+    from beanspiked.engine.contract import Answer, Job, Tube
     from beanspiked.engine.later import Later
     from beanspiked.server.broker import Broker
 
@@ -65,14 +65,16 @@ class Outcomes:
         later.then(lambda _: None if future.done() else future.set_result(None))
         await future
 
-    async def look(self, look: Later | None, read: Callable[[], Result]) -> Result:
-        """Return what is read when a look has ended: what it saw holds no longer than its callback.
+    async def look(self, look: Answer | None, read: Callable[[Answer | None], Result]) -> Result:
+        """Return what is read of the answer of a look at once when it has ended: jobs change after its callbacks.
+
+        `read` gets None where there was nothing to look for: the engine tells at once.
 
         Raises:
             EngineError: The look failed, or `read` did.
         """
         if look is None:
-            return read()
+            return read(None)
         self.turn()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
@@ -82,7 +84,7 @@ class Outcomes:
             try:
                 if outcome.error is not None:
                     raise outcome.error
-                future.set_result(read())
+                future.set_result(read(look))
             except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
                 future.set_exception(error)
 
@@ -92,7 +94,9 @@ class Outcomes:
     async def tube(self, name: str, read: Callable[[Tube | None], Result]) -> Result:
         """Return what is read of a tube. Raises EngineError."""
         engine = self.broker.engine
-        return await self.look(engine.look_tube(name), lambda: read(engine.find_tube(name)))
+        return await self.look(
+            engine.look_tube(name), lambda answer: read(engine.find_tube(name) if answer is None else answer.tube)
+        )
 
     async def job(self, job_id: int, read: Callable[[Job | None], Result], need: int = WHOLE) -> Result:
         """Return what is read of a job, once no change of it is on its way. Raises EngineError."""
@@ -101,7 +105,10 @@ class Outcomes:
             await self.ended(change)
             if engine.shared and change.error is not None:
                 raise change.error
-        return await self.look(engine.look_job(job_id, need), lambda: read(engine.find_job(job_id)))
+        return await self.look(
+            engine.look_job(job_id, need),
+            lambda answer: read(engine.find_job(job_id) if answer is None else answer.job),
+        )
 
     async def next_job(self, name: str, state: int, read: Callable[[Job | None], Result]) -> Result:
         """Return what is read of the job of a tube that leaves a state next. Raises EngineError."""
@@ -109,4 +116,7 @@ class Outcomes:
         tube = await self.tube(name, lambda found: found)
         if tube is None:
             return read(None)
-        return await self.look(engine.look_next(tube, state), lambda: read(engine.peek_next(tube, state)))
+        return await self.look(
+            engine.look_next(tube, state),
+            lambda answer: read(engine.peek_next(tube, state) if answer is None else answer.job),
+        )

@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from beanspiked.admin.outcomes import Outcomes
-    from beanspiked.engine.contract import JournalStats, Tube
+    from beanspiked.engine.contract import Answer, Counts, JournalStats, Tube, TubeSight
 
 __all__ = ["Snapshot", "Snapshots", "TubeRow"]
 
 # How old a snapshot may be, in seconds. One that takes long to make may be older: making it takes a tenth of the time at most.
 MAX_AGE: Final = 1.0
 SHARE: Final = 10
-
-NOBODY: Final = TubeUse()
 
 
 class TubeRow:
@@ -60,22 +58,21 @@ class TubeRow:
         "watching",
     )
 
-    def __init__(self, tube: Tube, others: TubeUse, now: float) -> None:
-        counts = tube.counts
-        self.name = tube.name
+    def __init__(self, name: str, counts: Counts, use: TubeUse, pause: float, pause_left: float) -> None:
+        self.name = name
         self.urgent = counts.urgent
         self.ready = counts.ready
         self.reserved = counts.reserved
         self.delayed = counts.delayed
         self.buried = counts.buried
-        self.total_jobs = tube.total_jobs + others.total_jobs
-        self.deletes = tube.deletes + others.deletes
-        self.pauses = tube.pauses + others.pauses
-        self.using = tube.using + others.using
-        self.watching = tube.watching + others.watching
-        self.waiting = len(tube.waiters) + others.waiting
-        self.pause = tube.pause
-        self.pause_left = max(0.0, tube.paused_until - now) if tube.pause else 0.0
+        self.total_jobs = use.total_jobs
+        self.deletes = use.deletes
+        self.pauses = use.pauses
+        self.using = use.using
+        self.watching = use.watching
+        self.waiting = use.waiting
+        self.pause = pause
+        self.pause_left = max(0.0, pause_left) if pause else 0.0
         self.age = -1.0
         self.growth = 0.0
         self.trouble = 0.0
@@ -165,26 +162,43 @@ class Snapshots:
 
     async def _make(self) -> Snapshot:
         began = time.perf_counter()
-        broker = self._outcomes.broker
-        engine = broker.engine
-        snapshot, tubes = await self._outcomes.look(engine.look_all(), self._begin)
-        rows = snapshot.tubes
+        engine = self._outcomes.broker.engine
+        snapshot, tubes, sights = await self._outcomes.look(engine.look_tubes(), self._begin)
         now = snapshot.at
-        # The job that is next is known for nothing where all jobs are here.
-        here = not engine.shared
         async for some in sliced(tubes):
             for tube in some:
-                row = TubeRow(tube, engine.elsewhere(tube) or NOBODY, now)
-                if here and row.ready and (job := engine.peek_next(tube, READY)) is not None:
+                row = _row_of(tube, now)
+                if row.ready and (job := engine.peek_next(tube, READY)) is not None:
                     row.age = max(0.0, now - job.born)
-                row.growth = self._growth(row.name, row.ready)
-                row.judge()
-                rows.append(row)
+                self._add(snapshot, row)
+        async for seen in sliced(sights):
+            for sight in seen:
+                self._add(snapshot, TubeRow(sight.name, sight.counts, sight.use, sight.pause, sight.paused_until - now))
         snapshot.seconds = time.perf_counter() - began
         return snapshot
 
-    def _begin(self) -> tuple[Snapshot, list[Tube]]:
+    def _add(self, snapshot: Snapshot, row: TubeRow) -> None:
+        row.growth = self._growth(row.name, row.ready)
+        row.judge()
+        snapshot.tubes.append(row)
+
+    def _begin(self, answer: Answer | None) -> tuple[Snapshot, list[Tube], list[TubeSight]]:
+        """Return a snapshot of the totals, and all tubes: those of the engine, or what a look saw."""
         broker = self._outcomes.broker
         engine = broker.engine
-        totals = {name: value.strip('"') if isinstance(value, str) else value for name, value in broker.snapshot()}
-        return Snapshot(broker.now(), totals, engine.journal_stats(), engine.troubles()), list(engine.tubes())
+        figures = broker.snapshot(answer)
+        totals = {name: value.strip('"') if isinstance(value, str) else value for name, value in figures}
+        snapshot = Snapshot(broker.now(), totals, engine.journal_stats(), engine.troubles())
+        return (snapshot, list(engine.tubes()), []) if answer is None else (snapshot, [], answer.tubes)
+
+
+def _row_of(tube: Tube, now: float) -> TubeRow:
+    """Return a tube that only this process uses, as it is."""
+    use = TubeUse()
+    use.using = tube.using
+    use.watching = tube.watching
+    use.waiting = len(tube.waiters)
+    use.total_jobs = tube.total_jobs
+    use.deletes = tube.deletes
+    use.pauses = tube.pauses
+    return TubeRow(tube.name, tube.counts, use, tube.pause, tube.paused_until - now)

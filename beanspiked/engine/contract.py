@@ -23,6 +23,7 @@ from beanspiked.engine.jobs import (
     Details,
     Job,
     Tube,
+    TubeSight,
     TubeSizes,
     TubeUse,
     Waiter,
@@ -52,6 +53,7 @@ __all__ = [
     "ReadyListener",
     "Tube",
     "TubeEngine",
+    "TubeSight",
     "TubeSizes",
     "TubeUse",
     "Waiter",
@@ -76,6 +78,7 @@ class Answer(Later):
         others: How other processes use that tube.
         counts: Jobs by state: those of that tube, or all.
         names: The names of all tubes, in the order of `tubes`; of very many on a shared store also some whose last job has just gone.
+        tubes: All tubes as they were found, in no particular order.
         ids: The ids of the jobs that were looked for.
         sizes: What the bodies take that were looked at.
     """
@@ -87,6 +90,7 @@ class Answer(Later):
         self.others: TubeUse = TubeUse()
         self.counts: Counts = Counts()
         self.names: list[str] = []
+        self.tubes: list[TubeSight] = []
         self.ids: list[int] = []
         self.sizes: TubeSizes = TubeSizes()
 
@@ -167,6 +171,10 @@ class TubeEngine:
 
     def look_all(self) -> Answer | None:
         """Count all jobs, and find the names of all tubes: None when `counts` and `tubes` tell."""
+        return None
+
+    def look_tubes(self) -> Answer | None:
+        """Count all jobs, and tell of each tube its counts, users and pause: None when `counts` and `tubes` tell."""
         return None
 
     def look_names(self) -> Answer | None:

@@ -238,7 +238,7 @@ class Broker(ReadyListener):
             ("job-timeouts", self.job_timeouts),
             ("total-jobs", self.total_jobs),
             ("max-job-size", self.max_job_size),
-            ("current-tubes", len(self.engine.tubes() if answer is None else answer.names)),
+            ("current-tubes", len(self.engine.tubes() if answer is None else answer.tubes or answer.names)),
             ("current-connections", self.connections),
             ("current-producers", self.producers),
             ("current-workers", self.workers),

@@ -13,7 +13,8 @@ from starlette.routing import Route
 
 from beanspiked.admin import requests
 from beanspiked.admin.errors import Missing, Unavailable, Unusable
-from beanspiked.admin.jobs import CLEARABLE
+from beanspiked.admin.jobs import UNHELD
+from beanspiked.admin.matching import LISTED_MAX
 from beanspiked.admin.slices import page_of, sliced
 from beanspiked.protocol.lines import MAX_U32
 
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from beanspiked.admin.connections import Connections
     from beanspiked.admin.history import History
     from beanspiked.admin.jobs import Jobs
+    from beanspiked.admin.matching import Matching
+    from beanspiked.admin.outcomes import Outcomes
     from beanspiked.admin.snapshot import Snapshot, Snapshots, TubeRow
+    from beanspiked.engine.contract import Bulk
 
 __all__ = ["Api"]
 
@@ -56,17 +60,28 @@ class Api:
     Args:
         snapshots: What is shown.
         history: The last hour of it.
+        outcomes: What waits for changes of many jobs.
         jobs: What looks at jobs and changes them.
+        matching: The same for all jobs that match.
         connections: What shows and closes connections.
         read_only: Whether changes are refused, which the console wants to know.
     """
 
     def __init__(
-        self, snapshots: Snapshots, history: History, jobs: Jobs, connections: Connections, read_only: bool
+        self,
+        snapshots: Snapshots,
+        history: History,
+        outcomes: Outcomes,
+        jobs: Jobs,
+        matching: Matching,
+        connections: Connections,
+        read_only: bool,
     ) -> None:
         self._snapshots = snapshots
         self._history = history
+        self._outcomes = outcomes
         self._jobs = jobs
+        self._matching = matching
         self._connections = connections
         self._read_only = read_only
         self._listeners = 0
@@ -84,7 +99,11 @@ class Api:
             Route("/tube/put", self.put, methods=post),
             Route("/tube/pause", self.pause, methods=post),
             Route("/tube/kick", self.kick_tube, methods=post),
+            Route("/tube/jobs", self.jobs, methods=get),
+            Route("/tube/jobs/count", self.count, methods=get),
             Route("/tube/clear", self.clear, methods=post),
+            Route("/tube/move", self.move, methods=post),
+            Route("/tube/kick-jobs", self.kick_jobs, methods=post),
             Route("/jobs/{id}", self.job, methods=get),
             Route("/jobs/{id}/body", self.body, methods=get),
             Route("/jobs/{id}", self.delete, methods=delete),
@@ -190,18 +209,65 @@ class Api:
         _audit(request, f"kick {count} jobs of {tube}")
         return JSONResponse({"kicked": count})
 
+    # --- jobs of a tube that match
+
+    async def jobs(self, request: Request) -> Response:
+        """Show a page of the jobs of a state that match."""
+        tube = requests.tube_name(request)
+        given = requests.query(request)
+        after, limit = given.text("after", ""), given.number("limit", 50, LISTED_MAX)
+        wanted = given.wanted()
+        given.end()
+        if len(wanted.states) != 1:
+            raise Unusable("state: it has to be given, since each has a queue of its own")
+        return JSONResponse(await self._matching.page(tube, wanted.states[0], wanted, after, limit))
+
+    async def count(self, request: Request) -> Response:
+        """Count the jobs that match."""
+        tube = requests.tube_name(request)
+        given = requests.query(request)
+        wanted = given.wanted()
+        given.end()
+        return JSONResponse({"count": await self._matching.count(tube, wanted)})
+
     async def clear(self, request: Request) -> Response:
-        """Delete all jobs of a tube that are in one state."""
+        """Delete the jobs of one state that match."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
-        state = given.text("state")
+        wanted = given.wanted(UNHELD)
         given.end()
-        if state not in CLEARABLE:
-            raise Unusable(f"state: not one of {', '.join(CLEARABLE)}")
-        _audit(request, f"clear {tube} of {state} jobs: begins")
-        count = await self._jobs.clear(tube, CLEARABLE[state])
-        _audit(request, f"clear {tube} of {state} jobs: {count} deleted")
-        return JSONResponse({"deleted": count})
+        if len(wanted.states) != 1:
+            raise Unusable(f"state: not one of {', '.join(UNHELD)}")
+        return await self._bulk(
+            request, f"clear {tube} of {wanted}", "deleted", await self._matching.clear(tube, wanted)
+        )
+
+    async def move(self, request: Request) -> Response:
+        """Move the jobs that match to another tube."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        target = requests.checked_tube("target", given.text("target"))
+        wanted = given.wanted(UNHELD)
+        given.end()
+        bulk = await self._matching.move(tube, target, wanted)
+        return await self._bulk(request, f"move from {tube} to {target} {wanted}", "moved", bulk)
+
+    async def kick_jobs(self, request: Request) -> Response:
+        """Make the buried and delayed jobs ready that match."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        wanted = given.wanted(("delayed", "buried"))
+        given.end()
+        return await self._bulk(request, f"kick in {tube} {wanted}", "kicked", await self._matching.kick(tube, wanted))
+
+    async def _bulk(self, request: Request, what: str, done: str, bulk: Bulk) -> Response:
+        """Wait for a change of many jobs, and tell how many; what was done before a failure stays done."""
+        _audit(request, f"{what}: begins")
+        try:
+            await self._outcomes.done(bulk)
+        finally:
+            _audit(request, f"{what}: {bulk.value} {done}")
+        return JSONResponse({done: bulk.value})
 
     # --- jobs
 

@@ -19,6 +19,7 @@ from beanspiked.admin.guard import Guard
 from beanspiked.admin.history import History
 from beanspiked.admin.jobs import Jobs
 from beanspiked.admin.lag import LoopWatch
+from beanspiked.admin.matching import Matching
 from beanspiked.admin.outcomes import Outcomes
 from beanspiked.admin.snapshot import Snapshot, Snapshots
 from beanspiked.engine.errors import EngineError, JobGone, StoreFull
@@ -75,7 +76,16 @@ class Application:
         self.history = History()
         self.snapshots = Snapshots(outcomes, self.history.growth)
         self._rendering: dict[str, tuple[Snapshot, asyncio.Task[bytes]]] = {}
-        api = Api(self.snapshots, self.history, Jobs(outcomes), Connections(outcomes, server), options.read_only)
+        jobs = Jobs(outcomes)
+        api = Api(
+            self.snapshots,
+            self.history,
+            outcomes,
+            jobs,
+            Matching(outcomes, jobs),
+            Connections(outcomes, server),
+            options.read_only,
+        )
         package = files("beanspiked.admin")
         self._files = {
             path: ((package / "console" / name).read_bytes(), media) for path, (name, media) in CONSOLE.items()

@@ -6,7 +6,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.admin.errors import Conflict, Missing, TooLarge, Unavailable
-from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Filter, Waiter
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Waiter
 from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone
 from beanspiked.engine.timers import NEVER
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from beanspiked.engine.contract import Job, Tube
     from beanspiked.engine.later import Later
 
-__all__ = ["CLEARABLE", "Jobs"]
+__all__ = ["UNHELD", "Jobs"]
 
 # How much of a body is shown, in bytes, and how large one may be that is put.
 SHOWN_BYTES: Final = 65536
 MAX_PUT: Final = 1 << 20
-# The states that a tube can be cleared of.
-CLEARABLE: Final = {"ready": READY, "delayed": DELAYED, "buried": BURIED}
+# The states of jobs that nobody holds.
+UNHELD: Final = {"ready": READY, "delayed": DELAYED, "buried": BURIED}
 
 
 class Hands(Waiter):
@@ -59,7 +59,7 @@ class Jobs:
             raise Missing(f"there is no tube {tube}")
         return {
             name: await self._outcomes.next_job(tube, state, lambda job: None if job is None else self.shown(job))
-            for name, state in CLEARABLE.items()
+            for name, state in UNHELD.items()
         }
 
     async def show(self, job_id: int) -> dict[str, object]:
@@ -70,7 +70,7 @@ class Jobs:
         """Return a job's whole body. Raises Missing and EngineError."""
         return await self._outcomes.job(job_id, lambda job: _found(job, job_id).raw_body())
 
-    def shown(self, job: Job) -> dict[str, object]:
+    def shown(self, job: Job, most: int = SHOWN_BYTES) -> dict[str, object]:
         """Return a job as the API shows it, with the beginning of its body."""
         now = self._broker.now()
         details = job.details
@@ -97,7 +97,7 @@ class Jobs:
             body = job.raw_body()
         except DamagedEntry as error:
             return {**shown, "body": "", "size": len(job.body), "damage": str(error)}
-        return {**shown, "body": b64encode(body[:SHOWN_BYTES]).decode(), "size": len(body)}
+        return {**shown, "body": b64encode(body[:most]).decode(), "size": len(body)}
 
     # --- changes of one job; each raises Missing, Conflict and EngineError
 
@@ -202,11 +202,6 @@ class Jobs:
 
         value = await self._outcomes.done(await self._of_tube(tube, kick))
         return value if counts[0] < 0 else counts[0]
-
-    async def clear(self, tube: str, state: int) -> int:
-        """Delete the jobs of a tube that are in one state; return how many it were."""
-        engine = self._broker.engine
-        return await self._outcomes.done(await self._of_tube(tube, lambda found: engine.clear(found, Filter([state]))))
 
     async def _of_tube(self, tube: str, change: Callable[[Tube], Later | None]) -> Later | None:
         def begin(found: Tube | None) -> Later | None:

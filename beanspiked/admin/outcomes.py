@@ -6,17 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from beanspiked.engine.contract import WHOLE
+from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from beanspiked.engine.contract import Answer, Job, Tube
-    from beanspiked.engine.later import Later
+    from beanspiked.engine.contract import Job, Tube
     from beanspiked.server.broker import Broker
 
 __all__ = ["Outcomes"]
 
 Result = TypeVar("Result")
+Seen = TypeVar("Seen", bound=Later)
 
 
 class Outcomes:
@@ -65,7 +66,7 @@ class Outcomes:
         later.then(lambda _: None if future.done() else future.set_result(None))
         await future
 
-    async def look(self, look: Answer | None, read: Callable[[Answer | None], Result]) -> Result:
+    async def look(self, look: Seen | None, read: Callable[[Seen | None], Result]) -> Result:
         """Return what is read of the answer of a look at once when it has ended: jobs change after its callbacks.
 
         `read` gets None where there was nothing to look for: the engine tells at once.

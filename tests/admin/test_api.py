@@ -76,6 +76,8 @@ def test_looks_change_no_counter_of_commands(port: Port, client: Any) -> None:
         "tubes",
         "tube?tube=t",
         "tube/next?tube=t",
+        "tube/jobs?tube=t&state=ready",
+        "tube/jobs/count?tube=t",
         "jobs/1",
         "jobs/1/body",
         "connections",
@@ -147,6 +149,14 @@ def test_of_a_large_body_only_the_beginning_is_shown(port: Port, client: Any) ->
         ("tubes?limit=201", 400),
         ("tubes?sort=wrong", 400),
         ("history?tube=-bad", 400),
+        ("tube/jobs?tube=none&state=ready", 404),
+        ("tube/jobs?tube=default", 400),
+        ("tube/jobs?tube=default&state=lost", 400),
+        ("tube/jobs?tube=default&state=ready&limit=101", 400),
+        ("tube/jobs?tube=default&state=ready&limit=0", 400),
+        ("tube/jobs?tube=default&state=ready&after=x", 400),
+        ("tube/jobs/count?tube=default&min_age=-1", 400),
+        ("tube/jobs/count?tube=default&colour=red", 400),
         ("nothing", 404),
     ],
 )
@@ -252,12 +262,11 @@ def test_a_buried_job_is_kicked(port: Port, client: Any) -> None:
     assert port.post(f"{API}/jobs/1/kick").status_code == 409
 
 
-def test_jobs_of_a_tube_are_kicked_as_the_command_does(port: Port, client: Any) -> None:
-    for _ in range(300):
-        client.put(delay=50)
+def in_turns(port: Port, path: str, **said: Any) -> Any:
+    """Ask for a change that goes on in slices, and let turns pass until it is done."""
 
-    async def kick(http: Any) -> Any:
-        asked = http.post(f"{API}/tube/kick?tube=t", json={"count": 299}, headers={"X-Beanspiked": "1"})
+    async def ask(http: Any) -> Any:
+        asked = http.post(f"{API}/{path}", json=said, headers={"X-Beanspiked": "1"})
         task = asyncio.ensure_future(asked)
         while not task.done():
             await asyncio.sleep(0)
@@ -265,7 +274,13 @@ def test_jobs_of_a_tube_are_kicked_as_the_command_does(port: Port, client: Any) 
             port.wire.advance(0.001)
         return task.result()
 
-    assert port.talk(kick).json() == {"kicked": 299}
+    return port.talk(ask).json()
+
+
+def test_jobs_of_a_tube_are_kicked_as_the_command_does(port: Port, client: Any) -> None:
+    for _ in range(300):
+        client.put(delay=50)
+    assert in_turns(port, "tube/kick?tube=t", count=299) == {"kicked": 299}
     assert port.wire.engine.counts.ready == 299
 
 
@@ -281,7 +296,7 @@ def test_a_tube_is_cleared_of_one_state(port: Port, client: Any) -> None:
     for _ in range(250):
         client.put()
     client.put(delay=9)
-    assert port.post(f"{API}/tube/clear?tube=t", state="ready").json() == {"deleted": 250}
+    assert in_turns(port, "tube/clear?tube=t", state="ready") == {"deleted": 250}
     assert (port.wire.engine.counts.ready, port.wire.engine.counts.delayed) == (0, 1)
 
 
@@ -290,7 +305,7 @@ def test_no_tube_is_cleared_of_reserved_jobs(port: Port, client: Any) -> None:
     assert port.post(f"{API}/tube/clear?tube=t", state="reserved").status_code == 400
 
 
-@pytest.mark.parametrize("path", ["pause", "kick"])
+@pytest.mark.parametrize("path", ["pause", "kick", "kick-jobs"])
 def test_a_tube_that_is_not_there_cannot_be_changed(port: Port, path: str) -> None:
     assert port.post(f"{API}/tube/{path}?tube=none").status_code == 404
     assert port.wire.engine.find_tube("none") is None

@@ -98,6 +98,18 @@ def test_a_tube_is_kicked_paused_and_cleared(front: Front) -> None:
         assert front.client.get(f"/api/v1/jobs/{job_id}").status_code == 404
 
 
+def test_jobs_that_match_are_listed_counted_moved_and_deleted(front: Front) -> None:
+    for body in ("red apple", "green apple", "red pear"):
+        front.put(body)
+    red = "tube=t&state=ready&text=red"
+    assert [b64decode(job["body"]) for job in front.get(f"tube/jobs?{red}")["jobs"]] == [b"red apple", b"red pear"]
+    assert front.get(f"tube/jobs/count?{red}") == {"count": 2}
+    assert front.post("tube/move?tube=t", target="u", text="red") == {"moved": 2}
+    assert front.get("tube/jobs/count?tube=u") == {"count": 2}
+    assert front.post("tube/clear?tube=t", state="ready", text="apple") == {"deleted": 1}
+    assert front.post("tube/clear?tube=u", state="ready") == {"deleted": 2}
+
+
 def test_totals_and_tubes_are_the_clusters(front: Front) -> None:
     front.put("seen")
     give_up_at = time.monotonic() + 15

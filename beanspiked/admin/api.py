@@ -168,11 +168,10 @@ class Api:
     async def tube(self, request: Request) -> Response:
         """Show a tube."""
         name = requests.tube_name(request)
-        snapshot = await self._snapshots.get()
-        for row in snapshot.tubes:
-            if row.name == name:
-                return JSONResponse(row.shown())
-        raise Missing(f"there is no tube {name}")
+        row = await self._snapshots.row(name)
+        if row is None:
+            raise Missing(f"there is no tube {name}")
+        return JSONResponse(row.shown())
 
     async def next_jobs(self, request: Request) -> Response:
         """Show the next ready, delayed and buried job of a tube."""

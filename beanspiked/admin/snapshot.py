@@ -155,6 +155,20 @@ class Snapshots:
         # Who hangs up takes nothing from those who still wait.
         return await asyncio.shield(self._making)
 
+    async def row(self, name: str) -> TubeRow | None:
+        """Return a tube of the snapshot; one that has come since is looked at now. Raises StoreFailed as `get` does."""
+        for row in (await self.get()).tubes:
+            if row.name == name:
+                return row
+        broker = self._outcomes.broker
+        engine = broker.engine
+
+        def read(answer: Answer | None) -> TubeRow | None:
+            tube = engine.find_tube(name) if answer is None else answer.tube
+            return None if tube is None else self._row_of(tube, answer, broker.now())
+
+        return await self._outcomes.look(engine.look_tube(name), read)
+
     def _made(self, task: asyncio.Task[Snapshot]) -> None:
         self._making = None
         if not task.cancelled() and task.exception() is None:
@@ -167,20 +181,18 @@ class Snapshots:
         now = snapshot.at
         async for some in sliced(tubes):
             for tube in some:
-                row = _row_of(tube, now)
-                if row.ready and (job := engine.peek_next(tube, READY)) is not None:
-                    row.age = max(0.0, now - job.born)
-                self._add(snapshot, row)
+                snapshot.tubes.append(self._row_of(tube, None, now))
         async for seen in sliced(sights):
             for sight in seen:
-                self._add(snapshot, TubeRow(sight.name, sight.counts, sight.use, sight.pause, sight.paused_until - now))
+                row = TubeRow(sight.name, sight.counts, sight.use, sight.pause, sight.paused_until - now)
+                snapshot.tubes.append(self._judged(row))
         snapshot.seconds = time.perf_counter() - began
         return snapshot
 
-    def _add(self, snapshot: Snapshot, row: TubeRow) -> None:
+    def _judged(self, row: TubeRow) -> TubeRow:
         row.growth = self._growth(row.name, row.ready)
         row.judge()
-        snapshot.tubes.append(row)
+        return row
 
     def _begin(self, answer: Answer | None) -> tuple[Snapshot, list[Tube], list[TubeSight]]:
         """Return a snapshot of the totals, and all tubes: those of the engine, or what a look saw."""
@@ -191,14 +203,19 @@ class Snapshots:
         snapshot = Snapshot(broker.now(), totals, engine.journal_stats(), engine.troubles())
         return (snapshot, list(engine.tubes()), []) if answer is None else (snapshot, [], answer.tubes)
 
-
-def _row_of(tube: Tube, now: float) -> TubeRow:
-    """Return a tube that only this process uses, as it is."""
-    use = TubeUse()
-    use.using = tube.using
-    use.watching = tube.watching
-    use.waiting = len(tube.waiters)
-    use.total_jobs = tube.total_jobs
-    use.deletes = tube.deletes
-    use.pauses = tube.pauses
-    return TubeRow(tube.name, tube.counts, use, tube.pause, tube.paused_until - now)
+    def _row_of(self, tube: Tube, answer: Answer | None, now: float) -> TubeRow:
+        """Return a tube as it is here, or as the look for it found it."""
+        others = TubeUse() if answer is None else answer.others
+        use = TubeUse()
+        use.using = tube.using + others.using
+        use.watching = tube.watching + others.watching
+        use.waiting = len(tube.waiters) + others.waiting
+        use.total_jobs = tube.total_jobs + others.total_jobs
+        use.deletes = tube.deletes + others.deletes
+        use.pauses = tube.pauses + others.pauses
+        counts = tube.counts if answer is None else answer.counts
+        row = TubeRow(tube.name, counts, use, tube.pause, tube.paused_until - now)
+        # The job that is next is known for nothing where all jobs are here.
+        if answer is None and row.ready and (job := self._outcomes.broker.engine.peek_next(tube, READY)) is not None:
+            row.age = max(0.0, now - job.born)
+        return self._judged(row)

@@ -114,6 +114,14 @@ def test_a_snapshot_is_shared_for_a_second(port: Port, client: Any) -> None:
     assert port.json(f"{API}/overview")["stats"]["current-jobs-ready"] == 1
 
 
+def test_a_tube_that_has_come_since_the_snapshot_is_shown(port: Port, client: Any) -> None:
+    port.get(f"{API}/overview")
+    client.send(b"use new\r\n")
+    client.put()
+    shown = port.json(f"{API}/tube?tube=new")
+    assert (shown["ready"], shown["using"], shown["total_jobs"], shown["age"]) == (1, 1, 1, 0)
+
+
 def test_the_next_jobs_of_a_tube_come_with_their_bodies(port: Port, client: Any) -> None:
     client.put(b"<b>&", delay=9)
     client.put(b"\xff\x00")

@@ -131,6 +131,38 @@ def test_a_tube_is_cleared_by_who_types_its_name(console: Console) -> None:
     console.open()
 
 
+def find(console: Console, **fields: str) -> None:
+    for label, value in fields.items():
+        console.page.fill(label, value, ".filter")
+    console.page.click("Count and list")
+
+
+def test_jobs_are_found_counted_moved_and_deleted(console: Console) -> None:
+    for body in (b"red apple", b"red pear", EVIL_BODY):
+        console.put("fruit", body)
+    console.open("#/tube/fruit")
+    find(console, Body="red")
+    console.page.wait("document.body.innerText.includes('2 match')")
+    assert console.page.tell("[...document.querySelectorAll('td .body')].map((one) => one.textContent).join()") == (
+        "red apple,red pear"
+    )
+    console.picture("find")
+    console.page.click("Move all")
+    console.page.fill("To the tube", "basket")
+    console.page.click("Move them", "dialog")
+    console.page.wait("document.getElementById('said').textContent.includes('2 moved to basket')")
+    find(console, Body="img")
+    console.page.wait("document.body.innerText.includes('1 match')")
+    assert console.page.tell("document.querySelector('td .body').textContent") == EVIL_BODY.decode()
+    console.page.click("Delete all")
+    console.page.fill("Type", "fruit")
+    console.page.click("Delete them", "dialog")
+    console.page.wait("document.getElementById('said').textContent.includes('1 deleted')")
+    basket = console.conn.ask(requests.stats_tube("basket"))
+    assert basket is not None
+    assert basket["current-jobs-ready"] == 2
+
+
 def test_a_connection_is_closed(console: Console) -> None:
     console.conn.ask(requests.watch("mine"))
     console.open("#/connections")

@@ -112,6 +112,9 @@ def test_jobs_that_match_are_listed_counted_moved_and_deleted(front: Front) -> N
 
 def test_totals_and_tubes_are_the_clusters(front: Front) -> None:
     front.put("seen")
+    front.post("tube/put?tube=new", body="x", delay=9)
+    shown = front.get("tube?tube=new")
+    assert (shown["delayed"], shown["total_jobs"]) == (1, 1), "it has come since the last snapshot"
     give_up_at = time.monotonic() + 15
     while [(row["ready"], row["age"]) for row in front.get("tubes")["tubes"] if row["name"] == "t"] != [(1, None)]:
         assert time.monotonic() < give_up_at, "a snapshot gets old for ever"

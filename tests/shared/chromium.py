@@ -95,11 +95,11 @@ class Page:
         self.wait(f"Boolean({find})")
         self.tell(f"{find}.click()")
 
-    def fill(self, label: str, value: str) -> None:
-        """Fill the field of the open dialog whose label begins so."""
+    def fill(self, label: str, value: str, within: str = "dialog") -> None:
+        """Fill the field whose label begins so, of the open dialog or of what a selector finds."""
         self.tell(
             f"""(() => {{
-                const label = [...document.querySelectorAll('dialog label')].find((one) => one.innerText.startsWith({json.dumps(label)}));
+                const label = [...document.querySelectorAll('{within} label')].find((one) => one.innerText.startsWith({json.dumps(label)}));
                 const field = label.querySelector('input, textarea, select');
                 field.value = {json.dumps(value)};
                 field.dispatchEvent(new Event('input', {{ bubbles: true }}));

@@ -323,12 +323,112 @@ function tubeActions(name) {
   );
 }
 
+// --- the jobs of a tube that match
+
+const LISTED = 50;
+const FIELDS = [
+  { name: "text", label: "Body contains", maxlength: 1000 },
+  { name: "min_age", label: "Older than, in seconds", type: "number", min: 0, max: 4294967295 },
+  { name: "min_tries", label: "Reserved at least, times", type: "number", min: 0, max: 4294967295 },
+  { name: "min_priority", label: "Priority from", type: "number", min: 0, max: 4294967295 },
+  { name: "max_priority", label: "Priority to", type: "number", min: 0, max: 4294967295 },
+];
+
+function listedRow(job) {
+  const data = decode(job.body);
+  const start = asText(data) ?? hex(data.subarray(0, 16));
+  const told = [start.slice(0, 200), job.reason ? `buried: ${job.reason}` : "", job.damage ? `damaged: ${job.damage}` : ""];
+  return el(
+    "tr",
+    {},
+    el("td", {}, String(job.id)),
+    cell("age", seconds(job.age)),
+    cell("priority", number(job.priority)),
+    cell("reserved, times", number(job.reserves)),
+    cell("size", bytes(job.size)),
+    el("td", { class: "left" }, told.filter(Boolean).map((text) => el("div", { class: "body" }, text))),
+  );
+}
+
+/** Find jobs by a filter, count them, and only then offer to change them all. */
+function matching(name) {
+  const state = el("select", {}, ["ready", "delayed", "buried", "reserved"].map((one) => el("option", { value: one }, one)));
+  const inputs = {};
+  const labels = FIELDS.map(({ name: field, label, ...attributes }) => {
+    inputs[field] = el("input", attributes);
+    return el("label", {}, label, " ", inputs[field]);
+  });
+  const rows = el("tbody");
+  const found = el("div", { class: "bar", role: "status" });
+  const heads = ["Job", "Age", "Priority", "Reserved, times", "Size", "Body"];
+  const table = el("div", { class: "table", hidden: true }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), rows));
+
+  function wanted() {
+    const said = { state: state.value };
+    for (const { name: field, type } of FIELDS) {
+      if (inputs[field].value !== "") said[field] = type === "number" ? Number(inputs[field].value) : inputs[field].value;
+    }
+    return said;
+  }
+
+  async function look(after = "") {
+    const said = wanted();
+    const query = `${new URLSearchParams({ tube: name, ...said })}`;
+    try {
+      const [{ count }, page] = await Promise.all([ask(`tube/jobs/count?${query}`), ask(`tube/jobs?${query}&limit=${LISTED}&after=${encodeURIComponent(after)}`)]);
+      rows.replaceChildren(...page.jobs.map(listedRow));
+      table.hidden = page.jobs.length === 0;
+      const more = page.after ? el("button", { type: "button", onclick: () => look(page.after) }, "Next page") : null;
+      const does = count && !overview?.read_only && said.state !== "reserved" ? actions(said, count) : [];
+      found.replaceChildren(el("b", {}, `${number(count)} match`), ...[more, ...does].filter(Boolean));
+    } catch (error) {
+      // Not over what was said of a change that has just ended: the tube may have gone with its last job.
+      table.hidden = true;
+      found.replaceChildren(error.message);
+    }
+  }
+
+  // What is changed is what was counted, whatever was typed since.
+  function actions(said, count) {
+    const all = `${number(count)} ${said.state} jobs`;
+    const act = async (path, more, told) => {
+      await change(named(path, name), { said: { ...said, ...more } }, told);
+      look();
+    };
+    const remove = async () => {
+      const field = { name: "typed", label: "Type the tube's name", autocomplete: "off" };
+      const given = await form(`Delete ${all} of ${name}?`, [field], "Delete them", { bad: true, typed: name, text: "Deleted jobs do not come back. Jobs that have come to match since they were counted go too." });
+      if (given) act("tube/clear", {}, (told) => `${told.deleted} deleted`);
+    };
+    const kick = async () => {
+      if (await form(`Kick ${all} of ${name}?`, [], "Kick them")) act("tube/kick-jobs", {}, (told) => `${told.kicked} kicked`);
+    };
+    const move = async () => {
+      const given = await form(`Move ${all} of ${name}`, [{ name: "target", label: "To the tube", maxlength: 200, required: true }], "Move them");
+      if (given) act("tube/move", { target: given.target }, (told) => `${told.moved} moved to ${given.target}`);
+    };
+    return [
+      said.state === "ready" ? null : el("button", { type: "button", onclick: kick }, "Kick all"),
+      el("button", { type: "button", onclick: move }, "Move all"),
+      el("button", { type: "button", class: "bad", onclick: remove }, "Delete all"),
+    ];
+  }
+
+  const submit = (event) => {
+    event.preventDefault();
+    look();
+  };
+  const go = el("button", { class: "main", type: "submit" }, "Count and list");
+  const filter = el("form", { class: "filter", onsubmit: submit, "aria-label": "Find jobs" }, el("label", {}, "State ", state), labels, el("div", { class: "bar" }, go));
+  return [filter, found, table];
+}
+
 function tubePage(name) {
   const heading = el("h1", {}, name);
   const facts = el("div", { class: "cards" });
   const charts = el("div", { class: "charts" });
   const next = el("div", { class: "jobs" });
-  main.replaceChildren(heading, overview?.read_only ? "" : tubeActions(name), facts, el("h2", {}, "Last hour"), charts, el("h2", {}, "Next jobs"), next);
+  main.replaceChildren(heading, overview?.read_only ? "" : tubeActions(name), facts, el("h2", {}, "Last hour"), charts, el("h2", {}, "Next jobs"), next, el("h2", {}, "Find jobs"), ...matching(name));
   let drawn = "";
   let hourAt = 0;
   return async () => {

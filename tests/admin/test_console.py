@@ -196,6 +196,9 @@ def test_nobody_scrolls_sideways_on_a_phone(console: Console, dark: bool) -> Non
     ):
         console.open(place)
         console.page.wait("document.querySelectorAll('tbody tr, main pre').length > 0")
+        if name == "tube":
+            find(console, Body="x")
+            console.page.wait("document.querySelectorAll('td .body').length > 0")
         assert console.overflow() <= 0, place
         console.picture(f"phone-{name}-{'dark' if dark else 'light'}")
 

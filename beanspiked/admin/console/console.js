@@ -360,8 +360,8 @@ function matching(name) {
   });
   const rows = el("tbody");
   const found = el("div", { class: "bar", role: "status" });
-  const heads = ["Job", "Age", "Priority", "Reserved, times", "Size", "Body"];
-  const table = el("div", { class: "table", hidden: true }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), rows));
+  const heads = ["Job", "Age", "Priority", "Reserved, times", "Size", "Body"].map((head) => el("th", { scope: "col", class: head === "Body" ? "left" : null }, head));
+  const table = el("div", { class: "table", hidden: true }, el("table", {}, el("thead", {}, el("tr", {}, heads)), rows));
 
   function wanted() {
     const said = { state: state.value };
@@ -371,17 +371,22 @@ function matching(name) {
     return said;
   }
 
+  // An answer that comes after a later question is not shown.
+  let questions = 0;
   async function look(after = "") {
     const said = wanted();
+    const question = ++questions;
     const query = `${new URLSearchParams({ tube: name, ...said })}`;
     try {
       const [{ count }, page] = await Promise.all([ask(`tube/jobs/count?${query}`), ask(`tube/jobs?${query}&limit=${LISTED}&after=${encodeURIComponent(after)}`)]);
+      if (question !== questions) return;
       rows.replaceChildren(...page.jobs.map(listedRow));
       table.hidden = page.jobs.length === 0;
       const more = page.after ? el("button", { type: "button", onclick: () => look(page.after) }, "Next page") : null;
       const does = count && !overview?.read_only && said.state !== "reserved" ? actions(said, count) : [];
       found.replaceChildren(el("b", {}, `${number(count)} match`), ...[more, ...does].filter(Boolean));
     } catch (error) {
+      if (question !== questions) return;
       // Not over what was said of a change that has just ended: the tube may have gone with its last job.
       table.hidden = true;
       found.replaceChildren(error.message);

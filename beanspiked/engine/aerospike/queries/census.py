@@ -168,8 +168,12 @@ class Census:
         records = await self._records()
         counted = await self._count_all(answer, records)
         now_ms = self._membership.clock.server_ms()
-        found = set(self._registry.used_names())
-        found.update(counted)
+        found = set(counted)
+        for number, here in enumerate(self._registry.known_tubes(), 1):
+            if self._registry.find_tube(here.name) is not None:
+                found.add(here.name)
+            if number % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         uses: dict[str, TubeUse] = {}
         for number, (name, record) in enumerate(list(records.items()), 1):
             uses[name] = _kept_use(record)

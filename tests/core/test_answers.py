@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -124,5 +125,11 @@ def test_no_turn_of_the_loop_is_long_while_very_many_tubes_are_told(here: World,
         return found
 
     # Of three tries the best: what other processes do to this one's caches is not the point.
-    best = min((turns() for _ in range(3)), key=max)
+    # Nor is the garbage of the tests before.
+    gc.collect()
+    gc.disable()
+    try:
+        best = min((turns() for _ in range(3)), key=max)
+    finally:
+        gc.enable()
     assert max(best) < 0.01

@@ -8,16 +8,16 @@ COPY bin bin
 COPY beanspiked beanspiked
 COPY lua lua
 # A failure to compile is an error here: an image is built once and run often.
-RUN BEANSPIKED_PURE=0 BEANSPIKED_OPT_LEVEL=3 pip wheel --no-cache-dir --wheel-dir /wheels .
+RUN BEANSPIKED_PURE=0 BEANSPIKED_OPT_LEVEL=3 pip wheel --no-cache-dir --wheel-dir /wheels '.[admin]'
 
 FROM python:3.13-slim
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels beanspiked
+    pip install --no-cache-dir --no-index --find-links /wheels 'beanspiked[admin]'
 RUN useradd --system --uid 11300 --home-dir /data --shell /usr/sbin/nologin beanspiked \
     && install -d -m 700 -o beanspiked -g beanspiked /data
 USER beanspiked
 WORKDIR /data
 VOLUME /data
-EXPOSE 11300
+EXPOSE 11300 11301
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["beanspiked"]

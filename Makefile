@@ -64,7 +64,7 @@ $(BIN)/python:
 
 $(VENV)/.packages: $(BIN)/python pyproject.toml
 	@echo "beanspiked: fetching packages"
-	@echo "$(call NAMED,build-system/requires project/dependencies)" | $(PIP) install --requirement /dev/stdin
+	@echo "$(call NAMED,build-system/requires project/dependencies project/optional-dependencies/admin)" | $(PIP) install --requirement /dev/stdin
 	@touch $@
 
 $(VENV)/.test-packages: $(VENV)/.packages pyproject.toml

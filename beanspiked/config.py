@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Final
 
+    from beanspiked.admin.options import AdminOptions
     from beanspiked.ops.url import StoreAddress
 
 __all__ = ["USAGE", "Settings", "UsageError", "parse"]
@@ -69,7 +70,10 @@ LONG: Final = {
     "tcp-keepalive": "--tcp-keepalive",
     "io": "--io",
 }
-SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol")
+ADMIN_PORT: Final = ("admin", "admin-token-file", "admin-tls-cert", "admin-tls-key", "admin-prefix")
+ADMIN: Final = (*ADMIN_PORT, "admin-insecure", "admin-read-only", "max-tube-series", "tube-series-map")
+LONG.update(zip(ADMIN, ADMIN, strict=True))
+SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol", "admin-insecure", "admin-read-only")
 # What an environment variable may set.
 IN_ENVIRONMENT: Final = [name for name in LONG if name not in ("version", "help")]
 
@@ -96,6 +100,7 @@ class Settings:
         lenient_eol: Whether a bare LF ends a line.
         drain_timeout: Seconds.
         io: How sockets are heard: `native`, `python` or `auto`.
+        admin: The admin port, or None without one.
         action: `serve`, `version` or `help`.
         notices: Log lines that say which variable chose the store.
         warnings: Log lines about options that are ignored, or reduced to a limit.
@@ -115,6 +120,7 @@ class Settings:
     lenient_eol: bool = False
     drain_timeout: float = 0.0
     io: str = "auto"
+    admin: AdminOptions | None = None
     action: str = "serve"
     notices: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -133,7 +139,9 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
             settings.action = "version" if key == "-v" else "help"
             return settings
     options = [*_from_environment(environ, {key for key, _, _ in options}), *options]
-    settings = _read(options)
+    settings = _read([option for option in options if option[0] not in ADMIN])
+    if given := {name: values for name in ADMIN if (values := [value for key, value, _ in options if key == name])}:
+        settings.admin = _read_admin(given, environ)
     if not any(key in ("-b", "--store") for key, _, _ in options):
         _read_aerospike(settings, environ)
     return settings
@@ -262,6 +270,15 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
         if source.startswith("BEANSPIKED_"):
             settings.notices = (_chosen(settings, source),)
     return settings
+
+
+def _read_admin(given: Mapping[str, list[str]], environ: Mapping[str, str]) -> AdminOptions | None:
+    from beanspiked.admin.options import OptionError, read  # noqa: PLC0415 - only where it is used
+
+    try:
+        return read(given, environ)
+    except OptionError as error:
+        raise UsageError(str(error)) from error
 
 
 def _chosen(settings: Settings, variable: str) -> str:

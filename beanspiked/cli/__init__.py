@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, NoReturn
 
+    from beanspiked.admin.options import AdminOptions
+    from beanspiked.server.main import Companion
+
 __all__ = ["COMMANDS", "main", "usage"]
 
 # beanstalkd's exit codes.
@@ -75,10 +78,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def usage() -> str:
     """Return the help text of the server and the list of commands."""
+    from beanspiked.admin import options  # noqa: PLC0415 - only the help needs it
+
     commands = "".join(f" {name:<10} {text}\n" for name, text in COMMANDS.items())
     forms = "Usage: beanspiked [OPTIONS]        start the server\n"
     forms += "       beanspiked COMMAND [...]    run a command; -h after it prints its help\n"
-    return f"{forms}\nCommands:\n{commands}\n{USAGE}"
+    return f"{forms}\nCommands:\n{commands}\n{USAGE}{options.USAGE}"
 
 
 def _open_standard_files() -> None:
@@ -134,6 +139,7 @@ def _serve(words: list[str]) -> int:
     try:
         inherited = listeners.inherited(os.environ, os.getpid(), settings.tcp_keepalive)
         descriptors = inherited or listeners.bind(settings)
+        companion = None if settings.admin is None else _admin_port(settings.admin, settings.journal)
     except listeners.ListenError as error:
         _say(error)
         return EXIT_LISTEN
@@ -153,7 +159,7 @@ def _serve(words: list[str]) -> int:
             import beanspiked.engine.embedded.journal  # noqa: F401, PLC0415 - likewise
         _become(settings.user)
     try:
-        serve(settings, [socket.socket(fileno=fd) for fd in descriptors])
+        serve(settings, [socket.socket(fileno=fd) for fd in descriptors], companion)
     except StoreUnusable as error:
         _say(error)
         return EXIT_JOURNAL
@@ -161,6 +167,20 @@ def _serve(words: list[str]) -> int:
         _say(error)
         return EXIT_USAGE
     return 0
+
+
+def _admin_port(options: AdminOptions, journal: str | None) -> Companion:
+    """Bind the admin port. Raises ListenError."""
+    from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - likewise
+
+    try:
+        from beanspiked.admin.start import AdminPort, listen  # noqa: PLC0415 - loaded only where it is wanted
+    except ModuleNotFoundError as error:
+        raise ListenError(f"--admin needs {error.name}: pip install 'beanspiked[admin]'") from error
+    try:
+        return AdminPort(options, listen(options), journal)
+    except OSError as error:
+        raise ListenError(f"--admin {options.host} port {options.port}: {error.strerror or error}") from error
 
 
 def _become(user: str) -> None:

@@ -23,6 +23,7 @@ from beanspiked.engine.jobs import (
     Details,
     Job,
     Tube,
+    TubeSight,
     TubeSizes,
     TubeUse,
     Waiter,
@@ -47,10 +48,12 @@ __all__ = [
     "Details",
     "Filter",
     "Job",
+    "JournalStats",
     "Listing",
     "ReadyListener",
     "Tube",
     "TubeEngine",
+    "TubeSight",
     "TubeSizes",
     "TubeUse",
     "Waiter",
@@ -75,6 +78,7 @@ class Answer(Later):
         others: How other processes use that tube.
         counts: Jobs by state: those of that tube, or all.
         names: The names of all tubes, in the order of `tubes`; of very many on a shared store also some whose last job has just gone.
+        tubes: All tubes as they were found, in no particular order.
         ids: The ids of the jobs that were looked for.
         sizes: What the bodies take that were looked at.
     """
@@ -86,8 +90,32 @@ class Answer(Later):
         self.others: TubeUse = TubeUse()
         self.counts: Counts = Counts()
         self.names: list[str] = []
+        self.tubes: list[TubeSight] = []
         self.ids: list[int] = []
         self.sizes: TubeSizes = TubeSizes()
+
+
+class JournalStats:
+    """What a journal has done since this process began.
+
+    Attributes:
+        files: How many files it has; 0 without a journal.
+        records: Changes that were committed.
+        commits: Transactions that were tried.
+        commit_seconds: What these took in all.
+        syncs: How often it was made sure that all commits are on disk.
+        full: Whether puts are refused, since the disk is full.
+        distrusted: Whether changes are refused, since earlier ones cannot be synced.
+    """
+
+    def __init__(self, files: int = 0) -> None:
+        self.files: int = files
+        self.records: int = 0
+        self.commits: int = 0
+        self.commit_seconds: float = 0.0
+        self.syncs: int = 0
+        self.full: bool = False
+        self.distrusted: bool = False
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -143,6 +171,10 @@ class TubeEngine:
 
     def look_all(self) -> Answer | None:
         """Count all jobs, and find the names of all tubes: None when `counts` and `tubes` tell."""
+        return None
+
+    def look_tubes(self) -> Answer | None:
+        """Count all jobs, and tell of each tube its counts, users and pause: None when `counts` and `tubes` tell."""
         return None
 
     def look_names(self) -> Answer | None:
@@ -295,9 +327,15 @@ class TubeEngine:
     def flush(self) -> None:
         """Send on what was asked for in this turn of the event loop."""
 
-    def journal_stats(self) -> tuple[int, int]:
-        """Return the number of journal files and of records written by this process."""
-        return 0, 0
+    def journal_stats(self) -> JournalStats:
+        """Return what the journal has done."""
+        return JournalStats()
+
+    def troubles(self) -> list[str]:
+        """Say why changes fail now, each reason in a few words; nothing when they do not."""
+        stats = self.journal_stats()
+        found = ["the disk is full"] if stats.full else []
+        return [*found, "the journal cannot be synced"] if stats.distrusted else found
 
     def close(self) -> Later | None:
         """Finish what is on its way and let go of the store."""

@@ -26,6 +26,7 @@ __all__ = [
     "Details",
     "Job",
     "Tube",
+    "TubeSight",
     "TubeSizes",
     "TubeUse",
     "Waiter",
@@ -309,3 +310,24 @@ class TubeUse:
         self.total_jobs: int = 0
         self.deletes: int = 0
         self.pauses: int = 0
+
+
+class TubeSight:
+    """A tube, as a look at all of them found it.
+
+    Attributes:
+        name: Its name.
+        counts: Its jobs by state.
+        use: How all processes use it, this one included.
+        pause: How long the pause in force was to last, in seconds; 0 when there is none.
+        paused_until: When that ends, in seconds since the epoch.
+    """
+
+    __slots__ = ("counts", "name", "pause", "paused_until", "use")
+
+    def __init__(self, name: str, counts: Counts, use: TubeUse) -> None:
+        self.name: str = name
+        self.counts: Counts = counts
+        self.use: TubeUse = use
+        self.pause: float = 0.0
+        self.paused_until: float = 0.0

@@ -226,7 +226,7 @@ class Broker(ReadyListener):
         """Return every counter that `stats` reports, in beanstalkd's order, ours at the end; what a look found is in its answer."""
         counts = self.engine.counts if answer is None else answer.counts
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        files, records = self.engine.journal_stats()
+        journal = self.engine.journal_stats()
         uname = os.uname()
         fields: list[tuple[str, object]] = [
             ("current-jobs-urgent", counts.urgent),
@@ -240,7 +240,7 @@ class Broker(ReadyListener):
             ("job-timeouts", self.job_timeouts),
             ("total-jobs", self.total_jobs),
             ("max-job-size", self.max_job_size),
-            ("current-tubes", len(self.engine.tubes() if answer is None else answer.names)),
+            ("current-tubes", len(self.engine.tubes() if answer is None else answer.tubes or answer.names)),
             ("current-connections", self.connections),
             ("current-producers", self.producers),
             ("current-workers", self.workers),
@@ -251,10 +251,10 @@ class Broker(ReadyListener):
             ("rusage-utime", f"{usage.ru_utime:.6f}"),
             ("rusage-stime", f"{usage.ru_stime:.6f}"),
             ("uptime", int(self.now() - self._started_at)),
-            ("binlog-oldest-index", files),
-            ("binlog-current-index", files),
+            ("binlog-oldest-index", journal.files),
+            ("binlog-current-index", journal.files),
             ("binlog-records-migrated", 0),
-            ("binlog-records-written", records),
+            ("binlog-records-written", journal.records),
             ("binlog-max-size", self.binlog_max_size),
             ("draining", "true" if self.draining else "false"),
             ("id", self.instance_id),
@@ -279,7 +279,7 @@ class Broker(ReadyListener):
             ("delay", int(job.delay)),
             ("ttr", int(job.ttr)),
             ("time-left", max(0, int(job.key - now)) if timed else 0),
-            ("file", self.engine.journal_stats()[0]),
+            ("file", self.engine.journal_stats().files),
             ("reserves", job.reserves),
             ("timeouts", job.timeouts),
             ("releases", job.releases),

@@ -63,12 +63,14 @@ class Connection(Sink):
 
     Attributes:
         fd: The socket's descriptor.
+        since: When it was accepted, in seconds since the epoch.
         flow: Executes its commands in their turn.
     """
 
     def __init__(self, broker: Broker, poller: Poller, acceptor: Acceptor, sock: socket.socket) -> None:
         self.broker: Broker = broker
         self.fd: int = sock.fileno()
+        self.since: float = broker.now()
         self._poller = poller
         self._acceptor = acceptor
         self._sock = sock
@@ -87,6 +89,14 @@ class Connection(Sink):
         self.flow: Flow = Flow(broker, self)
         poller.add(self.fd, Input(self), READABLE)
         poller.sockets.set_early(self.fd, early=True)
+
+    def peer(self) -> str:
+        """Return where its client is: `host:port`, or `unix` for a unix socket."""
+        try:
+            name = self._sock.getpeername()
+        except OSError:
+            return "gone"
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
 
     # --- what the poller calls
 

@@ -90,12 +90,19 @@ class Poller:
 
     def turn(self, seconds: float = 0.0) -> None:
         """Wait this many seconds for events, -1 for ever; handle all or some of them, and end the turn."""
+        if self.wait(seconds):
+            self.hear()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait this many seconds for events, -1 for ever; tell whether there are some."""
         broker = self._broker
         busy = broker.engine.shared or broker.next_turn or broker.runnable
-        most = EVENTS_AT_ONCE if busy else EVENTS_A_TURN
-        if self._found or self._find(seconds, most):
-            self._hear(TURN)
-            broker.end_turn()
+        return bool(self._found) or self._find(seconds, EVENTS_AT_ONCE if busy else EVENTS_A_TURN)
+
+    def hear(self) -> None:
+        """Handle all or some of the events, and end the turn."""
+        self._hear(TURN)
+        self._broker.end_turn()
 
     def hear_all(self) -> None:
         """Handle the events that have come by now."""

@@ -353,7 +353,7 @@ def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
         assert isinstance(later.error, StoreFull)
     # Housekeeping sees that there is room again.
     store.journal._keep_house()
-    assert not store.journal._full
+    assert not store.journal.stats.full
     assert (stores.directory / "reserve").stat().st_size == RESERVE_BYTES
     assert store.put() == 2
 
@@ -787,7 +787,7 @@ def test_a_journal_may_be_a_link_to_a_file_elsewhere(stores: Stores, tmp_path: P
     store = stores.open()
     assert store.put() == 2
     store.journal._sync()
-    assert store.journal.syncs == 1
+    assert store.journal.stats.syncs == 1
 
 
 # --- other programs
@@ -1045,7 +1045,7 @@ def test_while_a_reader_keeps_the_log_from_being_copied_a_failed_sync_is_not_mad
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM job").fetchone()
     store.put()
-    store.journal._distrusted = True
+    store.journal.stats.distrusted = True
     later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
     store.wait(later)
     assert later is not None

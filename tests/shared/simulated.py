@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from beanspiked.engine.contract import JournalStats
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.timers import NEVER, Clock, Timers
 from beanspiked.server.broker import Alarm, Broker
@@ -157,7 +158,7 @@ class HandJournal:
         self.added: list[Write] = []
         self.sent: list[Write] = []
         self.batches: list[int] = []
-        self.records_written = 0
+        self.stats = JournalStats(1)
 
     def add(self, write: Write) -> None:
         self.added.append(write)

@@ -232,6 +232,10 @@ class Commands(TubeEngine):
         """Count all jobs, and find all tubes."""
         return self.asking.ask(self.census.everything)
 
+    def look_tubes(self) -> Answer | None:
+        """Count all jobs, and those of each tube."""
+        return self.asking.ask(self.census.tubes)
+
     def look_names(self) -> Answer | None:
         """Find all tubes."""
         return self.asking.ask(self.census.names)

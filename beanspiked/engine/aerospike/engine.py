@@ -254,6 +254,12 @@ class SharedEngine(Commands):
         """Send on what was asked for in this turn of the event loop."""
         self.agenda.flush()
 
+    def troubles(self) -> list[str]:
+        """Say why changes fail now."""
+        if self.membership.session.over:
+            return ["there is no session with the store"]
+        return [] if self.membership.reachable else ["the store does not answer"]
+
     def close(self) -> Later | None:
         """Give everything back and leave."""
         self.tasks.closing = True

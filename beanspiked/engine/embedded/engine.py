@@ -19,6 +19,7 @@ from beanspiked.engine.contract import (
     Details,
     Filter,
     Job,
+    JournalStats,
     Listing,
     ReadyListener,
     Tube,
@@ -360,9 +361,9 @@ class EmbeddedEngine(TubeEngine):
         if self._journal is not None:
             self._journal.flush()
 
-    def journal_stats(self) -> tuple[int, int]:
-        """Return the number of journal files and of records written by this process."""
-        return (0, 0) if self._journal is None else (1, self._journal.records_written)
+    def journal_stats(self) -> JournalStats:
+        """Return what the journal has done."""
+        return JournalStats() if self._journal is None else self._journal.stats
 
     def close(self) -> Later | None:
         """Finish the changes on their way, write down the counters of jobs that were given back, and close the journal."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine import forks
-from beanspiked.engine.contract import ALL
+from beanspiked.engine.contract import ALL, JournalStats
 from beanspiked.engine.embedded.database import (
     FILE_NAME,
     Lock,
@@ -60,8 +60,7 @@ class Journal:
 
     Attributes:
         notify: Called from the writer thread when outcomes wait for `settle`.
-        records_written: Changes committed by this process.
-        syncs: How often the writer has synced all commits to the disk.
+        stats: What it has done.
         reading: Reads what the journal holds when it is opened.
 
     Raises:
@@ -71,8 +70,7 @@ class Journal:
     def __init__(self, directory: str | Path, clock: Clock, fsync_ms: int = 0) -> None:
         self.directory = Path(directory)
         self.notify: Callable[[], object] = lambda: None
-        self.records_written: int = 0
-        self.syncs: int = 0
+        self.stats: JournalStats = JournalStats(1)
         self._clock = clock
         self._fsync_seconds = fsync_ms / 1000
         self._added: list[Write] = []
@@ -82,7 +80,6 @@ class Journal:
         self._closed = False
         self._unsynced = False
         self._locked = False
-        self._distrusted = False
         self._complained = False
         self._given_back: dict[tuple[int, int], list[int]] = {}
         self._pinned = False
@@ -100,8 +97,8 @@ class Journal:
             # Nothing is written before everything is read: a journal that proves to be damaged stays unchanged.
             self._database = open_read_only(self._path)
             self.reading = Reading(self._database, self._path)
-            self._full = not self._room.restore()
-            if self._full:
+            self.stats.full = not self._room.restore()
+            if self.stats.full:
                 logger.warning("%s: no room for the reserve; puts are refused until there is", self.directory)
         except BaseException:
             self._lock.release()
@@ -212,16 +209,16 @@ class Journal:
 
     def _commit_all(self, batch: list[Write]) -> None:
         """Commit a batch as one transaction; if that fails, in parts, with changes that free space first."""
-        if self._distrusted:
+        if self.stats.distrusted:
             self._sync()
-            if self._distrusted:
+            if self.stats.distrusted:
                 self._refuse(batch, StoreFailed("earlier changes cannot be synced"))
                 return
-        if self._full:
-            self._full = not self._room.restore()
+        if self.stats.full:
+            self.stats.full = not self._room.restore()
         puts = [write for write in batch if write.op == PUT]
         others = [write for write in batch if write.op != PUT]
-        if self._full:
+        if self.stats.full:
             self._refuse(puts, StoreFull("the disk is full"))
             puts = []
         whole = others + puts
@@ -239,8 +236,8 @@ class Journal:
             self._succeed(others)
         else:
             self._commit_each(others)
-        self._full = not self._room.restore()
-        if self._full:
+        self.stats.full = not self._room.restore()
+        if self.stats.full:
             self._refuse(puts, error)
         else:
             # Perhaps only one of them is too large, or another change has failed.
@@ -255,7 +252,7 @@ class Journal:
                 self._refuse([write], error)
                 if isinstance(error, StoreFull):
                     self._make_room()
-                    self._full = not self._room.restore()
+                    self.stats.full = not self._room.restore()
 
     def _make_room(self) -> None:
         """Give up the reserve and use its space to empty the write-ahead log, which can then be filled again."""
@@ -288,6 +285,8 @@ class Journal:
         """Run one transaction; return its error, if any."""
         database = self._database
         self._locked = False
+        began = time.monotonic()
+        self.stats.commits += 1
         try:
             database.execute("BEGIN IMMEDIATE")
             records = apply(database, self._clock.ahead(), batch)
@@ -302,9 +301,10 @@ class Journal:
                 return StoreFull(f"the disk is full: {reason}")
             self._locked = failed_by(error, sqlite3.SQLITE_BUSY)
             return StoreFailed(f"the journal cannot be written: {error}")
-        self.records_written += records
+        self.stats.records += records
+        self.stats.commit_seconds += time.monotonic() - began
         if self._fsync_seconds == 0:
-            self.syncs += 1
+            self.stats.syncs += 1
         else:
             self._unsynced = True
         return None
@@ -316,7 +316,7 @@ class Journal:
         nothing. Instead the log's content, which can still be read, is copied into the database, and that is synced.
         """
         try:
-            if self._distrusted:
+            if self.stats.distrusted:
                 with no_waiting(self._database):
                     _, logged, copied = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 if copied < logged:
@@ -326,23 +326,23 @@ class Journal:
                     self._wal_fd = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
                 os.fsync(self._wal_fd)
         except (OSError, sqlite3.Error) as error:
-            if not self._distrusted:
-                self._distrusted = True
+            if not self.stats.distrusted:
+                self.stats.distrusted = True
                 # This line also reports the refused changes.
                 self._complained = True
                 logger.critical("%s: cannot sync: %s; changes are refused until a sync succeeds", self.directory, error)
             return
         self._unsynced = False
-        self.syncs += 1
-        if self._distrusted:
-            self._distrusted = False
+        self.stats.syncs += 1
+        if self.stats.distrusted:
+            self.stats.distrusted = False
             logger.warning("%s: all changes are synced again", self.directory)
 
     def _keep_house(self) -> None:
         """Give free pages back, a chunk at a time."""
         try:
-            if self._full:
-                self._full = not self._room.restore()
+            if self.stats.full:
+                self.stats.full = not self._room.restore()
             free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
             pages = self._database.execute("PRAGMA page_count").fetchone()[0]
             while free > VACUUM_FREE_PAGES and free * 4 > pages:

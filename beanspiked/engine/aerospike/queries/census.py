@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.store.keys import key_ms
 from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes
-from beanspiked.engine.contract import Answer, Counts, TubeUse
+from beanspiked.engine.aerospike.tubes.registry import tube_usage
+from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ SIZES_AT_ONCE: Final = 250
 SIDE_BY_SIDE: Final = 4
 # Up to so many segments are counted when tubes are listed.
 COUNTED_MAX: Final = 1000
+# How many tubes are gone through before others have their turn.
+TUBES_AT_ONCE: Final = 500
 
 
 class Census:
@@ -157,7 +160,49 @@ class Census:
 
     async def everything(self, answer: Answer) -> None:
         """Count all jobs, and find the names of all tubes that exist. Raises StoreFailed."""
-        await self._count_all(answer, await self._records())
+        records = await self._records()
+        answer.names = await self._in_order(records, set(await self._count_all(answer, records)))
+
+    async def tubes(self, answer: Answer) -> None:
+        """Count all jobs, and find all tubes that exist, with the counts, users and pause of each. Raises StoreFailed."""
+        records = await self._records()
+        counted = await self._count_all(answer, records)
+        now_ms = self._membership.clock.server_ms()
+        found = set(counted)
+        for number, here in enumerate(self._registry.known_tubes(), 1):
+            if self._registry.find_tube(here.name) is not None:
+                found.add(here.name)
+            if number % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        uses: dict[str, TubeUse] = {}
+        for number, (name, record) in enumerate(list(records.items()), 1):
+            uses[name] = _kept_use(record)
+            if record.paused_until_ms > now_ms:
+                found.add(name)
+            if number % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for usage in self._usages():
+            for number, (name, use) in enumerate(list(usage.items()), 1):
+                total = uses.get(name)
+                if total is None:
+                    uses[name] = total = TubeUse()
+                _add_use(total, use)
+                if use[0] or use[1]:
+                    found.add(name)
+                if number % TUBES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        for number, name in enumerate(list(found), 1):
+            sight = TubeSight(name, counted.get(name) or Counts(), uses.get(name) or TubeUse())
+            tube = self._registry.known_tube(name)
+            if tube is not None:
+                _add_use(sight.use, tube_usage(tube))
+            known = records.get(name)
+            if known is not None and known.paused_until_ms > now_ms:
+                sight.pause = known.pause_ms / 1000
+                sight.paused_until = self._membership.clock.local_time(known.paused_until_ms)
+            answer.tubes.append(sight)
+            if number % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def names(self, answer: Answer) -> None:
         """Find the names of all tubes that exist. Raises StoreFailed.
@@ -167,10 +212,10 @@ class Census:
         records = await self._records()
         listed = sum([len(record.segments) + PAGE_MAX * len(record.pages) for record in records.values()])
         if listed + sum([len(usage) for usage in self._usages()]) <= COUNTED_MAX:
-            await self._count_all(answer, records)
+            filled = set(await self._count_all(answer, records))
         else:
             filled = {name for name, record in records.items() if record.segments or record.pages}
-            answer.names = await self._in_order(records, filled)
+        answer.names = await self._in_order(records, filled)
 
     async def _records(self) -> "dict[str, Directory]":
         """Read what the cluster tells of all tubes and all front-ends."""
@@ -178,20 +223,27 @@ class Census:
         await self._tasks.try_for_a_while(self._membership.look)
         return records
 
-    async def _count_all(self, answer: Answer, records: "dict[str, Directory]") -> None:
+    async def _count_all(self, answer: Answer, records: "dict[str, Directory]") -> dict[str, Counts]:
+        """Count all jobs; return the counts of those tubes that have any."""
         wanted: list[tuple[str, int]] = []
-        for name, record in records.items():
-            wanted += [(name, number) for number in await self._listed(name, record)]
-        filled: set[str] = set()
+        for count, (name, record) in enumerate(list(records.items()), 1):
+            segments = await self._listed(name, record) if record.pages else record.segments
+            wanted += [(name, segment) for segment in segments]
+            if count % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        filled: dict[str, Counts] = {}
 
         def see(name: str, _: int, size: Sizes) -> None:
             _add(answer.counts, size)
             if size.ready or size.delayed or size.buried or size.held:
-                filled.add(name)
+                counts = filled.get(name)
+                if counts is None:
+                    filled[name] = counts = Counts()
+                _add(counts, size)
 
         # One of all segments may be where nobody answers.
         await self._each_of(wanted, see, most=True)
-        answer.names = await self._in_order(records, filled)
+        return filled
 
     async def _in_order(self, records: "dict[str, Directory]", filled: set[str]) -> list[str]:
         """List those tubes that are used here, in their order; then those filled, paused or used elsewhere, by age."""
@@ -221,21 +273,31 @@ class Census:
 
     def _use(self, name: str, record: "Directory | None") -> TubeUse:
         """Add up how others use a tube, and what those that have ended counted."""
-        others = TubeUse()
-        if record is not None:
-            others.total_jobs = record.counters.get("total_jobs", 0)
-            others.deletes = record.counters.get("deletes", 0)
-            others.pauses = record.counters.get("pauses", 0)
+        others = _kept_use(record)
         for usage in self._usages():
             use = usage.get(name)
             if use is not None:
-                others.using += use[0]
-                others.watching += use[1]
-                others.waiting += use[2]
-                others.total_jobs += use[3]
-                others.deletes += use[4]
-                others.pauses += use[5]
+                _add_use(others, use)
         return others
+
+
+def _kept_use(record: "Directory | None") -> TubeUse:
+    """Return what those that have ended counted of a tube."""
+    kept = TubeUse()
+    if record is not None:
+        kept.total_jobs = record.counters.get("total_jobs", 0)
+        kept.deletes = record.counters.get("deletes", 0)
+        kept.pauses = record.counters.get("pauses", 0)
+    return kept
+
+
+def _add_use(total: TubeUse, use: list[int]) -> None:
+    total.using += use[0]
+    total.watching += use[1]
+    total.waiting += use[2]
+    total.total_jobs += use[3]
+    total.deletes += use[4]
+    total.pauses += use[5]
 
 
 def _add(counts: Counts, size: Sizes) -> None:

@@ -10,7 +10,7 @@ from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.tube import Schedule, SharedTube
 from beanspiked.engine.timers import Timers
 
-__all__ = ["DEFAULT", "Registry"]
+__all__ = ["DEFAULT", "Registry", "tube_usage"]
 
 DEFAULT: Final = "default"
 
@@ -109,9 +109,14 @@ class Registry(LocalTubes):
         return any(number in tube.committers or number in tube.notes for tube in self._tubes.values())
 
 
+def tube_usage(tube: SharedTube) -> list[int]:
+    """Return how a tube is used here: users, watchers, those who wait, and what was counted of puts, deletes and pauses."""
+    return [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
+
+
 def _usage(tubes: list[SharedTube]) -> dict[str, list[int]]:
     return {
-        tube.name: [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
+        tube.name: tube_usage(tube)
         for tube in tubes
         if tube.using or tube.watching or tube.total_jobs or tube.deletes or tube.pauses
     }

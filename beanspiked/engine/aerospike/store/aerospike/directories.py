@@ -6,6 +6,7 @@ random bytes of the cluster's own, so that nobody can choose names that fill one
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from functools import partial
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["Directories"]
 
 SHARDS: Final = 1024
+# How many of them are decoded before others have their turn.
+DECODED_AT_ONCE: Final = 16
 SALT_SIZE: Final = 16
 # How many records of each kind there are at first. They become as many as ever were alive at once, within a factor of three.
 RINGS: Final = {"segment": 1 << 14, "page": 1 << 10}
@@ -151,9 +154,11 @@ class Directories(Records):
         shards = range(SHARDS) if part is None else range(part, SHARDS, PARTS)
         found = await self.caller.read_many([self.key("ctl", f"tubes.{shard}") for shard in shards], SHARD_READS)
         tubes: dict[str, Directory] = {}
-        for shard, bins in zip(shards, found, strict=True):
+        for count, (shard, bins) in enumerate(zip(shards, found, strict=True), 1):
             if bins is not None:
                 tubes.update(self._entries(f"shard {shard}", bins))
+            if count % DECODED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return tubes
 
     async def pause(self, tube: str, pause_ms: int, until_ms: int) -> None:

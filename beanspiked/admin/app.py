@@ -1,0 +1,153 @@
+"""The whole application: health, metrics, the API, and the console's files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+
+from beanspiked.admin import metrics
+from beanspiked.admin.api import Api, audit
+from beanspiked.admin.connections import Connections
+from beanspiked.admin.errors import Problem, Unusable
+from beanspiked.admin.guard import Guard
+from beanspiked.admin.history import History
+from beanspiked.admin.jobs import Jobs
+from beanspiked.admin.lag import LoopWatch
+from beanspiked.admin.matching import Matching
+from beanspiked.admin.outcomes import Outcomes
+from beanspiked.admin.snapshot import Snapshot, Snapshots
+from beanspiked.engine.errors import EngineError, JobGone, StoreFull
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from beanspiked.admin.options import AdminOptions
+    from beanspiked.server.broker import Broker
+    from beanspiked.server.server import Server
+
+__all__ = ["Application"]
+
+logger = logging.getLogger(__name__)
+
+CONSOLE: Final = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "console.css": ("console.css", "text/css; charset=utf-8"),
+    "charts.js": ("charts.js", "text/javascript; charset=utf-8"),
+    "console.js": ("console.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Application:
+    """What the admin port serves.
+
+    Args:
+        options: What it was told.
+        broker: Whose figures and jobs these are; it has an engine.
+        server: Whose connections these are.
+        watch: How late the event loop is.
+        journal: The journal's directory, or None.
+
+    Attributes:
+        asgi: The application, as uvicorn calls it.
+        history: The last hour, to be kept.
+        snapshots: What all of it shows.
+        stopping: Whether the server is about to end.
+    """
+
+    def __init__(
+        self, options: AdminOptions, broker: Broker, server: Server, watch: LoopWatch, journal: str | None
+    ) -> None:
+        # Whoever changes something is told of, however quiet the server is otherwise.
+        audit.setLevel(logging.INFO)
+        self.stopping = False
+        self._options = options
+        self._broker = broker
+        self._watch = watch
+        self._journal = journal
+        outcomes = Outcomes(broker)
+        self.history = History()
+        self.snapshots = Snapshots(outcomes, self.history.growth)
+        self._rendering: dict[str, tuple[Snapshot, asyncio.Task[bytes]]] = {}
+        jobs = Jobs(outcomes)
+        api = Api(
+            self.snapshots,
+            self.history,
+            outcomes,
+            jobs,
+            Matching(outcomes, jobs),
+            Connections(outcomes, server),
+            options.read_only,
+        )
+        package = files("beanspiked.admin")
+        self._files = {
+            path: ((package / "console" / name).read_bytes(), media) for path, (name, media) in CONSOLE.items()
+        }
+        self._openapi = (package / "openapi.json").read_bytes()
+        routes = [
+            Route("/healthz", self._healthz, methods=["GET"]),
+            Route("/readyz", self._readyz, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/api/v1/openapi.json", self._api_described, methods=["GET"]),
+            Mount("/api/v1", routes=api.routes()),
+            Route("/{file}", self._file, methods=["GET"]),
+            Route("/", self._file, methods=["GET"]),
+        ]
+        handlers: dict[Any, Any] = {Problem: _problem, EngineError: _failure, 404: _nothing, 405: _nothing}
+        below = [Mount(options.prefix, routes=routes)] if options.prefix else routes
+        self.starlette = Starlette(routes=below, exception_handlers=handlers)
+        self.asgi = Guard(self.starlette, options)
+
+    async def _healthz(self, _: Request) -> Response:
+        """The event loop turns; nothing else is looked at."""
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        reasons = list(self._broker.engine.troubles())
+        if self._broker.draining:
+            reasons.append("draining: puts are refused")
+        if self.stopping:
+            reasons.append("stopping")
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def _metrics(self, request: Request) -> Response:
+        dialect = request.query_params.get("compat", "")
+        if dialect not in metrics.DIALECTS:
+            raise Unusable(f"compat: not one of {', '.join(filter(None, metrics.DIALECTS))}")
+        snapshot = await self.snapshots.get()
+        rendering = self._rendering.get(dialect)
+        if rendering is None or rendering[0] is not snapshot or rendering[1].cancelled():
+            text = metrics.render(dialect, snapshot, self._options, self._watch, self._journal)
+            rendering = self._rendering[dialect] = (snapshot, asyncio.get_running_loop().create_task(text))
+        # Whoever hangs up takes nothing from others who wait for the same text.
+        return Response(await asyncio.shield(rendering[1]), headers={"content-type": METRICS_TYPE})
+
+    async def _api_described(self, _: Request) -> Response:
+        return Response(self._openapi, media_type="application/json")
+
+    async def _file(self, request: Request) -> Response:
+        found = self._files.get(request.path_params.get("file", ""))
+        if found is None:
+            return await _nothing(request, None)
+        return Response(found[0], headers={"content-type": found[1]})
+
+
+async def _problem(_: Request, problem: Problem) -> Response:
+    return JSONResponse({"error": str(problem)}, problem.status)
+
+
+async def _failure(_: Request, error: EngineError) -> Response:
+    status = 404 if isinstance(error, JobGone) else 507 if isinstance(error, StoreFull) else 503
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _nothing(_: Request, error: object) -> Response:
+    status = getattr(error, "status_code", 404)
+    return JSONResponse({"error": "no such method here" if status == 405 else "there is nothing here"}, status)

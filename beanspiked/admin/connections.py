@@ -1,0 +1,71 @@
+"""The connections of clients, as the API shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from beanspiked.admin.errors import Missing
+from beanspiked.server.gate import RESERVING
+
+if TYPE_CHECKING:
+    from beanspiked.admin.outcomes import Outcomes
+    from beanspiked.server.connection import Connection
+    from beanspiked.server.server import Server
+
+__all__ = ["Connections"]
+
+# How many watched tubes are named of one connection.
+NAMED_TUBES = 20
+
+
+class Connections:
+    """Looks at connections and closes them.
+
+    Args:
+        outcomes: Their broker.
+        server: Who accepted them.
+    """
+
+    def __init__(self, outcomes: Outcomes, server: Server) -> None:
+        self._outcomes = outcomes
+        self._server = server
+
+    def page(self, offset: int, limit: int) -> list[dict[str, object]]:
+        """Show some connections, the newest first."""
+        newest = sorted(self._server.connections, key=lambda connection: connection.since, reverse=True)
+        return [self._shown(connection) for connection in newest[offset : offset + limit]]
+
+    def count(self) -> int:
+        """Return how many there are."""
+        return len(self._server.connections)
+
+    def close(self, key: str) -> str:
+        """Close a connection; what it holds is ready again. Return where its client was. Raises Missing."""
+        for connection in self._server.connections:
+            if _key(connection) == key:
+                peer = connection.peer()
+                connection.abort()
+                self._outcomes.turn()
+                return peer
+        raise Missing(f"there is no connection {key}")
+
+    def _shown(self, connection: Connection) -> dict[str, object]:
+        session = connection.flow.session
+        watched = session.tubes.watched
+        return {
+            "id": _key(connection),
+            "peer": connection.peer(),
+            "age": round(max(0.0, self._outcomes.broker.now() - connection.since), 3),
+            "using": session.tubes.used.name,
+            "watching": [tube.name for tube in watched[:NAMED_TUBES]],
+            "watching_count": len(watched),
+            "holding": len(session.holds),
+            "waiting": connection.flow.gate.why == RESERVING,
+            "producer": session.produces,
+            "worker": session.works,
+        }
+
+
+def _key(connection: Connection) -> str:
+    """Name a connection: descriptors are used again."""
+    return f"{connection.fd}-{int(connection.since * 1e6)}"

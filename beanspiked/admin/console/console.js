@@ -1,0 +1,616 @@
+// The console: a page a hash, redrawn when the server says that something may be different, at most once a second.
+import { bytes, chart, el, number, seconds } from "./charts.js";
+
+const main = document.getElementById("main");
+const dialog = document.getElementById("dialog");
+const PAGE = 50;
+let overview = null;
+let view = null;
+
+// --- asking the server
+
+async function ask(path, options = {}) {
+  const headers = options.method ? { "X-Beanspiked": "1", "Content-Type": "application/json" } : {};
+  const body = options.said === undefined ? undefined : JSON.stringify(options.said);
+  const answer = await fetch(`api/v1/${path}`, { method: options.method, headers, body });
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.error);
+  return told;
+}
+
+const named = (path, tube) => `${path}?tube=${encodeURIComponent(tube)}`;
+
+let silence = 0;
+function say(text, bad = false) {
+  const said = document.getElementById("said");
+  said.textContent = text;
+  said.classList.toggle("bad", bad);
+  clearTimeout(silence);
+  silence = setTimeout(() => (said.textContent = ""), bad ? 9000 : 4000);
+}
+
+/** Change something, say what came of it, and look again. */
+async function change(path, options, told) {
+  try {
+    say(told(await ask(path, { method: "POST", ...options })));
+  } catch (error) {
+    say(error.message, true);
+  }
+  setTimeout(refresh, 50);
+}
+
+// --- dialogs
+
+/** Ask for some values; resolve with them, or with null. */
+function form(title, fields, action, options = {}) {
+  return new Promise((resolve) => {
+    const inputs = {};
+    const labels = fields.map(({ name, label, area, choices, ...attributes }) => {
+      const input = choices
+        ? el("select", {}, choices.map((choice) => el("option", { value: choice }, choice)))
+        : el(area ? "textarea" : "input", attributes);
+      inputs[name] = input;
+      return el("label", {}, label, " ", input);
+    });
+    const go = el("button", { class: options.bad ? "bad" : "main", type: "submit" }, action);
+    const check = () => {
+      if (options.typed !== undefined) go.disabled = inputs.typed.value !== options.typed;
+    };
+    const end = (value) => {
+      dialog.close();
+      resolve(value);
+    };
+    const submit = (event) => {
+      event.preventDefault();
+      if (!go.disabled) end(Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value])));
+    };
+    const cancel = el("button", { type: "button", onclick: () => end(null) }, "Cancel");
+    dialog.replaceChildren(
+      el("form", { onsubmit: submit, oninput: check }, el("h1", { id: "dialog-title" }, title), options.text ? el("p", {}, options.text) : null, labels, el("div", { class: "bar" }, cancel, go)),
+    );
+    dialog.oncancel = () => resolve(null);
+    check();
+    dialog.showModal();
+  });
+}
+
+const sure = (title, action) => form(title, [], action, { bad: true });
+
+// --- the overview
+
+const TOTALS = [
+  ["ready", "current-jobs-ready", "ready"],
+  ["reserved", "current-jobs-reserved", "reserved"],
+  ["delayed", "current-jobs-delayed", "delayed"],
+  ["buried", "current-jobs-buried", "buried"],
+  ["puts a second", null, "puts"],
+  ["deletes a second", null, "deletes"],
+  ["timeouts a second", null, "timeouts"],
+  ["connections", "current-connections", "connections"],
+  ["waiting workers", "current-waiting", "waiting"],
+];
+
+function tags(tube) {
+  const found = [];
+  if (tube.pause_left > 0) found.push(["paused", false]);
+  if (tube.ready && !tube.watching && !(tube.age < 5)) found.push(["nobody watches", true]);
+  if (tube.growth >= 1) found.push([`+${number(tube.growth)} a minute`, false]);
+  return found.map(([text, hot]) => el("span", { class: hot ? "tag hot" : "tag" }, text));
+}
+
+function cell(label, value, hot = false) {
+  return el("td", { "data-label": label, class: hot ? "hot" : null }, value);
+}
+
+function tubeRow(tube) {
+  const link = el("a", { href: `#/tube/${encodeURIComponent(tube.name)}` }, tube.name);
+  return el(
+    "tr",
+    {},
+    el("td", {}, link, el("div", {}, tags(tube))),
+    cell("ready", number(tube.ready)),
+    cell("oldest next", seconds(tube.age), tube.age > 60),
+    cell("reserved", number(tube.reserved)),
+    cell("delayed", number(tube.delayed)),
+    cell("buried", number(tube.buried), tube.buried > 0),
+    cell("watching", number(tube.watching)),
+    cell("waiting", number(tube.waiting)),
+    cell("put in all", number(tube.total_jobs)),
+  );
+}
+
+function overviewPage() {
+  const cards = el("div", { class: "cards" });
+  const rows = el("tbody");
+  const count = el("span", { class: "soft", role: "status" });
+  const state = { search: "", sort: "trouble", offset: 0 };
+  const search = el("input", { type: "search", class: "grow", placeholder: "Find a tube", "aria-label": "Find a tube", id: "search" });
+  search.addEventListener("input", () => {
+    state.search = search.value;
+    state.offset = 0;
+    refresh();
+  });
+  const sorts = ["trouble", "ready", "buried", "age", "growth", "reserved", "delayed", "total_jobs", "name"];
+  const sort = el("select", { "aria-label": "Sort by" }, sorts.map((name) => el("option", { value: name }, `by ${name.replace("_", " ")}`)));
+  sort.addEventListener("change", () => {
+    state.sort = sort.value;
+    state.offset = 0;
+    refresh();
+  });
+  const turn = (by) => () => {
+    state.offset = Math.max(0, state.offset + by);
+    refresh();
+  };
+  const before = el("button", { type: "button", onclick: turn(-PAGE) }, "Before");
+  const after = el("button", { type: "button", onclick: turn(PAGE) }, "Next");
+  const heads = ["Tube", "Ready", "Next waits", "Reserved", "Delayed", "Buried", "Watching", "Waiting", "Put in all"];
+  main.replaceChildren(
+    el("h1", {}, "Everything"),
+    cards,
+    el("h2", {}, "Tubes"),
+    el("div", { class: "bar" }, search, sort, before, after, count),
+    el("div", { class: "table" }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), rows)),
+  );
+  let hour = null;
+  let hourAt = 0;
+  return async () => {
+    const query = new URLSearchParams({ search: state.search, sort: state.sort, offset: state.offset, limit: PAGE });
+    if (Date.now() - hourAt > 9000) {
+      hour = (await ask("history")).series;
+      hourAt = Date.now();
+    }
+    const page = await ask(`tubes?${query}`);
+    if (overview) {
+      cards.replaceChildren(
+        ...TOTALS.map(([name, key, series]) => {
+          const value = key ? overview.stats[key] : hour[series].at(-1);
+          return el("div", { class: "card" }, el("span", {}, name), el("b", {}, number(value)), chart(name, { [name]: hour[series] }));
+        }),
+      );
+    }
+    redraw(rows, page.tubes.map(tubeRow));
+    before.disabled = state.offset === 0;
+    after.disabled = state.offset + PAGE >= page.total;
+    const last = Math.min(state.offset + PAGE, page.total);
+    count.textContent = page.total ? `${state.offset + 1}–${last} of ${number(page.total)}` : "no tube";
+  };
+}
+
+/** Put new rows in the place of old ones, and keep the focus where it was. */
+function redraw(rows, made) {
+  const held = rows.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  rows.replaceChildren(...made);
+  if (held) [...rows.querySelectorAll("a")].find((link) => link.getAttribute("href") === held)?.focus();
+}
+
+// --- a tube
+
+const TIMES = ["reserves", "timeouts", "releases", "buries", "kicks"];
+
+function decode(encoded) {
+  return Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
+}
+
+function hex(data) {
+  const lines = [];
+  for (let at = 0; at < data.length; at += 16) {
+    const part = [...data.subarray(at, at + 16)];
+    const digits = part.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+    const text = part.map((byte) => (byte > 31 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
+    lines.push(`${at.toString(16).padStart(6, "0")}  ${digits.padEnd(47)}  ${text}`);
+  }
+  return lines.join("\n");
+}
+
+function asText(data) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(data);
+  } catch {
+    return null;
+  }
+}
+
+function asJson(text) {
+  try {
+    const value = JSON.parse(text);
+    return typeof value === "object" && value !== null ? JSON.stringify(value, null, 2) : null;
+  } catch {
+    return null;
+  }
+}
+
+// How each job's body is shown, which outlasts a redraw.
+const shownAs = new Map();
+
+function bodyOf(job) {
+  const data = decode(job.body);
+  const text = asText(data);
+  const json = text === null ? null : asJson(text);
+  const faces = { JSON: json, Text: text ?? new TextDecoder().decode(data), Hex: hex(data) };
+  const pre = el("pre", { tabindex: "0", "aria-label": `body of job ${job.id}` });
+  const buttons = Object.keys(faces).filter((name) => faces[name] !== null).map((name) =>
+    el("button", { type: "button", onclick: () => show(name) }, name),
+  );
+  function show(name) {
+    shownAs.set(job.id, name);
+    pre.textContent = faces[name];
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.textContent === name));
+  }
+  show(shownAs.get(job.id) ?? (json !== null ? "JSON" : text !== null ? "Text" : "Hex"));
+  const rest = job.size > data.length && !job.damage ? el("p", { class: "soft" }, `the first ${bytes(data.length)} of ${bytes(job.size)}`) : null;
+  const whole = el("a", { href: `api/v1/jobs/${job.id}/body`, download: `job-${job.id}` }, "Save");
+  return [el("div", { class: "bar" }, buttons, whole), job.damage ? el("p", { class: "reason" }, `damaged: ${job.damage}`) : null, pre, rest];
+}
+
+function jobCard(state, job) {
+  if (!job) return el("section", { class: "card" }, el("b", {}, `Next ${state}`), el("p", { class: "soft" }, "none"));
+  const facts = [
+    ["age", seconds(job.age)],
+    ["priority", number(job.priority)],
+    ["time to run", seconds(job.ttr)],
+    ["size", bytes(job.size)],
+    ["tries", TIMES.map((name) => `${job[name]} ${name}`).join(", ")],
+  ];
+  if (job.time_left !== null) facts.push([state === "delayed" ? "ready in" : "time left", seconds(job.time_left)]);
+  if (job.metadata) facts.push(["metadata", job.metadata]);
+  return el(
+    "section",
+    { class: "card" },
+    el("b", {}, `Next ${state}: ${job.id}`),
+    state === "buried" ? el("p", { class: "reason" }, job.reason ? `buried: ${job.reason}` : "buried, and no reason was given") : null,
+    el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    bodyOf(job),
+    overview?.read_only ? null : jobActions(job),
+  );
+}
+
+function jobActions(job) {
+  const path = `jobs/${job.id}`;
+  const act = (what, label, options = {}) =>
+    el("button", { type: "button", onclick: () => change(`${path}/${what}`, options, () => `job ${job.id}: ${label.toLowerCase()}`) }, label);
+  const bury = async () => {
+    const given = await form(`Bury job ${job.id}`, [{ name: "reason", label: "Reason", maxlength: 1000 }], "Bury");
+    if (given) change(`${path}/bury`, { said: given }, () => `job ${job.id} is buried`);
+  };
+  const remove = async () => {
+    if (await sure(`Delete job ${job.id}?`, "Delete")) change(path, { method: "DELETE" }, () => `job ${job.id} is deleted`);
+  };
+  return el(
+    "div",
+    { class: "bar" },
+    job.state === "ready" ? null : act("kick", "Kick"),
+    job.state === "buried" ? null : el("button", { type: "button", onclick: bury }, "Bury"),
+    el("button", { type: "button", class: "bad", onclick: remove }, "Delete"),
+  );
+}
+
+function tubeActions(name) {
+  const put = async () => {
+    const fields = [
+      { name: "body", label: "Body", area: true },
+      { name: "priority", label: "Priority (0 is the most urgent)", type: "number", min: 0, max: 4294967295, value: 1024 },
+      { name: "delay", label: "Delay in seconds", type: "number", min: 0, value: 0 },
+      { name: "ttr", label: "Time to run in seconds", type: "number", min: 1, value: 60 },
+    ];
+    const given = await form(`Put a job in ${name}`, fields, "Put");
+    if (!given) return;
+    const said = { body: given.body, priority: Number(given.priority), delay: Number(given.delay), ttr: Number(given.ttr) };
+    change(named("tube/put", name), { said }, (told) => `job ${told.id} is put`);
+  };
+  const pause = async () => {
+    const given = await form(`Pause ${name}`, [{ name: "seconds", label: "For how many seconds (0 ends a pause)", type: "number", min: 0, value: 60 }], "Pause");
+    if (given) change(named("tube/pause", name), { said: { seconds: Number(given.seconds) } }, (told) => `paused for ${told.pause} s`);
+  };
+  const kick = async () => {
+    const given = await form(`Kick jobs of ${name}`, [{ name: "count", label: "How many at most", type: "number", min: 1, value: 1 }], "Kick", { text: "Buried jobs become ready, oldest first; if none is buried, delayed ones." });
+    if (given) change(named("tube/kick", name), { said: { count: Number(given.count) } }, (told) => `${told.kicked} kicked`);
+  };
+  const clear = async () => {
+    const fields = [
+      { name: "state", label: "All jobs that are", choices: ["buried", "ready", "delayed"] },
+      { name: "typed", label: "Type the tube's name", autocomplete: "off" },
+    ];
+    const given = await form(`Clear ${name}`, fields, "Delete them all", { bad: true, typed: name, text: "Deleted jobs do not come back." });
+    if (given) change(named("tube/clear", name), { said: { state: given.state } }, (told) => `${told.deleted} deleted`);
+  };
+  return el(
+    "div",
+    { class: "bar" },
+    el("button", { type: "button", class: "main", onclick: put }, "Put"),
+    el("button", { type: "button", onclick: kick }, "Kick"),
+    el("button", { type: "button", onclick: pause }, "Pause"),
+    el("button", { type: "button", class: "bad", onclick: clear }, "Clear"),
+  );
+}
+
+// --- the jobs of a tube that match
+
+const LISTED = 50;
+const FIELDS = [
+  { name: "text", label: "Body contains", maxlength: 1000 },
+  { name: "min_age", label: "Older than, in seconds", type: "number", min: 0, max: 4294967295 },
+  { name: "min_tries", label: "Reserved at least, times", type: "number", min: 0, max: 4294967295 },
+  { name: "min_priority", label: "Priority from", type: "number", min: 0, max: 4294967295 },
+  { name: "max_priority", label: "Priority to", type: "number", min: 0, max: 4294967295 },
+];
+
+function listedRow(job) {
+  const data = decode(job.body);
+  const start = asText(data) ?? hex(data.subarray(0, 16));
+  const told = [start.slice(0, 200), job.reason ? `buried: ${job.reason}` : "", job.damage ? `damaged: ${job.damage}` : ""];
+  return el(
+    "tr",
+    {},
+    el("td", {}, String(job.id)),
+    cell("age", seconds(job.age)),
+    cell("priority", number(job.priority)),
+    cell("reserved, times", number(job.reserves)),
+    cell("size", bytes(job.size)),
+    el("td", { class: "left" }, told.filter(Boolean).map((text) => el("div", { class: "body" }, text))),
+  );
+}
+
+/** Find jobs by a filter, count them, and only then offer to change them all. */
+function matching(name) {
+  const state = el("select", {}, ["ready", "delayed", "buried", "reserved"].map((one) => el("option", { value: one }, one)));
+  const inputs = {};
+  const labels = FIELDS.map(({ name: field, label, ...attributes }) => {
+    inputs[field] = el("input", attributes);
+    return el("label", {}, label, " ", inputs[field]);
+  });
+  const rows = el("tbody");
+  const found = el("div", { class: "bar", role: "status" });
+  const heads = ["Job", "Age", "Priority", "Reserved, times", "Size", "Body"].map((head) => el("th", { scope: "col", class: head === "Body" ? "left" : null }, head));
+  const table = el("div", { class: "table", hidden: true }, el("table", {}, el("thead", {}, el("tr", {}, heads)), rows));
+
+  function wanted() {
+    const said = { state: state.value };
+    for (const { name: field, type } of FIELDS) {
+      if (inputs[field].value !== "") said[field] = type === "number" ? Number(inputs[field].value) : inputs[field].value;
+    }
+    return said;
+  }
+
+  // An answer that comes after a later question is not shown.
+  let questions = 0;
+  async function look(after = "") {
+    const said = wanted();
+    const question = ++questions;
+    const query = `${new URLSearchParams({ tube: name, ...said })}`;
+    try {
+      const [{ count }, page] = await Promise.all([ask(`tube/jobs/count?${query}`), ask(`tube/jobs?${query}&limit=${LISTED}&after=${encodeURIComponent(after)}`)]);
+      if (question !== questions) return;
+      rows.replaceChildren(...page.jobs.map(listedRow));
+      table.hidden = page.jobs.length === 0;
+      const more = page.after ? el("button", { type: "button", onclick: () => look(page.after) }, "Next page") : null;
+      const does = count && !overview?.read_only && said.state !== "reserved" ? actions(said, count) : [];
+      found.replaceChildren(el("b", {}, `${number(count)} match`), ...[more, ...does].filter(Boolean));
+    } catch (error) {
+      if (question !== questions) return;
+      // Not over what was said of a change that has just ended: the tube may have gone with its last job.
+      table.hidden = true;
+      found.replaceChildren(error.message);
+    }
+  }
+
+  // What is changed is what was counted, whatever was typed since.
+  function actions(said, count) {
+    const all = `${number(count)} ${said.state} jobs`;
+    const act = async (path, more, told) => {
+      await change(named(path, name), { said: { ...said, ...more } }, told);
+      look();
+    };
+    const remove = async () => {
+      const field = { name: "typed", label: "Type the tube's name", autocomplete: "off" };
+      const given = await form(`Delete ${all} of ${name}?`, [field], "Delete them", { bad: true, typed: name, text: "Deleted jobs do not come back. Jobs that have come to match since they were counted go too." });
+      if (given) act("tube/clear", {}, (told) => `${told.deleted} deleted`);
+    };
+    const kick = async () => {
+      if (await form(`Kick ${all} of ${name}?`, [], "Kick them")) act("tube/kick-jobs", {}, (told) => `${told.kicked} kicked`);
+    };
+    const move = async () => {
+      const given = await form(`Move ${all} of ${name}`, [{ name: "target", label: "To the tube", maxlength: 200, required: true }], "Move them");
+      if (given) act("tube/move", { target: given.target }, (told) => `${told.moved} moved to ${given.target}`);
+    };
+    return [
+      said.state === "ready" ? null : el("button", { type: "button", onclick: kick }, "Kick all"),
+      el("button", { type: "button", onclick: move }, "Move all"),
+      el("button", { type: "button", class: "bad", onclick: remove }, "Delete all"),
+    ];
+  }
+
+  const submit = (event) => {
+    event.preventDefault();
+    look();
+  };
+  const go = el("button", { class: "main", type: "submit" }, "Count and list");
+  const filter = el("form", { class: "filter", onsubmit: submit, "aria-label": "Find jobs" }, el("label", {}, "State ", state), labels, el("div", { class: "bar" }, go));
+  return [filter, found, table];
+}
+
+function tubePage(name) {
+  const heading = el("h1", {}, name);
+  const facts = el("div", { class: "cards" });
+  const charts = el("div", { class: "charts" });
+  const next = el("div", { class: "jobs" });
+  main.replaceChildren(heading, overview?.read_only ? "" : tubeActions(name), facts, el("h2", {}, "Last hour"), charts, el("h2", {}, "Next jobs"), next, el("h2", {}, "Find jobs"), ...matching(name));
+  let drawn = "";
+  let hourAt = 0;
+  return async () => {
+    const [tube, jobs] = await Promise.all([ask(named("tube", name)), ask(named("tube/next", name))]);
+    const shown = [
+      ["ready", number(tube.ready)],
+      ["next waits", seconds(tube.age)],
+      ["reserved", number(tube.reserved)],
+      ["delayed", number(tube.delayed)],
+      ["buried", number(tube.buried)],
+      ["watching, waiting", `${number(tube.watching)}, ${number(tube.waiting)}`],
+      ["put, deleted", `${number(tube.total_jobs)}, ${number(tube.deletes)}`],
+      ["pause", tube.pause_left > 0 ? `${seconds(tube.pause_left)} left` : "none"],
+    ];
+    facts.replaceChildren(...shown.map(([label, value]) => el("div", { class: "card" }, el("span", {}, label), el("b", {}, value))));
+    // What is read or marked just now is left alone, unless other jobs are next.
+    const key = JSON.stringify(Object.values(jobs).map((job) => job && [job.id, job.state, job.buries, job.kicks]));
+    if (key !== drawn) {
+      drawn = key;
+      next.replaceChildren(...Object.entries(jobs).map(([state, job]) => jobCard(state, job)));
+    }
+    if (Date.now() - hourAt < 9000) return;
+    hourAt = Date.now();
+    const { ready, reserved, delayed, buried, puts, deletes } = (await ask(named("history", name))).series;
+    if (ready.length) charts.replaceChildren(chart("Jobs", { ready, reserved, delayed, buried }, true), chart("Jobs a second", { puts, deletes }, true));
+    else charts.replaceChildren(el("p", { class: "soft" }, "Nothing is remembered of this tube: it is new, or not one of the thousand busiest."));
+  };
+}
+
+// --- connections
+
+function connectionsPage() {
+  const rows = el("tbody");
+  const count = el("span", { class: "soft", role: "status" });
+  let offset = 0;
+  const turn = (by) => () => {
+    offset = Math.max(0, offset + by);
+    refresh();
+  };
+  const before = el("button", { type: "button", onclick: turn(-PAGE) }, "Before");
+  const after = el("button", { type: "button", onclick: turn(PAGE) }, "Next");
+  const heads = ["Client", "Open for", "Does", "Uses", "Watches", "Holds", ""];
+  main.replaceChildren(
+    el("h1", {}, "Connections"),
+    el("div", { class: "bar" }, before, after, count),
+    el("div", { class: "table" }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), rows)),
+  );
+  const row = (one) => {
+    const close = async () => {
+      if (await sure(`Close the connection of ${one.peer}? What it holds is ready again.`, "Close")) {
+        change(`connections/${one.id}`, { method: "DELETE" }, (told) => `closed ${told.peer}`);
+      }
+    };
+    const does = [one.waiting ? "waits" : "", one.producer ? "puts" : "", one.worker ? "reserves" : ""].filter(Boolean).join(", ");
+    const more = one.watching_count > one.watching.length ? ` and ${one.watching_count - one.watching.length} more` : "";
+    return el(
+      "tr",
+      {},
+      el("td", {}, one.peer),
+      cell("for", seconds(one.age)),
+      cell("", does || "nothing yet"),
+      cell("uses", one.using),
+      cell("watches", one.watching.join(", ") + more),
+      cell("holds", number(one.holding)),
+      el("td", {}, overview?.read_only ? "" : el("button", { type: "button", class: "bad", onclick: close }, "Close")),
+    );
+  };
+  return async () => {
+    const page = await ask(`connections?offset=${offset}&limit=${PAGE}`);
+    if (!rows.contains(document.activeElement)) rows.replaceChildren(...page.connections.map(row));
+    before.disabled = offset === 0;
+    after.disabled = offset + PAGE >= page.total;
+    count.textContent = `${number(page.total)} open`;
+  };
+}
+
+// --- pages, keys, and what is live
+
+function open() {
+  const [, page, name] = location.hash.match(/^#\/(tube|connections)?\/?(.*)$/) ?? [];
+  if (page === "tube") view = tubePage(decodeURIComponent(name));
+  else view = page === "connections" ? connectionsPage() : overviewPage();
+  for (const link of document.querySelectorAll("nav a")) {
+    const here = link.hash === (page === "connections" ? "#/connections" : "#/");
+    if (here) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = page === "tube" ? `${decodeURIComponent(name)} – beanspiked` : "beanspiked";
+  main.focus({ preventScroll: true });
+  refresh();
+}
+
+let asking = false;
+let again = false;
+async function refresh() {
+  if (asking) {
+    again = true;
+    return;
+  }
+  asking = true;
+  const asked = view;
+  try {
+    await asked();
+  } catch (error) {
+    if (asked === view) say(error.message, true);
+  }
+  asking = false;
+  if (again) {
+    again = false;
+    refresh();
+  }
+}
+
+let events = null;
+function listen() {
+  const live = document.getElementById("live");
+  events?.close();
+  events = null;
+  if (document.hidden) return;
+  events = new EventSource("api/v1/events");
+  events.onmessage = (event) => {
+    const first = overview === null;
+    overview = JSON.parse(event.data);
+    live.textContent = "live";
+    live.classList.add("on");
+    const troubles = document.getElementById("troubles");
+    const told = [...overview.troubles, ...(overview.stats.draining === "true" ? ["draining: puts are refused"] : [])];
+    troubles.textContent = told.join("; ");
+    troubles.hidden = told.length === 0;
+    const stats = overview.stats;
+    document.getElementById("about").textContent = `beanspiked ${stats["beanspiked-version"]} on ${stats.hostname}, up ${seconds(stats.uptime)}${overview.read_only ? ", read-only" : ""}`;
+    if (first) open();
+    else if (!dialog.open) refresh();
+  };
+  events.onerror = () => {
+    live.textContent = "no connection";
+    live.classList.remove("on");
+  };
+}
+
+const KEYS = { "/": "find a tube", t: "tubes", c: "connections", j: "next row", k: "row before", Enter: "open the row", "?": "these keys", Escape: "close a dialog" };
+
+function help() {
+  const close = el("button", { type: "button", class: "main", onclick: () => dialog.close() }, "Close");
+  const rows = Object.entries(KEYS).map(([key, text]) => [el("dt", {}, key), el("dd", {}, text)]);
+  dialog.replaceChildren(el("h1", { id: "dialog-title" }, "Keys"), el("dl", {}, rows), el("div", { class: "bar" }, close));
+  dialog.showModal();
+}
+
+function step(by) {
+  const links = [...main.querySelectorAll("tbody a, tbody button")];
+  const at = links.indexOf(document.activeElement);
+  links[Math.max(0, Math.min(links.length - 1, at + by))]?.focus();
+}
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input, textarea, select");
+  if (dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (typing) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const does = {
+    "/": () => document.getElementById("search")?.focus(),
+    t: () => (location.hash = "#/"),
+    c: () => (location.hash = "#/connections"),
+    j: () => step(1),
+    k: () => step(-1),
+    "?": help,
+  }[event.key];
+  if (does) {
+    event.preventDefault();
+    does();
+  }
+});
+document.getElementById("help").addEventListener("click", help);
+document.addEventListener("visibilitychange", listen);
+addEventListener("hashchange", open);
+open();
+listen();

@@ -1,0 +1,168 @@
+"""What stands before every request: who may ask, from where, for what, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import hmac
+import json
+import logging
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from beanspiked.admin.errors import Problem, Refused
+from beanspiked.admin.options import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from beanspiked.admin.options import AdminOptions
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+__all__ = ["HEADER", "OPEN_TO_ALL", "Guard"]
+
+logger = logging.getLogger(__name__)
+
+# What a change has to come with: a page of another site cannot have a browser send it without asking here first, which is refused.
+HEADER: Final = "x-beanspiked"
+# Probes show no secret.
+OPEN_TO_ALL: Final = ("/healthz", "/readyz")
+READING: Final = ("GET", "HEAD")
+# How long the event loop belongs to the jobs after a request, in seconds, however many more are waiting.
+PAUSE: Final = 0.002
+
+POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS: Final = [
+    (b"content-security-policy", POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class Unauthorized(Problem):
+    """The secret is missing or wrong."""
+
+    status = 401
+
+
+class Misdirected(Problem):
+    """The request names another host."""
+
+    status = 421
+
+
+class Guard:
+    """An ASGI application around another one.
+
+    Args:
+        app: What answers whoever gets through.
+        options: Who that is.
+    """
+
+    def __init__(self, app: App, options: AdminOptions) -> None:
+        self._app = app
+        self._options = options
+        self._pace = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        async with self._pace:
+            await asyncio.sleep(PAUSE)
+        sent = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal sent
+            if message["type"] == "http.response.start":
+                sent = True
+                message = {**message, "headers": [*message.get("headers", []), *SECURITY_HEADERS]}
+            await send(message)
+
+        try:
+            scope["user"] = self._check(scope)
+            await self._app(scope, receive, send_guarded)
+        except Problem as problem:
+            if sent:
+                raise
+            await _refuse(problem, send_guarded)
+
+    def _check(self, scope: Scope) -> str:
+        """Return who asks. Raises Problem."""
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            headers[name.decode("latin-1")] = value.decode("latin-1")
+        user = "-"
+        if self._options.token:
+            if scope["path"].removeprefix(self._options.prefix) not in OPEN_TO_ALL:
+                user = self._user(headers.get("authorization", ""))
+        else:
+            _check_host(headers.get("host", ""))
+        if scope["method"] not in READING:
+            _check_origin(headers)
+            if self._options.read_only:
+                raise Refused("the admin port is read-only")
+        return user
+
+    def _user(self, authorization: str) -> str:
+        """Return who shows the secret: as a bearer's token, or as anybody's password, which browsers ask for."""
+        scheme, _, value = authorization.partition(" ")
+        user, secret = "token", ""
+        if scheme.lower() == "bearer":
+            secret = value.strip()
+        elif scheme.lower() == "basic":
+            try:
+                user, _, secret = b64decode(value, validate=True).decode().partition(":")
+            except (binascii.Error, UnicodeDecodeError) as error:
+                raise Unauthorized("the authorization header cannot be read") from error
+        if not hmac.compare_digest(secret.encode(), self._options.token.encode()):
+            raise Unauthorized("show the secret: as a bearer token, or as the password of any user")
+        return user or "-"
+
+
+def _check_host(host: str) -> None:
+    """Refuse names, where no secret is asked for: a page of any site can have its own name mean this machine."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name != "localhost":
+        try:
+            is_loopback(name)
+        except ValueError as error:
+            raise Misdirected("without a secret, ask by address or as localhost") from error
+
+
+def _check_origin(headers: dict[str, str]) -> None:
+    """Refuse changes that a page of another site asks for."""
+    if HEADER not in headers:
+        raise Refused(f"a change needs the header {HEADER}: 1")
+    site = headers.get("sec-fetch-site")
+    origin = headers.get("origin")
+    if site is not None:
+        if site not in ("same-origin", "none"):
+            raise Refused("the request comes from a page of another site")
+    elif origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+        raise Refused("the request comes from a page of another site")
+
+
+async def _refuse(problem: Problem, send: Send) -> None:
+    body = json.dumps({"error": str(problem)}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if problem.status == Unauthorized.status:
+        headers += [
+            (b"www-authenticate", b'Basic realm="beanspiked", charset="UTF-8"'),
+            (b"www-authenticate", b"Bearer"),
+        ]
+    # What has not been read of the request is not worth waiting for.
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,133 @@
+"""HTTP by uvicorn, in an event loop that has more important things to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+    from beanspiked.admin.guard import App
+
+__all__ = ["MAX_CONNECTIONS", "HttpServer"]
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 64
+# How long a request may take to arrive, and a client to read what it is sent, in seconds; how often that is looked at.
+PATIENCE: Final = 10.0
+LOOK_EVERY: Final = 1.0
+KEEP_ALIVE: Final = 30
+# How long the end waits for replies, in seconds.
+END_WITHIN: Final = 1.0
+MAX_HEADERS: Final = 16384
+
+
+class TooMany(asyncio.Protocol):
+    """Hangs up."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close the connection at once."""
+        transport.close()
+
+
+class HttpServer:
+    """Serves an application on one socket.
+
+    Args:
+        app: The application.
+        context: What TLS is spoken with, or None for plain HTTP.
+        patience: How long a client may be silent or deaf amid a request, in seconds.
+    """
+
+    def __init__(self, app: App, context: ssl.SSLContext | None = None, patience: float = PATIENCE) -> None:
+        make: Any = self._protocol
+        config = uvicorn.Config(
+            app,
+            http=make,
+            interface="asgi3",
+            loop="none",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=MAX_HEADERS,
+        )
+        # What clients do wrong is no news.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        config.load()
+        config.ssl = context
+        self._server = uvicorn.Server(config)
+        # Signals are the server's own business.
+        vars(self._server)["capture_signals"] = contextlib.nullcontext
+        self._patience = patience
+        # What each connection is stuck with, and since when.
+        self._since: dict[Any, tuple[int, float]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _protocol(self, **arguments: Any) -> asyncio.Protocol:
+        if len(arguments["server_state"].connections) >= MAX_CONNECTIONS:
+            return TooMany()
+        protocol: asyncio.Protocol = H11Protocol(**arguments)
+        return protocol
+
+    def begin(self, sock: socket.socket) -> None:
+        """Serve from now on."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._server.serve(sockets=[sock])), loop.create_task(self._watch())]
+
+    async def end(self) -> None:
+        """Stop, and hang up on whoever is left."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        connections = list(self._server.server_state.connections)
+        for connection in connections:
+            connection.transport.abort()
+        if self._tasks:
+            self._tasks[1].cancel()
+            await asyncio.wait(self._tasks, timeout=END_WITHIN)
+        left = [task for task in (*self._tasks, *self._server.server_state.tasks) if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=END_WITHIN)
+
+    async def _watch(self) -> None:
+        """Hang up on clients that are silent or deaf for too long: each takes the place of another."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            now = asyncio.get_running_loop().time()
+            before, self._since = self._since, {}
+            for connection in list(self._server.server_state.connections):
+                stuck = _stuck(connection)
+                if stuck is None:
+                    continue
+                known, since = before.get(connection, (None, now))
+                self._since[connection] = (stuck, since if stuck == known else now)
+                if now - self._since[connection][1] >= self._patience:
+                    connection.transport.abort()
+
+
+def _stuck(connection: Any) -> int | None:
+    """Return what a connection is stuck with that waits for its client amid a request; None for one that does not.
+
+    That is the number of bytes which the client has not taken yet, 0 where it is to send something.
+    """
+    if connection.flow.write_paused:
+        return int(connection.transport.get_write_buffer_size())
+    if connection.timeout_keep_alive_task is not None:
+        # Between two requests, which ends by itself.
+        return None
+    cycle = connection.cycle
+    return 0 if cycle is None or cycle.response_complete or cycle.more_body else None

@@ -1,0 +1,218 @@
+"""What can be done to one job, and to the jobs of a tube, over the admin port."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.admin.errors import Conflict, Missing, TooLarge, Unavailable
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Waiter
+from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone
+from beanspiked.engine.timers import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.admin.outcomes import Outcomes
+    from beanspiked.engine.contract import Job, Tube
+    from beanspiked.engine.later import Later
+
+__all__ = ["UNHELD", "Jobs"]
+
+# How much of a body is shown, in bytes, and how large one may be that is put.
+SHOWN_BYTES: Final = 65536
+MAX_PUT: Final = 1 << 20
+# The states of jobs that nobody holds.
+UNHELD: Final = {"ready": READY, "delayed": DELAYED, "buried": BURIED}
+
+
+class Hands(Waiter):
+    """Who holds a job between two steps of one change."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.job: Job | None = None
+
+    def take(self, job: Job) -> None:
+        """Hold a job that was just reserved."""
+        job.holder = self
+        self.job = job
+
+    def lost(self, job: Job) -> None:
+        """Hold it no more: it goes on, was deleted with its tube, or this process lost it."""
+        job.holder = None
+        self.job = None
+
+
+class Jobs:
+    """Looks at jobs and changes them."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self._broker = outcomes.broker
+
+    # --- looks
+
+    async def next_of(self, tube: str) -> dict[str, object]:
+        """Show, of each state but reserved, the job of a tube that leaves it next. Raises Missing and EngineError."""
+        if not await self._outcomes.tube(tube, lambda found: found is not None):
+            raise Missing(f"there is no tube {tube}")
+        return {
+            name: await self._outcomes.next_job(tube, state, lambda job: None if job is None else self.shown(job))
+            for name, state in UNHELD.items()
+        }
+
+    async def show(self, job_id: int) -> dict[str, object]:
+        """Show a job. Raises Missing and EngineError."""
+        return await self._outcomes.job(job_id, lambda job: self.shown(_found(job, job_id)))
+
+    async def body(self, job_id: int) -> bytes:
+        """Return a job's whole body. Raises Missing and EngineError."""
+        return await self._outcomes.job(job_id, lambda job: _found(job, job_id).raw_body())
+
+    def shown(self, job: Job, most: int = SHOWN_BYTES) -> dict[str, object]:
+        """Return a job as the API shows it, with the beginning of its body."""
+        now = self._broker.now()
+        details = job.details
+        timed = job.state in (RESERVED, DELAYED) and job.key < NEVER
+        shown: dict[str, object] = {
+            "id": job.id,
+            "tube": job.tube.name,
+            "state": STATE_NAMES[job.state],
+            "priority": job.pri,
+            "age": round(max(0.0, now - job.born), 3),
+            "delay": job.delay,
+            "ttr": job.ttr,
+            "time_left": round(max(0.0, job.key - now), 3) if timed else None,
+            "reserves": job.reserves,
+            "timeouts": job.timeouts,
+            "releases": job.releases,
+            "buries": job.buries,
+            "kicks": job.kicks,
+            "reason": "" if details is None else details.reason,
+            "metadata": "" if details is None else details.metadata,
+            "damage": "",
+        }
+        try:
+            body = job.raw_body()
+        except DamagedEntry as error:
+            return {**shown, "body": "", "size": len(job.body), "damage": str(error)}
+        return {**shown, "body": b64encode(body[:most]).decode(), "size": len(body)}
+
+    # --- changes of one job; each raises Missing, Conflict and EngineError
+
+    async def delete(self, job_id: int) -> str:
+        """Delete a job in any state; return its tube's name."""
+        return await self._change(job_id, PLACE, self._broker.engine.delete)
+
+    async def kick(self, job_id: int) -> str:
+        """Make a buried or delayed job ready; return its tube's name."""
+        return await self._change(job_id, ENTRY, self._broker.engine.kick_job, BURIED, DELAYED)
+
+    async def release(self, job_id: int) -> str:
+        """Take a job from the connection that has reserved it and make it ready; return its tube's name."""
+
+        def give_back(job: Job) -> None:
+            self._broker.engine.give_back(job, timed_out=False)
+
+        return await self._change(job_id, PLACE, give_back, RESERVED)
+
+    async def bury(self, job_id: int, reason: str) -> str:
+        """Bury a job that is not buried; return its tube's name."""
+        engine = self._broker.engine
+        hands = Hands(self._broker.timers.new_id())
+
+        def take(job: Job) -> Later | None:
+            later = None if job.state == RESERVED else engine.take_job(job)
+            if later is None:
+                hands.take(job)
+            else:
+                later.then(lambda outcome: hands.take(job) if outcome.error is None else None)
+            return later
+
+        tube = await self._change(job_id, ENTRY, take, READY, DELAYED, RESERVED)
+        job = hands.job
+        if job is None:
+            raise JobGone(f"job {job_id} is not there any more")
+        hands.lost(job)
+        try:
+            await self._outcomes.done(engine.bury(job, job.pri, reason))
+        except EngineError:
+            self._let_go(job)
+            raise
+        return tube
+
+    async def _change(self, job_id: int, need: int, change: Callable[[Job], Later | None], *states: int) -> str:
+        """Change a job that is in one of these states, or in any if none is given."""
+        seen: list[Job] = []
+
+        def begin(job: Job | None) -> Later | None:
+            job = _found(job, job_id)
+            if states and job.state not in states:
+                raise Conflict(f"job {job_id} is {STATE_NAMES[job.state]}")
+            if job.state == RESERVED:
+                if job.holder is None:
+                    raise Conflict(f"job {job_id} is reserved elsewhere, and can be changed there")
+                job.holder.lost(job)
+            seen.append(job)
+            return change(job)
+
+        try:
+            await self._outcomes.done(await self._outcomes.job(job_id, begin, need))
+        except EngineError:
+            for job in seen:
+                self._let_go(job)
+            raise
+        return seen[0].tube.name
+
+    def _let_go(self, job: Job) -> None:
+        """Give back a job that was taken from its holder and could not be changed."""
+        if job.state == RESERVED and job.holder is None and job.moving is None:
+            self._broker.engine.give_back(job, timed_out=False)
+            self._outcomes.turn()
+
+    # --- changes of a tube; each raises Missing and EngineError
+
+    async def put(self, tube: str, body: bytes, priority: int, delay: float, ttr: float) -> int:
+        """Put a job; return its id. Raises TooLarge and Unavailable."""
+        broker = self._broker
+        if len(body) > min(broker.max_job_size, MAX_PUT):
+            raise TooLarge(f"a body has at most {min(broker.max_job_size, MAX_PUT)} bytes here, not {len(body)}")
+        if broker.draining:
+            raise Unavailable("the server is draining: puts are refused")
+        engine = broker.engine
+        home = engine.tube(tube)
+        job_id = engine.new_id()
+        value = await self._outcomes.done(engine.put(home, job_id, priority, delay, ttr or 1, body))
+        broker.total_jobs += 1
+        return value or job_id
+
+    async def pause(self, tube: str, seconds: float) -> None:
+        """Pause a tube; 0 ends its pause."""
+        await self._outcomes.done(await self._of_tube(tube, lambda found: self._broker.engine.pause(found, seconds)))
+
+    async def kick_tube(self, tube: str, bound: int) -> int:
+        """Kick up to so many of a tube's jobs, as the `kick` command does; return how many."""
+        counts: list[int] = []
+
+        def kick(found: Tube) -> Later | None:
+            count, later = self._broker.engine.kick(found, bound)
+            counts.append(count)
+            return later
+
+        value = await self._outcomes.done(await self._of_tube(tube, kick))
+        return value if counts[0] < 0 else counts[0]
+
+    async def _of_tube(self, tube: str, change: Callable[[Tube], Later | None]) -> Later | None:
+        def begin(found: Tube | None) -> Later | None:
+            if found is None:
+                raise Missing(f"there is no tube {tube}")
+            return change(found)
+
+        return await self._outcomes.tube(tube, begin)
+
+
+def _found(job: Job | None, job_id: int) -> Job:
+    if job is None:
+        raise Missing(f"there is no job {job_id}")
+    return job

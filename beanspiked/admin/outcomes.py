@@ -1,0 +1,123 @@
+"""The broker and its engine, for coroutines: how they look, change, and hear what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from beanspiked.engine.contract import WHOLE
+from beanspiked.engine.later import Later
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.engine.contract import Job, Tube
+    from beanspiked.server.broker import Broker
+
+__all__ = ["Outcomes"]
+
+Result = TypeVar("Result")
+Seen = TypeVar("Seen", bound=Later)
+
+
+class Outcomes:
+    """Asks an engine, in turns of the broker.
+
+    Args:
+        broker: Whose engine it is; it may get one later.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self._turning = False
+
+    def turn(self) -> None:
+        """Have what was asked for sent on, and those served whom it concerns, when all tasks that can run now have run."""
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        self.broker.end_turn()
+
+    async def done(self, later: Later | None) -> int:
+        """Wait for an outcome; return its value, 0 where there is none. Raises EngineError."""
+        self.turn()
+        if later is None:
+            return 0
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def settled(outcome: Later) -> None:
+            if future.done():
+                return
+            if outcome.error is None:
+                future.set_result(outcome.value)
+            else:
+                future.set_exception(outcome.error)
+
+        later.then(settled)
+        return await future
+
+    async def ended(self, later: Later) -> None:
+        """Wait until a change is over that somebody else asked for, whatever came of it."""
+        self.turn()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        later.then(lambda _: None if future.done() else future.set_result(None))
+        await future
+
+    async def look(self, look: Seen | None, read: Callable[[Seen | None], Result]) -> Result:
+        """Return what is read of the answer of a look at once when it has ended: jobs change after its callbacks.
+
+        `read` gets None where there was nothing to look for: the engine tells at once.
+
+        Raises:
+            EngineError: The look failed, or `read` did.
+        """
+        if look is None:
+            return read(None)
+        self.turn()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def looked(outcome: Later) -> None:
+            if future.done():
+                return
+            try:
+                if outcome.error is not None:
+                    raise outcome.error
+                future.set_result(read(look))
+            except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
+                future.set_exception(error)
+
+        look.then(looked)
+        return await future
+
+    async def tube(self, name: str, read: Callable[[Tube | None], Result]) -> Result:
+        """Return what is read of a tube. Raises EngineError."""
+        engine = self.broker.engine
+        return await self.look(
+            engine.look_tube(name), lambda answer: read(engine.find_tube(name) if answer is None else answer.tube)
+        )
+
+    async def job(self, job_id: int, read: Callable[[Job | None], Result], need: int = WHOLE) -> Result:
+        """Return what is read of a job, once no change of it is on its way. Raises EngineError."""
+        engine = self.broker.engine
+        while (change := engine.in_flight(job_id)) is not None:
+            await self.ended(change)
+            if engine.shared and change.error is not None:
+                raise change.error
+        return await self.look(
+            engine.look_job(job_id, need),
+            lambda answer: read(engine.find_job(job_id) if answer is None else answer.job),
+        )
+
+    async def next_job(self, name: str, state: int, read: Callable[[Job | None], Result]) -> Result:
+        """Return what is read of the job of a tube that leaves a state next. Raises EngineError."""
+        engine = self.broker.engine
+        tube = await self.tube(name, lambda found: found)
+        if tube is None:
+            return read(None)
+        return await self.look(
+            engine.look_next(tube, state),
+            lambda answer: read(engine.peek_next(tube, state) if answer is None else answer.job),
+        )

@@ -1,0 +1,158 @@
+"""What requests say: the query, and bodies in JSON."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from binascii import Error as Base64Error
+from typing import TYPE_CHECKING, Any, Final
+
+from beanspiked.admin.errors import TooLarge, Unusable
+from beanspiked.engine.contract import STATE_NAMES, Filter
+from beanspiked.protocol.lines import MAX_U32, valid_tube_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from starlette.requests import Request
+
+__all__ = ["MAX_LIMIT", "Arguments", "Wanted", "arguments", "checked_tube", "job_id", "page", "query", "tube_name"]
+
+# How much a request may say, in bytes: as much as the largest job takes that can be put here, in base64.
+MAX_BODY: Final = 1_500_000
+# How long a text may be that jobs are searched for, in characters.
+MAX_TEXT: Final = 1000
+# How many rows a page may have.
+MAX_LIMIT: Final = 200
+MAX_ID: Final = 2**64 - 1
+# The arguments of a query that are numbers.
+NUMBERS: Final = ("limit", "min_age", "min_tries", "min_priority", "max_priority")
+
+
+def tube_name(request: Request) -> str:
+    """Return the tube that a request names. Raises Unusable."""
+    return checked_tube("tube", request.query_params.get("tube", ""))
+
+
+def checked_tube(argument: str, name: str) -> str:
+    """Return the name of a tube. Raises Unusable if it is none."""
+    if not name.isascii() or not valid_tube_name(name.encode()):
+        raise Unusable(f"{argument}: not the name of a tube: {name or '(empty)'}")
+    return name
+
+
+def job_id(request: Request) -> int:
+    """Return the job that a request names. Raises Unusable."""
+    return _whole("id", request.path_params["id"], MAX_ID)
+
+
+def page(request: Request) -> tuple[int, int]:
+    """Return the offset and the length of a page. Raises Unusable."""
+    query = request.query_params
+    return _whole("offset", query.get("offset", "0"), MAX_U32), _whole("limit", query.get("limit", "100"), MAX_LIMIT)
+
+
+def _whole(name: str, text: str, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > most:
+        raise Unusable(f"{name}: not a whole number from 0 to {most}: {text or '(empty)'}")
+    return int(text)
+
+
+class Wanted(Filter):
+    """A filter that a log line can name."""
+
+    def __str__(self) -> str:
+        said = [", ".join(STATE_NAMES[state] for state in self.states)]
+        said += [
+            f"{name}={value}" for name, value in (("min_age", self.min_age), ("min_tries", self.min_tries)) if value
+        ]
+        if self.min_pri or self.max_pri < MAX_U32:
+            said.append(f"priority {self.min_pri} to {self.max_pri}")
+        if self.text:
+            said.append(f"text {self.text.decode()!r}")
+        return f"jobs ({'; '.join(said)})"
+
+
+class Arguments:
+    """The members of a JSON object, each taken once.
+
+    Args:
+        given: The object.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._left = dict(given)
+
+    def number(self, name: str, default: int, most: int = MAX_U32) -> int:
+        """Take a whole number from 0 on. Raises Unusable."""
+        value = self._left.pop(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise Unusable(f"{name}: not a whole number from 0 to {most}")
+        return value
+
+    def text(self, name: str, default: str | None = None, most: int = MAX_BODY) -> str:
+        """Take a text, which has to be there if there is no default. Raises Unusable."""
+        value = self._left.pop(name, default)
+        if not isinstance(value, str) or len(value) > most:
+            raise Unusable(f"{name}: not a text of at most {most} characters")
+        return value
+
+    def wanted(self, states: Collection[str] = STATE_NAMES) -> Wanted:
+        """Take a filter; without a state it is for all of these. Raises Unusable."""
+        state = self.text("state", "")
+        if state and state not in states:
+            raise Unusable(f"state: not one of {', '.join(states)}")
+        lowest, highest = self.number("min_priority", 0), self.number("max_priority", MAX_U32)
+        try:
+            text = self.text("text", "", MAX_TEXT).encode()
+        except UnicodeEncodeError as error:
+            raise Unusable("text: half of a surrogate pair is no character") from error
+        return Wanted(
+            [STATE_NAMES.index(name) for name in ([state] if state else states)],
+            min_age=self.number("min_age", 0),
+            min_tries=self.number("min_tries", 0),
+            text=text,
+            min_pri=lowest,
+            max_pri=highest,
+        )
+
+    def body(self) -> bytes:
+        """Take a job's body: a text in `body`, or bytes in `body_base64`. Raises Unusable."""
+        if "body_base64" in self._left:
+            try:
+                return b64decode(self.text("body_base64"), validate=True)
+            except (Base64Error, ValueError) as error:
+                raise Unusable(f"body_base64: {error}") from error
+        try:
+            return self.text("body").encode()
+        except UnicodeEncodeError as error:
+            raise Unusable("body: half of a surrogate pair is no character") from error
+
+    def end(self) -> None:
+        """Raise Unusable if something is left that nobody takes."""
+        for name in self._left:
+            raise Unusable(f"{name}: no such argument")
+
+
+def query(request: Request) -> Arguments:
+    """Return what a query says beside the tube. Raises Unusable."""
+    said = {name: value for name, value in request.query_params.items() if name != "tube"}
+    return Arguments({name: _whole(name, said[name], MAX_U32) if name in NUMBERS else said[name] for name in said})
+
+
+async def arguments(request: Request) -> Arguments:
+    """Read the JSON object that a request brings; an empty body is an empty one. Raises TooLarge and Unusable."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise TooLarge(f"a request has at most {MAX_BODY} bytes")
+    if not body:
+        return Arguments({})
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Unusable(f"not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise Unusable("not a JSON object")
+    return Arguments(given)

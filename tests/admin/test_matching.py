@@ -1,0 +1,132 @@
+"""Jobs that match a filter are listed, counted, and changed all together."""
+
+from __future__ import annotations
+
+import logging
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Port
+    from simulated import Wire
+
+API = "/api/v1"
+
+
+@pytest.fixture
+def client(wire: Wire) -> Any:
+    """A client that has put five jobs: three ready ones, one delayed, and one buried after its second try."""
+    connected = wire.connect()
+    connected.send(b"use t\r\nwatch t\r\n")
+    connected.put(b"bad", pri=0)
+    connected.send(b"reserve\r\nrelease 1 0 0\r\nreserve\r\nbury 1 9\r\n")
+    wire.advance(100)
+    connected.put(b"red apple", pri=7)
+    connected.put(b"red pear", pri=5)
+    connected.put(b"green apple", pri=6)
+    connected.put(b"red cherry", pri=1, delay=50)
+    return connected
+
+
+def bodies(port: Port, query: str) -> list[bytes]:
+    return [b64decode(job["body"]) for job in port.json(f"{API}/tube/jobs?tube=t&{query}")["jobs"]]
+
+
+def count(port: Port, query: str = "") -> int:
+    return int(port.json(f"{API}/tube/jobs/count?tube=t&{query}")["count"])
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("state=ready", [b"red pear", b"green apple", b"red apple"]),
+        ("state=ready&text=red", [b"red pear", b"red apple"]),
+        ("state=ready&min_priority=6", [b"green apple", b"red apple"]),
+        ("state=ready&max_priority=5", [b"red pear"]),
+        ("state=ready&min_age=50", []),
+        ("state=buried&min_age=50", [b"bad"]),
+        ("state=buried&min_tries=2", [b"bad"]),
+        ("state=buried&min_tries=3", []),
+        ("state=delayed", [b"red cherry"]),
+        ("state=reserved", []),
+    ],
+)
+@pytest.mark.usefixtures("client")
+def test_the_jobs_that_match_are_listed_and_counted(port: Port, query: str, found: list[bytes]) -> None:
+    assert bodies(port, query) == found
+    assert count(port, query) == len(found)
+
+
+@pytest.mark.usefixtures("client")
+def test_a_page_says_what_asks_for_the_next_one(port: Port) -> None:
+    first = port.json(f"{API}/tube/jobs?tube=t&state=ready&limit=2")
+    assert len(first["jobs"]) == 2
+    assert bodies(port, f"state=ready&limit=2&after={first['after']}") == [b"red apple"]
+
+
+def test_a_page_shows_the_beginnings_of_bodies(port: Port, client: Any) -> None:
+    client.put(b"x" * 5000, pri=0)
+    (job,) = port.json(f"{API}/tube/jobs?tube=t&state=ready&max_priority=0")["jobs"]
+    assert (job["size"], len(b64decode(job["body"]))) == (5000, 1024)
+
+
+@pytest.mark.usefixtures("client")
+def test_jobs_of_all_states_are_counted_together(port: Port) -> None:
+    assert count(port) == 5
+    assert count(port, "text=apple") == 2
+
+
+@pytest.mark.usefixtures("client")
+def test_only_what_matches_is_deleted(port: Port) -> None:
+    assert port.post(f"{API}/tube/clear?tube=t", state="ready", text="apple").json() == {"deleted": 2}
+    assert bodies(port, "state=ready") == [b"red pear"]
+    assert count(port) == 3
+
+
+@pytest.mark.usefixtures("client")
+def test_what_matches_moves_to_another_tube_as_it_is(port: Port) -> None:
+    assert port.post(f"{API}/tube/move?tube=t", target="u", text="red").json() == {"moved": 3}
+    assert count(port) == 2
+    (job,) = port.json(f"{API}/tube/jobs?tube=u&state=delayed")["jobs"]
+    assert (job["priority"], job["delay"]) == (1, 50)
+
+
+@pytest.mark.parametrize("target", ["t", "-bad", "", 7])
+@pytest.mark.usefixtures("client")
+def test_jobs_move_to_nothing_but_another_tube(port: Port, target: Any) -> None:
+    assert port.post(f"{API}/tube/move?tube=t", target=target).status_code == 400
+    assert count(port) == 5
+
+
+def test_no_tube_is_made_to_move_the_jobs_of_none(port: Port) -> None:
+    assert port.post(f"{API}/tube/move?tube=none", target="u").status_code == 404
+    assert port.wire.engine.find_tube("u") is None
+
+
+def test_jobs_that_somebody_holds_do_not_move(port: Port, client: Any) -> None:
+    client.send(b"reserve\r\n")
+    assert port.post(f"{API}/tube/move?tube=t", target="u").json() == {"moved": 4}
+    assert count(port, "state=reserved") == 1
+
+
+@pytest.mark.usefixtures("client")
+def test_buried_and_delayed_jobs_that_match_are_kicked(port: Port) -> None:
+    assert port.post(f"{API}/tube/kick-jobs?tube=t", text="cherry").json() == {"kicked": 1}
+    assert port.post(f"{API}/tube/kick-jobs?tube=t", state="buried").json() == {"kicked": 1}
+    assert count(port, "state=ready") == 5
+
+
+@pytest.mark.usefixtures("client")
+def test_a_change_of_many_jobs_leaves_its_beginning_and_its_end_in_the_log(
+    port: Port, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "beanspiked.audit"):
+        port.post(f"{API}/tube/clear?tube=t", state="ready", text="red\n", min_age=1)
+        port.post(f"{API}/tube/move?tube=t", target="u", min_priority=6)
+    said = caplog.messages
+    assert said[0].endswith("clear t of jobs (ready; min_age=1; text 'red\\n'): begins")
+    assert said[1].endswith(": 0 deleted")
+    assert said[2].endswith("move from t to u jobs (ready, delayed, buried; priority 6 to 4294967295): begins")
+    assert said[3].endswith(": 3 moved")

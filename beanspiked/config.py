@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from beanspiked.admin.options import AdminOptions
     from beanspiked.ops.url import StoreAddress
 
-__all__ = ["USAGE", "Settings", "UsageError", "parse"]
+__all__ = ["Settings", "UsageError", "parse"]
 
 # beanstalkd's JOB_DATA_SIZE_LIMIT_MAX, in bytes.
 MAX_JOB_SIZE_LIMIT: Final = 1073741824
@@ -24,31 +24,6 @@ MAX_SIZE: Final = 2**64 - 1
 MAX_TCP_KEEPALIVE: Final = 32767
 # isspace() in the C locale, which sscanf skips.
 C_SPACE: Final = " \t\n\v\f\r"
-
-USAGE: Final = """\
-Server options; BEANSPIKED_<LONG_NAME> in the environment sets the same:
- -l, --listen ADDR        listen on this address, or all addresses of this name (default 0.0.0.0); may be repeated
- -l unix:PATH             listen on a unix socket
-     --socket-mode MODE   permissions of unix sockets, in octal
- -p, --port PORT          listen on this TCP port, a number or a service's name (default 11300)
-     --tcp-keepalive S    probe a client that has been silent for S seconds (default 60; 0: the kernel's setting)
- -b, --journal DIR        keep jobs in a journal in this directory
- -f, --fsync-ms MS        sync the journal at least every MS milliseconds (default 0: before each reply)
- -F, --no-fsync           never sync the journal; a crash of the machine may lose jobs
- -z, --max-job-size BYTES accept jobs of up to this size (default 65535, at most 1073741824)
- -s BYTES                 shown in stats and otherwise ignored: the journal has no files of a fixed size
- -u, --user USER          become this user once the socket listens
-     --store URL          memory: (the default), sqlite:DIR (the same as -b DIR), or a cluster that servers share:
-                          aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=NAME]
-                          Without -b and --store, AEROSPIKE_HOST, _PORT and _NAMESPACE (beanspike) choose a cluster.
-     --lenient-eol        also accept a bare LF as the end of a line
-     --drain-timeout S    before a stop, give clients up to S seconds to finish the jobs they hold (default 0)
- -c, -n                   ignored, as in beanstalkd
- -V                       log connections; -VV logs commands and replies as well
- -v, --version            print the version and exit
- -h, --help               print this and exit
-Signals: USR1 refuses further puts. TERM and INT make held jobs ready and stop the server.
-"""
 
 SHORT_WITH_VALUE: Final = "lpbfzsu"
 SHORT_SWITCHES: Final = "FcnVvh"

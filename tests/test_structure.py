@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"admin", "ops", "spelling"},
     "admin": {"engine", "protocol", "server"},
     "spelling": set(),
+    "usage": set(),
     "version": set(),
     "cli": {
         "admin",
@@ -73,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "protocol",
         "server",
         "spelling",
+        "usage",
         "version",
     },
     "__main__": {"cli"},

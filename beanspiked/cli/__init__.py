@@ -9,7 +9,8 @@ import _signal  # type: ignore[import-not-found]
 import os
 import sys
 
-from beanspiked.config import USAGE, UsageError, parse
+from beanspiked.config import UsageError, parse
+from beanspiked.usage import USAGE
 from beanspiked.version import __version__
 
 # `typing` has this too, but takes longer to import than all of this.

@@ -1,10 +1,8 @@
 """The help text of the server's options."""
 
-from typing import Final
-
 __all__ = ["USAGE"]
 
-USAGE: Final = """\
+USAGE = """\
 Server options; BEANSPIKED_<LONG_NAME> in the environment sets the same:
  -l, --listen ADDR        listen on this address, or all addresses of this name (default 0.0.0.0); may be repeated
  -l unix:PATH             listen on a unix socket

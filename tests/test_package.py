@@ -68,7 +68,10 @@ print(*(set(sys.modules) - before))
     )
     ours = {
         "beanspiked",
-        *(f"beanspiked.{name}" for name in ("cli", "config", "server", "server.listeners", "server.log", "version")),
+        *(
+            f"beanspiked.{name}"
+            for name in ("cli", "config", "server", "server.listeners", "server.log", "usage", "version")
+        ),
     }
     assert set(imported.stdout.split()) <= ours | {"__future__", "_socket", "errno", "select", "stat", "_stat"}
 

@@ -64,7 +64,7 @@ class Wanted(Filter):
     def __str__(self) -> str:
         said = [", ".join(STATE_NAMES[state] for state in self.states)]
         said += [
-            f"{name}={value}" for name, value in (("min_age", self.min_age), ("min_tries", self.min_tries)) if value
+            f"{name}={value:g}" for name, value in (("min_age", self.min_age), ("min_tries", self.min_tries)) if value
         ]
         if self.min_pri or self.max_pri < MAX_U32:
             said.append(f"priority {self.min_pri} to {self.max_pri}")

@@ -35,7 +35,7 @@ class Serving(OfOneProcess):
         self.addresses: list[str] = [_name(sock) for sock in sockets]
         self._core = core
         self._sockets = sockets
-        self._poller = Poller(core.broker)
+        self._poller = Poller(core.broker, shared=core.broker.engine.shared)
         self._server: Server | None = Server(core.broker, self._poller, core.loop, sockets)
         self._running: Server | None = self._server
         forks.watch(self)

@@ -83,7 +83,7 @@ def serve(settings: Settings, sockets: list[socket.socket], companion: Companion
     broker = Broker(timers, settings.max_job_size, __version__, settings.lenient_eol)
     broker.binlog_max_size = settings.binlog_size
     broker.tracing = settings.verbose > 1
-    poller = Poller(broker, open_sockets(settings.io))
+    poller = Poller(broker, open_sockets(settings.io), shared=settings.shared is not None)
     logger.info("sockets are heard by: %s", broker.io)
     if settings.shared is None and companion is None:
         loop = Loop(poller)
@@ -119,7 +119,6 @@ def _serve_in_asyncio(
 
     with contextlib.closing(_asyncio_loop(poller, hear, own=settings.shared is None)) as loop:
         asyncio.set_event_loop(loop)
-        loop.add_reader(poller.fileno(), poller.turn)
         # In the same run as everything that follows: uvloop loses signals that come between two runs.
         loop.call_soon(begin)
         loop.run_forever()

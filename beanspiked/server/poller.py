@@ -52,15 +52,17 @@ class Poller:
     Args:
         broker: Whose turns these are.
         sockets: What waits, receives and sends; the better one that is there if not given.
+        shared: Whether the store is shared: all sockets with events are then read in one turn.
 
     Attributes:
         sockets: What waits, receives and sends.
     """
 
-    def __init__(self, broker: Broker, sockets: Sockets | None = None) -> None:
+    def __init__(self, broker: Broker, sockets: Sockets | None = None, *, shared: bool = False) -> None:
         self.sockets: Sockets = open_sockets() if sockets is None else sockets
         broker.io = self.sockets.name
         self._broker = broker
+        self._shared = shared
         self._waiting: dict[int, Ready] = {}
         # Descriptors that were added since events were found: the events may belong to a closed one with the same number.
         self._new: set[int] = set()
@@ -96,7 +98,7 @@ class Poller:
     def wait(self, seconds: float) -> bool:
         """Wait this many seconds for events, -1 for ever; tell whether there are some."""
         broker = self._broker
-        busy = broker.engine.shared or broker.next_turn or broker.runnable
+        busy = self._shared or broker.next_turn or broker.runnable
         return bool(self._found) or self._find(seconds, EVENTS_AT_ONCE if busy else EVENTS_A_TURN)
 
     def hear(self) -> None:

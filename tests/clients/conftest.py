@@ -155,7 +155,8 @@ def sdists() -> Path:
         download([sys.executable, "-m", "pip", "download", *options], "the Python clients' sources", folder)
         for archive in folder.glob("*.tar.gz"):
             with tarfile.open(archive) as opened:
-                opened.extractall(folder, filter="data")
+                # Python has had the filter since 3.11.4.
+                opened.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
 
     return filled_by(folder, hashlib.sha256(wanted.read_bytes()).hexdigest(), fill)
 

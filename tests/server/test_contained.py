@@ -37,7 +37,7 @@ def test_a_damaged_body_keeps_nobody_waiting(servers: Servers, journal: Path) ->
     assert other.reply().line == b"TIMED_OUT"
     stats = worker.stats(b"stats-job %d" % ids[0])
     assert stats["state"] == "buried"
-    assert server.log().count(f"job {ids[0]} of default is damaged") == 1
+    assert server.log().count(f"job {ids[0]} of tube default is buried, because its body is damaged") == 1
 
 
 @pytest.mark.slow

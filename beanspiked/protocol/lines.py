@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from mypy_extensions import i64
-
 from beanspiked.protocol.commands import (
     BURY,
     ID,
@@ -26,8 +24,8 @@ MAX_U64: Final = 18446744073709551615
 # prot.c: INT_MAX, the longest timeout of a reserve in seconds.
 MAX_TIMEOUT: Final = 2147483647
 
-# So many digits fit into 64 bits.
-SHORT: Final = 18
+# From so many digits on Python's own conversion is the faster one.
+LONG: Final = 10
 
 # The bytes of tube names (prot.c).
 NAME_CHARS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-+/;.$_()"
@@ -50,20 +48,17 @@ def number(line: bytes, start: int, limit: int) -> tuple[int, int]:
     size = len(line)
     while start < size and line[start] == 0x20:
         start += 1
-    # Micro-optimization: a product of compiled code's usual integers takes a detour from 2^31 on.
-    short: i64 = 0
+    value = 0
     end = start
     while end < size:
         digit = line[end] - 0x30
         if not 0 <= digit <= 9:
             break
-        if end - start < SHORT:
-            short = short * 10 + digit
+        value = value * 10 + digit
         end += 1
-    if end == start:
+    if end == start or value > limit:
         return -1, -1
-    value = int(short) if end - start <= SHORT else int(line[start:end])
-    return (value, end) if value <= limit else (-1, -1)
+    return value, end
 
 
 def refused(reply: bytes, counts: int = -1) -> Command:
@@ -74,6 +69,10 @@ def refused(reply: bytes, counts: int = -1) -> Command:
 def with_arguments(verb: int, shape: int, args: bytes) -> Command:
     """Return the command of a verb and its arguments; `put`, whose body follows, is read elsewhere."""
     if shape == ID:
+        if len(args) >= LONG and args.isdigit():
+            # Micro-optimization: `number` multiplies, which takes a detour from 2^31 on.
+            job_id = int(args)
+            return Command(verb, id=job_id) if job_id <= MAX_U64 else refused(BAD_FORMAT)
         job_id, end = number(args, 0, MAX_U64)
         return Command(verb, id=job_id) if end == len(args) else refused(BAD_FORMAT)
     if 0 in args:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lab.process import Server, Servers
 
-pytestmark = pytest.mark.parametrize("servers", EITHER_IO, indirect=True)
+either_way = pytest.mark.parametrize("servers", EITHER_IO, indirect=True)
 
 MEGABYTE = 1 << 20
 BOUND = 50 * MEGABYTE
@@ -59,6 +59,7 @@ def serves_others(server: Server) -> bool:
 # --- floods
 
 
+@either_way
 def test_a_client_that_never_reads_is_paused(servers: Servers) -> None:
     server = servers.start()
     client = server.connect()
@@ -70,6 +71,7 @@ def test_a_client_that_never_reads_is_paused(servers: Servers) -> None:
     assert server.rss_bytes() - before < BOUND
 
 
+@either_way
 def test_a_paused_client_gets_every_reply_when_it_reads_again(servers: Servers) -> None:
     server = servers.start()
     client = server.connect()
@@ -80,6 +82,7 @@ def test_a_paused_client_gets_every_reply_when_it_reads_again(servers: Servers) 
     assert all(client.reply().data == body for _ in range(1000))
 
 
+@either_way
 @pytest.mark.parametrize("journaled", [False, True], ids=["in memory", "journaled"])
 def test_a_client_that_puts_without_reading_is_bounded(
     servers: Servers, journaled: bool, request: pytest.FixtureRequest
@@ -93,6 +96,7 @@ def test_a_client_that_puts_without_reading_is_bounded(
     assert server.rss_bytes() - before < BOUND
 
 
+@either_way
 @pytest.mark.parametrize("start", [b"", b"put 0 0 60 ", b"peek "], ids=["nothing", "put", "peek"])
 def test_bytes_without_an_end_of_line_are_not_kept(servers: Servers, start: bytes) -> None:
     server = servers.start()
@@ -104,6 +108,7 @@ def test_bytes_without_an_end_of_line_are_not_kept(servers: Servers, start: byte
     assert server.rss_bytes() - before < BOUND
 
 
+@either_way
 def test_a_job_that_is_too_big_is_not_kept(servers: Servers) -> None:
     server = servers.start()
     client = server.connect()
@@ -116,6 +121,7 @@ def test_a_job_that_is_too_big_is_not_kept(servers: Servers) -> None:
     assert client.ask(b"list-tube-used").line == b"USING default"
 
 
+@either_way
 def test_announced_bodies_that_do_not_come_cost_nothing(servers: Servers) -> None:
     server = servers.start("-z", "1073741824")
     before = server.rss_bytes()
@@ -125,6 +131,7 @@ def test_announced_bodies_that_do_not_come_cost_nothing(servers: Servers) -> Non
     assert server.rss_bytes() - before < BOUND
 
 
+@either_way
 @pytest.mark.parametrize(
     "data",
     [b"x" * 65_536, b"list-tube-used\r\n" * 4000, put(b"x" * 60_000) + b"\r\n"],
@@ -141,6 +148,7 @@ def test_what_comes_behind_a_blocked_reserve_is_bounded(servers: Servers, data: 
     assert server.rss_bytes() - before < BOUND
 
 
+@either_way
 # An orderly end stands behind all bytes: where these no longer fit into the two kernels' buffers and ours, nobody can see it.
 @pytest.mark.parametrize(
     ("ending", "behind"),
@@ -170,6 +178,7 @@ def test_a_waiter_that_is_gone_gets_no_job_whatever_stands_behind_its_reserve(
     assert other.ask(b"reserve").number == job_id
 
 
+@either_way
 @pytest.mark.parametrize("behind", [0, 1000, 70_000])
 def test_a_waiter_that_half_closes_is_timed_out_and_what_stands_behind_is_answered(
     servers: Servers, behind: int
@@ -220,6 +229,7 @@ def connect_all(server: Server, count: int, source: str) -> list[socket.socket]:
     return sockets
 
 
+@either_way
 def test_want_of_descriptors_is_logged_once_and_once_when_it_is_over(servers: Servers) -> None:
     server = servers.start(within=["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"])
     before = server.log()
@@ -244,6 +254,7 @@ def _finish(selector: selectors.BaseSelector) -> None:
         selector.unregister(key.fileobj)
 
 
+@either_way
 @pytest.mark.slow
 def test_ten_thousand_idle_connections_cost_memory_only_and_give_it_back(servers: Servers) -> None:
     count = 10_000

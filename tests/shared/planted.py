@@ -9,7 +9,7 @@ from dataclasses import replace
 from memory import Cluster, MemoryStore, SegmentRecord
 
 from beanspiked.engine.aerospike.segment.codec import unpack
-from beanspiked.engine.aerospike.store.seam import Change, Fenced, Outcome, SessionRecord, Settlement, Unknown
+from beanspiked.engine.aerospike.store.seam import Change, Fenced, Outcome, SessionRecord, Settlement
 
 
 class EverythingHappened(Cluster):
@@ -155,24 +155,11 @@ class EndTakesMoves(Cluster):
         return super().reclaim(number, lease)
 
 
-class CopiesPutTwice(MemoryStore):
-    """Copies whose put was not answered are put once more."""
-
-    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
-        try:
-            return await super().apply(number, lease, change)
-        except Unknown:
-            if lease >= 0 or not change.puts:
-                raise
-        return await super().apply(number, lease, change)
-
-
 Planted = tuple[type[MemoryStore], type[Cluster]]
 
 PLANTED_IN_MOVES: dict[str, Planted] = {
     "a move settled by a read": (MoveSettledByARead, Cluster),
     "a session's end that takes jobs on the move": (MemoryStore, EndTakesMoves),
-    "copies put twice": (CopiesPutTwice, Cluster),
 }
 
 PLANTED: dict[str, Planted] = {

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 FOLLOW_FOR: Final = 2.0
 # That news of a tube are wanted is said this often at most, in seconds.
 WANT_EVERY: Final = 5.0
+# A poll whose look does not end although the store answers fails after so many seconds more than a store has to answer.
+POLL_OVERTIME: Final = 8.0
 
 
 class Takes(Requester):
@@ -294,6 +296,10 @@ class Takes(Requester):
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
             if not reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
+            elif not seek.patient and seek.until + POLL_OVERTIME <= now:
+                # Its client waits for a reply, whatever keeps the look from its end.
+                logger.error("a look for a job has not ended for %.0f s; it is given up", now - seek.until)
+                self._settle_seek(seek, StoreFailed("the look for a job did not end"))
             else:
                 # What it waited for may have ended without a word.
                 self._advance(seek)

@@ -65,7 +65,7 @@ class Application:
     def __init__(
         self, options: AdminOptions, broker: Broker, server: Server, watch: LoopWatch, journal: str | None
     ) -> None:
-        # Whoever changes something is told of, however quiet the server is otherwise.
+        # Each change is logged with its author, however quiet the server is otherwise.
         audit.setLevel(logging.INFO)
         self.stopping = False
         self._options = options
@@ -126,7 +126,7 @@ class Application:
         if rendering is None or rendering[0] is not snapshot or rendering[1].cancelled():
             text = metrics.render(dialect, snapshot, self._options, self._watch, self._journal)
             rendering = self._rendering[dialect] = (snapshot, asyncio.get_running_loop().create_task(text))
-        # Whoever hangs up takes nothing from others who wait for the same text.
+        # A client that hangs up does not cancel the text for others.
         return Response(await asyncio.shield(rendering[1]), headers={"content-type": METRICS_TYPE})
 
     async def _api_described(self, _: Request) -> Response:

@@ -27,7 +27,7 @@ UNHELD: Final = {"ready": READY, "delayed": DELAYED, "buried": BURIED}
 
 
 class Hands(Waiter):
-    """Who holds a job between two steps of one change."""
+    """The holder of a job between two steps of one change."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

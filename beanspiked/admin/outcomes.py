@@ -32,7 +32,7 @@ class Outcomes:
         self._turning = False
 
     def turn(self) -> None:
-        """Have what was asked for sent on, and those served whom it concerns, when all tasks that can run now have run."""
+        """End the broker's turn once all tasks that are ready have run: requests are sent on, and their clients served."""
         if not self._turning:
             self._turning = True
             asyncio.get_running_loop().call_soon(self._turn)

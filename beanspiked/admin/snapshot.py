@@ -29,7 +29,7 @@ class TubeRow:
 
     Attributes:
         name: Its name.
-        urgent, ready, reserved, delayed, buried: How many jobs are in each state; the urgent ones are ready, too.
+        urgent, ready, reserved, delayed, buried: How many jobs are in each state. Urgent jobs count as ready as well.
         total_jobs, deletes, pauses: What was counted since the tube was made.
         using, watching, waiting: How many connections do.
         pause, pause_left: How long its pause is, and what is left of it, in seconds.
@@ -152,7 +152,7 @@ class Snapshots:
         if self._making is None:
             self._making = asyncio.get_running_loop().create_task(self._make())
             self._making.add_done_callback(self._made)
-        # Who hangs up takes nothing from those who still wait.
+        # A client that hangs up does not cancel the snapshot for others.
         return await asyncio.shield(self._making)
 
     async def row(self, name: str) -> TubeRow | None:

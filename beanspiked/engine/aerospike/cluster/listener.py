@@ -40,7 +40,7 @@ class LocalTubes:
 
 
 class SessionListener:
-    """Whom a session and the burial of others tell what happened."""
+    """Is told what happens to the session, and of the burial of others."""
 
     def session_began(self) -> None:
         """There is a session."""

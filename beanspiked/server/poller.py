@@ -4,6 +4,7 @@ Our own loop waits in it (`loop.py`); an asyncio loop watches its descriptor lik
 """
 
 import logging
+import os
 import select
 from typing import Final
 
@@ -46,6 +47,32 @@ class Ready:
         raise NotImplementedError
 
 
+class Bell(Ready):
+    """Makes the epoll set readable while events wait that were found already.
+
+    Without it, an asyncio loop would not come back for them: what was received early is not in the kernel any more.
+    """
+
+    def __init__(self) -> None:
+        self.fd: int = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._rung: bool = False
+
+    def ring(self) -> None:
+        """Have the poller's turn called again."""
+        if not self._rung:
+            self._rung = True
+            os.eventfd_write(self.fd, 1)
+
+    def on_ready(self, events: int) -> None:  # noqa: ARG002 - as its base
+        """Fall silent: what was left over is done."""
+        self._rung = False
+        os.eventfd_read(self.fd)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
+
 class Poller:
     """Waits for descriptors and calls their handlers.
 
@@ -69,6 +96,8 @@ class Poller:
         # What was found, and of it what the time was too short for.
         self._found: list[tuple[int, int, bytes | None]] = []
         self._next = 0
+        self._bell: Bell = Bell()
+        self.add(self._bell.fd, self._bell, READABLE)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `turn` has something to do."""
@@ -147,7 +176,10 @@ class Poller:
                 if until == NEVER:
                     until = now + seconds
                 elif now >= until:
-                    return
+                    if self._next < len(found):
+                        self._bell.ring()
+                        return
+                    break
         self._found = []
         if self._new:
             self._new = set()
@@ -155,4 +187,5 @@ class Poller:
     def close(self) -> None:
         """Close the epoll set."""
         self._waiting = {}
+        self._bell.close()
         self.sockets.close()

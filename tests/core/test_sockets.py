@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import threading
@@ -16,7 +17,7 @@ import pytest
 from suite import EITHER_IO, either_io
 
 from beanspiked.protocol.commands import LIST_TUBE_USED
-from beanspiked.server.broker import TurnTaker
+from beanspiked.server.broker import TURN, TurnTaker
 from beanspiked.server.connection import HIGH_WATER, READ_AT_ONCE, Acceptor, Connection
 from beanspiked.server.poller import CLOSED, GONE, READABLE, WRITABLE, Poller, Ready
 from beanspiked.server.sockets import (
@@ -546,6 +547,21 @@ def test_a_turn_hears_some_and_all_where_somebody_has_commands_left_over(site: S
         assert site.wire.broker.commands[LIST_TUBE_USED] - before == heard_at_once
         site.wire.broker.next_turn = []
         site.turns()
+
+
+def test_the_set_is_readable_while_events_wait_that_the_time_was_too_short_for(site: Site) -> None:
+    # An asyncio loop comes back only for a readable descriptor, and what was received early is not there any more.
+    clients = [site.connect()[1] for _ in range(60)]
+    for client in clients:
+        client.sendall(b"list-tube-used\r\n")
+    site.wire.clock.tick = TURN
+    turns = 0
+    while select.select([site.poller.fileno()], [], [], 0)[0]:
+        site.poller.turn()
+        turns += 1
+        assert turns < 100
+    assert turns > 1
+    assert [client.recv(100) for client in clients] == [b"USING default\r\n"] * 60
 
 
 @pytest.mark.planted_bug

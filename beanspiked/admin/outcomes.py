@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from beanspiked.engine.contract import WHOLE
+from beanspiked.engine.futures import end_of, seen_by, value_of
 from beanspiked.engine.later import Later
 
 if TYPE_CHECKING:
@@ -46,25 +47,12 @@ class Outcomes:
         self.turn()
         if later is None:
             return 0
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-        def settled(outcome: Later) -> None:
-            if future.done():
-                return
-            if outcome.error is None:
-                future.set_result(outcome.value)
-            else:
-                future.set_exception(outcome.error)
-
-        later.then(settled)
-        return await future
+        return await value_of(later, asyncio.get_running_loop())
 
     async def ended(self, later: Later) -> None:
         """Wait until a change is over that somebody else asked for, whatever came of it."""
         self.turn()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        later.then(lambda _: None if future.done() else future.set_result(None))
-        await future
+        await end_of(later, asyncio.get_running_loop())
 
     async def look(self, look: Seen | None, read: Callable[[Seen | None], Result]) -> Result:
         """Return what is read of the answer of a look at once when it has ended: jobs change after its callbacks.
@@ -77,20 +65,7 @@ class Outcomes:
         if look is None:
             return read(None)
         self.turn()
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def looked(outcome: Later) -> None:
-            if future.done():
-                return
-            try:
-                if outcome.error is not None:
-                    raise outcome.error
-                future.set_result(read(look))
-            except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
-                future.set_exception(error)
-
-        look.then(looked)
-        return await future
+        return await seen_by(look, asyncio.get_running_loop(), lambda: read(look))
 
     async def tube(self, name: str, read: Callable[[Tube | None], Result]) -> Result:
         """Return what is read of a tube. Raises EngineError."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from beanspiked.engine import forks
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import GIVEN_UP, PLAIN, Answer
+from beanspiked.engine.futures import end_of, seen_by, value_of
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.library.errors import ConnClosed, ConnForked
 from beanspiked.library.loops import part_from
@@ -172,7 +173,7 @@ class Core:
         self.broker.end_turn()
         closed = self.broker.engine.close()
         if closed is not None:
-            await self.wait(self._future(closed))
+            await self.wait(value_of(closed, self.loop))
         self.broker.alarm = None
 
     def forked(self, owner: int) -> None:
@@ -223,28 +224,9 @@ class Core:
         finally:
             self._awaited.discard(future)
 
-    def _future(self, later: Later) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = self.loop.create_future()
-
-        def settled(outcome: Later) -> None:
-            if not future.done():
-                if outcome.error is None:
-                    future.set_result(outcome.value)
-                else:
-                    future.set_exception(outcome.error)
-
-        later.then(settled)
-        return future
-
     async def ended(self, later: Later) -> None:
         """Wait until an outcome is known that another call reports."""
-        future: asyncio.Future[None] = self.loop.create_future()
-
-        def settled(_: Later) -> None:
-            if not future.done():
-                future.set_result(None)
-
-        later.then(settled)
+        future = end_of(later, self.loop)
         self.turn()
         await self.wait(future)
 
@@ -252,7 +234,7 @@ class Core:
         """Wait for an outcome and count it; return its value, or 0 without one. Raises EngineError."""
         self.turn()
         began = self.loop.time()
-        value = 0 if later is None else await self.wait(self._future(later))
+        value = 0 if later is None else await self.wait(value_of(later, self.loop))
         if event:
             self.metrics.count(event, tube, 1)
             self.metrics.timing(event, tube, self.loop.time() - began)
@@ -264,20 +246,7 @@ class Core:
         if look is None:
             return read(look)
         self.turn()
-        future: asyncio.Future[Result] = self.loop.create_future()
-
-        def looked(outcome: Later) -> None:
-            if future.done():
-                return
-            try:
-                if outcome.error is not None:
-                    raise outcome.error
-                future.set_result(read(look))
-            except Exception as error:  # noqa: BLE001 - it is raised where the look was asked for
-                future.set_exception(error)
-
-        look.then(looked)
-        return await self.wait(future)
+        return await self.wait(seen_by(look, self.loop, lambda: read(look)))
 
     async def by_id(self, job_id: int, need: int, read: Callable[[EngineJob | None], Result]) -> Result:
         """Return what is made of a job, or of the needed part of it, once no change of it is on its way from this process."""

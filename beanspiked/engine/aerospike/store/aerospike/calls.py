@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import aerospike
 from aerospike import exception as client_errors
 from aerospike_helpers.batch import records as batch_records
-from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.operations import expression_operations
 
 from beanspiked.engine import forks
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.store.aerospike.nodes import Agreement, NodeWatch
 from beanspiked.engine.aerospike.store.aerospike.workers import Workers
-from beanspiked.engine.aerospike.store.keys import RING_BITS
 from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "CODE_EXISTS",
     "CODE_FILTERED_OUT",
     "CODE_NOT_FOUND",
     "CODE_PARAMETER",
@@ -43,6 +42,7 @@ __all__ = [
     "WRITE_WITHIN_MS",
     "Caller",
     "Key",
+    "code_of",
     "meaning",
     "meaning_of",
     "read_off",
@@ -81,7 +81,8 @@ WRITE_POLICY: Final = {
 CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
 # How long the event loop itself waits for a write. The outcome of a slower one is unknown.
 HERE_WITHIN_MS: Final = 50
-HERE_POLICY: Final = {**CHANGE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
+HERE_POLICY: Final = {**WRITE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
+HERE_CHANGE_POLICY: Final = {**HERE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
 # Of all maps.
 SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
@@ -225,13 +226,25 @@ class Caller:
         await self.ready()
         return await self._run(self._listener, function)
 
+    def steady(self) -> bool:
+        """Tell whether all nodes answer, and agree."""
+        return not self.agreement.asleep() and not self.agreement.doubtful()
+
     def operate_here(self, key: Key, ops: list[Any]) -> Any:
         """Change a record that exists, from the event loop, while all nodes answer.
 
         Raises:
             FilteredOut: It came too late, by the clock of the node.
         """
-        return self._attempt(key, ops, HERE_POLICY, self.deadline.filter()[1])
+        return self._attempt(key, ops, HERE_CHANGE_POLICY, self.deadline.filter()[1])
+
+    def make_here(self, key: Key, ops: list[Any], exists: int, guard: Any) -> Any:
+        """Change a record, or make it where `exists` allows, from the event loop, while all nodes answer.
+
+        Raises:
+            FilteredOut: It came too late, by the clock of the node, or the guard does not hold.
+        """
+        return self._attempt(key, ops, {**HERE_POLICY, "exists": exists}, self.deadline.filter(guard)[1])
 
     # --- on a worker thread
 
@@ -272,26 +285,6 @@ class Caller:
     def make(self, key: Key, ops: list[Any], exists: int, guard: Any = None) -> Any:
         """Change a record, or make it where `exists` allows; the guard must hold for one that is there."""
         return self._write(key, ops, {**WRITE_POLICY, "exists": exists}, guard)
-
-    def claim(self, key: Key, number: int, free: Any, made: list[Any], again: list[Any]) -> None:
-        """Make a record, or use a free one again under a higher number.
-
-        Raises:
-            FilteredOut: It is not free, or its number is higher.
-        """
-        guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
-        if number >> RING_BITS <= 1:
-            # The first round through the ring: most records are new.
-            try:
-                self.make(key, made, aerospike.POLICY_EXISTS_CREATE)
-            except client_errors.RecordExistsError:
-                self.operate(key, again, guard)
-            return
-        try:
-            # Later rounds: most records exist.
-            self.operate(key, again, guard)
-        except client_errors.RecordNotFound:
-            self.make(key, made, aerospike.POLICY_EXISTS_CREATE)
 
     def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> Any:
         """Change a record before a deadline, and never later."""
@@ -361,6 +354,11 @@ class Caller:
         if self.deadline.seen(now_ms):
             logger.warning("the clocks of the cluster's nodes differ, and one is ahead; set them together")
         return now_ms
+
+
+def code_of(error: StoreError) -> int:
+    """Return the answer code that a call failed with; 0 if it was not the client who said so."""
+    return getattr(error.__cause__, "code", 0)
 
 
 def meaning(error: client_errors.AerospikeError) -> Exception:

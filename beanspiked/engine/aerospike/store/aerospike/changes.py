@@ -148,8 +148,7 @@ class Changes:
             self._caller.workers.run(self._apply_waiting)
 
     def _may_wait_here(self) -> bool:
-        agreement = self._caller.agreement
-        return self._pace.quick() and not agreement.asleep() and not agreement.doubtful()
+        return self._pace.quick() and self._caller.steady()
 
     def _next(self) -> tuple[list[Request], list[asyncio.Future[Outcome]]]:
         """Take out the requests that waited longest, and their futures."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from beanspiked.engine.aerospike.cluster.listener import SessionListener
-from beanspiked.engine.aerospike.cluster.usage import unpack_usage
+from beanspiked.engine.aerospike.cluster.usage import unpack_many, unpack_usage
 from beanspiked.engine.aerospike.segment.surroundings import LeaseSource
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key
 from beanspiked.engine.aerospike.store.seam import FIRST, SessionRecord
@@ -95,6 +95,19 @@ class KnownSession:
                 self._told_odd = True
         return self._usage
 
+    async def learn_usage(self) -> None:
+        """Parse what it published, others having turns where it is much."""
+        payload = self._payload
+        if self._usage is not None or not payload:
+            return
+        try:
+            usage = await unpack_many(payload)
+        except ValueError:
+            # Who asks for it is told.
+            return
+        if self._payload is payload:
+            self._usage = usage
+
 
 class Sessions:
     """All sessions, as last read, and which of them is this front-end's.
@@ -128,6 +141,14 @@ class Sessions:
     def forget_other(self, number: int) -> None:
         """A session was declared dead: what it uses counts no more, from now on."""
         self.others = [other for other in self.others if other != number]
+
+    async def usages(self) -> list[dict[str, list[int]]]:
+        """List what the live sessions of others tell of how they use tubes, others having turns where it is much."""
+        live = set(self.others)
+        for record in list(self.records):
+            if record.number in live:
+                await record.learn_usage()
+        return self.live_usages()
 
     def live_usages(self) -> list[dict[str, list[int]]]:
         """List what the live sessions of others tell of how they use tubes."""

@@ -134,6 +134,9 @@ class Door:
 
     def _accept_from(self, sock: socket.socket) -> None:
         for _ in range(ACCEPTS_A_TURN):
+            # A worker may have died in this turn.
+            if not self._may_accept(time.monotonic()):
+                return
             try:
                 client, _ = sock.accept()
             except BlockingIOError:

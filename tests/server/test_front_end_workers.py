@@ -68,7 +68,7 @@ def one_of_each(server: Server) -> list[Client]:
 @pytest.mark.timeout(300)
 def test_two_workers_conform_as_one_server(store: str) -> None:
     with address_of("--store", store, "--workers", "2") as server:
-        ended = conformance("--server", server, "--profile", "shared")
+        ended = conformance("--server", server, "--profile", "cluster")
     assert ended["passed"] > 550
     assert "failed" not in ended
 

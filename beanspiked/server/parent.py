@@ -1,9 +1,11 @@
 """The parent process of a server with several workers: it accepts clients, hands them over, and replaces a worker that dies.
 
-It serves nobody itself and has no threads. It never forks: a worker is a new process with the same command line. Clients go to the worker
-that has the fewest, on all kinds of sockets. (Tried: a socket for each worker, with SO_REUSEPORT. Of fifty clients one of two workers got
-up to 34, a second server could be started on the same port by mistake, and unix sockets and those of systemd have no such option. And one
-socket that all workers accept from: whoever woke up first got nearly all of them.)
+It serves nobody itself and has no threads. It never forks: a worker is a new process with the same command line. Each client goes to
+the worker that has the fewest, whatever kind of socket it came to.
+
+Tried: a socket for each of two workers, with SO_REUSEPORT. One of them got up to 32 of fifty clients; a second server could be started on
+the same port by mistake; unix sockets and those of systemd do without. And one socket that all workers accept from, with EPOLLEXCLUSIVE:
+where clients came one by one, one worker got all fifty.
 """
 
 from __future__ import annotations

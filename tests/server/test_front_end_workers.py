@@ -166,6 +166,28 @@ def test_the_first_worker_serves_the_admin_port_with_the_counters_of_all(servers
 # --- a worker dies
 
 
+def test_the_replacement_of_the_first_worker_serves_the_admin_port(servers: Servers, store: str) -> None:
+    pytest.importorskip("starlette", reason="the extra `admin` is not installed")
+    port = free_port()
+    server = servers.start("--store", store, "--workers", "2", "--admin", str(port))
+    first = workers_of(server)[0]
+    os.kill(first, signal.SIGKILL)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as admin:
+        assert until(lambda: first not in workers_of(server))
+        assert admin.get("/healthz").status_code == 200
+
+
+def test_a_worker_that_is_told_to_stop_gives_its_jobs_back_at_once_and_is_replaced(two: Server) -> None:
+    clients = one_of_each(two)
+    ids = [client.put(ttr=600) for client in clients]
+    assert {client.ask(b"reserve").number for client in clients} == set(ids)
+    os.kill(workers_of(two)[0], signal.SIGTERM)
+    gone = select.select([client.sock for client in clients], [], [], 10)[0]
+    (stayed,) = [client for client in clients if client.sock not in gone]
+    assert stayed.ask(b"reserve-with-timeout 5").number in ids
+    assert until(lambda: len(workers_of(two)) == 2)
+
+
 def test_a_killed_worker_is_replaced_its_jobs_come_back_and_others_go_on(two: Server) -> None:
     clients = one_of_each(two)
     ids = [client.put(b"held", ttr=600) for client in clients]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from beanspiked.server import log
 from beanspiked.server.channel import CLIENT, COUNT, COUNTERS, ENDED, TOTAL, UP, VARIABLE, Channel
+from beanspiked.server.notify import notify
 from beanspiked.server.parent import Parent
 
 REFUSED = 7
@@ -58,6 +59,8 @@ class StandIn:
         signal.signal(signal.SIGUSR1, self.drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         signal.signal(signal.SIGTERM, (lambda *_: None) if "stubborn" in self.plan else lambda *_: sys.exit(0))
+        # Only its parent is known to a service manager.
+        notify("READY=1")
         self.channel.send(UP)
         while True:
             for fd in select.select([self.channel.fileno(), *self.clients], [], [])[0]:

@@ -56,10 +56,14 @@ class Worker(Ready):
         try:
             os.set_inheritable(int(descriptor), False)
             self._channel = Channel(socket.socket(fileno=int(descriptor)))
-            hello = self._channel.receive()
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             raise NoParentError from error
+        try:
+            hello = self._channel.receive()
+        except EOFError:
+            hello = None
         if hello is None or hello.kind != HELLO:
+            self._channel.close()
             raise NoParentError
         self.number, workers, self._pid, started_us, self._draining, self._id = hello.numbers
         self._started_at = started_us / 1000000

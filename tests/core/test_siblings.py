@@ -93,6 +93,7 @@ class Calls:
 
 def test_a_worker_tells_of_itself_alone_when_its_parent_does_not_answer(here: World) -> None:
     broker = here.front_end().broker
+    here.run(1)
     ours, theirs = pair()
     others = Others(3, Channel(theirs))
     calls = Calls()

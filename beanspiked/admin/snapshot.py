@@ -176,8 +176,9 @@ class Snapshots:
 
     async def _make(self) -> Snapshot:
         began = time.perf_counter()
-        engine = self._outcomes.broker.engine
-        snapshot, tubes, sights = await self._outcomes.look(engine.look_tubes(), self._begin)
+        broker = self._outcomes.broker
+        look = broker.with_siblings(broker.engine.look_tubes())
+        snapshot, tubes, sights = await self._outcomes.look(look, self._begin)
         now = snapshot.at
         async for some in sliced(tubes):
             for tube in some:

@@ -8,7 +8,7 @@ from math import log10
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.admin.slices import sliced
-from beanspiked.engine.contract import READY, TubeUse
+from beanspiked.engine.contract import TubeUse
 from beanspiked.server import log
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class TubeRow:
         total_jobs, deletes, pauses: What was counted since the tube was made.
         using, watching, waiting: How many connections do.
         pause, pause_left: How long its pause is, and what is left of it, in seconds.
-        age: How long ago the ready job was put that is next, in seconds; -1 without one, or where that is not known.
+        age: How long ago the oldest ready job was put, in seconds; -1 without one, or where that is not known.
         growth: By how many ready jobs a minute it grows, or shrinks when negative.
         trouble: What an operator should look at first has the highest number.
     """
@@ -215,7 +215,6 @@ class Snapshots:
         use.pauses = tube.pauses + others.pauses
         counts = tube.counts if answer is None else answer.counts
         row = TubeRow(tube.name, counts, use, tube.pause, tube.paused_until - now)
-        # The job that is next is known for nothing where all jobs are here.
-        if answer is None and row.ready and (job := self._outcomes.broker.engine.peek_next(tube, READY)) is not None:
+        if answer is None and row.ready and (job := self._outcomes.broker.engine.oldest_ready(tube)) is not None:
             row.age = max(0.0, now - job.born)
         return self._judged(row)

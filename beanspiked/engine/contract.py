@@ -229,6 +229,10 @@ class TubeEngine:
         """Find the job that would leave READY, DELAYED or BURIED next."""
         raise NotImplementedError
 
+    def oldest_ready(self, tube: Tube) -> Job | None:
+        """Find the ready job of a tube that was put first; None also where that is not known, as on a shared store."""
+        return None
+
     def delete(self, job: Job) -> Later | None:
         """Remove a job that the caller holds or that nobody does. Fails with StoreFull, StoreFailed or JobGone."""
         raise NotImplementedError

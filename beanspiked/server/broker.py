@@ -28,6 +28,7 @@ from beanspiked.engine.contract import (
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
 from beanspiked.protocol.yaml import quoted
+from beanspiked.server.times import Times
 
 __all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker", "TurnTaker"]
 
@@ -93,6 +94,7 @@ class Broker(ReadyListener):
         when_left: Called when the last of these has given everything back.
         tracing: Whether commands and replies are logged.
         io: How sockets are heard, as `stats` tells it.
+        times: Where the times of jobs are counted, or None.
     """
 
     engine: TubeEngine
@@ -121,6 +123,7 @@ class Broker(ReadyListener):
         self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
         self.io: str = "none"
+        self.times: Times | None = None
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER
         self._soon: bool = False

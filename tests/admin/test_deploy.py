@@ -14,7 +14,8 @@ import pytest
 from depth import absent
 from prometheus_client.parser import text_string_to_metric_families
 
-from beanspiked.admin import metrics
+from beanspiked.admin import dialects
+from beanspiked.server.times import Times
 
 if TYPE_CHECKING:
     from conftest import Port
@@ -32,6 +33,7 @@ def promtool() -> str:
 def told(port: Port, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a server with a journal and a ready job tells."""
     with ExitStack():
+        port.wire.broker.times = Times()
         port.wire.connect().put()
         monkeypatch.setattr(port.application, "_journal", str(tmp_path))
         return port.get("/metrics").text
@@ -97,7 +99,7 @@ def test_prometheus_has_no_complaint_about_our_names(promtool: str, told: str) -
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("dialect", sorted(metrics.DIALECTS))
+@pytest.mark.parametrize("dialect", sorted(dialects.DIALECTS))
 def test_prometheus_can_read_each_dialect(promtool: str, port: Port, dialect: str) -> None:
     text = port.get(f"/metrics?compat={dialect}").text
     done = subprocess.run(

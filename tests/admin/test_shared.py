@@ -120,5 +120,5 @@ def test_totals_and_tubes_are_the_clusters(front: Front) -> None:
         assert time.monotonic() < give_up_at, "a snapshot gets old for ever"
         time.sleep(0.1)
     metrics = front.client.get("/metrics").text
-    assert 'beanstalkd_tube_current_jobs{state="ready",tube="t"} 1.0\n' in metrics
+    assert 'beanstalkd_tube_current_jobs{state="ready",tube="t"} 1\n' in metrics
     assert "\nbeanspiked_ready 1.0\n" in metrics

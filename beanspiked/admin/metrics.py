@@ -151,8 +151,10 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
     ]
     if times is not None:
         families += [
-            histogram("beanspiked_job_queue_seconds", "Time from ready to the first reserve.", times.queue),
-            histogram("beanspiked_job_work_seconds", "Time from reserved to deleted, released or buried.", times.work),
+            histogram("beanspiked_job_queue_seconds", "Time from ready to the first reserve.", times.queue.measured),
+            histogram(
+                "beanspiked_job_work_seconds", "Time from reserved to deleted, released or buried.", times.work.measured
+            ),
         ]
     if journal is not None:
         families += [

@@ -38,7 +38,7 @@ class Holds(Waiter):
         self._last_us = max(self._last_us + 1, int(now * 1e6))
         job.reserved_us = self._last_us
         times = self._broker.times
-        if times is not None:
+        if times is not None and times.queue.wanted():
             times.reserved(job, now)
         self._hold(job, now + job.ttr if job.ttr else NEVER)
 
@@ -56,7 +56,7 @@ class Holds(Waiter):
     def let_go(self, job: Job) -> None:
         """Stop holding a job, because a change of it begins."""
         times = self._broker.times
-        if times is not None:
+        if times is not None and times.work.wanted():
             times.worked(job, self._broker.now())
         self._drop(job)
 

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from beanspiked.admin.lag import LoopWatch
 from beanspiked.admin.slices import busiest, page_of, sliced
-from beanspiked.server.times import Times
+from beanspiked.server.times import Sample, Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,13 +144,15 @@ def test_the_times_of_jobs_are_told(port: Port) -> None:
     client.send(b"reserve\r\n")
     port.wire.advance(20)
     # A second reserve of a job tells nothing of the time in the queue.
-    client.send(b"touch 1\r\nrelease 1 0 0\r\nreserve-job 1\r\nreserve\r\nbury 1 0\r\ndelete 2\r\n")
+    for words in (b"touch 1\r\nrelease 1 0 0\r\nreserve-job 1\r\n", b"reserve\r\n", b"bury 1 0\r\n", b"delete 2\r\n"):
+        client.send(words)
+        port.wire.advance(1)
     found = metrics(port)
     assert found["beanspiked_job_queue_seconds_count"] == {(): 2}
-    assert found["beanspiked_job_queue_seconds_sum"] == {(): 2 + 12}
+    assert found["beanspiked_job_queue_seconds_sum"] == {(): 2 + 13}
     assert found["beanspiked_job_queue_seconds_bucket"]["5.0",] == 1
     assert found["beanspiked_job_work_seconds_count"] == {(): 3}
-    assert found["beanspiked_job_work_seconds_sum"][()] == pytest.approx(20, abs=0.001)
+    assert found["beanspiked_job_work_seconds_sum"][()] == pytest.approx(20 + 2 + 2, abs=0.001)
 
 
 def test_a_timeout_is_no_time_of_work(port: Port) -> None:
@@ -160,6 +162,23 @@ def test_a_timeout_is_no_time_of_work(port: Port) -> None:
     client.send(b"reserve\r\n")
     port.wire.advance(9)
     assert metrics(port)["beanspiked_job_work_seconds_count"] == {(): 0}
+
+
+def test_of_very_many_jobs_some_are_measured_and_count_for_all() -> None:
+    sample = Sample()
+    measured = 0
+    for number in range(17_000):
+        if sample.wanted():
+            measured += 1
+            sample.add(2.0, number / 10_000)
+    assert measured < 1100
+    assert sum(sample.measured.counts) == pytest.approx(17_000, abs=17)
+    # After a pause each job is measured again.
+    for number in range(3):
+        while not sample.wanted():
+            pass
+        sample.add(2.0, 100.0 + number)
+    assert sample.wanted()
 
 
 def test_names_of_tubes_are_quoted(port: Port) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from beanspiked.admin.lag import LoopWatch
     from beanspiked.admin.options import AdminOptions
     from beanspiked.admin.snapshot import Snapshot
+    from beanspiked.engine.contract import StoreStats
     from beanspiked.server.times import Times
 
 __all__ = ["ours", "series"]
@@ -168,10 +169,35 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
     return families
 
 
+def of_store(stats: StoreStats) -> list[Family]:
+    """Make the families of a store that front-ends share."""
+    calls = Family("histogram", "beanspiked_store_call_seconds", "Duration of calls to the cluster.")
+    for kind, measured in stats.calls.items():
+        calls.add_histogram(measured, kind=kind)
+    operations = counter("beanspiked_store_operations", "Operations in the cluster by outcome.")
+    for (kind, outcome), count in stats.outcomes.items():
+        operations.add(count, labels(kind=kind, outcome=outcome))
+    records = by(gauge("beanspiked_store_records", "Records in the cluster."), "kind", stats.records.items())
+    return [
+        calls,
+        operations,
+        records,
+        gauge("beanspiked_store_session_age_seconds", "Age of the session, 0 without one.", stats.session_age),
+        gauge("beanspiked_store_heartbeat_age_seconds", "Time since a heartbeat succeeded.", stats.heartbeat_age),
+        gauge("beanspiked_store_front_ends", "Other front-ends that live.", stats.front_ends),
+        gauge("beanspiked_store_links", "Other front-ends whose news come over a link.", stats.links),
+        gauge("beanspiked_store_news_lag_seconds", "Silence of the most silent link.", stats.news_lag),
+        gauge("beanspiked_store_leases", "Segments in use here.", stats.leases),
+        gauge("beanspiked_store_segments", "Segments known here.", stats.segments),
+    ]
+
+
 async def ours(
     snapshot: Snapshot, options: AdminOptions, watch: LoopWatch, journal: str | None, times: Times | None
 ) -> list[Family]:
     """Make all families under our own names."""
     rows, left_out = await series(snapshot, options)
     truncated = gauge("beanspiked_tube_series_truncated", "Tubes without metrics of their own.", left_out)
-    return [*of_server(snapshot), truncated, *await of_tubes(rows), *of_process(snapshot, watch, journal, times)]
+    shared = [] if snapshot.store is None else of_store(snapshot.store)
+    process = of_process(snapshot, watch, journal, times)
+    return [*of_server(snapshot), truncated, *await of_tubes(rows), *process, *shared]

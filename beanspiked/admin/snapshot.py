@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from beanspiked.admin.outcomes import Outcomes
-    from beanspiked.engine.contract import Answer, Counts, JournalStats, Tube, TubeSight
+    from beanspiked.engine.contract import Answer, Counts, JournalStats, StoreStats, Tube, TubeSight
 
 __all__ = ["Snapshot", "Snapshots", "TubeRow"]
 
@@ -108,6 +108,7 @@ class Snapshot:
         at: When, in seconds since the epoch.
         totals: What `stats` tells, by its names, without YAML's quotes.
         journal: What the journal counted.
+        store: What this front-end has to do with a shared store.
         troubles: Why changes fail now.
         dropped: How many lines of the log were dropped.
         tubes: The tubes, in no particular order.
@@ -119,6 +120,7 @@ class Snapshot:
         self.totals = totals
         self.journal = journal
         self.troubles = troubles
+        self.store: StoreStats | None = None
         self.dropped = log.dropped()
         self.tubes: list[TubeRow] = []
         self.seconds = 0.0
@@ -201,6 +203,7 @@ class Snapshots:
         figures = broker.snapshot(answer)
         totals = {name: value.strip('"') if isinstance(value, str) else value for name, value in figures}
         snapshot = Snapshot(broker.now(), totals, engine.journal_stats(), engine.troubles())
+        snapshot.store = engine.store_stats()
         return (snapshot, list(engine.tubes()), []) if answer is None else (snapshot, [], answer.tubes)
 
     def _row_of(self, tube: Tube, answer: Answer | None, now: float) -> TubeRow:

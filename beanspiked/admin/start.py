@@ -76,6 +76,7 @@ class AdminPort(Companion):
         """Serve from now on; the event loop runs."""
         loop = asyncio.get_running_loop()
         broker.times = Times()
+        broker.engine.measure()
         self._application = Application(self._options, broker, server, self._watch, self._journal)
         self._http = HttpServer(self._application.asgi, self._context)
         self._http.begin(self._sock)

@@ -30,6 +30,7 @@ from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
 from beanspiked.protocol.yaml import quoted
 from beanspiked.server.instance import instance_id
+from beanspiked.server.times import Times
 
 __all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker", "Siblings", "TurnTaker"]
 
@@ -118,6 +119,7 @@ class Broker(ReadyListener):
         siblings: The other workers, if `stats` counts what they did.
         pid: The process that `stats` names.
         started_at: When the server was started, in seconds since the epoch.
+        times: Where the times of jobs are counted, or None.
     """
 
     engine: TubeEngine
@@ -149,6 +151,7 @@ class Broker(ReadyListener):
         self.siblings: Siblings | None = None
         self.pid: int = os.getpid()
         self.started_at: float = timers.clock.now()
+        self.times: Times | None = None
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER
         self._soon: bool = False

@@ -26,12 +26,14 @@ class Session(LeaseSource):
         number: The number; 0 before there is one.
         over: Whether it was declared dead, stopped on its own or has ended.
         offset_ms: How far the server's clock is ahead of this process's.
+        since: When it began, by a clock that goes on while the machine sleeps.
     """
 
-    def __init__(self, number: int, offset_ms: int) -> None:
+    def __init__(self, number: int, offset_ms: int, since: float = 0.0) -> None:
         self.number: int = number
         self.over: bool = False
         self.offset_ms: int = offset_ms
+        self.since: float = since
         self._serial = 0
 
     def next_lease(self) -> int:
@@ -133,6 +135,10 @@ class Sessions:
         self.healthy_since: float = 0.0
         self.listener: SessionListener = SessionListener()
         self._monotonic = monotonic
+
+    def session_age(self) -> float:
+        """Return the age of the session, in seconds; 0 without one."""
+        return 0.0 if self.session.over else self._monotonic() - self.session.since
 
     def doubt(self) -> None:
         """Something failed: for a while this front-end is no judge of others."""

@@ -20,6 +20,7 @@ from aerospike_helpers.operations import expression_operations
 from beanspiked.engine import forks
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.store.aerospike.nodes import Agreement, NodeWatch
+from beanspiked.engine.aerospike.store.aerospike.tally import Tally
 from beanspiked.engine.aerospike.store.aerospike.workers import Workers
 from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
 
@@ -148,6 +149,7 @@ class Caller:
         deadline: Until when nodes may carry out writes.
         workers: The threads of most calls.
         leaving: Set when the threads are to end.
+        tally: Where calls are counted, or None.
     """
 
     def __init__(self, client: Any) -> None:
@@ -156,6 +158,7 @@ class Caller:
         self.deadline: Deadline = Deadline(WRITE_WITHIN_MS)
         self.workers: Workers = Workers(THREADS, "aerospike")
         self.leaving: threading.Event = threading.Event()
+        self.tally: Tally | None = None
         self._listener: Workers = Workers(1, "aerospike-news")
         self._slow: Workers = Workers(SLOW_THREADS, "aerospike-slow")
         self._heart: Workers = Workers(1, "aerospike-heart")
@@ -198,22 +201,23 @@ class Caller:
     async def call(self, function: Callable[[], Result]) -> Result:
         """Make a call on a worker thread once the nodes can be relied on. Raises StoreError."""
         await self.ready()
-        return await self._run(self.workers, partial(self._unless_doubtful, function))
+        return await self._run("call", self.workers, partial(self._unless_doubtful, function))
 
     async def call_slow(self, function: Callable[[], Result]) -> Result:
         """Make a call that may take a node long. Few run at a time, and no other call waits behind them."""
         await self.ready()
-        return await self._run(self._slow, partial(self._unless_doubtful, function))
+        return await self._run("query", self._slow, partial(self._unless_doubtful, function))
 
     async def beat(self, function: Callable[[], Result]) -> Result:
         """Send a heartbeat. It waits for nothing: if it is late, all held jobs are lost."""
         if self.client is None:
             raise Busy("not connected yet")
-        return await self._run(self._heart, function)
+        return await self._run("heartbeat", self._heart, function)
 
-    async def _run(self, workers: Workers, function: Callable[[], Result]) -> Result:
+    async def _run(self, kind: str, workers: Workers, function: Callable[[], Result]) -> Result:
+        counted = function if self.tally is None else partial(self.tally.timed, kind, function)
         try:
-            return await workers.do(function)
+            return await workers.do(counted)
         except client_errors.AerospikeError as error:
             raise meaning(error) from error
 
@@ -224,7 +228,7 @@ class Caller:
     async def listen(self, function: Callable[[], Result]) -> Result:
         """Make a long call that looks at `leaving` meanwhile. One runs at a time, beside all other calls."""
         await self.ready()
-        return await self._run(self._listener, function)
+        return await self._run("news", self._listener, function)
 
     def steady(self) -> bool:
         """Tell whether all nodes answer, and agree."""

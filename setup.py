@@ -29,6 +29,7 @@ EMBEDDED = [
     "engine/contract.py",
     "engine/errors.py",
     "engine/filters.py",
+    "engine/histogram.py",
     "engine/jobs.py",
     "engine/later.py",
     "engine/queue.py",
@@ -57,6 +58,7 @@ EMBEDDED = [
     "server/reply_queue.py",
     "server/session.py",
     "server/sockets.py",
+    "server/times.py",
     "server/tube_choice.py",
 ]
 SHARED = [

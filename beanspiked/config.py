@@ -22,6 +22,7 @@ MAX_FSYNC_MS: Final = 2**31 * 1000
 MAX_SIZE: Final = 2**64 - 1
 # The kernel's longest TCP_KEEPIDLE, in seconds.
 MAX_TCP_KEEPALIVE: Final = 32767
+MAX_WORKERS: Final = 256
 # isspace() in the C locale, which sscanf skips.
 C_SPACE: Final = " \t\n\v\f\r"
 
@@ -44,6 +45,8 @@ LONG: Final = {
     "drain-timeout": "--drain-timeout",
     "tcp-keepalive": "--tcp-keepalive",
     "io": "--io",
+    "workers": "--workers",
+    "stats-of": "--stats-of",
 }
 ADMIN_PORT: Final = ("admin", "admin-token-file", "admin-tls-cert", "admin-tls-key", "admin-prefix")
 ADMIN: Final = (*ADMIN_PORT, "admin-insecure", "admin-read-only", "max-tube-series", "tube-series-map")
@@ -75,6 +78,8 @@ class Settings:
         lenient_eol: Whether a bare LF ends a line.
         drain_timeout: Seconds.
         io: How sockets are heard: `native`, `python` or `auto`.
+        workers: How many processes serve; 0 for this one alone, without a parent.
+        stats_of: Whose counters `stats` shows: those of `all` workers, or of the one `worker` that is asked.
         admin: The admin port, or None without one.
         action: `serve`, `version` or `help`.
         notices: Log lines that say which variable chose the store.
@@ -95,6 +100,8 @@ class Settings:
     lenient_eol: bool = False
     drain_timeout: float = 0.0
     io: str = "auto"
+    workers: int = 0
+    stats_of: str = "all"
     admin: AdminOptions | None = None
     action: str = "serve"
     notices: tuple[str, ...] = ()
@@ -119,6 +126,8 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
         settings.admin = _read_admin(given, environ)
     if not any(key in ("-b", "--store") for key, _, _ in options):
         _read_aerospike(settings, environ)
+    if settings.workers and settings.shared is None:
+        raise UsageError("--workers: needs a store that processes can share: --store aerospike://HOST/NAMESPACE")
     return settings
 
 
@@ -324,10 +333,13 @@ def _not_empty(value: str, source: str, what: str) -> str:
     return value
 
 
-def _io(value: str, source: str) -> str:
-    if value not in ("auto", "native", "python"):
-        raise UsageError(f"{source}: not auto, native or python: {_shown(value)}")
-    return value
+def _one_of(*words: str) -> Callable[[str, str], str]:
+    def read(value: str, source: str) -> str:
+        if value not in words:
+            raise UsageError(f"{source}: not {', '.join(words[:-1])} or {words[-1]}: {_shown(value)}")
+        return value
+
+    return read
 
 
 def _number(value: str, source: str, low: int, high: int) -> int:
@@ -381,6 +393,8 @@ READERS: Final[dict[str, tuple[str, Callable[[str, str], object]]]] = {
     "--socket-mode": ("socket_mode", _socket_mode),
     "--lenient-eol": ("lenient_eol", lambda *_: True),
     "--drain-timeout": ("drain_timeout", lambda value, source: float(_number(value, source, 0, 86400))),
-    "--io": ("io", _io),
+    "--io": ("io", _one_of("auto", "native", "python")),
+    "--workers": ("workers", lambda value, source: _number(value, source, 1, MAX_WORKERS)),
+    "--stats-of": ("stats_of", _one_of("all", "worker")),
     "--tcp-keepalive": ("tcp_keepalive", lambda value, source: _number(value, source, 0, MAX_TCP_KEEPALIVE)),
 }

@@ -18,6 +18,9 @@ Server options; BEANSPIKED_<LONG_NAME> in the environment sets the same:
      --store URL          memory: (the default), sqlite:DIR (the same as -b DIR), or a cluster that servers share:
                           aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=NAME]
                           Without -b and --store, AEROSPIKE_HOST, _PORT and _NAMESPACE (beanspike) choose a cluster.
+     --workers N          serve a cluster's jobs with N processes, each a front-end; one that dies is replaced
+     --stats-of all|worker
+                          count in stats what all workers did (the default), or the one that is asked
      --lenient-eol        also accept a bare LF as the end of a line
      --drain-timeout S    before a stop, give clients up to S seconds to finish the jobs they hold (default 0)
  -c, -n                   ignored, as in beanstalkd

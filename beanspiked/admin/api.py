@@ -14,7 +14,7 @@ from starlette.routing import Route
 from beanspiked.admin import requests
 from beanspiked.admin.errors import Missing, Unavailable, Unusable
 from beanspiked.admin.jobs import UNHELD
-from beanspiked.admin.matching import LISTED_MAX
+from beanspiked.admin.matching import LISTED_MAX, progress
 from beanspiked.admin.slices import page_of, sliced
 from beanspiked.protocol.lines import MAX_U32
 
@@ -38,6 +38,8 @@ audit = logging.getLogger("beanspiked.audit")
 # How many may listen for events at once, and how often each is told at most, in seconds.
 MAX_LISTENERS: Final = 16
 EVENT_EVERY: Final = 1.0
+# Who accepts this is told of a change's progress, a JSON object a line.
+PROGRESS: Final = "application/x-ndjson"
 # What bodies are sent in, in bytes.
 CHUNK: Final = 65536
 SORTS: Final = (
@@ -262,10 +264,10 @@ class Api:
     async def _bulk(self, request: Request, what: str, done: str, bulk: Bulk) -> Response:
         """Wait for a change of many jobs, and tell how many; what was done before a failure stays done."""
         _audit(request, f"{what}: begins")
-        try:
-            await self._outcomes.done(bulk)
-        finally:
-            _audit(request, f"{what}: {bulk.value} {done}")
+        bulk.then(lambda _: _audit(request, f"{what}: {bulk.value} {done}"))
+        if PROGRESS in request.headers.get("accept", ""):
+            return StreamingResponse(progress(self._outcomes, done, bulk), media_type=PROGRESS)
+        await self._outcomes.done(bulk)
         return JSONResponse({done: bulk.value})
 
     # --- jobs

@@ -8,13 +8,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from beanspiked.admin import metrics
+from beanspiked.admin import dialects
 from beanspiked.admin.api import Api, audit
 from beanspiked.admin.connections import Connections
 from beanspiked.admin.errors import Problem, Unusable
+from beanspiked.admin.exposition import CONTENT_TYPE
 from beanspiked.admin.guard import Guard
 from beanspiked.admin.history import History
 from beanspiked.admin.jobs import Jobs
@@ -25,6 +26,8 @@ from beanspiked.admin.snapshot import Snapshot, Snapshots
 from beanspiked.engine.errors import EngineError, JobGone, StoreFull
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.requests import Request
 
     from beanspiked.admin.options import AdminOptions
@@ -42,7 +45,6 @@ CONSOLE: Final = {
     "console.js": ("console.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
-METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Application:
@@ -75,7 +77,7 @@ class Application:
         outcomes = Outcomes(broker)
         self.history = History()
         self.snapshots = Snapshots(outcomes, self.history.growth)
-        self._rendering: dict[str, tuple[Snapshot, asyncio.Task[bytes]]] = {}
+        self._rendering: dict[str, tuple[Snapshot, asyncio.Task[list[bytes]]]] = {}
         jobs = Jobs(outcomes)
         api = Api(
             self.snapshots,
@@ -119,15 +121,17 @@ class Application:
 
     async def _metrics(self, request: Request) -> Response:
         dialect = request.query_params.get("compat", "")
-        if dialect not in metrics.DIALECTS:
-            raise Unusable(f"compat: not one of {', '.join(filter(None, metrics.DIALECTS))}")
+        if dialect not in dialects.DIALECTS:
+            raise Unusable(f"compat: not one of {', '.join(filter(None, dialects.DIALECTS))}")
         snapshot = await self.snapshots.get()
         rendering = self._rendering.get(dialect)
         if rendering is None or rendering[0] is not snapshot or rendering[1].cancelled():
-            text = metrics.render(dialect, snapshot, self._options, self._watch, self._journal)
+            text = dialects.render(dialect, snapshot, self._options, self._watch, self._journal, self._broker.times)
             rendering = self._rendering[dialect] = (snapshot, asyncio.get_running_loop().create_task(text))
         # A client that hangs up does not cancel the text for others.
-        return Response(await asyncio.shield(rendering[1]), headers={"content-type": METRICS_TYPE})
+        pieces = await asyncio.shield(rendering[1])
+        length = str(sum(map(len, pieces)))
+        return StreamingResponse(_each(pieces), headers={"content-type": CONTENT_TYPE, "content-length": length})
 
     async def _api_described(self, _: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
@@ -137,6 +141,12 @@ class Application:
         if found is None:
             return await _nothing(request, None)
         return Response(found[0], headers={"content-type": found[1]})
+
+
+async def _each(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
 
 
 async def _problem(_: Request, problem: Problem) -> Response:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from array import array
-from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.admin.slices import sliced
+from beanspiked.admin.slices import busiest, sliced
+from beanspiked.admin.snapshot import TubeRow
 from beanspiked.engine.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from beanspiked.admin.snapshot import Snapshot, TubeRow
+    from beanspiked.admin.snapshot import Snapshot
 
 __all__ = ["EVERY", "History"]
 
@@ -154,7 +154,7 @@ class History:
             for row in some:
                 (known if row.name in self._tubes else new).append(row)
         room = MAX_TUBES - len(self._tubes)
-        return known + (nlargest(room, new, key=lambda row: row.activity()) if room > 0 and new else [])
+        return known + (await busiest(new, TubeRow.activity, room) if room > 0 else [])
 
     def shown(self, tube: str | None = None) -> dict[str, object]:
         """Return the points of a tube, or of the whole server, as the API shows them; none of a tube without a history."""

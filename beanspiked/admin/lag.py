@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.engine.histogram import Histogram
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-__all__ = ["BUCKETS", "LoopWatch"]
+__all__ = ["LoopWatch"]
 
 # How often the loop is asked to call, in seconds.
 TICK: Final = 0.05
 # For how long the longest is remembered, in seconds.
 REMEMBER: Final = 60
 # Upper bounds of the histogram's buckets, in seconds.
-BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+BUCKETS: Final = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]
 
 
 class Longest:
@@ -48,15 +50,13 @@ class LoopWatch:
 
     Attributes:
         longest_turn, longest_lag: The longest turn of the sockets, and how late a timer was at most, within the last minute.
-        counts: How often a timer was late by at most each of BUCKETS, and by more; not added up.
-        total: By how many seconds they were late in all.
+        lags: How late timers were.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.longest_turn = Longest()
         self.longest_lag = Longest()
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.total = 0.0
+        self.lags = Histogram(BUCKETS)
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
 
@@ -88,8 +88,7 @@ class LoopWatch:
     def late(self, seconds: float) -> None:
         """Note by how much a timer was late."""
         self.longest_lag.add(seconds, self._clock())
-        self.total += seconds
-        self.counts[sum(seconds > bound for bound in BUCKETS)] += 1
+        self.lags.add(seconds)
 
     def end(self) -> None:
         """Have no more timers called."""

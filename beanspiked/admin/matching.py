@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from beanspiked.admin.errors import Missing, Unusable
+from beanspiked.engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from beanspiked.admin.jobs import Jobs
     from beanspiked.admin.outcomes import Outcomes
     from beanspiked.engine.contract import Bulk, Filter, Tube
 
-__all__ = ["LISTED_MAX", "Matching"]
+__all__ = ["LISTED_MAX", "Matching", "progress"]
 
 Result = TypeVar("Result")
 
 # How many jobs a page has at most, and how much of each body it shows, in bytes.
 LISTED_MAX: Final = 100
 LISTED_BYTES: Final = 1024
+# How often the progress of a change is told, in seconds.
+PROGRESS_EVERY: Final = 0.25
 
 
 class Matching:
@@ -75,3 +80,25 @@ class Matching:
             return begin(there)
 
         return await self._outcomes.tube(tube, found)
+
+
+async def progress(outcomes: Outcomes, counted: str, bulk: Bulk) -> AsyncIterator[str]:
+    """Tell how many jobs a change has changed, a line from time to time until it has ended. It stops when nobody listens any more."""
+
+    def line(**more: object) -> str:
+        return f"{json.dumps({counted: bulk.value, **more})}\n"
+
+    ended = asyncio.ensure_future(outcomes.done(bulk))
+    try:
+        while not (await asyncio.wait([ended], timeout=PROGRESS_EVERY))[0]:
+            yield line()
+        error = ended.exception()
+        if isinstance(error, EngineError):
+            yield line(error=str(error))
+        elif error is not None:
+            raise error
+        else:
+            yield line(ended=True)
+    finally:
+        bulk.stop()
+        ended.cancel()

@@ -8,14 +8,14 @@ from math import log10
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.admin.slices import sliced
-from beanspiked.engine.contract import READY, TubeUse
+from beanspiked.engine.contract import TubeUse
 from beanspiked.server import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from beanspiked.admin.outcomes import Outcomes
-    from beanspiked.engine.contract import Answer, Counts, JournalStats, Tube, TubeSight
+    from beanspiked.engine.contract import Answer, Counts, JournalStats, StoreStats, Tube, TubeSight
 
 __all__ = ["Snapshot", "Snapshots", "TubeRow"]
 
@@ -33,7 +33,7 @@ class TubeRow:
         total_jobs, deletes, pauses: What was counted since the tube was made.
         using, watching, waiting: How many connections do.
         pause, pause_left: How long its pause is, and what is left of it, in seconds.
-        age: How long ago the ready job was put that is next, in seconds; -1 without one, or where that is not known.
+        age: How long ago the oldest ready job was put, in seconds; -1 without one, or where that is not known.
         growth: By how many ready jobs a minute it grows, or shrinks when negative.
         trouble: What an operator should look at first has the highest number.
     """
@@ -108,6 +108,7 @@ class Snapshot:
         at: When, in seconds since the epoch.
         totals: What `stats` tells, by its names, without YAML's quotes.
         journal: What the journal counted.
+        store: What this front-end has to do with a shared store.
         troubles: Why changes fail now.
         dropped: How many lines of the log were dropped.
         tubes: The tubes, in no particular order.
@@ -119,6 +120,7 @@ class Snapshot:
         self.totals = totals
         self.journal = journal
         self.troubles = troubles
+        self.store: StoreStats | None = None
         self.dropped = log.dropped()
         self.tubes: list[TubeRow] = []
         self.seconds = 0.0
@@ -176,8 +178,9 @@ class Snapshots:
 
     async def _make(self) -> Snapshot:
         began = time.perf_counter()
-        engine = self._outcomes.broker.engine
-        snapshot, tubes, sights = await self._outcomes.look(engine.look_tubes(), self._begin)
+        broker = self._outcomes.broker
+        look = broker.with_siblings(broker.engine.look_tubes())
+        snapshot, tubes, sights = await self._outcomes.look(look, self._begin)
         now = snapshot.at
         async for some in sliced(tubes):
             for tube in some:
@@ -201,6 +204,7 @@ class Snapshots:
         figures = broker.snapshot(answer)
         totals = {name: value.strip('"') if isinstance(value, str) else value for name, value in figures}
         snapshot = Snapshot(broker.now(), totals, engine.journal_stats(), engine.troubles())
+        snapshot.store = engine.store_stats()
         return (snapshot, list(engine.tubes()), []) if answer is None else (snapshot, [], answer.tubes)
 
     def _row_of(self, tube: Tube, answer: Answer | None, now: float) -> TubeRow:
@@ -215,7 +219,6 @@ class Snapshots:
         use.pauses = tube.pauses + others.pauses
         counts = tube.counts if answer is None else answer.counts
         row = TubeRow(tube.name, counts, use, tube.pause, tube.paused_until - now)
-        # The job that is next is known for nothing where all jobs are here.
-        if answer is None and row.ready and (job := self._outcomes.broker.engine.peek_next(tube, READY)) is not None:
+        if answer is None and row.ready and (job := self._outcomes.broker.engine.oldest_ready(tube)) is not None:
             row.age = max(0.0, now - job.born)
         return self._judged(row)

@@ -12,6 +12,7 @@ from beanspiked.admin.app import Application
 from beanspiked.admin.http import HttpServer
 from beanspiked.admin.lag import LoopWatch
 from beanspiked.server.main import Companion
+from beanspiked.server.times import Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,8 @@ class AdminPort(Companion):
     def begin(self, broker: Broker, server: Server) -> None:
         """Serve from now on; the event loop runs."""
         loop = asyncio.get_running_loop()
+        broker.times = Times()
+        broker.engine.measure()
         self._application = Application(self._options, broker, server, self._watch, self._journal)
         self._http = HttpServer(self._application.asgi, self._context)
         self._http.begin(self._sock)

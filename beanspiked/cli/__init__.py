@@ -17,11 +17,14 @@ from beanspiked.version import __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import Final, NoReturn
 
     from beanspiked.admin.options import AdminOptions
+    from beanspiked.config import Settings
     from beanspiked.server.main import Companion
+    from beanspiked.server.worker import Worker
 
 __all__ = ["COMMANDS", "main", "usage"]
 
@@ -137,10 +140,13 @@ def _serve(words: list[str]) -> int:
     from beanspiked.server import listeners, log  # noqa: PLC0415 - argument errors need neither
 
     log.guard()
+    if settings.workers and "BEANSPIKED_CHANNEL" in os.environ:
+        return _work(settings, os.environ.pop("BEANSPIKED_CHANNEL"))
     try:
         inherited = listeners.inherited(os.environ, os.getpid(), settings.tcp_keepalive)
         descriptors = inherited or listeners.bind(settings)
-        companion = None if settings.admin is None else _admin_port(settings.admin, settings.journal)
+        admin = None if settings.admin is None else _listen_to_admins(settings.admin)
+        companion = None if settings.workers else _admin_port(settings, admin)
     except listeners.ListenError as error:
         _say(error)
         return EXIT_LISTEN
@@ -150,7 +156,44 @@ def _serve(words: list[str]) -> int:
         _say("the sockets are systemd's; -l and -p are ignored")
     import socket  # noqa: PLC0415 - the socket listens before this
 
-    from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
+    sockets = [socket.socket(fileno=fd) for fd in descriptors]
+    if settings.workers:
+        return _keep_workers(settings, sockets, admin)
+    return _run(settings, sockets, companion)
+
+
+def _keep_workers(settings: Settings, sockets: list[socket.socket], admin: socket.socket | None) -> int:
+    """Be the parent of workers, which are this command line again."""
+    from beanspiked.server.log import start  # noqa: PLC0415 - likewise
+    from beanspiked.server.parent import Parent  # noqa: PLC0415 - likewise
+
+    if settings.user is not None:
+        _become(settings.user)
+    start(settings.verbose)
+    return Parent([sys.executable, *sys.orig_argv[1:]], settings.workers, sockets, admin).run()
+
+
+def _work(settings: Settings, channel: str) -> int:
+    """Be a worker."""
+    from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - only a worker needs it
+    from beanspiked.server.worker import NoParentError, Worker  # noqa: PLC0415 - likewise
+
+    try:
+        worker = Worker(channel)
+        companion = _admin_port(settings, worker.admin)
+    except NoParentError as error:
+        return _refuse(UsageError(str(error)))
+    except ListenError as error:
+        _say(error)
+        return EXIT_LISTEN
+    return _run(settings, [], companion, worker)
+
+
+def _run(
+    settings: Settings, sockets: list[socket.socket], companion: Companion | None, worker: Worker | None = None
+) -> int:
+    """Serve until the end; return the exit code."""
+    from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - the socket listens before this
     from beanspiked.server.main import serve  # noqa: PLC0415 - likewise
     from beanspiked.server.sockets import NativeMissingError  # noqa: PLC0415 - likewise
 
@@ -160,7 +203,7 @@ def _serve(words: list[str]) -> int:
             import beanspiked.engine.embedded.journal  # noqa: F401, PLC0415 - likewise
         _become(settings.user)
     try:
-        serve(settings, [socket.socket(fileno=fd) for fd in descriptors], companion)
+        serve(settings, sockets, companion, worker)
     except StoreUnusable as error:
         _say(error)
         return EXIT_JOURNAL
@@ -170,18 +213,36 @@ def _serve(words: list[str]) -> int:
     return 0
 
 
-def _admin_port(options: AdminOptions, journal: str | None) -> Companion:
+def _listen_to_admins(options: AdminOptions) -> socket.socket:
     """Bind the admin port. Raises ListenError."""
     from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - likewise
 
     try:
-        from beanspiked.admin.start import AdminPort, listen  # noqa: PLC0415 - loaded only where it is wanted
+        from beanspiked.admin.start import listen  # noqa: PLC0415 - loaded only where it is wanted
     except ModuleNotFoundError as error:
         raise ListenError(f"--admin needs {error.name}: pip install 'beanspiked[admin]'") from error
     try:
-        return AdminPort(options, listen(options), journal)
+        return listen(options)
     except OSError as error:
-        raise ListenError(f"--admin {options.host} port {options.port}: {error.strerror or error}") from error
+        raise _admin_fault(options, error) from error
+
+
+def _admin_port(settings: Settings, sock: socket.socket | None) -> Companion | None:
+    """Make the admin port of its socket, if there is one. Raises ListenError."""
+    if settings.admin is None or sock is None:
+        return None
+    from beanspiked.admin.start import AdminPort  # noqa: PLC0415 - likewise
+
+    try:
+        return AdminPort(settings.admin, sock, settings.journal)
+    except OSError as error:
+        raise _admin_fault(settings.admin, error) from error
+
+
+def _admin_fault(options: AdminOptions, error: OSError) -> Exception:
+    from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - likewise
+
+    return ListenError(f"--admin {options.host} port {options.port}: {error.strerror or error}")
 
 
 def _become(user: str) -> None:

@@ -29,6 +29,14 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)  # type: ignore[arg-type]
 
 
+class _Given(argparse.Action):
+    """Notes that the address was given, and does not come from the environment."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.addressed = True
+
+
 class Parser(argparse.ArgumentParser):
     """Reads the arguments of one sub-command; an error is one line, and a second one says where help is."""
 
@@ -50,10 +58,13 @@ class Parser(argparse.ArgumentParser):
                 "-a",
                 "--address",
                 type=_address,
+                action=_Given,
                 metavar="ADDR",
                 default=os.environ.get("BEANSPIKED_ADDR") or DEFAULT_ADDRESS,
                 help=f"the server: HOST:PORT or unix:PATH (BEANSPIKED_ADDR, else {DEFAULT_ADDRESS})",
             )
+
+        self.set_defaults(addressed=False)
 
     def add_json(self) -> None:
         """Add the option for JSON."""

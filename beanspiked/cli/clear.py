@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from beanspiked.cli.arguments import STATES, Parser, tube
-from beanspiked.cli.command import Failed, connect, existing, number_of, run
+from beanspiked.cli.command import confirm, connect, existing, number_of, run
 from beanspiked.cli.looks import PEEKS
+from beanspiked.cli.matching import Matching, add_all, expect_answer, over_admin
 from beanspiked.cli.taking import at_once, take_ready, todo, watch_only
 from beanspiked.cli.terminal import Progress, plural, print_json
 from beanspiked.client import requests
@@ -29,12 +29,14 @@ def parser() -> Parser:
         "clear",
         "Delete the jobs of a tube that are ready, delayed or buried now. Reserved jobs stay. The\n"
         "protocol has no command for this: ready jobs are reserved and deleted, some dozens at a\n"
-        "time; the others are deleted one by one. You type the tube's name to confirm.",
-        "  beanspiked clear emails\n  beanspiked clear emails --state buried --yes",
+        "time; the others are deleted one by one. With --admin or a filter the server deletes them\n"
+        "itself. You type the tube's name to confirm.",
+        "  beanspiked clear emails\n  beanspiked clear emails --state buried --yes\n"
+        "  beanspiked clear emails --grep spam --older 1d --admin 11301",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")
     words.add_argument("-s", "--state", choices=STATES, help="delete only jobs of this state")
-    words.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
+    add_all(words)
     words.add_json()
     return words
 
@@ -46,21 +48,15 @@ def main(words: list[str]) -> int:
 
 
 def _clear(words: Parser, options: argparse.Namespace) -> int:
-    if not options.yes and not sys.stdin.isatty():
-        words.error("clear: without a terminal to ask at, give --yes")
+    expect_answer(words, options)
     states = [options.state] if options.state else list(STATES)
-    with connect(options) as conn:
-        told = existing(conn, options.tube)
-        total = sum(todo(told, state, None) for state in states)
-        if not options.yes:
-            _ask(options.tube, total)
-        deleted = 0
-        conn.ask(requests.use(options.tube))
-        with Progress("deleted", total) as progress:
-            for state in states:
-                for count in _deleting(conn, options.tube, state, told):
-                    deleted += count
-                    progress.show(deleted)
+    if over_admin(options):
+        matching = Matching(options, options.tube, states)
+        if options.count:
+            return matching.print_count()
+        deleted = matching.change("tube/clear", "deleted", "This deletes {}", options.tube)
+    else:
+        deleted = _delete_all(options, states)
     if options.json:
         print_json({"tube": options.tube, "deleted": deleted})
     else:
@@ -68,12 +64,21 @@ def _clear(words: Parser, options: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(name: str, total: int) -> None:
-    """Ask for the tube's name. Raises Failed when another name is typed."""
-    sys.stderr.write(f"This deletes {plural(total)}. Type the tube's name to go on: ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip() != name:
-        raise Failed("the names differ; nothing was deleted")
+def _delete_all(options: argparse.Namespace, states: list[str]) -> int:
+    """Delete all jobs of these states with the protocol's commands; return how many."""
+    with connect(options) as conn:
+        told = existing(conn, options.tube)
+        total = sum(todo(told, state, None) for state in states)
+        if not options.yes:
+            confirm(f"This deletes {plural(total)}", options.tube, "the tube's name")
+        deleted = 0
+        conn.ask(requests.use(options.tube))
+        with Progress("deleted", total) as progress:
+            for state in states:
+                for count in _deleting(conn, options.tube, state, told):
+                    deleted += count
+                    progress.show(deleted)
+    return deleted
 
 
 def _deleting(conn: Conn, name: str, state: str, told: Stats) -> Iterator[int]:

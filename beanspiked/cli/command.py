@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from beanspiked.cli.arguments import Parser
     from beanspiked.client.documents import Stats
 
-__all__ = ["BATCH", "EXIT_FAILED", "Failed", "connect", "existing", "number_of", "run", "tubes"]
+__all__ = ["BATCH", "EXIT_FAILED", "Failed", "confirm", "connect", "existing", "number_of", "run", "tubes"]
 
 EXIT_FAILED: Final = 1
 # A shell's exit code for a process that SIGPIPE ended.
@@ -61,6 +61,14 @@ def connect(options: argparse.Namespace) -> Conn:
         return Conn.connect(options.address)
     except ServerGone as error:
         raise ServerGone(f"{error}; set the server's address with -a or BEANSPIKED_ADDR") from error
+
+
+def confirm(question: str, typed: str, name: str) -> None:
+    """Ask for something to be typed, which has a name. Raises Failed when something else is typed."""
+    sys.stderr.write(f"{question}. Type {name} to go on: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip() != typed:
+        raise Failed("something else was typed; nothing was changed")
 
 
 def existing(conn: Conn, tube: str) -> Stats:

@@ -1,15 +1,16 @@
-"""`beanspiked jobs`: lists the next job of each state, or jobs by their ids; the protocol has no list of all jobs."""
+"""`beanspiked jobs`: lists jobs, by a filter over the admin port, or by their ids with the protocol, which has no list of all jobs."""
 
 from __future__ import annotations
 
 import argparse
-import re
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.cli.arguments import STATES, Parser, job_id, seconds, tube
+from beanspiked.cli.arguments import STATES, Parser, at_least_one, job_id, tube
 from beanspiked.cli.command import BATCH, connect, existing, number_of, run
 from beanspiked.cli.looks import as_fields, next_of
-from beanspiked.cli.terminal import Progress, print_json, print_table, shown_body, shown_time
+from beanspiked.cli.matching import Matching, add_admin, add_filter, admin_known, filtered
+from beanspiked.cli.terminal import Progress, plural, print_json, print_table, say, shown_body, shown_time
 from beanspiked.client import requests
 
 if TYPE_CHECKING:
@@ -24,44 +25,38 @@ __all__ = ["main", "parser"]
 # How much of a body a table shows, in characters.
 SHOWN: Final = 60
 MAX_IDS: Final = 100_000_000
+# How many are listed unless told otherwise.
+MAX_LISTED: Final = 1000
 
 
 def parser() -> Parser:
     """Return the command's parser."""
     words = Parser(
         "jobs",
-        "List jobs of a tube. The protocol cannot list all jobs: it shows the next job of each state,\n"
-        "which this lists without --ids, and any job by its id. With --ids this asks for each id of\n"
-        "a range, some ten thousand a second. Ids count from 1, except on an Aerospike cluster,\n"
-        "where they are too far apart for this.",
+        "List jobs of a tube, in the order of their queues. That needs the server's admin port. The\n"
+        "protocol shows only the next job of each state, which this lists where no admin port is\n"
+        "known, and any job by its id: with --ids this asks for each id of a range, some ten thousand\n"
+        "a second. Ids count from 1, except on an Aerospike cluster, where they are too far apart.",
         "  beanspiked jobs emails\n"
-        '  beanspiked jobs emails --ids 1-50000 --state buried --older 1h --grep \'"to": "bob\'',
+        '  beanspiked jobs emails --state buried --older 1h --grep \'"to": "bob\' --admin 11301\n'
+        "  beanspiked jobs emails --ids 1-50000 --state buried --json",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")
     words.add_argument("-i", "--ids", type=_range, metavar="FROM-TO", help="list the jobs with ids in this range")
-    words.add_argument("-s", "--state", choices=(*STATES, "reserved"), help="list only jobs of this state")
+    words.add_argument("-s", "--state", choices=(*STATES, "reserved"), help="only jobs of this state")
+    add_filter(words)
     words.add_argument(
-        "-g",
-        "--grep",
-        type=_pattern,
-        metavar="PATTERN",
-        help="list only jobs whose body matches this regular expression",
+        "-n", "--number", type=at_least_one, default=MAX_LISTED, metavar="N", help=f"this many at most ({MAX_LISTED:,})"
     )
-    words.add_argument(
-        "-o",
-        "--older",
-        type=seconds,
-        default=0,
-        metavar="TIME",
-        help="list only jobs that were put at least this long ago: 90s, 5m, 2h, 1d",
-    )
+    add_admin(words)
     words.add_json()
     return words
 
 
 def main(words: list[str]) -> int:
     """Run the command; return the exit code."""
-    return run(parser(), words, _jobs)
+    words_parser = parser()
+    return run(words_parser, words, lambda options: _jobs(words_parser, options))
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -72,20 +67,32 @@ def _range(text: str) -> tuple[int, int]:
     return low, high
 
 
-def _pattern(text: str) -> re.Pattern[bytes]:
-    try:
-        return re.compile(text.encode("utf-8", "surrogateescape"))
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+def _jobs(words: Parser, options: argparse.Namespace) -> int:
+    if options.ids and options.admin:
+        words.error("jobs: --ids asks by the protocol, --admin the admin port")
+    if options.ids or not (filtered(options) or admin_known(options)):
+        with connect(options) as conn:
+            existing(conn, options.tube)
+            matching = ((job, told) for job, told in _candidates(conn, options) if _wanted(job, told, options))
+            found = list(islice(matching, options.number + 1))
+    else:
+        states = [options.state] if options.state else [*STATES, "reserved"]
+        found = []
+        with Progress("listed") as progress:
+            for one in Matching(options, options.tube, states).listed(options.number + 1):
+                found.append(one)
+                progress.show(len(found))
+    if len(found) > options.number:
+        found.pop()
+        say(f"only the first {plural(options.number)}; list more with --number")
+    _print(options, found)
+    return 0
 
 
-def _jobs(options: argparse.Namespace) -> int:
-    with connect(options) as conn:
-        existing(conn, options.tube)
-        found = [(job, told) for job, told in _candidates(conn, options) if _wanted(job, told, options)]
+def _print(options: argparse.Namespace, found: list[tuple[Job, Stats]]) -> None:
     if options.json:
         print_json([as_fields(job, told) for job, told in found])
-        return 0
+        return
     rows = [
         (
             number_of(told, "id"),
@@ -95,19 +102,27 @@ def _jobs(options: argparse.Namespace) -> int:
             number_of(told, "reserves"),
             number_of(told, "buries"),
             len(job.body),
-            shown_body(job.body[: 4 * SHOWN]).replace("\n", "\\n").replace("\t", "\\t")[:SHOWN],
+            _beginning(job, told),
         )
         for job, told in found
     ]
     print_table(("id", "state", "pri", "age", "reserves", "buries", "bytes", "body"), rows)
-    return 0
+
+
+def _beginning(job: Job, told: Stats) -> str:
+    """Return the beginning of a body on one line, and why the job is buried."""
+    text = shown_body(job.body[: 4 * SHOWN]).replace("\n", "\\n").replace("\t", "\\t")[:SHOWN]
+    return f"{text}  ({told['reason']})" if told.get("reason") else text
 
 
 def _wanted(job: Job, told: Stats, options: argparse.Namespace) -> bool:
+    low, high = options.priority
     return (
         number_of(told, "age") >= options.older
         and options.state in (None, told["state"])
-        and (options.grep is None or options.grep.search(job.body) is not None)
+        and number_of(told, "reserves") >= options.tries
+        and low <= number_of(told, "pri") <= high
+        and (not options.grep or options.grep.encode("utf-8", "surrogateescape") in job.body)
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.cli.arguments import Parser, at_least_one, job_id, tube
 from beanspiked.cli.command import EXIT_FAILED, Failed, connect, existing, number_of, run
+from beanspiked.cli.matching import Matching, add_all, expect_answer, over_admin
 from beanspiked.cli.terminal import Progress, plural, print_json, say
 from beanspiked.client import requests
 from beanspiked.client.errors import JobNotFound, Refused
@@ -26,9 +27,10 @@ def parser() -> Parser:
     words = Parser(
         "kick",
         "Make the buried jobs of a tube ready, the first buried first: all of them, or NUMBER. With\n"
-        "--delayed, make delayed jobs ready, the first due first. A server does that only in a tube\n"
-        "without buried jobs.",
-        "  beanspiked kick emails\n  beanspiked kick emails 10\n  beanspiked kick --id 12 13",
+        "--delayed, make delayed jobs ready, the first due first. With the protocol a server does that\n"
+        "only in a tube without buried jobs. A filter needs the admin port; it asks before it kicks.",
+        "  beanspiked kick emails\n  beanspiked kick emails 10\n  beanspiked kick --id 12 13\n"
+        "  beanspiked kick emails --grep 'timed out' --tries 3 --admin 11301",
     )
     words.add_argument("tube", nargs="?", type=tube, metavar="TUBE")
     words.add_argument("number", nargs="?", type=at_least_one, metavar="NUMBER", help="kick this many jobs at most")
@@ -36,6 +38,7 @@ def parser() -> Parser:
     words.add_argument(
         "-i", "--id", nargs="+", type=job_id, metavar="ID", help="kick these jobs, buried or delayed, of any tube"
     )
+    add_all(words)
     words.add_json()
     return words
 
@@ -49,11 +52,21 @@ def main(words: list[str]) -> int:
 def _kick(words: Parser, options: argparse.Namespace) -> int:
     if (options.tube is None) == (options.id is None):
         words.error("kick: name a tube, or jobs with --id")
-    with connect(options) as conn:
-        if options.id:
-            kicked, missing = _kick_jobs(conn, options.id)
-        else:
-            kicked, missing = _kick_tube(conn, options), []
+    missing: list[int] = []
+    if over_admin(options):
+        if options.number is not None or options.id:
+            words.error("kick: over the admin port all jobs that match are kicked: no NUMBER, no --id")
+        expect_answer(words, options)
+        matching = Matching(options, options.tube, ["delayed" if options.delayed else "buried"])
+        if options.count:
+            return matching.print_count()
+        kicked = matching.change("tube/kick-jobs", "kicked", "This makes {} ready", "yes")
+    else:
+        with connect(options) as conn:
+            if options.id:
+                kicked, missing = _kick_jobs(conn, options.id)
+            else:
+                kicked = _kick_tube(conn, options)
     if options.json:
         print_json({"kicked": kicked, "missing": missing})
     else:
@@ -77,7 +90,8 @@ def _kick_tube(conn: Conn, options: argparse.Namespace) -> int:
     buried = number_of(told, "current-jobs-buried")
     if options.delayed and buried:
         raise Failed(
-            f"a server kicks buried jobs first, and {options.tube} has {buried:,}: kick or delete these before delayed ones"
+            f"a server kicks buried jobs first, and {options.tube} has {buried:,}: kick or delete these before delayed ones, "
+            "or name its admin port with --admin"
         )
     there = number_of(told, "current-jobs-delayed") if options.delayed else buried
     todo = there if options.number is None else min(there, options.number)

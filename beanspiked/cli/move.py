@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from beanspiked.cli.arguments import STATES, Parser, at_least_one, tube
 from beanspiked.cli.command import EXIT_FAILED, Failed, connect, existing, number_of, run
 from beanspiked.cli.looks import PEEKS
+from beanspiked.cli.matching import Matching, add_all, expect_answer, over_admin
 from beanspiked.cli.taking import at_once, take_ready, todo, watch_only
 from beanspiked.cli.terminal import Progress, plural, print_json, say
 from beanspiked.client import requests
@@ -32,8 +33,11 @@ def parser() -> Parser:
         "into the other tube and then deleted here, so none is lost if this is killed; some dozens\n"
         "may then be in both tubes. Jobs keep their priority, time to run and the rest of a delay,\n"
         "and get new ids; buried ones arrive ready. Moving buried or delayed jobs (reserve-job) needs\n"
-        "beanstalkd 1.12 or later; if this is killed, one of them may be ready where it was.",
-        "  beanspiked move emails emails-later\n  beanspiked move emails-failed emails --state buried --number 10",
+        "beanstalkd 1.12 or later; if this is killed, one of them may be ready where it was.\n\n"
+        "With --admin or a filter the server moves them itself, and asks before: each job is in one of\n"
+        "the tubes at every moment, and keeps its state and all that is said of it.",
+        "  beanspiked move emails emails-later\n  beanspiked move emails-failed emails --state buried --number 10\n"
+        '  beanspiked move emails emails-bob --grep \'"to": "bob\' --older 1h --admin 11301',
     )
     words.add_argument("source", type=tube, metavar="FROM")
     words.add_argument("target", type=tube, metavar="TO")
@@ -41,6 +45,7 @@ def parser() -> Parser:
     words.add_argument(
         "-n", "--number", type=at_least_one, metavar="N", help="move this many jobs at most (all that are there now)"
     )
+    add_all(words)
     words.add_json()
     return words
 
@@ -54,6 +59,8 @@ def main(words: list[str]) -> int:
 def _move(words: Parser, options: argparse.Namespace) -> int:
     if options.source == options.target:
         words.error("move: the tubes are the same")
+    if over_admin(options):
+        return _over_admin(words, options)
     with connect(options) as conn:
         told = existing(conn, options.source)
         total = todo(told, options.state, options.number)
@@ -70,6 +77,22 @@ def _move(words: Parser, options: argparse.Namespace) -> int:
     if moving.doubled:
         say(f"{plural(len(moving.doubled))} may be in both tubes, because their time to run was over: {moving.doubled}")
     return EXIT_FAILED if moving.doubled else 0
+
+
+def _over_admin(words: Parser, options: argparse.Namespace) -> int:
+    if options.number is not None:
+        words.error("move: over the admin port all jobs that match are moved: no --number")
+    expect_answer(words, options)
+    matching = Matching(options, options.source, [options.state])
+    if options.count:
+        return matching.print_count()
+    question = f"This moves {{}} to {options.target}"
+    moved = matching.change("tube/move", "moved", question, "yes", {"target": options.target})
+    if options.json:
+        print_json({"moved": moved, "doubled": []})
+    else:
+        print(f"{plural(moved)} moved to {options.target}")
+    return 0
 
 
 class _Moving:

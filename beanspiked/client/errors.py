@@ -3,6 +3,7 @@
 ClientError
 ├── ServerGone          there is no connection: refused, closed, reset, or silent for too long
 ├── BrokenReply         the bytes are not a reply of the protocol, or not one to this command; the connection cannot be used again
+├── AdminRefused        the admin port refused a request, or a change of many jobs ended early
 └── Refused             the server refused the command; it did nothing, and the connection goes on
     ├── JobNotFound     there is no such job, or not in a state that allows this
     ├── JobLost         this connection does not hold the job any more: abandon the work
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AdminRefused",
     "BrokenReply",
     "ClientError",
     "DeadlineSoon",
@@ -53,6 +55,18 @@ class ServerGone(ClientError):  # noqa: N818 - it says what happened
 
 class BrokenReply(ClientError):  # noqa: N818 - likewise
     """The bytes are not a reply of the protocol, or not one to this command; the connection cannot be used again."""
+
+
+class AdminRefused(ClientError):  # noqa: N818 - likewise
+    """The admin port refused a request, or a change of many jobs ended early: what was done by then stays done.
+
+    Attributes:
+        status: The status of the HTTP response.
+    """
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status: int = status
 
 
 class Refused(ClientError):  # noqa: N818 - likewise

@@ -7,6 +7,7 @@ become visible when they are done, and a job on its way between two states belon
 from mypy_extensions import mypyc_attr
 
 from beanspiked.engine.filters import Bulk, Filter, Listing
+from beanspiked.engine.histogram import Histogram
 from beanspiked.engine.jobs import (
     ALL,
     BURIED,
@@ -51,6 +52,7 @@ __all__ = [
     "JournalStats",
     "Listing",
     "ReadyListener",
+    "StoreStats",
     "Tube",
     "TubeEngine",
     "TubeSight",
@@ -116,6 +118,35 @@ class JournalStats:
         self.syncs: int = 0
         self.full: bool = False
         self.distrusted: bool = False
+
+
+class StoreStats:
+    """What a front-end has to do with the store that it shares.
+
+    Attributes:
+        calls: How long its calls lasted, by their kind; one carries out many changes.
+        outcomes: How many operations of which kind ended how.
+        records: How many records of each kind the cluster has, as it told some seconds ago; empty before it has.
+        session_age: How long the session in force has lasted, in seconds; 0 without one.
+        heartbeat_age: How long ago the store took a heartbeat, in seconds.
+        front_ends: How many other front-ends live.
+        links: From how many of these news come over a link.
+        news_lag: How long the most silent of these has been silent, in seconds; a front-end that lives speaks twice a second.
+        leases: How many segments are in use here.
+        segments: How many segments are known here.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Histogram] = {}
+        self.outcomes: dict[tuple[str, str], int] = {}
+        self.records: dict[str, int] = {}
+        self.session_age: float = 0.0
+        self.heartbeat_age: float = 0.0
+        self.front_ends: int = 0
+        self.links: int = 0
+        self.news_lag: float = 0.0
+        self.leases: int = 0
+        self.segments: int = 0
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -229,6 +260,10 @@ class TubeEngine:
         """Find the job that would leave READY, DELAYED or BURIED next."""
         raise NotImplementedError
 
+    def oldest_ready(self, tube: Tube) -> Job | None:
+        """Find the ready job of a tube that was put first; None also where that is not known, as on a shared store."""
+        return None
+
     def delete(self, job: Job) -> Later | None:
         """Remove a job that the caller holds or that nobody does. Fails with StoreFull, StoreFailed or JobGone."""
         raise NotImplementedError
@@ -330,6 +365,13 @@ class TubeEngine:
     def journal_stats(self) -> JournalStats:
         """Return what the journal has done."""
         return JournalStats()
+
+    def measure(self) -> None:
+        """Count from now on what `store_stats` tells of calls."""
+
+    def store_stats(self) -> StoreStats | None:
+        """Return what this process has to do with a shared store; None where there is none."""
+        return None
 
     def troubles(self) -> list[str]:
         """Say why changes fail now, each reason in a few words; nothing when they do not."""

@@ -89,7 +89,7 @@ class Details:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Job(Entry):
-    """A job. Only its engine changes it, but for `holder`, `reserve_seq` and, while it is reserved, its place in the holder's queue.
+    """A job. Only its engine changes it, but for `holder`, `reserved_us` and, while it is reserved, its place in the holder's queue.
 
     Attributes:
         tube: Where it lives.
@@ -101,7 +101,7 @@ class Job(Entry):
         state: READY, DELAYED, RESERVED or BURIED.
         key: While DELAYED, when it is due; while RESERVED, its deadline; both in seconds since the epoch.
         holder: Who in this process reserved it, or None.
-        reserve_seq: The holder's own: which of its reserves got it.
+        reserved_us: The holder's own: when it got the job, in microseconds since the epoch, and later than it got the one before.
         moving: The change that is on its way to the store, or None.
         details: What the library gave it, or None.
         ahead_of_store: Whether it was given back since its last change in the store, which knows nothing of that.
@@ -119,7 +119,7 @@ class Job(Entry):
         "moving",
         "pri",
         "releases",
-        "reserve_seq",
+        "reserved_us",
         "reserves",
         "state",
         "timeouts",
@@ -152,7 +152,7 @@ class Job(Entry):
         self.buries: int = 0
         self.kicks: int = 0
         self.holder: Waiter | None = None
-        self.reserve_seq: int = 0
+        self.reserved_us: int = 0
         self.moving: Later | None = None
         self.details: Details | None = details
         self.ahead_of_store: bool = False

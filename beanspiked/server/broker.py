@@ -25,11 +25,14 @@ from beanspiked.engine.contract import (
     TubeEngine,
     TubeUse,
 )
+from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
 from beanspiked.protocol.yaml import quoted
+from beanspiked.server.instance import instance_id
+from beanspiked.server.times import Times
 
-__all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker", "TurnTaker"]
+__all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker", "Siblings", "TurnTaker"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,26 @@ class Alarm:
 
     def hear(self) -> None:
         """Read all sockets: a client that spoke in time must not miss a deadline because this process was late."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Siblings:
+    """The other workers of a server, as the broker sees them.
+
+    Attributes:
+        workers: How many workers the server has, this one included.
+        answered: How many of the others answered when they were last asked.
+        counters: The sums of their counters (`Broker.counters`); empty where none answered.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers: int = workers
+        self.answered: int = 0
+        self.counters: list[int] = []
+
+    def ask(self) -> Later:
+        """Ask them for their counters; the outcome is known when these are, or the time is up."""
+        raise NotImplementedError
 
 
 class TurnTaker:
@@ -93,6 +116,10 @@ class Broker(ReadyListener):
         when_left: Called when the last of these has given everything back.
         tracing: Whether commands and replies are logged.
         io: How sockets are heard, as `stats` tells it.
+        siblings: The other workers, if `stats` counts what they did.
+        pid: The process that `stats` names.
+        started_at: When the server was started, in seconds since the epoch.
+        times: Where the times of jobs are counted, or None.
     """
 
     engine: TubeEngine
@@ -112,7 +139,7 @@ class Broker(ReadyListener):
         self.workers: int = 0
         self.waiting: int = 0
         self.binlog_max_size: int = 10485760
-        self.instance_id: str = _instance_id()
+        self.instance_id: str = instance_id()
         self.dirty: list[TurnTaker] = []
         self.runnable: deque[TurnTaker] = deque()
         self.next_turn: list[TurnTaker] = []
@@ -121,10 +148,13 @@ class Broker(ReadyListener):
         self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
         self.io: str = "none"
+        self.siblings: Siblings | None = None
+        self.pid: int = os.getpid()
+        self.started_at: float = timers.clock.now()
+        self.times: Times | None = None
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER
         self._soon: bool = False
-        self._started_at: float = timers.clock.now()
 
     def now(self) -> float:
         """Return the time in seconds since the epoch."""
@@ -222,10 +252,44 @@ class Broker(ReadyListener):
         if self.leaving == 0 and self.when_left is not None:
             self.when_left()
 
+    def counters(self) -> list[int]:
+        """Return what `stats` adds up over all workers: each verb's commands, and what VERB_COUNT is added to below."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return [
+            *self.commands,
+            self.job_timeouts,
+            self.total_jobs,
+            self.connections,
+            self.producers,
+            self.workers,
+            self.waiting,
+            self.total_connections,
+            round(usage.ru_utime * 1000000),
+            round(usage.ru_stime * 1000000),
+        ]
+
+    def with_siblings(self, answer: Answer | None) -> Answer | None:
+        """Return what a look at all jobs tells, once the other workers have told their counters as well."""
+        siblings = self.siblings
+        if siblings is None or answer is None:
+            return answer
+        whole = Answer()
+        look = answer
+
+        def asked(_: Later) -> None:
+            whole.counts, whole.names, whole.tubes = look.counts, look.names, look.tubes
+            whole.settle(look.error)
+
+        siblings.ask().then(lambda _: look.then(asked))
+        return whole
+
     def snapshot(self, answer: Answer | None) -> list[tuple[str, object]]:
         """Return every counter that `stats` reports, in beanstalkd's order, ours at the end; what a look found is in its answer."""
         counts = self.engine.counts if answer is None else answer.counts
-        usage = resource.getrusage(resource.RUSAGE_SELF)
+        total = self.counters()
+        siblings = self.siblings
+        if siblings is not None and siblings.counters:
+            total = [mine + theirs for mine, theirs in zip(total, siblings.counters, strict=True)]
         journal = self.engine.journal_stats()
         uname = os.uname()
         fields: list[tuple[str, object]] = [
@@ -235,22 +299,22 @@ class Broker(ReadyListener):
             ("current-jobs-delayed", counts.delayed),
             ("current-jobs-buried", counts.buried),
         ]
-        fields += [(name, self.commands[verb]) for name, verb in STATS_NAMES]
+        fields += [(name, total[verb]) for name, verb in STATS_NAMES]
         fields += [
-            ("job-timeouts", self.job_timeouts),
-            ("total-jobs", self.total_jobs),
+            ("job-timeouts", total[VERB_COUNT]),
+            ("total-jobs", total[VERB_COUNT + 1]),
             ("max-job-size", self.max_job_size),
             ("current-tubes", len(self.engine.tubes() if answer is None else answer.tubes or answer.names)),
-            ("current-connections", self.connections),
-            ("current-producers", self.producers),
-            ("current-workers", self.workers),
-            ("current-waiting", self.waiting),
-            ("total-connections", self.total_connections),
-            ("pid", os.getpid()),
+            ("current-connections", total[VERB_COUNT + 2]),
+            ("current-producers", total[VERB_COUNT + 3]),
+            ("current-workers", total[VERB_COUNT + 4]),
+            ("current-waiting", total[VERB_COUNT + 5]),
+            ("total-connections", total[VERB_COUNT + 6]),
+            ("pid", self.pid),
             ("version", quoted(BEANSTALKD_VERSION)),
-            ("rusage-utime", f"{usage.ru_utime:.6f}"),
-            ("rusage-stime", f"{usage.ru_stime:.6f}"),
-            ("uptime", int(self.now() - self._started_at)),
+            ("rusage-utime", f"{total[VERB_COUNT + 7] / 1000000:.6f}"),
+            ("rusage-stime", f"{total[VERB_COUNT + 8] / 1000000:.6f}"),
+            ("uptime", int(self.now() - self.started_at)),
             ("binlog-oldest-index", journal.files),
             ("binlog-current-index", journal.files),
             ("binlog-records-migrated", 0),
@@ -264,6 +328,8 @@ class Broker(ReadyListener):
             ("beanspiked-io", self.io),
             ("beanspiked-version", quoted(self.version)),
         ]
+        if siblings is not None:
+            fields += [("beanspiked-workers", siblings.workers), ("beanspiked-workers-counted", siblings.answered + 1)]
         return fields
 
     def job_snapshot(self, job: Job) -> list[tuple[str, object]]:
@@ -308,9 +374,3 @@ class Broker(ReadyListener):
             ("pause", int(tube.pause)),
             ("pause-time-left", max(0, left)),
         ]
-
-
-def _instance_id() -> str:
-    """Make 16 hexadecimal digits that no YAML parser takes for a number: one is a letter other than e."""
-    digits = os.urandom(8).hex()
-    return digits if set(digits) & set("abcdf") else "a" + digits[1:]

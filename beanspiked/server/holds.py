@@ -21,7 +21,7 @@ class Holds(Waiter):
         self._gate = gate
         self._broker = gate.broker
         self._jobs = Queue()
-        self._last_seq: int = 0
+        self._last_us: int = 0
         self._leaving: bool = False
 
     def __len__(self) -> int:
@@ -34,9 +34,13 @@ class Holds(Waiter):
 
     def add(self, job: Job) -> None:
         """Hold a job that was just reserved."""
-        self._last_seq += 1
-        job.reserve_seq = self._last_seq
-        self._hold(job, self._broker.now() + job.ttr if job.ttr else NEVER)
+        now = self._broker.now()
+        self._last_us = max(self._last_us + 1, int(now * 1e6))
+        job.reserved_us = self._last_us
+        times = self._broker.times
+        if times is not None and times.queue.wanted():
+            times.reserved(job, now)
+        self._hold(job, now + job.ttr if job.ttr else NEVER)
 
     def _hold(self, job: Job, deadline: float) -> None:
         job.holder = self
@@ -51,6 +55,12 @@ class Holds(Waiter):
 
     def let_go(self, job: Job) -> None:
         """Stop holding a job, because a change of it begins."""
+        times = self._broker.times
+        if times is not None and times.work.wanted():
+            times.worked(job, self._broker.now())
+        self._drop(job)
+
+    def _drop(self, job: Job) -> None:
         job.holder = None
         self._jobs.remove(job)
 
@@ -81,7 +91,7 @@ class Holds(Waiter):
         room = SLICE
         while first is not None and first.key <= now and room:
             job = cast(Job, first)
-            self.let_go(job)
+            self._drop(job)
             self._broker.job_timeouts += 1
             self._broker.engine.give_back(job, timed_out=True)
             room -= 1
@@ -114,7 +124,7 @@ class Holds(Waiter):
             self._jobs.remove(first)
             jobs.append(cast(Job, first))
             first = self._jobs.first()
-        jobs.sort(key=_reserve_seq)
+        jobs.sort(key=_reserved_us)
         for job in jobs:
             job.holder = None
             self._broker.engine.give_back(job, timed_out=False)
@@ -126,5 +136,5 @@ class Holds(Waiter):
             self._broker.left()
 
 
-def _reserve_seq(job: Job) -> int:
-    return job.reserve_seq
+def _reserved_us(job: Job) -> int:
+    return job.reserved_us

@@ -131,17 +131,18 @@ def guard() -> None:
         sys.stderr = io.TextIOWrapper(_output, "utf-8", "backslashreplace", line_buffering=True)
 
 
-def start(verbose: int) -> None:
+def start(verbose: int, who: str = "") -> None:
     """Start logging.
 
     Args:
         verbose: 0 for warnings, 1 for connections as well, 2 for commands as well.
+        who: Stands before each message, if several processes log to one place.
     """
     import logging  # noqa: PLC0415 - the socket listens before this
 
     guard()
     level = logging.DEBUG if verbose > 1 else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="beanspiked: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format=f"beanspiked: {who}%(message)s", stream=sys.stderr)
 
 
 def dropped() -> int:

@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.embedded.start import start as start_embedded
@@ -17,6 +16,7 @@ from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
 from beanspiked.server.loop import Loop
+from beanspiked.server.notify import notify
 from beanspiked.server.poller import Poller
 from beanspiked.server.server import Server
 from beanspiked.server.sockets import open_sockets
@@ -24,10 +24,12 @@ from beanspiked.version import __version__
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Callable
 
     from beanspiked.config import Settings
     from beanspiked.engine.contract import TubeEngine
+    from beanspiked.server.worker import Worker
 
 __all__ = ["Companion", "serve"]
 
@@ -63,19 +65,25 @@ class Companion:
         raise NotImplementedError
 
 
-def serve(settings: Settings, sockets: list[socket.socket], companion: Companion | None = None) -> None:
+def serve(
+    settings: Settings,
+    sockets: list[socket.socket],
+    companion: Companion | None = None,
+    worker: Worker | None = None,
+) -> None:
     """Serve until a signal stops the server.
 
     Args:
         settings: What the server was told.
         sockets: Where it listens.
         companion: What runs beside it, if anything does.
+        worker: This process as one of several, whose clients its parent accepts.
 
     Raises:
         StoreUnusable: The journal cannot be used.
         NativeMissingError: Native sockets were asked for and are not installed.
     """
-    log.start(settings.verbose)
+    log.start(settings.verbose, "" if worker is None else f"worker {worker.number}: ")
     logger.info("pid %d", os.getpid())
     for sock in sockets:
         logger.info("bind %d %s", sock.fileno(), sock.getsockname())
@@ -91,7 +99,7 @@ def serve(settings: Settings, sockets: list[socket.socket], companion: Companion
         loop.run_forever()
         loop.close()
     else:
-        _serve_in_asyncio(settings, sockets, timers, broker, poller, companion)
+        _serve_in_asyncio(settings, sockets, timers, broker, poller, companion, worker)
     poller.close()
 
 
@@ -102,6 +110,7 @@ def _serve_in_asyncio(
     broker: Broker,
     poller: Poller,
     companion: Companion | None,
+    worker: Worker | None,
 ) -> None:
     """Serve in an asyncio loop, which a shared store and a companion need."""
     import asyncio  # noqa: PLC0415 - takes longer to load than an embedded server
@@ -112,7 +121,7 @@ def _serve_in_asyncio(
 
     def begin() -> None:
         try:
-            Service(settings, sockets, timers, broker, poller, loop, companion).begin()
+            Service(settings, sockets, timers, broker, poller, loop, companion, worker).begin()
         except Exception as error:  # noqa: BLE001 - raised again when the loop has ended
             failures.append(error)
             loop.stop()
@@ -159,6 +168,7 @@ class Service:
         poller: Poller,
         loop: Loop | asyncio.AbstractEventLoop,
         companion: Companion | None = None,
+        worker: Worker | None = None,
     ) -> None:
         self._settings = settings
         self._timers = timers
@@ -166,6 +176,8 @@ class Service:
         self._loop = loop
         self._server = Server(broker, poller, loop, sockets)
         self._companion = companion
+        self._worker = worker
+        self._poller = poller
         self._stopping = False
         alarm = LoopAlarm(loop, broker)
         alarm.pollers.append(poller)
@@ -199,7 +211,10 @@ class Service:
         self._server.accept()
         if self._companion is not None:
             self._companion.begin(broker, self._server)
-        _notify("READY=1")
+        if self._worker is not None:
+            as_one = self._settings.stats_of == "all"
+            self._worker.begin(broker, self._poller, self._server, self._loop, self._stop, as_one=as_one)
+        notify("READY=1")
 
     def _engine(self) -> TubeEngine:
         settings, broker = self._settings, self._broker
@@ -221,10 +236,15 @@ class Service:
 
     def _stop(self) -> None:
         if self._stopping:
+            if self._worker is not None:
+                # A service manager signals all processes, and the parent signals again. The parent decides whether that is enough.
+                return
             # A second signal: a restart makes held jobs ready anyway.
             os._exit(1)
         self._stopping = True
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
+        if self._worker is not None:
+            self._worker.end()
         if self._companion is not None:
             self._companion.stopping()
         self._server.stop(self._settings.drain_timeout).then(lambda _: self._close())
@@ -244,18 +264,4 @@ class Service:
 
 def _loading() -> None:
     """Ask systemd for more time; otherwise it ends a start after TimeoutStartSec."""
-    _notify(f"EXTEND_TIMEOUT_USEC={LOADING_PATIENCE * 1_000_000}")
-
-
-def _notify(state: str) -> None:
-    """Send systemd a state (sd_notify): one datagram to the socket that it named."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(state.encode(), address)
-    except OSError as error:
-        logger.warning("cannot notify systemd at NOTIFY_SOCKET: %s", error)
+    notify(f"EXTEND_TIMEOUT_USEC={LOADING_PATIENCE * 1_000_000}")

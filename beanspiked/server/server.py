@@ -54,10 +54,12 @@ class Server(Acceptor):
 
     Attributes:
         connections: The open connections.
+        when_closed: Called when one of them is gone.
     """
 
     def __init__(self, broker: Broker, poller: Poller, loop: AnyLoop, sockets: list[socket.socket]) -> None:
         self.connections: set[Connection] = set()
+        self.when_closed: Callable[[], None] | None = None
         self._broker = broker
         self._poller = poller
         self._loop = loop
@@ -102,10 +104,14 @@ class Server(Acceptor):
                     return
                 logger.debug("accept: %s", error)
                 continue
-            sock.setblocking(False)
-            connection = Connection(self._broker, self._poller, self, sock)
-            self.connections.add(connection)
-            logger.info("accept %d", connection.fd)
+            self.adopt(sock)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a client."""
+        sock.setblocking(False)
+        connection = Connection(self._broker, self._poller, self, sock)
+        self.connections.add(connection)
+        logger.info("accept %d", connection.fd)
 
     def _refuse(self, error: OSError) -> None:
         """Let clients wait in the backlog: trying again at once would spin (beanstalkd #361, #628, #651). Logs it once."""
@@ -119,6 +125,8 @@ class Server(Acceptor):
         """A connection is gone, and its descriptor with it."""
         self.connections.discard(connection)
         logger.info("close %d", connection.fd)
+        if self.when_closed is not None:
+            self.when_closed()
         if not self._accepting:
             self.accept()
         if not self.connections and self._next is not None:

@@ -86,7 +86,7 @@ class Session:
             return engine.look_tube(command.name)
         if verb == verbs.LIST_TUBES:
             return engine.look_names()
-        return engine.look_all() if verb == verbs.STATS else None
+        return self.broker.with_siblings(engine.look_all()) if verb == verbs.STATS else None
 
     def close(self) -> None:
         """Give back the connection's jobs and leave its tubes, in slices; its changes on their way still reach the store."""

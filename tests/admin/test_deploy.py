@@ -14,7 +14,11 @@ import pytest
 from depth import absent
 from prometheus_client.parser import text_string_to_metric_families
 
-from beanspiked.admin import metrics
+from beanspiked.admin import dialects
+from beanspiked.admin.metrics import of_store
+from beanspiked.engine.contract import StoreStats
+from beanspiked.engine.histogram import Histogram
+from beanspiked.server.times import Times
 
 if TYPE_CHECKING:
     from conftest import Port
@@ -30,11 +34,17 @@ def promtool() -> str:
 
 @pytest.fixture
 def told(port: Port, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a server with a journal and a ready job tells."""
+    """What servers with a journal, a ready job and a shared store tell."""
     with ExitStack():
+        port.wire.broker.times = Times()
         port.wire.connect().put()
         monkeypatch.setattr(port.application, "_journal", str(tmp_path))
-        return port.get("/metrics").text
+        store = StoreStats()
+        store.calls["change"] = Histogram([1.0])
+        store.outcomes["change", "done"] = 1
+        store.records["segment"] = 1
+        shared = "".join(line for family in of_store(store) for line in family.lines)
+        return port.get("/metrics").text + shared
 
 
 def names(text: str) -> set[str]:
@@ -97,7 +107,7 @@ def test_prometheus_has_no_complaint_about_our_names(promtool: str, told: str) -
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("dialect", sorted(metrics.DIALECTS))
+@pytest.mark.parametrize("dialect", sorted(dialects.DIALECTS))
 def test_prometheus_can_read_each_dialect(promtool: str, port: Port, dialect: str) -> None:
     text = port.get(f"/metrics?compat={dialect}").text
     done = subprocess.run(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from beanspiked.admin import matching
+from beanspiked.admin.matching import progress
+from beanspiked.admin.outcomes import Outcomes
+from beanspiked.engine.errors import StoreFull
+from beanspiked.engine.filters import Bulk
 
 if TYPE_CHECKING:
     from conftest import Port
@@ -130,3 +138,39 @@ def test_a_change_of_many_jobs_leaves_its_beginning_and_its_end_in_the_log(
     assert said[1].endswith(": 0 deleted")
     assert said[2].endswith("move from t to u jobs (ready, delayed, buried; priority 6 to 4294967295): begins")
     assert said[3].endswith(": 3 moved")
+
+
+@pytest.mark.usefixtures("client")
+def test_who_wants_to_is_told_of_the_progress_of_a_change(port: Port) -> None:
+    headers = {"X-Beanspiked": "1", "Accept": "application/x-ndjson"}
+    told = port.request("POST", f"{API}/tube/clear?tube=t", headers, content=b'{"state": "ready"}')
+    assert told.headers["content-type"].startswith("application/x-ndjson")
+    assert [json.loads(line) for line in told.text.splitlines()] == [{"deleted": 3, "ended": True}]
+
+
+def told_of(port: Port, bulk: Bulk, lines: int) -> list[Any]:
+    """Listen to a change's progress for so many lines, then hang up."""
+
+    async def listen() -> list[Any]:
+        telling = progress(Outcomes(port.wire.broker), "moved", bulk)
+        try:
+            return [json.loads(await anext(telling)) for _ in range(lines)]
+        finally:
+            await telling.aclose()
+
+    return asyncio.run(listen())
+
+
+def test_a_change_stops_when_who_hears_of_its_progress_hangs_up(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "PROGRESS_EVERY", 0)
+    bulk = Bulk()
+    bulk.value = 7
+    assert told_of(port, bulk, 2) == [{"moved": 7}, {"moved": 7}]
+    assert bulk.stopped
+
+
+def test_who_hears_of_its_progress_hears_why_a_change_has_ended_early(port: Port) -> None:
+    bulk = Bulk()
+    bulk.value = 7
+    bulk.settle(StoreFull("no room"))
+    assert told_of(port, bulk, 1) == [{"moved": 7, "error": "no room"}]

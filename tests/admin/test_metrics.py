@@ -11,7 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from beanspiked.admin.lag import LoopWatch
-from beanspiked.admin.slices import page_of, sliced
+from beanspiked.admin.slices import busiest, page_of, sliced
+from beanspiked.server.times import Sample, Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,12 +71,119 @@ def test_each_family_has_its_header_once(port: Port) -> None:
     assert sum(line.startswith("beanstalkd_tube_current_jobs{") for line in lines) == 61 * 5
 
 
-def test_the_age_of_the_next_ready_job_is_told(port: Port) -> None:
+def oldest(port: Port) -> float | None:
+    """Tell how old the oldest ready job of `default` is, as a new snapshot has it."""
+    port.wire.advance(2)
+    return metrics(port).get("beanspiked_tube_oldest_ready_age_seconds", {}).get(("default",))
+
+
+def test_the_age_of_the_oldest_ready_job_is_told(port: Port) -> None:
     client = port.wire.connect()
+    assert oldest(port) is None
     client.put()
     port.wire.advance(30)
     client.put()
-    assert metrics(port)["beanspiked_tube_next_ready_age_seconds"]["default",] == 30
+    assert oldest(port) == 32
+    client.send(b"reserve\r\n")
+    assert oldest(port) == 4
+    client.send(b"release 1 0 0\r\n")
+    assert oldest(port) == 36
+
+
+def test_the_oldest_ready_job_may_be_the_least_urgent(port: Port) -> None:
+    client = port.wire.connect()
+    client.put(pri=9)
+    port.wire.advance(30)
+    client.put(pri=5)
+    client.put(pri=1)
+    assert oldest(port) == 32
+    # It goes, comes back, and goes for good.
+    client.send(b"delete 2\r\nreserve-job 1\r\n")
+    assert oldest(port) == 4
+    client.send(b"release 1 9 0\r\n")
+    assert oldest(port) == 36
+    client.send(b"delete 1\r\n")
+    assert oldest(port) == 8
+
+
+def test_jobs_that_come_and_go_behind_the_oldest_one_leave_nothing(port: Port) -> None:
+    client = port.wire.connect()
+    client.put(pri=9)
+    client.put(pri=5)
+    tube = port.wire.engine.find_tube("default")
+    for number in range(3, 5003):
+        client.put(pri=5)
+        client.send(b"delete %d\r\n" % number)
+        if number % 1000 == 0:
+            assert oldest(port) is not None
+    assert len(tube.ready_ids) < 3000
+
+
+def test_the_oldest_of_very_many_jobs_is_found_in_slices(port: Port) -> None:
+    client = port.wire.connect()
+    for number in range(12_000):
+        client.put(pri=9 - number % 3)
+    client.send(b"reserve-job 1\r\n")
+    engine = port.wire.engine
+    tube = engine.find_tube("default")
+    assert engine.oldest_ready(tube) is None
+    # While ids are gathered, the oldest job comes back and the next one goes.
+    client.send(b"release 1 9 0\r\ndelete 2\r\n")
+    port.wire.advance(2)
+    assert engine.oldest_ready(tube).id == 1
+    client.send(b"delete 1\r\n")
+    assert engine.oldest_ready(tube).id == 3
+
+
+def test_the_times_of_jobs_are_told(port: Port) -> None:
+    port.wire.broker.times = Times()
+    client = port.wire.connect()
+    client.put()
+    client.put(delay=10)
+    port.wire.advance(2)
+    client.send(b"reserve\r\n")
+    port.wire.advance(20)
+    # A second reserve of a job tells nothing of the time in the queue.
+    for words in (b"touch 1\r\nrelease 1 0 0\r\nreserve-job 1\r\n", b"reserve\r\n", b"bury 1 0\r\n", b"delete 2\r\n"):
+        client.send(words)
+        port.wire.advance(1)
+    found = metrics(port)
+    assert found["beanspiked_job_queue_seconds_count"] == {(): 2}
+    assert found["beanspiked_job_queue_seconds_sum"] == {(): 2 + 13}
+    assert found["beanspiked_job_queue_seconds_bucket"]["5.0",] == 1
+    assert found["beanspiked_job_work_seconds_count"] == {(): 3}
+    assert found["beanspiked_job_work_seconds_sum"][()] == pytest.approx(20 + 2 + 2, abs=0.001)
+
+
+def test_a_timeout_is_no_time_of_work(port: Port) -> None:
+    port.wire.broker.times = Times()
+    client = port.wire.connect()
+    client.put(ttr=5)
+    client.send(b"reserve\r\n")
+    port.wire.advance(9)
+    assert metrics(port)["beanspiked_job_work_seconds_count"] == {(): 0}
+
+
+def test_of_very_many_jobs_some_are_measured_and_count_for_all() -> None:
+    sample = Sample()
+    measured = 0
+    for number in range(17_000):
+        if sample.wanted():
+            measured += 1
+            sample.add(2.0, number / 10_000)
+    assert measured < 1100
+    assert sum(sample.measured.counts) == pytest.approx(17_000, abs=17)
+    # After a pause each job is measured again.
+    for number in range(3):
+        while not sample.wanted():
+            pass
+        sample.add(2.0, 100.0 + number)
+    assert sample.wanted()
+
+
+def test_names_of_tubes_are_quoted(port: Port) -> None:
+    port.wire.engine.tube('a"b\\c').using = 1
+    assert metrics(port)["beanstalkd_tube_current_using"]['a"b\\c',] == 1
 
 
 def test_only_the_busiest_tubes_have_series_of_their_own(make_port: Callable[..., Port]) -> None:
@@ -183,3 +291,10 @@ def test_twenty_thousand_tubes_make_no_long_turn(port: Port, path: str) -> None:
     best = min((port.talk(ask) for _ in range(3) if port.wire.advance(60) is None), key=max)
     assert len(best) > 10
     assert max(best) < 0.02
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 4, 6, 9])
+def test_the_busiest_are_those_with_the_highest_activity(most: int) -> None:
+    activity = {"a": 1, "b": 5, "c": 3, "d": 3, "e": 3, "f": 0}
+    chosen = asyncio.run(busiest(list(activity), activity.__getitem__, most))
+    assert chosen == sorted(sorted(activity, key=activity.__getitem__, reverse=True)[:most])

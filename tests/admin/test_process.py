@@ -121,9 +121,9 @@ def test_with_a_journal_its_figures_are_told(tmp_path: Any) -> None:
     with both("-b", str(tmp_path)) as here, here.server.dial() as client:
         ask(client, b"put 0 0 60 2\r\nhi\r\n")
         metrics = here.get("/metrics").text
-        assert "\nbeanspiked_journal_records_total 1.0\n" in metrics
-        assert "\nbeanspiked_journal_commits_total 1.0\n" in metrics
-        assert "\nbeanspiked_journal_syncs_total 1.0\n" in metrics
+        assert "\nbeanspiked_journal_records_total 1\n" in metrics
+        assert "\nbeanspiked_journal_commits_total 1\n" in metrics
+        assert "\nbeanspiked_journal_syncs_total 1\n" in metrics
         assert "\nbeanspiked_journal_disk_free_bytes " in metrics
 
 

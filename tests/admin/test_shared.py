@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from launcher import free_port, serving
+from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,14 @@ class Front:
 
     def state(self, job_id: int) -> str:
         return str(self.get(f"jobs/{job_id}")["state"])
+
+    def figures(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """Read all metrics, by name and the values of their labels."""
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+            for sample in family.samples:
+                found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+        return found
 
 
 @pytest.fixture(scope="module", params=["memory", pytest.param("aerospike", marks=pytest.mark.real)])
@@ -120,5 +129,28 @@ def test_totals_and_tubes_are_the_clusters(front: Front) -> None:
         assert time.monotonic() < give_up_at, "a snapshot gets old for ever"
         time.sleep(0.1)
     metrics = front.client.get("/metrics").text
-    assert 'beanstalkd_tube_current_jobs{state="ready",tube="t"} 1.0\n' in metrics
+    assert 'beanstalkd_tube_current_jobs{state="ready",tube="t"} 1\n' in metrics
     assert "\nbeanspiked_ready 1.0\n" in metrics
+
+
+def test_the_front_end_tells_what_it_has_to_do_with_the_store(front: Front) -> None:
+    front.put("seen")
+    time.sleep(1.1)
+    told = front.figures()
+    assert told["beanspiked_store_session_age_seconds"][()] > 0.5
+    assert told["beanspiked_store_heartbeat_age_seconds"][()] < 5
+    assert told["beanspiked_store_front_ends"] == {(): 0}
+    assert told["beanspiked_store_segments"][()] >= told["beanspiked_store_leases"][()] >= 1
+
+
+def test_calls_of_a_real_store_are_counted_by_what_became_of_them(front: Front, request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params["front"] == "memory":
+        pytest.skip("the simulation's store makes no calls")
+    front.put("seen")
+    give_up_at = time.monotonic() + 15
+    while not (told := front.figures()).get("beanspiked_store_records", {}).get(("segment",)):
+        assert time.monotonic() < give_up_at, "the records are not counted"
+        time.sleep(0.2)
+    assert told["beanspiked_store_operations_total"]["change", "done"] >= 1
+    assert told["beanspiked_store_operations_total"]["heartbeat", "done"] >= 1
+    assert told["beanspiked_store_call_seconds_count"]["change",] >= 1

@@ -66,21 +66,21 @@ def test_its_directories_are_moved_and_its_segments_found(real: AerospikeStore, 
 def test_a_move_that_was_interrupted_is_gone_on_with(
     real: AerospikeStore, client: Any, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call, left = real.caller.call, calls
+    ready, left = real.caller.ready, calls
 
-    async def failing(function: Any) -> Any:
+    async def failing() -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise Busy("11: the node is gone")
-        return await call(function)
+        await ready()
 
     async def check() -> None:
         leave(real, client, TUBES)
-        monkeypatch.setattr(real.caller, "call", failing)
+        monkeypatch.setattr(real.caller, "ready", failing)
         with pytest.raises(Busy):
             await upgrade.take_over(real)
-        monkeypatch.setattr(real.caller, "call", call)
+        monkeypatch.setattr(real.caller, "ready", ready)
         await upgrade.take_over(real)
         await check_moved(real)
 

@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from either import COMMAND, bodies, bury
+from either import COMMAND, Person, bodies, bury
 
 from beanspiked.client import requests
 
@@ -147,19 +147,6 @@ def test_clear_asks_for_the_name(
     result = cli("clear", tube, code=code)
     assert "This deletes 1 job. Type the tube's name to go on:" in result.err
     assert cli.states(tube).get("ready", 0) == bool(code)
-
-
-class Person:
-    """Sits at a terminal."""
-
-    def __init__(self, types: str) -> None:
-        self._types = types
-
-    def isatty(self) -> bool:
-        return True
-
-    def readline(self) -> str:
-        return f"{self._types}\n"
 
 
 def test_pause_begins_and_ends(cli: Commands, tube: str) -> None:

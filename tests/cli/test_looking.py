@@ -104,7 +104,7 @@ def test_jobs_looks_at_a_range_of_ids(cli: Commands, conn: Conn, tube: str) -> N
     cli("put", f"{tube}-other", "pear")
     ids_of = [job["id"] for job in cli("jobs", tube, "--ids", f"1-{ids[-1] + 1}", "--json").json]
     assert ids_of == ids
-    found = cli("jobs", tube, "--ids", f"{ids[0]}-{ids[-1]}", "--state", "buried", "--grep", "^p.*r$", "--json").json
+    found = cli("jobs", tube, "--ids", f"{ids[0]}-{ids[-1]}", "--state", "buried", "--grep", "pear", "--json").json
     assert [job["body"] for job in found] == ["pear"]
     assert cli("jobs", tube, "--ids", f"1-{ids[-1]}", "--older", "1h", "--json").json == []
 

@@ -59,7 +59,7 @@ def test_a_wrong_word_is_answered_with_the_nearest(cli: Commands, words: str, me
     assert where.endswith("-h for help")
 
 
-@pytest.mark.parametrize("words", ["nonsense", "put", "put a/b\tc", "peek 99999999999999999999", "jobs t --grep (", "jobs t -i 9-1",
+@pytest.mark.parametrize("words", ["nonsense", "put", "put a/b\tc", "peek 99999999999999999999", "jobs t --priority 9-1", "jobs t -i 9-1",
                                    "pause t soon", "move a", "tubes -s size", "stats -a localhost", "put t -d 99999999999"])  # fmt: skip
 def test_a_mistake_is_one_line(cli: Commands, words: str) -> None:
     wrong, where = cli(*words.split(" "), code=5).err.splitlines()

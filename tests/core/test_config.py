@@ -218,3 +218,32 @@ def test_nothing_is_said_where_flags_or_nobody_chose() -> None:
     assert parse([], {}).notices == ()
     assert parse(["-b", "d"], {"BEANSPIKED_STORE": "memory:", **KUBERNETES}).notices == ()
     assert parse(["--store", "memory:"], {"AEROSPIKE_HOST": "db1"}).notices == ()
+
+
+# --- workers
+
+
+CLUSTER = ["--store", "aerospike://db1/jobs"]
+
+
+def test_workers_share_a_cluster() -> None:
+    settings = parse([*CLUSTER, "--workers", "2", "--stats-of", "worker"], {})
+    assert (settings.workers, settings.stats_of) == (2, "worker")
+    settings = parse(["--workers=3"], {"AEROSPIKE_HOST": "db1"})
+    assert (settings.workers, settings.stats_of) == (3, "all")
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "memory:"], ["-b", "d"]], ids=["none", "memory", "journal"])
+def test_workers_are_refused_where_they_cannot_share_the_jobs(store: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"^--workers: needs a store that processes can share"):
+        parse([*store, "--workers", "2"], {})
+    with pytest.raises(UsageError, match=r"^--workers: needs a store that processes can share"):
+        parse(store, {"BEANSPIKED_WORKERS": "2"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--workers", "0"), ("--workers", "-1"), ("--workers", "257"), ("--stats-of", "one")]
+)
+def test_a_number_of_workers_that_cannot_be_is_refused(option: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"^{option}: "):
+        parse([*CLUSTER, option, value], {})

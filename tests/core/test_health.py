@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from beanspiked.engine.aerospike.store.aerospike.room import Node, parse_node, room
+from beanspiked.engine.aerospike.store.aerospike.room import Node, count, parse_node, room
 from beanspiked.ops.health import SEGMENT_BYTES, Finding, judge
 
 if TYPE_CHECKING:
@@ -310,3 +310,20 @@ def test_a_node_without_the_namespace_does_not_count() -> None:
 
 def test_without_any_node_that_has_the_namespace_there_is_no_room() -> None:
     assert room([parse_node("b:3000", WITHOUT)]) == (False, "no node has the namespace")
+
+
+class Nodes:
+    """A client of two nodes, each with copies of some records."""
+
+    def get_node_names(self) -> list[dict[str, object]]:
+        return [{"address": name, "port": 3000, "node_name": name} for name in ("a", "b")]
+
+    def info_single_node(self, commands: str, name: str, _: object) -> str:
+        objects = {"a": 7, "b": 5}[name]
+        sets = f"ns=test:set=bsd_seg:objects={objects}:tombstones=9:;ns=test:set=other:objects=99:"
+        told = {"sets/test": sets, "namespace/test": "objects=200;effective_replication_factor=2"}
+        return "".join(f"{command}\t{told[command]}\n" for command in commands.split("\n"))
+
+
+def test_copies_of_a_record_count_once() -> None:
+    assert count(Nodes(), "test", {"bsd_seg": "segment", "bsd_dir": "directory"}) == {"segment": 6, "directory": 0}

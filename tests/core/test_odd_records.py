@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from failing import for_segment
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from world import World, session_of
 
 from beanspiked.engine.aerospike.cluster.news import unpack_news
-from beanspiked.engine.aerospike.cluster.usage import unpack_usage
+from beanspiked.engine.aerospike.cluster.usage import PACK_ABOVE, pack_usage, unpack_many, unpack_usage
 from beanspiked.engine.aerospike.store import entries
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
@@ -204,6 +206,28 @@ def test_how_tubes_are_used_elsewhere_concerns_nobody_if_it_cannot_be_read(odd: 
     assert client.stats("stats")["current-tubes"] == "1"
     assert client.ask(b"list-tubes\r\n").startswith(b"OK")
     assert client.stats("stats-tube default")["current-watching"] == "1"
+
+
+@given(
+    st.integers(min_value=1, max_value=9),
+    st.sampled_from([b"", b"}", b'],"', b"0", b"{", b"null"]),
+    st.integers(min_value=0, max_value=300_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_much_that_is_read_in_parts_reads_as_it_does_at_once(width: int, put_in: bytes, at: int) -> None:
+    usage = {f"{number:0{width}}-;$_().+/": [number, 0, 1, 0, 0, 0] for number in range(8000)}
+    text = zlib.decompress(pack_usage(usage))
+    assert len(text) > PACK_ABOVE
+    odd = zlib.compress(text[:at] + put_in + text[at:])
+    try:
+        expected: object = unpack_usage(odd)
+    except ValueError:
+        expected = ValueError
+    try:
+        found: object = asyncio.run(unpack_many(odd))
+    except ValueError:
+        found = ValueError
+    assert found == expected
 
 
 def test_what_unpacks_to_more_than_anybody_publishes_is_not_unpacked() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from beanspiked.client.blocking import Conn
 
-__all__ = ["COMMAND", "EITHER", "Running", "bodies", "bury", "command_of", "running"]
+__all__ = ["COMMAND", "EITHER", "Person", "Running", "bodies", "bury", "command_of", "running"]
 
 EITHER = ["beanspiked", pytest.param("beanstalkd", marks=pytest.mark.real)]
 COMMAND = shlex.split(os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked"))))
@@ -46,6 +46,19 @@ class Running(NamedTuple):
 
     address: str
     process: subprocess.Popen[bytes]
+
+
+class Person:
+    """Sits at a terminal."""
+
+    def __init__(self, types: str) -> None:
+        self._types = types
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return f"{self._types}\n"
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ QUIET_FOR = 1500.0
 # As long as a round over all tubes: how often what is done periodically is counted.
 COUNTED_FOR = 600.0
 BIG = 3000
-# Records of tubes and of dead segments. EXCEPTION: they are to be bounded by other means; once they are, this is to be ().
-UNBOUNDED = ("directories", "dead segments")
+# How many records segments have at first: few, so that they are soon used again.
+RECORDS = 64
 # Not walked into: what all share, and what is Python's own.
 SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, Logger, World, Cluster)
 
@@ -56,7 +56,7 @@ class CountingWorld(World):
     """Counts the store's operations."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+        super().__init__(seed, records=RECORDS)
         self.asked: Counter[str] = Counter()
 
     def send(self, loop: SimLoop, name: str, operation: Callable[[], Any]) -> asyncio.Future[Any]:

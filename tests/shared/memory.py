@@ -42,7 +42,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Sizes,
     TooBig,
 )
-from beanspiked.engine.contract import TubeSizes
+from beanspiked.engine.contract import StoreStats, TubeSizes
 from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
@@ -772,6 +772,12 @@ class MemoryStore(DirectoryCalls):
         """See SegmentStore."""
         roomy: bool = await self._transport("has_room", self._cluster.room)
         return roomy
+
+    def measure(self) -> None:
+        """See SegmentStore: nothing is counted here."""
+
+    def tell(self, stats: StoreStats) -> None:
+        """See SegmentStore: nothing was counted."""
 
     async def number_bodies(self, number: int, lease: int, count: int) -> int:
         """See SegmentStore."""

@@ -92,22 +92,22 @@ class Figures:
 
     def speed(self) -> str:
         """Return the README's table."""
-        return f"{self._speeds(SHORT)}\n\n{self.machine()}"
+        return f"{self._speeds(SHORT, bar=False)}\n\n{self.machine()}"
 
     def speeds(self) -> str:
         """Return the table of all speeds."""
         return self._speeds(tuple(NAMES))
 
-    def _speeds(self, rows: tuple[str, ...]) -> str:
+    def _speeds(self, rows: tuple[str, ...], *, bar: bool = True) -> str:
         peers = self.sides[1:]
         return table(
-            ["jobs a second", *self.sides, *(f"ours / {peer}" for peer in peers), "bar"],
+            ["jobs a second", *self.sides, *(f"ours / {peer}" for peer in peers), *(["bar"] if bar else [])],
             (
                 [
                     NAMES[row],
                     *(shown(line["sides"][side]["value"]) for side in self.sides),
                     *(ratio(line["ratios"][peer]) for peer in peers),
-                    line["bar"].replace("ratio ", ""),
+                    *([line["bar"].replace("ratio ", "")] if bar else []),
                 ]
                 for row, line in self.lines("jobs/s", rows)
             ),

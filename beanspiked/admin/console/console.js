@@ -109,7 +109,7 @@ function tubeRow(tube) {
     {},
     el("td", {}, link, el("div", {}, tags(tube))),
     cell("ready", number(tube.ready)),
-    cell("oldest next", seconds(tube.age), tube.age > 60),
+    cell("oldest", seconds(tube.age), tube.age > 60),
     cell("reserved", number(tube.reserved)),
     cell("delayed", number(tube.delayed)),
     cell("buried", number(tube.buried), tube.buried > 0),
@@ -143,7 +143,7 @@ function overviewPage() {
   };
   const before = el("button", { type: "button", onclick: turn(-PAGE) }, "Before");
   const after = el("button", { type: "button", onclick: turn(PAGE) }, "Next");
-  const heads = ["Tube", "Ready", "Next waits", "Reserved", "Delayed", "Buried", "Watching", "Waiting", "Put in all"];
+  const heads = ["Tube", "Ready", "Oldest", "Reserved", "Delayed", "Buried", "Watching", "Waiting", "Put in all"];
   main.replaceChildren(
     el("h1", {}, "Everything"),
     cards,
@@ -440,7 +440,7 @@ function tubePage(name) {
     const [tube, jobs] = await Promise.all([ask(named("tube", name)), ask(named("tube/next", name))]);
     const shown = [
       ["ready", number(tube.ready)],
-      ["next waits", seconds(tube.age)],
+      ["oldest ready", seconds(tube.age)],
       ["reserved", number(tube.reserved)],
       ["delayed", number(tube.delayed)],
       ["buried", number(tube.buried)],

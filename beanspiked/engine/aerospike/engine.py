@@ -46,9 +46,7 @@ from beanspiked.engine.aerospike.tubes.room import Room
 from beanspiked.engine.aerospike.tubes.session_events import SessionEvents
 from beanspiked.engine.aerospike.tubes.takes import Takes
 from beanspiked.engine.aerospike.tubes.view import Scout
-from beanspiked.engine.contract import (
-    ReadyListener,
-)
+from beanspiked.engine.contract import ReadyListener, StoreStats
 from beanspiked.engine.errors import EngineError, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
@@ -253,6 +251,21 @@ class SharedEngine(Commands):
     def flush(self) -> None:
         """Send on what was asked for in this turn of the event loop."""
         self.agenda.flush()
+
+    def measure(self) -> None:
+        """Count from now on what becomes of the store's calls."""
+        self.store.measure()
+
+    def store_stats(self) -> StoreStats:
+        """Return what this front-end has to do with the store."""
+        stats = StoreStats()
+        self.store.tell(stats)
+        stats.session_age = self.membership.session_age()
+        stats.heartbeat_age = self.membership.heartbeat_age()
+        stats.front_ends = len(self.membership.others)
+        stats.links, stats.news_lag = self.news.mesh.silence()
+        self.registry.tell(stats)
+        return stats
 
     def troubles(self) -> list[str]:
         """Say why changes fail now."""

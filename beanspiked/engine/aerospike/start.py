@@ -118,7 +118,7 @@ def _inspection(address: StoreAddress, max_job_size: int) -> Callable[[Any], Non
 async def _connect(store: AerospikeStore, config: Mapping[str, Any], address: StoreAddress, max_job_size: int) -> None:
     """Connect once the cluster can be reached and is fit, and make what is needed there."""
     inspection = _inspection(address, max_job_size)
-    failed = partial(logger.error, "%s: %s; nothing is served until this is mended", address)
+    failed = partial(logger.error, "%s: %s; nothing is served until this is repaired", address)
     await _try_on(lambda: store.connect(config, inspection), failed)
     logger.info("connected to %s", address)
     await _prepare(store)

@@ -29,7 +29,7 @@ from beanspiked.engine.embedded.bulk import BulkChanges
 from beanspiked.engine.embedded.changes import Changes
 from beanspiked.engine.embedded.lists import Lists
 from beanspiked.engine.embedded.loading import Loading
-from beanspiked.engine.embedded.looks import add_up, find
+from beanspiked.engine.embedded.looks import add_up, find, oldest_ready
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.tubes import EmbeddedTube, Tubes
 from beanspiked.engine.embedded.write import BURY, DELETE, KICK, MOVE, PAUSE, PUT, RELEASE, UPDATE, Row, Write
@@ -180,6 +180,10 @@ class EmbeddedEngine(TubeEngine):
     def peek_next(self, tube: Tube, state: int) -> Job | None:
         """Find the job that leaves a state next."""
         return cast("Job | None", cast(EmbeddedTube, tube).queue(state).first())
+
+    def oldest_ready(self, tube: Tube) -> Job | None:
+        """Find the ready job that was put first."""
+        return oldest_ready(self._timers, self._jobs, self._last_id, cast(EmbeddedTube, tube))
 
     def delete(self, job: Job) -> Later | None:
         """Delete a job that the caller or nobody holds."""

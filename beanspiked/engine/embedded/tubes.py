@@ -1,14 +1,17 @@
 """The tubes of the embedded engine, and each job's place in its tube."""
 
+from heapq import heappush
 from typing import Final, cast
 
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Counts, Job, ReadyListener, Tube
 from beanspiked.engine.queue import Queue
 from beanspiked.engine.timers import NEVER, SLICE, Timers
 
-__all__ = ["EmbeddedTube", "Tubes"]
+__all__ = ["MIXED", "EmbeddedTube", "Tubes"]
 
 DEFAULT: Final = "default"
+# The priority of ready jobs that have several.
+MIXED: Final = -1
 
 
 class EmbeddedTube(Tube):
@@ -19,9 +22,12 @@ class EmbeddedTube(Tube):
         index: Its place in the list of tubes.
         arriving: How many puts and pauses are on their way to the journal.
         ready, delayed, buried: Its jobs by (priority, id), by due time, by the order of burial.
+        ready_pri: The priority that all ready jobs have, the first of which is the oldest then; or MIXED.
+        ready_ids: A heap of the ids of ready jobs and of some that were ready, once somebody has asked for the oldest of MIXED ones.
+        gathered: Whether all are in it.
     """
 
-    __slots__ = ("all", "arriving", "buried", "delayed", "index", "ready")
+    __slots__ = ("all", "arriving", "buried", "delayed", "gathered", "index", "ready", "ready_ids", "ready_pri")
 
     def __init__(self, id: int, name: str, all: "Tubes") -> None:  # noqa: A002 - as its base, and all of them
         super().__init__(id, name)
@@ -31,6 +37,17 @@ class EmbeddedTube(Tube):
         self.ready: Queue = Queue()
         self.delayed: Queue = Queue()
         self.buried: Queue = Queue()
+        self.ready_pri: int = MIXED
+        self.ready_ids: list[int] | None = None
+        self.gathered: bool = False
+
+    def push_ready(self, job: Job) -> None:
+        """Let a job wait with the ready ones."""
+        if job.pri != self.ready_pri:
+            self.ready_pri = MIXED if len(self.ready) else job.pri
+        if self.ready_ids is not None:
+            heappush(self.ready_ids, job.id)
+        self.ready.push(job, float(job.pri))
 
     def queue(self, state: int) -> Queue:
         """Return the queue of the jobs in this state, which is not RESERVED."""
@@ -111,7 +128,7 @@ class Tubes:
         tube.counts.add(state, job.pri, 1)
         self.counts.add(state, job.pri, 1)
         if state == READY:
-            tube.ready.push(job, float(job.pri))
+            tube.push_ready(job)
         elif state == DELAYED:
             tube.delayed.push(job, key)
             self._timers.schedule(tube, key)
@@ -148,7 +165,10 @@ class Tubes:
         """Return a withdrawn job to its place; a held job's holder takes it back itself."""
         if job.state != RESERVED:
             tube = cast(EmbeddedTube, job.tube)
-            tube.queue(job.state).push(job, job.key)
+            if job.state == READY:
+                tube.push_ready(job)
+            else:
+                tube.queue(job.state).push(job, job.key)
             self._schedule(tube)
             if job.state == READY:
                 self.serve(tube)

@@ -151,6 +151,7 @@ class Burial:
                 try:
                     # A tube without segments is over, and begins anew. Nobody would ever forget what was added.
                     record = (await self._store.directories([name]))[0]
+                    await self._sessions.usages()
                     if (
                         (record is not None and record.segments)
                         or self._tubes.used_here(name)

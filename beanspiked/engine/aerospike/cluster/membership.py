@@ -125,6 +125,10 @@ class Membership(Sessions):
         self._joined.clear()
         self.listener.session_over()
 
+    def heartbeat_age(self) -> float:
+        """Return the time since a heartbeat succeeded, in seconds."""
+        return self._monotonic() - self._last_good
+
     async def joined(self, seconds: float) -> bool:
         """Wait for a session of which the others hear; tell whether there is one."""
         if not self._joined.is_set():
@@ -186,7 +190,7 @@ class Membership(Sessions):
             return
         self.agreement.begin()
         self._news.form = self.agreement.writes
-        self.session = Session(number, now_ms - round((before + self._now.now()) * 500))
+        self.session = Session(number, now_ms - round((before + self._now.now()) * 500), sent)
         self.clock.begin(self.session)
         self._last_good = sent
         self.healthy_since = sent

@@ -180,6 +180,12 @@ class Mesh(LinkOwner):
                 logger.info("the link to session %d is silent, its record is read", source.subscriber.peer)
                 source.hang_up()
 
+    def silence(self) -> tuple[int, float]:
+        """Return from how many front-ends news come over a link, and how long the most silent of them has been silent, in seconds."""
+        now = self.now()
+        silent = [now - source.spoke_at for source in self._sources.values() if source.subscriber.open]
+        return len(silent), max(silent, default=0.0)
+
     # --- the others hear
 
     def tell(self, item: Item) -> None:

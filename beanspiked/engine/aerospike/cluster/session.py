@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from beanspiked.engine.aerospike.cluster.listener import SessionListener
-from beanspiked.engine.aerospike.cluster.usage import unpack_usage
+from beanspiked.engine.aerospike.cluster.usage import unpack_many, unpack_usage
 from beanspiked.engine.aerospike.segment.surroundings import LeaseSource
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_key
 from beanspiked.engine.aerospike.store.seam import FIRST, SessionRecord
@@ -26,12 +26,14 @@ class Session(LeaseSource):
         number: The number; 0 before there is one.
         over: Whether it was declared dead, stopped on its own or has ended.
         offset_ms: How far the server's clock is ahead of this process's.
+        since: When it began, by a clock that goes on while the machine sleeps.
     """
 
-    def __init__(self, number: int, offset_ms: int) -> None:
+    def __init__(self, number: int, offset_ms: int, since: float = 0.0) -> None:
         self.number: int = number
         self.over: bool = False
         self.offset_ms: int = offset_ms
+        self.since: float = since
         self._serial = 0
 
     def next_lease(self) -> int:
@@ -95,6 +97,19 @@ class KnownSession:
                 self._told_odd = True
         return self._usage
 
+    async def learn_usage(self) -> None:
+        """Parse what it published, others having turns where it is much."""
+        payload = self._payload
+        if self._usage is not None or not payload:
+            return
+        try:
+            usage = await unpack_many(payload)
+        except ValueError:
+            # Who asks for it is told.
+            return
+        if self._payload is payload:
+            self._usage = usage
+
 
 class Sessions:
     """All sessions, as last read, and which of them is this front-end's.
@@ -121,6 +136,10 @@ class Sessions:
         self.listener: SessionListener = SessionListener()
         self._monotonic = monotonic
 
+    def session_age(self) -> float:
+        """Return the age of the session, in seconds; 0 without one."""
+        return 0.0 if self.session.over else self._monotonic() - self.session.since
+
     def doubt(self) -> None:
         """Something failed: for a while this front-end is no judge of others."""
         self.healthy_since = self._monotonic()
@@ -128,6 +147,14 @@ class Sessions:
     def forget_other(self, number: int) -> None:
         """A session was declared dead: what it uses counts no more, from now on."""
         self.others = [other for other in self.others if other != number]
+
+    async def usages(self) -> list[dict[str, list[int]]]:
+        """List what the live sessions of others tell of how they use tubes, others having turns where it is much."""
+        live = set(self.others)
+        for record in list(self.records):
+            if record.number in live:
+                await record.learn_usage()
+        return self.live_usages()
 
     def live_usages(self) -> list[dict[str, list[int]]]:
         """List what the live sessions of others tell of how they use tubes."""

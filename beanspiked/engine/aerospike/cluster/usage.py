@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["COUNTER_NAMES", "PAYLOAD_MAX", "SLICE", "pack_many", "pack_usage", "unpack_usage"]
+__all__ = ["COUNTER_NAMES", "PAYLOAD_MAX", "SLICE", "pack_many", "pack_usage", "unpack_many", "unpack_usage"]
 
 # What is published is packed if it is larger than this, in bytes, and tells of the first tubes only where it is larger than that.
 PACK_ABOVE: Final = 16 << 10
@@ -18,6 +18,8 @@ UNPACKED_MAX: Final = 64 << 20
 USE_COUNTS: Final = 6
 # What is told of so many tubes is packed before others have a turn.
 SLICE: Final = 100
+# Of what is read, others have a turn after so many bytes.
+PART_SIZE: Final = 40_000
 # What the end of what is packed takes at most, in bytes.
 END_SIZE: Final = 64
 
@@ -36,11 +38,34 @@ def unpack_usage(payload: bytes) -> dict[str, list[int]]:
         usage = json.loads(payload if payload.startswith(b"{") else _decompress(payload))
     except (zlib.error, RecursionError) as error:
         raise ValueError(str(error)) from error
+    return _checked(usage)
+
+
+def _checked(usage: object) -> dict[str, list[int]]:
     if not isinstance(usage, dict):
         raise ValueError("not tubes by their names")  # noqa: TRY004 - whatever is wrong with it
     for name, use in usage.items():
         if not isinstance(use, list) or len(use) < USE_COUNTS or not all(type(count) is int for count in use):
             raise ValueError(f"not how a tube is used: {name!r:.100}")
+    return usage
+
+
+async def unpack_many(payload: bytes) -> dict[str, list[int]]:
+    """Read what was published, others having turns where it is much. Raises ValueError as unpack_usage does."""
+    if payload.startswith(b"{"):
+        return unpack_usage(payload)
+    try:
+        text = _decompress(payload)
+        usage: dict[str, list[int]] = {}
+        begin = 1
+        while begin < len(text):
+            await asyncio.sleep(0)
+            # No name of a tube has these characters.
+            end = text.find(b'],"', begin + PART_SIZE) + 1 or len(text) - 1
+            usage.update(_checked(json.loads(text[:1] + text[begin:end] + text[-1:])))
+            begin = end + 1
+    except (zlib.error, RecursionError) as error:
+        raise ValueError(str(error)) from error
     return usage
 
 

@@ -145,7 +145,11 @@ class Census:
         await self._tasks.try_for_a_while(self._membership.look)
         numbers = await self._listed(name, record)
         await self.each(name, numbers, lambda _, size: _add(answer.counts, size))
-        others = self._use(name, record)
+        others = _kept_use(record)
+        for usage in await self._membership.usages():
+            use = usage.get(name)
+            if use is not None:
+                _add_use(others, use)
         exists = answer.counts.jobs() or others.using or others.watching or self._paused(record)
         if not exists and self._registry.find_tube(name) is None:
             return
@@ -181,7 +185,7 @@ class Census:
                 found.add(name)
             if number % TUBES_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        for usage in self._usages():
+        for usage in await self._membership.usages():
             for number, (name, use) in enumerate(list(usage.items()), 1):
                 total = uses.get(name)
                 if total is None:
@@ -210,8 +214,9 @@ class Census:
         Very many segments are not counted: a tube whose last job has gone is then named until its segment ends.
         """
         records = await self._records()
+        usages = await self._membership.usages()
         listed = sum([len(record.segments) + PAGE_MAX * len(record.pages) for record in records.values()])
-        if listed + sum([len(usage) for usage in self._usages()]) <= COUNTED_MAX:
+        if listed + sum([len(usage) for usage in usages]) <= COUNTED_MAX:
             filled = set(await self._count_all(answer, records))
         else:
             filled = {name for name, record in records.items() if record.segments or record.pages}
@@ -248,37 +253,39 @@ class Census:
     async def _in_order(self, records: "dict[str, Directory]", filled: set[str]) -> list[str]:
         """List those tubes that are used here, in their order; then those filled, paused or used elsewhere, by age."""
         elsewhere: dict[str, None] = {}
-        for usage in self._usages():
+        for usage in await self._membership.usages():
+            for number, (name, use) in enumerate(list(usage.items()), 1):
+                if use[0] or use[1]:
+                    elsewhere[name] = None
+                if number % TUBES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        ages: list[tuple[int, str]] = []
+        for number, (name, record) in enumerate(list(records.items()), 1):
+            if name in filled or name in elsewhere or self._paused(record):
+                ages.append((record.first(), name))
+            if number % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        # Parts that are in order are put together quickly.
+        parts: list[tuple[int, str]] = []
+        for start in range(0, len(ages), TUBES_AT_ONCE):
+            parts += sorted(ages[start : start + TUBES_AT_ONCE])
             await asyncio.sleep(0)
-            elsewhere.update(dict.fromkeys([name for name, use in usage.items() if use[0] or use[1]]))
-        ages = [
-            (record.first(), name)
-            for name, record in records.items()
-            if name in filled or name in elsewhere or self._paused(record)
-        ]
+        parts.sort(key=_age)
         await asyncio.sleep(0)
-        ages.sort()
         found = dict.fromkeys(self._registry.used_names())
-        found.update(dict.fromkeys([name for _, name in ages]))
+        for number, (_, name) in enumerate(parts, 1):
+            found[name] = None
+            if number % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         found.update(elsewhere)
         return list(found)
 
     def _paused(self, record: "Directory | None") -> bool:
         return record is not None and record.paused_until_ms > self._membership.clock.server_ms()
 
-    def _usages(self) -> list[dict[str, list[int]]]:
-        """Return how each living front-end but this one uses its tubes."""
-        live = set(self._membership.others)
-        return [record.usage() for record in self._membership.records if record.number in live]
 
-    def _use(self, name: str, record: "Directory | None") -> TubeUse:
-        """Add up how others use a tube, and what those that have ended counted."""
-        others = _kept_use(record)
-        for usage in self._usages():
-            use = usage.get(name)
-            if use is not None:
-                _add_use(others, use)
-        return others
+def _age(aged: tuple[int, str]) -> int:
+    return aged[0]
 
 
 def _kept_use(record: "Directory | None") -> TubeUse:

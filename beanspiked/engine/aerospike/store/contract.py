@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         Settlement,
         Sizes,
     )
-    from beanspiked.engine.contract import TubeSizes
+    from beanspiked.engine.contract import StoreStats, TubeSizes
 
 __all__ = ["DirectoryStore", "SegmentStore"]
 
@@ -225,6 +225,12 @@ class SegmentStore(DirectoryStore, Protocol):
 
     async def tube_sizes(self, tube: str) -> TubeSizes:
         """Add up the sizes of a tube's bodies, by one query over all segments. Raises EngineError if that fails."""
+
+    def measure(self) -> None:
+        """Count from now on what becomes of calls."""
+
+    def tell(self, stats: StoreStats) -> None:
+        """Tell what was counted, and of the records in the cluster."""
 
     async def leave(self) -> None:
         """Let go of the store. Nothing may be asked of it afterwards."""

@@ -94,6 +94,7 @@ class Lifecycle:
                 if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
                     return
             await self._membership.look()
+            await self._membership.usages()
             if self._membership.used_elsewhere(tube.name):
                 return
             if record is not None and (record.pause_ms or any(record.counters.values())):

@@ -8,6 +8,7 @@ from beanspiked.engine.aerospike.cluster.listener import LocalTubes
 from beanspiked.engine.aerospike.segment.surroundings import Surroundings
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.tube import Schedule, SharedTube
+from beanspiked.engine.contract import StoreStats
 from beanspiked.engine.timers import Timers
 
 __all__ = ["DEFAULT", "Registry", "tube_usage"]
@@ -81,6 +82,12 @@ class Registry(LocalTubes):
     def count(self) -> int:
         """Count all tubes that are known here."""
         return len(self._tubes)
+
+    def tell(self, stats: StoreStats) -> None:
+        """Tell how many segments are in use here, and known."""
+        for tube in self._tubes.values():
+            stats.leases += len(tube.committers)
+            stats.segments += len(tube.committers) + len(tube.notes)
 
     def usage(self) -> dict[str, list[int]]:
         """Return what the others should know of how this front-end uses its tubes."""

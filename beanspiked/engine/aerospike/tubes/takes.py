@@ -134,14 +134,23 @@ class Takes(Requester):
             # What the look finds may be more urgent. A tube whose news are followed has no such surprises.
             return False
         if len(seek.tubes) > 1:
-            now = self._clock.now()
-            mine = tube.best()
-            for other in seek.tubes:
-                best = None if other is tube or other.paused(now) else other.best()
-                if best is not None and (mine is None or best < mine):
-                    self._agenda.request_soon(other)
-                    return False
+            first = self._most_urgent(seek.tubes)
+            if first is not None and first is not tube:
+                self._agenda.request_soon(first)
+                return False
         return True
+
+    def _most_urgent(self, tubes: list[SharedTube]) -> SharedTube | None:
+        """Return the tube with the most urgent job that may be taken now."""
+        now = self._clock.now()
+        found: SharedTube | None = None
+        least: bytes | None = None
+        for tube in tubes:
+            key = tube.best()
+            if key is not None and (least is None or key < least) and not tube.paused(now):
+                found = tube
+                least = key
+        return found
 
     def unclaim(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> None:
         """What was asked of a tube for those who wait has come, or will not. The list is empty afterwards: nothing is told twice."""
@@ -175,8 +184,6 @@ class Takes(Requester):
         """Look for a job for one who waits."""
         homes = cast("list[SharedTube]", tubes)
         now = self._clock.now()
-        best: bytes | None = None
-        likely: SharedTube | None = None
         live = not self._membership.session.over
         for tube in homes:
             if tube.wanted_until <= now:
@@ -188,12 +195,7 @@ class Takes(Requester):
                 live = live and tube.next_due > self._membership.clock.server_ms()
                 # As long as nobody waited, nobody was going to make its due jobs ready.
                 tube.wait_for_due()
-            if tube.paused(now):
-                continue
-            key = tube.best()
-            if key is not None and (best is None or key < best):
-                best = key
-                likely = tube
+        likely = self._most_urgent(homes)
         if likely is None and live and patient:
             # A job that is put anywhere will be told of.
             return None
@@ -262,12 +264,9 @@ class Takes(Requester):
             return
         if waiter in self._claims or seek.refreshing:
             return
-        now = self._clock.now()
-        hopeful = [tube for tube in seek.tubes if not tube.paused(now) and tube.best() is not None]
-        if hopeful:
-            hopeful.sort(key=_best)
-            for tube in hopeful:
-                self._agenda.request_soon(tube)
+        likely = self._most_urgent(seek.tubes)
+        if likely is not None:
+            self._agenda.request_soon(likely)
         elif seek.looked:
             if not seek.patient and self._coming(seek):
                 # What was asked for somebody who has got another job meanwhile is for whoever waits longest.
@@ -392,9 +391,3 @@ class Takes(Requester):
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
         self.advance_seeks(tube)
-
-
-def _best(tube: SharedTube) -> bytes:
-    best = tube.best()
-    assert best is not None
-    return best

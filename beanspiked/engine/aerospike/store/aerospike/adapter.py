@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import aerospike
 from aerospike import exception as client_errors
 
 from beanspiked.engine.aerospike.store.aerospike import client, room, udf, upgrade
 from beanspiked.engine.aerospike.store.aerospike.bodies import Bodies
+from beanspiked.engine.aerospike.store.aerospike.calls import meaning
 from beanspiked.engine.aerospike.store.aerospike.directories import Directories
 from beanspiked.engine.aerospike.store.aerospike.segments import Segments
 from beanspiked.engine.aerospike.store.aerospike.sessions import Sessions
+from beanspiked.engine.aerospike.store.aerospike.tally import Tally
 from beanspiked.engine.aerospike.store.seam import StoreError
 from beanspiked.engine.contract import TubeSizes
 from beanspiked.engine.errors import StoreUnusable
@@ -22,11 +25,27 @@ from beanspiked.engine.errors import StoreUnusable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from beanspiked.engine.contract import StoreStats
+
 __all__ = ["AerospikeStore"]
+
+# Sets of records, and what is in them.
+KINDS: Final = {
+    "seg": "segment",
+    "dir": "directory",
+    "page": "page",
+    "body": "body",
+    "ses": "session",
+    "news": "news",
+    "ctl": "counter",
+}
 
 
 class AerospikeStore(Segments, Sessions, Directories, Bodies):
     """A cluster's namespace; see SegmentStore for the methods, Records for the arguments."""
+
+    # How many records of each kind there were when that was last asked.
+    _counted: Mapping[str, int] = MappingProxyType({})
 
     async def connect(self, config: Mapping[str, Any], inspect: Callable[[Any], None]) -> None:
         """Connect, and make what is needed in the cluster; afterwards everything can be asked of this store.
@@ -74,7 +93,20 @@ class AerospikeStore(Segments, Sessions, Directories, Bodies):
     async def has_room(self) -> bool:
         """See SegmentStore."""
         roomy, _ = await self.caller.call_slow(lambda: room.has_room(self.caller.client, self._namespace))
+        if self.caller.tally is not None:
+            sets = {self._set(name): kind for name, kind in KINDS.items()}
+            self._counted = await self.caller.call_slow(lambda: room.count(self.caller.client, self._namespace, sets))
         return roomy
+
+    def measure(self) -> None:
+        """See SegmentStore."""
+        self.caller.tally = Tally(meaning)
+
+    def tell(self, stats: StoreStats) -> None:
+        """See SegmentStore."""
+        if self.caller.tally is not None:
+            copied = self.caller.tally.copy()
+            stats.calls, stats.outcomes, stats.records = copied.calls, copied.outcomes, dict(self._counted)
 
     async def tube_sizes(self, tube: str) -> TubeSizes:
         """See SegmentStore."""

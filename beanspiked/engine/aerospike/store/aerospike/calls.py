@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import aerospike
 from aerospike import exception as client_errors
 from aerospike_helpers.batch import records as batch_records
-from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.operations import expression_operations
 
 from beanspiked.engine import forks
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.store.aerospike.nodes import Agreement, NodeWatch
+from beanspiked.engine.aerospike.store.aerospike.tally import Tally
 from beanspiked.engine.aerospike.store.aerospike.workers import Workers
-from beanspiked.engine.aerospike.store.keys import RING_BITS
 from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "CODE_EXISTS",
     "CODE_FILTERED_OUT",
     "CODE_NOT_FOUND",
     "CODE_PARAMETER",
@@ -43,6 +43,7 @@ __all__ = [
     "WRITE_WITHIN_MS",
     "Caller",
     "Key",
+    "code_of",
     "meaning",
     "meaning_of",
     "read_off",
@@ -81,7 +82,8 @@ WRITE_POLICY: Final = {
 CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
 # How long the event loop itself waits for a write. The outcome of a slower one is unknown.
 HERE_WITHIN_MS: Final = 50
-HERE_POLICY: Final = {**CHANGE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
+HERE_POLICY: Final = {**WRITE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
+HERE_CHANGE_POLICY: Final = {**HERE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
 # Of all maps.
 SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
@@ -147,6 +149,7 @@ class Caller:
         deadline: Until when nodes may carry out writes.
         workers: The threads of most calls.
         leaving: Set when the threads are to end.
+        tally: Where calls are counted, or None.
     """
 
     def __init__(self, client: Any) -> None:
@@ -155,6 +158,7 @@ class Caller:
         self.deadline: Deadline = Deadline(WRITE_WITHIN_MS)
         self.workers: Workers = Workers(THREADS, "aerospike")
         self.leaving: threading.Event = threading.Event()
+        self.tally: Tally | None = None
         self._listener: Workers = Workers(1, "aerospike-news")
         self._slow: Workers = Workers(SLOW_THREADS, "aerospike-slow")
         self._heart: Workers = Workers(1, "aerospike-heart")
@@ -197,22 +201,23 @@ class Caller:
     async def call(self, function: Callable[[], Result]) -> Result:
         """Make a call on a worker thread once the nodes can be relied on. Raises StoreError."""
         await self.ready()
-        return await self._run(self.workers, partial(self._unless_doubtful, function))
+        return await self._run("call", self.workers, partial(self._unless_doubtful, function))
 
     async def call_slow(self, function: Callable[[], Result]) -> Result:
         """Make a call that may take a node long. Few run at a time, and no other call waits behind them."""
         await self.ready()
-        return await self._run(self._slow, partial(self._unless_doubtful, function))
+        return await self._run("query", self._slow, partial(self._unless_doubtful, function))
 
     async def beat(self, function: Callable[[], Result]) -> Result:
         """Send a heartbeat. It waits for nothing: if it is late, all held jobs are lost."""
         if self.client is None:
             raise Busy("not connected yet")
-        return await self._run(self._heart, function)
+        return await self._run("heartbeat", self._heart, function)
 
-    async def _run(self, workers: Workers, function: Callable[[], Result]) -> Result:
+    async def _run(self, kind: str, workers: Workers, function: Callable[[], Result]) -> Result:
+        counted = function if self.tally is None else partial(self.tally.timed, kind, function)
         try:
-            return await workers.do(function)
+            return await workers.do(counted)
         except client_errors.AerospikeError as error:
             raise meaning(error) from error
 
@@ -223,7 +228,11 @@ class Caller:
     async def listen(self, function: Callable[[], Result]) -> Result:
         """Make a long call that looks at `leaving` meanwhile. One runs at a time, beside all other calls."""
         await self.ready()
-        return await self._run(self._listener, function)
+        return await self._run("news", self._listener, function)
+
+    def steady(self) -> bool:
+        """Tell whether all nodes answer, and agree."""
+        return not self.agreement.asleep() and not self.agreement.doubtful()
 
     def operate_here(self, key: Key, ops: list[Any]) -> Any:
         """Change a record that exists, from the event loop, while all nodes answer.
@@ -231,7 +240,15 @@ class Caller:
         Raises:
             FilteredOut: It came too late, by the clock of the node.
         """
-        return self._attempt(key, ops, HERE_POLICY, self.deadline.filter()[1])
+        return self._attempt(key, ops, HERE_CHANGE_POLICY, self.deadline.filter()[1])
+
+    def make_here(self, key: Key, ops: list[Any], exists: int, guard: Any) -> Any:
+        """Change a record, or make it where `exists` allows, from the event loop, while all nodes answer.
+
+        Raises:
+            FilteredOut: It came too late, by the clock of the node, or the guard does not hold.
+        """
+        return self._attempt(key, ops, {**HERE_POLICY, "exists": exists}, self.deadline.filter(guard)[1])
 
     # --- on a worker thread
 
@@ -272,26 +289,6 @@ class Caller:
     def make(self, key: Key, ops: list[Any], exists: int, guard: Any = None) -> Any:
         """Change a record, or make it where `exists` allows; the guard must hold for one that is there."""
         return self._write(key, ops, {**WRITE_POLICY, "exists": exists}, guard)
-
-    def claim(self, key: Key, number: int, free: Any, made: list[Any], again: list[Any]) -> None:
-        """Make a record, or use a free one again under a higher number.
-
-        Raises:
-            FilteredOut: It is not free, or its number is higher.
-        """
-        guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
-        if number >> RING_BITS <= 1:
-            # The first round through the ring: most records are new.
-            try:
-                self.make(key, made, aerospike.POLICY_EXISTS_CREATE)
-            except client_errors.RecordExistsError:
-                self.operate(key, again, guard)
-            return
-        try:
-            # Later rounds: most records exist.
-            self.operate(key, again, guard)
-        except client_errors.RecordNotFound:
-            self.make(key, made, aerospike.POLICY_EXISTS_CREATE)
 
     def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> Any:
         """Change a record before a deadline, and never later."""
@@ -361,6 +358,11 @@ class Caller:
         if self.deadline.seen(now_ms):
             logger.warning("the clocks of the cluster's nodes differ, and one is ahead; set them together")
         return now_ms
+
+
+def code_of(error: StoreError) -> int:
+    """Return the answer code that a call failed with; 0 if it was not the client who said so."""
+    return getattr(error.__cause__, "code", 0)
 
 
 def meaning(error: client_errors.AerospikeError) -> Exception:

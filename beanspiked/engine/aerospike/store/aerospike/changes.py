@@ -148,8 +148,7 @@ class Changes:
             self._caller.workers.run(self._apply_waiting)
 
     def _may_wait_here(self) -> bool:
-        agreement = self._caller.agreement
-        return self._pace.quick() and not agreement.asleep() and not agreement.doubtful()
+        return self._pace.quick() and self._caller.steady()
 
     def _next(self) -> tuple[list[Request], list[asyncio.Future[Outcome]]]:
         """Take out the requests that waited longest, and their futures."""
@@ -173,6 +172,14 @@ class Changes:
     def _carry_out(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
         """Send changes; return what became of each."""
         began = self._pace.now()
+        outcomes = self._try(together, here=here)
+        self._pace.answered(began)
+        tally = self._caller.tally
+        if tally is not None:
+            tally.add("change", self._pace.now() - began, outcomes)
+        return outcomes
+
+    def _try(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
         try:
             if here:
                 return self._send_here(together)
@@ -182,8 +189,6 @@ class Changes:
             return [meaning(error)] * len(together)
         except Exception as error:  # noqa: BLE001 - it is raised where the change was asked for
             return [error] * len(together)
-        finally:
-            self._pace.answered(began)
 
     def _send_here(self, together: Sequence[Request]) -> list[Outcome | Exception]:
         """Send changes from the event loop."""

@@ -88,9 +88,15 @@ class Directories(Records):
         """See SegmentStore."""
         return await self.caller.call(self.salt)
 
+    async def _shard(self, tube: str) -> Key:
+        """Return the key of a tube's shard."""
+        if not self._salt:
+            await self.secret()
+        return self._shard_key(tube)
+
     async def change_entry(self, tube: str, ops: list[Any], guard: Any = None) -> None:
         """Change a tube's entry. Raises Refused if the guard does not hold."""
-        await self.caller.call(lambda: self.begin(self._shard_key(tube), SHARD, ops, guard))
+        await self.begin(await self._shard(tube), SHARD, ops, guard)
 
     # --- shards, on a worker thread
 
@@ -125,7 +131,7 @@ class Directories(Records):
     async def _drop(self, tube: str, name: bytes) -> bool:
         ops = [map_operations.map_remove_by_key("items", name, aerospike.MAP_RETURN_COUNT)]
         try:
-            results = await self.caller.call(lambda: self.caller.operate(self._shard_key(tube), ops))
+            results = await self.change(await self._shard(tube), ops)
         except Fenced:
             return False
         return bool(results[0][1])
@@ -175,7 +181,7 @@ class Directories(Records):
             for kind in (ITEM_COUNTER, ITEM_PAUSE)
         ]
         with contextlib.suppress(Fenced):
-            await self.caller.call(lambda: self.caller.operate(self._shard_key(tube), ops))
+            await self.change(await self._shard(tube), ops)
 
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
         """See SegmentStore."""
@@ -198,7 +204,7 @@ class Directories(Records):
         ops = [operations.write(name, value) for name, value in bins.items()]
         made = [map_operations.map_create("segs", aerospike.MAP_KEY_ORDERED, False), *ops]
         empty = exp.Eq(exp_map.MapSize(None, SEGS), 0)
-        await self.caller.call(partial(self.caller.claim, self._page_key(number), number, empty, made, ops))
+        await self.claim(self._page_key(number), number, empty, made, ops)
 
     async def list_page(self, tube: str, page: int) -> None:
         """See SegmentStore."""
@@ -261,7 +267,7 @@ class Directories(Records):
         begun = {"f": FORMAT, "n": 0, "size": self.rings[ring], "base": 1}
         made = [operations.write(name, value) for name, value in begun.items()]
         ops = [operations.increment("n", count), *[operations.read(name) for name in ("n", "size", "base")]]
-        results = await self.caller.call(partial(self.begin, self.key("ctl", f"ring-{ring}"), made, ops))
+        results = await self.begin(self.key("ctl", f"ring-{ring}"), made, ops)
         last, size, base = (value for _, value in results[-3:])
         if not all(type(value) is int for value in (last, size, base)) or size & (size - 1) or not 0 < size <= RING_MAX:
             raise Damaged(f"the ring of {ring}s is malformed")

@@ -1,13 +1,14 @@
-"""How quickly the store answers: it decides whether the event loop waits or threads do."""
+"""How quickly the store answers, and how much is asked of it: they decide whether the event loop waits or threads do."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Pace"]
+__all__ = ["Lull", "Pace"]
 
 # Threads wait for answers that take longer on average, in seconds. Waking a thread, and the loop again, takes a tenth of it.
 QUICK: Final = 0.002
@@ -44,3 +45,23 @@ class Pace:
     def slow(self) -> None:
         """Let threads wait for the next answers."""
         self._slow_until = self.now() + SLOW_FOR
+
+
+class Lull:
+    """Whether no more than one call is made in a turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._asked_before = 0
+
+    def alone(self) -> bool:
+        """Count a call; tell whether it is most probably the only one of this turn."""
+        self._asked += 1
+        if self._asked > 1:
+            return False
+        asyncio.get_running_loop().call_soon(self._end)
+        return self._asked_before <= 1
+
+    def _end(self) -> None:
+        self._asked_before = self._asked
+        self._asked = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,9 +12,18 @@ import aerospike
 from aerospike import exception as client_errors
 from aerospike_helpers.expressions import base as exp
 
-from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, Caller
+from beanspiked.engine.aerospike.store.aerospike.calls import (
+    CODE_EXISTS,
+    CODE_NOT_FOUND,
+    READ_POLICY,
+    Caller,
+    code_of,
+    meaning,
+)
+from beanspiked.engine.aerospike.store.aerospike.pace import Lull, Pace
 from beanspiked.engine.aerospike.store.formats import NEWEST, SetAside
-from beanspiked.engine.aerospike.store.seam import Fenced
+from beanspiked.engine.aerospike.store.keys import RING_BITS
+from beanspiked.engine.aerospike.store.seam import Fenced, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,13 +46,16 @@ class Records:
 
     Attributes:
         caller: What calls the client.
+        pace: How quickly the store answers.
     """
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
         self.caller: Caller = Caller(client)
+        self.pace: Pace = Pace(time.monotonic)
         self.newest: int = newest
         self._namespace = namespace
         self._prefix = prefix
+        self._lull = Lull()
         self._aside = SetAside()
         self._known = exp.Or(exp.Not(exp.BinExists("f")), exp.LE(exp.IntBin("f"), newest))
 
@@ -60,22 +74,41 @@ class Records:
             return None
         return bins
 
-    async def change(self, key: Key, ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
+    async def change(
+        self, key: Key, ops: list[Any], guard: Any = None, exists: int = aerospike.POLICY_EXISTS_UPDATE
+    ) -> list[tuple[str, Any]]:
         """Change a record; return the results of the operations.
 
+        A call that is alone is made from the event loop while the store is quick: see Changes.
+
         Raises:
-            Fenced: It is not there.
-            Refused: The guard does not hold.
+            Fenced: It is not there, and `exists` does not allow to make it.
+            Refused: The guard does not hold, or it is there, and `exists` does not allow that.
         """
-        results: list[tuple[str, Any]] = await self.caller.call(partial(self.caller.operate, key, ops, guard))
+        await self.caller.ready()
+        results: list[tuple[str, Any]]
+        if self._lull.alone() and self.pace.quick() and self.caller.steady():
+            began = self.pace.now()
+            try:
+                # A thread learns why it was filtered out.
+                with contextlib.suppress(client_errors.FilteredOut):
+                    results = self.caller.make_here(key, ops, exists, guard)
+                    return results
+            except client_errors.AerospikeError as error:
+                raise meaning(error) from error
+            finally:
+                self.pace.answered(began)
+                # However many calls follow each other, all else has its turn between them.
+                await asyncio.sleep(0)
+        results = await self.caller.call(partial(self.caller.make, key, ops, exists, guard))
         return results
 
     async def make(self, key: Key, ops: list[Any], guard: Any = None) -> None:
         """Change a record, or make it. Raises Refused if it is there and the guard does not hold."""
-        await self.caller.call(partial(self.caller.make, key, ops, aerospike.POLICY_EXISTS_IGNORE, guard))
+        await self.change(key, ops, guard, aerospike.POLICY_EXISTS_IGNORE)
 
-    def begin(self, key: Key, begun: list[Any], ops: list[Any], guard: Any = None) -> Any:
-        """Change a record; where it is missing, make it first. For worker threads.
+    async def begin(self, key: Key, begun: list[Any], ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
+        """Change a record; where it is missing, make it first.
 
         Args:
             key: The record.
@@ -84,11 +117,36 @@ class Records:
             guard: A condition for the change.
         """
         try:
-            return self.caller.operate(key, ops, guard)
-        except client_errors.RecordNotFound:
-            with contextlib.suppress(client_errors.RecordExistsError):
-                self.caller.make(key, begun, aerospike.POLICY_EXISTS_CREATE)
-            return self.caller.operate(key, ops, guard)
+            return await self.change(key, ops, guard)
+        except Fenced as error:
+            if code_of(error) != CODE_NOT_FOUND:
+                raise
+        try:
+            await self.change(key, begun, exists=aerospike.POLICY_EXISTS_CREATE)
+        except Refused as error:
+            if code_of(error) != CODE_EXISTS:
+                raise
+        return await self.change(key, ops, guard)
+
+    async def claim(self, key: Key, number: int, free: Any, made: list[Any], again: list[Any]) -> None:
+        """Make a record, or use a free one again under a higher number. Raises Refused if it is not free, or its number is higher."""
+        guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
+        # In the first round through the ring most records are new, later most exist.
+        first = number >> RING_BITS <= 1
+        try:
+            if first:
+                await self.change(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
+            else:
+                await self.change(key, again, guard)
+        except (Fenced, Refused) as error:
+            if code_of(error) != (CODE_EXISTS if first else CODE_NOT_FOUND):
+                raise
+        else:
+            return
+        if first:
+            await self.change(key, again, guard)
+        else:
+            await self.change(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
 
     async def look(
         self, kind: str, numbers: Sequence[int], keys: list[Key], reads: list[Any], decode: Callable[..., Result | None]

@@ -6,7 +6,6 @@ context of a lease that is gone `map_size` fails the whole call, since it create
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,13 @@ from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
 from beanspiked.engine.aerospike.store import formats as decoding
-from beanspiked.engine.aerospike.store.aerospike.calls import CODE_FILTERED_OUT, QUERY_POLICY, SORTED, read_off
+from beanspiked.engine.aerospike.store.aerospike.calls import (
+    CODE_FILTERED_OUT,
+    QUERY_POLICY,
+    SORTED,
+    code_of,
+    read_off,
+)
 from beanspiked.engine.aerospike.store.aerospike.changes import Changes
 from beanspiked.engine.aerospike.store.aerospike.heads import (
     HEAD_OPS,
@@ -28,7 +33,6 @@ from beanspiked.engine.aerospike.store.aerospike.heads import (
     SIZE_READS,
     head_of_results,
 )
-from beanspiked.engine.aerospike.store.aerospike.pace import Pace
 from beanspiked.engine.aerospike.store.aerospike.records import Records, numbered
 from beanspiked.engine.aerospike.store.formats import NEWEST
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_session, record_of
@@ -74,7 +78,7 @@ class Segments(Records):
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
         super().__init__(client, namespace, prefix, newest)
-        self.changes: Changes = Changes(self.caller, Pace(time.monotonic))
+        self.changes: Changes = Changes(self.caller, self.pace)
 
     def _segment_key(self, number: int) -> Key:
         return self.key("seg", record_of(number))
@@ -93,9 +97,7 @@ class Segments(Records):
         key = self._segment_key(number)
         reads = [operations.read("hwm"), map_operations.map_get_by_key("held", renewed, aerospike.MAP_RETURN_VALUE)]
         try:
-            results = await self.caller.call(
-                partial(self.caller.operate, key, [_fence(lease), _write_map("held", moved), *reads])
-            )
+            results = await self.change(key, [_fence(lease), _write_map("held", moved), *reads])
         except Fenced:
             # An earlier try may have moved the lease. Only a write tells: a stale copy may answer a read.
             results = await self.change(key, [_fence(renewed), operations.write("settled", renewed), *reads])
@@ -146,7 +148,7 @@ class Segments(Records):
         cleared = [map_operations.map_clear(name) for name in MAPS]
         free = exp.And(exp.Eq(exp.IntBin("st"), DEAD), self._known)
         key, new, again = self._segment_key(number), [*head, *made, *leased], [*head, *cleared, *leased]
-        await self.caller.call(partial(self.caller.claim, key, number, free, new, again))
+        await self.claim(key, number, free, new, again)
 
     async def attach(self, number: int, lease: int) -> None:
         """See SegmentStore."""
@@ -154,7 +156,7 @@ class Segments(Records):
         try:
             await self.change(self._segment_key(number), _lease_ops(lease), guard)
         except Refused as error:
-            if getattr(error.__cause__, "code", 0) == CODE_FILTERED_OUT:
+            if code_of(error) == CODE_FILTERED_OUT:
                 raise Fenced(f"segment {number} is gone, dead or of a newer format") from error
             raise
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import aerospike
-from aerospike import exception as client_errors
 from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
@@ -59,15 +58,12 @@ class Sessions(Records):
         """See SegmentStore."""
         ops = [operations.increment("last", count), operations.read("last")]
         key = self.key("ctl", f"counter-{counter}")
-        last: int = (await self.caller.call(partial(self._change_or_make, key, ops)))[-1][1]
-        return last - count + 1
-
-    def _change_or_make(self, key: Key, ops: list[Any]) -> Any:
-        """Change a record of a known format, or make it. Raises Newer."""
         try:
-            return self.begin(key, [operations.write("f", FIRST)], ops, self._known)
-        except client_errors.FilteredOut as error:
+            results = await self.begin(key, [operations.write("f", FIRST)], ops, self._known)
+        except Refused as error:
             raise Newer(f"{key[2]} is of a format newer than {self.newest}") from error
+        last: int = results[-1][1]
+        return last - count + 1
 
     # --- the list
 
@@ -167,8 +163,7 @@ class Sessions(Records):
                 # A listed session without a record gets a dead one, so that it never claims a record.
                 guard = exp.Or(exp.And(exp.Or(NAMELESS, numbered(session)), guard), _left_by_earlier(session))
                 ops, exists = [*_named(session), *ops], aerospike.POLICY_EXISTS_IGNORE
-            key = self._session_key("ses", session, slot)
-            await self.caller.call(partial(self.caller.make, key, ops, exists, guard))
+            await self.change(self._session_key("ses", session, slot), ops, guard, exists)
         except Refused:
             return False
         return True

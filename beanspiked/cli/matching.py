@@ -1,0 +1,247 @@
+"""Jobs of a tube that match a filter: listed, counted and changed all together, over the server's admin port."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from beanspiked.cli.arguments import number, seconds
+from beanspiked.cli.command import Failed, confirm
+from beanspiked.cli.terminal import Progress, plural, print_json
+from beanspiked.client.errors import AdminRefused
+from beanspiked.client.requests import Job
+from beanspiked.protocol.lines import MAX_U32
+from beanspiked.spelling import meant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from beanspiked.cli.arguments import Parser
+    from beanspiked.client.admin import AdminConn
+    from beanspiked.client.documents import Stats
+
+__all__ = ["Matching", "add_admin", "add_all", "add_filter", "admin_known", "expect_answer", "filtered", "over_admin"]
+
+VARIABLE: Final = "BEANSPIKED_ADMIN"
+TOKEN_VARIABLE: Final = "BEANSPIKED_ADMIN_TOKEN"  # noqa: S105 - the variable's name
+UNAUTHORIZED: Final = 401
+NOT_FOUND: Final = 404
+# The largest pages that the admin port has, of jobs and of tubes.
+PAGE: Final = 100
+TUBES_PAGE: Final = 200
+
+
+def add_admin(words: Parser) -> None:
+    """Add the options that name the admin port."""
+    words.add_argument(
+        "--admin",
+        metavar="URL",
+        help=f"ask the server's admin port instead: http[s]://HOST:PORT, HOST:PORT or PORT ({VARIABLE} when it is needed)",
+    )
+    words.add_argument(
+        "--admin-token-file", metavar="FILE", help=f"the admin port's secret, alone in a file (else {TOKEN_VARIABLE})"
+    )
+
+
+def add_filter(words: Parser) -> None:
+    """Add the options that say which jobs are meant."""
+    words.add_argument("-g", "--grep", metavar="TEXT", help="only jobs whose body contains this text")
+    words.add_argument(
+        "-o",
+        "--older",
+        type=seconds,
+        default=0,
+        metavar="TIME",
+        help="only jobs that were put at least this long ago: 90s, 5m, 2h, 1d",
+    )
+    words.add_argument(
+        "--tries", type=number, default=0, metavar="N", help="only jobs that were reserved at least this often"
+    )
+    words.add_argument(
+        "--priority",
+        type=_range,
+        default=(0, MAX_U32),
+        metavar="LOW-HIGH",
+        help="only jobs with a priority in this range",
+    )
+
+
+def add_all(words: Parser) -> None:
+    """Add the options for a change of all jobs that match."""
+    add_filter(words)
+    add_admin(words)
+    words.add_argument("--count", action="store_true", help="only count the jobs that match; change nothing")
+    words.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    low, high = number(first), number(last if dash else first)
+    if low > high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range, the lower number first")
+    return low, high
+
+
+def filtered(options: argparse.Namespace) -> bool:
+    """Tell whether a filter was given."""
+    return bool(options.grep or options.older or options.tries or options.priority != (0, MAX_U32))
+
+
+def over_admin(options: argparse.Namespace) -> bool:
+    """Tell whether the admin port is needed, or was named."""
+    return filtered(options) or options.count or options.admin is not None
+
+
+def admin_known(options: argparse.Namespace) -> bool:
+    """Tell whether the admin port of the server that is meant is known, by an option or the environment."""
+    return options.admin is not None or (bool(os.environ.get(VARIABLE)) and not options.addressed)
+
+
+def expect_answer(words: Parser, options: argparse.Namespace) -> None:
+    """Refuse a change that nobody could confirm."""
+    if not (options.yes or options.count or sys.stdin.isatty()):
+        words.error(f"{words.prog.split()[-1]}: without a terminal to ask at, give --yes")
+
+
+class Matching:
+    """The jobs of a tube that match a command's options. Each method raises ClientError and Failed.
+
+    Args:
+        options: The command's options: an admin port, a filter, and for a change whether to ask first.
+        tube: The tube.
+        states: The states of the jobs that are meant.
+
+    Raises:
+        Failed: No admin port is known, or its secret cannot be read.
+    """
+
+    def __init__(self, options: argparse.Namespace, tube: str, states: Sequence[str]) -> None:
+        self._options = options
+        self._tube = tube
+        self._states = states
+        self._port = _connected(options)
+        low, high = options.priority
+        wanted = {"min_age": options.older, "min_tries": options.tries, "min_priority": low, "text": options.grep}
+        self._wanted: dict[str, object] = {name: value for name, value in wanted.items() if value}
+        if high < MAX_U32:
+            self._wanted["max_priority"] = high
+
+    def count(self) -> int:
+        """Count them."""
+        return sum(int(self._ask("tube/jobs/count", state=state)["count"]) for state in self._states)
+
+    def listed(self, most: int) -> Iterator[tuple[Job, Stats]]:
+        """List them, with whole bodies, in the order of their queues, this many at most."""
+        with self._port as port:
+            for state in self._states:
+                after: str | None = ""
+                while after is not None and most:
+                    told = self._ask("tube/jobs", state=state, after=after, limit=min(PAGE, most))
+                    for job in told["jobs"]:
+                        yield _job(port, job)
+                    most -= len(told["jobs"])
+                    after = told["after"] or None
+
+    def change(self, path: str, counted: str, question: str, typed: str, more: dict[str, str] | None = None) -> int:
+        """Count them, ask whether to go on, and change them; return how many were changed.
+
+        Args:
+            path: The change, in the admin API.
+            counted: The word for what is done to a job.
+            question: What is said before, with `{}` for the jobs.
+            typed: What has to be typed to go on: the tube's name, or yes.
+            more: What the change needs besides the filter.
+        """
+        with self._port as port:
+            total = self.count()
+            if not total:
+                return 0
+            if not self._options.yes:
+                # The answer may take long.
+                port.rest()
+                confirm(question.format(plural(total)), typed, "yes" if typed == "yes" else "the tube's name")
+            done = 0
+            with Progress(counted, total) as progress:
+                for state in self._states:
+                    said = {**self._wanted, **(more or {}), "state": state}
+                    count = 0
+                    for count in port.change(path, {"tube": self._tube}, said, counted):
+                        progress.show(done + count)
+                    done += count
+            return done
+
+    def print_count(self) -> int:
+        """Print how many they are; return the exit code."""
+        with self._port:
+            count = self.count()
+        if self._options.json:
+            print_json({"tube": self._tube, "count": count})
+        else:
+            print(plural(count))
+        return 0
+
+    def _ask(self, path: str, **query: object) -> Any:
+        try:
+            return self._port.ask(path, {"tube": self._tube, **self._wanted, **query})
+        except AdminRefused as error:
+            if error.status == UNAUTHORIZED:
+                raise Failed(f"the admin port wants a secret: {TOKEN_VARIABLE}, or --admin-token-file") from error
+            if error.status == NOT_FOUND:
+                raise Failed(f"{error}{meant(self._tube, self._names())}") from error
+            raise
+
+    def _names(self) -> Iterator[str]:
+        offset, total = 0, 1
+        while offset < total:
+            page = self._port.ask("tubes", {"sort": "name", "limit": TUBES_PAGE, "offset": offset})
+            yield from (tube["name"] for tube in page["tubes"])
+            offset, total = offset + TUBES_PAGE, page["total"]
+
+
+def _connected(options: argparse.Namespace) -> AdminConn:
+    """Return a connection to the admin port. Raises Failed if none is known."""
+    # Few commands need HTTP, which takes as long to import as all the rest.
+    from beanspiked.client.admin import AdminAddress, AdminConn  # noqa: PLC0415
+
+    named = options.admin or os.environ.get(VARIABLE, "")
+    if not named:
+        raise Failed(
+            f"beanstalkd's protocol cannot say this: name the server's admin port with --admin or {VARIABLE} "
+            "(a server has one with --admin)"
+        )
+    if options.addressed and options.admin is None:
+        raise Failed(
+            f"this goes to the admin port that {VARIABLE} names, not to {options.address}: name its with --admin"
+        )
+    try:
+        address = AdminAddress.parse(named)
+    except ValueError as error:
+        raise Failed(f"--admin or {VARIABLE}: {named!r}: {error}") from error
+    return AdminConn(address, _token(options.admin_token_file))
+
+
+def _token(path: str | None) -> str:
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"--admin-token-file: {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+
+
+def _job(port: AdminConn, told: dict[str, Any]) -> tuple[Job, Stats]:
+    """Return a job that the admin port shows as the protocol would, with its whole body and why it is buried."""
+    body = base64.b64decode(told["body"])
+    if told["size"] > len(body) and not told["damage"]:
+        body = port.body(told["id"])
+    fields: Stats = {name: told[name] for name in ("id", "tube", "state")}
+    fields |= {"pri": told["priority"], "age": int(told["age"]), "delay": int(told["delay"]), "ttr": int(told["ttr"])}
+    fields["time-left"] = int(told["time_left"] or 0)
+    fields |= {name: told[name] for name in ("reserves", "timeouts", "releases", "buries", "kicks", "reason")}
+    if told["damage"]:
+        fields["damage"] = told["damage"]
+    return Job(told["id"], body), fields

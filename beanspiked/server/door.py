@@ -1,0 +1,175 @@
+"""Where clients come in: they are accepted, and handed over to workers."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import resource
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.server.channel import CLIENT, Channel
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+__all__ = ["Door", "Place"]
+
+logger = logging.getLogger("beanspiked")
+
+# How many clients of one socket are accepted before others have their turn.
+ACCEPTS_A_TURN: Final = 64
+# How long to wait before accepting again, in seconds, if no client leaves meanwhile.
+ACCEPT_AGAIN_AFTER: Final = 0.1
+OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# Descriptors that a worker needs for itself, above all for its connections to the store.
+SPARE_DESCRIPTORS: Final = 256
+
+
+class Place:
+    """A worker, or the place of one that died.
+
+    Attributes:
+        number: Its number, from 1.
+        pid: Its process, or 0.
+        channel: The way to it, while it has one.
+        up: Whether it takes clients.
+        handed: How many clients it was given.
+        ended: How many of these have gone.
+        last_handed: When it was given the last one, as a number that rises with each.
+        started_at: When it was started.
+        start_at: When it is to be started again, if there is none.
+        pause: The last pause before that, in seconds; 0 if it was well.
+        awaited_until: Until when new clients wait for it.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.pid = 0
+        self.channel: Channel | None = None
+        self.up = False
+        self.handed = 0
+        self.ended = 0
+        self.last_handed = 0
+        self.started_at = 0.0
+        self.start_at = 0.0
+        self.pause = 0.0
+        self.awaited_until = math.inf
+
+    def rank(self) -> tuple[int, int]:
+        """Return what is smallest of the worker that gets the next client: the fewest, else the longest without a new one."""
+        return self.handed - self.ended, self.last_handed
+
+
+class Door:
+    """Accepts clients and hands each to the worker that has the fewest.
+
+    Args:
+        places: The workers.
+        sockets: Where clients connect; they listen and do not block.
+        hear: Has a function called when a descriptor is readable.
+        ignore: Ends that.
+
+    Attributes:
+        closed: Whether nobody is accepted any more.
+        again_at: When it tries again to accept, if it could not.
+    """
+
+    def __init__(
+        self,
+        places: list[Place],
+        sockets: list[socket.socket],
+        hear: Callable[[int, Callable[[], None]], None],
+        ignore: Callable[[int], None],
+    ) -> None:
+        self.closed = False
+        self.again_at = 0.0
+        self._places = places
+        self._sockets = sockets
+        self._hear = hear
+        self._ignore = ignore
+        # A worker with so many clients gets no more; None for no limit.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = None if files == resource.RLIM_INFINITY else max(files // 2, files - SPARE_DESCRIPTORS)
+        self._handed = 0
+        # A client that no worker can take now; while there is one, nobody else is accepted.
+        self._held: socket.socket | None = None
+        self._open = False
+        self._refusing = False
+
+    def move(self, now: float) -> None:
+        """Open or close, as the workers are."""
+        if self._held is not None and now >= self.again_at and self._hand_over(self._held):
+            self._held = None
+        self._set_open(self._may_accept(now))
+
+    def close(self) -> None:
+        """Accept nobody any more."""
+        self.closed = True
+        self._set_open(wanted=False)
+        for sock in self._sockets:
+            sock.close()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _may_accept(self, now: float) -> bool:
+        """Tell whether clients are accepted: not while a worker is about to take its share of them."""
+        if self.closed or self._held is not None or now < self.again_at:
+            return False
+        places = self._places
+        return any(place.up for place in places) and all(place.up or now >= place.awaited_until for place in places)
+
+    def _set_open(self, wanted: bool) -> None:
+        if wanted != self._open:
+            self._open = wanted
+            for sock in self._sockets:
+                if wanted:
+                    self._hear(sock.fileno(), partial(self._accept_from, sock))
+                else:
+                    self._ignore(sock.fileno())
+
+    def _accept_from(self, sock: socket.socket) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            # A worker may have died in this turn.
+            if not self._may_accept(time.monotonic()):
+                return
+            try:
+                client, _ = sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    self._refuse(str(error.strerror))
+                    return
+                logger.debug("accept: %s", error)
+                continue
+            if not self._hand_over(client):
+                self._held = client
+                return
+
+    def _hand_over(self, client: socket.socket) -> bool:
+        """Give a client to a worker; False if all of them have too many, or do not listen."""
+        for place in sorted((place for place in self._places if place.up), key=Place.rank):
+            full = self._most is not None and place.handed - place.ended >= self._most
+            if not full and place.channel is not None and place.channel.send(CLIENT, (), [client.fileno()]):
+                client.close()
+                self._handed += 1
+                place.handed += 1
+                place.last_handed = self._handed
+                if self._refusing:
+                    self._refusing = False
+                    logger.warning("new connections are accepted again")
+                return True
+        self._refuse("no worker can take more")
+        return False
+
+    def _refuse(self, why: str) -> None:
+        """Let clients wait in the backlog. Logs it once."""
+        if not self._refusing:
+            self._refusing = True
+            logger.warning("cannot accept connections: %s; new clients wait until one ends", why)
+        self.again_at = time.monotonic() + ACCEPT_AGAIN_AFTER

@@ -1,0 +1,218 @@
+"""Jobs that match a filter, over a server's admin port: what the protocol cannot say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from either import Person, Running, bury, running
+from launcher import free_port
+
+from beanspiked.client.admin import AdminAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Commands
+
+    from beanspiked.client.blocking import Conn
+
+SECRET = "a long secret"
+pytestmark = pytest.mark.usefixtures("server")
+
+MISSING = (
+    "beanspiked: beanstalkd's protocol cannot say this: name the server's admin port with --admin or BEANSPIKED_ADMIN"
+)
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[tuple[Running, int]]:
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEANSPIKED_ADMIN_TOKEN", SECRET)
+        with running("beanspiked", "--admin", str(port)) as server:
+            yield server, port
+
+
+@pytest.fixture
+def server(ports: tuple[Running, int], monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A server with an admin port, both named in the environment."""
+    running_server, port = ports
+    monkeypatch.setenv("BEANSPIKED_ADDR", running_server.address)
+    monkeypatch.setenv("BEANSPIKED_ADMIN", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("BEANSPIKED_ADMIN_TOKEN", SECRET)
+    return running_server
+
+
+@pytest.fixture
+def fruit(cli: Commands, conn: Conn, tube: str) -> str:
+    """A tube with two buried jobs that were tried once, two ready ones, and a delayed one."""
+    cli("put", tube, "red apple", "green apple")
+    bury(conn, tube, 2)
+    cli("put", tube, "red pear", "green pear", "--priority", "5")
+    cli("put", tube, "red cherry", "--delay", "1h")
+    return tube
+
+
+def bodies(cli: Commands, tube: str, *words: str) -> list[str]:
+    return [job["body"] for job in cli("jobs", tube, "--json", *words).json]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("", ["red pear", "green pear", "red cherry", "red apple", "green apple"]),
+        ("--grep red", ["red pear", "red cherry", "red apple"]),
+        ("--grep a.p", []),
+        ("--state buried", ["red apple", "green apple"]),
+        ("--state reserved", []),
+        ("--tries 1", ["red apple", "green apple"]),
+        ("--priority 5", ["red pear", "green pear"]),
+        ("--priority 6-9999", ["red cherry", "red apple", "green apple"]),
+        ("--older 1h", []),
+        ("--number 1", ["red pear"]),
+    ],
+)
+def test_jobs_lists_all_that_match(cli: Commands, fruit: str, words: str, found: list[str]) -> None:
+    assert bodies(cli, fruit, *words.split()) == found
+
+
+def test_jobs_lists_whole_bodies_from_all_pages(cli: Commands, tube: str) -> None:
+    large = "x" * 5000
+    lines = [*map(str, range(250)), large]
+    cli("put", tube, "-q", stdin="\n".join(lines).encode())
+    assert bodies(cli, tube) == lines
+
+
+def test_a_list_that_is_not_the_whole_says_so(cli: Commands, fruit: str) -> None:
+    assert cli("jobs", fruit, "-n", "4").said == "beanspiked: only the first 4 jobs; list more with --number"
+    assert cli("jobs", fruit, "-n", "5").err == ""
+
+
+def test_a_buried_job_comes_with_the_reason(cli: Commands, tube: str, ports: tuple[Running, int]) -> None:
+    job_id = cli("put", tube, "a").out.strip()
+    port = f"http://127.0.0.1:{ports[1]}/api/v1"
+    headers = {"X-Beanspiked": "1", "Authorization": f"Bearer {SECRET}"}
+    assert httpx.post(f"{port}/jobs/{job_id}/bury", json={"reason": "poison"}, headers=headers).status_code == 200
+    assert cli("jobs", tube, "--json").json[0]["reason"] == "poison"
+    assert cli("jobs", tube).out.endswith("a  (poison)\n")
+
+
+def test_only_what_matches_is_kicked(cli: Commands, fruit: str) -> None:
+    assert cli("kick", fruit, "--grep", "red", "--yes").out == "1 job kicked\n"
+    assert bodies(cli, fruit, "--state", "buried") == ["green apple"]
+
+
+def test_delayed_jobs_are_kicked_beside_buried_ones(cli: Commands, fruit: str, ports: tuple[Running, int]) -> None:
+    assert cli("kick", fruit, "--delayed", "--yes", "--admin", ports[1], "--json").json == {"kicked": 1, "missing": []}
+    assert cli.states(fruit) == {"ready": 3, "buried": 2}
+
+
+def test_only_what_matches_moves_and_stays_as_it_is(cli: Commands, fruit: str) -> None:
+    other = f"{fruit}-other"
+    assert cli("move", fruit, other, "-s", "buried", "-g", "green", "-y").out == f"1 job moved to {other}\n"
+    assert (cli.states(other), bodies(cli, other)) == ({"buried": 1}, ["green apple"])
+
+
+def test_only_what_matches_is_deleted(cli: Commands, fruit: str) -> None:
+    assert cli("clear", fruit, "--grep", "red", "--yes").out == "3 jobs deleted\n"
+    assert bodies(cli, fruit) == ["green pear", "green apple"]
+
+
+@pytest.mark.parametrize(
+    ("command", "matching"), [("kick {} -g red", 1), ("move {} b -g red", 1), ("clear {} -g red", 3), ("clear {}", 5)]
+)
+def test_count_only_counts(cli: Commands, fruit: str, command: str, matching: int) -> None:
+    words = [*command.format(fruit).split(), "--count"]
+    assert cli(*words).out == (f"{matching} jobs\n" if matching > 1 else "1 job\n")
+    assert cli(*words, "--json").json == {"tube": fruit, "count": matching}
+    assert cli.states(fruit) == {"ready": 2, "delayed": 1, "buried": 2}
+
+
+@pytest.mark.parametrize(
+    ("command", "question"),
+    [
+        ("kick {} -g red", "This makes 1 job ready. Type yes to go on:"),
+        ("move {} b -g red", "This moves 1 job to b. Type yes to go on:"),
+        ("clear {} -g red", "This deletes 3 jobs. Type the tube's name to go on:"),
+    ],
+)
+@pytest.mark.parametrize("agrees", [True, False])
+def test_a_change_is_confirmed_by_who_knows_how_many(
+    cli: Commands, fruit: str, command: str, question: str, agrees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Person((fruit if "clear" in command else "yes") if agrees else "no"))
+    assert question in cli(*command.format(fruit).split(), code=0 if agrees else 1).err
+    assert (cli.states(fruit) == {"ready": 2, "delayed": 1, "buried": 2}) is not agrees
+
+
+@pytest.mark.parametrize("command", ["kick {} -g red", "move {} b -g red", "clear {} -g red"])
+def test_without_a_terminal_yes_has_to_be_said(cli: Commands, fruit: str, command: str) -> None:
+    assert "give --yes" in cli(*command.format(fruit).split(), code=5).err
+
+
+@pytest.mark.parametrize(
+    "command", ["jobs {} -o 1h", "kick {} -g red -y", "move {} b --tries 1 -y", "clear {} --count"]
+)
+def test_without_an_admin_port_what_is_missing_is_said(
+    cli: Commands, fruit: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BEANSPIKED_ADMIN")
+    assert cli(*command.format(fruit).split(), code=1).said.startswith(MISSING)
+
+
+def test_a_server_that_is_named_is_not_taken_for_the_one_with_the_admin_port(
+    cli: Commands, fruit: str, server: Running
+) -> None:
+    said = cli("clear", fruit, "-g", "red", "-y", "-a", server.address, code=1).said
+    assert f"to the admin port that BEANSPIKED_ADMIN names, not to {server.address}" in said
+    # One that lists jobs can do with the protocol.
+    assert bodies(cli, fruit, "-a", server.address) == ["red pear", "red cherry", "red apple"]
+
+
+def test_a_tube_that_is_not_there_is_named(cli: Commands, fruit: str) -> None:
+    said = cli("clear", fruit[:-1], "-g", "red", "-y", code=1).said
+    assert said == f"beanspiked: there is no tube {fruit[:-1]} (do you mean {fruit}?)"
+
+
+def test_the_secret_may_be_in_a_file(
+    cli: Commands, fruit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BEANSPIKED_ADMIN_TOKEN")
+    assert "wants a secret" in cli("jobs", fruit, "-g", "red", code=1).said
+    secret = tmp_path / "secret"
+    secret.write_text(f"{SECRET}\n")
+    assert len(bodies(cli, fruit, "-g", "red", "--admin-token-file", str(secret))) == 3
+    assert "No such file" in cli("jobs", fruit, "-g", "a", "--admin-token-file", tmp_path / "none", code=1).said
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("127.0.0.1:1", "cannot ask the admin port http://127.0.0.1:1: connection refused"),
+        ("ftp://here", "'ftp://here': must be a URL such as http://HOST:PORT, HOST:PORT or PORT"),
+        ("here:port", "'here:port'"),
+    ],
+)
+def test_a_port_that_cannot_be_asked_is_said_so(cli: Commands, fruit: str, named: str, said: str) -> None:
+    assert said in cli("jobs", fruit, "--admin", named, code=1).said
+
+
+def test_the_protocols_port_is_no_admin_port(cli: Commands, fruit: str, server: Running) -> None:
+    assert "cannot ask the admin port" in cli("jobs", fruit, "--admin", server.address, code=1).said
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("11301", "http://127.0.0.1:11301"),
+        ("here", "http://here:11301"),
+        ("here:80", "http://here:80"),
+        ("http://[::1]:80/queue/", "http://[::1]:80/queue"),
+        ("https://here", "https://here:443"),
+    ],
+)
+def test_an_admin_port_has_many_names(text: str, address: str) -> None:
+    assert str(AdminAddress.parse(text)) == address

@@ -68,7 +68,7 @@ ITEM: Final = Struct(">QQBH14s")
 HASHES_MAX: Final = 4000
 ITEMS_MAX: Final = 1000
 COUNT_MAX: Final = 65535
-# A front-end that wants more tubes than this is told of all.
+# No front-end asks for more tubes than this: long before that, it asks for all of them.
 WANTS_MAX: Final = 1 << 20
 
 # Instead of a hash: all tubes. The chance that a name has this hash is one in 2^64.

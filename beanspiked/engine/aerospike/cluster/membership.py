@@ -1,8 +1,8 @@
 """A front-end among others: its session, the others' sessions, and what those that died leave behind.
 
-Death is a decision, and a write (segment-protocol H5): a session that has been silent for DEAD_AFTER by the server's clock is killed by
-somebody whose own session was healthy for as long, and only then its leases are taken. The owner stops on its own, STOP_AFTER after its
-last good heartbeat was sent, which it checks before every operation and before it hands out a job.
+Death is a decision and a write (segment-protocol H5). A front-end declares a session dead that has been silent for DEAD_AFTER by the
+server's clock, if its own session was healthy for as long. Only then the leases are taken. The dead session's owner has stopped by itself:
+before each operation, and before it hands out a job, it checks that its last good heartbeat was sent within STOP_AFTER.
 """
 
 import asyncio
@@ -39,15 +39,15 @@ HEARTBEAT_EVERY: Final = 1.0
 JOIN_EVERY: Final = 0.1
 STOP_AFTER: Final = 6.0
 WATCH_EVERY: Final = 1.0
-# When links tell at once who comes and goes.
+# Used while links tell at once who comes and goes.
 WATCH_RARELY: Final = 3.0
-# A front-end serves when those that were seen in the last while, in ms, hear its news, or after so long; they are looked at this often, and
-# whether they have dialled is looked at so often.
+# A front-end serves when all others that were heard within ABSENT_MS (milliseconds) hear its news, or after MET_WITHIN. Until
+# then it reads their sessions every MEET_EVERY, and checks every MEET_LOOK_EVERY whether they have dialled.
 ABSENT_MS: Final = 2500
 MET_WITHIN: Final = 5.0
 MEET_EVERY: Final = 0.3
 MEET_LOOK_EVERY: Final = 0.003
-# At the end nothing else is waited for, and not for long: whoever sees that the session is over does what is left.
+# At a stop nothing else happens, so many segments are treated at once, but not for long: the other front-ends do the rest.
 ENDS_AT_ONCE: Final = 16
 END_WITHIN: Final = 3.0
 AUDIT_EVERY: Final = 60.0
@@ -61,10 +61,10 @@ class Membership(Sessions):
         now: This process's time.
         clock: The server's time.
         monotonic: A clock in seconds that goes on while the machine sleeps (CLOCK_BOOTTIME).
-        tasks: What runs coroutines.
+        tasks: Runs coroutines.
         news: This front-end's news.
         tubes: Its tubes.
-        ender: What sees segments to their end.
+        ender: What ends segments.
 
     Attributes:
         reachable: Whether the store has answered lately.
@@ -104,7 +104,7 @@ class Membership(Sessions):
         self.burial: Burial = Burial(store, self, tubes, ender, self._chores, monotonic)
         self._deciding = asyncio.Lock()
         self._ended = False
-        # What was said of how this front-end hears news.
+        # What this front-end has announced of how it hears news.
         self._announced: Announcement | None = None
         self._joined: asyncio.Event = asyncio.Event()
 
@@ -130,7 +130,7 @@ class Membership(Sessions):
         return self._monotonic() - self._last_good
 
     async def joined(self, seconds: float) -> bool:
-        """Wait for a session of which the others hear; tell whether there is one."""
+        """Wait until this front-end has a session whose news the others hear; tell whether it has."""
         if not self._joined.is_set():
             try:
                 await asyncio.wait_for(self._joined.wait(), seconds)
@@ -205,9 +205,9 @@ class Membership(Sessions):
         self.listener.session_began()
 
     async def _meet(self) -> None:
-        """Have the others hear of what this front-end does before it does anything; only for a while, since one of them may be frozen.
+        """Wait until the others hear this front-end's news; not for ever, since one of them may be frozen.
 
-        The session lives meanwhile, however slow the store is.
+        Heartbeats go on meanwhile, however slow the store is.
         """
         until = self._monotonic() + MET_WITHIN
         while self._monotonic() < until and not self.session.over:
@@ -224,9 +224,9 @@ class Membership(Sessions):
                 await asyncio.sleep(MEET_LOOK_EVERY)
 
     def _met(self) -> bool:
-        """Tell whether all others that are there hear this front-end's news: over links, or from its record."""
+        """Tell whether all others that live hear this front-end's news, over links or from its record."""
         if all(record.number != self.session.number for record in self.records):
-            # They were read from a copy that is older than this session.
+            # The records come from a copy that is older than this session.
             return False
         live = [record for record in self.records if not record.dead and record.number != self.session.number]
         mesh = self._news.mesh
@@ -239,7 +239,7 @@ class Membership(Sessions):
         return record.listens is None or self.session.number in record.listens
 
     async def _announce(self) -> None:
-        """Say how this front-end hears the others' news, and how it tells its own, unless that was said before."""
+        """Announce how this front-end hears the others' news and tells its own, unless that was announced before."""
         news = self._news
         said = news.announcement()
         if said != self._announced:
@@ -247,7 +247,7 @@ class Membership(Sessions):
             self._announced = said
 
     async def verify(self) -> None:
-        """Send a heartbeat now. Ends the session if it was declared dead; raises nothing else than StoreError."""
+        """Send a heartbeat now. Ends the session if it was declared dead; raises only StoreError."""
         session = self.session
         if session.over:
             return
@@ -271,12 +271,12 @@ class Membership(Sessions):
             if self.session is session and not session.over:
                 logger.error("session %d was declared dead; held jobs are given up", session.number)
                 if self._published:
-                    # Who killed it has kept its counters.
+                    # The front-end that declared it dead has kept its counters.
                     self._tubes.uncount(unpack_usage(self._published))
                 self._over()
             return
         except StoreError:
-            # Whatever it was: the next one does not fail for its payload.
+            # Whatever the cause: the next heartbeat does not fail for its payload.
             self._bare = payload is not None
             raise
         if too_big:
@@ -297,14 +297,14 @@ class Membership(Sessions):
         """Find out whether the session is over, however long the store takes to answer."""
         while self.alive():
             with contextlib.suppress(StoreError):
-                # One after the other: the heartbeat of each second has to wait for one of them at most.
+                # One at a time, so that the heartbeat of each second waits for one of them at most.
                 async with self._deciding:
                     await self.verify()
                 return
             await self._tasks.pause_between_tries()
 
     async def _resign(self, number: int) -> None:
-        """Give up an own session that is over, and take its leases."""
+        """Give up a former session of this front-end, and take its leases."""
         while not self._ended:
             try:
                 await self._store.resign(number)
@@ -318,7 +318,7 @@ class Membership(Sessions):
     # --- the others
 
     async def watch(self) -> None:
-        """Look after the other sessions, for as long as this process serves."""
+        """Watch the other sessions for as long as this process serves."""
         audited = looked = self._monotonic()
         while not self._ended:
             await asyncio.sleep(WATCH_EVERY)
@@ -357,7 +357,7 @@ class Membership(Sessions):
             self.agreement.agree(session.number, self.records, told)
             self._news.form = self.agreement.writes
         if not known.issuperset([(record.number, record.dead) for record in others]):
-            # Until now the news of new ones were not heard, nor are the last ones of those that have ended.
+            # News of new sessions were not heard until now, and the last news of ended ones may be lost.
             self.listener.others_changed()
         self._news.know(
             [
@@ -372,11 +372,11 @@ class Membership(Sessions):
             self._chores.begin("announce", self._announce)
 
     def look_soon(self) -> None:
-        """Read the others' sessions now: somebody has come, or gone."""
+        """Read the others' sessions now: one has come or gone."""
         self._chores.begin("look", self.look)
 
     async def end(self) -> None:
-        """Leave: everything was given back."""
+        """End the session; everything was given back before."""
         self._ended = True
         self._chores.end()
         session = self.session
@@ -387,7 +387,7 @@ class Membership(Sessions):
         usage = self._tubes.usage()
         session.over = True
         self._joined.clear()
-        # Until that is certain somebody may have to declare the session dead, and then keeps its counters.
+        # Until this is certain, another front-end may declare the session dead, and then it keeps the counters.
         await self._tasks.try_for_a_while(lambda: self._store.resign(session.number))
         try:
             turns = asyncio.Semaphore(ENDS_AT_ONCE)

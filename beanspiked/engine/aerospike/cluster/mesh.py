@@ -1,7 +1,7 @@
-"""The links between this front-end and the others: whom it hears news from at once, and whom it tells them.
+"""The links between this front-end and the others, over which news go at once.
 
-A front-end dials the others when it knows them, says which tubes it wants to hear of, and keeps the links for as long as both live. Where
-no link can be made (a firewall, a front-end of an older version) each reads the other's record instead; see news.
+A front-end dials the others as it learns of them, says which tubes it wants to hear of, and keeps the links for as long as both live.
+Where no link can be made (a firewall, an older version) each reads the other's record instead; see news.
 """
 
 import asyncio
@@ -17,34 +17,34 @@ __all__ = ["Mesh", "MeshListener"]
 
 logger = logging.getLogger(__name__)
 
-# In seconds: a link that has been silent for so long is over; who lives says so more often.
+# In seconds: a link that has been silent for so long is over; a living end says so more often.
 SILENT_MAX: Final = 1.5
 PULSE_EVERY: Final = 0.5
-# Between two tries to dial a front-end that could not be reached.
+# The pause between two tries to dial a front-end that could not be reached.
 DIAL_AGAIN: Final = 10.0
-# Who is dialled must have proved itself by then.
+# A dialled front-end must prove itself within this time.
 PROVED_WITHIN: Final = 2.0
-# Who is not known to live so long after it has dialled is hung up on.
+# A caller whose session is not seen alive within this time is hung up on.
 UNKNOWN_MAX: Final = 10.0
-# So many strangers may be about to prove themselves at once.
+# How many callers at most may not have proved themselves yet.
 STRANGERS_MAX: Final = 256
-# Who wants to hear of more tubes hears of all.
+# A front-end that wants to hear of more tubes hears of all.
 WANTS_MAX: Final = 20_000
 
 
 class MeshListener:
-    """Whom the mesh tells what happens."""
+    """Hears what happens on the links."""
 
     def heard(self, items: list[Item]) -> None:
-        """News have arrived."""
+        """Take in news."""
         raise NotImplementedError
 
     def met(self, session: int) -> None:
-        """A front-end has dialled this one; it may be new."""
+        """Note that a front-end, which may be new, has dialled this one."""
         raise NotImplementedError
 
     def links_changed(self) -> None:
-        """There is a link more or less, or more tubes are told of over one."""
+        """Note that there is one link more or less, or that a link tells of more tubes."""
         raise NotImplementedError
 
 
@@ -52,15 +52,15 @@ class Mesh(LinkOwner):
     """Keeps the links.
 
     Args:
-        listener: Whom to tell what happens.
+        listener: Hears what happens.
         network: What links are made with.
         spawn: Runs a coroutine beside everything else until this front-end ends.
         now: A clock in seconds that goes on while the machine sleeps.
         nonce: Makes 16 random bytes.
 
     Attributes:
-        address: What the others dial, empty if they cannot.
-        key: The cluster's key, empty before it is known: no links then.
+        address: The address that others dial; empty if they cannot.
+        key: The cluster's key; empty before it is known, and then there are no links.
     """
 
     def __init__(
@@ -79,35 +79,35 @@ class Mesh(LinkOwner):
         self._spawn = spawn
         self._nonce = nonce
         self._session: int = 0
-        # Who hears from here, by session, and who has not proved itself.
+        # Callers, which hear from here: by session, and those that have not proved themselves.
         self._hearers: dict[int, DialledEnd] = {}
         self._strangers: dict[DialledEnd, None] = {}
-        # Whom this front-end hears from, or is dialling, by session.
+        # The front-ends that this one hears from or is dialling, by session.
         self._sources: dict[int, DiallingEnd] = {}
         self._dial_at: dict[int, float] = {}
         self._wants: set[int] = set()
         self._everything: bool = False
         self._items: list[Item] = []
-        # Done when somebody has answered a question.
+        # Done when a question was answered.
         self._answered: asyncio.Future[None] | None = None
 
     async def listen(self, key: bytes) -> None:
-        """Let others dial. Done once, when the cluster's key is known."""
+        """Let others dial. Called once, when the cluster's key is known."""
         self.key = key
         self.address = await self._network.listen(self._accept)
 
     def begin(self, session: int) -> None:
-        """There is a new session: what was said under the last one is over."""
+        """Begin with a new session: links of the last one are over."""
         self._hang_up_all()
         self._session = session
 
     def end(self) -> None:
-        """The session is over."""
+        """Hang up: the session is over."""
         self._session = 0
         self._hang_up_all()
 
     def close(self) -> None:
-        """Have no links any more."""
+        """Hang up for good."""
         self.end()
         self.key = b""
         self.address = ""
@@ -130,7 +130,7 @@ class Mesh(LinkOwner):
     # --- who is there
 
     def know(self, others: "Iterable[tuple[int, str]]") -> None:
-        """Take note of the sessions that live, and of their addresses: dial those that are new, hang up on those that are gone."""
+        """Dial living sessions that are new, by their addresses, and hang up on those that are gone."""
         if not self.key or not self._session:
             return
         now = self.now()
@@ -144,7 +144,7 @@ class Mesh(LinkOwner):
         for session in [session for session in self._sources if session not in living]:
             self._sources[session].hang_up()
         for hearer in list(self._hearers.values()):
-            # One that has come a moment ago may not have been looked at yet.
+            # A caller of a moment ago may not have been looked at yet.
             if hearer.speaker.peer not in living and now - hearer.since > UNKNOWN_MAX:
                 hearer.hang_up()
 
@@ -163,7 +163,7 @@ class Mesh(LinkOwner):
             made.hang_up()
 
     async def pulse(self) -> None:
-        """Say that this front-end lives, and hang up on who does not, for as long as this process serves."""
+        """Say that this front-end lives, and hang up on silent ones, for as long as this process serves."""
         while True:
             await asyncio.sleep(PULSE_EVERY)
             self._pulse()
@@ -181,7 +181,7 @@ class Mesh(LinkOwner):
                 source.hang_up()
 
     def silence(self) -> tuple[int, float]:
-        """Return from how many front-ends news come over a link, and how long the most silent of them has been silent, in seconds."""
+        """Return how many front-ends send news over a link, and for how many seconds the most silent one has been silent."""
         now = self.now()
         silent = [now - source.spoke_at for source in self._sources.values() if source.subscriber.open]
         return len(silent), max(silent, default=0.0)
@@ -189,12 +189,12 @@ class Mesh(LinkOwner):
     # --- the others hear
 
     def tell(self, item: Item) -> None:
-        """Tell those who want to hear of it, with the next flush."""
+        """Queue news for the front-ends that want them; the next flush sends them."""
         if self._hearers:
             self._items.append(item)
 
     def flush(self) -> None:
-        """Send what is to be told."""
+        """Send the news that wait."""
         if self._items:
             items = self._items
             self._items = []
@@ -207,14 +207,14 @@ class Mesh(LinkOwner):
         return DialledEnd(self, Speaker(self.key, self._session, self._nonce()))
 
     def came(self, end: DialledEnd) -> bool:
-        """Somebody has dialled; tell whether it may prove itself."""
+        """Take a new caller; tell whether it may prove itself."""
         if not self._session or len(self._strangers) >= STRANGERS_MAX:
             return False
         self._strangers[end] = None
         return True
 
     def proved(self, end: DialledEnd) -> None:
-        """Who has dialled has proved itself: a new link of a session takes the place of its former one."""
+        """Take a caller that has proved itself: a session's new link replaces its former one."""
         self._strangers.pop(end, None)
         former = self._hearers.get(end.speaker.peer)
         self._hearers[end.speaker.peer] = end
@@ -223,7 +223,7 @@ class Mesh(LinkOwner):
         self.listener.met(end.speaker.peer)
 
     def went(self, end: DialledEnd) -> None:
-        """Who has dialled is gone."""
+        """Drop a caller that is gone."""
         self._strangers.pop(end, None)
         if self._hearers.get(end.speaker.peer) is end:
             del self._hearers[end.speaker.peer]
@@ -231,7 +231,7 @@ class Mesh(LinkOwner):
     # --- this front-end hears
 
     async def round(self, sessions: list[int], seconds: float) -> bool:
-        """Ask these sessions whether all that they did until now was told; tell whether all have said so in time."""
+        """Ask these sessions whether they have told everything done so far; tell whether all said so in time."""
         asked: list[tuple[DiallingEnd, int]] = []
         for session in sessions:
             source = self._sources.get(session)
@@ -278,7 +278,7 @@ class Mesh(LinkOwner):
                 self._say([tube], [])
 
     def want_no_more(self, tubes: list[int]) -> None:
-        """Hear of these tubes no more."""
+        """Stop hearing of these tubes."""
         dropped = [tube for tube in tubes if tube in self._wants]
         self._wants.difference_update(dropped)
         if not self._everything:
@@ -293,33 +293,33 @@ class Mesh(LinkOwner):
                 source.wire.write(source.subscriber.want(added, dropped))
 
     def opened(self, end: DiallingEnd) -> None:
-        """Who was dialled has proved itself."""
+        """Use a link whose other end has proved itself."""
         wanted = [EVERYTHING] if self._everything else list(self._wants)
         if end.wire is not None and wanted:
             end.wire.write(end.subscriber.want(wanted, []))
         self.listener.links_changed()
 
     def lost(self, end: DiallingEnd) -> None:
-        """Who was dialled is not there, or hears no more."""
+        """Drop a link whose other end cannot be reached any more."""
         if self._sources.get(end.subscriber.peer) is end:
             del self._sources[end.subscriber.peer]
             self.told()
             if end.subscriber.open:
-                # It was there a moment ago: perhaps it is again.
+                # The other end was there a moment ago and may be back.
                 self._dial_at[end.subscriber.peer] = self.now() + 1.0
                 self.listener.links_changed()
 
     def hears(self, session: int) -> bool:
-        """Tell whether a session hears this front-end's news at once."""
+        """Tell whether a session hears this front-end's news over a link."""
         return session in self._hearers
 
     def linked(self, session: int) -> bool:
-        """Tell whether there is a link on which a session tells its news."""
+        """Tell whether a session sends its news over a link."""
         source = self._sources.get(session)
         return source is not None and source.subscriber.open
 
     def caught_up(self, sessions: list[int]) -> bool:
-        """Tell whether all of these sessions tell of all tubes that are wanted."""
+        """Tell whether each of these sessions sends news of all wanted tubes."""
         for session in sessions:
             source = self._sources.get(session)
             if source is None or not source.subscriber.caught_up():
@@ -327,6 +327,6 @@ class Mesh(LinkOwner):
         return True
 
     def tells_of(self, session: int, tube: int) -> bool:
-        """Tell whether a session tells at once what it makes ready in a tube, by the tube's hash."""
+        """Tell whether a session sends news of a tube, by the tube's hash."""
         source = self._sources.get(session)
         return source is not None and source.subscriber.tells_of(tube)

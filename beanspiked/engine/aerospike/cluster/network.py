@@ -1,4 +1,4 @@
-"""Where links come from: sockets in a server, something simulated in tests."""
+"""The network below links: sockets in a server, a simulation in tests."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Apart", "Ends", "Network", "Sockets", "Wire"]
 
 logger = logging.getLogger(__name__)
 
-# A front-end that cannot be reached within this time, in seconds, is reached by its record.
+# If a front-end cannot be reached within this time, in seconds, its record is read instead.
 DIAL_WITHIN: Final = 2.0
 
 
 class Wire(Protocol):
-    """What an end sends on; asyncio's transports are such."""
+    """Sends for an end; asyncio's transports do."""
 
     def write(self, data: bytes) -> None:
         """Send; never waits."""
@@ -32,38 +32,38 @@ class Wire(Protocol):
 
 
 class Ends(Protocol):
-    """What is told of a connection; asyncio's protocols are such."""
+    """Hears what happens to a connection; asyncio's protocols do."""
 
     def connection_made(self, transport: Wire) -> None:
-        """It is open."""
+        """Begin: the connection is open."""
 
     def data_received(self, data: bytes) -> None:
-        """Something has arrived."""
+        """Take in bytes."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """End: the connection is over."""
 
     def pause_writing(self) -> None:
-        """Much waits to be sent."""
+        """Note that much waits to be sent."""
 
     def resume_writing(self) -> None:
-        """Less waits to be sent."""
+        """Note that little waits to be sent."""
 
     def eof_received(self) -> None:
-        """The other end sends no more: it is over."""
+        """End the connection: the other end sends no more."""
 
 
 class Network(Protocol):
-    """What links are made with."""
+    """Makes the connections of links."""
 
     async def listen(self, accept: Callable[[], Ends]) -> str:
-        """Listen; return the address that others reach this process by, empty if there is none."""
+        """Listen; return the address by which others reach this process, empty if there is none."""
 
     async def dial(self, address: str, end: Callable[[], Ends]) -> None:
         """Connect. Raises OSError, which TimeoutError is."""
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
 
 
 class Apart:

@@ -1,8 +1,8 @@
-"""What front-ends tell each other: in which segments jobs became ready that nobody of their own waits for, and which tubes were paused.
+"""The news that front-ends send each other: of jobs that became ready and that no client of their own waits for, and of paused tubes.
 
-Who waits hears it over links, at once, and only of its own tubes, so that what it costs grows with what it waits for and not with the
-number of front-ends. Between two that have no link each writes its news to a record of its own, at most every few milliseconds, and reads
-the other's while somebody waits. News are hints: what is lost costs the time until the next recheck, never a job.
+A front-end that waits hears news over links, at once, and only of the tubes that it waits for: the cost grows with these and not with the
+number of front-ends. Without a link between two, each writes its news to a record of its own, at most every few milliseconds, and reads the
+other's record while a client waits. News are hints: a lost one costs the time until the next look, never a job.
 """
 
 import asyncio
@@ -26,40 +26,40 @@ __all__ = ["News", "unpack_news"]
 
 logger = logging.getLogger(__name__)
 
-# In seconds: between two writes of the record.
+# All in seconds, but for counts. The pause between two writes of the record.
 WRITE_EVERY: Final = 0.005
-# Between two reads of records while somebody waits, and when there were no news for so long.
+# The pause between two reads of records while a client waits; the longer pause, after QUIET_AFTER without news.
 READ_EVERY: Final = 0.01
 READ_RARELY: Final = 0.02
 QUIET_AFTER: Final = 1.0
-# Whether anybody still waits, and for whose news, is looked at this often while there are none.
+# Without news, a read of the records ends after this time, to see who still waits and which records matter.
 LISTEN_FOR: Final = 0.25
-# A tube is heard of for so long after somebody last wanted a job of it.
+# How long news of a tube are heard after a client last wanted a job of it.
 HEAR_FOR: Final = 10.0
 # How many tubes the record names; readers that fall behind look at everything they wait for.
 ITEMS_MAX: Final = 256
-# Who does not answer a question within this time, in seconds, may be frozen.
+# A front-end that does not answer a question within this time may be frozen.
 ROUND_WITHIN: Final = 0.05
-# Which tubes everybody tells of is seen so long after links have answered, in seconds, so many tubes at once.
+# How long after an answer it is checked which tubes all others tell of, and how many tubes are checked at once.
 SEE_AFTER: Final = 0.002
 SEE_AT_ONCE: Final = 100
 NO_KEY: Final = b""
 
 
 class News(MeshListener):
-    """This front-end's news, and those of the others.
+    """Sends this front-end's news, and hears those of the others.
 
     The record is `[sequence number of the last item, [[sequence number, tube], ...]]`, each tube once, the newest last.
 
     Args:
         store: The store.
-        network: What links are made with.
+        network: Makes the connections of links.
         spawn: Runs a coroutine beside everything else until this front-end ends.
         now: A clock in seconds that goes on while the machine sleeps.
         nonce: Makes 16 random bytes.
 
     Attributes:
-        listener: Whom to tell what others did; to be set before anything is begun.
+        listener: Hears what others did; set it before anything begins.
         mesh: The links.
         others: The other sessions that live.
         form: The format in which the record is written.
@@ -84,38 +84,38 @@ class News(MeshListener):
         self._fresh: bool = False
         self._sequence = 0
         self._items: OrderedDict[str, int] = OrderedDict()
-        # Whether news are written to the record, and whether the others are told so: they are told first that it will end.
+        # Whether news are written to the record, and whether that is announced. The end is announced first.
         self._tells: bool = True
         self._says_tells: bool = True
-        # Whose records tell all that those do.
+        # The sessions whose records have all of their news.
         self._reliable: set[int] = set()
         self._writing = False
         self._unwritten = False
         self._seen: dict[int, int] = {}
-        # News that cannot be read, by session.
+        # Records that could not be read, by session.
         self._odd: dict[int, bytes] = {}
-        # Whose records are being read; none while nobody waits.
+        # The sessions whose records are being read; none while no client waits.
         self._followed: list[int] = []
         self._heard_at = 0.0
         self._resting: bool = False
         self._wanted = asyncio.Event()
-        # The tubes that are heard of: their names by hash, and until when.
+        # The tubes of which news are heard: their names by hash, and until when.
         self._names: dict[int, str] = {}
         self._until: dict[int, float] = {}
-        # Those of them that not everybody tells of yet.
+        # Those of them of which not all others tell yet.
         self._unfollowed: dict[int, None] = {}
         self._seeing: bool = False
 
     # --- who is there
 
     def begin(self, session: int) -> None:
-        """There is a new session."""
+        """Begin with a new session."""
         self._session = session
         self._tells = True
         self._says_tells = True
         self._reliable = set()
         self.mesh.begin(session)
-        # Before the first session the key was not known that hashes are made with.
+        # Before the first session the key for the hashes was not known.
         wanted = {name: self._until[tube] for tube, name in self._names.items()}
         self._names = {self._hash(name): name for name in wanted}
         self._until = {self._hash(name): until for name, until in wanted.items()}
@@ -123,22 +123,22 @@ class News(MeshListener):
         self._follow_anew()
 
     def end(self) -> None:
-        """The session is over."""
+        """Stop: the session is over."""
         self._session = 0
         self.mesh.end()
         self._follow_anew()
 
     def announcement(self) -> Announcement:
-        """Return what the others should be told."""
+        """Return what to announce to the others."""
         return Announcement(self.mesh.address, self._unlinked(), self._says_tells)
 
     def know(self, others: list[Other], said: Announcement | None, fresh: bool) -> None:
-        """Take note of the other sessions that live, and of what was announced before they were looked at.
+        """Take in the other living sessions, and what was announced before they were read.
 
         Args:
             others: The sessions.
             said: What was announced.
-            fresh: Whether they were read from a copy that is no older than this front-end's last heartbeats: else there may be others.
+            fresh: Whether the copy that they were read from has this front-end's last heartbeats. If not, sessions may be missing.
         """
         if self._fresh and not fresh:
             self._follow_anew()
@@ -146,11 +146,11 @@ class News(MeshListener):
         if any(other.listens for other in others):
             self._tells = self._says_tells = True
         elif said is not None and not said.tells:
-            # Nobody reads it though all were told that they cannot rely on it.
+            # The end was announced, and since then no front-end reads the record.
             self._tells = self._says_tells
         else:
             self._says_tells = False
-        # Who writes though it may have seen what this front-end reads goes on until that is over.
+        # A session that still writes its record, and may have seen that it is read here, goes on until reading has ended.
         self._reliable = {other.session for other in others if other.tells and said and other.session in said.listens}
         sessions = [other.session for other in others]
         if sessions != self.others:
@@ -163,33 +163,33 @@ class News(MeshListener):
         self.wake()
 
     def all_linked(self) -> bool:
-        """Tell whether all others tell their news at once: no records are read here then, nor need they be looked after so often."""
+        """Tell whether all others send their news over links. Then no records are read, and sessions are watched less often."""
         return self._fresh and not self._unlinked()
 
     def all_followed(self) -> bool:
-        """Tell whether all others tell what they do, over links or in their records."""
+        """Tell whether the news of all others are heard, over links or from their records."""
         return all(session in self._reliable for session in self._unlinked())
 
     async def all_told(self) -> bool:
-        """Ask the others whether all that they did until now was told; tell whether all have said so soon."""
+        """Ask the others whether they have told everything done so far; tell whether all said so within ROUND_WITHIN."""
         return not self.others or await self.mesh.round(self.others, ROUND_WITHIN)
 
     def _unlinked(self) -> list[int]:
         return [session for session in self.others if not self.mesh.linked(session)]
 
     def _readable(self) -> list[int]:
-        """List those whose records tell what no link does."""
+        """List the sessions that have no link but write their news to a record."""
         return [session for session in self._unlinked() if session in self._reliable]
 
     def _follow_anew(self) -> None:
-        """Nothing is known to be followed until it has been shown."""
+        """Take no tube as followed until that has been checked again."""
         self._unfollowed = dict.fromkeys(self._names)
         self.listener.stop_following()
 
     # --- what is wanted
 
     def want(self, name: str) -> None:
-        """Hear of a tube, and for a while after the last call."""
+        """Hear news of a tube, until HEAR_FOR after the last call."""
         tube = self._hash(name)
         if tube not in self._names:
             self._names[tube] = name
@@ -199,7 +199,7 @@ class News(MeshListener):
         self.wake()
 
     def follows(self, name: str) -> bool:
-        """Tell whether everybody tells what it does in a tube, so that what is known of it stays true."""
+        """Tell whether all others send news of a tube, so that what is known of it stays true."""
         tube = self._hash(name)
         if tube not in self._names:
             return self._fresh and not self.others
@@ -213,7 +213,7 @@ class News(MeshListener):
         return tube_hash(self.mesh.key, name)
 
     def tick(self) -> None:
-        """Once a second: let go of tubes that nobody wants to hear of any more."""
+        """Once a second, stop hearing news of tubes that nobody wants any more."""
         now = self._now()
         over = [tube for tube, until in self._until.items() if until <= now]
         unwanted: list[int] = []
@@ -229,7 +229,7 @@ class News(MeshListener):
             self.mesh.want_no_more(unwanted)
 
     def wake(self) -> None:
-        """Somebody wants a job, or others came whose news have not been read."""
+        """Read records: a client wants a job, or there are others whose news have not been read."""
         if self._resting and self._readable():
             self._resting = False
             self._wanted.set()
@@ -237,7 +237,7 @@ class News(MeshListener):
     # --- what is told
 
     def tell(self, name: str, segment: int = 0, kind: int = LOOK, count: int = 0, key: bytes = NO_KEY) -> None:
-        """Tell the others what changed in a segment of a tube, or to look at the tube."""
+        """Tell the others what has changed in a segment, or that they should look at the tube."""
         if not self.others:
             return
         self.mesh.tell(Item(self._hash(name), segment, kind, count, key))
@@ -254,7 +254,7 @@ class News(MeshListener):
             self._spawn(self._write())
 
     def flush(self) -> None:
-        """Send what is to be told, before anybody learns that it was done."""
+        """Send the news that wait, before any client learns what was done."""
         self.mesh.flush()
 
     async def _write(self) -> None:
@@ -266,7 +266,7 @@ class News(MeshListener):
                     news = json.dumps(record, separators=(",", ":")).encode()
                     await self._store.publish(self._session, news, self.form)
                 except StoreError as error:
-                    # Rechecks find what this would have told.
+                    # The next looks of the others find what these news would have told.
                     logger.info("news: %s", error)
                 await asyncio.sleep(WRITE_EVERY)
         finally:
@@ -283,13 +283,13 @@ class News(MeshListener):
         self.listener.heard_all()
 
     def met(self, session: int) -> None:
-        """See MeshListener: what it does nobody here hears of yet."""
+        """See MeshListener: its news are not heard here yet."""
         if session not in self.others:
             self._follow_anew()
             self.listener.met()
 
     def links_changed(self) -> None:
-        """See MeshListener: news that nobody told until now may have been missed."""
+        """See MeshListener: news of others may have been missed until now."""
         self.wake()
         self._see_who_follows()
 
@@ -299,8 +299,8 @@ class News(MeshListener):
             self._spawn(self._see())
 
     async def _see(self) -> None:
-        """Have those tubes looked at that everybody tells of from now on, some at once."""
-        # Links answer one after the other: look once they have.
+        """Report the tubes of which all others tell from now on, a part at a time."""
+        # Links answer one after the other: wait until all have.
         await asyncio.sleep(SEE_AFTER)
         self._seeing = False
         for count, tube in enumerate(list(self._unfollowed), 1):
@@ -314,7 +314,7 @@ class News(MeshListener):
     # --- what is read
 
     async def read(self) -> None:
-        """Follow the records of those who have no link while somebody waits, for as long as this process serves."""
+        """Read the records of front-ends without a link while a client waits, for as long as this process serves."""
         records: list[bytes] = []
         while True:
             readable = self._readable()
@@ -342,7 +342,7 @@ class News(MeshListener):
                 self._see_who_follows()
 
     async def _next(self, sessions: list[int], known: list[bytes]) -> list[bytes]:
-        """Read records: now if they were not followed, else when there are news, or after a while."""
+        """Read records: at once if they were not followed, else when there are news or LISTEN_FOR is over."""
         if self._followed != sessions:
             return await self._store.news(sessions)
         every = READ_EVERY if self._now() - self._heard_at < QUIET_AFTER else READ_RARELY
@@ -362,7 +362,7 @@ class News(MeshListener):
             if session not in self._odd:
                 logger.warning("the news of session %d cannot be read: %s", session, error)
             self._odd[session] = record
-            # It tells something.
+            # It has news, though they cannot be read.
             self.listener.look_everywhere()
             return
         known = self._seen.get(session, 0)
@@ -371,7 +371,7 @@ class News(MeshListener):
         self._seen[session] = last
         self._heard_at = self._now()
         if len(items) == ITEMS_MAX and items[0][0] > known + 1:
-            # Who knows what was missed.
+            # News may be missing.
             self.listener.look_everywhere()
             return
         for number, tube in items:

@@ -1,4 +1,4 @@
-"""One session number, and what is known of the others' sessions."""
+"""This front-end's session, and what is known of the others' sessions."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ __all__ = ["KnownSession", "Session", "Sessions"]
 logger = logging.getLogger(__name__)
 
 LAST_SERIAL: Final = (1 << SERIAL_BITS) - 1
-# A session that has been silent for longer than this, in ms, is watched.
+# For a session that is silent for longer than this, in ms, the start of the silence is noted.
 QUIET_MS: Final = 3000
 
 
 class Session(LeaseSource):
-    """One session number and the leases under it.
+    """A session's number and the leases under it.
 
     Attributes:
         number: The number; 0 before there is one.
@@ -37,7 +37,7 @@ class Session(LeaseSource):
         self._serial = 0
 
     def next_lease(self) -> int:
-        """Name a lease that was never used."""
+        """Return the name of a lease that was never used."""
         self._serial += 1
         assert self._serial <= LAST_SERIAL
         return lease_key(self.number, self._serial)
@@ -63,11 +63,11 @@ class KnownSession:
         self.quiet_since: float = 0.0
         self._payload = b""
         self._usage: dict[str, list[int]] | None = None
-        # What is wrong with what it publishes is logged once.
+        # A fault in what it publishes is logged once.
         self._told_odd = False
 
     def read(self, record: SessionRecord, now: float) -> "KnownSession":
-        """Take note of its record. What it tells of its tubes is parsed when somebody asks, and once."""
+        """Take in its record. What it tells of its tubes is parsed once, and only when somebody asks."""
         self.dead = record.dead
         self.silent_ms = record.silent_ms
         self.address = record.address
@@ -98,21 +98,21 @@ class KnownSession:
         return self._usage
 
     async def learn_usage(self) -> None:
-        """Parse what it published, others having turns where it is much."""
+        """Parse what it published; where that is much, let other work run in between."""
         payload = self._payload
         if self._usage is not None or not payload:
             return
         try:
             usage = await unpack_many(payload)
         except ValueError:
-            # Who asks for it is told.
+            # `usage` logs the fault.
             return
         if self._payload is payload:
             self._usage = usage
 
 
 class Sessions:
-    """All sessions, as last read, and which of them is this front-end's.
+    """All sessions as last read, among them this front-end's.
 
     Args:
         monotonic: A clock in seconds that goes on while the machine sleeps (CLOCK_BOOTTIME).
@@ -123,7 +123,7 @@ class Sessions:
         others: The sessions of other front-ends that live.
         records: All sessions.
         healthy_since: Since when nothing of the session has failed, by `monotonic`.
-        listener: Whom to tell what happened; to be set before anything is begun.
+        listener: Hears what happens; set it before anything begins.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -141,15 +141,15 @@ class Sessions:
         return 0.0 if self.session.over else self._monotonic() - self.session.since
 
     def doubt(self) -> None:
-        """Something failed: for a while this front-end is no judge of others."""
+        """Judge no other session for a while: something failed here."""
         self.healthy_since = self._monotonic()
 
     def forget_other(self, number: int) -> None:
-        """A session was declared dead: what it uses counts no more, from now on."""
+        """Drop a session that was declared dead: the tubes that it uses do not count any more."""
         self.others = [other for other in self.others if other != number]
 
     async def usages(self) -> list[dict[str, list[int]]]:
-        """List what the live sessions of others tell of how they use tubes, others having turns where it is much."""
+        """List how the live sessions of others use tubes; where that is much, let other work run in between."""
         live = set(self.others)
         for record in list(self.records):
             if record.number in live:
@@ -157,7 +157,7 @@ class Sessions:
         return self.live_usages()
 
     def live_usages(self) -> list[dict[str, list[int]]]:
-        """List what the live sessions of others tell of how they use tubes."""
+        """List how the live sessions of others use tubes."""
         live = set(self.others)
         return [record.usage() for record in self.records if record.number in live]
 

@@ -1,4 +1,4 @@
-"""What this front-end tells the others of its tubes with a heartbeat, made beside it where there are many."""
+"""What this front-end tells the others of its tubes with a heartbeat. For many tubes it is made beside the heartbeat."""
 
 import logging
 from collections.abc import Callable
@@ -12,22 +12,22 @@ __all__ = ["Telling"]
 
 logger = logging.getLogger(__name__)
 
-# How so many tubes are used is packed with the heartbeat.
+# For at most this many tubes it is made at each heartbeat.
 TOLD_AT_ONCE: Final = 500
-# To tell how more are used may take this part of the time.
+# For more tubes it is made only so often that making it takes one part in this many of the time.
 SHARE: Final = 20
 
 
 class Telling:
-    """Makes what is told.
+    """Makes what a heartbeat tells.
 
     Args:
-        tubes: What is told of.
-        chores: What makes it beside the heartbeat.
+        tubes: This front-end's tubes.
+        chores: Run beside the heartbeat.
         monotonic: A clock in seconds.
 
     Attributes:
-        at_most: How many bytes there is room for.
+        at_most: The size limit, in bytes.
     """
 
     def __init__(self, tubes: LocalTubes, chores: Chores, monotonic: Callable[[], float]) -> None:
@@ -35,17 +35,17 @@ class Telling:
         self._tubes = tubes
         self._chores = chores
         self._monotonic = monotonic
-        # What was made last of many tubes, and when it is made anew.
+        # What was last made for many tubes, and when to make it anew.
         self._made = b""
         self._make_at: float = 0.0
         self._told_all: bool = True
 
     def forget(self) -> None:
-        """There is a new session, which has told nothing."""
+        """Forget what was made: a new session has told nothing yet."""
         self._made = b""
 
     def payload(self) -> bytes:
-        """Return what the others should know of how this front-end uses its tubes."""
+        """Return how this front-end uses its tubes, packed for the others."""
         if self._tubes.count() <= TOLD_AT_ONCE:
             payload = pack_usage(self._tubes.usage())
             if len(payload) <= self.at_most:

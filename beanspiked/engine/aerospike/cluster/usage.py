@@ -1,4 +1,4 @@
-"""How front-ends use their tubes, as they tell each other: packed, and read again."""
+"""How front-ends use their tubes: packed for the others, and unpacked."""
 
 import asyncio
 import json
@@ -10,30 +10,30 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTER_NAMES", "PAYLOAD_MAX", "SLICE", "pack_many", "pack_usage", "unpack_many", "unpack_usage"]
 
-# What is published is packed if it is larger than this, in bytes, and tells of the first tubes only where it is larger than that.
+# More bytes than this are compressed. Beyond PAYLOAD_MAX bytes only the first tubes are told.
 PACK_ABOVE: Final = 16 << 10
 PAYLOAD_MAX: Final = 512 << 10
 UNPACKED_MAX: Final = 64 << 20
-# Of each tube: using, watching, waiting, and COUNTER_NAMES.
+# For each tube: using, watching, waiting, and COUNTER_NAMES.
 USE_COUNTS: Final = 6
-# What is told of so many tubes is packed before others have a turn.
+# How many tubes are packed before other work may run.
 SLICE: Final = 100
-# Of what is read, others have a turn after so many bytes.
+# How many bytes are read before other work may run.
 PART_SIZE: Final = 40_000
-# What the end of what is packed takes at most, in bytes.
+# How many bytes the compressor may add at the end.
 END_SIZE: Final = 64
 
 COUNTER_NAMES: Final = ("total_jobs", "deletes", "pauses")
 
 
 def pack_usage(usage: dict[str, list[int]]) -> bytes:
-    """Pack what is published of tubes; while that is little, as it was before it was ever compressed."""
+    """Pack how tubes are used; a little of it is not compressed, as in the first versions."""
     payload = json.dumps(usage, separators=(",", ":")).encode()
     return payload if len(payload) <= PACK_ABOVE else zlib.compress(payload, 1)
 
 
 def unpack_usage(payload: bytes) -> dict[str, list[int]]:
-    """Read what was published. Raises ValueError if that is of another version, or damaged."""
+    """Unpack how tubes are used. Raises ValueError if it is of another version, or damaged."""
     try:
         usage = json.loads(payload if payload.startswith(b"{") else _decompress(payload))
     except (zlib.error, RecursionError) as error:
@@ -51,7 +51,7 @@ def _checked(usage: object) -> dict[str, list[int]]:
 
 
 async def unpack_many(payload: bytes) -> dict[str, list[int]]:
-    """Read what was published, others having turns where it is much. Raises ValueError as unpack_usage does."""
+    """Do as unpack_usage does; where it is much, let other work run in between."""
     if payload.startswith(b"{"):
         return unpack_usage(payload)
     try:
@@ -60,7 +60,7 @@ async def unpack_many(payload: bytes) -> dict[str, list[int]]:
         begin = 1
         while begin < len(text):
             await asyncio.sleep(0)
-            # No name of a tube has these characters.
+            # No tube's name has these characters.
             end = text.find(b'],"', begin + PART_SIZE) + 1 or len(text) - 1
             usage.update(_checked(json.loads(text[:1] + text[begin:end] + text[-1:])))
             begin = end + 1
@@ -70,7 +70,7 @@ async def unpack_many(payload: bytes) -> dict[str, list[int]]:
 
 
 def _decompress(payload: bytes) -> bytes:
-    """Unpack what was packed, unless it is longer than anybody would publish."""
+    """Decompress, unless the result is larger than anybody publishes."""
     unpacker = zlib.decompressobj()
     unpacked = unpacker.decompress(payload, UNPACKED_MAX)
     if not unpacker.eof:
@@ -79,11 +79,11 @@ def _decompress(payload: bytes) -> bytes:
 
 
 async def pack_many(slices: "Callable[[int], dict[str, list[int]] | None]", at_most: int) -> tuple[bytes, bool]:
-    """Pack what is published of many tubes, others having turns; tell also whether there was room for all.
+    """Pack how many tubes are used, letting other work run in between; tell also whether there was room for all.
 
     Args:
-        slices: Returns how the tubes of the slice of a number are used, None after the last one.
-        at_most: How many bytes there is room for.
+        slices: Returns how the tubes of a slice are used, by the slice's number; None after the last one.
+        at_most: The size limit, in bytes.
     """
     packer = zlib.compressobj(1)
     packed = [packer.compress(b"{")]

@@ -1,6 +1,6 @@
-"""How jobs come into segments: puts, and the making of the segments that take them.
+"""Puts, and the making of segments for them.
 
-A tube has one open segment here at a time. Puts wait in their tube's `arriving` until there is one that takes them.
+A tube has one open segment here at a time. Puts wait in the tube's `arriving` until a segment takes them.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ __all__ = ["Puts"]
 
 logger = logging.getLogger(__name__)
 
-# So many records in a row are tried that are in use; before that, the ring is doubled twice.
+# After this many records in a row that are in use, a new segment fails; before that, the ring is doubled twice.
 CLAIMS_MAX: Final = 32
-# A tube whose directory has no room takes no puts for so long, in seconds.
+# How long puts into a tube with a full directory are refused without asking the store, in seconds.
 FULL_FOR: Final = 1.0
 
 
@@ -45,11 +45,11 @@ class Puts:
         store: The store.
         clock: This process's time.
         membership: The sessions.
-        tasks: What runs coroutines.
-        agenda: What ends a turn.
+        tasks: Runs coroutines.
+        agenda: Ends turns.
         formats: The formats of jobs that this front-end knows.
         around: What segments need of the front-end.
-        lister: What enters segments in directories.
+        lister: Enters segments in directories.
         registry: The tubes that are known here.
         room: Whether the store has room.
     """
@@ -89,11 +89,11 @@ class Puts:
         body: bytes,
         details: Details | None = None,
     ) -> Put:
-        """Add a job, at its place among the others that new_id() gave."""
+        """Add a job, at the place that new_id() gave it."""
         now = self._clock.now()
         delay_ms = round(delay * 1000) if delay else 0
         due_ms = self._membership.clock.server_ms() + delay_ms if delay else 0
-        # 0 would be: for ever.
+        # 0 would mean for ever.
         ttr_ms = max(1, round(ttr * 1000)) if ttr else 0
         if details is None and len(body) <= INLINE_MAX and self._membership.agreement.writes == FIRST:
             packed = pack_plain(pri, delay_ms, ttr_ms, put_us, body)
@@ -145,13 +145,13 @@ class Puts:
         return put
 
     def put_elsewhere(self, tube: SharedTube, puts: list[Put]) -> None:
-        """Put jobs that were certainly not put yet into another segment, before all that came later."""
+        """Put jobs that were certainly not put into another segment, before all later ones."""
         if puts:
             tube.arriving.extendleft(reversed(puts))
             self.place(tube)
 
     def place(self, tube: SharedTube) -> None:
-        """Send waiting puts to the tube's open segment while it takes them, and have another one made."""
+        """Send waiting puts to the tube's open segment; have another segment made for those that it does not take."""
         arriving = tube.arriving
         committer = tube.open
         while arriving and committer is not None:
@@ -172,7 +172,7 @@ class Puts:
             self._agenda.spawn(self._open(tube))
 
     def _pack_again(self, put: Put) -> None:
-        """Pack a put in the format that is written now: while it waited, the sessions agreed on another one."""
+        """Pack a put in the format that is written now: the sessions agreed on another one while it waited."""
         formats = self._formats
         job = put.job or formats.unpack(put.packed)
         job.form = self._membership.agreement.writes
@@ -190,7 +190,7 @@ class Puts:
         except EngineError as error:
             if isinstance(error, Full):
                 self._room.found_full(error)
-            # A body is refused that is larger than the namespace's records may be.
+            # The store refuses a body that is larger than the namespace's records may be.
             no_place = isinstance(error, (Refused, Full))
             put.settle(StoreFull(str(error)) if no_place else StoreFailed(str(error)))
             return
@@ -200,7 +200,7 @@ class Puts:
             self.put_elsewhere(tube, [put])
 
     async def _open(self, tube: SharedTube) -> None:
-        """Make a segment for the puts of a tube that wait: create, list, then put (segment-protocol H6)."""
+        """Make a segment for a tube's waiting puts: create it, list it, then put (segment-protocol H6)."""
         try:
             while tube.arriving and tube.open is None:
                 if not await self._membership.joined(ANSWER_WITHIN):
@@ -232,7 +232,7 @@ class Puts:
             self.place(tube)
 
     def fail_all(self, tube: SharedTube, reason: EngineError) -> None:
-        """Fail all puts that were not sent yet."""
+        """Fail a tube's puts that were not sent yet."""
         self._fail_arriving(tube, reason, everything=True)
 
     def _fail_arriving(self, tube: SharedTube, reason: EngineError, *, everything: bool) -> None:
@@ -242,11 +242,11 @@ class Puts:
             tube.arriving.remove(put)
             put.settle(reason)
         if late:
-            # Before the next try, which may take long.
+            # Replies leave before the next try, which may take long.
             self._agenda.turn_over()
 
     async def create(self, tube: SharedTube) -> Committer | None:
-        """Make one segment; None when the session is over. In doubt the number is given up: the audit clears what is left.
+        """Make one segment; None when the session is over. If the outcome is unknown, the number is given up and the audit clears the rest.
 
         Raises Full, TooBig where the directory has no room, or another StoreError.
         """
@@ -295,7 +295,7 @@ class Puts:
         raise Full(f"{CLAIMS_MAX} records of segments in a row are in use")
 
     async def _unmake(self, number: int) -> None:
-        """Let a segment die that cannot be listed; if that fails, the audit finds it."""
+        """Let an unlisted segment die; if that fails, the audit finds it."""
         try:
             await self._store.close(number)
             await self._store.retire(number)
@@ -303,7 +303,7 @@ class Puts:
             logger.info("segment %d, which is not listed, is not dead yet: %s", number, error)
 
     def _found_full_directory(self, tube: SharedTube, error: TooBig) -> None:
-        """The directory of a tube has no room for a further segment: its puts are told so, for a while without asking."""
+        """Refuse a tube's puts for a while: its directory has no room for a further segment."""
         if not tube.full_until:
             logger.warning(
                 "the directory of tube %s, or its shard, is full; puts into it are refused: %s", tube.name, error
@@ -312,12 +312,12 @@ class Puts:
         self._fail_arriving(tube, StoreFull("the directory is full"), everything=True)
 
     def forget_numbers(self) -> None:
-        """The session is over: numbers that it had reserved are given up."""
+        """Give up the numbers that a session had reserved: it is over."""
         self._numbers.forget()
 
     def expire(self) -> None:
         """Fail the puts that have waited for too long for a session."""
-        # Who learns that a put has failed may go on to a new tube.
+        # A client that learns that its put has failed may go on to a new tube.
         for tube in self._registry.known_tubes():
             if tube.arriving:
                 self._fail_arriving(tube, StoreFailed("the store cannot be reached"), everything=False)

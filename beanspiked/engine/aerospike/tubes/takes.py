@@ -1,7 +1,8 @@
-"""Who waits for a job, and who gets which.
+"""Waiters, and the jobs that they get.
 
-A waiter that finds none has a *seek* in each of its tubes until it is known whether there is a job for it. What is requested of segments
-for a waiter is its *claim*, so that no job is requested twice. A job that comes goes to who waits longest then, with a claim or without.
+A waiter that finds no job has a *seek* in each of its tubes until it is known whether there is one. A request to a segment on behalf of a
+waiter is its *claim*, so that no job is requested twice. A job that comes goes to the waiter that has waited longest, with or without a
+claim.
 """
 
 import asyncio
@@ -33,28 +34,28 @@ __all__ = ["Takes"]
 
 logger = logging.getLogger(__name__)
 
-# News are followed for this long after somebody wanted a job, in seconds.
+# How long news are followed after a client wanted a job, in seconds.
 FOLLOW_FOR: Final = 2.0
-# That news of a tube are wanted is said this often at most, in seconds.
+# How often at most it is said that news of a tube are wanted, in seconds.
 WANT_EVERY: Final = 5.0
-# A poll whose look does not end although the store answers fails after so many seconds more than a store has to answer.
+# If the store answers and a poll's look still does not end, the poll fails this many seconds after the store's own time limit.
 POLL_OVERTIME: Final = 8.0
 
 
 class Takes(Requester):
-    """Takes jobs for those who wait.
+    """Takes jobs for waiters.
 
     Args:
         store: The store.
         clock: This process's time.
         membership: The sessions.
-        tasks: What runs coroutines.
-        agenda: What is in flight.
+        tasks: Runs coroutines.
+        agenda: The operations in flight.
         news: This front-end's news.
         registry: The tubes that are known here.
-        view: What looks at segments.
+        view: Looks at segments.
         holdings: The jobs that are held here.
-        listener: Whom to tell when jobs were taken for those who wait.
+        listener: Hears when jobs were taken for waiters.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Takes(Requester):
         if seek is None:
             return True
         if seek.refreshing and (len(seek.tubes) > 1 or not tube.live):
-            # What the look finds may be more urgent. A tube whose news are followed has no such surprises.
+            # The look may find a more urgent job. A tube whose news are followed has no such surprises.
             return False
         if len(seek.tubes) > 1:
             first = self._most_urgent(seek.tubes)
@@ -153,7 +154,7 @@ class Takes(Requester):
         return found
 
     def unclaim(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> None:
-        """What was asked of a tube for those who wait has come, or will not. The list is empty afterwards: nothing is told twice."""
+        """End claims on a tube: their jobs have come, or will not. Empties the list, so that no claim ends twice."""
         told = asks[:]
         asks.clear()
         claims, waiters, unasked = self._claims, tube.waiters, tube.unasked
@@ -168,20 +169,20 @@ class Takes(Requester):
                 del claims[waiter]
 
     def still_wanted(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> bool:
-        """Tell whether anybody still waits of those for whom jobs were asked for."""
+        """Tell whether a waiter with one of these claims still waits."""
         return any(waiter in tube.waiters for waiter, _ in asks)
 
     def failed(self, asks: list[tuple[Waiter, int]], error: EngineError) -> None:
-        """Jobs that were asked for did not come, and perhaps they are there: fail the questions that nothing else is asked for."""
+        """Fail the seeks of these claims that have no other claim: the jobs did not come, and may be there."""
         for waiter, _ in asks:
             seek = self._seeks.get(waiter)
             if seek is not None and waiter not in self._claims:
                 self._settle_seek(seek, error)
 
-    # --- questions
+    # --- seeks
 
     def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
-        """Look for a job for one who waits."""
+        """Look for a job for a waiter."""
         homes = cast("list[SharedTube]", tubes)
         now = self._clock.now()
         live = not self._membership.session.over
@@ -191,13 +192,13 @@ class Takes(Requester):
                 self._news.want(tube.name)
             live = live and tube.live
             if tube.next_due:
-                # A due job may be more urgent than those that are ready.
+                # A due job may be more urgent than the ready ones.
                 live = live and tube.next_due > self._membership.clock.server_ms()
-                # As long as nobody waited, nobody was going to make its due jobs ready.
+                # Until now nobody waited, so nobody made due jobs ready.
                 tube.wait_for_due()
         likely = self._most_urgent(homes)
         if likely is None and live and patient:
-            # A job that is put anywhere will be told of.
+            # From now on news tell of each job that is put.
             return None
         self._last_seek_at = now
         self._news.wake()
@@ -215,7 +216,7 @@ class Takes(Requester):
         return seek
 
     async def _ask_others(self, seek: Seek) -> None:
-        """Nothing is known to be there: it is so if the others have told all that they did until now, which costs the store nothing."""
+        """Ask the others whether they have told everything; if so, no job is ready, and the store need not be asked."""
         told = await self._news.all_told()
         if seek.done:
             return
@@ -226,7 +227,7 @@ class Takes(Requester):
             self._look_for(seek)
 
     def _at_rest(self, homes: list[SharedTube]) -> bool:
-        """Tell whether nothing is on its way in tubes: what is may be a job that is given back."""
+        """Tell whether nothing is on its way in these tubes; it might be a job that is given back."""
         return not any(committer.tube in homes for committer in self._agenda.busy())
 
     def _end_seek(self, waiter: Waiter) -> None:
@@ -236,7 +237,7 @@ class Takes(Requester):
                 tube.seeks.pop(former, None)
 
     def _look_for(self, seek: Seek) -> None:
-        """Look at all tubes of a question, from now on."""
+        """Look at all tubes of a seek anew."""
         seek.refreshing = len(seek.tubes)
         seek.partial = False
         session = self._membership.session
@@ -247,7 +248,7 @@ class Takes(Requester):
             if error is not None:
                 self._settle_seek(seek, error)
             elif seek.refreshing == 0:
-                # With a session all that was seen of its first tubes is gone.
+                # If the session ended meanwhile, what was seen of the first tubes is gone.
                 seek.looked = not session.over
                 self._advance(seek)
 
@@ -255,7 +256,7 @@ class Takes(Requester):
             self._view.refresh(tube, refreshed)
 
     def _advance(self, seek: Seek) -> None:
-        """Go on with a question after something was learnt."""
+        """Go on with a seek after something was learnt."""
         waiter = seek.waiter
         if seek.done or self._seeks.get(waiter) is not seek:
             return
@@ -269,12 +270,12 @@ class Takes(Requester):
             self._agenda.request_soon(likely)
         elif seek.looked:
             if not seek.patient and self._coming(seek):
-                # What was asked for somebody who has got another job meanwhile is for whoever waits longest.
+                # A job that was requested for a waiter with another job by now goes to the one that has waited longest.
                 return
             if not self._unknown(seek):
                 self._settle_seek(seek, None)
             elif not seek.patient:
-                # A job may be there that cannot be had. Who would wait anyway, waits as long as a store has to answer.
+                # A job may be there that cannot be reached. A patient waiter waits for as long as the store may take to answer.
                 self._settle_seek(seek, StoreFailed("a segment does not answer"))
         else:
             self._look_for(seek)
@@ -285,32 +286,32 @@ class Takes(Requester):
             seek.settle(error)
 
     def advance_seeks(self, tube: Home) -> None:
-        """Go on with the questions about a tube: jobs have come, or will not, or something was learnt."""
+        """Go on with the seeks in a tube: jobs have come, or will not, or something was learnt."""
         for seek in list(cast(SharedTube, tube).seeks):
             self._advance(seek)
 
     def expire(self, now: float) -> None:
-        """Fail the questions that have waited for too long for a store, or a segment, that does not answer; not one that is slow."""
+        """Fail the seeks that have waited too long for a store or segment that does not answer; one that is only slow may go on."""
         reachable = self._membership.reachable
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
             if not reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
             elif not seek.patient and seek.until + POLL_OVERTIME <= now:
-                # Its client waits for a reply, whatever keeps the look from its end.
+                # The client waits for a reply, whatever delays the look.
                 logger.error("a look for a job has not ended for %.0f s; it is given up", now - seek.until)
                 self._settle_seek(seek, StoreFailed("the look for a job did not end"))
             else:
-                # What it waited for may have ended without a word.
+                # The operation that it waited for may have ended unnoticed.
                 self._advance(seek)
 
     def _coming(self, seek: Seek) -> bool:
-        """Tell whether jobs are asked for in the tubes of a question, of segments that answer."""
+        """Tell whether jobs of a seek's tubes are requested, and all their segments answer."""
         if any(committer.tube in seek.tubes for committer in self._agenda.suspended):
             return False
         return any(tube.coming for tube in seek.tubes)
 
     def _unknown(self, seek: Seek) -> bool:
-        """Tell whether a job may be there for a question that cannot be had."""
+        """Tell whether a job may be there for a seek that cannot be reached."""
         failing = [*self._agenda.suspended, *[committer for committer in self._agenda.running if committer.fails()]]
         return seek.partial or any(committer.tube in seek.tubes for committer in failing)
 
@@ -324,10 +325,10 @@ class Takes(Requester):
             return True
         return False
 
-    # --- what comes
+    # --- jobs that come
 
     def take(self, tubes: list[Tube]) -> Job | None:
-        """Hand over a job that was taken for somebody who waits: while `deliver` does so, there is none at any other time."""
+        """Return a job that was taken for a waiter. There is one only while `deliver` hands jobs over."""
         for tube in tubes:
             granted = cast(SharedTube, tube).granted
             while granted:
@@ -337,7 +338,7 @@ class Takes(Requester):
         return None
 
     def deliver(self, tube: SharedTube) -> None:
-        """Hand taken jobs to those who wait; what nobody wants any more goes back at once."""
+        """Hand taken jobs to waiters; unwanted ones go back at once."""
         if tube.granted and tube.waiters and self._membership.alive():
             self._listener.tube_ready(tube)
         while tube.granted:
@@ -347,7 +348,7 @@ class Takes(Requester):
                 self._holdings.give_back(job, timed_out=False)
 
     async def _fetch_bodies(self, jobs: list[SharedJob]) -> tuple[list[SharedJob], EngineError | None]:
-        """Return the jobs whose bodies came, and why others did not; those whose bodies are lost are buried."""
+        """Return the jobs whose bodies were read, and why others were not; jobs whose bodies are lost are buried."""
         whole: list[SharedJob] = []
 
         async def fetch(wanted: list[SharedJob]) -> EngineError | None:
@@ -366,14 +367,14 @@ class Takes(Requester):
 
         error = await fetch(jobs)
         if error is not None and len(jobs) > 1:
-            # Perhaps only one of them lies where nobody answers.
+            # Perhaps only one of the bodies is on a node that does not answer.
             await asyncio.gather(*[fetch([job]) for job in jobs])
         return whole, error
 
     async def fetch_and_deliver(
         self, committer: Committer, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
     ) -> None:
-        """Fetch the bodies of taken jobs that lie outside, then hand them over."""
+        """Read the bodies that taken jobs have in records of their own, then hand the jobs over."""
         whole, error = await self._fetch_bodies(jobs)
         if error is not None:
             logger.warning(

@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import depth
+import hypothesis
 import pytest
 from asd import HOST, NO_SERVER, prepared
 from launcher import free_port
@@ -140,6 +141,12 @@ KEPT = (
     "BEANSPIKED_CRASH_",
     "BEANSPIKED_ENDURANCE_",
 )
+
+# How long an example takes tells how busy the machine is.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 for name in [
     name for name in os.environ if name.startswith(("AEROSPIKE_", "BEANSPIKED_")) and not name.startswith(KEPT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -362,9 +363,9 @@ class SharedMachine(ServerMachine):
         super().compare(stats, expected)
 
 
-SharedMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
-TestOnASharedStore = SharedMachine.TestCase
-ServerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
-DurableMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+SharedMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+TestOnASharedStore = pytest.mark.slow(SharedMachine.TestCase)
+ServerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+DurableMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestInMemory = ServerMachine.TestCase
 TestWithAJournal = DurableMachine.TestCase

@@ -32,7 +32,6 @@ def test_a_lie_is_noticed(reference: str, old: str, new: str) -> None:
     quick = settings(
         max_examples=150,
         stateful_step_count=25,
-        deadline=None,
         database=None,
         derandomize=True,
         phases=[Phase.generate],

@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(max(600, S
 
 COMMON = settings(
     stateful_step_count=25,
-    deadline=None,
     database=None,
     print_blob=False,
     phases=[Phase.generate, Phase.shrink],

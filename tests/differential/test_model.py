@@ -167,7 +167,7 @@ class Both:
 
 @pytest.mark.real
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(script=st.lists(actions, min_size=20, max_size=60))
 def test_the_model_is_beanstalkd(side: Side, script: list[Action]) -> None:
     both = Both(side)

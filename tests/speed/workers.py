@@ -20,9 +20,15 @@ from rig.load import Bsload
 from rig.process import Server
 from shared import front_end
 
-# Connections, commands in flight, jobs, tubes. Clients are given to two workers in turn, so that with ten tubes no tube has clients at both,
-# and with seven each tube has.
-SHAPES = ((50, 16, 60000, 0), (50, 1, 20000, 0), (50, 16, 60000, 10), (50, 1, 20000, 10), (50, 16, 60000, 7), (50, 1, 20000, 7))
+# Connections, commands in flight, jobs, tubes. Clients are given to two workers in turn: of ten tubes none has clients at both, of seven each.
+SHAPES = (
+    (50, 16, 60000, 0),
+    (50, 1, 20000, 0),
+    (50, 16, 60000, 10),
+    (50, 1, 20000, 10),
+    (50, 16, 60000, 7),
+    (50, 1, 20000, 7),
+)
 
 
 def cpu_s(pid: int) -> float:

@@ -20,7 +20,7 @@ from rig.load import Bsload
 from rig.process import Server
 from shared import front_end
 
-# Connections, commands in flight, jobs, tubes. Clients are given to two workers in turn: of ten tubes none has clients at both, of seven each.
+# Connections, commands in flight, jobs, tubes. Two workers get clients in turn: of ten tubes none has clients at both, of seven each has.
 SHAPES = (
     (50, 16, 60000, 0),
     (50, 1, 20000, 0),

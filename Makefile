@@ -38,7 +38,7 @@ fast: $(VENV)/.fast
 # With CI=true all is compiled, and tested at full depth.
 test: $(VENV)/$(if $(filter true,$(CI)),.fast,.installed) $(VENV)/.test-packages
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
-	PYTHONPATH=$(CURDIR) $(BIN)/pytest tests/core $(ARGS)
+	PYTHONPATH=$(CURDIR) $(BIN)/pytest -n 2 tests/core $(ARGS)
 
 # Which lines and branches of the core no test reaches.
 coverage: $(VENV)/.packages $(VENV)/.test-packages

@@ -36,6 +36,17 @@ def pytest_report_header() -> str:
     return f"beanspiked {beanspiked.__version__}: {'compiled' if compiled else 'pure Python'} core"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let workers that share the tests begin with the longest, so that none of them is busy alone at the end."""
+
+    def allowed_s(item: pytest.Item) -> float:
+        limit = item.get_closest_marker("timeout")
+        return limit.args[0] if limit else float(config.getini("timeout"))
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (item.get_closest_marker("slow") is None, -allowed_s(item)))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what was skipped and why, which Aerospike server the tests ran on, and how many."""
     skipped = terminalreporter.stats.get("skipped", [])

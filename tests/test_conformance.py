@@ -13,14 +13,15 @@ from suite import COMMAND, EITHER_IO, address_of, conformance, either_io
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
+# Without the tests that wait for deadlines, which a server keeps whatever its sockets are.
+QUICK = ("-m", "not slow")
 SHARED_SERVER = Path(__file__).parent / "shared" / "shared_server.py"
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("io", EITHER_IO)
 def test_in_memory_over_tcp(io: str) -> None:
-    depth = [] if FULL else ["-m", "not slow"]
-    ended = conformance("--fresh-server-command", f"{COMMAND} --io {either_io(io)}", *depth)
+    ended = conformance("--fresh-server-command", f"{COMMAND} --io {either_io(io)}", *([] if FULL else QUICK))
     assert ended["passed"] > (650 if FULL else 550)
     assert "skipped" not in ended
 
@@ -37,14 +38,14 @@ def test_with_a_journal_over_tcp(tmp_path: Path) -> None:
 @pytest.mark.parametrize("io", EITHER_IO)
 def test_in_memory_over_a_unix_socket(tmp_path: Path, io: str) -> None:
     with address_of("--io", either_io(io), path=f"{tmp_path}/s") as server:
-        assert conformance("--server", server)["passed"] > 550
+        assert conformance("--server", server, *QUICK)["passed"] > 550
 
 
 @full_depth
 @pytest.mark.timeout(300)
 def test_with_a_journal_over_a_unix_socket(tmp_path: Path) -> None:
     with address_of("-b", str(tmp_path), path=f"{tmp_path}/s") as server:
-        assert conformance("--server", server)["passed"] > 550
+        assert conformance("--server", server, *QUICK)["passed"] > 550
 
 
 @full_depth

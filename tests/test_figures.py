@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHOWN = ["README.md", "docs/benchmarks.md", "docs/figures/speed.svg", "docs/figures/processor.svg"]
+CHARTS = ["speed", "processor", "shared"]
+SHOWN = ["README.md", "docs/benchmarks.md", *(f"docs/figures/{name}.svg" for name in CHARTS)]
 
 
 def figures(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -22,7 +23,10 @@ def figures(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the documents with figures."""
-    for name in [*SHOWN, *(f"docs/figures/{script}.json" for script in ("measure", "stalls", "library"))]:
+    for name in [
+        *SHOWN,
+        *(f"docs/figures/{script}.json" for script in ("measure", "stalls", "library", "shared", "front_ends")),
+    ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Make the documents' tables and charts from the JSON that measure.py, stalls.py and library.py wrote.
+"""Make the documents' tables and charts from the JSON that the other scripts here wrote.
 
     python tests/speed/figures.py [--check] [--root DIR]
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rig.chart import Group, bars
-from rig.published import COROUTINES, THEIRS_MS
+from rig.published import COROUTINES, THEIRS_MS, THEIRS_PER_S
 from rig.report import BUCKET_NAMES, QUIET, shown, table
 from stalls import shown as stalls_shown
 
@@ -53,6 +53,16 @@ OTHERS = {
 }
 
 
+FRONT_END_SIDES = ["one front-end", "beanstalkd in memory"]
+# By connections, commands in flight and tubes.
+LOAD_BARS = {
+    (50, 16, 1): f"≥ 2 {TIMES}",
+    (50, 1, 1): f"≥ 0.7 {TIMES}",
+    (50, 16, 50): f"≥ 1 {TIMES}",
+    (1000, 1, 1000): f"≥ 0.5 {TIMES}",
+}
+
+
 @dataclass(slots=True)
 class Figures:
     """A run of measure.py, as its JSON has it."""
@@ -73,29 +83,31 @@ class Figures:
         """Say when, where and how the figures were measured."""
         machine, rounds = self.found["machine"], self.found["rounds"]
         words = f"{machine['date']}, {machine['cores']} cores ({machine['CPU']}), {machine['journals on']}"
-        servers = ", ".join(self.found["sides"].values())
+        servers = ", ".join(
+            about if about.startswith(name) else f"{name} ({about})" for name, about in self.found["sides"].items()
+        )
         warning = self.found["warning"]
         text = f"Measured on {words}: {servers}. Medians of {rounds} rounds, with their ranges."
         return f"{text}\nNote: {warning}." if warning else text
 
     def speed(self) -> str:
         """Return the README's table."""
-        return f"{self._speeds(SHORT)}\n\n{self.machine()}"
+        return f"{self._speeds(SHORT, bar=False)}\n\n{self.machine()}"
 
     def speeds(self) -> str:
         """Return the table of all speeds."""
         return self._speeds(tuple(NAMES))
 
-    def _speeds(self, rows: tuple[str, ...]) -> str:
+    def _speeds(self, rows: tuple[str, ...], *, bar: bool = True) -> str:
         peers = self.sides[1:]
         return table(
-            ["jobs a second", *self.sides, *(f"ours / {peer}" for peer in peers), "bar"],
+            ["jobs a second", *self.sides, *(f"ours / {peer}" for peer in peers), *(["bar"] if bar else [])],
             (
                 [
                     NAMES[row],
                     *(shown(line["sides"][side]["value"]) for side in self.sides),
                     *(ratio(line["ratios"][peer]) for peer in peers),
-                    line["bar"].replace("ratio ", ""),
+                    *([line["bar"].replace("ratio ", "")] if bar else []),
                 ]
                 for row, line in self.lines("jobs/s", rows)
             ),
@@ -147,16 +159,20 @@ class Figures:
         return bars(title, self.sides, groups)
 
 
+def measured(runs: list[dict[str, Any]]) -> str:
+    """Say when and where runs were measured, and whether the machine was quiet."""
+    machine, rounds = runs[0]["machine"], max(run["rounds"] for run in runs)
+    text = f"Measured on {machine['date']}, {machine['cores']} cores ({machine['CPU']}); rounds: {rounds}."
+    others = max(run["others"] for run in runs)
+    if others <= QUIET:
+        return text
+    return f"{text}\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
+
+
 def stalls(found: dict[str, Any]) -> str:
     """Return the table of stalls.py, and when it was measured."""
     others = max(line["others"] for line in found["lines"])
-    busy = (
-        f"\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
-        if others > QUIET
-        else ""
-    )
-    when = f"Measured on {found['machine']['date']}, {found['machine']['cores']} cores ({found['machine']['CPU']})"
-    return f"{table(*stalls_shown(found))}\n\n{when}; rounds: {found['rounds']}.{busy}"
+    return f"{table(*stalls_shown(found))}\n\n{measured([{**found, 'others': others}])}"
 
 
 def library(found: dict[str, Any]) -> str:
@@ -172,15 +188,103 @@ def library(found: dict[str, Any]) -> str:
         for kind, run in found.items()
     ]
     head = ["", *names, f"{COROUTINES} coroutines: put, reserve and delete"]
-    others = max(run["others"] for run in found.values())
-    busy = (
-        f"\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
-        if others > QUIET
-        else ""
-    )
-    machine, rounds = (next(iter(found.values()))[key] for key in ("machine", "rounds"))
-    when = f"Measured on {machine['date']}, {machine['cores']} cores ({machine['CPU']}). Medians of {rounds} rounds."
-    return f"{table(head, [published, *lines])}\n\n{when}{busy}"
+    return f"{table(head, [published, *lines])}\n\n{measured(list(found.values()))}"
+
+
+def load(line: dict[str, Any]) -> str:
+    """Name a load of a shared store."""
+    depth = "1 command in flight" if line["depth"] == 1 else f"{line['depth']} in flight"
+    spread_over = f", over {line['tubes']:,} tubes" if line["tubes"] > 1 else ""
+    return f"{line['connections']:,} connections, {depth}{spread_over}"
+
+
+@dataclass(slots=True)
+class Shared:
+    """The runs of shared.py, as its JSON has them."""
+
+    found: dict[str, Any]
+
+    def speeds(self) -> str:
+        """Return the table of jobs a second, and when all was measured."""
+        lines = (
+            [
+                load(line),
+                *(shown(line[side]["value"]) for side in ("ours", "peer")),
+                ratio(line["ratio"]),
+                LOAD_BARS.get((line["connections"], line["depth"], line["tubes"]), ""),
+            ]
+            for line in self.found["speed"]["lines"]
+        )
+        head = ["jobs a second", *FRONT_END_SIDES, "ratio", "bar"]
+        sides = ", ".join(self.found["speed"]["sides"])
+        return f"{table(head, lines)}\n\n{sides}. {measured(list(self.found.values()))}"
+
+    def latencies(self) -> str:
+        """Return the table of one command in flight."""
+        lines = (
+            [
+                f"{line['ready']:,} ready jobs",
+                *(
+                    f"{line[name]['us']:,.0f} µs, {line[name]['us'] / line[name]['bare us']:.2f} {TIMES}"
+                    for name in ("put", "reserve", "delete")
+                ),
+                f"≤ 4 {TIMES}",
+            ]
+            for line in self.found["latency"]["lines"]
+        )
+        return table(["", "put", "reserve", "delete", "bar"], lines)
+
+    def others(self) -> str:
+        """Return the table of all else."""
+        best = max(line["ours"]["value"] for line in self.found["speed"]["lines"] if line["tubes"] == 1)
+        two, counted = self.found["two"], self.found["latency"]["stats-tube ms"]
+        wake = two["wake ms"]
+        lines = [
+            [
+                f"jobs a second in one tube, against go-beanspike's {THEIRS_PER_S} at best on such a server",
+                f"{shown(best / THEIRS_PER_S)} {TIMES}",
+                f"≥ 100 {TIMES}",
+            ],
+            ["two front-ends together, against one", ratio(two["ratio"]), f"≥ 1 {TIMES}"],
+            [
+                "a put at one front-end reaches a reserve that waits at another",
+                f"{wake['value']:.1f} ms, {wake['highest']:.1f} ms at most",
+                "≤ 15 ms",
+            ],
+            [
+                "a front-end that waits on 1,000 tubes, beside another one",
+                f"{self.found['idle']['part']:.1%} of a core",
+                "≤ 5%",
+            ],
+            ["stored per waiting job of 100 bytes", f"{self.found['stored']['bytes']:.0f} bytes", ""],
+        ]
+        if counted:
+            lines.insert(4, ["`stats-tube` of a tube with 1,000,000 jobs", f"{counted['value']:.1f} ms", "≤ 50 ms"])
+        return table(["", "", "bar"], lines)
+
+    def chart(self) -> str:
+        """Return the chart of jobs a second, as SVG."""
+        lines = self.found["speed"]["lines"]
+        groups = [Group(load(line), [line["ours"]["value"], line["peer"]["value"]]) for line in lines]
+        return bars("Jobs a second on a shared store (more is better)", FRONT_END_SIDES, groups)
+
+
+def front_ends(found: dict[str, Any]) -> str:
+    """Return the table of front_ends.py, and when it was measured."""
+    busy, idle = found["busy"], found["idle"]
+    lines = [
+        [
+            f"a put at one of {busy['front-ends'] - 1} front-ends wakes a reserve at another",
+            f"{busy['median ms']:.1f} ms",
+        ],
+        ["likewise, of a hundred all but the slowest", f"{busy['p99 ms']:.1f} ms"],
+        [f"processor time of that other, which waits on {busy['watched']:,} tubes", f"{busy['part']:.1%} of a core"],
+        ["likewise, before the puts", f"{busy['part before']:.1%} of a core"],
+        ["operations of two idle front-ends", f"{idle['operations/s']:.1f} a second"],
+        ["processor time of an idle front-end", f"{idle['part']:.1%} of a core"],
+    ]
+    load = f"{busy['puts/s']:,.0f} puts a second over {busy['tubes']:,} tubes"
+    return f"{table([load, ''], lines)}\n\n{measured(list(found.values()))}"
 
 
 WHILE = {"filling": "1,000,000 jobs come in", "cycling": "jobs are cycled"}
@@ -198,12 +302,19 @@ def spread(found: dict[str, float]) -> str:
 
 def made(root: Path) -> dict[Path, str]:
     """Return the text of each page and each chart as the JSON has it."""
-    figures = Figures(json.loads((root / "docs/figures/measure.json").read_text()))
+
+    def found(name: str) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((root / f"docs/figures/{name}.json").read_text())
+        return read
+
+    figures, shared = Figures(found("measure")), Shared(found("shared"))
     blocks: dict[str, Callable[[], str]] = {
         name: getattr(figures, name) for name in ("machine", "speed", "speeds", "processor", "others", "waits")
     }
-    blocks["stalls"] = lambda: stalls(json.loads((root / "docs/figures/stalls.json").read_text()))
-    blocks["library"] = lambda: library(json.loads((root / "docs/figures/library.json").read_text()))
+    blocks |= {f"shared-{name}": getattr(shared, name) for name in ("speeds", "latencies", "others")}
+    blocks["stalls"] = lambda: stalls(found("stalls"))
+    blocks["library"] = lambda: library(found("library"))
+    blocks["front-ends"] = lambda: front_ends(found("front_ends"))
     texts = {
         root / page: BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]]()}\n{found[3]}", (root / page).read_text())
         for page in PAGES
@@ -213,14 +324,13 @@ def made(root: Path) -> dict[Path, str]:
         ("processor", "CPU µs/job", "Processor time a job, in microseconds (less is better)"),
     ):
         texts[root / f"docs/figures/{name}.svg"] = figures.chart(figure, title)
+    texts[root / "docs/figures/shared.svg"] = shared.chart()
     return texts
 
 
 def main() -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description="Make the documents' tables and charts from docs/figures/measure.json."
-    )
+    parser = argparse.ArgumentParser(description="Make the documents' tables and charts from the JSON in docs/figures.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where something differs")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help=argparse.SUPPRESS)
     given = parser.parse_args()

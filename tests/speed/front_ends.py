@@ -1,9 +1,10 @@
 """Measure front-ends of one Aerospike server beside each other: what waiting costs, how soon a put elsewhere wakes, what idle ones ask.
 
-    python tests/speed/front_ends.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--front-ends 8] [--seconds 30]
+    python tests/speed/front_ends.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--front-ends 8] [--seconds 30] [--json FILE]
 
 One front-end waits on some of the tubes while each of the others puts jobs into all of them. The load runs on the same machine: the
-processor time told is that of the waiting front-end alone, of which its own replies and changes are a part.
+processor time told is that of the waiting front-end alone, of which its own replies and changes are a part. `make figures` turns the JSON
+into a table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from measure import default_server
 from rig.process import Server
-from shared import front_end
+from rig.report import keep, used_by_others
+from shared import counted, front_end
 
 EVERY_S = 0.02
 SETTLE_S = 5.0
@@ -31,20 +34,6 @@ COUNTED = ("client_read_success", "client_write_success", "batch_sub_read_succes
 
 def tube(number: int) -> bytes:
     return b"tube-%d" % number
-
-
-async def operations(address: str) -> int:
-    """Count what the namespace has done for clients so far."""
-    host, _, rest = address.partition(":")
-    port, _, namespace = rest.partition("/")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    ask = f"namespace/{namespace}\n".encode()
-    writer.write((2 << 56 | 1 << 48 | len(ask)).to_bytes(8, "big") + ask)
-    size = int.from_bytes((await reader.readexactly(8))[2:], "big")
-    said = (await reader.readexactly(size)).decode().partition("\t")[2]
-    writer.close()
-    figures = dict(part.split("=", 1) for part in said.strip().split(";") if "=" in part)
-    return sum(int(figures.get(name, 0)) for name in COUNTED)
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +81,7 @@ async def consume(server: Server, watched: int, delays: list[float]) -> None:
             await reader.readline()
 
 
-async def busy(fronts: list[Server], arguments: argparse.Namespace) -> None:
+async def busy(fronts: list[Server], arguments: argparse.Namespace) -> dict[str, float]:
     """Let the first wait while the others put."""
     chance = random.Random(arguments.seed)
     delays: list[float] = []
@@ -114,36 +103,53 @@ async def busy(fronts: list[Server], arguments: argparse.Namespace) -> None:
         raise failed[0]
     delays.sort()
     put, refused = (sum(figures) for figures in zip(*puts, strict=True))
+    found = {
+        "front-ends": len(fronts),
+        "tubes": arguments.tubes,
+        "watched": arguments.watched,
+        "puts/s": put / arguments.seconds,
+        "refused": refused,
+        "woken/s": len(delays) / arguments.seconds,
+        "median ms": statistics.median(delays),
+        "p99 ms": delays[len(delays) * 99 // 100],
+        "part": used / arguments.seconds,
+        "part before": idle / SETTLE_S,
+    }
     print(
-        f"{len(fronts)} front-ends, {put / arguments.seconds:,.0f} puts/s ({refused} refused) over {arguments.tubes:,} tubes,"
-        f" one waits on {arguments.watched:,}: {len(delays) / arguments.seconds:,.0f} jobs/s woken after"
-        f" {statistics.median(delays):.1f} ms in a median, p99 {delays[len(delays) * 99 // 100]:.1f};"
-        f" it takes {used / arguments.seconds:.1%} of a core, before the puts {idle / SETTLE_S:.1%}"
+        f"{len(fronts)} front-ends, {found['puts/s']:,.0f} puts/s ({refused} refused) over {arguments.tubes:,} tubes,"
+        f" one waits on {arguments.watched:,}: {found['woken/s']:,.0f} jobs/s woken after"
+        f" {found['median ms']:.1f} ms in a median, p99 {found['p99 ms']:.1f};"
+        f" it takes {found['part']:.1%} of a core, before the puts {found['part before']:.1%}"
     )
+    return found
 
 
-async def idle(server: str, address: str, seconds: float) -> None:
+async def idle(server: str, address: str, seconds: float) -> dict[str, float]:
     """Count what two front-ends ask of the cluster that do nothing."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     with front_end(server, address, prefix) as first, front_end(server, address, prefix) as second:
         await asyncio.sleep(SETTLE_S)
-        before, cpu = await operations(address), first.cpu_s() + second.cpu_s()
+        before, cpu = counted(address, *COUNTED), first.cpu_s() + second.cpu_s()
         await asyncio.sleep(seconds)
-        asked = await operations(address) - before
-        used = first.cpu_s() + second.cpu_s() - cpu
-    print(f"two idle front-ends: {asked / seconds:.1f} operations/s, {used / seconds / 2:.1%} of a core each")
+        found = {
+            "operations/s": (counted(address, *COUNTED) - before) / seconds,
+            "part": (first.cpu_s() + second.cpu_s() - cpu) / seconds / 2,
+        }
+    print(f"two idle front-ends: {found['operations/s']:.1f} operations/s, {found['part']:.1%} of a core each")
+    return found
 
 
 async def measure(arguments: argparse.Namespace) -> None:
     """Measure all."""
-    await idle(arguments.server, arguments.aerospike, arguments.seconds)
+    others = used_by_others()
+    keep(arguments.json, "idle", others, 1, await idle(arguments.server, arguments.aerospike, arguments.seconds))
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     with contextlib.ExitStack() as stack:
         fronts = [
             stack.enter_context(front_end(arguments.server, arguments.aerospike, prefix))
             for _ in range(arguments.front_ends)
         ]
-        await busy(fronts, arguments)
+        keep(arguments.json, "busy", others, 1, await busy(fronts, arguments))
 
 
 def main(argv: list[str]) -> None:
@@ -159,6 +165,7 @@ def main(argv: list[str]) -> None:
         "--rate", type=float, default=200.0, help="puts a second through each front-end but the waiting one"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to this file")
     asyncio.run(measure(parser.parse_args(argv)))
 
 

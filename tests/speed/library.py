@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
-import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 from rig.published import COROUTINES, THEIRS_MS
-from rig.report import machine, used_by_others
+from rig.report import keep, used_by_others
 
 import beanspiked
 
@@ -89,16 +87,9 @@ async def measure(options: argparse.Namespace) -> None:
             f"{COROUTINES} coroutines, put, reserve and delete: {statistics.median(speeds):,.0f} jobs/s"
             f" ({min(speeds):,.0f} to {max(speeds):,.0f})"
         )
-    if options.json is not None:
-        found = json.loads(options.json.read_text()) if options.json.exists() else {}
-        found[options.url.partition(":")[0]] = {
-            "machine": machine(Path(tempfile.gettempdir())),
-            "others": others,
-            "rounds": options.rounds,
-            "ms": {what: statistics.median(one[what] for one in rounds) for what in rounds[0]},
-            "jobs/s": statistics.median(speeds),
-        }
-        options.json.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    figures = {"ms": {what: statistics.median(one[what] for one in rounds) for what in rounds[0]}}
+    kind = options.url.partition(":")[0]
+    keep(options.json, kind, others, options.rounds, {**figures, "jobs/s": statistics.median(speeds)})
 
 
 def main() -> None:

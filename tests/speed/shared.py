@@ -1,14 +1,16 @@
 """Measure front-ends of an Aerospike server, against beanstalkd and against bare operations on the same server.
 
-    python tests/speed/shared.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--rounds 3] [--ready 0,100000,1000000]
+    python tests/speed/shared.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--rounds 3] [--ready 0,100000,1000000] [--json FILE]
 
-Servers that are compared take turns in one run. Figures change from minute to minute; quote the ratios.
+Servers that are compared take turns in one run. Figures change from minute to minute; quote the ratios. The JSON keeps one run of each
+row; `make figures` turns it into the tables and the chart of docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import shlex
 import statistics
 import sys
@@ -16,21 +18,61 @@ import tempfile
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from measure import default_peer, default_server
 from rig.client import Client
 from rig.load import Bsload
 from rig.process import Server
+from rig.report import keep, spread, used_by_others
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BODY = b"x" * 100
 PUT = b"put 100 0 600 100\r\n" + BODY + b"\r\n"
 # Its status, `---`, 14 figures, and the empty line after them.
 STATS_TUBE_LINES = 17
+# Connections, commands in flight on each, tubes (0: all in one), jobs.
+LOADS = (
+    (50, 16, 0, 80000),
+    (50, 1, 0, 20000),
+    (50, 16, 10, 80000),
+    (50, 16, 50, 80000),
+    (1000, 16, 1000, 60000),
+    (1000, 1, 1000, 20000),
+)
 
 
 def median(values: list[float]) -> float:
     return statistics.median(values)
+
+
+@contextlib.contextmanager
+def connected(where: str) -> Iterator[tuple[Any, str]]:
+    """Open a client of the Aerospike server; give it and the namespace."""
+    import aerospike
+
+    address, _, namespace = where.partition("/")
+    host, _, port = address.partition(":")
+    client = aerospike.client({"hosts": [(host, int(port or 3000))]}).connect()
+    yield client, namespace
+    client.close()
+
+
+def asked(where: str, command: str) -> list[str]:
+    """Return what each node answers to an info command; `{namespace}` in it becomes the namespace."""
+    with connected(where) as (client, namespace):
+        answers = client.info_all(command.replace("{namespace}", namespace)).values()
+    return [str(said).strip() for _, said in answers]
+
+
+def counted(where: str, *names: str) -> int:
+    """Return the sum of some of the namespace's figures over all nodes."""
+    nodes = [dict(part.split("=", 1) for part in said.split(";")) for said in asked(where, "namespace/{namespace}")]
+    return sum(int(figures[name]) for figures in nodes for name in names)
 
 
 def front_end(server: str, store: str, prefix: str) -> Server:
@@ -44,34 +86,40 @@ def front_end(server: str, store: str, prefix: str) -> Server:
     return made
 
 
-def speed(arguments: argparse.Namespace, bsload: Bsload) -> None:
+def speed(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
     """Measure jobs a second, in turns with beanstalkd."""
     peer = Server(tuple(shlex.split(arguments.peer)))
     server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
+    lines = []
     with peer, server:
+        sides = [server.about(), peer.about(), f"Aerospike {asked(arguments.aerospike, 'build')[0]}"]
         bsload.run(server, "cycle", 50, 16, 20000)
-        for connections, depth, tubes, jobs in (
-            (50, 16, 0, 80000),
-            (50, 1, 0, 20000),
-            (50, 16, 10, 80000),
-            (50, 16, 50, 80000),
-            (1000, 16, 1000, 60000),
-            (1000, 1, 1000, 20000),
-        ):
+        for connections, depth, tubes, jobs in LOADS:
             mine: list[float] = []
             theirs: list[float] = []
             for _ in range(arguments.rounds):
                 for side, speeds in ((server, mine), (peer, theirs)):
                     speeds.append(bsload.run(side, "cycle", connections, depth, jobs, tubes=tubes).jobs_per_s)
-            ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+            ratios = spread([a / b for a, b in zip(mine, theirs, strict=True)])
             print(
                 f"{connections} x {depth}, {tubes or 1} tubes: {median(mine):,.0f} jobs/s, beanstalkd in memory {median(theirs):,.0f},"
-                f" {median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})",
+                f" {ratios} x",
                 flush=True,
             )
+            lines.append(
+                {
+                    "connections": connections,
+                    "depth": depth,
+                    "tubes": tubes or 1,
+                    "ours": asdict(spread(mine)),
+                    "peer": asdict(spread(theirs)),
+                    "ratio": asdict(ratios),
+                }
+            )
+    return {"sides": sides, "lines": lines}
 
 
-def two(arguments: argparse.Namespace, bsload: Bsload) -> None:
+def two(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
     """Measure one front-end and two with half of the load each, in turns."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     first = front_end(arguments.server, arguments.aerospike, prefix)
@@ -86,13 +134,11 @@ def two(arguments: argparse.Namespace, bsload: Bsload) -> None:
             both = [half.result().jobs_per_s for half in halves]
             ratios.append(sum(both) / alone)
             totals.append(sum(both))
-        print(
-            f"two front-ends together: {median(totals):,.0f} jobs/s, {median(ratios):.2f} x one ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
-        wake(first, second)
+        print(f"two front-ends together: {median(totals):,.0f} jobs/s, {spread(ratios)} x one")
+        return {"jobs/s": asdict(spread(totals)), "ratio": asdict(spread(ratios)), "wake ms": wake(first, second)}
 
 
-def wake(first: Server, second: Server) -> None:
+def wake(first: Server, second: Server) -> dict[str, float]:
     """Measure how long a put at one front-end takes to reach a reserve that waits at another."""
     times = []
     with Client(first.port) as producer, Client(second.port) as worker:
@@ -104,16 +150,17 @@ def wake(first: Server, second: Server) -> None:
             began = time.perf_counter()
             producer.exchange(PUT, 0)
             reply = worker.exchange(b"", 2)
-            times.append(time.perf_counter() - began)
+            times.append((time.perf_counter() - began) * 1e3)
             producer.exchange(b"", 1)
             worker.ask(f"delete {reply.split()[1].decode()}")
-    print(
-        f"a put at one front-end reaches a reserve at another in {median(times) * 1000:.1f} ms, {max(times) * 1000:.1f} at most"
-    )
+    print(f"a put at one front-end reaches a reserve at another in {median(times):.1f} ms, {max(times):.1f} at most")
+    return asdict(spread(times))
 
 
-def latency(arguments: argparse.Namespace, bsload: Bsload) -> None:
+def latency(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
     """Measure one command in flight on one connection, and the same operations from a bare script."""
+    lines = []
+    stats_ms: dict[str, float] = {}
     for ready in arguments.ready:
         server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
         with server, Client(server.port) as client:
@@ -137,57 +184,52 @@ def latency(arguments: argparse.Namespace, bsload: Bsload) -> None:
                     ):
                         mine[name].append(value)
             idle = median(nothing)
+            line: dict[str, Any] = {"ready": ready}
             for index, name in enumerate(mine):
-                base = median([operations[index] for operations in bare])
-                own = median(mine[name]) - idle
-                print(
-                    f"{name} with {ready:,} ready: {own * 1e6:.0f} us, bare {base * 1e6:.0f} us, {own / base:.2f} x",
-                    flush=True,
-                )
+                base = median([operations[index] for operations in bare]) * 1e6
+                own = (median(mine[name]) - idle) * 1e6
+                print(f"{name} with {ready:,} ready: {own:.0f} us, bare {base:.0f} us, {own / base:.2f} x", flush=True)
+                line[name] = {"us": own, "bare us": base}
+            lines.append(line)
             if ready >= 1000000:
                 times = []
                 for _ in range(7):
                     began = time.perf_counter()
                     client.exchange(b"stats-tube default\r\n", STATS_TUBE_LINES)
-                    times.append(time.perf_counter() - began)
-                print(f"stats-tube with {ready:,} jobs: {median(times) * 1000:.1f} ms")
+                    times.append((time.perf_counter() - began) * 1e3)
+                stats_ms = asdict(spread(times))
+                print(f"stats-tube with {ready:,} jobs: {median(times):.1f} ms")
+    return {"lines": lines, "stats-tube ms": stats_ms}
 
 
 def bare_operations(where: str) -> tuple[float, float, float]:
     """Time put, take and delete on a segment of its own from a bare script: the client's call, nothing else."""
-    import aerospike
-
     from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
     from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
     from beanspiked.engine.aerospike.store.seam import Change, Move
 
-    address, _, namespace = where.partition("/")
-    host, _, port = address.partition(":")
-    client = aerospike.client({"hosts": [(host, int(port or 3000))]}).connect()
-    store = AerospikeStore(client, namespace, f"b{uuid.uuid4().hex[:6]}_")
-
     times: tuple[list[float], ...] = ([], [], [])
-
-    lease = lease_key(1, 1)
-    asyncio.run(store.create(1, "tube", lease))
-    record = store._segment_key(1)
-    for slot in range(1, 400):
-        key = ready_key(100, slot, slot)
-        changes = (
-            Change(last_slot=slot, puts={"ready": {key: b"\0" * 29 + BODY}}),
-            Change(take=1),
-            Change(moves=[Move(key)]),
-        )
-        for taken, change in zip(times, changes, strict=True):
-            began = time.perf_counter()
-            store.changes.apply_now(record, lease, change)
-            taken.append(time.perf_counter() - began)
-    store.caller.close()
-    client.close()
+    with connected(where) as (client, namespace):
+        store = AerospikeStore(client, namespace, f"b{uuid.uuid4().hex[:6]}_")
+        lease = lease_key(1, 1)
+        asyncio.run(store.create(1, "tube", lease))
+        record = store._segment_key(1)
+        for slot in range(1, 400):
+            key = ready_key(100, slot, slot)
+            changes = (
+                Change(last_slot=slot, puts={"ready": {key: b"\0" * 29 + BODY}}),
+                Change(take=1),
+                Change(moves=[Move(key)]),
+            )
+            for taken, change in zip(times, changes, strict=True):
+                began = time.perf_counter()
+                store.changes.apply_now(record, lease, change)
+                taken.append(time.perf_counter() - began)
+        store.caller.close()
     return median(times[0]), median(times[1]), median(times[2])
 
 
-def idle(arguments: argparse.Namespace, bsload: Bsload) -> None:  # noqa: ARG001 - one shape for all rows
+def idle(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:  # noqa: ARG001 - one shape for all rows
     """Measure the processor time of a front-end that only waits, beside another one."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     first, second = (front_end(arguments.server, arguments.aerospike, prefix) for _ in range(2))
@@ -197,26 +239,20 @@ def idle(arguments: argparse.Namespace, bsload: Bsload) -> None:  # noqa: ARG001
         time.sleep(5)
         began, used = time.monotonic(), first.cpu_s()
         time.sleep(15)
-        print(f"waiting on 1,000 tubes: {100 * (first.cpu_s() - used) / (time.monotonic() - began):.1f} % of a core")
+        part = (first.cpu_s() - used) / (time.monotonic() - began)
+    print(f"waiting on 1,000 tubes: {part:.1%} of a core")
+    return {"part": part}
 
 
-def stored(arguments: argparse.Namespace, bsload: Bsload) -> None:
+def stored(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
     """Measure how many bytes a waiting job takes in the store."""
-    import aerospike
-
-    address, _, namespace = arguments.aerospike.partition("/")
-    host, _, port = address.partition(":")
-    client = aerospike.client({"hosts": [(host, int(port or 3000))]}).connect()
-
-    def used() -> int:
-        answers = client.info_all(f"namespace/{namespace}").values()
-        facts = [dict(fact.split("=", 1) for fact in said.strip().split(";")) for _, said in answers]
-        return sum(int(fact["data_used_bytes"]) for fact in facts)
-
+    jobs = 200000
     with front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_") as server:
-        before = used()
-        bsload.run(server, "put", 50, 16, 200000)
-        print(f"bytes stored per waiting job of 100 bytes: {(used() - before) / 200000:.0f}")
+        before = counted(arguments.aerospike, "data_used_bytes")
+        bsload.run(server, "put", 50, 16, jobs)
+        size = (counted(arguments.aerospike, "data_used_bytes") - before) / jobs
+    print(f"bytes stored per waiting job of 100 bytes: {size:.0f}")
+    return {"bytes": size}
 
 
 ROWS = {"speed": speed, "two": two, "latency": latency, "idle": idle, "stored": stored}
@@ -232,11 +268,13 @@ def main() -> int:
         "--ready", default="0,100000,1000000", type=lambda text: [int(word) for word in text.split(",")]
     )
     parser.add_argument("--only", default=",".join(ROWS), metavar="ROW,...")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write each row's figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bsload = Bsload(Path(folder))
         for name in filter(None, arguments.only.split(",")):
-            ROWS[name](arguments, bsload)
+            others = used_by_others()
+            keep(arguments.json, name, others, arguments.rounds, ROWS[name](arguments, bsload))
     return 0
 
 

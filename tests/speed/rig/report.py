@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, field
@@ -134,11 +136,8 @@ class Report:
             if run.row == row:
                 values[run.side].append(run.outcome.figures[figure.name])
         ours, *peers = values
-        ratios = {
-            peer: _spread([a / b for a, b in zip(values[ours], values[peer], strict=True) if b], statistics.median)
-            for peer in peers
-        }
-        sides = {side: _spread(found, max if figure.worst else statistics.median) for side, found in values.items()}
+        ratios = {peer: spread([a / b for a, b in zip(values[ours], values[peer], strict=True) if b]) for peer in peers}
+        sides = {side: spread(found, max if figure.worst else statistics.median) for side, found in values.items()}
         bar = figure.bar
         held = None
         if bar is not None and bar.of == "ours":
@@ -152,12 +151,13 @@ class Report:
         """Say that the machine was not quiet; empty when it was."""
         if not self.runs:
             return ""
-        others = _spread([run.others for run in self.runs], statistics.median)
-        if others.highest <= QUIET:
+        others = [run.others for run in self.runs]
+        busy = sum(value > QUIET for value in others)
+        if not busy:
             return ""
         return (
-            f"the machine was not quiet: other programs used {others.value:.0%} of its processors"
-            f" ({others.lowest:.0%} to {others.highest:.0%})"
+            f"the machine was not always quiet: before {busy} of {len(others)} runs other programs used more than {QUIET:.0%} of its"
+            f" processors, {max(others):.0%} at most"
         )
 
     def histograms(self) -> list[Histogram]:
@@ -245,7 +245,8 @@ def _histogram(side: str, work: str, counted: str, delays: list[float]) -> Histo
     return Histogram(side=side, work=work, counted=counted, counts=counts, longest_ms=max(delays) * 1e3)
 
 
-def _spread(values: list[float], summary: Callable[[list[float]], float]) -> Spread:
+def spread(values: list[float], summary: Callable[[list[float]], float] = statistics.median) -> Spread:
+    """Sum up a figure over all rounds."""
     return Spread(value=summary(values), lowest=min(values), highest=max(values))
 
 
@@ -286,6 +287,23 @@ def machine(data_dir: Path) -> dict[str, str]:
         "journals on": _file_system(data_dir),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def keep(path: Path | None, name: str, others: float, rounds: int, figures: dict[str, Any]) -> None:
+    """Write a run's figures to a JSON file, beside those of runs with other names.
+
+    Args:
+        path: The file; nothing is written without one.
+        name: What was measured. An earlier run of that name is replaced.
+        others: The part of the machine's processors that other programs used before it.
+        rounds: How often it was measured.
+        figures: What was measured.
+    """
+    if path is None:
+        return
+    found = json.loads(path.read_text()) if path.exists() else {}
+    found[name] = {"machine": machine(Path(tempfile.gettempdir())), "others": others, "rounds": rounds, **figures}
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def _cpu_model() -> str:

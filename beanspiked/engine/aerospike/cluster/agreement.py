@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 
 class Agreement:
-    """Keeps to what all read.
+    """Chooses a format that all living sessions read.
 
     Args:
         newest: The newest format that is known here.
 
     Attributes:
         writes: The format that is written here.
-        tells: The format that the next heartbeat tells to be written here.
-        told: The newest that the others may know to be.
+        tells: The format that the next heartbeat announces as written here.
+        told: The newest format of which the others may know that it is written here.
     """
 
     def __init__(self, newest: int) -> None:
@@ -35,19 +35,19 @@ class Agreement:
         self.writes: int = FIRST
         self.tells: int = FIRST
         self.told: int = FIRST
-        # What a session that joins waits for is logged once.
+        # A session that joins logs once what it waits for.
         self._said_why = False
 
     def begin(self) -> None:
-        """There is a new session."""
+        """Begin again with the first format: there is a new session."""
         self.writes = self.tells = self.told = FIRST
 
     def agreed(self, records: Iterable[SessionRecord] | Iterable[KnownSession]) -> int:
-        """Return the newest format that this front-end and all these sessions read, if they live."""
+        """Return the newest format that this front-end and all living ones of these sessions read."""
         return min([self._newest, *[record.reads for record in records if not record.dead]])
 
     def others_ahead(self, number: int, records: Iterable[SessionRecord], silent_max_ms: float) -> bool:
-        """Tell whether others that live write what is not read here; they stop it as soon as they see this session."""
+        """Tell whether living sessions write a format that is not read here; they stop as soon as they see this session."""
         for record in records:
             silent = record.silent_ms > silent_max_ms
             if record.writes > self._newest and not (record.dead or silent or record.number == number):
@@ -65,8 +65,8 @@ class Agreement:
         return False
 
     def agree(self, number: int, records: "list[KnownSession]", told: int) -> None:
-        """Go by what the others were found to read; `told` is what they could know to be written here before that."""
-        # An own session that is not listed: the others are not, either.
+        """Choose the format by what the others read; `told` is the format of which they knew before they were looked at."""
+        # If this session is not listed, others may be missing too.
         seen = any(record.number == number for record in records)
         self.tells = self.agreed(records) if seen else FIRST
         writes = min(self.tells, told)

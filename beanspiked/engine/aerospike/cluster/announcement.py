@@ -1,13 +1,13 @@
-"""What a front-end says of how it hears news and tells its own, and what is known of the others."""
+"""How front-ends hear news and tell their own: what each announces of itself, and what is known of the others."""
 
 __all__ = ["Announcement", "Other"]
 
 
 class Announcement:
-    """How a front-end hears news, and how it tells its own, as the others are told.
+    """What a front-end announces: how it hears news, and how it tells its own.
 
     Attributes:
-        address: What they dial to hear its news, empty if they cannot.
+        address: The address that others dial to hear its news; empty if they cannot.
         listens: The sessions whose news it reads from their records.
         tells: Whether it writes its news to its record.
     """
@@ -27,10 +27,10 @@ class Announcement:
 
 
 class Other:
-    """Another front-end that lives, as it says how it hears and tells news.
+    """Another living front-end, by what it announces.
 
     Attributes:
-        session, address: Its session, and what is dialled to hear its news.
+        session, address: Its session, and the address that is dialled to hear its news.
         listens: Whether it reads this front-end's record.
         tells: Whether it writes its news to a record.
     """

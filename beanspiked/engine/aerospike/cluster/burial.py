@@ -1,7 +1,7 @@
-"""The end of sessions: who has been silent for long is declared dead, and what it held is taken back.
+"""The end of sessions: a session that has been silent for long is declared dead, and the jobs that it held become ready.
 
-Death is a decision, and a write (segment-protocol H5): a session that has been silent for DEAD_AFTER by the server's clock is killed by
-somebody whose own session was healthy for as long, and only then its leases are taken.
+Death is a decision and a write (segment-protocol H5). A front-end declares a session dead that has been silent for DEAD_AFTER by the
+server's clock, if its own session was healthy for as long. Only then the leases are taken.
 """
 
 import asyncio
@@ -30,26 +30,26 @@ Item = TypeVar("Item")
 
 # All in seconds.
 DEAD_AFTER: Final = 10.0
-# How long a session that is to be killed must have been seen silent.
+# How long a session must have been seen silent before it is declared dead.
 QUIET_FOR: Final = 3.0
-# Queries may miss records while data moves between nodes: a dead session is forgotten after two empty passes so far apart.
+# Queries may miss records while data moves between nodes: a dead session is forgotten after two empty passes, this far apart.
 PASSES_APART: Final = 60.0
-# After a pass that could not look at everything.
+# The pause after a pass that could not look at everything.
 PASS_AGAIN: Final = 5.0
 RECLAIMS_AT_ONCE: Final = 2
-# How many segments are looked through for leases at once.
+# How many segments are searched for leases at once.
 AUDITED_AT_ONCE: Final = 250
 
 
 class Burial:
-    """Buries the sessions of others, and own ones that are over.
+    """Buries the sessions of others, and this front-end's own former ones.
 
     Args:
         store: The store.
         sessions: What is known of the sessions.
         tubes: The tubes of this front-end.
-        ender: What sees segments to their end.
-        chores: What does this beside the heartbeat.
+        ender: What ends segments.
+        chores: What runs this beside the heartbeat.
         monotonic: A clock in seconds that goes on while the machine sleeps.
     """
 
@@ -68,39 +68,39 @@ class Burial:
         self._ender = ender
         self._chores = chores
         self._monotonic = monotonic
-        # When dead sessions are looked for leases next, and which of them were once with nothing left out.
+        # When dead sessions are searched for leases next, and which of them have had one complete pass.
         self._next_passes: dict[int, float] = {}
         self._passed: set[int] = set()
         self._suspects: set[int] = set()
-        # However many sessions are dead: a store that is slow to answer has threads left for everything else.
+        # A bound for all dead sessions together: if the store is slow, threads are left for everything else.
         self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
 
     def know(self, listed: set[int]) -> None:
-        """Take note of which sessions are listed: others may have forgotten some."""
+        """Forget sessions that are no longer listed: other front-ends have forgotten them."""
         self._next_passes = {number: at for number, at in self._next_passes.items() if number in listed}
         self._passed &= listed
 
     async def bury(self) -> None:
-        """Declare dead who has been silent for long, and take back what the dead held."""
+        """Declare sessions dead that have been silent for long, and take back the leases of dead ones."""
         for record in self._sessions.records:
             if record.number in (self._sessions.session.number, self._sessions.entering) or record.newer:
-                # A front-end that knows the format of its record declares it dead.
+                # Only front-ends that know the format of its record declare it dead.
                 continue
             try:
                 if not record.dead and not await self._kill(record):
                     continue
             except StoreError as error:
-                # It must not keep the others from their end.
+                # One session must not keep the others from their end.
                 logger.info("session %d cannot be looked after yet: %s", record.number, error)
                 continue
             self.reclaim_when_due(record.number)
 
     async def _kill(self, record: KnownSession) -> bool:
-        """Declare a session dead if it has been silent for long; tell whether it is dead by this."""
+        """Declare a session dead if it has been silent for long; tell whether that was done."""
         healthy = not self._sessions.session.over and self._monotonic() - self._sessions.healthy_since >= DEAD_AFTER
         if record.silent_ms <= DEAD_AFTER * 1000 or not healthy:
             return False
-        # After a jump of a node's clock all seem silent until their next heartbeat. And who is listed may be about to join.
+        # After a jump of a node's clock all seem silent until their next heartbeat. And a listed session may be about to join.
         if self._monotonic() - record.quiet_since < (DEAD_AFTER if record.silent_ms == NEVER_WROTE else QUIET_FOR):
             return False
         try:
@@ -109,7 +109,7 @@ class Burial:
         except StoreError:
             self._sessions.doubt()
             raise
-        # What it uses counts no more, from now on.
+        # From now on the tubes that it uses do not count.
         self._sessions.forget_other(record.number)
         if record.silent_ms == NEVER_WROTE:
             logger.info("session %d has not joined and is declared dead", record.number)
@@ -123,18 +123,18 @@ class Burial:
         return True
 
     def reclaim_when_due(self, number: int) -> None:
-        """Take back what a dead session held, if that is due."""
+        """Take back the leases of a dead session, if that is due."""
         if self._monotonic() >= self._next_passes.get(number, 0.0):
             self._chores.begin(f"reclaim {number}", partial(self._reclaim_again, number))
 
     async def _reclaim_again(self, number: int) -> None:
-        """Take a dead session's leases back, and forget it when a second pass has found none."""
+        """Take back a dead session's leases; forget the session when a second pass has found none."""
         self._next_passes[number] = self._monotonic() + PASS_AGAIN
         found, whole = await self.reclaim(number, self._reclaims)
         now = self._monotonic()
         if not whole:
             return
-        # One that knows formats which are not known here may have left something that cannot be seen from here.
+        # A session that knows newer formats may have left something that this version cannot see.
         newer = any(record.number == number and record.reads > self._store.newest for record in self._sessions.records)
         if number in self._passed and not found and not newer:
             await self._store.forget_session(number)
@@ -143,13 +143,13 @@ class Burial:
             self._passed.add(number)
 
     async def keep_counters(self, usage: dict[str, list[int]], at_once: int = 1) -> None:
-        """Add what a dead session has counted to its tubes; whoever killed it does, so it happens once."""
+        """Add a dead session's counters to its tubes'. Only the front-end that declared it dead does this, so it happens once."""
 
         async def keep(name: str) -> None:
             counters = dict(zip(COUNTER_NAMES, usage[name][3:6], strict=True))
             if any(counters.values()):
                 try:
-                    # A tube without segments is over, and begins anew. Nobody would ever forget what was added.
+                    # A tube without segments is over and begins anew; counters that are added now would stay for ever.
                     record = (await self._store.directories([name]))[0]
                     await self._sessions.usages()
                     if (
@@ -169,15 +169,15 @@ class Burial:
         Args:
             number: The session.
             turns: What each call waits for.
-            at_once: How many segments are seen to side by side.
+            at_once: How many segments are treated at once.
 
         Returns:
-            How many leases it had or may have, and whether all of its segments could be looked at: one that cannot keeps no other from
-            its end.
+            How many leases it had or may have, and whether all of its segments could be looked at. A segment that cannot be looked at
+            keeps no other from its end.
         """
         found: list[int] = []
         failed: list[int] = []
-        # Perhaps with leases that somebody who repairs them will find: the session is not forgotten, and they are looked at rarely.
+        # They may have leases, which are found once the segments are repaired: the session is not forgotten, and they are looked at rarely.
         unreadable: list[int] = []
         over: list[Segment] = []
 
@@ -206,7 +206,7 @@ class Burial:
         async with turns:
             leased = await self._store.leased_by(number)
         await _side_by_side(leased, take_back, at_once)
-        # Jobs first.
+        # Jobs come first: empty segments end afterwards.
         await _side_by_side(over, end, at_once)
         leases = sum(found)
         if leases:
@@ -214,19 +214,19 @@ class Burial:
         return leases + len(unreadable), not failed
 
     async def _reclaim_segment(self, number: int, segment_number: int, over: "list[Segment]") -> int:
-        """Take back what a dead session has in one segment; return how many leases it had. An empty one goes to those that are over."""
+        """Take back a dead session's leases in one segment; return how many. An empty segment is added to `over`."""
         segment = await self._store.read(segment_number)
         if segment is None:
             return 0
         if segment.owner == number and pairs_of(segment_number, list(segment.leases)):
-            # While there is a lease of the session it is found again, should this fail.
+            # If this fails, the segment is found again as long as the session has a lease in it.
             await self._sessions.listener.finish_moves(segment_number, list(segment.leases))
             segment = await self._store.read(segment_number)
             if segment is None:
                 return 0
         leases = [lease for lease in segment.leases if lease_session(lease) == number]
         if segment.owner == number and segment.state == OPEN:
-            # While there is a lease it is found again, should this fail.
+            # If this fails, the segment is found again as long as it has a lease.
             await self._store.close(segment_number)
         if segment.empty():
             over.append(segment)
@@ -237,19 +237,19 @@ class Burial:
         return len(leases)
 
     async def _end_empty(self, session: int, segment: "Segment") -> None:
-        """Let a segment die in which a session has nothing, or at least take its leases out.
+        """Let a segment die in which a session has no jobs, or at least remove its leases.
 
-        In this order: perhaps nobody ever looks at its tube, and while there is a lease it is found again, should somebody die here.
+        The leases go last: perhaps nobody ever looks at the tube, and if this front-end dies, the segment is found by its leases.
         """
         if await self._ender.end_now(segment.tube, segment.number):
             return
         for lease in segment.leases:
-            # Something may have come into it meanwhile.
+            # A job may have been put into it meanwhile.
             if lease_session(lease) == session and await self._store.reclaim(segment.number, lease):
                 self._sessions.listener.became_ready(segment.tube, segment.number)
 
     async def audit(self) -> None:
-        """Take back leases of this session that nobody here knows: of attaches and creates whose answer was lost."""
+        """Take back this session's leases that are unknown here: those of attaches and creates whose answer was lost."""
         session = self._sessions.session
         if session.over:
             return
@@ -257,7 +257,7 @@ class Burial:
         unknown: set[int] = set()
         numbers = await self._store.leased_by(session.number)
         for start in range(0, len(numbers), AUDITED_AT_ONCE):
-            # Their leases only: of jobs there may be a hundred megabytes.
+            # Only the leases are read: the jobs may have a hundred megabytes.
             for segment in await self._store.leases(numbers[start : start + AUDITED_AT_ONCE]):
                 if segment is None:
                     continue
@@ -268,19 +268,19 @@ class Burial:
         self._suspects = unknown
 
     async def _audit_segment(self, session: Session, segment: "Leases", known: set[int]) -> set[int]:
-        """Take back the leases in one segment that were suspect before; return those that are from now on."""
+        """Take back the leases in one segment that were suspect before; return those that are suspect now."""
         unknown: set[int] = set()
         number = segment.number
         for lease in segment.leases:
             if lease_session(lease) != session.number or lease in known:
                 continue
             if lease not in self._suspects:
-                # It may be on its way to being known: the next audit decides.
+                # It may just have been made: the next audit decides.
                 unknown.add(lease)
             elif lease not in self._tubes.known_leases():
                 forsaken = segment.owner == session.number and not self._tubes.knows_segment(number)
                 if forsaken:
-                    # While there is a lease it is found again, should this fail.
+                    # If this fails, the segment is found again as long as it has a lease.
                     await self._store.close(number)
                 # See _end_empty.
                 if forsaken and await self._ender.end_now(segment.tube, number):
@@ -294,7 +294,7 @@ class Burial:
 
 
 async def _side_by_side(items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, None]], at_once: int) -> None:
-    """Do something with each of many, some at once."""
+    """Do something with each item, with some of them at once."""
     left = iter(items)
 
     async def some() -> None:

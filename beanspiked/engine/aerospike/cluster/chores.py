@@ -1,4 +1,4 @@
-"""What is done beside the heartbeat, each thing once at a time."""
+"""Work beside the heartbeat: several things at once, but each only once."""
 
 import logging
 from collections.abc import Callable, Coroutine
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class Chores:
-    """Does things that may take long, and must not keep a heartbeat waiting.
+    """Does work that may take long, so that no heartbeat waits for it.
 
     Args:
         spawn: Runs a coroutine beside everything else until this front-end ends.
@@ -24,11 +24,11 @@ class Chores:
         self._ended = False
 
     def end(self) -> None:
-        """Begin nothing any more."""
+        """Begin no more work."""
         self._ended = True
 
     def begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do something, unless it is being done."""
+        """Begin some work, unless work of this name is in progress."""
         if name not in self._names and not self._ended:
             self._names.add(name)
             self._spawn(self._do(name, work))
@@ -37,7 +37,7 @@ class Chores:
         try:
             await work()
         except StoreError as error:
-            # It is begun again.
+            # The next pass begins it again.
             logger.info("%s: %s", name, error)
         finally:
             self._names.discard(name)

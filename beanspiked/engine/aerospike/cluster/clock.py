@@ -10,10 +10,10 @@ __all__ = ["ServerClock"]
 
 logger = logging.getLogger(__name__)
 
-# A time of the server's that is off by more than this, in ms, is believed when it has been so for some seconds: clocks jump, and back.
+# A jump of the server's clock by more than this, in ms, counts only after some seconds: clocks jump, and jump back.
 JUMP_MS: Final = 1000
 BELIEVED_AFTER: Final = 3.0
-# The time as known waits for a clock that was set back by no more than this, in ms, so that puts keep their order.
+# If the clock was set back by at most this, in ms, the time here stands still until the clock has caught up: puts keep their order.
 WAITED_FOR_MS: Final = 10_000
 
 
@@ -34,18 +34,18 @@ class ServerClock:
         self._monotonic = monotonic
         self._last_ms: int = 0
         self._last_ticket: int = 0
-        # A time of the server's that is not believed yet, and since when it has been told.
+        # A new offset that does not count yet, and since when it has been seen.
         self._jump_ms: int = 0
         self._jumped_at: float = 0.0
 
     def begin(self, session: Session) -> None:
-        """There is a new session."""
+        """Use a new session's offset."""
         self.session = session
         self._jumped_at = 0.0
         self.catch_up()
 
     def server_ms(self) -> int:
-        """Return the server's time in ms as far as known. It goes back only after a clock that was far ahead."""
+        """Return the server's time in ms, as known here. It goes back only after the clock was far ahead."""
         self._last_ms = max(self._last_ms, round(self._now() * 1000) + self.session.offset_ms)
         return self._last_ms
 
@@ -54,13 +54,13 @@ class ServerClock:
         return (server_ms - self.session.offset_ms) / 1000
 
     def ticket(self) -> int:
-        """Return the server's time in microseconds as far as known, one more for each: the place of a put. See server_ms."""
+        """Return a put's place: the server's time in microseconds, as known here, never the same twice. See server_ms."""
         now = int(self._now() * 1_000_000) + self.session.offset_ms * 1000
         self._last_ticket = max(self._last_ticket + 1, now)
         return self._last_ticket
 
     def learn(self, session: Session, offset_ms: int) -> None:
-        """Take note of the server's time. A jump is believed once it has lasted for some seconds."""
+        """Take in the server's time. A jump counts once it has lasted for some seconds."""
         if abs(offset_ms - session.offset_ms) <= JUMP_MS:
             session.offset_ms = offset_ms
             self._jumped_at = 0.0
@@ -76,7 +76,7 @@ class ServerClock:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Follow the server's clock back if it was far ahead: to wait for it would keep delayed jobs for as long."""
+        """Go back with the server's clock if it was far ahead: waiting for it would hold delayed jobs for as long."""
         now = self._now()
         if self._last_ms - (now * 1000 + self.session.offset_ms) > WAITED_FOR_MS:
             self._last_ms = 0

@@ -1,4 +1,4 @@
-"""The two ends of a link as sockets see them: what arrives is handed on, and what is to be said is sent."""
+"""The two ends of a link at their sockets: they hand on what arrives and send what is to be said."""
 
 import logging
 from typing import Final
@@ -10,56 +10,56 @@ __all__ = ["DialledEnd", "DiallingEnd", "LinkOwner"]
 
 logger = logging.getLogger(__name__)
 
-# A front-end that leaves so many bytes of news unread loses its link; it reads the record instead.
+# A front-end that leaves this many bytes of news unread loses its link and reads the record instead.
 UNREAD_MAX: Final = 1 << 20
 
 
 class LinkOwner:
-    """The owner of links: their ends tell it what happens."""
+    """Owns links; their ends tell it what happens."""
 
     def now(self) -> float:
         """Return the time, in seconds, of a clock that goes on while the machine sleeps."""
         raise NotImplementedError
 
     def came(self, end: "DialledEnd") -> bool:
-        """Somebody has dialled; tell whether it may prove itself."""
+        """Take a new caller; tell whether it may prove itself."""
         raise NotImplementedError
 
     def proved(self, end: "DialledEnd") -> None:
-        """Who has dialled has proved itself."""
+        """Take a caller that has proved itself."""
         raise NotImplementedError
 
     def went(self, end: "DialledEnd") -> None:
-        """Who has dialled is gone."""
+        """Drop a caller that is gone."""
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Send what is to be told."""
+        """Send the news that wait."""
         raise NotImplementedError
 
     def opened(self, end: "DiallingEnd") -> None:
-        """Who was dialled has proved itself."""
+        """Use a link whose other end has proved itself."""
         raise NotImplementedError
 
     def lost(self, end: "DiallingEnd") -> None:
-        """Who was dialled is not there, or is heard no more."""
+        """Drop a link whose other end cannot be reached any more."""
         raise NotImplementedError
 
     def told(self) -> None:
-        """Who was dialled has answered a question."""
+        """Note that a question was answered."""
         raise NotImplementedError
 
     def obeyed(self) -> None:
-        """Who was dialled tells of more tubes from now on, or of fewer."""
+        """Note that the other end tells of other tubes from now on."""
         raise NotImplementedError
 
     def heard(self, items: list[Item]) -> None:
-        """News have arrived."""
+        """Take in news."""
         raise NotImplementedError
 
 
 class DialledEnd:
-    """The end of a link that another front-end made: it hears from here."""
+    """The end of a link that another front-end dialled: that one hears news from here."""
 
     def __init__(self, owner: "LinkOwner", speaker: Speaker) -> None:
         self.speaker: Speaker = speaker
@@ -85,7 +85,7 @@ class DialledEnd:
             self.hang_up()
             return
         if self.wire is not None and answer:
-            # What was done before this came has to be told before it is answered.
+            # Everything that was done before the question came is told before the answer.
             self._owner.flush()
             self.wire.write(answer)
         if self.speaker.open and not was_open:
@@ -97,7 +97,7 @@ class DialledEnd:
         self._owner.went(self)
 
     def pause_writing(self) -> None:
-        """See Ends: what waits is measured whenever something is sent."""
+        """See Ends: `send` measures what waits."""
 
     def resume_writing(self) -> None:
         """See Ends."""
@@ -123,7 +123,7 @@ class DialledEnd:
 
 
 class DiallingEnd:
-    """The end of a link that this front-end makes: it hears from another one."""
+    """The end of a link that this front-end dialled: it hears news from the other one."""
 
     def __init__(self, owner: "LinkOwner", subscriber: Subscriber) -> None:
         self.subscriber: Subscriber = subscriber
@@ -166,7 +166,7 @@ class DiallingEnd:
         self._owner.lost(self)
 
     def pause_writing(self) -> None:
-        """See Ends: what is said here is little."""
+        """See Ends: this end says little."""
 
     def resume_writing(self) -> None:
         """See Ends."""

@@ -1,22 +1,22 @@
 """What goes over a link, without its sockets: a front-end that waits for jobs hears of them from the others at once.
 
-Who waits dials everybody else and says which tubes it wants to hear of, by keyed hashes of their names; who was dialled answers with news
-of those tubes for as long as the link lasts. Both prove that they know the cluster's key, which only who may read the cluster can know.
-News are hints: a link that is gone costs reading what the other one writes to its record instead, never a job.
+A front-end that waits dials all others and names the tubes that it wants to hear of, by keyed hashes of their names. The others send it
+news of those tubes for as long as the link lasts. Both ends prove that they know the cluster's key, which stands in the cluster. News are
+hints: if a link is lost, the records that the others write are read instead, and no job is lost.
 
-A frame is its kind (one byte), the length of what follows (two bytes, big endian) and that. In order:
+A frame is its kind (one byte), the length of its payload (two bytes, big endian) and the payload. In order:
 
 | from | kind | what |
 |---|---|---|
-| dialled | CHALLENGE | the format of what follows, 16 random bytes |
-| dialler | HELLO | its session, the session that it means to have dialled, 16 random bytes, a proof |
+| dialled | CHALLENGE | the format of the frames that follow, 16 random bytes |
+| dialler | HELLO | its session, the session that it wants to reach, 16 random bytes, a proof |
 | dialled | WELCOME | a proof |
 | dialler | WANT | the number of this message, how many hashes are added, the added ones, the dropped ones |
-| dialled | HEARD | the number of the last WANT that is obeyed from now on |
+| dialled | HEARD | the number of the last WANT, which is obeyed from now on |
 | dialled | NEWS | items |
-| dialler | ASK | the number of this question: whether all that was done until now was told |
-| dialled | TOLD | the number of the last question: all that was done before it came was told before this |
-| dialled | PULSE | nothing: it lives |
+| dialler | ASK | the number of this question: has everything done so far been told? |
+| dialled | TOLD | the number of the last question: everything done before it came was told before this frame |
+| dialled | PULSE | nothing: this end lives |
 """
 
 import hmac
@@ -40,7 +40,7 @@ __all__ = [
     "tube_hash",
 ]
 
-# The format of links. Whoever meets another one hangs up: records serve these two instead.
+# The format of links. An end that meets another format hangs up, and the two read each other's records instead.
 FORMAT: Final = 1
 NONCE_SIZE: Final = 16
 PROOF_SIZE: Final = 16
@@ -62,19 +62,19 @@ SESSIONS: Final = Struct(">QQ")
 WANT_HEAD: Final = Struct(">II")
 NUMBER: Final = Struct(">I")
 HASH: Final = Struct(">Q")
-# A tube's hash, a segment's number, what is told of it, how many ready jobs it has, its first key.
+# A tube's hash, a segment's number, the kind of news, the number of ready jobs, the first key.
 ITEM: Final = Struct(">QQBH14s")
-# So many hashes, or items, go into one frame.
+# How many hashes, or items, go into one frame.
 HASHES_MAX: Final = 4000
 ITEMS_MAX: Final = 1000
 COUNT_MAX: Final = 65535
-# Nobody waits on more tubes than this at one front-end that is worth telling one by one.
+# A front-end that wants more tubes than this is told of all.
 WANTS_MAX: Final = 1 << 20
 
-# In the place of a hash: all tubes. No name has it but by a chance of one in 2^64.
+# Instead of a hash: all tubes. The chance that a name has this hash is one in 2^64.
 EVERYTHING: Final = 0
 
-# What an item tells.
+# The kinds of news.
 READY: Final = 0
 DELAYED: Final = 1
 # Look at the tube anew: its pause, or jobs in segments that are not named.
@@ -84,7 +84,7 @@ CHANGED: Final = 3
 
 
 class LinkError(Exception):
-    """The other end does not speak as it should: hang up."""
+    """The other end breaks the rules of links: hang up."""
 
 
 class Item:
@@ -94,7 +94,7 @@ class Item:
         tube: The tube's hash.
         segment: The segment's number, 0 for LOOK.
         kind: READY, DELAYED, LOOK or CHANGED.
-        count: How many ready jobs the segment has, as far as this many can be told.
+        count: How many ready jobs the segment has, or the largest number that fits.
         key: The first key of its ready jobs, or of its delayed ones.
     """
 
@@ -107,7 +107,7 @@ class Item:
 
 
 def tube_hash(key: bytes, name: str) -> int:
-    """Return what a tube is called on links: nobody without the cluster's key can choose names that are called the same."""
+    """Return a tube's hash; without the cluster's key nobody can choose names with the same hash."""
     return int.from_bytes(blake2b(name.encode(), digest_size=HASH_SIZE, key=key).digest(), "big")
 
 
@@ -124,7 +124,7 @@ def _proof(key: bytes, what: bytes, *parts: bytes) -> bytes:
 
 
 class _End:
-    """One end of a link: puts what arrives together again."""
+    """One end of a link: makes frames of the bytes that arrive."""
 
     def __init__(self, key: bytes, session: int, nonce: bytes) -> None:
         self.session: int = session
@@ -134,7 +134,7 @@ class _End:
         self._buffer: bytes = b""
 
     def _frames(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return the whole frames among what has arrived."""
+        """Return the frames that have arrived whole."""
         buffer = self._buffer + data if self._buffer else data
         found: list[tuple[int, bytes]] = []
         at = 0
@@ -154,13 +154,13 @@ class Speaker(_End):
 
     Args:
         key: The cluster's key.
-        session: The own session's number.
+        session: This front-end's session.
         nonce: 16 random bytes.
 
     Attributes:
         open: Whether the other end has proved itself.
-        peer: The other end's session, 0 before.
-        wants: The hashes of the tubes that it wants to hear of.
+        peer: The other end's session; 0 before it is known.
+        wants: The hashes of the tubes that the other end wants to hear of.
     """
 
     def __init__(self, key: bytes, session: int, nonce: bytes) -> None:
@@ -169,11 +169,11 @@ class Speaker(_End):
         self.wants: set[int] = set()
 
     def greeting(self) -> bytes:
-        """Return what is said first."""
+        """Return the first frame."""
         return frame(CHALLENGE, bytes([FORMAT]) + self._nonce)
 
     def receive(self, data: bytes) -> bytes:
-        """Take note of what arrived; return what is to be answered. Raises LinkError."""
+        """Take in bytes; return the answer. Raises LinkError."""
         answers: list[bytes] = []
         for kind, payload in self._frames(data):
             if kind == HELLO and not self.open:
@@ -211,7 +211,7 @@ class Speaker(_End):
         return frame(HEARD, NUMBER.pack(number))
 
     def tell(self, items: "Iterable[Item]") -> bytes:
-        """Make frames of those items that the other end wants to hear of; nothing if it wants none."""
+        """Make frames of the items that the other end wants to hear of; empty if there are none."""
         wants = self.wants
         everything = EVERYTHING in wants
         packed = [
@@ -227,14 +227,14 @@ class Subscriber(_End):
 
     Args:
         key: The cluster's key.
-        session: The own session's number.
+        session: This front-end's session.
         nonce: 16 random bytes.
         peer: The session that was dialled.
 
     Attributes:
         open: Whether the other end has proved itself.
-        heard: The news that have arrived; whoever looks at them takes them out.
-        obeyed: The number of the last message about wanted tubes that the other end obeys.
+        heard: The news that have arrived; a reader takes them out.
+        obeyed: The number of the last WANT that the other end obeys.
         told: The number of the last question that was answered.
     """
 
@@ -248,11 +248,11 @@ class Subscriber(_End):
         self.obeyed: int = 0
         self.told: int = 0
         self._asked: int = 0
-        # With which message each tube was wanted.
+        # The number of the WANT that named each tube.
         self._wanted: dict[int, int] = {}
 
     def want(self, added: list[int], dropped: list[int]) -> bytes:
-        """Say which tubes are wanted from now on, and which no more; only on an open link."""
+        """Say which tubes are wanted from now on, and which no longer; only on an open link."""
         told: list[bytes] = []
         while added or dropped:
             first, added = added[:HASHES_MAX], added[HASHES_MAX:]
@@ -268,21 +268,21 @@ class Subscriber(_End):
         return b"".join(told)
 
     def ask(self) -> tuple[int, bytes]:
-        """Ask whether all that was done until now was told; return the number of the question, and what is to be sent."""
+        """Ask whether everything done so far was told; return the question's number and its frame."""
         self._asked += 1
         return self._asked, frame(ASK, NUMBER.pack(self._asked))
 
     def caught_up(self) -> bool:
-        """Tell whether the other end obeys all that was said."""
+        """Tell whether the other end obeys every WANT."""
         return self.open and self.obeyed == self._said
 
     def tells_of(self, tube: int) -> bool:
-        """Tell whether the other end tells what it makes ready in a tube, by the tube's hash."""
+        """Tell whether the other end sends news of a tube, by the tube's hash."""
         said = self._wanted.get(tube, 0) or self._wanted.get(EVERYTHING, 0)
         return self.open and 0 < said <= self.obeyed
 
     def receive(self, data: bytes) -> bytes:
-        """Take note of what arrived; return what is to be answered. Raises LinkError."""
+        """Take in bytes; return the answer. Raises LinkError."""
         answer = b""
         for kind, payload in self._frames(data):
             if kind == CHALLENGE and not self._hello:

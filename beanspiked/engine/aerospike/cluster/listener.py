@@ -1,4 +1,4 @@
-"""What sessions and news know of the tubes of this front-end, and whom they tell what happened."""
+"""The interfaces between sessions and news on one side and this front-end's tubes on the other."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,10 +8,10 @@ __all__ = ["LocalTubes", "NewsListener", "SegmentEnder", "SessionListener"]
 
 
 class LocalTubes:
-    """The tubes of this front-end, as the others are told of them."""
+    """This front-end's tubes, as it tells the others of them."""
 
     def count(self) -> int:
-        """Count all tubes that are known here."""
+        """Return how many tubes are known here."""
         raise NotImplementedError
 
     def usage(self) -> dict[str, list[int]]:
@@ -19,11 +19,11 @@ class LocalTubes:
         raise NotImplementedError
 
     def usage_slices(self, size: int) -> Callable[[int], dict[str, list[int]] | None]:
-        """Return what tells the usage of `size` tubes at once, by the number of the slice; None after the last one."""
+        """Return a function that gives the usage of `size` tubes, by the number of the slice; None after the last one."""
         raise NotImplementedError
 
     def uncount(self, usage: dict[str, list[int]]) -> None:
-        """Take off the counters what somebody else has added to the tubes' records."""
+        """Subtract from the counters here what another front-end has added to the tubes' records."""
         raise NotImplementedError
 
     def used_here(self, name: str) -> bool:
@@ -40,82 +40,82 @@ class LocalTubes:
 
 
 class SessionListener:
-    """Is told what happens to the session, and of the burial of others."""
+    """Hears what happens to this session, and of the burial of others."""
 
     def session_began(self) -> None:
-        """There is a session."""
+        """Begin with a session."""
         raise NotImplementedError
 
     def session_over(self) -> None:
-        """The session is over, and with it all leases."""
+        """Give up all leases: the session is over."""
         raise NotImplementedError
 
     def tick(self) -> None:
-        """A second has passed, or a try to join."""
+        """Do what is due each second, or after each try to join."""
         raise NotImplementedError
 
     def others_changed(self) -> None:
-        """A session of others has begun or ended."""
+        """Note that a session of others has begun or ended."""
         raise NotImplementedError
 
     def became_ready(self, tube: str, segment: int) -> None:
-        """Jobs of a segment became ready without an operation under a lease."""
+        """Note that jobs of a segment became ready without an operation under a lease."""
         raise NotImplementedError
 
     async def finish_moves(self, number: int, leases: Sequence[int]) -> None:
-        """Finish the moves of jobs between a segment, by its leases, and others, if their makers are dead. Raises StoreError."""
+        """Finish the moves between a segment and others that dead sessions began, by the segment's leases. Raises StoreError."""
         raise NotImplementedError
 
     async def sweep(self) -> None:
-        """Let go of what this front-end does not use any more."""
+        """Forget what this front-end does not use any more."""
         raise NotImplementedError
 
     async def look_through(self) -> None:
-        """Finish a part of what others have left behind. Raises StoreError."""
+        """Finish a part of what other front-ends have left behind. Raises StoreError."""
         raise NotImplementedError
 
 
 class SegmentEnder:
-    """What sees segments to their end."""
+    """Ends segments."""
 
     async def end(self, name: str, number: int) -> None:
-        """See a dead segment, or a closed and empty one, to its end, now or later."""
+        """End a segment that is dead, or closed and empty, now or later."""
         raise NotImplementedError
 
     async def end_now(self, name: str, number: int) -> bool:
-        """See a segment to its end, if it is closed and empty; tell whether it is dead. Raises StoreError if it may live."""
+        """End a segment if it is closed and empty; tell whether it is dead. Raises StoreError if it may live."""
         raise NotImplementedError
 
 
 class NewsListener:
-    """Whom the news tell what others did."""
+    """Hears what others did."""
 
     def heard_of(self, name: str) -> None:
-        """Something has changed in a tube."""
+        """Note that something has changed in a tube."""
         raise NotImplementedError
 
     def heard_item(self, name: str, item: Item) -> None:
-        """Something has changed in a segment of a tube."""
+        """Note what has changed in a segment of a tube."""
         raise NotImplementedError
 
     def heard_all(self) -> None:
-        """All that has arrived together was told."""
+        """Act on the news: all that arrived together have been handed over."""
         raise NotImplementedError
 
     def look_everywhere(self) -> None:
-        """News were missed."""
+        """Look at all tubes: news may have been missed."""
         raise NotImplementedError
 
     def stop_following(self) -> None:
-        """What was known of tubes grows old."""
+        """Stop relying on what is known of tubes: it is no longer kept up to date."""
         raise NotImplementedError
 
     def followed(self, name: str) -> None:
-        """All others tell from now on what they do in a tube."""
+        """Note that all others send news of a tube from now on."""
         raise NotImplementedError
 
     def met(self) -> None:
-        """There is a front-end that may not be known."""
+        """Note that there is a front-end that may be new."""
         raise NotImplementedError
 
     def waited_for(self, name: str) -> bool:

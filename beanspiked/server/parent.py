@@ -197,7 +197,7 @@ class Parent:
             if code != -signal.SIGTERM:
                 self._code = self._code or _exit_code(code)
         elif not self._ready:
-            logger.error("%s before it served", what)
+            logger.error("%s; the server stops", what)
             self._code = _exit_code(code) or 1
             self._stop()
         else:

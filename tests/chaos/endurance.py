@@ -8,6 +8,7 @@ are forgotten and tubes let go of.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import greenstalk
 
@@ -51,10 +52,10 @@ NAMESPACE_SETTINGS = """
 class FrontEnd:
     """One process that serves."""
 
-    def __init__(self, store: str, command: str) -> None:
+    def __init__(self, store: str, command: str, log: IO[bytes]) -> None:
         self.port = free_port()
         arguments = [command, "-l", HOST, "-p", str(self.port), "--store", store]
-        self._process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(arguments, stdout=log, stderr=log)
 
     def client(self, tube: str) -> greenstalk.Client:
         """Connect, as soon as it listens."""
@@ -92,10 +93,10 @@ def records(client: Any) -> Counter[str]:
 class Life:
     """What goes on: through the first front-end jobs are put only, through the second they are taken only."""
 
-    def __init__(self, store: str, command: str, chance: random.Random) -> None:
-        self.front_ends = [FrontEnd(store, command) for _ in range(3)]
+    def __init__(self, store: str, command: str, log: IO[bytes], chance: random.Random) -> None:
+        self.front_ends = [FrontEnd(store, command, log) for _ in range(3)]
         self.used = 0
-        self._start = lambda: FrontEnd(store, command)
+        self._start = lambda: FrontEnd(store, command, log)
         self._chance = chance
 
     def live(self, seconds: float, replace_every: float) -> None:
@@ -147,8 +148,9 @@ def main() -> int:
         "--minutes", type=float, default=2.0, help="how long, quiet moments aside (default: %(default)s)"
     )
     parser.add_argument("--seed", default="1", help="decides what happens (default: %(default)s)")
+    parser.add_argument("--log", default=os.devnull, help="where the front-ends' logs go (default: %(default)s)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Path(options.log).open("ab") as log:
         work = Path(folder)
         ports = [free_port() for _ in range(4)]
         settings = NAMESPACE_SETTINGS.replace("$file", str(work / "data"))
@@ -165,7 +167,7 @@ def main() -> int:
         front_ends: list[FrontEnd] = []
         try:
             client = connected((HOST, ports[0]))
-            life = Life(f"aerospike://{HOST}:{ports[0]}/{NAMESPACE}", options.server, random.Random(options.seed))
+            life = Life(f"aerospike://{HOST}:{ports[0]}/{NAMESPACE}", options.server, log, random.Random(options.seed))
             front_ends = life.front_ends
             life.live(FIRST_S, REPLACE_EVERY_S)
             first, _ = life.measure(client)

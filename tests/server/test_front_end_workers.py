@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import signal
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from asd import NAMESPACE, connected, forget
 from lab.client import Client, put
-from lab.process import Server, Servers, free_port, server_command, until
+from lab.process import Server, Servers, free_port, run, server_command, until
 from suite import address_of, conformance
 
 if TYPE_CHECKING:
@@ -157,6 +158,18 @@ def test_they_serve_sockets_that_a_service_manager_opened(servers: Servers, stor
     first, second = one_of_each(server)
     job_id = first.put(b"seen")
     assert second.ask(b"peek %d" % job_id).data == b"seen"
+
+
+def test_parent_and_workers_become_the_user_of_u(servers: Servers, store: str) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    if os.getuid() != 0:
+        pytest.skip("only root may become another user")
+    if run("-v", within=["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]).returncode != 0:
+        pytest.skip("nobody may not run this Python")
+    server = servers.start("--store", store, "--workers", "2", "-u", "nobody")
+    for pid in [server.pid, *workers_of(server)]:
+        assert Path(f"/proc/{pid}").stat().st_uid == nobody
+    assert one_of_each(server)[1].put() > 0
 
 
 def test_the_first_worker_serves_the_admin_port_with_the_counters_of_all(servers: Servers, store: str) -> None:

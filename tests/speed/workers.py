@@ -20,7 +20,15 @@ from rig.load import Bsload
 from rig.process import Server
 from shared import front_end
 
-SHAPES = ((50, 16, 60000, 0), (50, 1, 20000, 0), (50, 16, 60000, 10), (50, 1, 20000, 10))
+# Connections, commands in flight, jobs, tubes. Two workers get clients in turn: of ten tubes none has clients at both, of seven each has.
+SHAPES = (
+    (50, 16, 60000, 0),
+    (50, 1, 20000, 0),
+    (50, 16, 60000, 10),
+    (50, 1, 20000, 10),
+    (50, 16, 60000, 7),
+    (50, 1, 20000, 7),
+)
 
 
 def cpu_s(pid: int) -> float:

@@ -475,7 +475,7 @@ function tubePage(name) {
   const charts = el("div", { class: "charts" });
   const next = el("div", { class: "jobs" });
   main.replaceChildren(heading, overview?.read_only ? "" : tubeActions(name), facts, el("h2", {}, "Last hour"), charts, el("h2", {}, "Next jobs"), next, el("h2", {}, "Find jobs"), ...matching(name));
-  let drawn = "";
+  const cards = {};
   let hourAt = 0;
   return async () => {
     const [tube, jobs] = await Promise.all([ask(named("tube", name)), ask(named("tube/next", name))]);
@@ -490,11 +490,14 @@ function tubePage(name) {
       ["pause", tube.pause_left > 0 ? `${seconds(tube.pause_left)} left` : "none"],
     ];
     facts.replaceChildren(...shown.map(([label, value]) => el("div", { class: "card" }, el("span", {}, label), el("b", {}, value))));
-    // What is read or marked just now is left alone, unless other jobs are next.
-    const key = JSON.stringify(Object.values(jobs).map((job) => job && [job.id, job.state, job.buries, job.kicks]));
-    if (key !== drawn) {
-      drawn = key;
-      next.replaceChildren(...Object.entries(jobs).map(([state, job]) => jobCard(state, job)));
+    // What is read or marked just now is left alone, unless another job is next.
+    for (const [state, job] of Object.entries(jobs)) {
+      const key = JSON.stringify(job && [job.id, job.state, job.priority, job.buries, job.kicks]);
+      if (cards[state]?.key === key) continue;
+      const card = jobCard(state, job);
+      if (cards[state]) cards[state].card.replaceWith(card);
+      else next.append(card);
+      cards[state] = { key, card };
     }
     if (Date.now() - hourAt < 9000) return;
     hourAt = Date.now();

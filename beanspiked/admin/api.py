@@ -40,6 +40,8 @@ MAX_LISTENERS: Final = 16
 EVENT_EVERY: Final = 1.0
 # Who accepts this is told of a change's progress, a JSON object a line.
 PROGRESS: Final = "application/x-ndjson"
+# How long the reason for a burial may be, in characters.
+MAX_REASON: Final = 1000
 # What bodies are sent in, in bytes.
 CHUNK: Final = 65536
 SORTS: Final = (
@@ -106,12 +108,17 @@ class Api:
             Route("/tube/clear", self.clear, methods=post),
             Route("/tube/move", self.move, methods=post),
             Route("/tube/kick-jobs", self.kick_jobs, methods=post),
+            Route("/tube/bury-jobs", self.bury_jobs, methods=post),
+            Route("/tube/duplicate", self.duplicate_jobs, methods=post),
+            Route("/tube/priority", self.set_priorities, methods=post),
             Route("/jobs/{id}", self.job, methods=get),
             Route("/jobs/{id}/body", self.body, methods=get),
             Route("/jobs/{id}", self.delete, methods=delete),
             Route("/jobs/{id}/kick", self.kick, methods=post),
             Route("/jobs/{id}/release", self.release, methods=post),
             Route("/jobs/{id}/bury", self.bury, methods=post),
+            Route("/jobs/{id}/duplicate", self.duplicate, methods=post),
+            Route("/jobs/{id}/priority", self.set_priority, methods=post),
             Route("/connections", self.connections, methods=get),
             Route("/connections/{id}", self.close, methods=delete),
         ]
@@ -176,8 +183,12 @@ class Api:
         return JSONResponse(row.shown())
 
     async def next_jobs(self, request: Request) -> Response:
-        """Show the next ready, delayed and buried job of a tube."""
-        return JSONResponse(await self._jobs.next_of(requests.tube_name(request)))
+        """Show the next ready, reserved, delayed and buried job of a tube."""
+        tube = requests.tube_name(request)
+        shown = await self._jobs.next_of(tube)
+        held = await self._connections.next_held(tube)
+        reserved = None if held is None else self._jobs.shown(held)
+        return JSONResponse({"ready": shown.pop("ready"), "reserved": reserved, **shown})
 
     async def put(self, request: Request) -> Response:
         """Put a job."""
@@ -261,6 +272,35 @@ class Api:
         given.end()
         return await self._bulk(request, f"kick in {tube} {wanted}", "kicked", await self._matching.kick(tube, wanted))
 
+    async def bury_jobs(self, request: Request) -> Response:
+        """Bury the ready and delayed jobs that match."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        reason = given.text("reason", "", MAX_REASON)
+        wanted = given.wanted(("ready", "delayed"))
+        given.end()
+        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.bury(number, reason))
+        return await self._bulk(request, f"bury in {tube} {wanted}", "buried", bulk)
+
+    async def duplicate_jobs(self, request: Request) -> Response:
+        """Put a ready job like each one that matches."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        wanted = given.wanted()
+        given.end()
+        bulk = await self._matching.each(tube, wanted, self._jobs.duplicate)
+        return await self._bulk(request, f"duplicate in {tube} {wanted}", "duplicated", bulk)
+
+    async def set_priorities(self, request: Request) -> Response:
+        """Give the jobs that match, and that nobody holds, another priority."""
+        tube = requests.tube_name(request)
+        given = await requests.arguments(request)
+        priority = given.number("priority", None)
+        wanted = given.wanted(UNHELD)
+        given.end()
+        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.set_priority(number, priority))
+        return await self._bulk(request, f"priority {priority} in {tube} of {wanted}", "changed", bulk)
+
     async def _bulk(self, request: Request, what: str, done: str, bulk: Bulk) -> Response:
         """Wait for a change of many jobs, and tell how many; what was done before a failure stays done."""
         _audit(request, f"{what}: begins")
@@ -304,9 +344,24 @@ class Api:
     async def bury(self, request: Request) -> Response:
         """Bury a job."""
         given = await requests.arguments(request)
-        reason = given.text("reason", "", 1000)
+        reason = given.text("reason", "", MAX_REASON)
         given.end()
         return await self._changed(request, "bury", lambda number: self._jobs.bury(number, reason))
+
+    async def duplicate(self, request: Request) -> Response:
+        """Put a ready job like this one."""
+        number = requests.job_id(request)
+        tube, copy = await self._jobs.duplicate(number)
+        _audit(request, f"duplicate job {number} of {tube} as {copy}")
+        return JSONResponse({"id": copy, "tube": tube}, 201)
+
+    async def set_priority(self, request: Request) -> Response:
+        """Give a job another priority."""
+        given = await requests.arguments(request)
+        priority = given.number("priority", None)
+        given.end()
+        what = f"set the priority {priority} of"
+        return await self._changed(request, what, lambda number: self._jobs.set_priority(number, priority))
 
     async def _changed(self, request: Request, what: str, change: Any) -> Response:
         number = requests.job_id(request)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from beanspiked.admin.errors import Missing
+from beanspiked.admin.slices import sliced
 from beanspiked.server.gate import RESERVING
 
 if TYPE_CHECKING:
     from beanspiked.admin.outcomes import Outcomes
+    from beanspiked.engine.contract import Job
     from beanspiked.server.connection import Connection
     from beanspiked.server.server import Server
 
 __all__ = ["Connections"]
 
+# How many held jobs are looked at for the next one.
+LOOKED_AT = 10_000
 # How many watched tubes are named of one connection.
 NAMED_TUBES = 20
 
@@ -48,6 +52,19 @@ class Connections:
                 self._outcomes.turn()
                 return peer
         raise Missing(f"there is no connection {key}")
+
+    async def next_held(self, tube: str) -> Job | None:
+        """Find, of the first jobs of a tube that clients of this process hold, the one whose time to run ends first."""
+        found: Job | None = None
+        room = LOOKED_AT
+        async for some in sliced(list(self._server.connections)):
+            for connection in some:
+                for job in connection.flow.session.holds.jobs(room):
+                    room -= 1
+                    if job.tube.name == tube and (found is None or job.key < found.key):
+                        found = job
+        # Others may have had their turn meanwhile.
+        return found if found is not None and found.holder is not None else None
 
     def _shown(self, connection: Connection) -> dict[str, object]:
         session = connection.flow.session

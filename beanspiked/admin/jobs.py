@@ -6,7 +6,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.admin.errors import Conflict, Missing, TooLarge, Unavailable
-from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Waiter
+from beanspiked.engine.contract import BURIED, DELAYED, ENTRY, PLACE, READY, RESERVED, STATE_NAMES, Details, Waiter
 from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone
 from beanspiked.engine.timers import NEVER
 
@@ -26,12 +26,27 @@ MAX_PUT: Final = 1 << 20
 UNHELD: Final = {"ready": READY, "delayed": DELAYED, "buried": BURIED}
 
 
-class Hands(Waiter):
-    """The holder of a job between two steps of one change."""
+class Taken(Waiter):
+    """The holder of a job between two steps of one change.
+
+    Attributes:
+        job: The job, while it is held.
+        tube: Its tube's name.
+        state, due, reason: Where it was before, when it was due, and why it was buried.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.job: Job | None = None
+        self.tube = ""
+        self.state = READY
+        self.due = 0.0
+        self.reason = ""
+
+    def seen(self, job: Job) -> None:
+        """Note where a job is that is about to be taken."""
+        self.state, self.due = job.state, job.key
+        self.reason = "" if job.details is None else job.details.reason
 
     def take(self, job: Job) -> None:
         """Hold a job that was just reserved."""
@@ -119,28 +134,62 @@ class Jobs:
 
     async def bury(self, job_id: int, reason: str) -> str:
         """Bury a job that is not buried; return its tube's name."""
+        taken = await self._take(job_id, READY, DELAYED, RESERVED)
+        return await self._put_back(taken, lambda job: self._broker.engine.bury(job, job.pri, reason))
+
+    async def set_priority(self, job_id: int, priority: int) -> str:
+        """Give a job that nobody holds another priority; return its tube's name. It stays ready, delayed or buried."""
         engine = self._broker.engine
-        hands = Hands(self._broker.timers.new_id())
+        taken = await self._take(job_id, READY, DELAYED, BURIED)
+
+        def back(job: Job) -> Later | None:
+            if taken.state == BURIED:
+                return engine.bury(job, priority, taken.reason)
+            left = max(0.0, taken.due - self._broker.now()) if taken.state == DELAYED else 0.0
+            return engine.release(job, priority, left)
+
+        return await self._put_back(taken, back)
+
+    async def duplicate(self, job_id: int) -> tuple[str, int]:
+        """Put a ready job like this one; return the name of their tube and the new id. Raises Unavailable and TooLarge."""
+
+        def read(job: Job | None) -> tuple[Tube, int, float, bytes, str]:
+            job = _found(job, job_id)
+            return job.tube, job.pri, job.ttr, job.raw_body(), "" if job.details is None else job.details.metadata
+
+        tube, pri, ttr, body, metadata = await self._outcomes.job(job_id, read)
+        return tube.name, await self._put(tube.name, body, pri, 0, ttr, Details(metadata) if metadata else None)
+
+    async def _take(self, job_id: int, *states: int) -> Taken:
+        """Take a job in one of these states from whoever has it."""
+        engine = self._broker.engine
+        taken = Taken(self._broker.timers.new_id())
 
         def take(job: Job) -> Later | None:
+            taken.seen(job)
             later = None if job.state == RESERVED else engine.take_job(job)
             if later is None:
-                hands.take(job)
+                taken.take(job)
             else:
-                later.then(lambda outcome: hands.take(job) if outcome.error is None else None)
+                later.then(lambda outcome: taken.take(job) if outcome.error is None else None)
             return later
 
-        tube = await self._change(job_id, ENTRY, take, READY, DELAYED, RESERVED)
-        job = hands.job
-        if job is None:
+        taken.tube = await self._change(job_id, ENTRY, take, *states)
+        if taken.job is None:
             raise JobGone(f"job {job_id} is not there any more")
-        hands.lost(job)
+        return taken
+
+    async def _put_back(self, taken: Taken, change: Callable[[Job], Later | None]) -> str:
+        """Let a taken job go by a change; if that fails it becomes ready."""
+        job = taken.job
+        assert job is not None
+        taken.lost(job)
         try:
-            await self._outcomes.done(engine.bury(job, job.pri, reason))
+            await self._outcomes.done(change(job))
         except EngineError:
             self._let_go(job)
             raise
-        return tube
+        return taken.tube
 
     async def _change(self, job_id: int, need: int, change: Callable[[Job], Later | None], *states: int) -> str:
         """Change a job that is in one of these states, or in any if none is given."""
@@ -175,6 +224,11 @@ class Jobs:
 
     async def put(self, tube: str, body: bytes, priority: int, delay: float, ttr: float) -> int:
         """Put a job; return its id. Raises TooLarge and Unavailable."""
+        return await self._put(tube, body, priority, delay, ttr, None)
+
+    async def _put(
+        self, tube: str, body: bytes, priority: int, delay: float, ttr: float, details: Details | None
+    ) -> int:
         broker = self._broker
         if len(body) > min(broker.max_job_size, MAX_PUT):
             raise TooLarge(f"a body has at most {min(broker.max_job_size, MAX_PUT)} bytes here, not {len(body)}")
@@ -183,7 +237,7 @@ class Jobs:
         engine = broker.engine
         home = engine.tube(tube)
         job_id = engine.new_id()
-        value = await self._outcomes.done(engine.put(home, job_id, priority, delay, ttr or 1, body))
+        value = await self._outcomes.done(engine.put(home, job_id, priority, delay, ttr or 1, body, details))
         broker.total_jobs += 1
         return value or job_id
 

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from beanspiked.admin.errors import Missing, Unusable
-from beanspiked.engine.errors import EngineError
+from beanspiked.admin.errors import Conflict, Missing, Problem, Unusable
+from beanspiked.engine.contract import Bulk
+from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
+from beanspiked.engine.filters import LIMIT_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from beanspiked.admin.jobs import Jobs
     from beanspiked.admin.outcomes import Outcomes
-    from beanspiked.engine.contract import Bulk, Filter, Tube
+    from beanspiked.engine.contract import Filter, Tube
 
 __all__ = ["LISTED_MAX", "Matching", "progress"]
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 # How many jobs a page has at most, and how much of each body it shows, in bytes.
 LISTED_MAX: Final = 100
 LISTED_BYTES: Final = 1024
+# So many jobs are changed side by side where each is changed alone.
+SIDE_BY_SIDE: Final = 50
 # How often the progress of a change is told, in seconds.
 PROGRESS_EVERY: Final = 0.25
 
@@ -38,6 +45,7 @@ class Matching:
     def __init__(self, outcomes: Outcomes, jobs: Jobs) -> None:
         self._outcomes = outcomes
         self._jobs = jobs
+        self._working: set[asyncio.Task[None]] = set()
 
     async def page(self, tube: str, state: int, wanted: Filter, after: str, limit: int) -> dict[str, object]:
         """Show a page of the jobs in a state. Raises Unusable if no page said this `after`, or none has this limit."""
@@ -72,6 +80,55 @@ class Matching:
             raise Unusable("target: the tube that the jobs are in")
         engine = self._outcomes.broker.engine
         return await self._of_tube(tube, lambda found: engine.move(found, engine.tube(target), wanted))
+
+    async def each(self, tube: str, wanted: Filter, change: Callable[[int], Awaitable[object]]) -> Bulk:
+        """Begin to change those that match now, one by one; those that cannot be changed any more are left out."""
+        await self._of_tube(tube, lambda found: found)
+        bulk = Bulk()
+
+        async def one(number: int) -> int:
+            try:
+                await change(number)
+            except (Missing, Conflict, JobGone):
+                return 0
+            return 1
+
+        async def work() -> None:
+            # All ids first: a change may put a job where later pages find it.
+            numbers: list[int] = []
+            for state in wanted.states:
+                after: str | None = ""
+                while after is not None and not bulk.stopped:
+                    page = await self._page(tube, state, wanted, after)
+                    numbers += page[0]
+                    after = page[1] or None
+            for first in range(0, len(numbers), SIDE_BY_SIDE):
+                if bulk.stopped:
+                    break
+                bulk.value += sum(await asyncio.gather(*map(one, numbers[first : first + SIDE_BY_SIDE])))
+                # Jobs come first.
+                await asyncio.sleep(0)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._working.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is None or isinstance(error, EngineError):
+                bulk.settle(error)
+            else:
+                if not isinstance(error, Problem):
+                    logger.error("internal error", exc_info=error)
+                bulk.settle(StoreFailed(str(error)))
+
+        task = asyncio.get_running_loop().create_task(work())
+        self._working.add(task)
+        task.add_done_callback(ended)
+        return bulk
+
+    async def _page(self, tube: str, state: int, wanted: Filter, after: str) -> tuple[list[int], str]:
+        """Return the ids of the next jobs of a state that match, and what asks for the page behind."""
+        engine = self._outcomes.broker.engine
+        listing = await self._of_tube(tube, lambda found: engine.list_jobs(found, state, wanted, after, LIMIT_MAX))
+        return await self._outcomes.look(listing, lambda _: ([job.id for job in listing.jobs], listing.after))
 
     async def _of_tube(self, tube: str, begin: Callable[[Tube], Result]) -> Result:
         def found(there: Tube | None) -> Result:

@@ -25,6 +25,8 @@ MAX_TEXT: Final = 1000
 # How many rows a page may have.
 MAX_LIMIT: Final = 200
 MAX_ID: Final = 2**64 - 1
+# How many jobs may be named at once.
+MAX_IDS: Final = 1000
 # The arguments of a query that are numbers.
 NUMBERS: Final = ("limit", "min_age", "min_tries", "min_priority", "max_priority")
 
@@ -68,6 +70,8 @@ class Wanted(Filter):
         ]
         if self.min_pri or self.max_pri < MAX_U32:
             said.append(f"priority {self.min_pri} to {self.max_pri}")
+        if self.ids is not None:
+            said.append(f"{len(self.ids)} ids")
         if self.text:
             said.append(f"text {self.text.decode()!r}")
         return f"jobs ({'; '.join(said)})"
@@ -83,8 +87,8 @@ class Arguments:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._left = dict(given)
 
-    def number(self, name: str, default: int, most: int = MAX_U32) -> int:
-        """Take a whole number from 0 on. Raises Unusable."""
+    def number(self, name: str, default: int | None, most: int = MAX_U32) -> int:
+        """Take a whole number from 0 on, which has to be there if there is no default. Raises Unusable."""
         value = self._left.pop(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
             raise Unusable(f"{name}: not a whole number from 0 to {most}")
@@ -114,7 +118,18 @@ class Arguments:
             text=text,
             min_pri=lowest,
             max_pri=highest,
+            ids=self._ids(),
         )
+
+    def _ids(self) -> list[int] | None:
+        """Take the ids of selected jobs; None for any job. Raises Unusable."""
+        ids = self._left.pop("ids", None)
+        if ids is None:
+            return None
+        whole = isinstance(ids, list) and all(type(one) is int and 0 <= one <= MAX_ID for one in ids)
+        if not whole or len(ids) > MAX_IDS:
+            raise Unusable(f"ids: not a list of at most {MAX_IDS} ids")
+        return list(ids)
 
     def body(self) -> bytes:
         """Take a job's body: a text in `body`, or bytes in `body_base64`. Raises Unusable."""

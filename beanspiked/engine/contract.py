@@ -336,7 +336,7 @@ class TubeEngine:
     def clear(self, tube: Tube, wanted: Filter) -> Bulk:
         """Delete the jobs of a tube to which a filter applies, but none that somebody holds, and no later puts.
 
-        A shared engine may delete jobs that are put within a second after the beginning. Fails with StoreFull or StoreFailed.
+        A shared engine begins once it has found the tube's segments, milliseconds after it was asked. Fails with StoreFull or StoreFailed.
         """
         raise NotImplementedError
 

@@ -27,6 +27,11 @@ class Holds(Waiter):
     def __len__(self) -> int:
         return len(self._jobs)
 
+    def jobs(self, most: int) -> list[Job]:
+        """List so many of them, those with the nearest deadlines first."""
+        entries = self._jobs.following(float("-inf"), 0, None, most, 4 * most)
+        return [] if entries is None else [cast(Job, entry) for entry in entries]
+
     def soon_at(self) -> float:
         """Return the time from which a reserve does not wait, because the first deadline is near (seconds since the epoch)."""
         first = self._jobs.first()

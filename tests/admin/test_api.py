@@ -270,6 +270,65 @@ def test_a_buried_job_is_kicked(port: Port, client: Any) -> None:
     assert port.post(f"{API}/jobs/1/kick").status_code == 409
 
 
+@pytest.mark.parametrize(("words", "found"), [(b"", "ready"), (b"reserve\r\nbury 1 9\r\n", "buried")])
+def test_a_job_gets_another_priority_and_stays_where_it_is(port: Port, client: Any, words: bytes, found: str) -> None:
+    client.put(pri=9)
+    client.send(words)
+    assert port.post(f"{API}/jobs/1/priority", priority=3).json() == {"id": 1, "tube": "t"}
+    shown = port.json(f"{API}/jobs/1")
+    assert (shown["state"], shown["priority"]) == (found, 3)
+
+
+def test_a_delayed_job_with_another_priority_is_due_as_before(port: Port, client: Any) -> None:
+    client.put(delay=50)
+    port.wire.advance(20)
+    assert port.post(f"{API}/jobs/1/priority", priority=3).status_code == 200
+    assert port.json(f"{API}/jobs/1")["time_left"] == pytest.approx(30)
+
+
+def test_a_buried_job_with_another_priority_is_buried_for_the_same_reason(port: Port, client: Any) -> None:
+    client.put()
+    port.post(f"{API}/jobs/1/bury", reason="poison")
+    port.post(f"{API}/jobs/1/priority", priority=3)
+    assert port.json(f"{API}/jobs/1")["reason"] == "poison"
+
+
+def test_a_held_job_keeps_its_priority(port: Port, client: Any) -> None:
+    client.put()
+    client.send(b"reserve\r\n")
+    assert port.post(f"{API}/jobs/1/priority", priority=3).status_code == 409
+    assert port.post(f"{API}/jobs/1/priority").status_code == 400
+
+
+def test_a_copy_of_a_job_is_ready(port: Port, client: Any) -> None:
+    client.put(b"x", pri=9, ttr=7, delay=50)
+    assert port.post(f"{API}/jobs/1/duplicate").json() == {"id": 2, "tube": "t"}
+    shown = port.json(f"{API}/jobs/2")
+    assert (shown["state"], shown["priority"], shown["ttr"], b64decode(shown["body"])) == ("ready", 9, 7, b"x")
+    assert state(port, 1) == "delayed"
+    port.wire.broker.draining = True
+    assert port.post(f"{API}/jobs/1/duplicate").status_code == 503
+
+
+class Plugged:
+    """A connection, as far as its flow goes."""
+
+    def __init__(self, flow: Any) -> None:
+        self.flow = flow
+
+
+def test_the_held_job_whose_time_ends_first_is_shown(port: Port, client: Any) -> None:
+    for ttr in (60, 30, 10):
+        client.put(ttr=ttr)
+    assert port.json(f"{API}/tube/next?tube=t")["reserved"] is None
+    # Those of a simulated client stand in no connection.
+    port.server.connections.add(Plugged(client.flow))
+    client.send(b"reserve\r\nreserve\r\n")
+    assert port.json(f"{API}/tube/next?tube=t")["reserved"]["id"] == 2
+    assert port.json(f"{API}/tube/next?tube=default")["reserved"] is None
+    port.server.connections.clear()
+
+
 def in_turns(port: Port, path: str, **said: Any) -> Any:
     """Ask for a change that goes on in slices, and let turns pass until it is done."""
 
@@ -313,7 +372,7 @@ def test_no_tube_is_cleared_of_reserved_jobs(port: Port, client: Any) -> None:
     assert port.post(f"{API}/tube/clear?tube=t", state="reserved").status_code == 400
 
 
-@pytest.mark.parametrize("path", ["pause", "kick", "kick-jobs"])
+@pytest.mark.parametrize("path", ["pause", "kick", "kick-jobs", "bury-jobs", "duplicate"])
 def test_a_tube_that_is_not_there_cannot_be_changed(port: Port, path: str) -> None:
     assert port.post(f"{API}/tube/{path}?tube=none").status_code == 404
     assert port.wire.engine.find_tube("none") is None

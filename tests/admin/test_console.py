@@ -163,6 +163,51 @@ def test_jobs_are_found_counted_moved_and_deleted(console: Console) -> None:
     assert basket["current-jobs-ready"] == 2
 
 
+def said(console: Console, text: str) -> None:
+    console.page.wait(f"document.getElementById('said').textContent.includes({text!r})")
+
+
+def test_a_selection_is_buried_and_all_that_match_are_duplicated(console: Console) -> None:
+    for body in (b"plum", b"pear", b"peach"):
+        console.put("mixed", body, priority=9)
+    console.open("#/tube/mixed")
+    find(console)
+    console.page.wait("document.body.innerText.includes('3 match')")
+    console.page.tell("[...document.querySelectorAll('td input')].slice(0, 2).forEach((one) => one.click())")
+    console.page.wait("document.body.innerText.includes('2 of 3 selected')")
+    console.picture("selection")
+    console.page.click("Bury", "document.querySelector('div.bar[role=status]')")
+    console.page.fill("Reason", "unripe")
+    console.page.click("Bury them", "dialog")
+    said(console, "2 buried")
+    console.page.wait("document.body.innerText.includes('1 match')")
+    console.page.click("Duplicate all")
+    console.page.click("Duplicate them", "dialog")
+    said(console, "1 duplicated")
+    console.page.wait("document.body.innerText.includes('2 match')")
+    console.page.click("Priority all")
+    console.page.fill("Priority (0", "5", "dialog")
+    console.page.click("Change it", "dialog")
+    said(console, "2 have the priority 5")
+    assert console.conn.ask(requests.stats_tube("mixed"))["current-jobs-buried"] == 2
+
+
+def test_a_held_job_is_shown_and_released(console: Console) -> None:
+    job = console.put("held", b"x")
+    console.conn.ask(requests.watch("held"))
+    assert console.conn.ask(requests.reserve()).id == job
+    console.open("#/tube/held")
+    console.page.wait(f"document.body.innerText.includes('Next reserved: {job}')")
+    console.page.click("Release")
+    console.page.wait(f"document.body.innerText.includes('Next ready: {job}')")
+    console.page.click("Priority")
+    console.page.fill("Priority (0", "77", "dialog")
+    console.page.click("Change", "dialog")
+    said(console, f"job {job} has the priority 77")
+    console.page.click("Duplicate")
+    said(console, f"is a copy of job {job}")
+
+
 def test_a_connection_is_closed(console: Console) -> None:
     console.conn.ask(requests.watch("mine"))
     console.open("#/connections")

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from beanspiked.admin import matching
-from beanspiked.admin.matching import progress
+from beanspiked.admin.errors import Missing
+from beanspiked.admin.jobs import Jobs
+from beanspiked.admin.matching import Matching, progress
 from beanspiked.admin.outcomes import Outcomes
 from beanspiked.engine.errors import StoreFull
-from beanspiked.engine.filters import Bulk
+from beanspiked.engine.filters import Bulk, Filter
+from beanspiked.engine.jobs import READY
 
 if TYPE_CHECKING:
     from conftest import Port
@@ -138,6 +141,62 @@ def test_a_change_of_many_jobs_leaves_its_beginning_and_its_end_in_the_log(
     assert said[1].endswith(": 0 deleted")
     assert said[2].endswith("move from t to u jobs (ready, delayed, buried; priority 6 to 4294967295): begins")
     assert said[3].endswith(": 3 moved")
+
+
+@pytest.mark.usefixtures("client")
+def test_what_matches_is_buried_with_the_reason(port: Port) -> None:
+    assert port.post(f"{API}/tube/bury-jobs?tube=t", text="red", reason="rot").json() == {"buried": 3}
+    jobs = port.json(f"{API}/tube/jobs?tube=t&state=buried")["jobs"]
+    assert [(job["id"], job["reason"]) for job in jobs] == [(1, ""), (3, "rot"), (2, "rot"), (5, "rot")]
+
+
+@pytest.mark.usefixtures("client")
+def test_what_matches_gets_another_priority(port: Port) -> None:
+    assert port.post(f"{API}/tube/priority?tube=t", text="red", priority=100).json() == {"changed": 3}
+    assert bodies(port, "state=ready") == [b"green apple", b"red apple", b"red pear"]
+    assert count(port, "min_priority=100") == 3
+
+
+@pytest.mark.usefixtures("client")
+def test_copies_are_not_copied(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "LIMIT_MAX", 1)
+    assert port.post(f"{API}/tube/duplicate?tube=t", text="red").json() == {"duplicated": 3}
+    assert count(port, "text=red") == 6
+
+
+@pytest.mark.usefixtures("client")
+def test_of_a_selection_only_jobs_that_can_be_changed_are(port: Port) -> None:
+    assert port.post(f"{API}/tube/kick-jobs?tube=t", ids=[1, 2, 77]).json() == {"kicked": 1}
+    assert port.post(f"{API}/tube/bury-jobs?tube=t", ids=[2, 77]).json() == {"buried": 1}
+    assert port.post(f"{API}/tube/clear?tube=t", state="ready", ids=[3]).json() == {"deleted": 1}
+    assert count(port) == 4
+
+
+@pytest.mark.parametrize("ids", ["1", [1.5], [True], [-1], list(range(1001))])
+@pytest.mark.usefixtures("client")
+def test_what_is_no_selection_changes_nothing(port: Port, ids: Any) -> None:
+    assert port.post(f"{API}/tube/clear?tube=t", state="ready", ids=ids).status_code == 400
+    assert count(port) == 5
+
+
+def test_a_job_that_goes_meanwhile_is_left_out(port: Port, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "SIDE_BY_SIDE", 1)
+    changed: list[int] = []
+
+    async def change(number: int) -> None:
+        if number == 3:
+            client.send(b"delete 4\r\n")
+        if port.wire.engine.find_job(number) is None:
+            raise Missing("gone")
+        changed.append(number)
+
+    async def work() -> int:
+        outcomes = Outcomes(port.wire.broker)
+        bulk = await Matching(outcomes, Jobs(outcomes)).each("t", Filter([READY]), change)
+        return await outcomes.done(bulk)
+
+    assert asyncio.run(work()) == 2
+    assert changed == [3, 2]
 
 
 @pytest.mark.usefixtures("client")

@@ -74,6 +74,16 @@ def test_jobs_and_http_are_served_side_by_side() -> None:
         assert ask(client, b"delete 1\r\n") == b"DELETED\r\n", "it is ready, and nobody's"
 
 
+def test_the_times_of_jobs_are_measured() -> None:
+    with both() as here, here.server.dial() as client:
+        ask(client, b"put 0 0 60 2\r\nhi\r\n")
+        ask(client, b"reserve\r\n")
+        ask(client, b"delete 1\r\n")
+        metrics = here.get("/metrics").text
+        assert "\nbeanspiked_job_queue_seconds_count 1\n" in metrics
+        assert "\nbeanspiked_job_work_seconds_count 1\n" in metrics
+
+
 def test_it_ends_with_the_server_though_somebody_listens_to_events() -> None:
     with both() as here, here.client.stream("GET", "/api/v1/events") as events:
         assert next(events.iter_lines()).startswith("id: ")

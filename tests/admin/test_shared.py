@@ -119,6 +119,20 @@ def test_jobs_that_match_are_listed_counted_moved_and_deleted(front: Front) -> N
     assert front.post("tube/clear?tube=u", state="ready") == {"deleted": 2}
 
 
+def test_jobs_are_duplicated_and_get_another_priority(front: Front) -> None:
+    job = int(front.post("tube/put?tube=d", body="x", priority=9)["id"])
+    assert front.post("tube/duplicate?tube=d") == {"duplicated": 1}
+    assert front.post("tube/priority?tube=d", priority=3) == {"changed": 2}
+    copy = int(front.post(f"jobs/{job}/duplicate")["id"])
+    assert [(front.state(one), front.get(f"jobs/{one}")["priority"]) for one in (job, copy)] == [("ready", 3)] * 2
+    assert front.post("tube/bury-jobs?tube=d", ids=[job], reason="rot") == {"buried": 1}
+    front.post(f"jobs/{job}/priority", priority=4)
+    shown = front.get(f"jobs/{job}")
+    assert (shown["state"], shown["reason"], shown["priority"]) == ("buried", "rot", 4)
+    for state, count in (("ready", 2), ("buried", 1)):
+        assert front.post("tube/clear?tube=d", state=state) == {"deleted": count}
+
+
 def test_totals_and_tubes_are_the_clusters(front: Front) -> None:
     front.put("seen")
     front.post("tube/put?tube=new", body="x", delay=9)
@@ -147,7 +161,7 @@ def test_calls_of_a_real_store_are_counted_by_what_became_of_them(front: Front, 
     if request.node.callspec.params["front"] == "memory":
         pytest.skip("the simulation's store makes no calls")
     front.put("seen")
-    give_up_at = time.monotonic() + 15
+    give_up_at = time.monotonic() + 40
     while not (told := front.figures()).get("beanspiked_store_records", {}).get(("segment",)):
         assert time.monotonic() < give_up_at, "the records are not counted"
         time.sleep(0.2)

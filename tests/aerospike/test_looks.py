@@ -56,7 +56,7 @@ def test_sizes_count_the_jobs_by_state_and_name_the_first(store: SegmentStore) -
     async def check() -> None:
         await filled(store)
         keys = (key_of(1), key_of(3, DELAYED), key_of(4, BURIED))
-        assert await store.sizes([1]) == [Sizes(2, 1, 1, 3, 2, *keys)]
+        assert await store.sizes([1]) == [Sizes(2, 1, 1, 3, 2, *keys, 7)]
 
     run(check())
 
@@ -67,9 +67,9 @@ def test_ready_jobs_of_a_priority_below_1024_are_urgent(store: SegmentStore) -> 
         priorities = [0, 0, 1, 1023, 1023, 1024, 1025, 4294967295]
         entries = {ready_key(pri, 2**48 - 1 if slot % 2 else 0, slot): b"" for slot, pri in enumerate(priorities)}
         await store.apply(1, LEASE, Change(last_slot=9, puts={READY: entries, DELAYED: {due_key(0, 9): b""}}))
-        assert await store.sizes([1]) == [Sizes(8, 1, 0, 0, 5, min(entries), due_key(0, 9), None)]
+        assert await store.sizes([1]) == [Sizes(8, 1, 0, 0, 5, min(entries), due_key(0, 9), None, 9)]
         await store.apply(1, LEASE, Change(take=2))
-        assert await store.sizes([1]) == [Sizes(6, 1, 0, 2, 3, sorted(entries)[2], due_key(0, 9), None)]
+        assert await store.sizes([1]) == [Sizes(6, 1, 0, 2, 3, sorted(entries)[2], due_key(0, 9), None, 9)]
 
     run(check())
 

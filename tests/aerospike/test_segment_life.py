@@ -51,7 +51,7 @@ def test_a_new_segment_is_empty_and_open_and_its_makers(store: SegmentStore) -> 
         await store.create(1, "tube", LEASE)
         assert await whole(store) == Segment(1, "tube", 7, OPEN, 0, 0, 0, {}, {}, {}, {LEASE: {}})
         assert await store.heads([1]) == [Head([], None, None, 0, 0, 0, 0, OPEN)]
-        assert await store.sizes([1]) == [Sizes(0, 0, 0, 0, 0, None, None, None)]
+        assert await store.sizes([1]) == [Sizes(0, 0, 0, 0, 0, None, None, None, 0)]
 
     run(check())
 

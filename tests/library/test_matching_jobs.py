@@ -199,3 +199,20 @@ def test_very_many_jobs_move_and_are_cleared(stores: Stores) -> None:
         assert sorted(int(job.body) for job in left) == [n for n in range(3000) if b"7" not in b"%d" % n]
 
     run(stores, check)
+
+
+def test_jobs_that_are_put_once_a_clear_is_at_work_stay(stores: Stores) -> None:
+    async def check(match: Matching) -> None:
+        tube = match.conn.use(match.name)
+        for start in range(0, 2000, 500):
+            await asyncio.gather(*[tube.put(b"early") for _ in range(start, start + 500)])
+        bulk = match.engine.clear(match.engine.tube(match.name), Filter())
+        while not bulk.value and not bulk.done:
+            match.core.turn()
+            await asyncio.sleep(0)
+        await asyncio.gather(*[tube.put(b"late") for _ in range(40)])
+        await match.done(bulk)
+        assert bulk.value == 2000
+        assert await match.count(Filter()) == 40
+
+    run(stores, check)

@@ -311,6 +311,7 @@ class Cluster(DirectoryRecords):
             min(ready, default=None),
             min(record.queues[DELAYED], default=None),
             min(record.queues[BURIED], default=None),
+            record.last_slot,
         )
 
     def shift(

@@ -264,6 +264,8 @@ function jobCard(state, job) {
   );
 }
 
+const PRIORITY = { name: "priority", label: "Priority (0 is the most urgent)", type: "number", min: 0, max: 4294967295, required: true };
+
 function jobActions(job) {
   const path = `jobs/${job.id}`;
   const act = (what, label, options = {}) =>
@@ -275,11 +277,19 @@ function jobActions(job) {
   const remove = async () => {
     if (await sure(`Delete job ${job.id}?`, "Delete")) change(path, { method: "DELETE" }, () => `job ${job.id} is deleted`);
   };
+  const again = async () => {
+    const given = await form(`Priority of job ${job.id}`, [{ ...PRIORITY, value: job.priority }], "Change");
+    if (given) change(`${path}/priority`, { said: { priority: Number(given.priority) } }, () => `job ${job.id} has the priority ${given.priority}`);
+  };
+  const copy = () => change(`${path}/duplicate`, {}, (told) => `job ${told.id} is a copy of job ${job.id}`);
+  const held = job.state === "reserved";
   return el(
     "div",
     { class: "bar" },
-    job.state === "ready" ? null : act("kick", "Kick"),
+    held ? act("release", "Release") : job.state === "ready" ? null : act("kick", "Kick"),
     job.state === "buried" ? null : el("button", { type: "button", onclick: bury }, "Bury"),
+    held ? null : el("button", { type: "button", onclick: again }, "Priority"),
+    el("button", { type: "button", onclick: copy }, "Duplicate"),
     el("button", { type: "button", class: "bad", onclick: remove }, "Delete"),
   );
 }
@@ -288,7 +298,7 @@ function tubeActions(name) {
   const put = async () => {
     const fields = [
       { name: "body", label: "Body", area: true },
-      { name: "priority", label: "Priority (0 is the most urgent)", type: "number", min: 0, max: 4294967295, value: 1024 },
+      { ...PRIORITY, value: 1024 },
       { name: "delay", label: "Delay in seconds", type: "number", min: 0, value: 0 },
       { name: "ttr", label: "Time to run in seconds", type: "number", min: 1, value: 60 },
     ];
@@ -334,14 +344,21 @@ const FIELDS = [
   { name: "max_priority", label: "Priority to", type: "number", min: 0, max: 4294967295 },
 ];
 
-function listedRow(job) {
+function listedRow(job, picked, count) {
   const data = decode(job.body);
   const start = asText(data) ?? hex(data.subarray(0, 16));
   const told = [start.slice(0, 200), job.reason ? `buried: ${job.reason}` : "", job.damage ? `damaged: ${job.damage}` : ""];
+  const pick = el("input", { type: "checkbox", "aria-label": `select job ${job.id}` });
+  pick.checked = picked.has(job.id);
+  pick.addEventListener("change", () => {
+    if (pick.checked) picked.add(job.id);
+    else picked.delete(job.id);
+    count();
+  });
   return el(
     "tr",
     {},
-    el("td", {}, String(job.id)),
+    el("td", {}, el("label", {}, pick, ` ${job.id}`)),
     cell("age", seconds(job.age)),
     cell("priority", number(job.priority)),
     cell("reserved, times", number(job.reserves)),
@@ -380,11 +397,18 @@ function matching(name) {
     try {
       const [{ count }, page] = await Promise.all([ask(`tube/jobs/count?${query}`), ask(`tube/jobs?${query}&limit=${LISTED}&after=${encodeURIComponent(after)}`)]);
       if (question !== questions) return;
-      rows.replaceChildren(...page.jobs.map(listedRow));
-      table.hidden = page.jobs.length === 0;
+      const picked = new Set();
       const more = page.after ? el("button", { type: "button", onclick: () => look(page.after) }, "Next page") : null;
-      const does = count && !overview?.read_only && said.state !== "reserved" ? actions(said, count) : [];
-      found.replaceChildren(el("b", {}, `${number(count)} match`), ...[more, ...does].filter(Boolean));
+      // Actions are for what is selected, else for all that match.
+      const offer = () => {
+        const chosen = picked.size ? { state: said.state, ids: [...picked] } : said;
+        const does = count && !overview?.read_only ? actions(chosen, picked.size || count, picked.size > 0) : [];
+        const told = picked.size ? `${number(picked.size)} of ${number(count)} selected` : `${number(count)} match`;
+        found.replaceChildren(el("b", {}, told), ...[more, ...does].filter(Boolean));
+      };
+      rows.replaceChildren(...page.jobs.map((job) => listedRow(job, picked, offer)));
+      table.hidden = page.jobs.length === 0;
+      offer();
     } catch (error) {
       if (question !== questions) return;
       // Not over what was said of a change that has just ended: the tube may have gone with its last job.
@@ -394,15 +418,16 @@ function matching(name) {
   }
 
   // What is changed is what was counted, whatever was typed since.
-  function actions(said, count) {
-    const all = `${number(count)} ${said.state} jobs`;
+  function actions(said, count, some) {
+    const all = `${number(count)} ${said.state} ${count === 1 ? "job" : "jobs"}`;
     const act = async (path, more, told) => {
       await change(named(path, name), { said: { ...said, ...more } }, told);
       look();
     };
     const remove = async () => {
       const field = { name: "typed", label: "Type the tube's name", autocomplete: "off" };
-      const given = await form(`Delete ${all} of ${name}?`, [field], "Delete them", { bad: true, typed: name, text: "Deleted jobs do not come back. Jobs that have come to match since they were counted go too." });
+      const text = some ? "Deleted jobs do not come back." : "Deleted jobs do not come back. Jobs that have come to match since they were counted go too.";
+      const given = await form(`Delete ${all} of ${name}?`, [field], "Delete them", { bad: true, typed: name, text });
       if (given) act("tube/clear", {}, (told) => `${told.deleted} deleted`);
     };
     const kick = async () => {
@@ -412,10 +437,26 @@ function matching(name) {
       const given = await form(`Move ${all} of ${name}`, [{ name: "target", label: "To the tube", maxlength: 200, required: true }], "Move them");
       if (given) act("tube/move", { target: given.target }, (told) => `${told.moved} moved to ${given.target}`);
     };
+    const bury = async () => {
+      const given = await form(`Bury ${all} of ${name}`, [{ name: "reason", label: "Reason", maxlength: 1000 }], "Bury them");
+      if (given) act("tube/bury-jobs", given, (told) => `${told.buried} buried`);
+    };
+    const again = async () => {
+      const given = await form(`Priority of ${all} of ${name}`, [PRIORITY], "Change it");
+      if (given) act("tube/priority", { priority: Number(given.priority) }, (told) => `${told.changed} have the priority ${given.priority}`);
+    };
+    const copy = async () => {
+      if (await form(`Duplicate ${all} of ${name}?`, [], "Duplicate them", { text: "The copies are ready." })) act("tube/duplicate", {}, (told) => `${told.duplicated} duplicated`);
+    };
+    const [held, waits, buried] = ["reserved", "ready", "buried"].map((state) => said.state === state);
+    const button = (label, onclick, bad) => el("button", { type: "button", class: bad ? "bad" : null, onclick }, some ? label : `${label} all`);
     return [
-      said.state === "ready" ? null : el("button", { type: "button", onclick: kick }, "Kick all"),
-      el("button", { type: "button", onclick: move }, "Move all"),
-      el("button", { type: "button", class: "bad", onclick: remove }, "Delete all"),
+      held || waits ? null : button("Kick", kick),
+      held || buried ? null : button("Bury", bury),
+      held ? null : button("Move", move),
+      held ? null : button("Priority", again),
+      button("Duplicate", copy),
+      held ? null : button("Delete", remove, true),
     ];
   }
 
@@ -434,7 +475,7 @@ function tubePage(name) {
   const charts = el("div", { class: "charts" });
   const next = el("div", { class: "jobs" });
   main.replaceChildren(heading, overview?.read_only ? "" : tubeActions(name), facts, el("h2", {}, "Last hour"), charts, el("h2", {}, "Next jobs"), next, el("h2", {}, "Find jobs"), ...matching(name));
-  let drawn = "";
+  const cards = {};
   let hourAt = 0;
   return async () => {
     const [tube, jobs] = await Promise.all([ask(named("tube", name)), ask(named("tube/next", name))]);
@@ -449,11 +490,14 @@ function tubePage(name) {
       ["pause", tube.pause_left > 0 ? `${seconds(tube.pause_left)} left` : "none"],
     ];
     facts.replaceChildren(...shown.map(([label, value]) => el("div", { class: "card" }, el("span", {}, label), el("b", {}, value))));
-    // What is read or marked just now is left alone, unless other jobs are next.
-    const key = JSON.stringify(Object.values(jobs).map((job) => job && [job.id, job.state, job.buries, job.kicks]));
-    if (key !== drawn) {
-      drawn = key;
-      next.replaceChildren(...Object.entries(jobs).map(([state, job]) => jobCard(state, job)));
+    // What is read or marked just now is left alone, unless another job is next.
+    for (const [state, job] of Object.entries(jobs)) {
+      const key = JSON.stringify(job && [job.id, job.state, job.priority, job.buries, job.kicks]);
+      if (cards[state]?.key === key) continue;
+      const card = jobCard(state, job);
+      if (cards[state]) cards[state].card.replaceWith(card);
+      else next.append(card);
+      cards[state] = { key, card };
     }
     if (Date.now() - hourAt < 9000) return;
     hourAt = Date.now();

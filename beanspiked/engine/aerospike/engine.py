@@ -233,9 +233,7 @@ class SharedEngine(Commands):
         chooser = Chooser(store, self.tasks, self.census, self.finder, timers.clock)
         self.lists = Lists(self.census, chooser)
         moving = Moving(store, self.tasks, formats, self.puts, pair_ends, self.retirement, self.scout)
-        self.bulk = BulkChanges(
-            store, self.tasks, self.membership, chooser, self.kicks, moving, self.retirement, self.scout
-        )
+        self.bulk = BulkChanges(store, self.tasks, chooser, self.kicks, moving, self.retirement, self.scout)
 
     def start(self) -> None:
         """Begin; needs a running event loop."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from beanspiked.engine.aerospike.cluster.membership import Membership
     from beanspiked.engine.aerospike.queries.choosing import Chooser
     from beanspiked.engine.aerospike.queries.kicks import Kicks
     from beanspiked.engine.aerospike.queries.moving import Moving
@@ -31,8 +30,6 @@ __all__ = ["BulkChanges"]
 
 # How often in a row a segment is looked at anew whose jobs others take first.
 LOOKS_MAX: Final = 20
-# By how much the clocks of front-ends may differ, in microseconds: what was put later than this after the beginning is left alone.
-CLOCKS_DIFFER_US: Final = 1_000_000
 
 
 class BulkChanges:
@@ -41,7 +38,6 @@ class BulkChanges:
     Args:
         store: The store.
         tasks: What tries again.
-        membership: What knows the server's time.
         chooser: What chooses jobs.
         kicks: What kicks some.
         moving: What moves some.
@@ -53,7 +49,6 @@ class BulkChanges:
         self,
         store: "SegmentStore",
         tasks: "Tasks",
-        membership: "Membership",
         chooser: "Chooser",
         kicks: "Kicks",
         moving: "Moving",
@@ -62,7 +57,6 @@ class BulkChanges:
     ) -> None:
         self._store = store
         self._tasks = tasks
-        self._membership = membership
         self._chooser = chooser
         self._kicks = kicks
         self._moving = moving
@@ -95,9 +89,8 @@ class BulkChanges:
         await self._change(bulk, tube, wanted.within((DELAYED, BURIED)), kick)
 
     async def _change(self, bulk: Bulk, tube: "SharedTube", wanted: Filter, change: "Change") -> None:
-        until_us = self._membership.clock.ticket() + CLOCKS_DIFFER_US
-        choice = self._chooser.choose(tube.name, wanted, until_us)
-        for number in await choice.segments():
+        choice = self._chooser.choose(tube.name, wanted)
+        for number in await choice.begin():
             for state in wanted.states:
                 missed = 0
                 while not bulk.stopped:

@@ -136,6 +136,16 @@ class Census:
             logger.warning("jobs of a segment are not counted: %s", failure)
         return [None if isinstance(answer, BaseException) else answer[0] for answer in answers]
 
+    async def last_slots(self, numbers: list[int]) -> dict[int, int]:
+        """Find the highest slot that was ever put in each segment, of those that are there. Raises StoreFailed."""
+        found: dict[int, int] = {}
+        for start in range(0, len(numbers), SIZES_AT_ONCE):
+            part = numbers[start : start + SIZES_AT_ONCE]
+            for number, size in zip(part, await self._sizes(part, most=False), strict=True):
+                if size is not None:
+                    found[number] = size.last_slot
+        return found
+
     # --- tubes
 
     async def tube(self, answer: Answer, name: str) -> None:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 BODIES_AT_ONCE: Final = 32
 # After so many jobs others have their turn.
 JOBS_AT_ONCE: Final = 128
-NEVER_US: Final = 1 << 62
+SLOT_MAX: Final = (1 << SLOT_BITS) - 1
 
 
 class Chooser:
@@ -51,15 +51,9 @@ class Chooser:
         self.finder = finder
         self.clock = clock
 
-    def choose(self, name: str, wanted: Filter, until_us: int = NEVER_US) -> "Choice":
-        """Choose jobs of a tube.
-
-        Args:
-            name: The tube.
-            wanted: The filter.
-            until_us: Jobs that were put later, in microseconds by the server's clock, are left out.
-        """
-        return Choice(self, name, wanted, until_us)
+    def choose(self, name: str, wanted: Filter) -> "Choice":
+        """Choose jobs of a tube."""
+        return Choice(self, name, wanted)
 
     async def unfold(self, jobs: list[SharedJob]) -> None:
         """Make the bodies of jobs what was put; one that is lost or damaged, which is logged, is empty."""
@@ -71,12 +65,13 @@ class Chooser:
 class Choice:
     """What a filter wants of a tube's segments; see Chooser.choose."""
 
-    def __init__(self, chooser: Chooser, name: str, wanted: Filter, until_us: int) -> None:
+    def __init__(self, chooser: Chooser, name: str, wanted: Filter) -> None:
         self._chooser = chooser
         self._name = name
         self._wanted = wanted
         self._ids: set[int] | None = None if wanted.ids is None else set(wanted.ids)
-        self._until_us: int = until_us
+        # The last slot of each segment when the choice began; None where later puts are wanted, too.
+        self._last_slots: dict[int, int] | None = None
 
     async def segments(self) -> list[int]:
         """List the segments that may have such jobs. Raises StoreFailed."""
@@ -85,6 +80,11 @@ class Choice:
             return numbers
         named = {job_id >> SLOT_BITS for job_id in self._ids}
         return [number for number in numbers if number in named]
+
+    async def begin(self) -> list[int]:
+        """List the segments that have such jobs now; what is put later is left out from now on. Raises StoreFailed."""
+        self._last_slots = await self._chooser.census.last_slots(await self.segments())
+        return list(self._last_slots)
 
     async def read(self, number: int) -> Segment | None:
         """Read a segment; None where it is gone, or cannot be read, which is logged. Raises StoreFailed."""
@@ -116,12 +116,13 @@ class Choice:
 
     async def _admitted(self, segment: Segment, queue: str, entries: "Mapping[bytes, bytes]") -> list[SharedJob]:
         now = self._chooser.clock.now()
+        last_slot = SLOT_MAX if self._last_slots is None else self._last_slots[segment.number]
         found: list[SharedJob] = []
         for number, (key, packed) in enumerate(entries.items(), 1):
             if number % JOBS_AT_ONCE == 0:
                 await asyncio.sleep(0)
             job = self._chooser.finder.seen(segment, queue, key, packed)
-            if job is None or job.put_us > self._until_us or (self._ids is not None and job.id not in self._ids):
+            if job is None or job.id & SLOT_MAX > last_slot or (self._ids is not None and job.id not in self._ids):
                 continue
             if self._wanted.admits(job, now):
                 found.append(job)

@@ -182,6 +182,7 @@ def sizes(number: int, bins: Bins, newest: int = NEWEST) -> Sizes | None:
         fields.first_key(bins, "first"),
         fields.first_key(bins, "due"),
         fields.first_key(bins, "oldest"),
+        fields.number(bins, "hwm"),
     )
 
 

@@ -197,6 +197,7 @@ class Sizes(NamedTuple):
         ready, delayed, buried, held: How many there are of each.
         urgent: How many ready jobs have a priority below 1024 (protocol.txt: current-jobs-urgent).
         ready_key, due_key, buried_key: The first key of each queue, or None.
+        last_slot: The highest slot that was ever put.
     """
 
     ready: int
@@ -207,6 +208,7 @@ class Sizes(NamedTuple):
     ready_key: bytes | None
     due_key: bytes | None
     buried_key: bytes | None
+    last_slot: int
 
 
 class Leases(NamedTuple):

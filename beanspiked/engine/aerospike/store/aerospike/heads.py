@@ -111,6 +111,7 @@ SIZE_READS: Final = [
     operations.read("f"),
     operations.read("no"),
     operations.read("nheld"),
+    operations.read("hwm"),
     _computed("urgent", URGENT),
     _keys_read("first", READY, 0, 1),
     _keys_read("due", DELAYED, 0, 1),

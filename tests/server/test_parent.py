@@ -17,6 +17,8 @@ import pytest
 from lab.process import until
 from launcher import Farm, ServerProcess
 
+from beanspiked.server.parent import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -178,16 +180,32 @@ def test_clients_of_a_dead_worker_that_return_at_once_wait_for_its_replacement(h
     assert shares(stayed + house.met(server, 10)) == {1: 10, 2: 10}
 
 
+def test_a_worker_that_stops_on_its_own_gets_no_more_clients(house: House) -> None:
+    server = house.open(2)
+    leaver, bystander = house.met(server, 2)
+    leaver.ask("leave")
+    assert shares(house.met(server, 4)) == {bystander.worker: 4}
+    assert bystander.ask("count") == "5 0\n"
+    assert leaver.ask("who").split()[1] == str(leaver.pid)
+    # The parent does not hear the end of its channel again and again.
+    before = server.cpu_s()
+    time.sleep(0.3)
+    assert server.cpu_s() - before < 0.05
+
+
 def test_a_worker_that_dies_again_and_again_is_replaced_more_and_more_slowly(house: House) -> None:
     server = house.open(2)
     victim, bystander = house.met(server, 2)
     house.plan("refuse")
     victim.die(server)
+    died_at = time.monotonic()
     pauses = re.compile(r"starts in ([\d.]+) s")
+    assert until(lambda: len(pauses.findall(server.log())) >= 2)
+    # Nobody waits for a replacement that dies, too.
+    assert house.met(server, 1)[0].worker == bystander.worker
+    assert time.monotonic() - died_at < PATIENCE
     assert until(lambda: len(pauses.findall(server.log())) >= 4)
     assert pauses.findall(server.log())[:4] == ["0.1", "0.2", "0.4", "0.8"]
-    # Meanwhile the others serve.
-    assert house.met(server, 1)[0].worker == bystander.worker
     house.plan()
     house.met(server, 20)
     assert until(lambda: house.met(server, 1)[0].worker == victim.worker)

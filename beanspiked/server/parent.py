@@ -39,6 +39,8 @@ WELL_AFTER: Final = 10.0
 # How long clients wait for a replacement, in seconds. Those of the worker that died come back at once; without it all of them would be
 # handed to the other workers, and stay there.
 PATIENCE: Final = 5.0
+# How soon it is known that a worker has died, after its channel has ended, in seconds.
+DEAD_WITHIN: Final = 0.2
 # How long the workers have to tell their counters, in seconds.
 COUNT_WITHIN: Final = 0.3
 # A shell's exit codes: of a command that cannot be run, and of one that a signal killed, to which that is added.
@@ -201,22 +203,20 @@ class Parent:
             self._code = _exit_code(code) or 1
             self._stop()
         else:
-            if place.pause:
-                # This was a replacement.
-                place.awaited_until = 0.0
+            now = time.monotonic()
+            if now - place.started_at >= WELL_AFTER:
+                place.pause = 0.0
+            # If the one that died was a replacement, the next one may die as well.
+            place.awaited_until = 0.0 if place.pause else now + PATIENCE
             place.pause = min(max(FIRST_PAUSE, 2 * place.pause), LONGEST_PAUSE)
-            place.start_at = time.monotonic() + place.pause
+            place.start_at = now + place.pause
             logger.warning("%s; another one starts in %g s", what, place.pause)
 
     def _hang_up(self, place: Place) -> None:
-        """Give a worker no more clients; those that come now wait for its replacement, unless that one will come slowly."""
-        now = time.monotonic()
+        """Give a worker no more clients, and others none until it is known whether it has died or only stops."""
         if place.up:
             place.up = False
-            if now - place.started_at >= WELL_AFTER:
-                place.pause = 0.0
-            if not place.pause:
-                place.awaited_until = now + PATIENCE
+            place.awaited_until = time.monotonic() + DEAD_WITHIN
         if place.channel is not None:
             self._ignore(place.channel.fileno())
             place.channel.close()

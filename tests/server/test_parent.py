@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from lab.process import until
 from launcher import Farm, ServerProcess
+
+from beanspiked.server.parent import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,10 +52,10 @@ class Visitor:
         self.sock.sendall(word.encode())
         return self.line()
 
-    def die(self) -> None:
-        """Have the worker killed; return when it is gone."""
+    def die(self, server: ServerProcess) -> None:
+        """Have the worker killed; return when the parent knows."""
         self.sock.sendall(b"die")
-        assert self.sock.recv(100) == b""
+        assert until(lambda: f"(pid {self.pid}) was killed by signal 9" in server.log())
 
     def close(self) -> None:
         """Leave; return when the worker knows."""
@@ -151,7 +154,7 @@ def test_more_clients_than_workers_have_descriptors_for_wait_until_one_leaves(ho
     visitors[7].close()
     late.sock.settimeout(WITHIN_S)
     assert late.met().worker == visitors[7].worker
-    assert "accepted again" in server.log()
+    assert until(lambda: "accepted again" in server.log())
 
 
 # --- a worker dies
@@ -160,39 +163,52 @@ def test_more_clients_than_workers_have_descriptors_for_wait_until_one_leaves(ho
 def test_a_worker_that_is_killed_is_replaced_and_the_others_clients_notice_nothing(house: House) -> None:
     server = house.open(2)
     victim, bystander = house.met(server, 2)
-    victim.die()
+    victim.die(server)
     (after,) = house.met(server, 1)
     assert (after.worker, after.pid == victim.pid) == (victim.worker, False)
     assert bystander.ask("who").split()[1] == str(bystander.pid)
-    assert f"worker {victim.worker} (pid {victim.pid}) was killed by signal 9" in server.log()
+    assert (
+        f"worker {victim.worker} (pid {victim.pid}) was killed by signal 9; another one starts in 0.1 s" in server.log()
+    )
 
 
 def test_clients_of_a_dead_worker_that_return_at_once_wait_for_its_replacement(house: House) -> None:
     server = house.open(2)
     visitors = house.met(server, 20)
-    visitors[0].die()
+    visitors[0].die(server)
     stayed = [visitor for visitor in visitors if visitor.worker != visitors[0].worker]
     assert shares(stayed + house.met(server, 10)) == {1: 10, 2: 10}
+
+
+def test_a_worker_that_stops_on_its_own_gets_no_more_clients(house: House) -> None:
+    server = house.open(2)
+    leaver, bystander = house.met(server, 2)
+    leaver.ask("leave")
+    assert shares(house.met(server, 4)) == {bystander.worker: 4}
+    assert bystander.ask("count") == "5 0\n"
+    assert leaver.ask("who").split()[1] == str(leaver.pid)
+    # The parent does not hear the end of its channel again and again.
+    before = server.cpu_s()
+    time.sleep(0.3)
+    assert server.cpu_s() - before < 0.05
 
 
 def test_a_worker_that_dies_again_and_again_is_replaced_more_and_more_slowly(house: House) -> None:
     server = house.open(2)
     victim, bystander = house.met(server, 2)
     house.plan("refuse")
-    victim.die()
-    until = time.monotonic() + WITHIN_S
-    while len(pauses := re.findall(r"starts in ([\d.]+) s", server.log())) < 4:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    assert pauses[:4] == ["0.1", "0.2", "0.4", "0.8"]
-    # Meanwhile the others serve.
+    victim.die(server)
+    died_at = time.monotonic()
+    pauses = re.compile(r"starts in ([\d.]+) s")
+    assert until(lambda: len(pauses.findall(server.log())) >= 2)
+    # Nobody waits for a replacement that dies, too.
     assert house.met(server, 1)[0].worker == bystander.worker
+    assert time.monotonic() - died_at < PATIENCE
+    assert until(lambda: len(pauses.findall(server.log())) >= 4)
+    assert pauses.findall(server.log())[:4] == ["0.1", "0.2", "0.4", "0.8"]
     house.plan()
-    late = house.met(server, 20)
-    while victim.worker not in shares(late):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-        late += house.met(server, 1)
+    house.met(server, 20)
+    assert until(lambda: house.met(server, 1)[0].worker == victim.worker)
 
 
 def test_a_worker_that_cannot_start_ends_the_server_with_its_error_and_exit_code(house: House) -> None:
@@ -237,10 +253,7 @@ def test_workers_end_when_their_parent_is_killed(house: House) -> None:
     server = house.open(2)
     visitors = house.met(server, 2)
     server.kill()
-    until = time.monotonic() + WITHIN_S
-    while any(is_alive(visitor.pid) for visitor in visitors):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    assert until(lambda: not any(is_alive(visitor.pid) for visitor in visitors))
 
 
 def test_the_service_manager_hears_of_the_parent_once_all_workers_are_up(house: House) -> None:
@@ -261,11 +274,8 @@ def test_all_workers_drain_and_so_does_a_replacement(house: House) -> None:
     server = house.open(2)
     visitors = house.met(server, 2)
     server.signal(signal.SIGUSR1)
-    until = time.monotonic() + WITHIN_S
-    for visitor in visitors:
-        while visitor.ask("who").split()[2] != "True":
-            assert time.monotonic() < until
-    visitors[0].die()
+    assert until(lambda: all(visitor.ask("who").split()[2] == "True" for visitor in visitors))
+    visitors[0].die(server)
     (after,) = house.met(server, 1)
     assert (after.worker, after.draining) == (visitors[0].worker, "True")
 

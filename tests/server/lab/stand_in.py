@@ -47,6 +47,7 @@ class StandIn:
         self.clients: dict[int, socket.socket] = {}
         self.asker: socket.socket | None = None
         self.ended = 0
+        self.left = False
         self.plan = (folder / "plan").read_text().split() if (folder / "plan").exists() else []
 
     def drain(self, *_: object) -> None:
@@ -63,7 +64,8 @@ class StandIn:
         notify("READY=1")
         self.channel.send(UP)
         while True:
-            for fd in select.select([self.channel.fileno(), *self.clients], [], [])[0]:
+            heard = [] if self.left else [self.channel.fileno()]
+            for fd in select.select([*heard, *self.clients], [], [])[0]:
                 if fd in self.clients:
                     self.serve(self.clients[fd])
                     continue
@@ -89,6 +91,10 @@ class StandIn:
             word = client.recv(100)
         if word == b"die":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif word == b"leave":
+            self.left = True
+            self.channel.close()
+            client.sendall(b"left\n")
         elif word == b"who":
             client.sendall(f"{self.number} {os.getpid()} {self.draining}\n".encode())
         elif word == b"count":

@@ -56,6 +56,17 @@ class FrontEnd:
         self.port = free_port()
         arguments = [command, "-l", HOST, "-p", str(self.port), "--store", store]
         self._process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        # A cluster may take a new front-end longer than it keeps a client waiting.
+        until = time.monotonic() + 20
+        with self.client("default") as client:
+            while True:
+                try:
+                    client.stats_tube("default")
+                except greenstalk.InternalError:
+                    if time.monotonic() > until:
+                        raise
+                else:
+                    break
 
     def client(self, tube: str) -> greenstalk.Client:
         """Connect, as soon as it listens."""

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from depth import FULL
 from memory import SegmentRecord
 from memory_directories import PageRecord
 from world import World
@@ -68,7 +69,9 @@ def test_notes_are_in_the_order_of_their_most_urgent_jobs() -> None:
     assert sorted(notes) == notes
 
 
-@pytest.mark.parametrize("segments", [3000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "segments", [3000, pytest.param(1_000_000 if FULL else 200_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
 def test_a_segment_that_is_not_in_use_costs_200_bytes_at_most(segments: int) -> None:
     here = World(1, latency=(0.00001, 0.00001))
     fill(here, "large", segments)

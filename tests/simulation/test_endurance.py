@@ -1,4 +1,4 @@
-"""After half a day, or a week, of ordinary life nothing has become more than it was after the first hour.
+"""After a day, or a week, of ordinary life nothing has become more than it was after the first hour.
 
 `BEANSPIKED_ENDURANCE_DAYS=7` is the week; it takes some minutes.
 """
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
 ]
 
-DAYS = float(os.environ.get("BEANSPIKED_ENDURANCE_DAYS") or (0.5 if FULL else 0.25))
+DAYS = float(os.environ.get("BEANSPIKED_ENDURANCE_DAYS") or (1 if FULL else 0.25))
 # Those of dead segments are used again once there are so many.
 AT_MOST = {"dead segments": RECORDS}
 # Of each type a front-end may hold so many objects more: what a front-end has just seen of another one's last look or heartbeat differs.

@@ -24,7 +24,7 @@ pytestmark = [
 
 # A failing seed is replayed by `BEANSPIKED_SEEDS=SEED-SEED`.
 CHUNK = 50
-CHUNKS = 24 if FULL else 6
+CHUNKS = 40 if FULL else 6
 # Several times as much happens in each of these.
 MIXED_CHUNK = 20
 MIXED_CHUNKS = 5 if FULL else 2

@@ -18,7 +18,7 @@ import pytest
 from asd import NAMESPACE, connected, forget
 from lab.client import Client, put
 from lab.process import Server, Servers, free_port, server_command, until
-from suite import address_of, conformance
+from suite import conformance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +82,11 @@ def fetched(port: int, path: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_two_workers_conform_as_one_server(store: str) -> None:
-    with address_of("--store", store, "--workers", "2") as server:
-        ended = conformance("--server", server, "--profile", "cluster")
+def test_two_workers_conform_as_one_server(two: Server) -> None:
+    for client in one_of_each(two):
+        client.close()
+    assert isinstance(two.address, tuple)
+    ended = conformance("--server", "{}:{}".format(*two.address), "--profile", "cluster")
     assert ended["passed"] > 550
     assert "failed" not in ended
 

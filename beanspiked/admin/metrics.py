@@ -113,7 +113,9 @@ async def of_tubes(rows: Sequence[TubeRow]) -> list[Family]:
     waiting = gauge("beanstalkd_tube_current_waiting", "Connections that wait for a job of the tube.")
     pause = gauge("beanstalkd_tube_pause_seconds", "How long the pause in force is.")
     left = gauge("beanstalkd_tube_pause_time_left_seconds", "What is left of it.")
-    age = gauge("beanspiked_tube_oldest_ready_age_seconds", "Age of the ready job that was put first.")
+    age = gauge(
+        "beanspiked_tube_oldest_ready_age_seconds", "Time since the put of the oldest ready job; a delay counts."
+    )
     # Micro-optimization: one piece of text for all samples of a tube in a family.
     jobs_in, done = f"{states.name}{{state=", f"{commands.name}{{cmd="
     async for some in sliced(rows):

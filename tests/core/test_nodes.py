@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,8 @@ from beanspiked.engine.aerospike.store.aerospike.nodes import (
     Agreement,
     NodeWatch,
 )
+from beanspiked.engine.aerospike.store.aerospike.probe import check_node, unanswered
+from beanspiked.engine.aerospike.store.seam import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,3 +257,45 @@ def test_the_deadline_is_by_the_node_that_is_ahead() -> None:
     assert deadline.filter()[0] >= 10**12 + 300
     assert deadline.seen(10**12 + 5000) is True
     assert deadline.filter()[0] >= 10**12 + 5300
+
+
+class Probed:
+    """A client whose nodes answer, or not, when they are asked for a record, and of the cluster."""
+
+    def __init__(self, *, wakes: bool) -> None:
+        self.wakes = wakes
+
+    def exists(self, *_: object) -> None:
+        return
+
+    def batch_read(self, keys: list[object], *_: object) -> SimpleNamespace:
+        return SimpleNamespace(batch_records=[SimpleNamespace(result=0) for _ in keys])
+
+    def info_single_node(self, *_: object) -> str:
+        if self.wakes:
+            return "one"
+        raise client_errors.TimeoutError("no answer", 9)
+
+
+KEY = ("test", "seg", 1)
+
+
+def test_while_a_node_sleeps_records_of_others_are_written(cluster: Cluster) -> None:
+    cluster.agreement.silent("A", cluster.time)
+    check_node(Probed(wakes=False), cluster.agreement, KEY)
+    assert unanswered(Probed(wakes=False), cluster.agreement, [KEY]) == set()
+
+
+def test_nothing_is_written_when_a_sleeping_node_answers_before_the_watch_has_heard_of_it(cluster: Cluster) -> None:
+    cluster.agreement.silent("A", cluster.time)
+    with pytest.raises(Busy):
+        check_node(Probed(wakes=True), cluster.agreement, KEY)
+    assert unanswered(Probed(wakes=True), cluster.agreement, [KEY]) == {KEY}
+
+
+def test_nothing_is_written_when_the_watch_hears_of_a_woken_node_meanwhile(cluster: Cluster) -> None:
+    cluster.freeze("A", 2.0)
+    cluster.wake("A")
+    with pytest.raises(Busy):
+        check_node(Probed(wakes=False), cluster.agreement, KEY)
+    assert unanswered(Probed(wakes=False), cluster.agreement, [KEY]) == {KEY}

@@ -160,11 +160,16 @@ def test_a_change_that_came_too_late_is_tried_again_by_a_thread(bench: Bench, co
     asyncio.run(check())
 
 
+def unanswered(*_: object) -> str:
+    raise client_errors.TimeoutError("no answer", 9)
+
+
 def test_the_event_loop_waits_for_nobody_while_a_node_does_not_answer(bench: Bench) -> None:
     async def check() -> None:
         await bench.change()
         bench.caller.agreement.silent("a", 0.0)
         bench.store.exists = lambda *_: None  # type: ignore[attr-defined]
+        bench.store.info_single_node = unanswered  # type: ignore[attr-defined]
         assert await bench.change() == [(ON_A_THREAD, 1)]
         bench.caller.agreement.gone("a")
         assert await bench.change() == [(HERE, 1)]

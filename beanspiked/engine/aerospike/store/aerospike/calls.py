@@ -20,6 +20,7 @@ from aerospike_helpers.operations import expression_operations
 from beanspiked.engine import forks
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.store.aerospike.nodes import Agreement, NodeWatch
+from beanspiked.engine.aerospike.store.aerospike.probe import Key, check_node, unanswered
 from beanspiked.engine.aerospike.store.aerospike.tally import Tally
 from beanspiked.engine.aerospike.store.aerospike.workers import Workers
 from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
@@ -54,8 +55,6 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
-# Namespace, set, and the record's own key.
-Key = tuple[str, str, "int | str"]
 
 # A clock in seconds that goes on while the machine sleeps. Every job asks it.
 uptime: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -91,14 +90,6 @@ READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout":
 BATCH_READ_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
 # By default a node that does not answer keeps the thread that asks for half a minute.
 QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
-# Whether the node itself answers: a copy elsewhere does not count.
-PROBE_POLICY: Final = {
-    "max_retries": 0,
-    "total_timeout": 1000,
-    "socket_timeout": WRITE_WITHIN_MS,
-    "replica": aerospike.POLICY_REPLICA_MASTER,
-}
-
 # proto.h: the answers of nodes, and of the client where negative.
 CODE_INVALID_NODE: Final = -8
 CODE_NO_MORE_CONNECTIONS: Final = -7
@@ -293,7 +284,7 @@ class Caller:
     def _write(self, key: Key, ops: list[Any], policy: dict[str, Any], guard: Any = None) -> Any:
         """Change a record before a deadline, and never later."""
         if self.agreement.asleep():
-            self._probe(key)
+            check_node(self.client, self.agreement, key)
         until_ms, filtered = self.deadline.filter(guard)
         try:
             return self._attempt(key, ops, policy, filtered)
@@ -331,25 +322,9 @@ class Caller:
             logger.info("a node's clock cannot be read: %s", error)
             return False
 
-    def _probe(self, key: Key) -> None:
-        """Check that a record's node answers. Raises Busy."""
-        try:
-            self.client.exists(key, PROBE_POLICY)
-        except client_errors.RecordNotFound:
-            return
-        except client_errors.AerospikeError as error:
-            raise Busy(f"{error.code}: the node does not answer that has it") from error
-
     def silent(self, keys: Sequence[Key]) -> set[Key]:
         """Return the records whose nodes do not answer."""
-        if not self.agreement.asleep():
-            return set()
-        try:
-            probed = self.client.batch_read(list(keys), [], PROBE_POLICY).batch_records
-        except client_errors.AerospikeError as error:
-            logger.info("the nodes cannot be probed: %s", error)
-            return set(keys)
-        return {key for key, record in zip(keys, probed, strict=True) if record.result not in ANSWERED}
+        return unanswered(self.client, self.agreement, keys) if self.agreement.asleep() else set()
 
     def node_now(self, key: Key) -> int:
         """Return the time of a record's node, in ms."""

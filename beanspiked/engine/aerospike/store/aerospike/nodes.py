@@ -18,7 +18,7 @@ from aerospike import exception as client_errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Agreement", "NodeWatch"]
+__all__ = ["QUESTION", "Agreement", "NodeWatch"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,11 @@ class Agreement:
     def asleep(self) -> bool:
         """Tell whether a node that the client counts among the cluster's does not answer."""
         return bool(self._asleep)
+
+    def sleepers(self) -> list[str]:
+        """List the nodes that do not answer, of those that the client counts among the cluster's."""
+        with self._lock:
+            return list(self._asleep)
 
     def silent(self, node: str, asked_at: float) -> None:
         """A node has not answered what it was asked."""

@@ -44,7 +44,7 @@ SEGMENT = {
 COUNTED = {"no": 7, "st": 0, "nheld": 1, "ready-n": 1, "delayed-n": 1, "buried-n": 0, "urgent": 1}
 KEYS = {"keys": [ready_key(1, 2, 1)], "last": [ready_key(1, 2, 1)], "due": [due_key(5, 2)]}
 HEAD = {**COUNTED, **KEYS}
-SIZES = {**COUNTED, "first": [ready_key(1, 2, 1)], "due": [due_key(5, 2)], "oldest": []}
+SIZES = {**COUNTED, "hwm": 9, "first": [ready_key(1, 2, 1)], "due": [due_key(5, 2)], "oldest": []}
 DIRECTORY = {"segments": {7: 0}, "pause": 0, "until": 0, "total_jobs": 3}
 PAGE = {"f": 1, "no": 7, "st": 0, "tube": "t", "segs": {5: 0}}
 

@@ -40,7 +40,6 @@ EMBEDDED = [
     "engine/embedded/lists.py",
     "engine/embedded/loading.py",
     "engine/embedded/looks.py",
-    "engine/embedded/records.py",
     "engine/embedded/scan.py",
     "engine/embedded/slices.py",
     "engine/embedded/table.py",

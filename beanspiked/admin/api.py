@@ -38,7 +38,7 @@ audit = logging.getLogger("beanspiked.audit")
 # How many may listen for events at once, and how often each is told at most, in seconds.
 MAX_LISTENERS: Final = 16
 EVENT_EVERY: Final = 1.0
-# Who accepts this is told of a change's progress, a JSON object a line.
+# A client that accepts this type hears of a change's progress: one JSON object a line.
 PROGRESS: Final = "application/x-ndjson"
 # How long the reason for a burial may be, in characters.
 MAX_REASON: Final = 1000

@@ -311,7 +311,7 @@ def test_a_copy_of_a_job_is_ready(port: Port, client: Any) -> None:
 
 
 class Plugged:
-    """A connection, as far as its flow goes."""
+    """The part of a connection that its flow uses."""
 
     def __init__(self, flow: Any) -> None:
         self.flow = flow

@@ -201,7 +201,7 @@ def test_a_worker_that_dies_again_and_again_is_replaced_more_and_more_slowly(hou
     died_at = time.monotonic()
     pauses = re.compile(r"starts in ([\d.]+) s")
     assert until(lambda: len(pauses.findall(server.log())) >= 2)
-    # Nobody waits for a replacement that dies, too.
+    # No client waits for a replacement that dies as well.
     assert house.met(server, 1)[0].worker == bystander.worker
     assert time.monotonic() - died_at < PATIENCE
     assert until(lambda: len(pauses.findall(server.log())) >= 4)

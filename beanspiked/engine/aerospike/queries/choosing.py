@@ -70,7 +70,7 @@ class Choice:
         self._name = name
         self._wanted = wanted
         self._ids: set[int] | None = None if wanted.ids is None else set(wanted.ids)
-        # The last slot of each segment when the choice began; None where later puts are wanted, too.
+        # Each segment's last slot when the choice began. None includes later puts.
         self._last_slots: dict[int, int] | None = None
 
     async def segments(self) -> list[int]:

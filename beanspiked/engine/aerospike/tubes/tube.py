@@ -234,7 +234,7 @@ class SharedTube(Home):
     def best(self) -> bytes | None:
         """Return the key of the most urgent job that is expected in it."""
         if not self._order and not self._noted:
-            # Whoever waits on a thousand tubes asks each of them for every job.
+            # A waiter on a thousand tubes asks each of them for every job.
             return None
         top = self._top()
         best = None if top is None else top.forecast.best()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["EXIT_PORT_BUSY", "Address", "Farm", "NotServingError", "ServerProcess", "free_port", "serving"]
+__all__ = ["EXIT_PORT_BUSY", "Address", "Farm", "NotServingError", "ServerProcess", "cpu_s", "free_port", "serving"]
 
 # A host and a port, or the path of a unix socket.
 Address = tuple[str, int] | str
@@ -49,6 +49,15 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             return port
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used, in seconds.
+
+    It is the sum of utime and stime in `/proc/PID/stat`, but in nanoseconds instead of ticks of 10 ms: the clock that
+    `clock_getcpuclockid(3)` names, which Linux makes of the process id in this way.
+    """
+    return time.clock_gettime_ns((~pid << 3) | 2) / 1e9
 
 
 class ServerProcess:
@@ -191,12 +200,8 @@ class ServerProcess:
     # --- what the kernel knows
 
     def cpu_s(self) -> float:
-        """Return the processor time that it has used.
-
-        It is the sum of utime and stime in `/proc/PID/stat`, but in nanoseconds instead of ticks of 10 ms: the clock that
-        `clock_getcpuclockid(3)` names, which Linux makes of the process id in this way.
-        """
-        return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e9
+        """Return the processor time that it has used."""
+        return cpu_s(self.pid)
 
     def rss_bytes(self) -> int:
         """Return the size of its resident memory."""

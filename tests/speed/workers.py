@@ -17,7 +17,7 @@ from pathlib import Path
 
 from measure import default_server
 from rig.load import Bsload
-from rig.process import Server
+from rig.process import Server, cpu_s
 from shared import front_end
 
 # Connections, commands in flight, jobs, tubes. Two workers get clients in turn: of ten tubes none has clients at both, of seven each has.
@@ -29,11 +29,6 @@ SHAPES = (
     (50, 16, 60000, 7),
     (50, 1, 20000, 7),
 )
-
-
-def cpu_s(pid: int) -> float:
-    """Return the processor time that a process has used, as `ServerProcess.cpu_s`."""
-    return time.clock_gettime_ns((~pid << 3) | 2) / 1e9
 
 
 def family(server: Server) -> list[int]:

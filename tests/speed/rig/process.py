@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Self
 # The scripts are started on their own.
 sys.path.append(str(Path(__file__).parents[2] / "shared"))
 
-from launcher import Farm, NotServingError, ServerProcess
+from launcher import Farm, NotServingError, ServerProcess, cpu_s
 
 from rig.client import Client
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+__all__ = ["BrokenError", "Server", "Side", "cpu_s"]
 
 
 class BrokenError(Exception):

@@ -40,6 +40,7 @@ EMBEDDED = [
     "engine/embedded/lists.py",
     "engine/embedded/loading.py",
     "engine/embedded/looks.py",
+    "engine/embedded/records.py",
     "engine/embedded/scan.py",
     "engine/embedded/slices.py",
     "engine/embedded/table.py",

@@ -95,7 +95,7 @@ class Journal:
         except BaseException:
             self._lock.release()
             raise
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
         """Start the writer and the folder.
@@ -122,7 +122,7 @@ class Journal:
             self._path, self._database, reading.folded, self._log, self._room, self.stats, self._clock
         )
         self._folder.start()
-        self._thread.start()
+        self._writer.start()
 
     def abandon(self) -> None:
         """Close a journal that was not started."""
@@ -164,7 +164,7 @@ class Journal:
         else:
             return True
         if self._closed and self._closing is not None and not self._closing.done:
-            self._thread.join()
+            self._writer.join()
             self._closing.settle()
         return False
 
@@ -348,6 +348,9 @@ class Journal:
             self._folder.wait(WAIT_SECONDS)
             self._patient = log.spare is not None
         with log.lock:
+            if log.current.room(size):
+                # The folder has changed the files meanwhile.
+                return None
             if log.switch():
                 self._folder.wake()
                 return None

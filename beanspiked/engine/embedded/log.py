@@ -84,7 +84,10 @@ def read_log(directory: Path, journal: bytes, folded: int, take: Callable[[bytes
             # What is behind the last valid frame, or all if frames before the first one are missing.
             is_next = last is not None and last.number == number - 1
             start = last.end if last is not None and is_next else 0
-            if relied_on(fd, header, start, number):
+            # A server that goes on writing may have added frame `number` after its file was read.
+            if relied_on(fd, header, start, number) and (
+                not start or next(frames_of(fd, header, start, number), None) is None
+            ):
                 raise StoreUnusable(
                     f"{path}: damaged: frame {number} is missing or cannot be read, and later ones follow"
                 )

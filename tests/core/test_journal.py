@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import inspect
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ from beanspiked.engine.embedded import start as start_module
 from beanspiked.engine.embedded import statements as statements_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME
+from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.embedded.room import RESERVE_BYTES
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 
@@ -371,6 +373,8 @@ def test_a_backup_that_reads_does_not_hold_up_the_writer(stores: Stores, tmp_pat
 
 
 def test_a_writer_that_fails_refuses_its_batch_and_goes_on(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not inspect.isfunction(Journal.close):
+        pytest.skip("a compiled journal takes no bug from a test")
     store = stores.open(by_writer=True)
     with monkeypatch.context() as patch:
         patch.setattr(store.journal, "_succeed", None)

@@ -38,6 +38,8 @@ DONE: Final = object()
 # Give pages back to the file system when this many, and a quarter of all, are free.
 VACUUM_FREE_PAGES: Final = 1024
 VACUUM_CHUNK: Final = 1024
+VACUUM_WHEN_FULL: Final = 64
+VACUUM_SECONDS: Final = 0.5
 # A write-ahead log of more bytes is logged: it is emptied at a sixteenth of this unless another program reads it.
 WAL_BYTES: Final = 64 << 20
 
@@ -207,6 +209,9 @@ class Folder:
     def _fold_whole(self, file: LogFile) -> EngineError | None:
         """Fold a file as one transaction; on a full disk in parts, with changes that free space first."""
         try:
+            if self._stats.full:
+                # A transaction that fails leaves its pages in the write-ahead log, and so would eat up the reserve.
+                return self._fold_parts(file)
             net, number = self._read([file], ALL)
             try:
                 self._commit(net, number)
@@ -217,7 +222,6 @@ class Folder:
                 elif not failed_by(error, sqlite3.SQLITE_IOERR):
                     return told
                 # An I/O error may have been a lack of room, too: of more room than a probe takes.
-                self._room.release()
                 return self._fold_parts(file)
         except sqlite3.Error as error:
             return self._told(error, 2 * PART_BYTES)
@@ -231,18 +235,22 @@ class Folder:
         Jobs that were put and deleted later are left out: their deletion stands in the log behind what is folded.
         """
         whole, _ = self._read([file, self._log.current], ALL)
-        self._empty_wal()
-        for _ in delete(self._database, whole, FEW_DELETED):
-            if self._wal_bytes() > PART_BYTES:
-                self._empty_wal()
-        self._empty_wal()
-        if not self._room.restore():
-            return self.lack or StoreFull("the disk is full")
+        with self._room.lend():
+            self._empty_wal()
+            for _ in delete(self._database, whole, FEW_DELETED):
+                if self._wal_bytes() > PART_BYTES:
+                    self._empty_wal()
+            self._empty_wal()
         while self._folded < file.last:
+            if not self._room.restore():
+                return self.lack or StoreFull("the disk is full")
             part, number = self._read([file], PART_BYTES)
             part.keep(whole)
             self._commit(part, number)
-            self._empty_wal()
+            if not self._empty_wal():
+                # The database has to grow for what is committed: this is what the reserve is for, too.
+                with self._room.lend():
+                    self._empty_wal()
         return None
 
     def _read(self, files: list[LogFile], most: int) -> tuple[Net, int]:
@@ -296,9 +304,12 @@ class Folder:
 
     # --- housekeeping
 
-    def _empty_wal(self) -> None:
+    def _empty_wal(self) -> bool:
+        """Empty the write-ahead log as far as possible; tell whether there was room for that."""
         with contextlib.suppress(sqlite3.Error), self._writing:
             self.checkpoint()
+            return True
+        return False
 
     def checkpoint(self) -> bool:
         """Empty the write-ahead log as far as possible; tell whether another program, such as a backup, reads it.
@@ -311,19 +322,15 @@ class Folder:
     def keep_house(self) -> None:
         """Give free pages back, a chunk at a time."""
         try:
-            if self._stats.full and self.error is None:
-                self._stats.full = not self._room.restore()
-            free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
-            pages = self._database.execute("PRAGMA page_count").fetchone()[0]
-            while free > VACUUM_FREE_PAGES and free * 4 > pages:
-                with no_waiting(self._database):
-                    # Not `execute`, which makes one step only and would free one page.
-                    self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
-                busy = self.checkpoint()
-                free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
-                pages = self._database.execute("PRAGMA page_count").fetchone()[0]
-                if busy or self._log.full is not None:
-                    break
+            if self._stats.full:
+                # Giving pages back takes room for the write-ahead log first.
+                with self._room.lend():
+                    self.checkpoint()
+                    self._vacuum(VACUUM_WHEN_FULL)
+                if self.error is None:
+                    self._stats.full = not self._room.restore()
+            else:
+                self._vacuum(VACUUM_CHUNK)
             self._watch_wal()
             with no_waiting(self._database):
                 # Pauses whose tubes were dropped before they ended.
@@ -337,6 +344,20 @@ class Folder:
             if not self._untidy and not known:
                 self._untidy = True
                 logger.warning("%s: cannot give free space back: %s; trying again later", self._path.parent, error)
+
+    def _vacuum(self, chunk: int) -> None:
+        """Give free pages back, so many at a time, until few are left, others need the database, or a while has passed."""
+        until = time.monotonic() + VACUUM_SECONDS
+        busy = False
+        while not busy and time.monotonic() < until and (self._stats.full or self._log.full is None):
+            free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
+            pages = self._database.execute("PRAGMA page_count").fetchone()[0]
+            if free <= VACUUM_FREE_PAGES or free * 4 <= pages:
+                break
+            with no_waiting(self._database):
+                # Not `execute`, which makes one step only and would free one page.
+                self._database.executescript(f"PRAGMA incremental_vacuum({chunk})")
+            busy = self.checkpoint()
 
     def _watch_wal(self) -> None:
         """Log when another program keeps the write-ahead log from being emptied for long, and when that ends."""

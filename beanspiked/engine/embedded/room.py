@@ -4,6 +4,8 @@ import contextlib
 import errno
 import logging
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,13 +23,30 @@ PROBE: Final = b"probe---" * 8192
 
 
 class Room:
-    """The disk of a journal's directory."""
+    """The disk of a journal's directory. Any thread may use it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._lock = threading.RLock()
+        self._lent = False
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[None]:
+        """Give the reserve up, and keep other threads from taking its space again meanwhile."""
+        with self._lock:
+            self.release()
+            self._lent = True
+        try:
+            yield
+        finally:
+            self._lent = False
 
     def restore(self) -> bool:
         """Reserve space for deletes on a full disk; tell whether that succeeded."""
+        with self._lock:
+            return not self._lent and self._restore()
+
+    def _restore(self) -> bool:
         path = self._directory / "reserve"
         try:
             if path.exists() and path.stat().st_size == RESERVE_BYTES:
@@ -49,7 +68,7 @@ class Room:
 
     def release(self) -> bool:
         """Give the reserve up; tell whether there was one."""
-        with contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError):
             (self._directory / "reserve").unlink()
             return True
         return False

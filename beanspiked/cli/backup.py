@@ -39,7 +39,7 @@ def main(words: list[str]) -> int:
 
 
 def _backup(options: argparse.Namespace) -> int:
-    from beanspiked.engine.embedded.database import backup  # noqa: PLC0415 - not to complete or to help
+    from beanspiked.engine.embedded.backup import backup  # noqa: PLC0415 - not to complete or to help
     from beanspiked.engine.errors import StoreUnusable  # noqa: PLC0415 - likewise
 
     if len(options.words) != 2:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import inspect
 import os
 import random
 import shutil
@@ -16,115 +17,42 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from journals import FILES, Store, Stores, crash, described
 
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details, Filter, Job
 from beanspiked.engine.embedded import database as database_module
-from beanspiked.engine.embedded import journal as journal_module
+from beanspiked.engine.embedded import folder as folder_module
+from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded import start as start_module
 from beanspiked.engine.embedded import statements as statements_module
-from beanspiked.engine.embedded.database import FILE_NAME, backup
-from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.embedded.backup import backup
+from beanspiked.engine.embedded.database import FILE_NAME
 from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.embedded.room import RESERVE_BYTES
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
-from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from simulated import VirtualClock, Wire
+    from simulated import Wire
 
-    from beanspiked.engine.embedded.write import Write
     from beanspiked.engine.later import Later
 
 
-class Store:
-    """An engine over a real journal; each change is waited for."""
-
-    def __init__(self, directory: Path, clock: VirtualClock, wire: Wire) -> None:
-        self.news = threading.Event()
-        self.journal = Journal(directory, clock, fsync_ms=-1)
-        self.journal.notify = self.news.set
-        self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
-        self.engine.load(self.journal.reading.chunks(), *self.journal.reading.state())
-        self.journal.start()
-
-    def wait(self, later: Later | None) -> None:
-        assert later is not None
-        self.engine.flush()
-        while not later.done:
-            assert self.news.wait(10)
-            self.news.clear()
-            self.journal.settle()
-
-    def put(self, tube: str = "default", **values: object) -> int:
-        job_id = self.engine.new_id()
-        given: dict[str, object] = {"pri": 1, "delay": 0, "ttr": 60, "body": b"x", **values}
-        self.wait(self.engine.put(self.engine.tube(tube), job_id, **given))  # type: ignore[arg-type]
-        return job_id
-
-    def job(self, job_id: int) -> Job:
-        job = self.engine.find_job(job_id)
-        assert job is not None
-        return job
-
-    def close(self) -> None:
-        self.wait(self.engine.close())
-
-
-class Stores:
-    """One journal, opened again and again."""
-
-    def __init__(self, directory: Path, wire: Wire) -> None:
-        self.directory = directory
-        self.wire = wire
-        self.clock = wire.clock
-        self.now: Store | None = None
-
-    def close(self) -> None:
-        if self.now is not None:
-            self.now.close()
-        self.now = None
-
-    def open(self) -> Store:
-        self.close()
-        self.now = Store(self.directory, self.clock, self.wire)
-        return self.now
-
-
 @pytest.fixture
-def stores(tmp_path: Path, wire: Wire) -> Iterator[Stores]:
+def stores(tmp_path: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    # The log is folded, and the database kept tidy, when a test says so.
+    monkeypatch.setattr(folder_module, "HOUSEKEEPING_SECONDS", 1e6)
     stores = Stores(tmp_path, wire)
     yield stores
     stores.close()
 
 
-def described(job: Job) -> tuple[object, ...]:
-    """Everything about a job that a restart must keep; a reserved one's state is what it was before."""
-    details = job.details or Details()
-    place = 0.0 if job.state == READY else job.key
-    library = (details.metadata, details.reason, details.retries, details.failed, details.raw_size)
-    counters = (job.releases, job.buries, job.kicks)
-    return (
-        job.id,
-        job.tube.name,
-        job.state,
-        job.pri,
-        job.delay,
-        job.ttr,
-        job.born,
-        place,
-        job.body,
-        *counters,
-        *library,
-    )
-
-
 @pytest.mark.parametrize("seed", range(25))
 def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> None:
     chooser = random.Random(seed)
-    store = stores.open()
+    store = stores.open(by_writer=seed % 2 == 1)
     known: dict[int, tuple[object, ...]] = {}
     for _ in range(40):
         engine = store.engine
@@ -142,6 +70,7 @@ def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> N
                 "kick_job",
                 "update",
                 "move",
+                "fold",
                 "open",
                 "wait",
             ]
@@ -162,6 +91,8 @@ def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> N
             assert {job_id: described(store.job(job_id)) for job_id in known} == known
             assert store.engine.counts.jobs() == len(known)
             # Delayed jobs become due by the clock that the next engine is given.
+        elif verb == "fold":
+            assert store.fold()
         elif verb == "wait":
             stores.clock.time += chooser.choice([0.25, 10])
         elif verb == "move":
@@ -205,7 +136,7 @@ def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> N
 
 @pytest.mark.parametrize("verb", ["clear", "move"])
 def test_what_was_killed_amid_many_jobs_has_changed_whole_slices(verb: str, stores: Stores, tmp_path: Path) -> None:
-    store = stores.open()
+    store = stores.open(by_writer=True)
     engine = store.engine
     tube, target = engine.tube("a"), engine.tube("b")
     later: Later | None = None
@@ -218,11 +149,7 @@ def test_what_was_killed_amid_many_jobs_has_changed_whole_slices(verb: str, stor
     # The first slice is on disk, and nobody has heard of it.
     store.news.clear()
     assert not bulk.done
-    crashed = tmp_path / "crashed"
-    crashed.mkdir()
-    for name in (FILE_NAME, f"{FILE_NAME}-wal"):
-        shutil.copy(tmp_path / name, crashed / name)
-    after = Stores(crashed, stores.wire)
+    after = Stores(crash(tmp_path, tmp_path / "crashed"), stores.wire)
     names = [job.tube.name for job in after.open().engine._jobs.all()]
     after.close()
     assert (names.count("a"), names.count("b")) == (700, 0 if verb == "clear" else 500)
@@ -314,7 +241,9 @@ def test_a_tube_is_deleted_with_all_its_jobs(stores: Stores) -> None:
 # --- failures
 
 
-def test_when_there_is_no_room_puts_fail_and_deletes_do_not(stores: Stores) -> None:
+def test_when_there_is_no_room_puts_fail_and_deletes_do_not(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 15)
+    monkeypatch.setattr(log_module, "MOST_BYTES", 1 << 15)
     store = stores.open()
     first = store.put(body=b"x" * 3000)
     pages = store.journal._database.execute("PRAGMA page_count").fetchone()[0]
@@ -341,7 +270,6 @@ def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", no_room)
         store = stores.open()
@@ -352,7 +280,7 @@ def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
         assert later is not None
         assert isinstance(later.error, StoreFull)
     # Housekeeping sees that there is room again.
-    store.journal._keep_house()
+    store.journal._folder.keep_house()
     assert not store.journal.stats.full
     assert (stores.directory / "reserve").stat().st_size == RESERVE_BYTES
     assert store.put() == 2
@@ -364,24 +292,14 @@ def test_a_reserve_that_was_cut_off_is_whole_again_after_a_start(stores: Stores)
     assert (stores.directory / "reserve").stat().st_size == RESERVE_BYTES
 
 
-def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_change_that_fails_does_not_fail_the_others_of_its_batch(stores: Stores) -> None:
     store = stores.open()
     engine = store.engine
     doomed = store.put()
     spared = store.put()
-    apply = journal_module.apply
-
-    def failing(database: sqlite3.Connection, ahead: float, batch: list[Write]) -> int:
-        if any(store.engine.find_job(doomed) in write.jobs for write in batch):
-            raise sqlite3.OperationalError("disk I/O error")
-        return apply(database, ahead, batch)
-
-    # What sqlite3 itself would set.
-    monkeypatch.setattr(sqlite3.OperationalError, "sqlite_errorcode", sqlite3.SQLITE_IOERR, raising=False)
-    monkeypatch.setattr(journal_module, "apply", failing)
     laters = [engine.delete(store.job(doomed)), engine.delete(store.job(spared))]
+    # No record can be made of an unknown kind of change.
+    store.journal._added[0].op = 99
     laters.append(engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"new"))
     for later in laters:
         store.wait(later)
@@ -399,11 +317,11 @@ def test_a_journal_of_an_older_version_is_upgraded(stores: Stores, monkeypatch: 
     stores.now = None
     step = "ALTER TABLE job ADD COLUMN colour TEXT NOT NULL DEFAULT 'green'"
     monkeypatch.setattr(database_module, "MIGRATIONS", [*database_module.MIGRATIONS, step])
-    monkeypatch.setattr(database_module, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(database_module, "SCHEMA_VERSION", 3)
     store = stores.open()
     assert store.job(job_id).body == b"x"
     assert store.journal._database.execute("SELECT colour FROM job").fetchall() == [("green",)]
-    assert store.journal._database.execute("PRAGMA user_version").fetchone() == (2,)
+    assert store.journal._database.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_an_upgrade_that_fails_leaves_the_journal_as_it_was(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +330,7 @@ def test_an_upgrade_that_fails_leaves_the_journal_as_it_was(stores: Stores, monk
     stores.now = None
     with monkeypatch.context() as patch:
         patch.setattr(database_module, "MIGRATIONS", [*database_module.MIGRATIONS, "UPDATE job SET pri = 5; nonsense"])
-        patch.setattr(database_module, "SCHEMA_VERSION", 2)
+        patch.setattr(database_module, "SCHEMA_VERSION", 3)
         with pytest.raises(StoreUnusable, match="nonsense"):
             stores.open()
     assert stores.open().job(job_id).pri == 1
@@ -428,6 +346,7 @@ def test_a_copy_of_a_live_journal_is_whole_and_nothing_is_overwritten(stores: St
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.move(target, elsewhere / FILE_NAME)
+    assert not (elsewhere / "log.0").exists()
     copies = Stores(elsewhere, stores.wire)
     copy = copies.open()
     assert [copy.job(job_id).body for job_id in ids] == [b"%d" % number for number in range(50)]
@@ -448,12 +367,15 @@ def test_a_backup_that_reads_does_not_hold_up_the_writer(stores: Stores, tmp_pat
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM job").fetchone()
     store.put()
-    assert store.journal._checkpoint()
+    assert store.fold()
+    assert store.journal._folder.checkpoint()
     reader.close()
 
 
 def test_a_writer_that_fails_refuses_its_batch_and_goes_on(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = stores.open()
+    if not inspect.isfunction(Journal.close):
+        pytest.skip("a compiled journal takes no bug from a test")
+    store = stores.open(by_writer=True)
     with monkeypatch.context() as patch:
         patch.setattr(store.journal, "_succeed", None)
         later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
@@ -468,8 +390,9 @@ def test_pauses_of_tubes_that_went_are_swept(stores: Stores) -> None:
     tube = store.engine.tube("a")
     tube.watching += 1
     store.wait(store.engine.pause(tube, 0.001))
+    assert store.fold()
     store.journal._database.execute("UPDATE pause SET until = 1")
-    store.journal._keep_house()
+    store.journal._folder.keep_house()
     assert store.journal._database.execute("SELECT count(*) FROM pause").fetchone() == (0,)
 
 
@@ -490,7 +413,7 @@ def test_times_on_disk_are_the_wall_clocks_also_when_it_was_set_after_the_start(
     store.engine.take_job(store.job(released))
     store.wait(store.engine.release(store.job(released), 1, 1800))
     store.wait(store.engine.pause(store.engine.tube("a"), 7200))
-    store.journal._keep_house()
+    store.journal._folder.keep_house()
     # The next process begins with the right time.
     store.close()
     stores.now = None
@@ -585,6 +508,7 @@ def test_a_row_that_is_no_job_is_set_aside_alone(
     assert len(lines) == 1
     assert FAULTS[fault] in lines[0]
     assert store.put() == ids[2] + 1
+    assert store.fold()
     assert store.journal._database.execute("SELECT count(*) FROM job").fetchone() == (4,)
 
 
@@ -692,7 +616,7 @@ def lax_umask() -> Iterator[None]:
 @pytest.mark.usefixtures("lax_umask")
 def test_nobody_else_may_read_the_files_of_a_journal(stores: Stores, tmp_path: Path) -> None:
     stores.open().put()
-    names = [FILE_NAME, f"{FILE_NAME}-shm", f"{FILE_NAME}-wal", "lock", "reserve"]
+    names = [FILE_NAME, f"{FILE_NAME}-shm", f"{FILE_NAME}-wal", "lock", "log.0", "log.1", "reserve"]
     assert modes(tmp_path) == dict.fromkeys(names, 0o600)
 
 
@@ -702,11 +626,11 @@ def test_files_that_others_could_read_are_closed_to_them(stores: Stores, tmp_pat
     for path in tmp_path.iterdir():
         shutil.copy(path, tmp_path / f"{path.name}.crashed")
     stores.close()
-    for name in (FILE_NAME, f"{FILE_NAME}-shm", f"{FILE_NAME}-wal"):
+    for name in (*FILES, f"{FILE_NAME}-shm"):
         shutil.move(tmp_path / f"{name}.crashed", tmp_path / name)
         (tmp_path / name).chmod(0o644)
     assert stores.open().job(1).body == b"x"
-    assert {mode for name, mode in modes(tmp_path).items() if name.startswith(FILE_NAME)} == {0o600}
+    assert {mode for name, mode in modes(tmp_path).items() if not name.endswith(".crashed")} == {0o600}
 
 
 @pytest.mark.usefixtures("lax_umask")
@@ -829,21 +753,51 @@ def test_programs_that_lock_the_database_for_moments_refuse_no_change(
     assert [later.error for later in laters if later is not None] == [None] * 50
 
 
-def test_a_database_that_stays_locked_is_waited_for_once_and_not_for_each_change(
-    stores: Stores, other: sqlite3.Connection
+def test_a_database_that_stays_locked_holds_up_no_change(
+    stores: Stores, other: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = stores.open()
+    store.journal._database.execute("PRAGMA busy_timeout = 20")
+    other.execute("BEGIN IMMEDIATE")
+    assert [store.put() for _ in range(3)] == [1, 2, 3]
+    assert not store.fold()
+    assert not store.fold()
+    assert store.put() == 4
+    assert caplog.text.count("the log cannot be folded") == 1
+    other.execute("ROLLBACK")
+    assert store.fold()
+    assert other.execute("SELECT count(*) FROM job").fetchone() == (3,)
+
+
+def test_a_database_that_stays_locked_is_waited_for_once_and_not_for_each_change_when_the_log_is_full(
+    stores: Stores, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 12)
+    monkeypatch.setattr(log_module, "MOST_BYTES", 1 << 12)
+    store = stores.open()
+    first = store.put()
     store.journal._database.execute("PRAGMA busy_timeout = 200")
     other.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
     engine = store.engine
-    laters = [engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"x") for _ in range(30)]
+    laters = [engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"x" * 1000) for _ in range(30)]
     for later in laters:
         store.wait(later)
+    assert any(later is not None and isinstance(later.error, StoreFailed) for later in (*laters, another(store)))
+    store.wait(engine.delete(store.job(first)))
+    assert engine.find_job(first) is None
     assert time.monotonic() - began < 2
-    assert {type(later.error) for later in laters if later is not None} == {StoreFailed}
     other.execute("ROLLBACK")
-    assert store.put() == 31
+    while store.journal._log.spare is None:
+        store.journal._folder.wake()
+        time.sleep(0.01)
+    assert store.put() > 30
+
+
+def another(store: Store) -> Later | None:
+    later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x" * 1000)
+    store.wait(later)
+    return later
 
 
 def test_a_checkpoint_gives_up_at_once_and_changes_wait_again_after_it(
@@ -851,11 +805,13 @@ def test_a_checkpoint_gives_up_at_once_and_changes_wait_again_after_it(
 ) -> None:
     store = stores.open()
     store.put()
+    assert store.fold()
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM job").fetchone()
     store.put()
+    assert store.fold()
     began = time.monotonic()
-    assert store.journal._checkpoint()
+    assert store.journal._folder.checkpoint()
     assert time.monotonic() - began < 1
     assert store.journal._database.execute("PRAGMA busy_timeout").fetchone() == (2000,)
 
@@ -867,8 +823,7 @@ def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(journal_module, "WAL_BYTES", 100_000)
-    monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
+    monkeypatch.setattr(folder_module, "WAL_BYTES", 100_000)
     store = stores.open()
     log = tmp_path / f"{FILE_NAME}-wal"
 
@@ -876,19 +831,21 @@ def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
         return [record.getMessage() for record in caplog.records if "-wal " in record.getMessage()]
 
     store.put(body=b"x" * 200_000)
-    store.journal._keep_house()
+    assert store.fold()
+    store.journal._folder.keep_house()
     assert (lines(), log.stat().st_size) == ([], 0)
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM job").fetchone()
     for _ in range(3):
         store.put(body=b"x" * 200_000)
-        store.journal._keep_house()
+        assert store.fold()
+        store.journal._folder.keep_house()
     assert len(lines()) == 1
     assert "reads the database" in lines()[0]
     assert "-wal has 0 MB and grows" in lines()[0]
     other.execute("ROLLBACK")
     for _ in range(3):
-        store.journal._keep_house()
+        store.journal._folder.keep_house()
     assert len(lines()) == 2
     assert log.stat().st_size == 0
 
@@ -946,9 +903,7 @@ def test_a_change_after_a_job_was_given_back_is_what_a_stop_keeps(stores: Stores
 
 
 @pytest.mark.parametrize("verb", ["release", "kick"])
-def test_a_stop_does_not_write_again_what_a_change_has_written(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
+def test_a_stop_does_not_write_again_what_a_change_has_written(stores: Stores, verb: str) -> None:
     store = stores.open()
     job_id, other_id = store.put(), store.put()
     for given in (job_id, other_id):
@@ -959,16 +914,8 @@ def test_a_stop_does_not_write_again_what_a_change_has_written(
     else:
         store.wait(store.engine.bury(store.job(job_id), 7))
         store.wait(store.engine.kick_job(store.job(job_id)))
-    written: list[dict[tuple[int, int], list[int]]] = []
-    close = store.journal.close
-
-    def watched(given_back: dict[tuple[int, int], list[int]]) -> Later:
-        written.append(given_back)
-        return close(given_back)
-
-    monkeypatch.setattr(store.journal, "close", watched)
     stores.close()
-    assert written == [{(1, 0): [other_id]}]
+    assert store.journal._given_back == {(1, 0): [other_id]}
 
 
 def test_after_a_crash_the_counters_are_those_of_the_last_change(stores: Stores, tmp_path: Path, wire: Wire) -> None:
@@ -977,11 +924,7 @@ def test_after_a_crash_the_counters_are_those_of_the_last_change(stores: Stores,
     store.engine.take_job(store.job(job_id))
     store.wait(store.engine.release(store.job(job_id), 1, 0))
     given_back(store, job_id, timed_out=True)
-    crashed = tmp_path / "crashed"
-    crashed.mkdir()
-    for name in (FILE_NAME, f"{FILE_NAME}-wal"):
-        shutil.copy(tmp_path / name, crashed / name)
-    after = Stores(crashed, wire)
+    after = Stores(crash(tmp_path, tmp_path / "crashed"), wire)
     assert counters(after.open().job(job_id)) == (1, 0, 1, 0, 0)
     after.close()
 
@@ -1008,47 +951,50 @@ def test_a_stop_writes_more_jobs_than_one_change_holds(stores: Stores, monkeypat
     assert {store.job(job_id).reserves for job_id in ids} == {1}
 
 
-def test_after_a_sync_that_failed_the_database_itself_is_synced_with_what_the_log_holds(
-    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: Wire, caplog: pytest.LogCaptureFixture
+def failing_sync(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_after_a_sync_that_failed_the_log_is_written_again(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(journal_module, "HOUSEKEEPING_SECONDS", 1e6)
     store = stores.open()
     store.put(body=b"acknowledged")
     store.journal._sync()
     assert "synced again" not in caplog.text
-    store.put()
+    store.put(body=b"acknowledged, too")
     with monkeypatch.context() as patch:
-
-        def fail(_: int) -> None:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-        patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "fdatasync", failing_sync)
         store.journal._sync()
-    assert store.journal._unsynced
+        assert store.journal.stats.distrusted
+    written: list[bytes] = []
+    pwrite = os.pwrite
+
+    def watched(fd: int, data: bytes, at: int) -> int:
+        written.append(bytes(data))
+        return pwrite(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", watched)
     for _ in range(2):
         store.journal._sync()
-    assert not store.journal._unsynced
+    assert not store.journal.stats.distrusted
+    assert [(b"acknowledged, too" in data, b"acknowledged\0" in data) for data in written] == [(True, False)]
     assert caplog.text.count("all changes are synced again") == 1
-    # As if nothing of the log had reached the disk.
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    shutil.copy(tmp_path / FILE_NAME, copy / FILE_NAME)
-    after = Stores(copy, wire)
-    assert after.open().job(1).body == b"acknowledged"
-    after.close()
 
 
-def test_while_a_reader_keeps_the_log_from_being_copied_a_failed_sync_is_not_made_good(
-    stores: Stores, other: sqlite3.Connection
+def test_while_the_log_cannot_be_read_again_a_failed_sync_is_not_made_good(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = stores.open()
-    other.execute("BEGIN")
-    other.execute("SELECT count(*) FROM job").fetchone()
-    store.put()
-    store.journal.stats.distrusted = True
-    later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
-    store.wait(later)
+    store.put(body=b"acknowledged")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing_sync)
+        store.journal._sync()
+    file = store.journal._log.current
+    whole = os.pread(file.fd, file.end, 0)
+    os.pwrite(file.fd, b"?", file.end - 1)
+    later = another(store)
     assert later is not None
     assert isinstance(later.error, StoreFailed)
-    other.execute("ROLLBACK")
+    os.pwrite(file.fd, whole, 0)
     assert store.put() == 3

@@ -7,7 +7,6 @@ import copy
 import os
 import random
 import secrets
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import pytest
 from depth import FULL, repeated_by
 from lab.load import run_until_crash
 from lab.model import World
+
+from beanspiked.engine.embedded.backup import backup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +77,8 @@ def test_the_comparison_sees_every_kind_of_loss(servers: Servers, journal: Path,
     seen = {}
     for what, statement in TAMPERING.items():
         directory = tmp_path / what.replace(" ", "-")
-        shutil.copytree(journal, directory)
+        directory.mkdir()
+        backup(journal, directory / "jobs.sqlite")
         with contextlib.closing(sqlite3.connect(directory / "jobs.sqlite")) as database, database:
             assert database.execute(statement).rowcount > 0, what
         again = servers.start("-b", directory)
@@ -112,7 +114,7 @@ source, target = engine.tube(sys.argv[3]), engine.tube(sys.argv[4])
 
 def turn():
     engine.flush()
-    news.wait(1)
+    news.wait(0.001)
     news.clear()
     journal.settle()
     timers.run()
@@ -132,7 +134,10 @@ while not bulk.done:
 
 
 def where_jobs_are(journal: Path) -> dict[int, tuple[str, bytes]]:
-    with contextlib.closing(sqlite3.connect(journal / "jobs.sqlite")) as database:
+    copy = journal / "copy"
+    copy.unlink(missing_ok=True)
+    backup(journal, copy)
+    with contextlib.closing(sqlite3.connect(copy)) as database:
         return {number: (tube, body) for number, tube, body in database.execute("SELECT id, tube, body FROM job")}
 
 

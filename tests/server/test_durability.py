@@ -167,8 +167,8 @@ def test_with_f_a_power_loss_takes_no_more_than_the_last_moments(
     server = servers.start("-b", journal, "-f", "50", environ=power_loss)
     client = server.connect()
     ids = [client.put(b"%d" % number) for number in range(20)]
-    synced = tmp_path / "synced" / "jobs.sqlite-wal"
-    assert until(lambda: synced.exists() and b"19" in synced.read_bytes())
+    synced = tmp_path / "synced" / "log.0"
+    assert until(lambda: synced.exists() and b"default19" in synced.read_bytes())
     server.kill()
     after = servers.start("-b", tmp_path / "synced").connect()
     assert [after.ask(b"peek %d" % job_id).word for job_id in ids] == [b"FOUND"] * 20

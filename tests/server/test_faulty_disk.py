@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from depth import FULL
 from lab.client import put
 from lab.process import until
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from lab.client import Client
     from lab.disk import SmallDisk
-    from lab.process import Servers
+    from lab.process import Server, Servers
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -45,7 +47,7 @@ def put_until_refused(client: Client) -> list[int]:
 
 
 def puts_work_again(client: Client) -> bool:
-    return until(lambda: client.ask(put(b"x" * 30_000)).word == b"INSERTED", 10)
+    return until(lambda: client.ask(put(b"x" * 30_000)).word == b"INSERTED", 20)
 
 
 @pytest.mark.parametrize("flags", [[], ["-f", "50"]], ids=["by default", "-f 50"])
@@ -64,6 +66,52 @@ def test_an_exceeded_quota_is_a_full_disk(
     assert len(lines) == 1
     assert "quota" in lines[0]
     assert not (disk.seen / "probe").exists()
+
+
+def fill(client: Client, chance: random.Random, jobs: dict[int, bytes]) -> None:
+    refused = 0
+    while refused < 5:
+        body = chance.randbytes(1) * chance.choice((10, 1000, 1000, 30_000, 60_000))
+        for reply in client.ask_all([put(body)] * chance.choice((1, 1, 20))):
+            assert reply.word in (b"INSERTED", b"OUT_OF_MEMORY"), reply.line
+            if reply.word == b"INSERTED":
+                jobs[reply.number] = body
+            else:
+                refused += 1
+
+
+@pytest.mark.parametrize("seed", range(8 if FULL else 2))
+def test_a_disk_that_is_filled_and_emptied_again_and_again_stays_usable(
+    servers: Servers, small_disk: Callable[[int], SmallDisk], faults: dict[str, str], seed: int
+) -> None:
+    chance = random.Random(seed)
+    disk = small_disk(chance.choice((24, 32, 64)))
+    environ = {**faults, "FAULTS_QUOTA": "1"} if seed % 2 else {}
+    flags = chance.choice(([], ["-f", "50"]))
+
+    def start() -> Server:
+        return servers.start("-b", disk.directory, *flags, within=disk.within, environ=environ)
+
+    server = start()
+    client = server.connect()
+    jobs: dict[int, bytes] = {}
+    for _ in range(4):
+        fill(client, chance, jobs)
+        gone = [job_id for job_id in jobs if chance.random() < 0.9]
+        chance.shuffle(gone)
+        at_once = chance.choice((1, 1000))
+        for start_at in range(0, len(gone), at_once):
+            lines = [b"delete %d" % job_id for job_id in gone[start_at : start_at + at_once]]
+            assert {reply.line for reply in client.ask_all(lines)} == {b"DELETED"}
+        for job_id in gone:
+            del jobs[job_id]
+        if chance.random() < 0.4:
+            server.kill()
+            server = start()
+            client = server.connect()
+        assert puts_work_again(client)
+        replies = client.ask_all([b"peek %d" % job_id for job_id in jobs])
+        assert [reply.data for reply in replies] == list(jobs.values())
 
 
 @pytest.mark.parametrize("megabytes", [12, 40])
@@ -91,11 +139,11 @@ def test_a_log_that_has_reached_the_limit_of_a_files_size_is_a_full_disk(servers
     try:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM job").fetchone()
-        put_until_refused(client)
-        assert "full: File too large" in server.log()
+        ids = [first, *put_until_refused(client)]
+        assert "the disk is full" in server.log()
     finally:
         reader.close()
-    assert client.ask(b"delete %d" % first).line == b"DELETED"
+    assert {client.ask(b"delete %d" % job_id).line for job_id in ids} == {b"DELETED"}
     assert puts_work_again(client)
 
 

@@ -36,8 +36,9 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def disk_use(directory: Path) -> int:
-    """Bytes on disk, but for the reserve, which has its size whatever the jobs."""
-    return sum(path.stat().st_blocks * 512 for path in directory.iterdir() if path.name != "reserve")
+    """Bytes on disk, but for the reserve and the log, which have their sizes whatever the jobs."""
+    others = {"reserve", "log.0", "log.1"}
+    return sum(path.stat().st_blocks * 512 for path in directory.iterdir() if path.name not in others)
 
 
 def database(path: Path) -> contextlib.closing[sqlite3.Connection]:

@@ -21,8 +21,9 @@ __all__ = [
     "PRIVATE",
     "SCHEMA_VERSION",
     "Lock",
-    "backup",
     "failed_by",
+    "log_paths",
+    "name_and_folded",
     "no_waiting",
     "open_for_writing",
     "open_read_only",
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME: Final = "jobs.sqlite"
 # "bspk" in SQLite's header marks the file as ours.
 APPLICATION_ID: Final = 0x6273706B
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 # The write-ahead log is copied into the database when it has this many pages.
 WAL_PAGES: Final = 1000
 # How long a change waits for other programs that have locked the database, in milliseconds.
@@ -69,6 +70,14 @@ MIGRATIONS: Final[list[str]] = [
         seconds REAL NOT NULL,
         until   REAL NOT NULL
     );
+    """,
+    # What the log beside it holds is not in the database, so an older version must not open it.
+    """
+    CREATE TABLE log (
+        journal BLOB    NOT NULL,  -- the journal's name for itself: the log's files bear it
+        folded  INTEGER NOT NULL   -- the number of the log's last frame that is in the other tables
+    );
+    INSERT INTO log VALUES (randomblob(8), 0);
     """,
 ]
 
@@ -137,6 +146,11 @@ def _lock(directory: Path) -> int:
     return fd
 
 
+def log_paths(directory: Path) -> list[Path]:
+    """Return the paths of the log's files."""
+    return [directory / "log.0", directory / "log.1"]
+
+
 def prepare(path: Path) -> None:
     """Make a journal if there is none, or upgrade an older one.
 
@@ -178,7 +192,8 @@ def _make_private(path: Path) -> None:
 def _keep_private(path: Path) -> None:
     """Keep other users from reading the jobs, also in files that exist already."""
     base = path.resolve()
-    for name in (base, *(Path(f"{base}{suffix}") for suffix in ("-wal", "-shm", "-journal"))):
+    beside = [Path(f"{base}{suffix}") for suffix in ("-wal", "-shm", "-journal")]
+    for name in (base, *beside, *log_paths(path.parent)):
         try:
             if name.stat().st_mode & 0o077:
                 name.chmod(PRIVATE)
@@ -246,6 +261,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         # Other programs that write or checkpoint, such as backup tools, hold their locks for moments only.
         database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         database.execute("PRAGMA journal_size_limit = 16777216")
+        # A fold has to be on disk before its part of the log is written over.
+        database.execute("PRAGMA synchronous = FULL")
         database.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         # A database at the limit of a file's size could not take over what its log holds, and deletes would fail too.
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
@@ -262,6 +279,12 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return database
 
 
+def name_and_folded(database: sqlite3.Connection) -> tuple[bytes, int]:
+    """Return the journal's name for itself, and the number of the log's last frame that is in the database."""
+    name, number = database.execute("SELECT journal, folded FROM log").fetchone()
+    return bytes(name), int(number)
+
+
 def failed_by(error: BaseException, kind: int) -> bool:
     """Tell whether SQLite failed in this way; the lowest byte of an extended code is the kind."""
     code: int = getattr(error, "sqlite_errorcode", 0)
@@ -276,40 +299,3 @@ def no_waiting(database: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-
-
-def backup(directory: str | Path, target: str | Path) -> int:
-    """Copy a journal, also that of a running server, to a new file; return the number of jobs in the copy.
-
-    Raises:
-        StoreUnusable: There is no journal in the directory, or it is damaged.
-        FileExistsError: The target exists.
-        OSError: The target cannot be written.
-    """
-    source = Path(directory) / FILE_NAME
-    if not source.is_file():
-        raise StoreUnusable(f"{source}: no such file")
-    # Made first and exclusively, so that no file is overwritten.
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
-    done = False
-    try:
-        with (
-            contextlib.closing(open_read_only(source)) as live,
-            contextlib.closing(sqlite3.connect(target)) as copy,
-        ):
-            if live.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise StoreUnusable(f"{source}: not a journal of beanspiked")
-            # Without a second file beside the copy, which a full disk would leave behind.
-            copy.execute("PRAGMA journal_mode = MEMORY")
-            live.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-            if copy.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
-                raise StoreUnusable(f"{source}: damaged")
-            count: int = copy.execute("SELECT count(*) FROM job").fetchone()[0]
-        done = True
-    except sqlite3.Error as error:
-        raise StoreUnusable(f"{source}: {error}") from error
-    finally:
-        if not done:
-            Path(target).unlink()
-    return count

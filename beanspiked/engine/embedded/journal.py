@@ -1,7 +1,8 @@
-"""The journal: a SQLite database that holds every change before its reply leaves.
+"""The journal: a log that holds every change before its reply leaves, and a SQLite database into which the log is folded.
 
-One writer thread commits in groups: changes that are added while a transaction runs go into the next one. Only the last state of a job is
-kept, so there is nothing to compact; the file gives pages back when many are free.
+A commit is one frame that is appended to the log and synced. While the disk is quick the event loop does that itself at the end of its
+turn; otherwise a writer thread does, and changes that are added meanwhile go into the next frame. The folder, another thread, brings the
+database up to date: only the last state of jobs that still live goes there, so there is nothing to compact.
 
 The directory also holds `lock`, beanstalkd's own name and kind of lock, so that neither server opens a directory that the other uses; and
 `reserve`, space that is given up when the disk is full so that deletes still find room. Until it can be reserved again, puts are refused.
@@ -9,31 +10,23 @@ The directory also holds `lock`, beanstalkd's own name and kind of lock, so that
 
 import contextlib
 import logging
-import os
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from beanspiked.engine import forks
 from beanspiked.engine.contract import ALL, JournalStats
-from beanspiked.engine.embedded.database import (
-    FILE_NAME,
-    Lock,
-    failed_by,
-    no_waiting,
-    open_for_writing,
-    open_read_only,
-    prepare,
-)
+from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
+from beanspiked.engine.embedded.folder import Folder
+from beanspiked.engine.embedded.log import Log
+from beanspiked.engine.embedded.pace import Pace
 from beanspiked.engine.embedded.reading import Reading
-from beanspiked.engine.embedded.room import Room
-from beanspiked.engine.embedded.statements import apply, write_given_back
+from beanspiked.engine.embedded.records import encode, settle
+from beanspiked.engine.embedded.room import NO_ROOM, Room
 from beanspiked.engine.embedded.write import PUT, Write
-from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
+from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull, StoreUnusable
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
 
@@ -41,12 +34,11 @@ __all__ = ["Journal"]
 
 logger = logging.getLogger(__name__)
 
-# Give pages back to the file system when this many, and a quarter of all, are free.
-VACUUM_FREE_PAGES: Final = 1024
-VACUUM_CHUNK: Final = 1024
-HOUSEKEEPING_SECONDS: Final = 1.0
-# A write-ahead log of more bytes is logged: it is emptied at a sixteenth of this unless another program reads it.
-WAL_BYTES: Final = 64 << 20
+# The event loop itself writes batches of at most so many bytes and changes.
+HERE_BYTES: Final = 1 << 18
+HERE_CHANGES: Final = 2000
+# How long a change waits for the log to be folded when that is full, in seconds.
+WAIT_SECONDS: Final = 5.0
 
 
 class Journal:
@@ -55,8 +47,7 @@ class Journal:
     Args:
         directory: Its directory, which must exist.
         clock: The clock of the times that callers give and get; in the file they are the wall clock's.
-        fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative syncs only at
-            checkpoints.
+        fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative syncs only what is folded.
 
     Attributes:
         notify: Called from the writer thread when outcomes wait for `settle`.
@@ -64,7 +55,7 @@ class Journal:
         reading: Reads what the journal holds when it is opened.
 
     Raises:
-        StoreUnusable: The directory or the database in it cannot be used; nothing was changed.
+        StoreUnusable: The directory or the files in it cannot be used; nothing was changed.
     """
 
     def __init__(self, directory: str | Path, clock: Clock, fsync_ms: int = 0) -> None:
@@ -74,47 +65,64 @@ class Journal:
         self._clock = clock
         self._fsync_seconds = fsync_ms / 1000
         self._added: list[Write] = []
+        # How many changes the writer has whose outcomes are not told yet.
+        self._underway = 0
         self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[tuple[Write, EngineError | None]] = queue.SimpleQueue()
         self._closing: Later | None = None
         self._closed = False
-        self._unsynced = False
-        self._locked = False
+        # Since when there are commits that are not synced; 0 if there are none.
+        self._unsynced_at = 0.0
+        self._patient = True
         self._complained = False
         self._given_back: dict[tuple[int, int], list[int]] = {}
-        self._pinned = False
-        self._untidy = False
-        self._wal_fd = -1
-        # Held while the writer is in SQLite.
-        self._writing = forks.undisturbed()
+        self._pace = Pace(time.monotonic)
         self._lock = Lock(self.directory)
         self._room = Room(self.directory)
         try:
             self._path = self.directory / FILE_NAME
-            # SQLite's name of it, also when the database's name is a link.
-            self._log_path = Path(f"{self._path.resolve()}-wal")
             prepare(self._path)
             # Nothing is written before everything is read: a journal that proves to be damaged stays unchanged.
             self._database = open_read_only(self._path)
-            self.reading = Reading(self._database, self._path)
+            try:
+                self.reading = Reading(self._database, self._path)
+            except BaseException:
+                self._database.close()
+                raise
             self.stats.full = not self._room.restore()
             if self.stats.full:
                 logger.warning("%s: no room for the reserve; puts are refused until there is", self.directory)
         except BaseException:
             self._lock.release()
             raise
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
-        """Start the writer.
+        """Start the writer and the folder.
 
         Raises:
             StoreUnusable: The journal cannot be written.
         """
         self._database.close()
         self._database = open_for_writing(self._path)
-        self._database.execute(f"PRAGMA synchronous = {'FULL' if self._fsync_seconds == 0 else 'NORMAL'}")
-        self._thread.start()
+        reading = self.reading
+        try:
+            try:
+                self._log = Log(self.directory, reading.name, reading.folded, reading.found)
+            except StoreUnusable:
+                # There may be no room for a log, but deletes need one.
+                if not self._room.release():
+                    raise
+                self.stats.full = True
+                self._log = Log(self.directory, reading.name, reading.folded, reading.found)
+        except StoreUnusable:
+            self.abandon()
+            raise
+        self._folder = Folder(
+            self._path, self._database, reading.folded, self._log, self._room, self.stats, self._clock
+        )
+        self._folder.start()
+        self._writer.start()
 
     def abandon(self) -> None:
         """Close a journal that was not started."""
@@ -122,14 +130,21 @@ class Journal:
         self._lock.release()
 
     def add(self, write: Write) -> None:
-        """Add a change; it goes to the writer with the next `flush`."""
+        """Add a change; it is written with the next `flush`."""
         self._added.append(write)
 
     def flush(self) -> None:
-        """Pass the changes of this turn to the writer."""
-        if self._added:
-            self._inbox.put(self._added)
-            self._added = []
+        """Write the changes of this turn, or pass them to the writer."""
+        if not self._added:
+            return
+        batch, self._added = self._added, []
+        if self._commit_here(batch):
+            settle(batch)
+            # What the outcomes have brought about.
+            batch, self._added = self._added, []
+        if batch:
+            self._underway += len(batch)
+            self._inbox.put(batch)
 
     def settle(self, most: int = ALL) -> bool:
         """Report up to `most` outcomes of the writer, in the event loop's thread.
@@ -144,16 +159,17 @@ class Journal:
                 break
             # A writer that failed within a batch has refused all of it, also changes that it had settled.
             if not write.done:
+                self._underway -= 1
                 write.settle(error)
         else:
             return True
         if self._closed and self._closing is not None and not self._closing.done:
-            self._thread.join()
+            self._writer.join()
             self._closing.settle()
         return False
 
     def close(self, given_back: dict[tuple[int, int], list[int]] | None = None) -> Later:
-        """Write the added changes, close the database and unlock the directory.
+        """Write the added changes, fold the log, close the files and unlock the directory.
 
         Args:
             given_back: The ids of jobs that became ready without a change in the journal, by the number of their reserves and timeouts.
@@ -165,78 +181,95 @@ class Journal:
             self._inbox.put(None)
         return self._closing
 
+    def _commit_here(self, batch: list[Write]) -> bool:
+        """Commit in the event loop's thread, unless somebody might wait long for that; tell whether it is done."""
+        log, stats = self._log, self.stats
+        if (
+            self._underway
+            or len(batch) > HERE_CHANGES
+            or not self._pace.quick()
+            or stats.full
+            or stats.distrusted
+            or not log.lock.acquire(blocking=False)
+        ):
+            return False
+        began = time.monotonic()
+        try:
+            pieces = encode(batch, self._clock.ahead())
+            size = sum(map(len, pieces))
+            if size > HERE_BYTES or not log.current.room(size):
+                return False
+            log.append(pieces, self._fsync_seconds == 0)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the writer tries again, and says so
+            logger.debug("%s: the event loop cannot commit: %s", self.directory, error)
+            return False
+        finally:
+            log.lock.release()
+            self._pace.took(began)
+        self._complained = False
+        self._count(batch, began)
+        return True
+
     # --- the writer thread
 
     def _run(self) -> None:
-        sync_at = 0.0
-        keep_house_at = time.monotonic() + HOUSEKEEPING_SECONDS
         open_ = True
         while open_:
             batch: list[Write] = []
-            wait = HOUSEKEEPING_SECONDS
-            if self._unsynced and self._fsync_seconds > 0:
-                wait = max(0.0, sync_at - time.monotonic())
             with contextlib.suppress(queue.Empty):
-                part = self._inbox.get(timeout=wait)
+                part = self._inbox.get(timeout=self._until_sync())
                 while part is not None:
                     batch += part
                     part = self._inbox.get_nowait()
                 open_ = False
             if batch:
-                was_synced = not self._unsynced
                 try:
-                    with self._writing:
-                        self._commit_all(batch)
+                    self._commit_all(batch)
                 except Exception as error:
                     logger.critical("%s: the writer failed; its batch is refused", self.directory, exc_info=error)
                     self._refuse(batch, StoreFailed("the journal's writer failed"))
-                if was_synced and self._unsynced:
-                    sync_at = time.monotonic() + self._fsync_seconds
                 self.notify()
-            now = time.monotonic()
-            if self._unsynced and self._fsync_seconds > 0 and (now >= sync_at or not open_):
+            if self._until_sync() == 0.0 or (self._unsynced_at and self._fsync_seconds > 0 and not open_):
                 self._sync()
-                sync_at = now + self._fsync_seconds
-            if now >= keep_house_at:
-                with self._writing:
-                    self._keep_house()
-                keep_house_at = time.monotonic() + HOUSEKEEPING_SECONDS
-        with self._writing:
-            write_given_back(self._database, self.directory, self._given_back)
-            self._close_database()
+        self._folder.close(self._given_back)
+        self._lock.release()
         self._closed = True
         self.notify()
 
+    def _until_sync(self) -> float | None:
+        """Return how many seconds are left until the next sync; None if none is needed."""
+        if self._fsync_seconds <= 0 or not self._unsynced_at:
+            return None
+        return max(0.0, self._unsynced_at + self._fsync_seconds - time.monotonic())
+
     def _commit_all(self, batch: list[Write]) -> None:
-        """Commit a batch as one transaction; if that fails, in parts, with changes that free space first."""
+        """Commit a batch as one frame; if that fails, in parts, with changes that free space first."""
         if self.stats.distrusted:
             self._sync()
             if self.stats.distrusted:
                 self._refuse(batch, StoreFailed("earlier changes cannot be synced"))
                 return
-        if self.stats.full:
+        if self.stats.full and self._folder.error is None:
             self.stats.full = not self._room.restore()
         puts = [write for write in batch if write.op == PUT]
         others = [write for write in batch if write.op != PUT]
         if self.stats.full:
-            self._refuse(puts, StoreFull("the disk is full"))
+            self._refuse(puts, self._folder.lack or StoreFull("the disk is full"))
             puts = []
+        # A log that stays full is waited for once, and not for each part.
+        self._patient = True
         whole = others + puts
         error = self._commit(whole) if whole else None
         if error is None:
             self._succeed(whole)
             return
-        if self._locked:
-            # Each part would wait as long.
-            self._refuse(whole, error)
-            return
         if isinstance(error, StoreFull):
-            self._make_room()
+            self._room.release()
         if others and self._commit(others) is None:
             self._succeed(others)
         else:
             self._commit_each(others)
-        self.stats.full = not self._room.restore()
+        self.stats.full = not self._room.restore() or isinstance(self._folder.error, StoreFull)
         if self.stats.full:
             self._refuse(puts, error)
         else:
@@ -251,22 +284,8 @@ class Journal:
             else:
                 self._refuse([write], error)
                 if isinstance(error, StoreFull):
-                    self._make_room()
+                    self._room.release()
                     self.stats.full = not self._room.restore()
-
-    def _make_room(self) -> None:
-        """Give up the reserve and use its space to empty the write-ahead log, which can then be filled again."""
-        self._room.release()
-        with contextlib.suppress(sqlite3.Error):
-            self._checkpoint()
-
-    def _checkpoint(self) -> bool:
-        """Empty the write-ahead log as far as possible; tell whether another program, such as a backup, reads it.
-
-        The writer cannot wait until that ends.
-        """
-        with no_waiting(self._database):
-            return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
 
     def _succeed(self, batch: list[Write]) -> None:
         if any(write.op == PUT for write in batch):
@@ -282,118 +301,76 @@ class Journal:
             self._outbox.put((write, error))
 
     def _commit(self, batch: list[Write]) -> EngineError | None:
-        """Run one transaction; return its error, if any."""
-        database = self._database
-        self._locked = False
+        """Append one frame; return its error, if any."""
         began = time.monotonic()
-        self.stats.commits += 1
         try:
-            database.execute("BEGIN IMMEDIATE")
-            records = apply(database, self._clock.ahead(), batch)
-            database.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to go on and to say so
-            with contextlib.suppress(sqlite3.Error):
-                if database.in_transaction:
-                    database.execute("ROLLBACK")
-            if failed_by(error, sqlite3.SQLITE_FULL):
-                return StoreFull("the disk is full")
-            if failed_by(error, sqlite3.SQLITE_IOERR) and (reason := self._room.want(self._path, self._log_path)):
-                return StoreFull(f"the disk is full: {reason}")
-            self._locked = failed_by(error, sqlite3.SQLITE_BUSY)
-            return StoreFailed(f"the journal cannot be written: {error}")
-        self.stats.records += records
-        self.stats.commit_seconds += time.monotonic() - began
-        if self._fsync_seconds == 0:
-            self.stats.syncs += 1
-        else:
-            self._unsynced = True
+            pieces = encode(batch, self._clock.ahead())
+            error = self._make_way(sum(map(len, pieces)))
+            # The log grows for what frees space.
+            if error is not None and any(write.op == PUT for write in batch):
+                return error
+            with self._log.lock:
+                began = time.monotonic()
+                self._log.append(pieces, self._fsync_seconds == 0)
+        except OSError as failed:
+            if failed.errno in NO_ROOM:
+                return StoreFull(
+                    "the disk is full" if failed.errno == NO_ROOM[0] else f"the disk is full: {failed.strerror}"
+                )
+            return StoreFailed(f"the journal cannot be written: {failed.strerror or failed}")
+        except Exception as failure:  # noqa: BLE001 - whatever it is, this thread has to go on and to say so
+            return StoreFailed(f"the journal cannot be written: {failure}")
+        finally:
+            self._pace.took(began)
+        self._count(batch, began)
         return None
 
-    def _sync(self) -> None:
-        """Sync all earlier commits, which stand in the write-ahead log.
+    def _count(self, batch: list[Write], began: float) -> None:
+        stats = self.stats
+        now = time.monotonic()
+        stats.commits += 1
+        stats.records += sum([len(write.jobs) or 1 for write in batch])
+        stats.commit_seconds += now - began
+        if self._fsync_seconds == 0:
+            stats.syncs += 1
+        elif not self._unsynced_at:
+            self._unsynced_at = now
+            if self._fsync_seconds > 0:
+                # The writer has to wake up in time.
+                self._inbox.put([])
 
-        The kernel reports pages that it could not write once, and may then count them as written, so another sync of the log would prove
-        nothing. Instead the log's content, which can still be read, is copied into the database, and that is synced.
-        """
+    def _make_way(self, size: int) -> EngineError | None:
+        """Go on in the other file if a frame has no room in this one; return why that is impossible."""
+        log = self._log
+        if log.current.room(size) or not log.has_frames():
+            return None
+        if log.spare is None and self._folder.error is None and self._patient:
+            self._folder.wait(WAIT_SECONDS)
+            self._patient = log.spare is not None
+        with log.lock:
+            if log.current.room(size):
+                # The folder has changed the files meanwhile.
+                return None
+            if log.switch():
+                self._folder.wake()
+                return None
+        return self._folder.error or StoreFailed("the log is full, and folding it takes too long")
+
+    def _sync(self) -> None:
+        """Sync all earlier commits; after a sync that failed, write them again."""
         try:
-            if self.stats.distrusted:
-                with no_waiting(self._database):
-                    _, logged, copied = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if copied < logged:
-                    return
-            else:
-                if self._wal_fd < 0:
-                    self._wal_fd = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
-                os.fsync(self._wal_fd)
-        except (OSError, sqlite3.Error) as error:
+            with self._log.lock:
+                self._log.sync(again=self.stats.distrusted)
+                self._unsynced_at = 0.0
+        except OSError as error:
+            self._unsynced_at = time.monotonic()
             if not self.stats.distrusted:
                 self.stats.distrusted = True
                 # This line also reports the refused changes.
                 self._complained = True
                 logger.critical("%s: cannot sync: %s; changes are refused until a sync succeeds", self.directory, error)
             return
-        self._unsynced = False
         self.stats.syncs += 1
         if self.stats.distrusted:
             self.stats.distrusted = False
             logger.warning("%s: all changes are synced again", self.directory)
-
-    def _keep_house(self) -> None:
-        """Give free pages back, a chunk at a time."""
-        try:
-            if self.stats.full:
-                self.stats.full = not self._room.restore()
-            free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
-            pages = self._database.execute("PRAGMA page_count").fetchone()[0]
-            while free > VACUUM_FREE_PAGES and free * 4 > pages:
-                with no_waiting(self._database):
-                    # Not `execute`, which makes one step only and would free one page.
-                    self._database.executescript(f"PRAGMA incremental_vacuum({VACUUM_CHUNK})")
-                busy = self._checkpoint()
-                free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
-                pages = self._database.execute("PRAGMA page_count").fetchone()[0]
-                if busy or not self._inbox.empty():
-                    break
-            self._watch_log()
-            with no_waiting(self._database):
-                # Pauses whose tubes were dropped before they ended.
-                self._database.execute(
-                    "DELETE FROM pause WHERE until < ?", (self._clock.now() + self._clock.ahead() - 1,)
-                )
-            self._untidy = False
-        except (sqlite3.Error, OSError) as error:
-            # While the file is locked, this is tried again a second later.
-            if not self._untidy and not failed_by(error, sqlite3.SQLITE_BUSY):
-                self._untidy = True
-                logger.warning("%s: cannot give free space back: %s; trying again later", self.directory, error)
-
-    def _watch_log(self) -> None:
-        """Log when another program keeps the write-ahead log from being emptied for long, and when that ends."""
-        if self._log_bytes() <= WAL_BYTES and not self._pinned:
-            return
-        busy = self._checkpoint()
-        if busy and not self._pinned:
-            self._pinned = True
-            logger.warning(
-                "%s-wal has %d MB and grows, because another program reads the database; end that program",
-                self._path,
-                self._log_bytes() >> 20,
-            )
-        elif self._pinned and not busy:
-            self._pinned = False
-            logger.warning("%s-wal can be emptied again", self._path)
-
-    def _log_bytes(self) -> int:
-        try:
-            return self._log_path.stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def _close_database(self) -> None:
-        try:
-            self._database.close()
-        except sqlite3.Error as error:
-            logger.critical("%s: %s", self.directory, error)
-        if self._wal_fd >= 0:
-            os.close(self._wal_fd)
-        self._lock.release()

@@ -2,10 +2,14 @@
 
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+from beanspiked.engine.embedded.database import name_and_folded
+from beanspiked.engine.embedded.log import Found, read_log
+from beanspiked.engine.embedded.records import Net
 from beanspiked.engine.embedded.write import COLUMNS, Row
 from beanspiked.engine.errors import StoreUnusable
 
@@ -20,16 +24,27 @@ MIN_ID: Final = -(1 << 63)
 
 
 class Reading:
-    """Reads a journal's database before anything is written to it.
+    """Reads a journal's database and its log before anything is written to them.
 
     Attributes:
         aside: How many rows are set aside because they are not jobs.
+        name, folded: What the database says of the log.
+        found: The files of the log with frames that are not folded yet.
+
+    Raises:
+        StoreUnusable: The database or the log is damaged.
     """
 
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self.aside: int = 0
         self._database = database
         self._path = path
+        self._net = Net()
+        try:
+            self.name, self.folded = name_and_folded(database)
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            raise StoreUnusable(f"{path}: {error}") from error
+        self.found: list[Found] = read_log(path.parent, self.name, self.folded, self._net.take)
 
     def chunks(self) -> Iterator[list[Row]]:
         """Read all jobs, by id, some at a time.
@@ -39,9 +54,20 @@ class Reading:
         """
         query = f"SELECT {COLUMNS} FROM job WHERE id > ? ORDER BY id LIMIT {LOAD_CHUNK}"  # noqa: S608 - constants
         last: object = MIN_ID
+        net = self._net
+        fresh = deque(net.put_ids())
         while rows := self._read(query, last):
-            yield rows
             last = rows[-1][0]
+            if net.gone or net.changed:
+                rows = [net.over(row) for row in rows if row[0] not in net.gone]
+            if fresh and fresh[0] < cast(int, last):
+                while fresh and fresh[0] < cast(int, last):
+                    rows.append(net.row(fresh.popleft()))
+                rows.sort(key=_id)
+            if rows:
+                yield rows
+        while fresh:
+            yield [net.row(fresh.popleft()) for _ in range(min(LOAD_CHUNK, len(fresh)))]
 
     def set_aside(self, job_id: object, fault: str) -> None:
         """Set aside a row that is not a job: it stays in the file, and its id is not used again."""
@@ -61,8 +87,11 @@ class Reading:
                 pauses.append((tube, seconds, until))
             else:
                 logger.error("%s: a pause cannot be read and is ignored", self._path)
+        changed = self._net.pauses
+        pauses = [pause for pause in pauses if pause[0] not in changed]
+        pauses += [(tube, seconds, until) for tube, (seconds, until) in changed.items() if seconds]
         last = self._read("SELECT max(seq) FROM sqlite_sequence WHERE name = 'job' AND typeof(seq) = 'integer'")[0][0]
-        return pauses, last if isinstance(last, int) else 0
+        return pauses, max(self._net.last_id, last if isinstance(last, int) else 0)
 
     def _read(self, query: str, *values: object) -> list[Row]:
         try:
@@ -76,6 +105,10 @@ class Reading:
                 return self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise StoreUnusable(f"{self._path}: {error}") from error
+
+
+def _id(row: Row) -> int:
+    return cast(int, row[0])
 
 
 def _text(data: bytes) -> str | None:

@@ -136,7 +136,11 @@ class Worker:
         def check(reply: Reply) -> None:
             assert reply.word == b"INSERTED", f"put: {reply.line!r}"
             self._delayed_puts -= delay > 0
-            self.world.appear(reply.number, body)
+            if job.id:
+                # Another connection has reserved it already, and perhaps deleted it.
+                assert job.id == reply.number, f"job {job.id} was put as {reply.number}"
+            else:
+                self.world.appear(reply.number, body)
 
         self._send(put(body, pri=pri, delay=delay, ttr=TTR), check)
 

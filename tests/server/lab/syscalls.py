@@ -45,7 +45,7 @@ class Call:
 
     @property
     def is_of_journal(self) -> bool:
-        return self.path.endswith("jobs.sqlite-wal")
+        return self.path.endswith(("/log.0", "/log.1"))
 
     def writes_journal(self) -> bool:
         return self.is_of_journal and self.name in WRITES

@@ -1,0 +1,232 @@
+"""The log: what is committed is appended to it, and folded into the database later.
+
+It has two files in turns. While one is folded, commits go to the other. Only a fold that is on disk makes a file free to be written
+again. The database says which frame was folded last, so every other frame is either in the log or damaged.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from beanspiked.engine.embedded.database import PRIVATE, log_paths
+from beanspiked.engine.embedded.frames import Frame, Header, LogFile, frames_of, header_of, relied_on
+from beanspiked.engine.errors import StoreUnusable
+
+__all__ = ["Found", "Log", "read_log"]
+
+logger = logging.getLogger(__name__)
+
+# A file's size at first and at most, in bytes. It doubles while the disk has many times as much room.
+FIRST_BYTES: Final = 1 << 18
+MOST_BYTES: Final = 16 << 20
+ROOM_TIMES: Final = 16
+
+
+class Found(NamedTuple):
+    """A file with frames that are not folded yet, and the last of these."""
+
+    path: Path
+    header: Header
+    end: int
+    last: int
+
+
+def read_log(directory: Path, journal: bytes, folded: int, take: Callable[[bytes], object]) -> list[Found]:
+    """Read the frames that are not folded yet, in order.
+
+    Args:
+        directory: The journal's directory.
+        journal: The journal's name for itself.
+        folded: The number of the last frame that was folded.
+        take: Called with the records of each frame.
+
+    Returns:
+        The files that have such frames, the older one first.
+
+    Raises:
+        StoreUnusable: A file is damaged, or belongs to another journal.
+    """
+    files: list[tuple[Header, Path, int]] = []
+    found: list[Found] = []
+    try:
+        # The newer file is looked at first. If it has frames, the older one will get no more, also in a journal that is in use.
+        for path in log_paths(directory):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            files.append((Header(b"", b"", 0), path, fd))
+            header = header_of(fd, path)
+            if header is None:
+                continue
+            if header.journal != journal:
+                raise StoreUnusable(
+                    f"{path}: belongs to another journal than the database beside it; move it away if the database was restored"
+                )
+            files[-1] = (header, path, fd)
+        whole: dict[Path, list[Frame]] = {}
+        live = sorted((file for file in files if file[0].journal), key=lambda file: file[0].first, reverse=True)
+        for header, path, fd in live:
+            whole[path] = list(frames_of(fd, header))
+        number = folded + 1
+        for header, path, fd in reversed(live):
+            frames = whole[path]
+            for frame in frames:
+                if frame.number == number:
+                    take(frame.data)
+                    number += 1
+            last = frames[-1] if frames else None
+            if last is not None and folded < last.number < number:
+                found.append(Found(path, header, last.end, last.number))
+            # What is behind the last valid frame, or all if frames before the first one are missing.
+            is_next = last is not None and last.number == number - 1
+            start = last.end if last is not None and is_next else 0
+            # A server that goes on writing may have added frame `number` after its file was read.
+            if relied_on(fd, header, start, number) and (
+                not start or next(frames_of(fd, header, start, number), None) is None
+            ):
+                raise StoreUnusable(
+                    f"{path}: damaged: frame {number} is missing or cannot be read, and later ones follow"
+                )
+    except OSError as error:
+        raise StoreUnusable(f"{directory}: the log cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise StoreUnusable(f"{directory}: the log cannot be read: {error}; start a newer beanspiked") from error
+    finally:
+        for _, _, fd in files:
+            os.close(fd)
+    return found
+
+
+class Log:
+    """The log of a journal that is in use.
+
+    Args:
+        directory: The journal's directory.
+        journal: The journal's name for itself.
+        folded: The number of the last frame that was folded.
+        found: What `read_log` found.
+
+    Attributes:
+        lock: Held while a frame is written or the files change places.
+        current: Where frames are written.
+        full: The file that waits to be folded, or None.
+        spare: The file that can be written next, or None.
+
+    Raises:
+        StoreUnusable: It cannot be written.
+    """
+
+    def __init__(self, directory: Path, journal: bytes, folded: int, found: list[Found]) -> None:
+        self.lock = threading.Lock()
+        self.full: LogFile | None = None
+        self.spare: LogFile | None = None
+        self._directory = directory
+        self._journal = journal
+        files: list[LogFile] = []
+        try:
+            files += [LogFile(path, PRIVATE) for path in log_paths(directory)]
+            by_path = {file.path: file for file in files}
+            used = [by_path[place.path] for place in found]
+            free = [file for file in files if file not in used]
+            for file, place in zip(used, found, strict=True):
+                file.resume(place.header, place.end, place.last)
+            for file in free:
+                file.forget()
+                if file.size < FIRST_BYTES:
+                    file.grow(FIRST_BYTES)
+            if used:
+                self.current = used[-1]
+            else:
+                self.current = free.pop(0)
+                self.current.begin(journal, folded + 1)
+            self.full = used[0] if len(used) > 1 else None
+            self.spare = free[0] if free else None
+            # The files' names have to be on disk, too.
+            fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            for file in files:
+                file.close()
+            raise StoreUnusable(f"{directory}: the log cannot be written: {error.strerror or error}") from error
+        self._files = files
+        # The number of the last frame that is on disk.
+        self._durable: int = self.current.last
+
+    def append(self, pieces: list[bytes], sync: bool) -> None:
+        """Write a frame, with the lock held.
+
+        Raises:
+            OSError: It cannot be written or synced.
+        """
+        self.current.append(pieces, self._durable, sync)
+        if sync:
+            self._durable = self.current.last
+
+    def has_frames(self) -> bool:
+        """Tell whether the current file has frames."""
+        return self.current.last >= self.current.header.first
+
+    def switch(self) -> bool:
+        """Go on in the other file if that is free, with the lock held; tell whether that was so.
+
+        Raises:
+            OSError: The other file cannot be written.
+        """
+        spare = self.spare
+        if spare is None:
+            return False
+        spare.begin(self._journal, self.current.last + 1)
+        self.full, self.current, self.spare = self.current, spare, None
+        return True
+
+    def is_durable(self) -> bool:
+        """Tell whether all frames are on disk, or folded."""
+        return self._durable == self.current.last
+
+    def sync(self, again: bool) -> None:
+        """Sync all frames, with the lock held.
+
+        Args:
+            again: Whether an earlier sync has failed, so that they have to be written again.
+
+        Raises:
+            OSError: That failed.
+        """
+        for file in (self.full, self.current):
+            if file is not None and not file.is_durable():
+                if again:
+                    file.write_again()
+                else:
+                    file.sync()
+        self._durable = self.current.last
+
+    def folded(self) -> None:
+        """Let the file that was folded be written again; make it larger if its size was too small and the disk has room."""
+        file = self.full
+        assert file is not None
+        try:
+            if file.size > MOST_BYTES:
+                file.shrink(MOST_BYTES)
+            size = min(2 * file.size, MOST_BYTES)
+            disk = os.statvfs(self._directory)
+            if file.size < size and file.end > file.size // 2 and disk.f_bavail * disk.f_frsize > ROOM_TIMES * size:
+                file.grow(size)
+        except OSError as error:
+            logger.debug("%s: its size cannot be changed: %s", file.path, error)
+        with self.lock:
+            self._durable = max(self._durable, file.last)
+            self.full, self.spare = None, file
+
+    def close(self, remove: bool) -> None:
+        """Close the files, and remove them if all is folded."""
+        for file in self._files:
+            if remove:
+                file.path.unlink(missing_ok=True)
+            file.close()

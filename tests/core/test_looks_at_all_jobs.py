@@ -142,7 +142,7 @@ def test_a_bug_in_a_later_slice_is_told_to_who_waits(wire: Wire) -> None:
 
     no_job: Any = "planted"
     for shard in wire.engine._jobs._shards.values():
-        shard.jobs[-1] = no_job
+        shard.few, shard.slots = {1: no_job}, []
     wire.broker.on_alarm()
     assert isinstance(later.error, StoreFailed)
     assert "internal error" in str(later.error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from beanspiked.engine.embedded.table import SHARD_SIZE, JobTable
@@ -54,3 +56,34 @@ def test_a_shard_goes_with_its_last_job_and_comes_again(table: JobTable, jobs: l
     assert table.shards() == []
     table.add(jobs[0])
     assert table.all() == [jobs[0]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_shard_finds_and_lists_its_jobs_however_many_it_has(seed: int) -> None:
+    chance = random.Random(seed)
+    table = JobTable()
+    there: dict[int, Job] = {}
+    ids = list(range(SHARD_SIZE))
+    for share in (1.0, 0.01, 0.5, 0.0, 0.2, 0.9, 0.05):
+        chance.shuffle(ids)
+        wanted = set(ids[: int(share * SHARD_SIZE)])
+        for number in sorted(wanted - there.keys()):
+            there[number] = job(number)
+            table.add(there[number])
+        for number in [number for number in ids if number in there.keys() - wanted]:
+            table.remove(there.pop(number))
+        assert [table.get(number) for number in range(SHARD_SIZE)] == [
+            there.get(number) for number in range(SHARD_SIZE)
+        ]
+        assert sorted(each.id for each in table.shard(0)) == sorted(there)
+
+
+@pytest.mark.parametrize("kept", [1, 20])
+def test_few_jobs_that_stay_of_many_take_little_memory(kept: int) -> None:
+    table = JobTable()
+    jobs = [job(number) for number in range(SHARD_SIZE)]
+    for each in jobs:
+        table.add(each)
+    for each in jobs[kept:]:
+        table.remove(each)
+    assert not table._shards[0].slots

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Final
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import mypyc_attr, u8
 
 from beanspiked.engine.compression import expand
 from beanspiked.engine.later import Later
@@ -145,7 +145,6 @@ class Job(Entry):
         self.ttr: float = ttr
         self.born: float = born
         self.body: bytes = body
-        self.state: int = READY
         self.reserves: int = 0
         self.timeouts: int = 0
         self.releases: int = 0
@@ -155,6 +154,8 @@ class Job(Entry):
         self.reserved_us: int = 0
         self.moving: Later | None = None
         self.details: Details | None = details
+        # Micro-optimization: together these take no more space than one of them, when compiled.
+        self.state: u8 = READY
         self.ahead_of_store: bool = False
 
     def raw_body(self) -> bytes:

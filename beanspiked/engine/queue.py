@@ -9,7 +9,7 @@ live in the entries, so that removal from the middle needs no search and leaves 
 from heapq import heappop, heappush
 from typing import Final
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i32, mypyc_attr
 
 __all__ = ["Entry", "Queue"]
 
@@ -31,9 +31,10 @@ class Entry:
     __slots__ = ("id", "key", "next", "prev", "spot")
 
     def __init__(self, id: int) -> None:  # noqa: A002 - the protocol's own word
+        # Micro-optimization: first, so that it takes no space of its own when compiled.
+        self.spot: i32 = NOWHERE
         self.id: int = id
         self.key: float = 0.0
-        self.spot: int = NOWHERE
         self.prev: Entry | None = None
         self.next: Entry | None = None
 

@@ -76,8 +76,8 @@ class Connection(Sink):
         self._sock = sock
         self._receive = sock.recv
         self._send = poller.sockets.sender(sock)
-        # What the kernel has not taken yet.
-        self._unsent: deque[memoryview] = deque()
+        # What the kernel has not taken yet, if anything: an empty deque takes 760 bytes.
+        self._unsent: deque[memoryview] | None = None
         self._unsent_bytes = 0
         self._reading = True
         self._watching = False
@@ -180,6 +180,7 @@ class Connection(Sink):
             self._choked = False
             self.flow.unchoke()
         if not unsent:
+            self._unsent = None
             if self._closing:
                 self._lose()
             else:
@@ -206,7 +207,7 @@ class Connection(Sink):
         self._gone = True
         self._poller.remove(self.fd)
         self._sock.close()
-        self._unsent.clear()
+        self._unsent = None
         try:
             self.flow.close()
         except Exception:
@@ -222,7 +223,8 @@ class Connection(Sink):
         if self.broker.tracing:
             logger.debug(">%d reply %s", self.fd, data.partition(b"\r\n")[0].decode("ascii", "replace"))
         sent = 0
-        if not self._unsent:
+        unsent = self._unsent
+        if unsent is None:
             try:
                 sent = self._send(data)
             except OSError:
@@ -230,9 +232,11 @@ class Connection(Sink):
                 sent = 0
             if sent == len(data):
                 return
-        self._unsent.append(memoryview(data)[sent:])
         self._unsent_bytes += len(data) - sent
-        if len(self._unsent) == 1:
+        if unsent is None:
+            self._unsent = unsent = deque()
+        unsent.append(memoryview(data)[sent:])
+        if len(unsent) == 1:
             self._wait()
         if self._unsent_bytes > HIGH_WATER and not self._choked:
             self._choked = True

@@ -109,10 +109,8 @@ class ReplyQueue:
         self.choked: bool = False
         self._known: list[bytes] = []
         self._dirty: bool = False
-        # The first reply that is not known, and all after it.
-        self._slots: deque[Slot] = deque()
-        # Micro-optimization: whether that list is not empty.
-        self._behind: bool = False
+        # The first reply that is not known, and all after it; None when all are known: an empty deque takes 760 bytes.
+        self._slots: deque[Slot] | None = None
         self._slot_bytes: int = 0
 
     def full(self) -> bool:
@@ -121,11 +119,11 @@ class ReplyQueue:
 
     def all_known(self) -> bool:
         """Tell whether all replies leave with the next `flush`."""
-        return not self._behind
+        return self._slots is None
 
     def add(self, reply: bytes) -> None:
         """Reply to a command."""
-        if self._behind:
+        if self._slots is not None:
             self._slots.append(Slot(reply))
             self._slot_bytes += len(reply)
             return
@@ -136,7 +134,7 @@ class ReplyQueue:
 
     def add_job(self, header: bytes, body: bytes) -> None:
         """Reply with a job, whose body is not copied unless it has to wait."""
-        if self._behind:
+        if self._slots is not None:
             self.add(b"".join((header, body, replies.CRLF)))
             return
         self._known.append(header)
@@ -146,8 +144,9 @@ class ReplyQueue:
 
     def add_later(self, later: Later, pending: PendingReply) -> None:
         """Reply when a change is settled."""
+        if self._slots is None:
+            self._slots = deque()
         self._slots.append(pending)
-        self._behind = True
         self.unsettled += 1
         later.tell(pending)
 
@@ -160,12 +159,14 @@ class ReplyQueue:
     def _drain(self) -> None:
         """Let the replies leave that are next in order, and let the connection go on."""
         slots = self._slots
+        assert slots is not None, "a reply becomes known once"
         while slots and slots[0].reply:
             data = slots.popleft().reply
             self._slot_bytes -= len(data)
             self._known.append(data)
             self.size += len(data)
-        self._behind = len(slots) > 0
+        if not slots:
+            self._slots = None
         if self._known and not self._dirty:
             self._mark()
         gate = self.gate

@@ -8,6 +8,7 @@ import pytest
 
 from beanspiked.engine.compression import squeeze
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Details, Filter, Job, Tube
+from beanspiked.engine.embedded.table import SHARD_SIZE
 from beanspiked.engine.filters import LIMIT_MAX
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def test_many_jobs_are_gone_through_in_slices(wire: Wire) -> None:
     # A turn ends when it has lasted for long enough.
     wire.clock.tick = 0.01
     listing = wire.engine.list_jobs(tube(wire), READY, Filter(min_pri=1), limit=10)
-    assert run(wire, listing) >= MANY // 4096
+    assert run(wire, listing) >= MANY // SHARD_SIZE
     assert listing.jobs == jobs[:10]
 
 

@@ -69,7 +69,7 @@ class Slices(Timed):
 
 
 def sweep(timers: Timers, table: JobTable, last_id: int, visit: Callable[[list[Job]], Later | None]) -> Later | None:
-    """Visit all jobs up to an id, some thousand at a time.
+    """Visit all jobs up to an id, about a thousand at a time.
 
     Args:
         timers: The timer queue, which calls for the next slice.

@@ -318,7 +318,7 @@ ROWS: dict[str, Row] = {
     "durable-1x1": _speed_row(1, 1, durable=True),
     "durable-50x1": _speed_row(50, 1, durable=True),
     "durable-50x16": _speed_row(50, 16, durable=True, at_least=10.0),
-    "bytes-per-job": Row(figures=(Figure(name="bytes", bar=_at_most(600.0)),), measure=_bytes_per_job),
+    "bytes-per-job": Row(figures=(Figure(name="bytes", bar=_at_most(400.0)),), measure=_bytes_per_job),
     "tubes": Row(figures=_GROWTH, measure=_tubes),
     "jobs": Row(figures=_GROWTH, measure=_jobs),
     "reserved": Row(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import NAMESPACE, connected, forget
+from asd import NAMESPACE, connected, forget, note_build
 from depth import absent
 from launcher import serving
 
@@ -124,8 +124,7 @@ exec {command} --store "aerospike://{host}:{port}/{NAMESPACE}?prefix={mine}$$_" 
 def _told_of(store: str, request: pytest.FixtureRequest) -> None:
     """Let the end of the run say how many tests an Aerospike server saw."""
     if store == "aerospike":
-        build = str(next(iter(request.getfixturevalue("aerospike_client").info_all("build").values()))[1]).strip()
-        request.node.user_properties.append(("aerospike", build))
+        note_build(request.getfixturevalue("aerospike_client"), request)
 
 
 @pytest.fixture(scope="session")

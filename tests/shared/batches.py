@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 DEEP: Final = 5
-
 NUMBER: Final = 7
 # The slots that earlier puts have got, and that of the job that is held.
 SLOTS: Final = 10

@@ -53,7 +53,7 @@ coverage: $(VENV)/.packages $(VENV)/.test-packages
 figures:
 	$(PYTHON) tests/speed/figures.py
 
-dev: $(VENV)/.packages
+dev: $(VENV)/.packages $(VENV)/.test-packages
 	@echo "beanspiked: linking this directory into $(VENV)"
 	@BEANSPIKED_PURE=1 $(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.installed $(VENV)/.fast

@@ -25,7 +25,10 @@ def copy(tmp_path: Path) -> Path:
     """A copy of the documents with figures."""
     for name in [
         *SHOWN,
-        *(f"docs/figures/{script}.json" for script in ("measure", "stalls", "library", "shared", "front_ends")),
+        *(
+            f"docs/figures/{script}.json"
+            for script in ("measure", "stalls", "library", "shared", "front_ends", "workers")
+        ),
     ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

@@ -197,3 +197,9 @@ def test_no_modules_import_each_other_by_whatever_way() -> None:
 
 def test_each_module_fits_on_a_few_screens() -> None:
     assert {name for name, path in MODULES.items() if lines(path) > MAX_LINES} == set()
+
+
+def test_each_module_of_tests_does_so_too() -> None:
+    tests = Path(__file__).parent.rglob("*.py")
+    # The journal's tests are not divided yet.
+    assert {path.name for path in tests if lines(path) > MAX_LINES} <= {"test_journal.py"}

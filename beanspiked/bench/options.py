@@ -32,15 +32,15 @@ latency of each command. With --vs, two servers take turns, and their ratio is p
 modes:
   cycle   put, reserve, delete, over and over: three commands a job (the default)
   put     put only. The jobs STAY on the server; the report says where
-  drain   reserve and delete. Without --tube, --jobs jobs are first put into a new
+  drain   reserve and delete. Without --tube it first puts --jobs jobs into a new
           tube, outside the measurement
 
-Without --tube, only tubes with new random names are used. Other jobs are then not
-touched, and after cycle and drain the tubes are empty and gone again."""
+Without --tube it uses new tubes with random names, and touches no other jobs. After
+cycle and drain these tubes are empty and gone."""
 
 _EPILOG = """\
-Latency: at depth 1 every command is timed. At greater depths one command per
-connection is timed at a time; its wait behind the others in flight is included.
+At depth 1 the latency of every command is measured. At greater depths one command per
+connection is measured at a time, with its wait behind the others in flight.
 
 The load generator is one Python process. If it used 90 % of a processor or more, the
 report says that the generator was the bottleneck: the server may be faster than the

@@ -322,7 +322,7 @@ class Worker(OfOneProcess, Generic[Task]):
                 return
             except EngineError as error:
                 tries += 1
-                logger.warning("job %d of %s: %s", job.id, self._tube.name, error)
+                logger.warning("the outcome of job %d of tube %s is not stored: %s", job.id, self._tube.name, error)
                 if not job.held:
                     return
                 await asyncio.sleep(STORE_AGAIN.pause(tries, self._chance))

@@ -19,6 +19,7 @@ from beanspiked.server.server import Server
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+
 CHANGE = {"X-Beanspiked": "1"}
 
 
@@ -97,3 +98,10 @@ def make_port(wire: Wire) -> Iterator[Callable[..., Port]]:
 @pytest.fixture
 def port(make_port: Callable[..., Port]) -> Port:
     return make_port()
+
+
+@pytest.fixture
+def client(wire: Wire) -> Any:
+    connected = wire.connect()
+    connected.send(b"use t\r\nwatch t\r\n")
+    return connected

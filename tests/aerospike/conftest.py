@@ -11,10 +11,12 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import connected
+from asd import connected, note_build
 from memory import Cluster, MemoryStore
+from summed import Segments
 
 from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
+from beanspiked.ops.check import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +56,7 @@ def real(
 ) -> Iterator[SegmentStore]:
     """An empty store on the real server."""
     store, sets = prepared
-    build = str(next(iter(client.info_all("build").values()))[1]).strip()
-    request.node.user_properties.append(("aerospike", build))
+    note_build(client, request)
     yield store
     for name in sets:
         for key, _, _ in client.query("test", name).results():
@@ -73,3 +74,32 @@ def store(request: pytest.FixtureRequest) -> SegmentStore:
         return MemoryStore(Cluster(lambda: int(time.time() * 1000)))
     store: SegmentStore = request.getfixturevalue("real")
     return store
+
+
+class Output:
+    """What the command printed, and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.lines = out.splitlines()
+        self.err = err
+
+    def levels(self) -> set[str]:
+        return {line.partition(": ")[0] for line in self.lines}
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command."""
+
+    def run(*words: str) -> Output:
+        code = main(words)
+        return Output(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def segments(client: Any, request: pytest.FixtureRequest) -> Segments:
+    note_build(client, request)
+    return Segments(client)

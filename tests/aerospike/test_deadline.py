@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import HOST, NAMESPACE, connected, prepared
+from asd import HOST, NAMESPACE, connected, note_build, prepared
 from launcher import free_port
 from segments import LEASE, key_of, puts, run, whole
 
@@ -65,8 +65,7 @@ def node(tmp_path: Path, address: tuple[str, int], request: pytest.FixtureReques
     if asd is None:
         pytest.skip("a node that can be frozen needs an asd on the PATH")
     node = Node(asd, tmp_path / "node")
-    build = str(next(iter(node.client.info_all("build").values()))[1]).strip()
-    request.node.user_properties.append(("aerospike", build))
+    note_build(node.client, request)
     yield node
     node.stop()
 

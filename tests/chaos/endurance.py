@@ -17,9 +17,12 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import greenstalk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
 
@@ -104,17 +107,19 @@ def records(client: Any) -> Counter[str]:
 class Life:
     """What goes on: through the first front-end jobs are put only, through the second they are taken only."""
 
-    def __init__(self, store: str, command: str, log: IO[bytes], chance: random.Random) -> None:
+    def __init__(self, store: str, command: str, log: IO[bytes], chance: random.Random, pace: float) -> None:
         self.front_ends = [FrontEnd(store, command, log) for _ in range(3)]
         self.used = 0
+        self.failed = 0
         self._start = lambda: FrontEnd(store, command, log)
         self._chance = chance
+        self._pace = pace
 
     def live(self, seconds: float, replace_every: float) -> None:
         """Go on for some time."""
         until = time.monotonic() + seconds
         replaced = time.monotonic()
-        while time.monotonic() < until:
+        while (begun := time.monotonic()) < until:
             for _ in range(20):
                 self._reply()
             self._through("work", 100, 50)
@@ -125,28 +130,46 @@ class Life:
                 place = self._chance.randrange(3)
                 self.front_ends[place].end(cleanly=self._chance.random() < 0.5)
                 self.front_ends[place] = self._start()
+            time.sleep(max(0.0, begun + self._pace - time.monotonic()))
 
     def _reply(self) -> None:
         self.used += 1
         asking, answering = self._chance.sample(self.front_ends, 2)
         name = f"reply-{self.used}"
         with asking.client(name) as waiting, answering.client(name) as client:
-            client.put(b"x")
-            waiting.delete(waiting.reserve(30))
+            self._again(lambda: client.put(b"x"))
+            self._take(waiting, 30)
 
     def _through(self, tube: str, count: int, size: int) -> None:
         with self.front_ends[0].client(tube) as client:
             for number in range(count):
-                client.put(self._chance.randbytes(size), priority=count - number, ttr=20)
+                body, priority = self._chance.randbytes(size), count - number
+                self._again(lambda: client.put(body, priority=priority, ttr=20))  # noqa: B023 - called at once
         with self.front_ends[1].client(tube) as client:
             for _ in range(count):
-                client.delete(client.reserve(60))
+                self._take(client, 60)
+
+    def _take(self, client: greenstalk.Client, seconds: int) -> None:
+        job = self._again(lambda: client.reserve(seconds))
+        self._again(lambda: client.delete(job))
+
+    def _again(self, command: Callable[[], Any]) -> Any:
+        """Repeat a command while the store does not answer, as it may on a starved machine; a put may then be there twice."""
+        while True:
+            try:
+                return command()
+            except greenstalk.InternalError:
+                self.failed += 1
+                time.sleep(1)
 
     def measure(self, client: Any) -> tuple[Counter[str], list[int]]:
         """Let everything come to rest, and count."""
         time.sleep(QUIET_FOR_S)
         found = records(client), [front_end.memory_kb() for front_end in self.front_ends]
-        print(f"{self.used} reply tubes: records {dict(found[0])}, front-ends {found[1]} KB", flush=True)
+        print(
+            f"{self.used} reply tubes, {self.failed} commands failed: records {dict(found[0])}, front-ends {found[1]} KB",
+            flush=True,
+        )
         return found
 
 
@@ -157,6 +180,12 @@ def main() -> int:
     parser.add_argument("--server", default="beanspiked", help="the front-ends' program (default: %(default)s)")
     parser.add_argument(
         "--minutes", type=float, default=2.0, help="how long, quiet moments aside (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=0.0,
+        help="how many seconds a round of the work takes at least (default: %(default)s)",
     )
     parser.add_argument("--seed", default="1", help="decides what happens (default: %(default)s)")
     parser.add_argument("--log", default=os.devnull, help="where the front-ends' logs go (default: %(default)s)")
@@ -178,7 +207,13 @@ def main() -> int:
         front_ends: list[FrontEnd] = []
         try:
             client = connected((HOST, ports[0]))
-            life = Life(f"aerospike://{HOST}:{ports[0]}/{NAMESPACE}", options.server, log, random.Random(options.seed))
+            life = Life(
+                f"aerospike://{HOST}:{ports[0]}/{NAMESPACE}",
+                options.server,
+                log,
+                random.Random(options.seed),
+                options.pace,
+            )
             front_ends = life.front_ends
             life.live(FIRST_S, REPLACE_EVERY_S)
             first, _ = life.measure(client)

@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import NAMESPACE, connected, forget
+from asd import NAMESPACE, connected, forget, note_build
 from depth import absent
+from drivers import PYTHON_CLIENTS, Queue
 from launcher import serving
+from node_drivers import NodeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType
-
-    from drivers import NodeProcess, Queue
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".clients"
@@ -124,8 +123,7 @@ exec {command} --store "aerospike://{host}:{port}/{NAMESPACE}?prefix={mine}$$_" 
 def _told_of(store: str, request: pytest.FixtureRequest) -> None:
     """Let the end of the run say how many tests an Aerospike server saw."""
     if store == "aerospike":
-        build = str(next(iter(request.getfixturevalue("aerospike_client").info_all("build").values()))[1]).strip()
-        request.node.user_properties.append(("aerospike", build))
+        note_build(request.getfixturevalue("aerospike_client"), request)
 
 
 @pytest.fixture(scope="session")
@@ -210,23 +208,8 @@ def with_fixed_port(store: str, namespace: list[str] | None) -> Callable[[int], 
     return words
 
 
-def load_drivers() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("clients_drivers", HERE / "drivers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
-def drivers() -> ModuleType:
-    return load_drivers()
-
-
-@pytest.fixture(scope="session")
-def node_driver(request: pytest.FixtureRequest, drivers: ModuleType) -> Iterator[Callable[[str], NodeProcess]]:
+def node_driver(request: pytest.FixtureRequest) -> Iterator[Callable[[str], NodeProcess]]:
     """One node process per client library, started when a scenario first asks for it."""
     started: dict[str, NodeProcess] = {}
     with contextlib.ExitStack() as cleanup:
@@ -234,7 +217,7 @@ def node_driver(request: pytest.FixtureRequest, drivers: ModuleType) -> Iterator
         def start(library: str) -> NodeProcess:
             if library not in started:
                 node_modules = request.getfixturevalue("node_modules")
-                process = drivers.NodeProcess(require_tool("node"), HERE / "node", node_modules, library)
+                process = NodeProcess(require_tool("node"), HERE / "node", node_modules, library)
                 started[library] = cleanup.enter_context(process)
             return started[library]
 
@@ -242,19 +225,17 @@ def node_driver(request: pytest.FixtureRequest, drivers: ModuleType) -> Iterator
 
 
 @pytest.fixture
-def connect(
-    client: str, server: int, drivers: ModuleType, node_driver: Callable[[str], NodeProcess]
-) -> Iterator[Callable[[], Queue]]:
+def connect(client: str, server: int, node_driver: Callable[[str], NodeProcess]) -> Iterator[Callable[[], Queue]]:
     """Open connections with the client library the test is parametrized with; all are closed at the end."""
     opened: list[Queue] = []
 
     def open_one() -> Queue:
         queue: Queue
         if client.startswith("npm-"):
-            queue = drivers.Queue(node_driver(client.removeprefix("npm-")).connection(server))
+            queue = Queue(node_driver(client.removeprefix("npm-")).connection(server))
         else:
             try:
-                queue = drivers.Queue(drivers.PYTHON_CLIENTS[client](server))
+                queue = Queue(PYTHON_CLIENTS[client](server))
             except ModuleNotFoundError as error:
                 absent(f"{client} is not installed: {error}")
         opened.append(queue)

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from drivers import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
     from drivers import Queue
 
@@ -60,11 +60,11 @@ def worker(connect: Connect, tube: str) -> Queue:
 
 
 @pytest.fixture
-def refusal(drivers: ModuleType) -> Callable[..., str]:
+def refusal() -> Callable[..., str]:
     """The reply with which the server refuses a call."""
 
     def of(call: Callable[..., Any], *arguments: Any) -> str:
-        with pytest.raises(drivers.Refused) as caught:
+        with pytest.raises(Refused) as caught:
             call(*arguments)
         status: str = caught.value.status
         return status

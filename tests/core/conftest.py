@@ -1,8 +1,21 @@
 """What the core's tests share; the rest is in tests/shared/simulated.py."""
 
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
 import pytest
 from simulated import Wire
+from suite import EITHER_IO, either_io
 from world import Client, World
+
+from beanspiked.server.sockets import Sockets, open_sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
@@ -25,3 +38,35 @@ def wire() -> Wire:
 @pytest.fixture
 def make_wire() -> type[Wire]:
     return Wire
+
+
+@pytest.fixture(params=EITHER_IO)
+def sockets(request: pytest.FixtureRequest) -> Iterator[Sockets]:
+    sockets = open_sockets(either_io(request.param))
+    yield sockets
+    sockets.close()
+
+
+@pytest.fixture
+def pairs() -> Iterator[Callable[[int], list[Pair]]]:
+    """Makes pairs of connected sockets: ours, which does not block, and the client's."""
+    made: list[Pair] = []
+
+    def make(count: int) -> list[Pair]:
+        new = [socket.socketpair() for _ in range(count)]
+        for ours, _ in new:
+            ours.setblocking(False)
+        made.extend(new)
+        return new
+
+    yield make
+    for pair in made:
+        for sock in pair:
+            sock.close()
+
+
+@pytest.fixture
+def native() -> Iterator[Sockets]:
+    sockets = open_sockets(either_io("native"))
+    yield sockets
+    sockets.close()

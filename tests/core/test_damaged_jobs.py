@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from world import Client, World
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY
+
+if TYPE_CHECKING:
+    from world import Client, World
 
 BODY = 5000
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import world
@@ -13,9 +13,6 @@ from world import Client, World
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
 from beanspiked.engine.aerospike.store.seam import DEAD, Busy, Full, Refused, TooBig, Unknown
-
-if TYPE_CHECKING:
-    pass
 
 PUT = b"put 0 0 60 1\r\nx\r\n"
 RESERVE = b"reserve-with-timeout 0\r\n"

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from failing import always, busy_for
-from world import Client, World
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
 from beanspiked.engine.aerospike.store.seam import Busy, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from world import Client, World
 
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
 KICKS = [b"kick 10\r\n", b"kick-job %d\r\n"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from depth import FULL
-from memory import SegmentRecord
 from memory_directories import PageRecord
+from memory_segments import SegmentRecord
 from world import World
 
 from beanspiked.engine.aerospike.segment.codec import pack_plain

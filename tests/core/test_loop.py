@@ -8,13 +8,14 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from simulated import Wire
 
 from beanspiked.server.loop import Loop
 from beanspiked.server.poller import READABLE, Poller, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from simulated import Wire
 
 
 class At(Loop):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from simulated import Wire
     from world import World
 
+
 RESERVED = b"RESERVED %d 1\r\nx\r\n"
 
 
@@ -263,101 +264,6 @@ def test_closed_sessions_are_freed_without_the_garbage_collector(wire: Wire) -> 
         gc.enable()
 
 
-# --- bytes and bounds
-
-
-def test_replies_of_one_turn_leave_in_one_write(wire: Wire) -> None:
-    client = wire.connect()
-    client.send(b"put 0 0 9 1\r\nx\r\n" * 16 + b"reserve\r\n" * 16)
-    assert len(client.writes) == 1
-
-
-def test_a_reply_leaves_whole(wire: Wire) -> None:
-    client = wire.connect()
-    job_id = client.put(b"y" * 60000)
-    client.writes.clear()
-    client.send(b"peek %d\r\n" % job_id)
-    assert client.writes == [b"FOUND %d 60000\r\n" % job_id + b"y" * 60000 + b"\r\n"]
-
-
-def test_a_client_that_does_not_read_is_not_executed_nor_read_without_bound(wire: Wire) -> None:
-    client = wire.connect()
-    client.flow.choke()
-    assert client.send(b"list-tube-used\r\n" * 100) == b""
-    assert client.reading
-    client.send(b"list-tube-used\r\n" * 10000)
-    assert not client.reading
-    client.flow.unchoke()
-    wire.broker.end_turn()
-    wire.settle()
-    assert client.take() == b"USING default\r\n" * 10100
-    assert client.reading
-
-
-def test_a_flood_behind_a_blocked_reserve_is_not_read_without_bound(wire: Wire) -> None:
-    client = wire.connect()
-    client.send(b"reserve\r\n" + b"x" * 100000)
-    assert not client.reading
-    client.flow.end_waiting()
-    wire.broker.end_turn()
-    wire.settle()
-    assert client.take() == b"TIMED_OUT\r\n"
-    assert client.reading
-
-
-def test_who_hung_up_behind_a_flood_waits_for_no_job_again(wire: Wire) -> None:
-    client = wire.connect()
-    client.send(b"reserve\r\n" * 2 + b"list-tube-used\r\n" * 5000)
-    assert not client.reading
-    client.flow.end_waiting()
-    wire.broker.end_turn()
-    wire.settle()
-    assert client.take() == b"TIMED_OUT\r\n" * 2 + b"USING default\r\n" * 5000
-
-
-def test_one_connection_has_no_more_than_its_share_of_a_turn(wire: Wire) -> None:
-    greedy, modest = wire.connect(), wire.connect()
-    wire.clock.tick = 0.001
-    greedy.flow.receive(b"list-tube-used\r\n" * 500)
-    modest.flow.receive(b"list-tube-used\r\n")
-    wire.broker.end_turn()
-    assert modest.take() == b"USING default\r\n"
-    had = len(greedy.take()) // len(b"USING default\r\n")
-    assert 0 < had < 100
-    wire.settle()
-    assert greedy.take() == b"USING default\r\n" * (500 - had)
-
-
-def test_the_more_have_work_the_smaller_is_the_share_of_each(wire: Wire) -> None:
-    wire.clock.tick = 0.00001
-    shares = []
-    for count in (1, 20, 500):
-        clients = [wire.connect() for _ in range(count)]
-        wire.broker.plan(count)
-        for client in clients:
-            client.flow.receive(b"list-tube-used\r\n" * 1000)
-        shares.append(len(clients[0].writes) + len(clients[0].flow._out._known))
-        wire.broker.end_turn()
-        wire.settle()
-    assert shares[0] > 2 * shares[1] > 4 * shares[2] > 0
-
-
-def test_large_replies_are_handed_on_before_the_turn_ends(wire: Wire) -> None:
-    client = wire.connect()
-    job_id = client.put(b"y" * 60000)
-    client.writes.clear()
-    client.send(b"peek %d\r\n" % job_id * 100)
-    assert max(map(len, client.writes)) < 400000
-    assert len(client.writes) > 10
-
-
-def test_a_body_may_come_in_any_pieces(wire: Wire) -> None:
-    client = wire.connect()
-    for piece in (b"put 0 0 9 1", b"0\r\n01", b"234567", b"89", b"\r"):
-        assert client.send(piece) == b""
-    assert client.send(b"\n") == b"INSERTED 1\r\n"
-
-
 # --- ids, counters, draining
 
 
@@ -453,15 +359,3 @@ def test_a_bug_with_one_connection_leaves_the_others_alone(
     assert (clients[0].take(), clients[2].take()) == (RESERVED % 1, RESERVED % 3)
     assert clients[1].is_closed
     assert "a bug" in caplog.text
-
-
-def test_input_that_comes_between_two_turns_does_not_buy_more_of_the_next(wire: Wire) -> None:
-    client = wire.connect()
-    wire.clock.tick = 0.001
-    client.flow.receive(b"list-tube-used\r\n" * 500)
-    wire.broker.end_turn()
-    before = client.take()
-    client.flow.receive(b"list-tube-used\r\n" * 500)
-    wire.broker.end_turn()
-    assert before != b""
-    assert client.take() == b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import world
@@ -10,9 +10,6 @@ from failing import always, any_failure, busy_for
 from world import World
 
 from beanspiked.engine.aerospike.store.seam import Busy, Refused
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.mark.planted_bug

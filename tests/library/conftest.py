@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import NAMESPACE, connected, forget
+from asd import NAMESPACE, connected, forget, note_build
 from memory import Cluster
 from stores import Stores
 
@@ -21,13 +21,19 @@ STORES = ["memory", "sqlite", "simulated", "aerospike"]
 
 
 @pytest.fixture(scope="session")
-def prefix(address: tuple[str, int]) -> Iterator[str]:
+def client(address: tuple[str, int]) -> Iterator[Any]:
+    """A client of the real server."""
+    client = connected(address, lua={"user_path": module_directory()})
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def prefix(client: Any) -> Iterator[str]:
     """What these tests keep on a real server: their tubes differ, so one index serves them all."""
     mine = f"l{uuid.uuid4().hex[:6]}_"
     yield mine
-    client = connected(address, lua={"user_path": module_directory()})
     forget(client, mine)
-    client.close()
 
 
 @pytest.fixture(params=STORES)
@@ -40,14 +46,5 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
     if name == "simulated":
         return Stores(name, "", Cluster(lambda: int(time.time() * 1000)))
     host, port = request.getfixturevalue("address")
-    request.node.user_properties.append(("aerospike", request.getfixturevalue("build")))
+    note_build(request.getfixturevalue("client"), request)
     return Stores(name, f"aerospike://{host}:{port}/{NAMESPACE}?prefix={request.getfixturevalue('prefix')}", None)
-
-
-@pytest.fixture(scope="session")
-def build(address: tuple[str, int]) -> str:
-    """The version of the real server."""
-    client = connected(address, lua={"user_path": module_directory()})
-    answer = str(next(iter(client.info_all("build").values()))[1]).strip()
-    client.close()
-    return answer

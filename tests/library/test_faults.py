@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import subprocess
 import sys
@@ -20,7 +18,7 @@ import beanspiked
 from beanspiked import blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from stores import Stores
@@ -237,138 +235,6 @@ def test_a_callback_that_raises_keeps_nobody_from_learning_of_a_loss(stores: Sto
         await asyncio.wait_for(late.wait(), 5)
 
     stores.run(check)
-
-
-async def fails(body: bytes, job: Job) -> None:  # noqa: ARG001
-    # Half of a pair: no UTF-8 can be made of it.
-    raise ValueError("\ud800")
-
-
-async def waits_for_what_was_cancelled(body: bytes, job: Job) -> None:  # noqa: ARG001
-    future = asyncio.get_running_loop().create_future()
-    future.cancel()
-    await future
-
-
-async def learns_of_another_jobs_loss(body: bytes, job: Job) -> None:  # noqa: ARG001
-    raise beanspiked.JobLost("another one")
-
-
-@pytest.fixture
-def unlogged() -> Iterator[None]:
-    """What handlers fail with here cannot be passed on to whoever collects the tests' logs."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@pytest.mark.usefixtures("unlogged")
-@pytest.mark.parametrize("handler", [fails, waits_for_what_was_cancelled, learns_of_another_jobs_loss])
-def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> None:
-    async def check(conn: Conn) -> None:
-        tube = conn.use(stores.tube)
-        for _ in range(4):
-            await tube.put(b"", ttr=60)
-
-        async def all_buried() -> None:
-            while (await tube.stats()).buried < 4:  # noqa: ASYNC110 - that is what is to be seen
-                await asyncio.sleep(0.01)
-
-        backoff = beanspiked.Retry(first=0.001, longest=0.001)
-        async with beanspiked.Worker(tube, handler, concurrency=2, max_attempts=2, backoff=backoff):
-            await asyncio.wait_for(all_buried(), 10)
-
-    stores.run(check)
-
-
-def test_a_handler_that_swallows_its_cancellation_does_not_stop_its_worker(stores: Stores) -> None:
-    async def check(conn: Conn) -> None:
-        tube = conn.use(stores.tube)
-        seen: list[bytes] = []
-        last = asyncio.Event()
-
-        async def handle(body: bytes, job: Job) -> None:  # noqa: ARG001
-            seen.append(body)
-            if body == b"last":
-                last.set()
-                return
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(60)
-
-        async with beanspiked.Worker(tube, handle):
-            for number in range(3):
-                await tube.put(b"%d" % number, ttr=60)
-                while len(seen) <= number:  # noqa: ASYNC110 - that is what is to be seen
-                    await asyncio.sleep(0.005)
-                await conn.delete_tube(stores.tube)
-            await tube.put(b"last", ttr=60)
-            await asyncio.wait_for(last.wait(), 5)
-
-    stores.run(check)
-
-
-def test_a_job_that_always_takes_longer_than_it_may_is_buried(stores: Stores) -> None:
-    async def check(conn: Conn) -> None:
-        tube = conn.use(stores.tube)
-        await tube.put(b"x", ttr=0.05)
-
-        async def handle(body: bytes, job: Job) -> None:  # noqa: ARG001
-            # Nothing can be touched meanwhile.
-            time.sleep(0.1)  # noqa: ASYNC251
-            await asyncio.sleep(0.02)
-
-        async def buried() -> None:
-            while (await tube.stats()).buried == 0:  # noqa: ASYNC110 - that is what is to be seen
-                await asyncio.sleep(0.02)
-
-        async with beanspiked.Worker(tube, handle, max_attempts=3):
-            await asyncio.wait_for(buried(), 10)
-
-    stores.run(check)
-
-
-def test_a_worker_that_never_waits_lets_others_go_on() -> None:
-    async def check() -> None:
-        async with beanspiked.connect("memory:") as conn:
-            tube = conn.use("testtube")
-            for _ in range(2000):
-                await tube.put(b"")
-            turns = 0
-
-            async def handle(body: bytes, job: Job) -> None:
-                """Do it at once."""
-
-            async with beanspiked.Worker(tube, handle):
-                while (await tube.stats()).jobs:
-                    turns += 1
-                    await asyncio.sleep(0)
-            assert turns > 100
-
-    asyncio.run(check())
-
-
-TWO_WORKERS = """
-import asyncio, os, signal, beanspiked
-
-async def handle(body, job):
-    pass
-
-async def main():
-    async with beanspiked.connect("memory:") as conn:
-        workers = [beanspiked.Worker(conn.use(name), handle) for name in "ab"]
-        running = [asyncio.create_task(worker.run()) for worker in workers]
-        await asyncio.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.gather(*running)
-        print("done")
-
-asyncio.run(main())
-"""
-
-
-def test_a_signal_stops_all_workers_of_a_program() -> None:
-    done = subprocess.run([sys.executable, "-c", TWO_WORKERS], capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout == "done\n", done.stderr
 
 
 def test_a_job_deleted_by_its_id_is_lost_to_who_works_on_it(stores: Stores) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import beanspiked
-from beanspiked.library.conn import Conn
 
 if TYPE_CHECKING:
     from stores import Stores
+
+    from beanspiked.library.conn import Conn
 
 # More than compression begins with, and of use to it or not.
 SQUEEZABLE = b"as compressible as can be " * 200

@@ -15,11 +15,12 @@ import pytest
 
 import beanspiked
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed
-from beanspiked.library.conn import Conn
 from beanspiked.library.tube_base import IDS_LOW
 
 if TYPE_CHECKING:
     from stores import Stores
+
+    from beanspiked.library.conn import Conn
 
 # More than compression begins with, and of use to it or not.
 SQUEEZABLE = b"as compressible as can be " * 200

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import beanspiked
-from beanspiked.library.conn import Conn
 
 if TYPE_CHECKING:
     from stores import Stores
+
+    from beanspiked.library.conn import Conn
 
 
 def test_reserve(stores: Stores) -> None:

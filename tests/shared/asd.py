@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "connected", "forget", "prepared"]
+    import pytest
+
+__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "connected", "forget", "note_build", "prepared"]
 
 HOST = "127.0.0.1"
 NAMESPACE = "test"
@@ -126,3 +128,9 @@ def forget(client: Any, prefix: str) -> None:
     for answer in client.info_all(f"sets/{NAMESPACE}").values():
         for name in set(re.findall(rf"set=({prefix}\w+)", str(answer))):
             client.truncate(NAMESPACE, name, 0)
+
+
+def note_build(client: Any, request: pytest.FixtureRequest) -> None:
+    """Let the summary say which server the test ran on."""
+    build = str(next(iter(client.info_all("build").values()))[1]).strip()
+    request.node.user_properties.append(("aerospike", build))

@@ -1,11 +1,14 @@
-"""Functions for scripts that fork. They run apart from the tests, since a process with threads should not fork."""
+"""Scripts that fork, and functions for them. They run apart from the tests, since a process with threads should not fork."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +20,26 @@ import beanspiked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["connect", "ended", "forked", "refused"]
+    from stores import Stores
+
+__all__ = ["connect", "ended", "forked", "refused", "run"]
 
 # A child that hangs is ended by then, in seconds.
 HANGS_AFTER = 10
+# How long a script may take, in seconds.
+WITHIN = 30
+
+PREAMBLE = f"""
+import asyncio, gc, os, signal, socket, sqlite3, subprocess, sys, threading, time, warnings
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+# What the scripts are about: processes with threads that fork.
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+import beanspiked
+from beanspiked import blocking
+from forking import connect, ended, forked, refused
+url, tube_name, directory = sys.argv[1:]
+me = os.getpid()
+"""
 
 
 def connect(url: str, **options: Any) -> beanspiked.Conn:
@@ -69,3 +88,12 @@ def refused(call: Callable[[], object], owner: int) -> None:
         call()
     assert told.value.owner == owner
     assert time.monotonic() - began < 1
+
+
+def run(script: str, stores: Stores | None = None, directory: Path | None = None) -> None:
+    """Run a script that has to succeed and to say so."""
+    url, tube = ("memory:", "testtube") if stores is None else (stores.url, stores.tube)
+    text = PREAMBLE + textwrap.dedent(script) + "\nassert os.getpid() == me\nprint('well')\n"
+    command = [sys.executable, "-c", text, url, tube, str(directory or "")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN, check=False)
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stdout + done.stderr

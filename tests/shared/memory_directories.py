@@ -25,7 +25,7 @@ from beanspiked.engine.aerospike.store.seam import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-__all__ = ["DirectoryCalls", "DirectoryRecord", "DirectoryRecords", "PageRecord"]
+__all__ = ["Calls", "DirectoryCalls", "DirectoryRecord", "DirectoryRecords", "PageRecord"]
 
 SHARDS: Final = 1024
 # What an item of an entry takes beside its tube's name, in bytes.
@@ -235,14 +235,18 @@ class DirectoryRecords:
             self._rings[ring] = Ring(0, 2 * size, found.base + found.first // size + 1)
 
 
-class DirectoryCalls:
-    """The part of a store in memory that has the directories; see SegmentStore for its methods."""
+class Calls:
+    """How a store in memory reaches its cluster."""
 
     _cluster: Any
     _transport: Callable[[str, Callable[[], Any]], Awaitable[Any]]
 
     async def _send(self, name: str, operation: Callable[..., Any], *arguments: Any) -> Any:
         return await self._transport(name, partial(operation, *arguments))
+
+
+class DirectoryCalls(Calls):
+    """The part of a store in memory that has the directories; see SegmentStore for its methods."""
 
     async def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from world import Client, FrontEnd, World
-
 if TYPE_CHECKING:
     from random import Random
+
+    from world import Client, FrontEnd, World
 
 TUBES = (b"default", b"a", b"b")
 # How long a job may run that is to be timed out, in seconds.

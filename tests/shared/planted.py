@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from memory import Cluster, MemoryStore, SegmentRecord
+from memory import Cluster, MemoryStore
 
 from beanspiked.engine.aerospike.segment.codec import unpack
 from beanspiked.engine.aerospike.store.seam import Change, Fenced, Outcome, SessionRecord, Settlement
+
+if TYPE_CHECKING:
+    from memory_segments import SegmentRecord
 
 
 class EverythingHappened(Cluster):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked")))
 
+# Where the admin port has its API.
+API = "/api/v1"
+
 # How a server may hear its sockets.
 EITHER_IO = ["native", "python"]
 

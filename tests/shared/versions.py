@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats, Packed, pack, unpack
 
-__all__ = ["NEXT", "NEXT_FORM"]
+__all__ = ["AGREED", "NEXT", "NEXT_FORM"]
 
 NEXT_FORM = FORMATS.newest + 1
+# How long it takes until a format is written that all read, in seconds.
+AGREED = 4.0
 TURNED = bytes(255 - byte for byte in range(256))
 
 

@@ -9,111 +9,30 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memory import Cluster, MemoryStore, SessionState
+from memory import Cluster, MemoryStore
+from world_loop import SimAlarm, SimClock, SimLoop, SimNetwork
 
 from beanspiked.engine.aerospike.engine import SharedEngine
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.store.seam import READY, Busy, Outcome, StoreError, Unknown
-from beanspiked.engine.timers import NEVER, Clock, Timers
-from beanspiked.server.broker import Alarm, Broker
+from beanspiked.engine.timers import NEVER, Timers
+from beanspiked.server.broker import Broker
 from beanspiked.server.flow import Flow
 from beanspiked.server.reply_queue import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memory_sessions import SessionState
+
+
 TIMEOUT = 0.3
 # A record takes some ten writes in a millisecond, and twenty may wait for it.
 PENDING_MAX = 30
-
-
-class SimLoop(asyncio.AbstractEventLoop):
-    """As much of an event loop as tasks, futures and timers need."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.ready: deque[asyncio.Handle] = deque()
-        self.later: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self.frozen_until = 0.0
-        self.dead = False
-        self.errors: list[dict[str, Any]] = []
-
-    def time(self) -> float:
-        return self.world.time
-
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
-        self.ready.append(handle)
-        return handle
-
-    def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self.later, (when, self.world.next(), handle))
-        return handle
-
-    def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self.world.time + delay, callback, *args, context=context)
-
-    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, name=name, context=context)
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
-
-    def get_debug(self) -> bool:
-        return False
-
-    def is_running(self) -> bool:
-        return True
-
-    def is_closed(self) -> bool:
-        return self.dead
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        self.errors.append(context)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
-
-
-class SimClock(Clock):
-    """A front-end's own clock: the world's, and wrong by a little."""
-
-    def __init__(self, world: World, skew: float) -> None:
-        self.world = world
-        self.skew = skew
-
-    def now(self) -> float:
-        return 1_700_000_000.0 + self.world.time + self.skew
-
-
-class SimAlarm(Alarm):
-    """Calls the broker from a simulated loop."""
-
-    def __init__(self, loop: SimLoop, broker: Broker, clock: SimClock) -> None:
-        self.loop = loop
-        self.broker = broker
-        self.clock = clock
-        self.handle: asyncio.TimerHandle | None = None
-
-    def set(self, at: float) -> None:
-        if self.handle is not None:
-            self.handle.cancel()
-            self.handle = None
-        if at < NEVER:
-            self.handle = self.loop.call_later(max(0.0, at - self.clock.now()) + 0.0006, self.broker.on_alarm)
-
-    def soon(self) -> None:
-        self.loop.call_soon(self.broker.on_alarm)
 
 
 class Faults:
@@ -134,94 +53,6 @@ class Faults:
         self.late = late
         self.busy = busy
         self.latest = latest
-
-
-class SimWire:
-    """One end of a connection between two front-ends: what is written arrives later, in order, unless the way is cut."""
-
-    def __init__(self, front_end: FrontEnd, end: Any) -> None:
-        self.front_end = front_end
-        self.end = end
-        self.other: SimWire
-        self.closed = False
-        self.silent = False
-        self._arrives_at = 0.0
-
-    def write(self, data: bytes) -> None:
-        world = self.front_end.world
-        if self.closed or self.silent or world.time < world.cut_until:
-            # What is lost once makes the connection hang: nothing comes after it.
-            self.silent = True
-            return
-        self._arrives_at = max(self._arrives_at, world.time + world.link_chance.uniform(0.00005, 0.0004))
-        world.at(self._arrives_at, partial(self.other.deliver, data))
-
-    def deliver(self, data: bytes) -> None:
-        if not self.closed:
-            self.front_end.loop.call_soon(self._received, data)
-
-    def _received(self, data: bytes) -> None:
-        if not self.closed:
-            self.end.data_received(data)
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def abort(self) -> None:
-        if not self.closed:
-            self.lose()
-            if not self.silent:
-                self.front_end.world.at(self.front_end.world.time + 0.0002, self.other.lose)
-
-    def lose(self) -> None:
-        if not self.closed:
-            self.closed = True
-            self.front_end.loop.call_soon(self.end.connection_lost, None)
-
-
-class SimNetwork:
-    """How one front-end reaches the others; see Network."""
-
-    def __init__(self, front_end: FrontEnd) -> None:
-        self.front_end = front_end
-        self.accept: Callable[[], Any] | None = None
-        self.wires: list[SimWire] = []
-
-    async def listen(self, accept: Callable[[], Any]) -> str:
-        world = self.front_end.world
-        if not world.links:
-            return ""
-        self.accept = accept
-        address = f"front-end-{len(world.listeners)}"
-        world.listeners[address] = self
-        return address
-
-    async def dial(self, address: str, end: Callable[[], Any]) -> None:
-        world = self.front_end.world
-        await asyncio.sleep(world.link_chance.uniform(0.0001, 0.0008))
-        called = world.listeners.get(address)
-        if called is None or called.accept is None or called.front_end.loop.dead or world.time < world.cut_until:
-            raise OSError(f"{address} does not answer")
-        mine, theirs = SimWire(self.front_end, end()), SimWire(called.front_end, called.accept())
-        mine.other, theirs.other = theirs, mine
-        for wire in (mine, theirs):
-            network = wire.front_end.network
-            network.wires = [kept for kept in network.wires if not kept.closed]
-            network.wires.append(wire)
-        mine.end.connection_made(mine)
-        called.front_end.loop.call_soon(theirs.end.connection_made, theirs)
-
-    def close(self) -> None:
-        self.accept = None
-
-    def die(self) -> None:
-        """The process was killed: its kernel hangs up, or the whole machine is gone."""
-        world = self.front_end.world
-        silent = world.link_chance.random() < 0.5
-        for wire in self.wires:
-            if not wire.closed and not silent:
-                world.at(world.time + 0.0002, wire.other.lose)
-            wire.closed = True
 
 
 class World:

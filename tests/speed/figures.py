@@ -51,8 +51,6 @@ OTHERS = {
     ("pauses", "cycling, max ms"): ("longest reply to a probe while jobs are cycled", "ms"),
     ("pauses", "cycling, max ms on a CPU"): ("likewise, without waits for a processor", "ms"),
 }
-
-
 FRONT_END_SIDES = ["one front-end", "beanstalkd in memory"]
 # By connections, commands in flight and tubes.
 LOAD_BARS = {
@@ -60,6 +58,12 @@ LOAD_BARS = {
     (50, 1, 1): f"≥ 0.7 {TIMES}",
     (50, 16, 50): f"≥ 1 {TIMES}",
     (1000, 1, 1000): f"≥ 0.5 {TIMES}",
+}
+
+ON_PAPER = {
+    (50, 16, 10): "16 in flight, each tube at one worker",
+    (50, 1, 10): "one in flight, each tube at one worker",
+    (1000, 1, 1000): "one in flight, nothing shares an operation",
 }
 
 
@@ -287,6 +291,50 @@ def front_ends(found: dict[str, Any]) -> str:
     return f"{table([load, ''], lines)}\n\n{measured(list(found.values()))}"
 
 
+def workers(found: dict[str, Any]) -> str:
+    """Return the table of workers.py, and when it was measured."""
+    run = found["workers"]
+    head = [
+        "",
+        f"{run['workers']} workers, jobs a second",
+        "one front-end",
+        "ratio",
+        "front-ends + node, a job: workers",
+        "one",
+    ]
+    lines = (
+        [
+            load(line),
+            *(shown(line[side]["jobs/s"]["value"]) for side in ("several", "one")),
+            ratio(line["ratio"]),
+            *(
+                f"{shown(line[side]['front-end us']['value'])} + {shown(line[side]['node us']['value'])} µs"
+                for side in ("several", "one")
+            ),
+        ]
+        for line in run["lines"]
+    )
+    return f"{table(head, lines)}\n\n{run['server']}. {measured([run])}"
+
+
+def on_paper(found: dict[str, Any]) -> str:
+    """Return how many jobs a second 16 cores could serve, by the processor times that workers.py measured."""
+    lines = {(line["connections"], line["depth"], line["tubes"]): line["several"] for line in found["workers"]["lines"]}
+    return table(
+        ["", "16 workers' cores are full at", "16 node cores are full at"],
+        (
+            [name, *(roughly(16e6 / lines[key][part]["value"]) for part in ("front-end us", "node us"))]
+            for key, name in ON_PAPER.items()
+            if lines[key]["node us"]["value"]
+        ),
+    )
+
+
+def roughly(jobs_per_s: float) -> str:
+    """Return a speed with two digits that matter."""
+    return f"{float(f'{jobs_per_s:.2g}'):,.0f} jobs/s"
+
+
 WHILE = {"filling": "1,000,000 jobs come in", "cycling": "jobs are cycled"}
 
 
@@ -315,6 +363,8 @@ def made(root: Path) -> dict[Path, str]:
     blocks["stalls"] = lambda: stalls(found("stalls"))
     blocks["library"] = lambda: library(found("library"))
     blocks["front-ends"] = lambda: front_ends(found("front_ends"))
+    blocks["workers"] = lambda: workers(found("workers"))
+    blocks["workers-on-paper"] = lambda: on_paper(found("workers"))
     texts = {
         root / page: BLOCK.sub(lambda found: f"{found[1]}{blocks[found[2]]()}\n{found[3]}", (root / page).read_text())
         for page in PAGES

@@ -35,11 +35,15 @@ BODY = b"x" * 100
 PUT = b"put 100 0 600 100\r\n" + BODY + b"\r\n"
 # Its status, `---`, 14 figures, and the empty line after them.
 STATS_TUBE_LINES = 17
-# Connections, commands in flight on each, tubes (0: all in one), jobs.
+# Connections, commands in flight on each, tubes (0: all in one), jobs. Two workers get clients in turn: each of seven tubes has clients
+# at both, each of ten, fifty or a thousand has them at one.
 LOADS = (
     (50, 16, 0, 80000),
     (50, 1, 0, 20000),
+    (50, 16, 7, 80000),
+    (50, 1, 7, 20000),
     (50, 16, 10, 80000),
+    (50, 1, 10, 20000),
     (50, 16, 50, 80000),
     (1000, 16, 1000, 60000),
     (1000, 1, 1000, 20000),

@@ -1,34 +1,26 @@
 """Measure a server with several workers against one front-end, in turns, and the processor time that each part takes for a job.
 
-    python tests/speed/workers.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--workers 2] [--rounds 5] [--node-pid PID]
+    python tests/speed/workers.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--workers 2] [--rounds 5] [--node-pid PID] [--json FILE]
 
-Figures change from minute to minute; quote the ratios.
+Figures change from minute to minute; quote the ratios. `make figures` turns the JSON into tables of docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
 import uuid
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from measure import default_server
 from rig.load import Bsload
 from rig.process import Server, cpu_s
-from shared import front_end
-
-# Connections, commands in flight, jobs, tubes. Two workers get clients in turn: of ten tubes none has clients at both, of seven each has.
-SHAPES = (
-    (50, 16, 60000, 0),
-    (50, 1, 20000, 0),
-    (50, 16, 60000, 10),
-    (50, 1, 20000, 10),
-    (50, 16, 60000, 7),
-    (50, 1, 20000, 7),
-)
+from rig.report import keep, spread, used_by_others
+from shared import LOADS, front_end
 
 
 def family(server: Server) -> list[int]:
@@ -54,10 +46,10 @@ class Side:
         self.front_us.append((sum(map(cpu_s, pids)) - front) * 1e6 / jobs)
         self.node_us.append(((cpu_s(self.node_pid) if self.node_pid else 0.0) - node) * 1e6 / jobs)
 
-    def told(self) -> str:
-        median = statistics.median
-        node = f" + node {median(self.node_us):.0f}" if self.node_pid else ""
-        return f"{median(self.speeds):,.0f} jobs/s, front-end {median(self.front_us):.0f}{node} us a job"
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of all rounds; processor times are in microseconds a job."""
+        found = {"jobs/s": self.speeds, "front-end us": self.front_us, "node us": self.node_us}
+        return {name: asdict(spread(values)) for name, values in found.items()}
 
 
 def main() -> int:
@@ -67,25 +59,33 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--node-pid", type=int, default=0, metavar="PID", help="the Aerospike server, if it runs here")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
+    others, lines = used_by_others(), []
     with tempfile.TemporaryDirectory() as folder:
         bsload = Bsload(Path(folder))
-        for connections, depth, jobs, tubes in SHAPES:
+        for connections, depth, tubes, jobs in LOADS:
             one = front_end(arguments.server, arguments.aerospike, f"w{uuid.uuid4().hex[:6]}_")
             words = f"{arguments.server} --workers {arguments.workers}"
             several = front_end(words, arguments.aerospike, f"w{uuid.uuid4().hex[:6]}_")
+            about = one.about()
             with one, several:
                 sides = [Side(server, arguments.node_pid) for server in (one, several)]
                 time.sleep(2)
                 for _ in range(arguments.rounds):
                     for side in sides:
                         side.measure(bsload, connections, depth, jobs, tubes)
-                ratios = [b / a for a, b in zip(*(side.speeds for side in sides), strict=True)]
-                print(
-                    f"{connections} x {depth}, {tubes or 1} tubes: {arguments.workers} workers {sides[1].told()}; "
-                    f"one front-end {sides[0].told()}; {statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})",
-                    flush=True,
-                )
+            ratio = spread([b / a for a, b in zip(*(side.speeds for side in sides), strict=True)])
+            print(f"{connections} x {depth}, {tubes or 1} tubes: {ratio} x one front-end", flush=True)
+            line = {"connections": connections, "depth": depth, "tubes": tubes or 1, "ratio": asdict(ratio)}
+            lines.append({**line, "one": sides[0].figures(), "several": sides[1].figures()})
+    keep(
+        arguments.json,
+        "workers",
+        others,
+        arguments.rounds,
+        {"server": about, "workers": arguments.workers, "lines": lines},
+    )
     return 0
 
 

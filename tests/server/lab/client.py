@@ -132,3 +132,23 @@ class Client:
 def put(body: bytes, *, pri: int = 1000, delay: int = 0, ttr: int = 1000) -> bytes:
     """The put command, all but its last CRLF."""
     return b"put %d %d %d %d\r\n%s" % (pri, delay, ttr, len(body), body)
+
+
+def dialer(address: str | tuple[str, int]) -> socket.socket:
+    """Connect to a unix socket or a TCP port."""
+    if isinstance(address, tuple):
+        return socket.create_connection(address, 10)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(10)
+    sock.connect(address)
+    return sock
+
+
+def serve_together(*addresses: str | tuple[str, int]) -> bool:
+    """Tell whether what is put at the first address is seen at each."""
+    clients = [Client(lambda address=address: dialer(address)) for address in addresses]  # type: ignore[misc]
+    job_id = clients[0].put(b"seen")
+    seen = [client.ask(b"peek %d" % job_id).data for client in clients]
+    for client in clients:
+        client.close()
+    return seen == [b"seen"] * len(addresses)

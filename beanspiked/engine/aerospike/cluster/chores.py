@@ -38,6 +38,6 @@ class Chores:
             await work()
         except StoreError as error:
             # The next pass begins it again.
-            logger.info("%s: %s", name, error)
+            logger.info("%r failed, and begins again with the next pass: %s", name, error)
         finally:
             self._names.discard(name)

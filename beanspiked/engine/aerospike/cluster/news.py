@@ -267,7 +267,7 @@ class News(MeshListener):
                     await self._store.publish(self._session, news, self.form)
                 except StoreError as error:
                     # The next looks of the others find what these news would have told.
-                    logger.info("news: %s", error)
+                    logger.info("news cannot be written, so others look for themselves: %s", error)
                 await asyncio.sleep(WRITE_EVERY)
         finally:
             self._writing = False
@@ -328,7 +328,7 @@ class News(MeshListener):
             try:
                 records = await self._next(readable, records)
             except StoreError as error:
-                logger.info("news: %s", error)
+                logger.info("news of other front-ends cannot be read yet: %s", error)
                 failed = True
             if failed:
                 self._stop_reading()

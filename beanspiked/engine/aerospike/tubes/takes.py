@@ -40,6 +40,8 @@ FOLLOW_FOR: Final = 2.0
 WANT_EVERY: Final = 5.0
 # If the store answers and a poll's look still does not end, the poll fails this many seconds after the store's own time limit.
 POLL_OVERTIME: Final = 8.0
+# The longest time between two calls of `expire` in a process that runs; if it is longer, the process was frozen or had no processor.
+EXPIRE_EVERY: Final = 2.0
 
 
 class Takes(Requester):
@@ -84,6 +86,7 @@ class Takes(Requester):
         self._claims: dict[Waiter, int] = {}
         self._seeks: dict[Waiter, Seek] = {}
         self._last_seek_at: float = 0.0
+        self._expired_at: float = 0.0
 
     # --- requests
 
@@ -293,12 +296,15 @@ class Takes(Requester):
     def expire(self, now: float) -> None:
         """Fail the seeks that have waited too long for a store or segment that does not answer; one that is only slow may go on."""
         reachable = self._membership.reachable
+        ran = min(now - self._expired_at, EXPIRE_EVERY)
+        self._expired_at = now
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
+            seek.overtime += min(ran, now - seek.until)
             if not reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
-            elif not seek.patient and seek.until + POLL_OVERTIME <= now:
+            elif not seek.patient and seek.overtime > POLL_OVERTIME:
                 # The client waits for a reply, whatever delays the look.
-                logger.error("a look for a job has not ended for %.0f s; it is given up", now - seek.until)
+                logger.error("a look for a job did not end for %.0f s; its client gets an error", now - seek.until)
                 self._settle_seek(seek, StoreFailed("the look for a job did not end"))
             else:
                 # The operation that it waited for may have ended unnoticed.

@@ -35,6 +35,7 @@ class Seek(Later):
         looked: Whether all of its tubes were looked at after the question.
         partial: Whether that look passed over segments that did not answer.
         until: When it fails if the store cannot be reached, in seconds since the epoch.
+        overtime: How long this process has run since then, in seconds.
     """
 
     def __init__(self, waiter: Waiter, tubes: "list[SharedTube]", patient: bool, until: float) -> None:
@@ -46,6 +47,7 @@ class Seek(Later):
         self.looked: bool = False
         self.partial: bool = False
         self.until: float = until
+        self.overtime: float = 0.0
 
 
 class Schedule:

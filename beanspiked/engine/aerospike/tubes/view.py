@@ -277,11 +277,11 @@ class Scout:
             await self._look_at(some)
         except StoreError as error:
             # One of them may be where nobody answers.
-            logger.info("recheck, each tube by itself: %s", error)
+            logger.info("tubes cannot be looked at together, so each is looked at alone: %s", error)
             for tube in some:
                 self.refresh(tube)
         except EngineError as failure:
-            logger.info("recheck: %s", failure)
+            logger.info("tubes cannot be looked at again yet: %s", failure)
             rest = []
         finally:
             self._rechecking = bool(rest)

@@ -71,6 +71,6 @@ def _wakes(client: Any, agreement: Agreement) -> bool:
         except client_errors.TimeoutError:
             continue
         except client_errors.AerospikeError as error:
-            logger.debug("node %s: %s", node, error)
+            logger.debug("node %s cannot answer the question: %s", node, error)
         return True
     return agreement.doubtful()

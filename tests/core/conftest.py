@@ -6,14 +6,17 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from journals import Stores
 from simulated import Wire
 from suite import EITHER_IO, either_io
 from world import Client, World
 
+from beanspiked.engine.embedded import folder as folder_module
 from beanspiked.server.sockets import Sockets, open_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -70,3 +73,12 @@ def native() -> Iterator[Sockets]:
     sockets = open_sockets(either_io("native"))
     yield sockets
     sockets.close()
+
+
+@pytest.fixture
+def stores(tmp_path: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    """A journal that folds its log, and keeps its database tidy, when a test says so."""
+    monkeypatch.setattr(folder_module, "HOUSEKEEPING_SECONDS", 1e6)
+    stores = Stores(tmp_path, wire)
+    yield stores
+    stores.close()

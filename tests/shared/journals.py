@@ -77,6 +77,12 @@ class Store:
         self.wait(self.engine.put(self.engine.tube(tube), job_id, **given))  # type: ignore[arg-type]
         return job_id
 
+    def another(self) -> Later | None:
+        """Put a job, whatever comes of it."""
+        later = self.engine.put(self.engine.tube("default"), self.engine.new_id(), 1, 0, 60, b"x" * 1000)
+        self.wait(later)
+        return later
+
     def job(self, job_id: int) -> Job:
         job = self.engine.find_job(job_id)
         assert job is not None

@@ -115,6 +115,8 @@ def test_jobs_that_match_are_listed_counted_moved_and_deleted(front: Front) -> N
     assert front.get(f"tube/jobs/count?{red}") == {"count": 2}
     assert front.post("tube/move?tube=t", target="u", text="red") == {"moved": 2}
     assert front.get("tube/jobs/count?tube=u") == {"count": 2}
+    assert front.post("tube/move?tube=u", target="t", limit=1) == {"moved": 1}
+    assert front.post("tube/move?tube=t", target="u", text="red", limit=5) == {"moved": 1}
     assert front.post("tube/clear?tube=t", state="ready", text="apple") == {"deleted": 1}
     assert front.post("tube/clear?tube=u", state="ready") == {"deleted": 2}
 

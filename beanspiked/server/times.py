@@ -22,7 +22,7 @@ COMMAND_BOUNDS: Final[list[float]] = [
 ]  # fmt: skip
 # All commands between two ticks are measured while they are fewer than this, else so many of them, each one of as many.
 FEW: Final = 250
-SAMPLES: Final = 16
+SAMPLES: Final = 8
 SAMPLED: Final = 97
 
 

@@ -246,7 +246,7 @@ class Api:
         """Delete the jobs of one state that match."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
-        wanted = given.wanted(UNHELD)
+        wanted = given.meant(UNHELD)
         given.end()
         if len(wanted.states) != 1:
             raise Unusable(f"state: not one of {', '.join(UNHELD)}")
@@ -259,7 +259,7 @@ class Api:
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         target = requests.checked_tube("target", given.text("target"))
-        wanted = given.wanted(UNHELD)
+        wanted = given.meant(UNHELD)
         given.end()
         bulk = await self._matching.move(tube, target, wanted)
         return await self._bulk(request, f"move from {tube} to {target} {wanted}", "moved", bulk)
@@ -268,7 +268,7 @@ class Api:
         """Make the buried and delayed jobs ready that match."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
-        wanted = given.wanted(("delayed", "buried"))
+        wanted = given.meant(("delayed", "buried"))
         given.end()
         return await self._bulk(request, f"kick in {tube} {wanted}", "kicked", await self._matching.kick(tube, wanted))
 
@@ -277,7 +277,7 @@ class Api:
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         reason = given.text("reason", "", MAX_REASON)
-        wanted = given.wanted(("ready", "delayed"))
+        wanted = given.meant(("ready", "delayed"))
         given.end()
         bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.bury(number, reason))
         return await self._bulk(request, f"bury in {tube} {wanted}", "buried", bulk)
@@ -286,7 +286,7 @@ class Api:
         """Put a ready job like each one that matches."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
-        wanted = given.wanted()
+        wanted = given.meant()
         given.end()
         bulk = await self._matching.each(tube, wanted, self._jobs.duplicate)
         return await self._bulk(request, f"duplicate in {tube} {wanted}", "duplicated", bulk)
@@ -296,7 +296,7 @@ class Api:
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         priority = given.number("priority", None)
-        wanted = given.wanted(UNHELD)
+        wanted = given.meant(UNHELD)
         given.end()
         bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.set_priority(number, priority))
         return await self._bulk(request, f"priority {priority} in {tube} of {wanted}", "changed", bulk)

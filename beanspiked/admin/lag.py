@@ -75,13 +75,14 @@ class LoopWatch:
 
         return timed
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have timers called from now on."""
+    def begin(self, loop: asyncio.AbstractEventLoop, also: Callable[[], None]) -> None:
+        """Have timers called from now on, and something else each time."""
         due = self._clock() + TICK
 
         def tick() -> None:
             self.late(max(0.0, self._clock() - due))
-            self.begin(loop)
+            also()
+            self.begin(loop, also)
 
         self._timer = loop.call_later(TICK, tick)
 

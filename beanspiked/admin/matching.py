@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from beanspiked.admin.errors import Conflict, Missing, Problem, Unusable
 from beanspiked.engine.contract import Bulk
@@ -13,10 +13,11 @@ from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
 from beanspiked.engine.filters import LIMIT_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from beanspiked.admin.jobs import Jobs
     from beanspiked.admin.outcomes import Outcomes
+    from beanspiked.admin.requests import Wanted
     from beanspiked.engine.contract import Filter, Tube
 
 __all__ = ["LISTED_MAX", "Matching", "progress"]
@@ -64,25 +65,45 @@ class Matching:
         engine = self._outcomes.broker.engine
         return await self._outcomes.done(await self._of_tube(tube, lambda found: engine.count_jobs(found, wanted)))
 
-    async def clear(self, tube: str, wanted: Filter) -> Bulk:
+    async def clear(self, tube: str, wanted: Wanted) -> Bulk:
         """Begin to delete those that nobody holds."""
-        engine = self._outcomes.broker.engine
-        return await self._of_tube(tube, lambda found: engine.clear(found, wanted))
+        return await self._change(tube, wanted, self._outcomes.broker.engine.clear)
 
-    async def kick(self, tube: str, wanted: Filter) -> Bulk:
+    async def kick(self, tube: str, wanted: Wanted) -> Bulk:
         """Begin to make the buried and delayed ones ready."""
-        engine = self._outcomes.broker.engine
-        return await self._of_tube(tube, lambda found: engine.kick_jobs(found, wanted))
+        return await self._change(tube, wanted, self._outcomes.broker.engine.kick_jobs)
 
-    async def move(self, tube: str, target: str, wanted: Filter) -> Bulk:
+    async def move(self, tube: str, target: str, wanted: Wanted) -> Bulk:
         """Begin to move those that nobody holds to another tube. Raises Unusable if it is the same one."""
         if target == tube:
             raise Unusable("target: the tube that the jobs are in")
         engine = self._outcomes.broker.engine
-        return await self._of_tube(tube, lambda found: engine.move(found, engine.tube(target), wanted))
+        return await self._change(tube, wanted, lambda found, some: engine.move(found, engine.tube(target), some))
 
-    async def each(self, tube: str, wanted: Filter, change: Callable[[int], Awaitable[object]]) -> Bulk:
+    async def _change(self, tube: str, wanted: Wanted, change: Callable[[Tube, Filter], Bulk]) -> Bulk:
+        """Begin a change of all jobs that match, or of the first ones in the order of their queues, page by page."""
+        most = wanted.most
+        if most is None:
+            return await self._of_tube(tube, lambda found: change(found, wanted))
+        await self._of_tube(tube, lambda found: found)
+        bulk = Bulk()
+
+        async def part(ids: list[int]) -> None:
+            begun = await self._of_tube(tube, lambda found: change(found, wanted.of_ids(ids)))
+            try:
+                await self._outcomes.done(begun)
+            finally:
+                bulk.value += begun.value
+
+        async def work() -> None:
+            async for ids in self._pages(tube, wanted, bulk, lambda: most - bulk.value):
+                await part(ids)
+
+        return self._begun(bulk, work())
+
+    async def each(self, tube: str, wanted: Wanted, change: Callable[[int], Awaitable[object]]) -> Bulk:
         """Begin to change those that match now, one by one; those that cannot be changed any more are left out."""
+        most = wanted.most
         await self._of_tube(tube, lambda found: found)
         bulk = Bulk()
 
@@ -93,15 +114,15 @@ class Matching:
                 return 0
             return 1
 
+        # All ids first: a change may put a job where later pages find it.
+        numbers: list[int] = []
+
+        def left() -> int:
+            return LIMIT_MAX if most is None else most - len(numbers)
+
         async def work() -> None:
-            # All ids first: a change may put a job where later pages find it.
-            numbers: list[int] = []
-            for state in wanted.states:
-                after: str | None = ""
-                while after is not None and not bulk.stopped:
-                    page = await self._page(tube, state, wanted, after)
-                    numbers += page[0]
-                    after = page[1] or None
+            async for ids in self._pages(tube, wanted, bulk, left):
+                numbers.extend(ids)
             for first in range(0, len(numbers), SIDE_BY_SIDE):
                 if bulk.stopped:
                     break
@@ -109,26 +130,44 @@ class Matching:
                 # Jobs come first.
                 await asyncio.sleep(0)
 
+        return self._begun(bulk, work())
+
+    def _begun(self, bulk: Bulk, work: Coroutine[Any, Any, None]) -> Bulk:
+        """Begin work that settles a change when it ends."""
+
         def ended(task: asyncio.Task[None]) -> None:
             self._working.discard(task)
             error = None if task.cancelled() else task.exception()
             if error is None or isinstance(error, EngineError):
                 bulk.settle(error)
+            elif isinstance(error, Missing):
+                # The tube went with its last job.
+                bulk.settle(None)
             else:
                 if not isinstance(error, Problem):
                     logger.error("internal error", exc_info=error)
                 bulk.settle(StoreFailed(str(error)))
 
-        task = asyncio.get_running_loop().create_task(work())
+        task = asyncio.get_running_loop().create_task(work)
         self._working.add(task)
         task.add_done_callback(ended)
         return bulk
 
-    async def _page(self, tube: str, state: int, wanted: Filter, after: str) -> tuple[list[int], str]:
-        """Return the ids of the next jobs of a state that match, and what asks for the page behind."""
+    async def _pages(self, tube: str, wanted: Filter, bulk: Bulk, left: Callable[[], int]) -> AsyncIterator[list[int]]:
+        """Pass on the ids of the jobs that match, in the order of their queues, until none are left or wanted."""
+        for state in wanted.states:
+            after: str | None = ""
+            while after is not None and not bulk.stopped and (limit := min(LIMIT_MAX, left())) > 0:
+                ids, after = await self._page(tube, state, wanted, after, limit)
+                yield ids
+
+    async def _page(
+        self, tube: str, state: int, wanted: Filter, after: str, limit: int
+    ) -> tuple[list[int], str | None]:
+        """Return the ids of the next jobs of a state that match, and what asks for the page behind, if there is one."""
         engine = self._outcomes.broker.engine
-        listing = await self._of_tube(tube, lambda found: engine.list_jobs(found, state, wanted, after, LIMIT_MAX))
-        return await self._outcomes.look(listing, lambda _: ([job.id for job in listing.jobs], listing.after))
+        listing = await self._of_tube(tube, lambda found: engine.list_jobs(found, state, wanted, after, limit))
+        return await self._outcomes.look(listing, lambda _: ([job.id for job in listing.jobs], listing.after or None))
 
     async def _of_tube(self, tube: str, begin: Callable[[Tube], Result]) -> Result:
         def found(there: Tube | None) -> Result:

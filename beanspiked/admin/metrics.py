@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.admin.exposition import Family, by, counter, gauge, histogram, labels
 from beanspiked.admin.slices import busiest, sliced
 from beanspiked.admin.snapshot import TubeRow
+from beanspiked.protocol.commands import PREFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from beanspiked.admin.options import AdminOptions
     from beanspiked.admin.snapshot import Snapshot
     from beanspiked.engine.contract import StoreStats
-    from beanspiked.server.times import Times
+    from beanspiked.server.times import Latencies, Times
 
 __all__ = ["ours", "series"]
 
@@ -158,6 +159,7 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
             histogram(
                 "beanspiked_job_work_seconds", "Time from reserved to deleted, released or buried.", times.work.measured
             ),
+            of_commands(times.commands),
         ]
     if journal is not None:
         families += [
@@ -169,6 +171,19 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
             gauge("beanspiked_journal_disk_free_bytes", "Room left on its disk.", shutil.disk_usage(journal).free),
         ]
     return families
+
+
+def of_commands(latencies: Latencies) -> Family:
+    """Make the family of the times that commands take; one that nobody has used has none."""
+    text = (
+        "Time from a command to its reply; reserves that wait are left out. "
+        "Of more than 5,000 commands a second some are measured and count for all."
+    )
+    family = Family("histogram", "beanspiked_command_seconds", text)
+    for word, verb, _ in PREFIXES:
+        if any(latencies.of[verb].counts):
+            family.add_histogram(latencies.of[verb], cmd=word.decode().strip())
+    return family
 
 
 def of_store(stats: StoreStats) -> list[Family]:

@@ -61,10 +61,18 @@ def _whole(name: str, text: str, most: int) -> int:
 
 
 class Wanted(Filter):
-    """A filter that a log line can name."""
+    """A filter that a log line can name.
+
+    Attributes:
+        most: How many jobs are changed at most; None for all that match.
+    """
+
+    most: int | None = None
 
     def __str__(self) -> str:
         said = [", ".join(STATE_NAMES[state] for state in self.states)]
+        if self.most is not None:
+            said.append(f"the first {self.most}")
         said += [
             f"{name}={value:g}" for name, value in (("min_age", self.min_age), ("min_tries", self.min_tries)) if value
         ]
@@ -120,6 +128,15 @@ class Arguments:
             max_pri=highest,
             ids=self._ids(),
         )
+
+    def meant(self, states: Collection[str] = STATE_NAMES) -> Wanted:
+        """Take a filter for a change, and in `limit` how many jobs are changed at most. Raises Unusable."""
+        wanted = self.wanted(states)
+        if "limit" in self._left:
+            wanted.most = self.number("limit", None)
+            if not wanted.most:
+                raise Unusable("limit: at least 1")
+        return wanted
 
     def _ids(self) -> list[int] | None:
         """Take the ids of selected jobs; None for any job. Raises Unusable."""

@@ -33,7 +33,7 @@ class TubeRow:
         total_jobs, deletes, pauses: What was counted since the tube was made.
         using, watching, waiting: How many connections do.
         pause, pause_left: How long its pause is, and what is left of it, in seconds.
-        age: How long ago the oldest ready job was put, in seconds; -1 without one, or where that is not known.
+        age: How long ago the oldest ready job was put, in seconds; -1 without one, or where that is not known. See TubeSight.
         growth: By how many ready jobs a minute it grows, or shrinks when negative.
         trouble: What an operator should look at first has the highest number.
     """
@@ -188,6 +188,8 @@ class Snapshots:
         async for seen in sliced(sights):
             for sight in seen:
                 row = TubeRow(sight.name, sight.counts, sight.use, sight.pause, sight.paused_until - now)
+                if sight.oldest:
+                    row.age = max(0.0, now - sight.oldest)
                 snapshot.tubes.append(self._judged(row))
         snapshot.seconds = time.perf_counter() - began
         return snapshot

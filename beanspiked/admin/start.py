@@ -12,7 +12,6 @@ from beanspiked.admin.app import Application
 from beanspiked.admin.http import HttpServer
 from beanspiked.admin.lag import LoopWatch
 from beanspiked.server.main import Companion
-from beanspiked.server.times import Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,12 +74,11 @@ class AdminPort(Companion):
     def begin(self, broker: Broker, server: Server) -> None:
         """Serve from now on; the event loop runs."""
         loop = asyncio.get_running_loop()
-        broker.times = Times()
-        broker.engine.measure()
+        broker.measure()
         self._application = Application(self._options, broker, server, self._watch, self._journal)
         self._http = HttpServer(self._application.asgi, self._context)
         self._http.begin(self._sock)
-        self._watch.begin(loop)
+        self._watch.begin(loop, broker.tick)
         self._history = loop.create_task(self._application.history.keep(self._application.snapshots.get))
         logger.info("admin port %s", self._sock.getsockname())
 

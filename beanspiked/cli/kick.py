@@ -54,10 +54,10 @@ def _kick(words: Parser, options: argparse.Namespace) -> int:
         words.error("kick: name a tube, or jobs with --id")
     missing: list[int] = []
     if over_admin(options):
-        if options.number is not None or options.id:
-            words.error("kick: over the admin port all jobs that match are kicked: no NUMBER, no --id")
+        if options.id:
+            words.error("kick: over the admin port jobs are kicked by tube: no --id")
         expect_answer(words, options)
-        matching = Matching(options, options.tube, ["delayed" if options.delayed else "buried"])
+        matching = Matching(options, options.tube, ["delayed" if options.delayed else "buried"], options.number)
         if options.count:
             return matching.print_count()
         kicked = matching.change("tube/kick-jobs", "kicked", "This makes {} ready", "yes")

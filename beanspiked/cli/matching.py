@@ -114,15 +114,17 @@ class Matching:
         options: The command's options: an admin port, a filter, and for a change whether to ask first.
         tube: The tube.
         states: The states of the jobs that are meant.
+        most: How many are changed at most, the first ones of each queue; None for all.
 
     Raises:
         Failed: No admin port is known, or its secret cannot be read.
     """
 
-    def __init__(self, options: argparse.Namespace, tube: str, states: Sequence[str]) -> None:
+    def __init__(self, options: argparse.Namespace, tube: str, states: Sequence[str], most: int | None = None) -> None:
         self._options = options
         self._tube = tube
         self._states = states
+        self._most = most
         self._port = _connected(options)
         low, high = options.priority
         wanted = {"min_age": options.older, "min_tries": options.tries, "min_priority": low, "text": options.grep}
@@ -131,8 +133,9 @@ class Matching:
             self._wanted["max_priority"] = high
 
     def count(self) -> int:
-        """Count them."""
-        return sum(int(self._ask("tube/jobs/count", state=state)["count"]) for state in self._states)
+        """Count them, or so many of them as are meant at most."""
+        count = sum(int(self._ask("tube/jobs/count", state=state)["count"]) for state in self._states)
+        return count if self._most is None else min(count, self._most)
 
     def listed(self, most: int) -> Iterator[tuple[Job, Stats]]:
         """List them, with whole bodies, in the order of their queues, this many at most."""
@@ -168,6 +171,10 @@ class Matching:
             with Progress(counted, total) as progress:
                 for state in self._states:
                     said = {**self._wanted, **(more or {}), "state": state}
+                    if self._most is not None:
+                        said["limit"] = self._most - done
+                        if done == self._most:
+                            break
                     count = 0
                     for count in port.change(path, {"tube": self._tube}, said, counted):
                         progress.show(done + count)

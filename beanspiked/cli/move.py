@@ -80,10 +80,8 @@ def _move(words: Parser, options: argparse.Namespace) -> int:
 
 
 def _over_admin(words: Parser, options: argparse.Namespace) -> int:
-    if options.number is not None:
-        words.error("move: over the admin port all jobs that match are moved: no --number")
     expect_answer(words, options)
-    matching = Matching(options, options.source, [options.state])
+    matching = Matching(options, options.source, [options.state], options.number)
     if options.count:
         return matching.print_count()
     question = f"This moves {{}} to {options.target}"

@@ -68,6 +68,10 @@ class Filter:
         """Return the same filter for jobs of other states."""
         return Filter(states, self.min_age, self.min_tries, self.text, self.min_pri, self.max_pri, self.ids)
 
+    def of_ids(self, ids: Iterable[int]) -> "Filter":
+        """Return the same filter for jobs with these ids."""
+        return Filter(self.states, self.min_age, self.min_tries, self.text, self.min_pri, self.max_pri, ids)
+
     def admits(self, job: Job, now: float) -> bool:
         """Tell whether all but the ids and the text applies to a job."""
         return (

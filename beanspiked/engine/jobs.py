@@ -322,11 +322,13 @@ class TubeSight:
         use: How all processes use it, this one included.
         pause: How long the pause in force was to last, in seconds; 0 when there is none.
         paused_until: When that ends, in seconds since the epoch.
+        oldest: When the oldest ready job was put that the look saw, in seconds since the epoch; 0 without one.
     """
 
-    __slots__ = ("counts", "name", "pause", "paused_until", "use")
+    __slots__ = ("counts", "name", "oldest", "pause", "paused_until", "use")
 
     def __init__(self, name: str, counts: Counts, use: TubeUse) -> None:
+        self.oldest: float = 0.0
         self.name: str = name
         self.counts: Counts = counts
         self.use: TubeUse = use

@@ -116,6 +116,7 @@ class Command:
         body: A job's body; None in a `PUT` whose body is still on its way (a `BODY` follows).
         reply: For `REFUSED`, and for a put with a bad trailer, the reply that the client gets.
         counts: For `REFUSED`, the verb that `stats` counts nevertheless, or -1.
+        since: When it was parsed, where it had to wait and may be measured; else 0.
     """
 
     def __init__(
@@ -139,3 +140,4 @@ class Command:
         self.body = body
         self.reply = reply
         self.counts = counts
+        self.since = 0.0

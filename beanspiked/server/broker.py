@@ -119,7 +119,8 @@ class Broker(ReadyListener):
         siblings: The other workers, if `stats` counts what they did.
         pid: The process that `stats` names.
         started_at: When the server was started, in seconds since the epoch.
-        times: Where the times of jobs are counted, or None.
+        times: Where the times of jobs and commands are counted, or None.
+        noting: Whether commands are logged or measured now: each asks only this.
     """
 
     engine: TubeEngine
@@ -147,6 +148,7 @@ class Broker(ReadyListener):
         self.leaving: int = 0
         self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
+        self.noting: bool = False
         self.io: str = "none"
         self.siblings: Siblings | None = None
         self.pid: int = os.getpid()
@@ -159,6 +161,22 @@ class Broker(ReadyListener):
     def now(self) -> float:
         """Return the time in seconds since the epoch."""
         return self.timers.clock.now()
+
+    def trace(self) -> None:
+        """Log commands and replies from now on."""
+        self.tracing = self.noting = True
+
+    def measure(self) -> None:
+        """Count the times of jobs from now on, and those of the commands of later connections."""
+        self.times = Times()
+        self.noting = True
+        self.engine.measure()
+
+    def tick(self) -> None:
+        """Measure some more commands."""
+        if self.times is not None:
+            self.times.commands.tick(sum(self.commands))
+            self.noting = True
 
     def tube_ready(self, tube: Tube, most: int = ALL) -> None:
         """Give up to `most` of a tube's ready jobs to its waiters, the longest-waiting first."""

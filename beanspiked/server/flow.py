@@ -58,6 +58,8 @@ BY_ID: Final = [
     )
     for verb in range(VERB_COUNT)
 ]
+# What the time of each command is counted as; -1 for those without a reply of their own, and for what is no command.
+TIMED: Final = [verbs.PUT if verb == verbs.BODY else verb if verb < verbs.QUIT else -1 for verb in range(VERB_COUNT)]
 
 
 class Flow(TurnTaker):
@@ -191,17 +193,33 @@ class Flow(TurnTaker):
 
     def _do(self, command: Command, answer: Answer | None) -> None:
         self._broker.commands[command.verb] += 1
-        if self._broker.tracing:
+        if self._broker.noting:
+            self._do_noted(command, answer)
+        else:
+            self.session.do(command, answer)
+
+    def _do_noted(self, command: Command, answer: Answer | None) -> None:
+        """Do what a command asks for, and log or measure it."""
+        broker = self._broker
+        if broker.tracing:
             self._out.sink.trace_command(command.verb)
+        times = broker.times
+        verb = TIMED[command.verb]
+        if times is None or verb < 0 or not times.commands.wanted():
+            self.session.do(command, answer)
+            return
+        broker.noting = broker.tracing or not times.commands.enough()
+        began = command.since or broker.now()
         self.session.do(command, answer)
+        # A reserve that waits for a job, and a put whose body is still on its way, have no reply yet.
+        if self.gate.why != RESERVING and self.session.upload is None:
+            self._out.time(verb, began)
 
     def _must_wait(self, command: Command) -> bool:
         """Tell whether a command has to wait for something that decides its reply; it then is the next command."""
         verb = command.verb
-        gate = self.gate
         if self._out.unsettled and not BLIND[verb]:
-            self._next = command
-            gate.why = OWN_CHANGES
+            self._hold(command, OWN_CHANGES)
             return True
         if BY_ID[verb]:
             change = self._engine.in_flight(command.id)
@@ -216,9 +234,15 @@ class Flow(TurnTaker):
         return False
 
     def _wait_for(self, later: Later, command: Command, why: int, answer: Answer | None) -> None:
+        self._hold(command, why)
+        self.gate.when(later, lambda outcome: self._known(command, why, outcome, answer))
+
+    def _hold(self, command: Command, why: int) -> None:
+        """Let a command wait; it is the next one."""
         self._next = command
         self.gate.why = why
-        self.gate.when(later, lambda outcome: self._known(command, why, outcome, answer))
+        if self._broker.noting and not command.since:
+            command.since = self._broker.now()
 
     def _known(self, command: Command, why: int, outcome: Later, answer: Answer | None) -> None:
         """Go on with a command that waited for the change of a job, or for a look."""

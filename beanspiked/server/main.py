@@ -90,7 +90,8 @@ def serve(
     timers = Timers(MonotonicClock())
     broker = Broker(timers, settings.max_job_size, __version__, settings.lenient_eol)
     broker.binlog_max_size = settings.binlog_size
-    broker.tracing = settings.verbose > 1
+    if settings.verbose > 1:
+        broker.trace()
     poller = Poller(broker, open_sockets(settings.io), shared=settings.shared is not None)
     logger.info("sockets are heard by: %s", broker.io)
     if settings.shared is None and companion is None:

@@ -9,8 +9,9 @@ from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFull
 from beanspiked.engine.later import Later, Listener
 from beanspiked.protocol import replies
 from beanspiked.server.gate import OPEN, OWN_CHANGES, Gate
+from beanspiked.server.times import Latencies
 
-__all__ = ["WRITE_CHUNK", "PendingReply", "ReplyQueue", "Sink"]
+__all__ = ["WRITE_CHUNK", "PendingReply", "ReplyQueue", "Sink", "TimedReplyQueue"]
 
 # Replies are handed to the sink before the end of a turn when they are this many bytes.
 WRITE_CHUNK: Final = 262144
@@ -207,10 +208,64 @@ class ReplyQueue:
         if small:
             self.sink.write(b"".join(small))
 
+    def time(self, verb: int, began: float) -> None:
+        """Measure how long the last reply takes to leave, for a verb and from a time; only a TimedReplyQueue does."""
+
     def close(self) -> None:
         """Drop the replies that have not left, and all later ones."""
         self.sink = NO_SINK
         self._known = []
+
+
+class Timed:
+    """A command whose reply is measured.
+
+    Attributes:
+        verb, began: What it is counted as, and when it was parsed.
+        place: The place of its reply among those that had to wait.
+        stands_for: How many commands it stands for.
+    """
+
+    def __init__(self, verb: int, began: float, place: int, stands_for: int) -> None:
+        self.verb: int = verb
+        self.began: float = began
+        self.place: int = place
+        self.stands_for: int = stands_for
+
+
+class TimedReplyQueue(ReplyQueue):
+    """Measures how long some commands take: until their replies are handed to the socket.
+
+    Args:
+        gate, sink: As of any.
+        latencies: Where the times are counted.
+    """
+
+    def __init__(self, gate: Gate, sink: Sink, latencies: Latencies) -> None:
+        super().__init__(gate, sink)
+        self._latencies: Latencies = latencies
+        self._timed: deque[Timed] = deque()
+        # How many replies that had to wait are known by now.
+        self._waited: int = 0
+
+    def time(self, verb: int, began: float) -> None:
+        """Measure how long the last reply takes to leave, for a verb and from a time."""
+        self._timed.append(Timed(verb, began, self._waited + len(self._slots), self._latencies.stands_for))
+
+    def _drain(self) -> None:
+        before = len(self._slots)
+        super()._drain()
+        self._waited += before - len(self._slots)
+
+    def flush(self) -> None:
+        """Send the known replies, and count the times of those that are measured."""
+        super().flush()
+        timed = self._timed
+        if timed and timed[0].place <= self._waited:
+            now = self.gate.broker.now()
+            while timed and timed[0].place <= self._waited:
+                one = timed.popleft()
+                self._latencies.of[one.verb].add(max(0.0, now - one.began), one.stands_for)
 
 
 NO_SINK: Final = Sink()

@@ -15,7 +15,7 @@ from beanspiked.server.gate import CLOSED, QUIT, Gate
 from beanspiked.server.holds import Holds
 from beanspiked.server.pending_replies import HeldReply, KickReply, PutReply
 from beanspiked.server.pending_reserve import PendingReserve
-from beanspiked.server.reply_queue import PendingReply, ReplyQueue, Sink
+from beanspiked.server.reply_queue import PendingReply, ReplyQueue, Sink, TimedReplyQueue
 from beanspiked.server.tube_choice import TubeChoice
 
 __all__ = ["Session"]
@@ -51,7 +51,8 @@ class Session:
         self.gate: Gate = gate
         self.broker = gate.broker
         self.engine = gate.broker.engine
-        self.out: ReplyQueue = ReplyQueue(gate, sink)
+        times = gate.broker.times
+        self.out: ReplyQueue = ReplyQueue(gate, sink) if times is None else TimedReplyQueue(gate, sink, times.commands)
         self.holds: Holds = Holds(gate)
         self.tubes: TubeChoice = TubeChoice(gate.broker)
         self.reserve: PendingReserve = PendingReserve(gate, self.tubes, self.holds, self.out)

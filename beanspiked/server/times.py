@@ -1,11 +1,12 @@
-"""How long jobs wait for a worker, and how long workers take for them."""
+"""How long jobs wait for a worker, how long workers take for them, and how long commands take."""
 
 from typing import Final
 
 from beanspiked.engine.contract import Job
 from beanspiked.engine.histogram import Histogram
+from beanspiked.protocol.commands import VERB_COUNT
 
-__all__ = ["Times"]
+__all__ = ["Latencies", "Times"]
 
 # From one network round trip to a day's backlog, in seconds.
 BOUNDS: Final[list[float]] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0]
@@ -14,6 +15,15 @@ BOUNDS: Final[list[float]] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.
 # Of more jobs a second than this, one of so many is measured. That is a prime number, since clients send groups of sixteen and the like.
 MANY: Final = 5000.0
 ONE_OF: Final = 17
+
+# From a command that only looks into memory to a store that hardly answers, in seconds.
+COMMAND_BOUNDS: Final[list[float]] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+]  # fmt: skip
+# All commands between two ticks are measured while they are fewer than this, else so many of them, each one of as many.
+FEW: Final = 250
+SAMPLES: Final = 8
+SAMPLED: Final = 97
 
 
 class Sample:
@@ -46,17 +56,57 @@ class Sample:
         self._at = now
 
 
+class Latencies:
+    """How long commands take, from the moment they are parsed to the moment their replies are handed to the socket.
+
+    To ask at each command whether it is measured would take some per cent of a busy server's time. So the first ones after each tick are
+    asked for, some turns' worth, and the others of that tick are not.
+
+    Attributes:
+        of: By verb, the lengths of time in seconds; one that stands for others counts as often.
+        stands_for: How many commands stand behind one that is measured now.
+    """
+
+    def __init__(self) -> None:
+        self.of: list[Histogram] = [Histogram(COMMAND_BOUNDS) for _ in range(VERB_COUNT)]
+        self.stands_for: int = 1
+        self._every: int = 1
+        self._left: int = FEW
+        self._total: int = 0
+
+    def tick(self, total: int) -> None:
+        """Choose anew, as often as the loop ticks; `total` commands were executed so far."""
+        count = total - self._total
+        self._total = total
+        if count < FEW:
+            self._every, self._left, self.stands_for = 1, FEW, 1
+        else:
+            self._every, self._left = SAMPLED, SAMPLES * SAMPLED
+            self.stands_for = count // max(1, min(SAMPLES, count // SAMPLED))
+
+    def wanted(self) -> bool:
+        """Tell whether the next command is to be measured."""
+        self._left -= 1
+        return self._left % self._every == 0
+
+    def enough(self) -> bool:
+        """Tell whether no more are to be measured until the next tick."""
+        return self._left <= 0
+
+
 class Times:
-    """The times of the jobs that clients of this process reserve, in seconds.
+    """The times of the jobs that clients of this process reserve, and of commands, in seconds.
 
     Attributes:
         queue: How long jobs were ready before their first reserve; a delay does not count.
         work: How long jobs were held until they were deleted, released or buried; timeouts do not count.
+        commands: How long commands took.
     """
 
     def __init__(self) -> None:
         self.queue: Sample = Sample()
         self.work: Sample = Sample()
+        self.commands: Latencies = Latencies()
 
     def reserved(self, job: Job, now: float) -> None:
         """A job was reserved at a time, in seconds since the epoch."""

@@ -18,7 +18,6 @@ from beanspiked.admin import dialects
 from beanspiked.admin.metrics import of_store
 from beanspiked.engine.contract import StoreStats
 from beanspiked.engine.histogram import Histogram
-from beanspiked.server.times import Times
 
 if TYPE_CHECKING:
     from conftest import Port
@@ -36,7 +35,7 @@ def promtool() -> str:
 def told(port: Port, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """What servers with a journal, a ready job and a shared store tell."""
     with ExitStack():
-        port.wire.broker.times = Times()
+        port.wire.broker.measure()
         port.wire.connect().put()
         monkeypatch.setattr(port.application, "_journal", str(tmp_path))
         store = StoreStats()

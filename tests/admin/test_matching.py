@@ -15,8 +15,9 @@ from beanspiked.admin.errors import Missing
 from beanspiked.admin.jobs import Jobs
 from beanspiked.admin.matching import Matching, progress
 from beanspiked.admin.outcomes import Outcomes
+from beanspiked.admin.requests import Wanted
 from beanspiked.engine.errors import StoreFull
-from beanspiked.engine.filters import Bulk, Filter
+from beanspiked.engine.filters import Bulk
 from beanspiked.engine.jobs import READY
 
 if TYPE_CHECKING:
@@ -129,6 +130,50 @@ def test_buried_and_delayed_jobs_that_match_are_kicked(port: Port) -> None:
     assert count(port, "state=ready") == 5
 
 
+def test_a_change_has_a_limit_and_takes_the_first_of_each_queue(port: Port, client: Any) -> None:
+    assert port.post(f"{API}/tube/move?tube=t", target="u", state="ready", limit=2).json() == {"moved": 2}
+    assert bodies(port, "state=ready") == [b"red apple"]
+    assert port.post(f"{API}/tube/clear?tube=u", state="ready", limit=1).json() == {"deleted": 1}
+    assert port.post(f"{API}/tube/kick-jobs?tube=t", limit=1).json() == {"kicked": 1}
+    assert (count(port, "state=delayed"), count(port, "state=buried")) == (0, 1)
+    assert port.post(f"{API}/tube/bury-jobs?tube=t", limit=1).json() == {"buried": 1}
+    assert bodies(port, "state=buried") == [b"bad", b"red cherry"]
+    assert port.post(f"{API}/tube/kick-jobs?tube=t", limit=9).json() == {"kicked": 2}
+    assert client.send(b"kick 9\r\n") == b"KICKED 0\r\n"
+
+
+@pytest.mark.usefixtures("client")
+def test_a_limit_larger_than_a_page_is_kept(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "LIMIT_MAX", 1)
+    assert port.post(f"{API}/tube/duplicate?tube=t", state="ready", limit=2).json() == {"duplicated": 2}
+    assert port.post(f"{API}/tube/move?tube=t", target="u", limit=4).json() == {"moved": 4}
+    assert (count(port), count(port, "state=ready")) == (3, 1)
+
+
+@pytest.mark.parametrize("limit", [0, -1, "1", True, 2**32])
+@pytest.mark.usefixtures("client")
+def test_what_is_no_limit_changes_nothing(port: Port, limit: Any) -> None:
+    assert port.post(f"{API}/tube/kick-jobs?tube=t", limit=limit).status_code == 400
+    assert count(port, "state=ready") == 3
+
+
+def test_a_change_with_a_limit_ends_when_its_tube_does(port: Port, client: Any) -> None:
+    """The tube's last jobs go between two pages."""
+
+    async def work() -> int:
+        outcomes = Outcomes(port.wire.broker)
+        asked = Matching(outcomes, Jobs(outcomes))
+        wanted = Wanted([READY])
+        wanted.most = 9
+        bulk = await asked.clear("t", wanted)
+        port.wire.engine.delete_tube(port.wire.engine.tube("t"))
+        client.send(b"use u\r\nwatch u\r\nignore t\r\n")
+        port.wire.advance(1)
+        return await outcomes.done(bulk)
+
+    assert asyncio.run(work()) == 0
+
+
 @pytest.mark.usefixtures("client")
 def test_a_change_of_many_jobs_leaves_its_beginning_and_its_end_in_the_log(
     port: Port, caplog: pytest.LogCaptureFixture
@@ -136,11 +181,13 @@ def test_a_change_of_many_jobs_leaves_its_beginning_and_its_end_in_the_log(
     with caplog.at_level(logging.INFO, "beanspiked.audit"):
         port.post(f"{API}/tube/clear?tube=t", state="ready", text="red\n", min_age=1)
         port.post(f"{API}/tube/move?tube=t", target="u", min_priority=6)
+        port.post(f"{API}/tube/kick-jobs?tube=u", limit=1)
     said = caplog.messages
     assert said[0].endswith("clear t of jobs (ready; min_age=1; text 'red\\n'): begins")
     assert said[1].endswith(": 0 deleted")
     assert said[2].endswith("move from t to u jobs (ready, delayed, buried; priority 6 to 4294967295): begins")
     assert said[3].endswith(": 3 moved")
+    assert said[4].endswith("kick in u jobs (delayed, buried; the first 1): begins")
 
 
 @pytest.mark.usefixtures("client")
@@ -192,7 +239,7 @@ def test_a_job_that_goes_meanwhile_is_left_out(port: Port, client: Any, monkeypa
 
     async def work() -> int:
         outcomes = Outcomes(port.wire.broker)
-        bulk = await Matching(outcomes, Jobs(outcomes)).each("t", Filter([READY]), change)
+        bulk = await Matching(outcomes, Jobs(outcomes)).each("t", Wanted([READY]), change)
         return await outcomes.done(bulk)
 
     assert asyncio.run(work()) == 2

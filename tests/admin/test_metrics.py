@@ -181,6 +181,59 @@ def test_of_very_many_jobs_some_are_measured_and_count_for_all() -> None:
     assert sample.wanted()
 
 
+def timed(port: Port, words: str) -> tuple[float, float]:
+    """Tell how many commands of a name were measured, and how long they took together."""
+    port.wire.advance(2)
+    found = metrics(port)
+    key = (words,)
+    return (
+        found.get("beanspiked_command_seconds_count", {}).get(key, 0),
+        found.get("beanspiked_command_seconds_sum", {}).get(key, 0),
+    )
+
+
+def test_the_times_of_commands_are_told_by_name(port: Port) -> None:
+    port.wire.broker.measure()
+    client = port.wire.connect()
+    for words in (b"use t\r\n", b"put 0 0 9 1\r\na\r\n", b"kick-job 1\r\n", b"peek 1\r\n", b"stats\r\n", b"none\r\n"):
+        client.send(words)
+        port.wire.advance(1)
+    for words in ("use", "put", "kick-job", "peek", "stats"):
+        assert timed(port, words) == (1, 0)
+    port.wire.advance(2)
+    assert set(metrics(port)["beanspiked_command_seconds_count"]) == {
+        (words,) for words in ("use", "put", "kick-job", "peek", "stats")
+    }
+
+
+def test_a_reserve_that_waits_and_a_body_on_its_way_take_no_time(port: Port) -> None:
+    port.wire.broker.measure()
+    worker, client = port.wire.connect(), port.wire.connect()
+    worker.send(b"reserve\r\n")
+    client.send(b"put 0 0 9 2\r\na")
+    port.wire.advance(30)
+    client.send(b"b\r\n")
+    assert (timed(port, "reserve"), timed(port, "put")) == ((0, 0), (1, 0))
+    worker.send(b"reserve-with-timeout 0\r\n")
+    assert timed(port, "reserve-with-timeout") == (1, 0)
+
+
+def test_of_very_many_commands_some_are_measured_and_count_for_all(port: Port) -> None:
+    broker = port.wire.broker
+    broker.measure()
+    client = port.wire.connect()
+    for _ in range(20):
+        client.send(b"use t\r\n" * 10_000)
+        broker.tick()
+    assert timed(port, "use")[0] == pytest.approx(200_000, rel=0.1)
+    assert sum(broker.commands) == 200_000
+    # A burst begins: of what comes before the next tick no more are measured than of few.
+    broker.tick()
+    client.send(b"watch t\r\n" * 10_000)
+    assert timed(port, "watch")[0] == 250
+    assert not broker.noting, "the others are not even asked"
+
+
 def test_names_of_tubes_are_quoted(port: Port) -> None:
     port.wire.engine.tube('a"b\\c').using = 1
     assert metrics(port)["beanstalkd_tube_current_using"]['a"b\\c',] == 1

@@ -117,6 +117,19 @@ def test_only_what_matches_moves_and_stays_as_it_is(cli: Commands, fruit: str) -
     assert (cli.states(other), bodies(cli, other)) == ({"buried": 1}, ["green apple"])
 
 
+def test_a_number_of_those_that_match_is_kicked(cli: Commands, fruit: str, ports: tuple[Running, int]) -> None:
+    assert cli("kick", fruit, "1", "--count", "--admin", ports[1]).out == "1 job\n"
+    assert cli("kick", fruit, "1", "--yes", "--admin", ports[1]).out == "1 job kicked\n"
+    assert bodies(cli, fruit, "--state", "buried") == ["green apple"]
+    assert cli("kick", fruit, "9", "--grep", "green", "--yes").out == "1 job kicked\n"
+
+
+def test_a_number_of_those_that_match_moves(cli: Commands, fruit: str) -> None:
+    other = f"{fruit}-other"
+    assert cli("move", fruit, other, "-n", "1", "-g", "pear", "-y").out == f"1 job moved to {other}\n"
+    assert (bodies(cli, other), bodies(cli, fruit, "-s", "ready")) == (["red pear"], ["green pear"])
+
+
 def test_only_what_matches_is_deleted(cli: Commands, fruit: str) -> None:
     assert cli("clear", fruit, "--grep", "red", "--yes").out == "3 jobs deleted\n"
     assert bodies(cli, fruit) == ["green pear", "green apple"]

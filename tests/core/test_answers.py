@@ -6,6 +6,7 @@ import gc
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from failing import always, busy_for
 
 from beanspiked.engine.aerospike.store.seam import Unknown
@@ -103,6 +104,33 @@ def test_each_tube_is_told_with_its_counts_its_users_everywhere_and_its_pause(he
     assert 0 < tubes["t"].paused_until - client.front_end.clock.now() < 60
     assert (tubes["watched"].use.watching, tubes["watched"].pause) == (1, 0)
     assert (answer.counts.ready, answer.counts.delayed) == (2, 1)
+
+
+def test_the_oldest_ready_job_of_each_tube_is_told_whoever_put_it(here: World, client: Client) -> None:
+    other = here.front_end().connect()
+    began = client.front_end.clock.now()
+    other.ask(b"use t\r\n")
+    other.put()
+    other.put(delay=1)
+    here.run(20)
+    client.ask(b"use t\r\n")
+    client.put()
+    client.ask(b"use later\r\n")
+    client.put(delay=500)
+
+    def oldest() -> dict[str, float]:
+        here.run(1)
+        (answer,) = asked(client, lambda engine: engine.look_tubes())
+        return {tube.name: tube.oldest for tube in answer.tubes}
+
+    told = oldest()
+    assert told["t"] == pytest.approx(began, abs=1)
+    assert (told["later"], told["default"]) == (0, 0)
+    # A job that was due is as old as its put, and one that came back as it was.
+    for _ in range(2):
+        other.ask(b"watch t\r\n")
+        other.ask(b"delete " + other.ask(b"reserve\r\n").split()[1] + b"\r\n")
+    assert oldest()["t"] == pytest.approx(began + 20, abs=3)
 
 
 def test_no_turn_of_the_loop_is_long_while_very_many_tubes_are_told(here: World, client: Client) -> None:

@@ -9,6 +9,7 @@ from simulated import HandJournal
 
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.errors import StoreFailed, StoreFull
+from beanspiked.protocol import commands as verbs
 
 if TYPE_CHECKING:
     from simulated import Client, Wire
@@ -302,3 +303,24 @@ def test_a_failed_update_of_a_job_whose_time_is_up_leaves_it_ready_once(wire: Wi
     journal.commit(StoreFailed("failed"))
     assert client.send(b"reserve-with-timeout 0\r\n" * 2) == b"RESERVED %d 1\r\nx\r\nTIMED_OUT\r\n" % job_id
     assert wire.engine.counts.jobs() == 1
+
+
+def test_the_time_of_a_command_ends_when_its_reply_leaves(wire: Wire, journal: HandJournal) -> None:
+    wire.broker.measure()
+    client = wire.connect()
+    # The second one waits for the first one's commit, and so does the reply of `use`.
+    client.send(b"put 0 0 9 1\r\nx\r\n")
+    wire.advance(1)
+    client.send(b"use t\r\n")
+    wire.advance(1)
+    client.send(b"peek 1\r\n")
+    wire.advance(3)
+    assert wire.broker.times is not None
+    of = wire.broker.times.commands.of
+    assert [sum(of[verb].counts) for verb in (verbs.PUT, verbs.USE, verbs.PEEK)] == [0, 0, 0]
+    journal.commit()
+    assert [of[verb].total for verb in (verbs.PUT, verbs.USE, verbs.PEEK)] == [5, 4, 3]
+    # What came before leaves nothing behind for the next ones.
+    wire.advance(1)
+    client.send(b"peek 1\r\n")
+    assert (sum(of[verbs.PEEK].counts), of[verbs.PEEK].total) == (2, 3)

@@ -5,7 +5,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.store.keys import key_ms
+from beanspiked.engine.aerospike.store.keys import key_ms, put_us
 from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes
 from beanspiked.engine.aerospike.tubes.registry import tube_usage
 from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
@@ -180,7 +180,8 @@ class Census:
     async def tubes(self, answer: Answer) -> None:
         """Count all jobs, and find all tubes that exist, with the counts, users and pause of each. Raises StoreFailed."""
         records = await self._records()
-        counted = await self._count_all(answer, records)
+        firsts: dict[str, int] = {}
+        counted = await self._count_all(answer, records, firsts)
         now_ms = self._membership.clock.server_ms()
         found = set(counted)
         for number, here in enumerate(self._registry.known_tubes(), 1):
@@ -207,6 +208,8 @@ class Census:
                     await asyncio.sleep(0)
         for number, name in enumerate(list(found), 1):
             sight = TubeSight(name, counted.get(name) or Counts(), uses.get(name) or TubeUse())
+            if name in firsts:
+                sight.oldest = self._membership.clock.local_time(firsts[name] // 1000)
             tube = self._registry.known_tube(name)
             if tube is not None:
                 _add_use(sight.use, tube_usage(tube))
@@ -238,8 +241,13 @@ class Census:
         await self._tasks.try_for_a_while(self._membership.look)
         return records
 
-    async def _count_all(self, answer: Answer, records: "dict[str, Directory]") -> dict[str, Counts]:
-        """Count all jobs; return the counts of those tubes that have any."""
+    async def _count_all(
+        self, answer: Answer, records: "dict[str, Directory]", firsts: dict[str, int] | None = None
+    ) -> dict[str, Counts]:
+        """Count all jobs; return the counts of those tubes that have any.
+
+        `firsts` gets, by tube, when the oldest one was put of the ready jobs that are next in their segments, in microseconds.
+        """
         wanted: list[tuple[str, int]] = []
         for count, (name, record) in enumerate(list(records.items()), 1):
             segments = await self._listed(name, record) if record.pages else record.segments
@@ -255,6 +263,9 @@ class Census:
                 if counts is None:
                     filled[name] = counts = Counts()
                 _add(counts, size)
+            if firsts is not None and size.ready_key is not None:
+                at = put_us(size.ready_key)
+                firsts[name] = min(firsts.get(name, at), at)
 
         # One of all segments may be where nobody answers.
         await self._each_of(wanted, see, most=True)

@@ -17,6 +17,7 @@ __all__ = [
     "lease_key",
     "lease_session",
     "placed",
+    "put_us",
     "ready_key",
     "record_of",
 ]
@@ -46,6 +47,11 @@ DUE_KEY: Final = Struct(">HIH")
 def ready_key(pri: int, put_us: int, slot: int) -> bytes:
     """Make the key of a ready job: it sorts by priority, then by time of the put in microseconds, then by slot."""
     return READY_KEY.pack(pri, put_us, slot)
+
+
+def put_us(key: bytes) -> int:
+    """Return when a ready job was put, in microseconds."""
+    return int.from_bytes(key[4:12], "big")
 
 
 def due_key(at_ms: int, slot: int) -> bytes:

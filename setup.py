@@ -42,7 +42,6 @@ EMBEDDED = [
     "engine/embedded/lists.py",
     "engine/embedded/loading.py",
     "engine/embedded/looks.py",
-    "engine/embedded/pace.py",
     "engine/embedded/records.py",
     "engine/embedded/scan.py",
     "engine/embedded/slices.py",

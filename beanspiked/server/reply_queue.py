@@ -250,12 +250,15 @@ class TimedReplyQueue(ReplyQueue):
 
     def time(self, verb: int, began: float) -> None:
         """Measure how long the last reply takes to leave, for a verb and from a time."""
-        self._timed.append(Timed(verb, began, self._waited + len(self._slots), self._latencies.stands_for))
+        self._timed.append(Timed(verb, began, self._waited + self._waiting(), self._latencies.stands_for))
+
+    def _waiting(self) -> int:
+        return 0 if self._slots is None else len(self._slots)
 
     def _drain(self) -> None:
-        before = len(self._slots)
+        before = self._waiting()
         super()._drain()
-        self._waited += before - len(self._slots)
+        self._waited += before - self._waiting()
 
     def flush(self) -> None:
         """Send the known replies, and count the times of those that are measured."""

@@ -161,7 +161,7 @@ def test_a_backup_that_reads_does_not_hold_up_the_writer(stores: Stores, tmp_pat
 def test_a_writer_that_fails_refuses_its_batch_and_goes_on(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     if not inspect.isfunction(Journal.close):
         pytest.skip("a compiled journal takes no bug from a test")
-    store = stores.open(by_writer=True)
+    store = stores.open()
     with monkeypatch.context() as patch:
         patch.setattr(store.journal, "_succeed", None)
         later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")

@@ -7,7 +7,6 @@ import errno
 import os
 import random
 import sqlite3
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +20,6 @@ from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import APPLICATION_ID, FILE_NAME, log_paths
 from beanspiked.engine.embedded.frames import START
 from beanspiked.engine.embedded.log import read_log
-from beanspiked.engine.embedded.pace import Pace
 from beanspiked.engine.errors import StoreFull
 
 if TYPE_CHECKING:
@@ -249,7 +247,7 @@ def test_after_a_crash_at_a_random_moment_what_was_acknowledged_is_there(
 ) -> None:
     chooser = random.Random(seed)
     stores.fsync_ms = chooser.choice([0, -1])
-    store = stores.open(by_writer=seed % 3 == 0)
+    store = stores.open()
     engine = store.engine
     for number in range(30):
         ids = sorted(known(store))
@@ -285,49 +283,3 @@ def test_after_a_crash_at_a_random_moment_what_was_acknowledged_is_there(
             else:
                 engine.take_job(job)
                 store.wait(engine.bury(job, 3) if verb == "bury" else engine.release(job, 4, chooser.choice([0, 5])))
-
-
-# --- who commits
-
-
-def test_the_event_loop_commits_while_the_disk_is_quick_and_the_writer_otherwise(stores: Stores) -> None:
-    store = stores.open()
-    later = store.engine.put(store.engine.tube("a"), store.engine.new_id(), 1, 0, 60, b"x")
-    store.engine.flush()
-    assert later is not None
-    assert later.done
-    store.disk_is_slow()
-    later = store.engine.put(store.engine.tube("a"), store.engine.new_id(), 1, 0, 60, b"x")
-    store.engine.flush()
-    assert later is not None
-    assert not later.done
-    store.journal._pace = Pace(time.monotonic)
-    # Nothing overtakes what the writer has.
-    after = store.engine.put(store.engine.tube("a"), store.engine.new_id(), 1, 0, 60, b"x")
-    store.engine.flush()
-    assert after is not None
-    assert not after.done
-    store.wait(after)
-    assert later.done
-
-
-def test_one_slow_commit_makes_the_disk_slow_for_a_while() -> None:
-    now = 0.0
-    pace = Pace(lambda: now)
-    for took, quick in ((0.0003, True), (0.0021, False)):
-        began = now
-        now += took
-        pace.took(began)
-        assert pace.quick() == quick
-    now += 0.3
-    assert pace.quick()
-
-
-def test_a_disk_that_is_slow_on_average_is_slow() -> None:
-    now = 0.0
-    pace = Pace(lambda: now)
-    for _ in range(30):
-        began = now
-        now += 0.0015
-        pace.took(began)
-    assert not pace.quick()

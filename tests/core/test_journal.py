@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("seed", range(25))
 def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> None:
     chooser = random.Random(seed)
-    store = stores.open(by_writer=seed % 2 == 1)
+    store = stores.open()
     known: dict[int, tuple[object, ...]] = {}
     for _ in range(40):
         engine = store.engine
@@ -103,7 +103,7 @@ def test_any_history_is_the_same_after_a_restart(seed: int, stores: Stores) -> N
 
 @pytest.mark.parametrize("verb", ["clear", "move"])
 def test_what_was_killed_amid_many_jobs_has_changed_whole_slices(verb: str, stores: Stores, tmp_path: Path) -> None:
-    store = stores.open(by_writer=True)
+    store = stores.open()
     engine = store.engine
     tube, target = engine.tube("a"), engine.tube("b")
     later: Later | None = None

@@ -33,27 +33,15 @@ def crash(directory: Path, copy: Path) -> Path:
 
 
 class Store:
-    """An engine over a real journal; each change is waited for.
+    """An engine over a real journal; each change is waited for."""
 
-    Args:
-        by_writer: Whether the writer thread commits, and not the thread of the event loop.
-    """
-
-    def __init__(
-        self, directory: Path, clock: VirtualClock, wire: Wire, by_writer: bool = False, fsync_ms: int = -1
-    ) -> None:
+    def __init__(self, directory: Path, clock: VirtualClock, wire: Wire, fsync_ms: int = -1) -> None:
         self.news = threading.Event()
         self.journal = Journal(directory, clock, fsync_ms=fsync_ms)
         self.journal.notify = self.news.set
         self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
         self.engine.load(self.journal.reading.chunks(), *self.journal.reading.state())
         self.journal.start()
-        if by_writer:
-            self.disk_is_slow()
-
-    def disk_is_slow(self) -> None:
-        """Have the writer commit from now on."""
-        self.journal._pace.took(-1e12)
 
     def fold(self) -> bool:
         """Fold the log now, instead of some seconds later."""
@@ -107,9 +95,9 @@ class Stores:
             self.now.close()
         self.now = None
 
-    def open(self, by_writer: bool = False) -> Store:
+    def open(self) -> Store:
         self.close()
-        self.now = Store(self.directory, self.clock, self.wire, by_writer, self.fsync_ms)
+        self.now = Store(self.directory, self.clock, self.wire, self.fsync_ms)
         return self.now
 
 

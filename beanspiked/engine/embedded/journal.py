@@ -1,8 +1,8 @@
 """The journal: a log that holds every change before its reply leaves, and a SQLite database into which the log is folded.
 
-A commit is one frame that is appended to the log and synced. While the disk is quick the event loop does that itself at the end of its
-turn; otherwise a writer thread does, and changes that are added meanwhile go into the next frame. The folder, another thread, brings the
-database up to date: only the last state of jobs that still live goes there, so there is nothing to compact.
+A commit is one frame that a writer thread appends to the log and syncs; changes that are added meanwhile go into the next frame. The
+folder, another thread, brings the database up to date: only the last state of jobs that still live goes there, so there is nothing to
+compact.
 
 The directory also holds `lock`, beanstalkd's own name and kind of lock, so that neither server opens a directory that the other uses; and
 `reserve`, space that is given up when the disk is full so that deletes still find room. Until it can be reserved again, puts are refused.
@@ -21,9 +21,8 @@ from beanspiked.engine.contract import ALL, JournalStats
 from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.folder import Folder
 from beanspiked.engine.embedded.log import Log
-from beanspiked.engine.embedded.pace import Pace
 from beanspiked.engine.embedded.reading import Reading
-from beanspiked.engine.embedded.records import encode, settle
+from beanspiked.engine.embedded.records import encode
 from beanspiked.engine.embedded.room import NO_ROOM, Room
 from beanspiked.engine.embedded.write import PUT, Write
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull, StoreUnusable
@@ -34,9 +33,6 @@ __all__ = ["Journal"]
 
 logger = logging.getLogger(__name__)
 
-# The event loop itself writes batches of at most so many bytes and changes.
-HERE_BYTES: Final = 1 << 18
-HERE_CHANGES: Final = 2000
 # How long a change waits for the log to be folded when that is full, in seconds.
 WAIT_SECONDS: Final = 5.0
 
@@ -65,8 +61,6 @@ class Journal:
         self._clock = clock
         self._fsync_seconds = fsync_ms / 1000
         self._added: list[Write] = []
-        # How many changes the writer has whose outcomes are not told yet.
-        self._underway = 0
         self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[tuple[Write, EngineError | None]] = queue.SimpleQueue()
         self._closing: Later | None = None
@@ -76,7 +70,6 @@ class Journal:
         self._patient = True
         self._complained = False
         self._given_back: dict[tuple[int, int], list[int]] = {}
-        self._pace = Pace(time.monotonic)
         self._lock = Lock(self.directory)
         self._room = Room(self.directory)
         try:
@@ -134,16 +127,9 @@ class Journal:
         self._added.append(write)
 
     def flush(self) -> None:
-        """Write the changes of this turn, or pass them to the writer."""
-        if not self._added:
-            return
-        batch, self._added = self._added, []
-        if self._commit_here(batch):
-            settle(batch)
-            # What the outcomes have brought about.
+        """Pass the changes of this turn to the writer."""
+        if self._added:
             batch, self._added = self._added, []
-        if batch:
-            self._underway += len(batch)
             self._inbox.put(batch)
 
     def settle(self, most: int = ALL) -> bool:
@@ -159,7 +145,6 @@ class Journal:
                 break
             # A writer that failed within a batch has refused all of it, also changes that it had settled.
             if not write.done:
-                self._underway -= 1
                 write.settle(error)
         else:
             return True
@@ -180,35 +165,6 @@ class Journal:
             self.flush()
             self._inbox.put(None)
         return self._closing
-
-    def _commit_here(self, batch: list[Write]) -> bool:
-        """Commit in the event loop's thread, unless somebody might wait long for that; tell whether it is done."""
-        log, stats = self._log, self.stats
-        if (
-            self._underway
-            or len(batch) > HERE_CHANGES
-            or not self._pace.quick()
-            or stats.full
-            or stats.distrusted
-            or not log.lock.acquire(blocking=False)
-        ):
-            return False
-        began = time.monotonic()
-        try:
-            pieces = encode(batch, self._clock.ahead())
-            size = sum(map(len, pieces))
-            if size > HERE_BYTES or not log.current.room(size):
-                return False
-            log.append(pieces, self._fsync_seconds == 0)
-        except Exception as error:  # noqa: BLE001 - whatever it is: the writer tries again, and says so
-            logger.debug("%s: the event loop cannot commit: %s", self.directory, error)
-            return False
-        finally:
-            log.lock.release()
-            self._pace.took(began)
-        self._complained = False
-        self._count(batch, began)
-        return True
 
     # --- the writer thread
 
@@ -320,8 +276,6 @@ class Journal:
             return StoreFailed(f"the journal cannot be written: {failed.strerror or failed}")
         except Exception as failure:  # noqa: BLE001 - whatever it is, this thread has to go on and to say so
             return StoreFailed(f"the journal cannot be written: {failure}")
-        finally:
-            self._pace.took(began)
         self._count(batch, began)
         return None
 

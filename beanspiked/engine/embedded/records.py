@@ -23,7 +23,7 @@ from beanspiked.engine.embedded.write import (
     Write,
 )
 
-__all__ = ["LARGE_BODY", "Net", "encode", "settle"]
+__all__ = ["LARGE_BODY", "Net", "encode"]
 
 # Bodies of at least this many bytes are not copied into the other records.
 LARGE_BODY: Final = 1 << 16
@@ -161,12 +161,6 @@ def _state(write: Write, ahead: float) -> bytes:
         reason != b"",
     )
     return head + reason
-
-
-def settle(batch: list[Write]) -> None:
-    """Make it known that these changes are on disk."""
-    for write in batch:
-        write.settle()
 
 
 class Net:

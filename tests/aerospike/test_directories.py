@@ -260,3 +260,31 @@ def test_numbers_rise_at_each_record_however_often_the_ring_grows() -> None:
         assert max(last) < 8 << 6
 
     run(check())
+
+
+def test_numbers_that_others_have_overtaken_do_not_make_the_ring_grow() -> None:
+    from memory import Cluster
+
+    async def use(numbers: Numbers, last: dict[int, int]) -> int:
+        """Use one number; return how many were refused before."""
+        for tries in range(100):
+            number = await numbers.take()
+            if number > last.get(number % RECORDS, 0):
+                last[number % RECORDS] = number
+                numbers.used()
+                return tries
+            numbers.refused()
+        raise AssertionError("all are refused")
+
+    async def check() -> None:
+        store = MemoryStore(Cluster(lambda: 0, records=256))
+        last: dict[int, int] = {}
+        idle, busy = Numbers(store, "segment"), Numbers(store, "segment")
+        for _ in range(20):
+            await use(idle, last)
+            for _ in range(1000):
+                await use(busy, last)
+        assert len(last) <= 256
+        assert (await store.reserve_places("segment", 1)).size == 256
+
+    run(check())

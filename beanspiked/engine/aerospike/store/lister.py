@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.store.keys import GENERATIONS_A_SIZE, RING_BITS, RING_MAX, placed
-from beanspiked.engine.aerospike.store.seam import Full, Refused
+from beanspiked.engine.aerospike.store.seam import Full, Refused, Ring
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import DirectoryStore
@@ -42,15 +42,26 @@ class Numbers:
         self._store: DirectoryStore = store
         self._ring: str = ring
         self._numbers: list[int] = []
-        self._size: int = 0
+        # What the ring was when they were reserved; its size is 0 before.
+        self._at: Ring = Ring(0, 0, 0)
         self._alive: int = 0
+        # Whether other numbers were reserved since one was used last.
+        self._again: bool = False
 
     async def take(self) -> int:
         """Take a number. Raises Full if nearly all records that there may be are in use."""
         if self._alive >= ALIVE_MAX:
-            if self._size >= RING_MAX:
-                raise Full(f"nearly all of the {RING_MAX} possible records of {self._ring}s are in use")
-            await self._grow()
+            former = self._at
+            self.forget()
+            await self._reserve()
+            # While numbers are kept, others may use their records under numbers of a later generation. Then only these are of no use.
+            by_others = self._at.first - former.first - NUMBERS_BLOCK
+            overtaken = self._at.base != former.base or by_others >= former.size // 2
+            if self._again or not overtaken:
+                if self._at.size >= RING_MAX:
+                    raise Full(f"nearly all of the {RING_MAX} possible records of {self._ring}s are in use")
+                await self._grow()
+            self._again = True
         while not self._numbers:
             await self._reserve()
         return self._numbers.pop()
@@ -58,6 +69,7 @@ class Numbers:
     def used(self) -> None:
         """The number taken last is in use now."""
         self._alive = 0
+        self._again = False
 
     def refused(self) -> None:
         """The record of the number taken last is in use. The next one is elsewhere: see `placed`."""
@@ -70,7 +82,7 @@ class Numbers:
 
     async def _reserve(self) -> None:
         ring = await self._store.reserve_places(self._ring, NUMBERS_BLOCK)
-        self._size = ring.size
+        self._at = ring
         counts = range(ring.first + NUMBERS_BLOCK - 1, ring.first - 1, -1)
         self._numbers = [placed(n, ring.size, ring.base) for n in counts]
         generations = GENERATIONS_A_SIZE * max(1, ring.size.bit_length() - USUAL_BITS)
@@ -78,8 +90,9 @@ class Numbers:
             await self._store.grow_ring(self._ring, ring.size)
 
     async def _grow(self) -> None:
-        await self._store.grow_ring(self._ring, self._size)
-        logger.info("many %ss are in use; the ring of %d records is doubled", self._ring, self._size)
+        size = self._at.size
+        await self._store.grow_ring(self._ring, size)
+        logger.info("many %ss are in use; the ring of %d records is doubled", self._ring, size)
         self.forget()
 
 

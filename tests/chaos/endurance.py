@@ -33,6 +33,8 @@ from beanspiked.engine.aerospike.store.aerospike.directories import RINGS, SHARD
 
 QUIET_FOR_S = 240.0
 FIRST_S = 60.0
+# How often a command is repeated at most, a second after the other.
+TRIES = 30
 # A front-end is replaced so often, and its session is forgotten two minutes and a half later at most.
 REPLACE_EVERY_S = 20.0
 AT_MOST = dict.fromkeys(("ses", "news"), 3 + int(150 / REPLACE_EVERY_S) + 1)
@@ -151,16 +153,23 @@ class Life:
 
     def _take(self, client: greenstalk.Client, seconds: int) -> None:
         job = self._again(lambda: client.reserve(seconds))
-        self._again(lambda: client.delete(job))
+        failed = self.failed
+        try:
+            self._again(lambda: client.delete(job))
+        except greenstalk.NotFoundError:
+            # It is gone if a try before this one has deleted it.
+            if self.failed == failed:
+                raise
 
     def _again(self, command: Callable[[], Any]) -> Any:
         """Repeat a command while the store does not answer, as it may on a starved machine; a put may then be there twice."""
-        while True:
+        for _ in range(TRIES):
             try:
                 return command()
             except greenstalk.InternalError:
                 self.failed += 1
                 time.sleep(1)
+        return command()
 
     def measure(self, client: Any) -> tuple[Counter[str], list[int]]:
         """Let everything come to rest, and count."""

@@ -18,7 +18,7 @@ from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME
 from beanspiked.engine.embedded.journal import Journal
-from beanspiked.engine.embedded.room import RESERVE_BYTES
+from beanspiked.engine.embedded.room import RESERVE_BYTES, Room
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 
 if TYPE_CHECKING:
@@ -229,3 +229,12 @@ def test_while_the_log_cannot_be_read_again_a_failed_sync_is_not_made_good(
     assert isinstance(later.error, StoreFailed)
     os.pwrite(file.fd, whole, 0)
     assert store.put() == 3
+
+
+def test_nobody_reserves_the_space_again_that_the_folder_uses(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    assert room.restore()
+    with room.lend():
+        assert not room.restore()
+        assert not (tmp_path / "reserve").exists()
+    assert room.restore()

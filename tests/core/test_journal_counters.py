@@ -1,4 +1,4 @@
-"""What only memory knew of jobs is written at a stop, as far as its time allows."""
+"""A stop writes what only memory knew of jobs, and takes its time for that only so long."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ HELD: Final = 3
 # When a command has waited for too long.
 UNTIL: Final = 2.0
 
-# Whether a batch was applied, as far as anybody can know.
+# What a caller knows of a batch: it was not applied, nobody can tell, or it was.
 NO, MAYBE, YES = "no", "maybe", "yes"
 
 ERRORS: Final[dict[str, type[StoreError]]] = {

@@ -153,6 +153,12 @@ def status_in(error: BaseException) -> str | None:
     return found[0] if found else None
 
 
+def named_alike(client: Any) -> dict[str, Callable[..., Any]]:
+    """Return the operations that a library has under the same names."""
+    names = ("use", "watch", "ignore", "stats", "stats_tube", "stats_job", "tubes", "watching", "using")
+    return {name: getattr(client, name) for name in names}
+
+
 class TableDriver:
     """A driver made of a table of callables."""
 
@@ -213,16 +219,8 @@ def greenstalk_client(port: int) -> Driver:
         "touch": lambda id_: client.touch(job(id_)),
         "kick": client.kick,
         "kick_job": client.kick_job,
-        "use": client.use,
-        "watch": client.watch,
-        "ignore": client.ignore,
+        **named_alike(client),
         "pause": client.pause_tube,
-        "stats": client.stats,
-        "stats_tube": client.stats_tube,
-        "stats_job": client.stats_job,
-        "tubes": client.tubes,
-        "watching": client.watching,
-        "using": client.using,
     }
     return TableDriver(operations, client.close, greenstalk.Error, greenstalk_status)
 
@@ -309,16 +307,8 @@ def beanstalkc3_client(port: int) -> Driver:
         "touch": client.touch,
         "kick": client.kick,
         "kick_job": client.kick_job,
-        "use": client.use,
-        "watch": client.watch,
-        "ignore": client.ignore,
+        **named_alike(client),
         "pause": client.pause_tube,
-        "stats": client.stats,
-        "stats_tube": client.stats_tube,
-        "stats_job": client.stats_job,
-        "tubes": client.tubes,
-        "watching": client.watching,
-        "using": client.using,
     }
     return TableDriver(operations, close, beanstalkc.BeanstalkcException)
 

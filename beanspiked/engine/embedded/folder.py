@@ -248,7 +248,7 @@ class Folder:
             part.keep(whole)
             self._commit(part, number)
             if not self._empty_wal():
-                # The database has to grow for what is committed: this is what the reserve is for, too.
+                # The database has to grow for what is committed. The reserve is for that, too.
                 with self._room.lend():
                     self._empty_wal()
         return None

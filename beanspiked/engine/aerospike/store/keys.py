@@ -51,7 +51,8 @@ def ready_key(pri: int, put_us: int, slot: int) -> bytes:
 
 def put_us(key: bytes) -> int:
     """Return when a ready job was put, in microseconds."""
-    return int.from_bytes(key[4:12], "big")
+    at: int = READY_KEY.unpack_from(key)[1]
+    return at
 
 
 def due_key(at_ms: int, slot: int) -> bytes:

@@ -42,8 +42,8 @@ class Numbers:
         self._store: DirectoryStore = store
         self._ring: str = ring
         self._numbers: list[int] = []
-        # What the ring was when they were reserved; its size is 0 before.
-        self._at: Ring = Ring(0, 0, 0)
+        # What the ring was when they were reserved.
+        self._ring_then: Ring = Ring(0, 0, 0)
         self._alive: int = 0
         # Whether other numbers were reserved since one was used last.
         self._again: bool = False
@@ -51,14 +51,14 @@ class Numbers:
     async def take(self) -> int:
         """Take a number. Raises Full if nearly all records that there may be are in use."""
         if self._alive >= ALIVE_MAX:
-            former = self._at
+            former = self._ring_then
             self.forget()
             await self._reserve()
             # While numbers are kept, others may use their records under numbers of a later generation. Then only these are of no use.
-            by_others = self._at.first - former.first - NUMBERS_BLOCK
-            overtaken = self._at.base != former.base or by_others >= former.size // 2
+            by_others = self._ring_then.first - former.first - NUMBERS_BLOCK
+            overtaken = self._ring_then.base != former.base or by_others >= former.size // 2
             if self._again or not overtaken:
-                if self._at.size >= RING_MAX:
+                if self._ring_then.size >= RING_MAX:
                     raise Full(f"nearly all of the {RING_MAX} possible records of {self._ring}s are in use")
                 await self._grow()
             self._again = True
@@ -82,7 +82,7 @@ class Numbers:
 
     async def _reserve(self) -> None:
         ring = await self._store.reserve_places(self._ring, NUMBERS_BLOCK)
-        self._at = ring
+        self._ring_then = ring
         counts = range(ring.first + NUMBERS_BLOCK - 1, ring.first - 1, -1)
         self._numbers = [placed(n, ring.size, ring.base) for n in counts]
         generations = GENERATIONS_A_SIZE * max(1, ring.size.bit_length() - USUAL_BITS)
@@ -90,7 +90,7 @@ class Numbers:
             await self._store.grow_ring(self._ring, ring.size)
 
     async def _grow(self) -> None:
-        size = self._at.size
+        size = self._ring_then.size
         await self._store.grow_ring(self._ring, size)
         logger.info("many %ss are in use; the ring of %d records is doubled", self._ring, size)
         self.forget()

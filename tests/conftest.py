@@ -4,6 +4,7 @@
 tests on it are skipped, which one line says.
 """
 
+import gc
 import importlib.util
 import logging
 import os
@@ -103,6 +104,13 @@ class Bugs(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if "internal error" in record.getMessage():
             self.said.append(self.format(record))
+
+
+@pytest.fixture(scope="module")
+def what_was_killed_goes() -> Iterator[None]:
+    """Drop what a module's simulated front-ends have left; see tests/shared/killed.py."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

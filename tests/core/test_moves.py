@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from failing import always
+from killed import KILLS
 from world import Faults, World
 
 from beanspiked.engine.aerospike.segment.codec import unpack
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
     from beanspiked.engine.contract import Bulk
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-]
+pytestmark = KILLS
 
 # More than a move without faults needs.
 STEPS_MAX = 40

@@ -10,12 +10,9 @@ import os
 import pytest
 from depth import FULL
 from endurance import RECORDS, Life
+from killed import KILLS
 
-# A front-end that is killed leaves its coroutines where they stood, as a process does.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-]
+pytestmark = KILLS
 
 DAYS = float(os.environ.get("BEANSPIKED_ENDURANCE_DAYS") or (1 if FULL else 0.25))
 # Those of dead segments are used again once there are so many.

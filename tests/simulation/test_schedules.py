@@ -11,16 +11,13 @@ import planted
 import pytest
 import schedule
 from depth import FULL, repeated_by
+from killed import KILLS
 from memory import Cluster
 from versions import NEXT_FORM
 
 from beanspiked.engine.aerospike.store.seam import FIRST
 
-# A front-end that is killed leaves its coroutines where they stood, as a process does.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-]
+pytestmark = KILLS
 
 # A failing seed is replayed by `BEANSPIKED_SEEDS=SEED-SEED`.
 CHUNK = 50

@@ -20,11 +20,6 @@ from setuptools.command.build_py import build_py
 
 # What every command and every job passes through. Third-party imports stay outside.
 EMBEDDED = [
-    "protocol/commands.py",
-    "protocol/lines.py",
-    "protocol/parser.py",
-    "protocol/replies.py",
-    "protocol/yaml.py",
     "engine/compression.py",
     "engine/contract.py",
     "engine/errors.py",
@@ -47,6 +42,13 @@ EMBEDDED = [
     "engine/embedded/table.py",
     "engine/embedded/tubes.py",
     "engine/embedded/write.py",
+]
+SERVER = [
+    "protocol/commands.py",
+    "protocol/lines.py",
+    "protocol/parser.py",
+    "protocol/replies.py",
+    "protocol/yaml.py",
     "server/broker.py",
     "server/clock.py",
     "server/connection.py",
@@ -138,10 +140,13 @@ BELOW_TUBES = ("cluster", "segment", "store")
 # Each becomes a C file of its own, so that they are compiled side by side. No group imports one that comes after it.
 GROUPS = {
     "embedded": EMBEDDED,
+    "server": SERVER,
     "segments": [path for path in SHARED if path.split("/")[2] in BELOW_TUBES],
     "tubes": [path for path in SHARED if path.split("/")[2] not in BELOW_TUBES],
 }
-CHOSEN = os.environ.get("BEANSPIKED_GROUPS", ",".join(GROUPS)).split(",")
+# What `BEANSPIKED_GROUPS` may name.
+WHOLES = {"embedded": ("embedded", "server"), "shared": ("segments", "tubes")}
+CHOSEN = [group for whole in os.environ.get("BEANSPIKED_GROUPS", "embedded,shared").split(",") for group in WHOLES[whole]]
 
 
 class BuildOrGoWithout(build_ext):
@@ -229,7 +234,7 @@ def extensions() -> list:
             )
         for module in modules:
             module.extra_compile_args = [*module.extra_compile_args, "-fvisibility=hidden"]
-        if "embedded" in CHOSEN:
+        if "server" in CHOSEN:
             modules.append(Extension("beanspiked.server._epoll", ["beanspiked/server/_epoll.c"]))
         # mypyc has put the groups in the order of their imports. The last takes longest, and is compiled first.
         return modules[::-1]

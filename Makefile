@@ -35,9 +35,9 @@ run: $(VENV)/.installed
 fast: $(VENV)/.fast
 
 # On the installed package, compiled where there is a compiler. With CI=true all is compiled, tested at full depth, and the core's
-# tests run again on the source as it is. Tests also wait for sockets and clocks, so three at a time keep two processors busy.
+# tests run again on the source as it is. Tests also wait for sockets and clocks, so four at a time keep two processors busy.
 test: $(VENV)/$(if $(filter true,$(CI)),.fast,.installed) $(VENV)/.test-packages
-	$(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadgroup $(ARGS)
 ifeq ($(CI),true)
 	PYTHONPATH=$(CURDIR) $(BIN)/pytest -n 2 tests/core $(ARGS)
 endif

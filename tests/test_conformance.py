@@ -19,7 +19,7 @@ SHARED_SERVER = Path(__file__).parent / "shared" / "shared_server.py"
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("io", EITHER_IO)
+@pytest.mark.parametrize("io", EITHER_IO if FULL else EITHER_IO[:1])
 def test_in_memory_over_tcp(io: str) -> None:
     if FULL:
         ended = conformance("--fresh-server-command", f"{COMMAND} --io {either_io(io)}")

@@ -70,7 +70,7 @@ def test_notes_are_in_the_order_of_their_most_urgent_jobs() -> None:
 
 
 @pytest.mark.parametrize(
-    "segments", [3000, pytest.param(1_000_000 if FULL else 200_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "segments", [3000, pytest.param(1_000_000 if FULL else 50_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )
 def test_a_segment_that_is_not_in_use_costs_200_bytes_at_most(segments: int) -> None:
     here = World(1, latency=(0.00001, 0.00001))

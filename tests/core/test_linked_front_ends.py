@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from depth import full_depth
 from memory import Cluster, MemoryStore
 from world import World
 
@@ -254,6 +255,7 @@ def test_who_does_not_read_its_news_is_hung_up_on() -> None:
     assert mute.aborted
 
 
+@full_depth
 @pytest.mark.slow
 def test_one_that_waits_among_fifty_reads_nothing_but_its_own_jobs() -> None:
     here = World(1, store_class=CountingStore)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from depth import full_depth
 from forking import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from stores import Stores
+
+pytestmark = full_depth
 
 
 def test_a_child_that_leaves_does_nothing_to_its_parent(stores: Stores) -> None:

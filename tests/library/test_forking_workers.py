@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from depth import full_depth
 from forking import run
 
 if TYPE_CHECKING:
     from stores import Stores
+
+pytestmark = full_depth
 
 
 def test_a_handler_that_forks_leaves_its_jobs_to_the_parents_worker(stores: Stores) -> None:

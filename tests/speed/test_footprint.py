@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from depth import full_depth
 from script import said_by
 
 from beanspiked.engine import jobs
@@ -17,7 +18,7 @@ MAX_BYTES_A_JOB = 400
 MAX_KB_A_CONNECTION = 6
 
 
-@pytest.mark.slow
+@full_depth
 @pytest.mark.skipif(str(jobs.__file__).endswith(".py"), reason="the bars are for a compiled server")
 def test_a_waiting_job_and_an_idle_connection_take_little_memory(tmp_path: Path) -> None:
     result = tmp_path / "footprint.json"

@@ -5,6 +5,8 @@
 #   make coverage   tests the core as it is and tells what no test reaches
 #   make figures    makes the documents' tables and charts from the JSON in docs/figures
 #   make dev    compiles nothing and installs a link to this directory: an edit is there at the next start
+# What tests need is fetched while the server is compiled.
+MAKEFLAGS += --jobs=2
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +23,6 @@ ASK = $(BIN)/python -c 'import runpy, sys; said = runpy.run_path("setup.py")[sys
 # Installs the checkout; says what is compiled, or why nothing is.
 define INSTALL
 	@why="$$($(ASK) obstacle)"; echo "beanspiked: $${why:-$(1)}$${why:+: nothing is compiled, and the server is slower}"
-	@$(ASK) needs | xargs -r $(PIP) install
 	@rm -rf build
 	@$(2) $(PIP) install --no-deps --no-build-isolation --force-reinstall .
 endef
@@ -69,17 +70,21 @@ $(VENV)/.packages: $(BIN)/python pyproject.toml
 	@echo "$(call NAMED,build-system/requires project/dependencies project/optional-dependencies/admin)" | $(PIP) install --requirement /dev/stdin
 	@touch $@
 
-$(VENV)/.test-packages: $(VENV)/.packages pyproject.toml
+# Nothing where nothing can be compiled: there it is asked anew each time.
+$(VENV)/.compiler: $(VENV)/.packages setup.py
+	@$(ASK) needs | xargs -r sh -c '$(PIP) install "$$@" && touch $@' sh
+
+$(VENV)/.test-packages: $(VENV)/.packages pyproject.toml | $(VENV)/.compiler
 	@echo "beanspiked: fetching what the tests need"
 	@echo "$(call NAMED,project/optional-dependencies/test)" | $(PIP) install --requirement /dev/stdin
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.packages $(SOURCES)
+$(VENV)/.installed: $(VENV)/.packages $(SOURCES) | $(VENV)/.compiler
 	$(call INSTALL,compiling the embedded server for about half a minute (make fast compiles the rest),BEANSPIKED_GROUPS=embedded)
 	@rm -f $(VENV)/.fast
 	@touch $@
 
-$(VENV)/.fast: $(VENV)/.packages $(SOURCES)
+$(VENV)/.fast: $(VENV)/.packages $(SOURCES) | $(VENV)/.compiler
 	$(call INSTALL,compiling everything for one to two minutes)
 	@touch $@ $(VENV)/.installed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from depth import FULL, absent, full_depth
-from suite import COMMAND, EITHER_IO, address_of, conformance, either_io
+from suite import CHOSEN_IO, COMMAND, EITHER_IO, address_of, conformance, either_io
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -19,7 +19,7 @@ SHARED_SERVER = Path(__file__).parent / "shared" / "shared_server.py"
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("io", EITHER_IO if FULL else EITHER_IO[:1])
+@pytest.mark.parametrize("io", CHOSEN_IO)
 def test_in_memory_over_tcp(io: str) -> None:
     if FULL:
         ended = conformance("--fresh-server-command", f"{COMMAND} --io {either_io(io)}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("server")
 
 
-MANY = [b"%d" % number for number in range(20000)]
+MANY = [b"%d" % number for number in range(3000)]
 
 # --- put
 

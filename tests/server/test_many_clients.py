@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 from lab.client import HANG_SECONDS, Client, put
 from lab.process import until
-from suite import EITHER_IO
+from suite import CHOSEN_IO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.process import Server, Servers
 
-either_way = pytest.mark.parametrize("servers", EITHER_IO, indirect=True)
+either_way = pytest.mark.parametrize("servers", CHOSEN_IO, indirect=True)
 
 MEGABYTE = 1 << 20
 BOUND = 50 * MEGABYTE

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from depth import absent
+from depth import FULL, absent
 from launcher import serving
 
 from beanspiked.engine import later
@@ -29,6 +29,8 @@ API = "/api/v1"
 
 # How a server may hear its sockets.
 EITHER_IO = ["native", "python"]
+# Where one way will do without CI=true, it is the one that is chosen by default.
+CHOSEN_IO = EITHER_IO if FULL else ["python" if NATIVE is None else "native"]
 
 
 def either_io(how: str) -> str:

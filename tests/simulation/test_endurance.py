@@ -14,7 +14,7 @@ from killed import KILLS
 
 pytestmark = KILLS
 
-DAYS = float(os.environ.get("BEANSPIKED_ENDURANCE_DAYS") or (1 if FULL else 0.0625))
+DAYS = float(os.environ.get("BEANSPIKED_ENDURANCE_DAYS") or (1 if FULL else 0.125))
 # Those of dead segments are used again once there are so many.
 AT_MOST = {"dead segments": RECORDS}
 # Of each type a front-end may hold so many objects more: what a front-end has just seen of another one's last look or heartbeat differs.

@@ -21,7 +21,7 @@ pytestmark = KILLS
 
 # A failing seed is replayed by `BEANSPIKED_SEEDS=SEED-SEED`.
 CHUNK = 50
-CHUNKS = 40 if FULL else 4
+CHUNKS = 40 if FULL else 3
 # Several times as much happens in each of these.
 MIXED_CHUNK = 20 if FULL else 10
 MIXED_CHUNKS = 5 if FULL else 1

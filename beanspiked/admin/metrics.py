@@ -176,7 +176,7 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
 def of_commands(latencies: Latencies) -> Family:
     """Make the family of the times that commands take; one that nobody has used has none."""
     text = (
-        "Time from a command to its reply; reserves that wait are left out. "
+        "Time from a command to its reply. A reserve that waits because no job is ready is left out. "
         "Of more than 5,000 commands a second some are measured and count for all."
     )
     family = Family("histogram", "beanspiked_command_seconds", text)

@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 # Clients parse it and switch on it, so it names the protocol that is spoken.
 BEANSTALKD_VERSION: Final = "1.13"
-
-
 NO_OTHERS: Final = TubeUse()
 
 # How long all sessions together may run before the sockets are read again, in seconds; due timers have as long.
@@ -171,6 +169,14 @@ class Broker(ReadyListener):
         self.times = Times()
         self.noting = True
         self.engine.measure()
+
+    def sampled(self) -> bool:
+        """Tell whether the next command is to be measured; only asked while `noting`."""
+        times = self.times
+        if times is None or not times.commands.wanted():
+            return False
+        self.noting = self.tracing or not times.commands.enough()
+        return True
 
     def tick(self) -> None:
         """Measure some more commands."""

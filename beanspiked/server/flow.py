@@ -190,6 +190,7 @@ class Flow(TurnTaker):
                 self._next = command
                 return
             self._reserve.wants += 1
+            self._reserve.since = self._broker.now() if self._broker.noting else 0.0
 
     def _do(self, command: Command, answer: Answer | None) -> None:
         self._broker.commands[command.verb] += 1
@@ -203,16 +204,16 @@ class Flow(TurnTaker):
         broker = self._broker
         if broker.tracing:
             self._out.sink.trace_command(command.verb)
-        times = broker.times
         verb = TIMED[command.verb]
-        if times is None or verb < 0 or not times.commands.wanted():
+        if verb < 0 or not broker.sampled():
             self.session.do(command, answer)
             return
-        broker.noting = broker.tracing or not times.commands.enough()
         began = command.since or broker.now()
         self.session.do(command, answer)
-        # A reserve that waits for a job, and a put whose body is still on its way, have no reply yet.
-        if self.gate.why != RESERVING and self.session.upload is None:
+        if self.gate.why == RESERVING:
+            self._reserve.time(verb, began)
+        elif self.session.upload is None:
+            # A put whose body is still on its way has no reply yet.
             self._out.time(verb, began)
 
     def _must_wait(self, command: Command) -> bool:

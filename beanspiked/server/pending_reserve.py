@@ -21,6 +21,9 @@ class PendingReserve(Waiter):
         tubes: The watched tubes.
         holds: Takes the jobs.
         out: Takes the replies.
+
+    Attributes:
+        since: When the last of the reserves that came after this one was read; 0 if that is not measured.
     """
 
     def __init__(self, gate: Gate, tubes: TubeChoice, holds: Holds, out: ReplyQueue) -> None:
@@ -33,6 +36,16 @@ class PendingReserve(Waiter):
         self._until: float = NEVER
         self._seek: Later | None = None
         self._hung_up: bool = False
+        self.since: float = 0.0
+        # What this reserve is measured as, and from when; 0 if it is not.
+        self._verb: int = verbs.RESERVE
+        self._began: float = 0.0
+
+    def time(self, verb: int, began: float) -> None:
+        """Measure this reserve until its reply, unless the store says that no job is ready."""
+        if self._seek is not None:
+            self._verb = verb
+            self._began = began
 
     def seeking(self) -> bool:
         """Tell whether a shared store is asked for a job."""
@@ -84,7 +97,7 @@ class PendingReserve(Waiter):
         """End the wait with a job."""
         self._leave()
         self.grant(job)
-        self._go_on()
+        self._replied()
 
     def hang_up(self) -> None:
         """Learn that the client sends no more: end this wait, and let later reserves not wait."""
@@ -110,6 +123,8 @@ class PendingReserve(Waiter):
             self._schedule()
 
     def _schedule(self) -> None:
+        """Wait for a job from now on, as do the reserves that came after this one; that time is not measured."""
+        self._began = self.since = 0.0
         at = min(self._holds.soon_at(), self._until)
         if at < NEVER:
             self._broker.timers.schedule(self, at)
@@ -132,7 +147,7 @@ class PendingReserve(Waiter):
     def _end(self, reply: bytes) -> None:
         self._leave()
         self._out.add(reply)
-        self._go_on()
+        self._replied()
 
     def _leave(self) -> None:
         self._gate.why = OPEN
@@ -141,10 +156,18 @@ class PendingReserve(Waiter):
         for tube in self._tubes.watched:
             tube.leave(self)
 
-    def _go_on(self) -> None:
+    def _replied(self) -> None:
         """Start the next of the reserves that came with this one, or let other commands go on."""
+        if self._began:
+            self._out.time(self._verb, self._began)
+            self._began = 0.0
         while self.wants > 1 and self._gate.why == OPEN:
             self.wants -= 1
             self._broker.commands[verbs.RESERVE] += 1
+            measured = self.since > 0.0 and self._broker.noting and self._broker.sampled()
             self.begin(NEVER)
+            if measured and self._gate.why == OPEN:
+                self._out.time(verbs.RESERVE, self.since)
+            elif measured:
+                self.time(verbs.RESERVE, self.since)
         self._gate.wake()

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from beanspiked.cli.arguments import Parser, at_least_one, job_id, tube
 from beanspiked.cli.command import EXIT_FAILED, Failed, connect, existing, number_of, run
-from beanspiked.cli.matching import Matching, add_all, expect_answer, over_admin
+from beanspiked.cli.matching import Matching, add_all, expect_answer, filtered, kick_each, over_admin
 from beanspiked.cli.terminal import Progress, plural, print_json, say
 from beanspiked.client import requests
 from beanspiked.client.errors import JobNotFound, Refused
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from beanspiked.client.blocking import Conn
 
@@ -52,10 +53,12 @@ def main(words: list[str]) -> int:
 def _kick(words: Parser, options: argparse.Namespace) -> int:
     if (options.tube is None) == (options.id is None):
         words.error("kick: name a tube, or jobs with --id")
+    if options.id and (filtered(options) or options.count or options.delayed):
+        words.error("kick: --id names the jobs: no filter, --count or --delayed")
     missing: list[int] = []
-    if over_admin(options):
-        if options.id:
-            words.error("kick: over the admin port jobs are kicked by tube: no --id")
+    if options.id:
+        kicked, missing = _kick_jobs(options)
+    elif over_admin(options):
         expect_answer(words, options)
         matching = Matching(options, options.tube, ["delayed" if options.delayed else "buried"], options.number)
         if options.count:
@@ -63,10 +66,7 @@ def _kick(words: Parser, options: argparse.Namespace) -> int:
         kicked = matching.change("tube/kick-jobs", "kicked", "This makes {} ready", "yes")
     else:
         with connect(options) as conn:
-            if options.id:
-                kicked, missing = _kick_jobs(conn, options.id)
-            else:
-                kicked = _kick_tube(conn, options)
+            kicked = _kick_tube(conn, options)
     if options.json:
         print_json({"kicked": kicked, "missing": missing})
     else:
@@ -74,15 +74,24 @@ def _kick(words: Parser, options: argparse.Namespace) -> int:
     return EXIT_FAILED if missing else 0
 
 
-def _kick_jobs(conn: Conn, ids: list[int]) -> tuple[int, list[int]]:
+def _kick_jobs(options: argparse.Namespace) -> tuple[int, list[int]]:
+    """Kick the jobs that are named; return how many were kicked, and which were not."""
     missing = []
-    for number, outcome in zip(ids, conn.ask_all([requests.kick_job(number) for number in ids]), strict=True):
-        if isinstance(outcome, JobNotFound):
+    kicks = kick_each(options, options.id) if over_admin(options) else _kick_each(options)
+    for number, kicked in zip(options.id, kicks, strict=True):
+        if not kicked:
             say(f"job {number} is neither buried nor delayed")
             missing.append(number)
-        elif isinstance(outcome, Refused):
-            raise outcome
-    return len(ids) - len(missing), missing
+    return len(options.id) - len(missing), missing
+
+
+def _kick_each(options: argparse.Namespace) -> Iterator[bool]:
+    """Kick the jobs that are named with the protocol's command; tell of each whether it was kicked."""
+    with connect(options) as conn:
+        for outcome in conn.ask_all([requests.kick_job(number) for number in options.id]):
+            if isinstance(outcome, Refused) and not isinstance(outcome, JobNotFound):
+                raise outcome
+            yield not isinstance(outcome, JobNotFound)
 
 
 def _kick_tube(conn: Conn, options: argparse.Namespace) -> int:

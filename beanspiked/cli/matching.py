@@ -24,12 +24,23 @@ if TYPE_CHECKING:
     from beanspiked.client.admin import AdminConn
     from beanspiked.client.documents import Stats
 
-__all__ = ["Matching", "add_admin", "add_all", "add_filter", "admin_known", "expect_answer", "filtered", "over_admin"]
+__all__ = [
+    "Matching",
+    "add_admin",
+    "add_all",
+    "add_filter",
+    "admin_known",
+    "expect_answer",
+    "filtered",
+    "kick_each",
+    "over_admin",
+]
 
 VARIABLE: Final = "BEANSPIKED_ADMIN"
 TOKEN_VARIABLE: Final = "BEANSPIKED_ADMIN_TOKEN"  # noqa: S105 - the variable's name
 UNAUTHORIZED: Final = 401
 NOT_FOUND: Final = 404
+CONFLICT: Final = 409
 # The largest pages that the admin port has, of jobs and of tubes.
 PAGE: Final = 100
 TUBES_PAGE: Final = 200
@@ -195,8 +206,7 @@ class Matching:
         try:
             return self._port.ask(path, {"tube": self._tube, **self._wanted, **query})
         except AdminRefused as error:
-            if error.status == UNAUTHORIZED:
-                raise Failed(f"the admin port wants a secret: {TOKEN_VARIABLE}, or --admin-token-file") from error
+            _expect_secret(error)
             if error.status == NOT_FOUND:
                 raise Failed(f"{error}{meant(self._tube, self._names())}") from error
             raise
@@ -207,6 +217,27 @@ class Matching:
             page = self._port.ask("tubes", {"sort": "name", "limit": TUBES_PAGE, "offset": offset})
             yield from (tube["name"] for tube in page["tubes"])
             offset, total = offset + TUBES_PAGE, page["total"]
+
+
+def kick_each(options: argparse.Namespace, ids: Sequence[int]) -> Iterator[bool]:
+    """Make buried or delayed jobs ready, one by one; tell of each whether it was one. Raises ClientError and Failed."""
+    with _connected(options) as port:
+        for job_id in ids:
+            try:
+                port.kick(job_id)
+            except AdminRefused as error:
+                _expect_secret(error)
+                if error.status not in (NOT_FOUND, CONFLICT):
+                    raise
+                yield False
+            else:
+                yield True
+
+
+def _expect_secret(error: AdminRefused) -> None:
+    """Raise Failed if a secret is missing."""
+    if error.status == UNAUTHORIZED:
+        raise Failed(f"the admin port wants a secret: {TOKEN_VARIABLE}, or --admin-token-file") from error
 
 
 def _connected(options: argparse.Namespace) -> AdminConn:

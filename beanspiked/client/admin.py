@@ -93,6 +93,10 @@ class AdminConn:
         """Return a job's whole body. Raises AdminRefused and ServerGone."""
         return self._whole(self._begin("GET", f"jobs/{job_id}/body", {}))
 
+    def kick(self, job_id: int) -> None:
+        """Make a buried or delayed job ready. Raises AdminRefused, ServerGone and BrokenReply."""
+        _decoded(self._whole(self._begin("POST", f"jobs/{job_id}/kick", {}, b"{}", CHANGE)))
+
     def change(self, path: str, query: Mapping[str, object], said: Mapping[str, object], counted: str) -> Iterator[int]:
         """Change many jobs; yield from time to time how many were changed so far, in the end how many in all.
 

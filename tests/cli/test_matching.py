@@ -111,6 +111,29 @@ def test_delayed_jobs_are_kicked_beside_buried_ones(cli: Commands, fruit: str, p
     assert cli.states(fruit) == {"ready": 3, "buried": 2}
 
 
+def test_jobs_are_kicked_by_their_ids(cli: Commands, fruit: str, ports: tuple[Running, int]) -> None:
+    ids = [job["id"] for job in cli("jobs", fruit, "--json", "--grep", "red").json]
+    result = cli("kick", "--admin", ports[1], "--id", *ids, 2**60, "--json", code=1)
+    # The red pear was ready before.
+    assert result.json == {"kicked": 2, "missing": [ids[0], 2**60]}
+    assert f"beanspiked: job {2**60} is neither buried nor delayed" in result.err
+    assert cli.states(fruit) == {"ready": 4, "buried": 1}
+
+
+@pytest.mark.parametrize("words", ["--grep red", "--count", "--delayed"])
+def test_ids_take_no_filter(cli: Commands, ports: tuple[Running, int], words: str) -> None:
+    assert "--id names the jobs" in cli("kick", "--admin", ports[1], "--id", 1, *words.split(), code=5).err
+
+
+def test_without_the_secret_no_job_is_kicked(
+    cli: Commands, fruit: str, ports: tuple[Running, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job, *_) = cli("jobs", fruit, "--json", "--state", "buried").json
+    monkeypatch.delenv("BEANSPIKED_ADMIN_TOKEN")
+    assert "wants a secret" in cli("kick", "--admin", ports[1], "--id", job["id"], code=1).said
+    assert cli.states(fruit)["buried"] == 2
+
+
 def test_only_what_matches_moves_and_stays_as_it_is(cli: Commands, fruit: str) -> None:
     other = f"{fruit}-other"
     assert cli("move", fruit, other, "-s", "buried", "-g", "green", "-y").out == f"1 job moved to {other}\n"

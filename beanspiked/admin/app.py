@@ -11,13 +11,14 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from beanspiked.admin import dialects
-from beanspiked.admin.api import Api, audit
+from beanspiked.admin import audit, dialects
+from beanspiked.admin.api import Api
 from beanspiked.admin.connections import Connections
 from beanspiked.admin.errors import Problem, Unusable
 from beanspiked.admin.exposition import CONTENT_TYPE
 from beanspiked.admin.guard import Guard
 from beanspiked.admin.history import History
+from beanspiked.admin.job_api import JobApi
 from beanspiked.admin.jobs import Jobs
 from beanspiked.admin.lag import LoopWatch
 from beanspiked.admin.matching import Matching
@@ -68,7 +69,7 @@ class Application:
         self, options: AdminOptions, broker: Broker, server: Server, watch: LoopWatch, journal: str | None
     ) -> None:
         # Each change is logged with its author, however quiet the server is otherwise.
-        audit.setLevel(logging.INFO)
+        audit.log.setLevel(logging.INFO)
         self.stopping = False
         self._options = options
         self._broker = broker
@@ -79,15 +80,8 @@ class Application:
         self.snapshots = Snapshots(outcomes, self.history.growth)
         self._rendering: dict[str, tuple[Snapshot, asyncio.Task[list[bytes]]]] = {}
         jobs = Jobs(outcomes)
-        api = Api(
-            self.snapshots,
-            self.history,
-            outcomes,
-            jobs,
-            Matching(outcomes, jobs),
-            Connections(outcomes, server),
-            options.read_only,
-        )
+        api = Api(self.snapshots, self.history, jobs, Connections(outcomes, server), options.read_only)
+        job_api = JobApi(outcomes, jobs, Matching(outcomes, jobs))
         package = files("beanspiked.admin")
         self._files = {
             path: ((package / "console" / name).read_bytes(), media) for path, (name, media) in CONSOLE.items()
@@ -98,7 +92,7 @@ class Application:
             Route("/readyz", self._readyz, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/api/v1/openapi.json", self._api_described, methods=["GET"]),
-            Mount("/api/v1", routes=api.routes()),
+            Mount("/api/v1", routes=[*api.routes(), *job_api.routes()]),
             Route("/{file}", self._file, methods=["GET"]),
             Route("/", self._file, methods=["GET"]),
         ]

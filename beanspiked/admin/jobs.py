@@ -150,6 +150,11 @@ class Jobs:
 
         return await self._put_back(taken, back)
 
+    async def set_delay(self, job_id: int, delay: float) -> str:
+        """Make a job that nobody holds ready after so many seconds; return its tube's name."""
+        taken = await self._take(job_id, READY, DELAYED, BURIED)
+        return await self._put_back(taken, lambda job: self._broker.engine.release(job, job.pri, delay))
+
     async def duplicate(self, job_id: int) -> tuple[str, int]:
         """Put a ready job like this one; return the name of their tube and the new id. Raises Unavailable and TooLarge."""
 
@@ -229,17 +234,22 @@ class Jobs:
     async def _put(
         self, tube: str, body: bytes, priority: int, delay: float, ttr: float, details: Details | None
     ) -> int:
+        self.expect_room(body)
         broker = self._broker
-        if len(body) > min(broker.max_job_size, MAX_PUT):
-            raise TooLarge(f"a body has at most {min(broker.max_job_size, MAX_PUT)} bytes here, not {len(body)}")
-        if broker.draining:
-            raise Unavailable("the server is draining: puts are refused")
         engine = broker.engine
         home = engine.tube(tube)
         job_id = engine.new_id()
         value = await self._outcomes.done(engine.put(home, job_id, priority, delay, ttr or 1, body, details))
         broker.total_jobs += 1
         return value or job_id
+
+    def expect_room(self, body: bytes) -> None:
+        """Raise TooLarge or Unavailable if a job with this body cannot be put."""
+        most = min(self._broker.max_job_size, MAX_PUT)
+        if len(body) > most:
+            raise TooLarge(f"a body has at most {most} bytes here, not {len(body)}")
+        if self._broker.draining:
+            raise Unavailable("the server is draining: puts are refused")
 
     async def pause(self, tube: str, seconds: float) -> None:
         """Pause a tube; 0 ends its pause."""

@@ -13,7 +13,7 @@ from beanspiked.engine.errors import EngineError, JobGone, StoreFailed
 from beanspiked.engine.filters import LIMIT_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from beanspiked.admin.jobs import Jobs
     from beanspiked.admin.outcomes import Outcomes
@@ -25,6 +25,7 @@ __all__ = ["LISTED_MAX", "Matching", "progress"]
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 # How many jobs a page has at most, and how much of each body it shows, in bytes.
 LISTED_MAX: Final = 100
@@ -106,14 +107,6 @@ class Matching:
         most = wanted.most
         await self._of_tube(tube, lambda found: found)
         bulk = Bulk()
-
-        async def one(number: int) -> int:
-            try:
-                await change(number)
-            except (Missing, Conflict, JobGone):
-                return 0
-            return 1
-
         # All ids first: a change may put a job where later pages find it.
         numbers: list[int] = []
 
@@ -123,14 +116,14 @@ class Matching:
         async def work() -> None:
             async for ids in self._pages(tube, wanted, bulk, left):
                 numbers.extend(ids)
-            for first in range(0, len(numbers), SIDE_BY_SIDE):
-                if bulk.stopped:
-                    break
-                bulk.value += sum(await asyncio.gather(*map(one, numbers[first : first + SIDE_BY_SIDE])))
-                # Jobs come first.
-                await asyncio.sleep(0)
+            await _side_by_side(bulk, numbers, change)
 
         return self._begun(bulk, work())
+
+    def each_of(self, items: Sequence[Item], change: Callable[[Item], Awaitable[object]]) -> Bulk:
+        """Begin to do the same for each of these."""
+        bulk = Bulk()
+        return self._begun(bulk, _side_by_side(bulk, items, change))
 
     def _begun(self, bulk: Bulk, work: Coroutine[Any, Any, None]) -> Bulk:
         """Begin work that settles a change when it ends."""
@@ -176,6 +169,27 @@ class Matching:
             return begin(there)
 
         return await self._outcomes.tube(tube, found)
+
+
+async def _side_by_side(bulk: Bulk, items: Sequence[Item], change: Callable[[Item], Awaitable[object]]) -> None:
+    """Do the same for each, some at once, and count what was done. After an error no more are begun; it is raised."""
+
+    async def one(item: Item) -> None:
+        try:
+            await change(item)
+        except (Missing, Conflict, JobGone):
+            return
+        bulk.value += 1
+
+    for first in range(0, len(items), SIDE_BY_SIDE):
+        if bulk.stopped:
+            break
+        begun = [one(item) for item in items[first : first + SIDE_BY_SIDE]]
+        for error in await asyncio.gather(*begun, return_exceptions=True):
+            if error is not None:
+                raise error
+        # Jobs come first.
+        await asyncio.sleep(0)
 
 
 async def progress(outcomes: Outcomes, counted: str, bulk: Bulk) -> AsyncIterator[str]:

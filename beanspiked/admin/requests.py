@@ -160,6 +160,16 @@ class Arguments:
         except UnicodeEncodeError as error:
             raise Unusable("body: half of a surrogate pair is no character") from error
 
+    def lines(self) -> list[bytes]:
+        """Take the bodies of jobs: the lines of a text in `lines`; an empty line is none. Raises Unusable."""
+        try:
+            bodies = [line for line in self.text("lines").encode().split(b"\n") if line]
+        except UnicodeEncodeError as error:
+            raise Unusable("lines: half of a surrogate pair is no character") from error
+        if not bodies:
+            raise Unusable("lines: all are empty")
+        return bodies
+
     def end(self) -> None:
         """Raise Unusable if something is left that nobody takes."""
         for name in self._left:

@@ -218,7 +218,71 @@ def test_no_tube_is_cleared_of_reserved_jobs(port: Port, client: Any) -> None:
     assert port.post(f"{API}/tube/clear?tube=t", state="reserved").status_code == 400
 
 
-@pytest.mark.parametrize("path", ["pause", "kick", "kick-jobs", "bury-jobs", "duplicate"])
+@pytest.mark.parametrize("found", ["ready", "delayed", "buried"])
+def test_a_job_that_nobody_holds_is_ready_after_another_delay(port: Port, client: Any, found: str) -> None:
+    client.put(delay=500 if found == "delayed" else 0, pri=9)
+    if found == "buried":
+        port.post(f"{API}/jobs/1/bury")
+    assert port.post(f"{API}/jobs/1/delay", delay=30).json() == {"id": 1, "tube": "t"}
+    shown = port.json(f"{API}/jobs/1")
+    assert (shown["state"], shown["time_left"], shown["priority"]) == ("delayed", 30, 9)
+    port.wire.advance(31)
+    assert state(port, 1) == "ready"
+
+
+def test_a_held_job_keeps_its_delay(port: Port, client: Any) -> None:
+    client.put()
+    client.send(b"reserve\r\n")
+    assert port.post(f"{API}/jobs/1/delay", delay=3).status_code == 409
+    assert port.post(f"{API}/jobs/1/delay").status_code == 400
+
+
+def test_jobs_that_match_get_another_delay(port: Port, client: Any) -> None:
+    for body in (b"red", b"green", b"red"):
+        client.put(body)
+    assert in_turns(port, "tube/delay?tube=t", delay=60, text="red") == {"changed": 2}
+    assert (port.wire.engine.counts.ready, port.wire.engine.counts.delayed) == (1, 2)
+    assert in_turns(port, "tube/delay?tube=t", delay=0, state="delayed") == {"changed": 2}
+    assert port.wire.engine.counts.ready == 3
+
+
+def test_jobs_that_match_are_taken_from_who_holds_them(port: Port, client: Any) -> None:
+    for body in (b"red", b"green", b"red"):
+        client.put(body)
+    client.send(b"reserve\r\nreserve\r\nreserve\r\n")
+    assert in_turns(port, "tube/release-jobs?tube=t", text="red") == {"released": 2}
+    assert client.send(b"delete 1\r\ndelete 2\r\n") == b"DELETED\r\nDELETED\r\n"
+    assert (port.wire.engine.counts.ready, port.wire.engine.counts.reserved) == (1, 0)
+    assert port.post(f"{API}/tube/release-jobs?tube=t", state="ready").status_code == 400
+
+
+# --- many puts
+
+
+def test_each_line_is_put_but_empty_ones(port: Port) -> None:
+    lines = "\n".join(["", *(f"job {number}" for number in range(120)), "", "h\u00e9"])
+    assert in_turns(port, "tube/put-lines?tube=t", lines=lines, priority=3, ttr=7) == {"put": 121}
+    shown = port.json(f"{API}/jobs/1")
+    assert (b64decode(shown["body"]), shown["priority"], shown["ttr"]) == (b"job 0", 3, 7)
+    assert b64decode(port.json(f"{API}/jobs/121")["body"]) == "h\u00e9".encode()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({}, 400),
+        ({"lines": "\n\n"}, 400),
+        ({"lines": "\ud800"}, 400),
+        ({"lines": "x", "colour": 1}, 400),
+        ({"lines": "x\n" + "y" * 65536}, 413),
+    ],
+)
+def test_lines_that_cannot_all_be_put_are_refused(port: Port, said: dict[str, Any], status: int) -> None:
+    assert port.post(f"{API}/tube/put-lines?tube=t", **said).status_code == status
+    assert port.wire.engine.counts.jobs() == 0
+
+
+@pytest.mark.parametrize("path", ["pause", "kick", "kick-jobs", "bury-jobs", "duplicate", "release-jobs"])
 def test_a_tube_that_is_not_there_cannot_be_changed(port: Port, path: str) -> None:
     assert port.post(f"{API}/tube/{path}?tube=none").status_code == 404
     assert port.wire.engine.find_tube("none") is None
@@ -249,6 +313,23 @@ def test_a_change_is_told_of_when_it_is_on_disk(journal: HandJournal, make_port:
         return await task
 
     assert port.talk(put).status_code == 201
+
+
+def test_a_failure_says_how_many_lines_were_put(journal: HandJournal, make_port: Callable[..., Port]) -> None:
+    port = make_port()
+
+    async def put(http: Any) -> Any:
+        lines = "\n".join(map(str, range(120)))
+        asked = http.post(f"{API}/tube/put-lines?tube=t", json={"lines": lines}, headers={"X-Beanspiked": "1"})
+        task = asyncio.ensure_future(asked)
+        for error in (None, None, StoreFull("the disk is full")):
+            while not journal.sent:  # noqa: ASYNC110 - a journal wakes nobody
+                await asyncio.sleep(0.001)
+            journal.commit(error)
+        return await task
+
+    answer = port.talk(put)
+    assert (answer.status_code, answer.json()["error"]) == (507, "the disk is full; 100 were put by then")
 
 
 @pytest.mark.parametrize(("error", "status"), [(StoreFull("the disk is full"), 507), (StoreFailed("broken"), 503)])

@@ -72,8 +72,12 @@ def test_without_a_secret_no_name_but_localhost_leads_here(port: Port, make_port
 
 def test_a_read_only_port_changes_nothing(make_port: Callable[..., Port]) -> None:
     port = make_port(read_only=True)
+    client = port.wire.connect()
+    client.put(delay=9)
     assert put(port, X_Beanspiked="1") == 403
     assert port.change("DELETE", "/api/v1/jobs/1").status_code == 403
+    assert port.post("/api/v1/jobs/1/kick").status_code == 403
+    assert port.json("/api/v1/jobs/1")["state"] == "delayed"
     assert port.json("/api/v1/overview")["read_only"] is True
 
 
@@ -97,11 +101,15 @@ def test_below_a_prefix_everything_is_found_there_only(make_port: Callable[..., 
 def test_each_change_leaves_a_line_that_says_who_and_what(port: Port, caplog: pytest.LogCaptureFixture) -> None:
     port.post(PUT, body="x")
     port.post("/api/v1/tube/pause?tube=t", seconds=5)
+    port.post("/api/v1/jobs/1/delay", delay=5)
+    port.post("/api/v1/jobs/1/kick")
     port.change("DELETE", "/api/v1/jobs/1")
     said = [record.getMessage() for record in caplog.records if record.name == "beanspiked.audit"]
     assert [line.partition("): ")[2] for line in said] == [
         "put job 1 of 1 bytes in t",
         "pause t for 5 s",
+        "set the delay 5 of job 1 of t",
+        "kick job 1 of t",
         "delete job 1 of t",
     ]
     assert all(line.startswith("admin: 127.0.0.1:") for line in said)

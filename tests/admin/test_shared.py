@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -14,6 +15,8 @@ import httpx
 import pytest
 from launcher import free_port, serving
 from prometheus_client.parser import text_string_to_metric_families
+
+from beanspiked.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +136,44 @@ def test_jobs_are_duplicated_and_get_another_priority(front: Front) -> None:
     assert (shown["state"], shown["reason"], shown["priority"]) == ("buried", "rot", 4)
     for state, count in (("ready", 2), ("buried", 1)):
         assert front.post("tube/clear?tube=d", state=state) == {"deleted": count}
+
+
+def test_jobs_are_put_by_the_line_delayed_and_released(front: Front) -> None:
+    assert front.post("tube/put-lines?tube=l", lines="one\ntwo\n\nthree") == {"put": 3}
+    assert front.post("tube/delay?tube=l", delay=500, text="t") == {"changed": 2}
+    first = front.get("tube/next?tube=l")["delayed"]["id"]
+    front.post(f"jobs/{first}/delay", delay=0)
+    assert front.state(first) == "ready"
+    with front.server.dial() as client:
+        client.sendall(b"watch l\r\nignore default\r\nreserve\r\n")
+        said = b""
+        while b"RESERVED" not in said or not said.endswith(b"one\r\n"):
+            said += client.recv(1000)
+        assert front.post("tube/release-jobs?tube=l") == {"released": 1}
+    assert front.post("tube/clear?tube=l", state="ready") == {"deleted": 2}
+    assert front.post("tube/clear?tube=l", state="delayed") == {"deleted": 1}
+
+
+def test_the_command_line_kicks_jobs_by_their_ids(front: Front, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [front.put("x", delay=500) for _ in range(2)]
+    words = ["kick", "--admin", str(front.client.base_url), "--json", "--id"]
+    assert main([*words, *map(str, ids)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"kicked": 2, "missing": []}
+    assert main([*words, str(ids[0])]) == 1
+    assert front.post("tube/clear?tube=t", state="ready") == {"deleted": 2}
+
+
+def test_the_time_that_a_reserve_waits_for_the_store_is_told(front: Front) -> None:
+    front.post("tube/put?tube=r", body="x")
+    with front.server.dial() as client:
+        client.sendall(b"watch r\r\nignore default\r\nreserve\r\n")
+        said = b""
+        while b"RESERVED" not in said or not said.endswith(b"x\r\n"):
+            said += client.recv(1000)
+    told = front.figures()
+    assert told["beanspiked_command_seconds_count"]["reserve",] >= 1
+    assert told["beanspiked_command_seconds_sum"]["reserve",] > 0
+    front.post("tube/clear?tube=r", state="ready")
 
 
 def test_totals_and_tubes_are_the_clusters(front: Front) -> None:

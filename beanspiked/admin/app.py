@@ -44,6 +44,7 @@ CONSOLE: Final = {
     "console.css": ("console.css", "text/css; charset=utf-8"),
     "charts.js": ("charts.js", "text/javascript; charset=utf-8"),
     "console.js": ("console.js", "text/javascript; charset=utf-8"),
+    "templates.js": ("templates.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
 

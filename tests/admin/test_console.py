@@ -59,7 +59,7 @@ def running() -> Iterator[tuple[ServerProcess, Page, int]]:
     port = free_port()
     with ExitStack() as stack:
         page = stack.enter_context(browsing())
-        yield stack.enter_context(serving(shlex.split(COMMAND), "--admin", str(port))), page, port
+        yield stack.enter_context(serving(shlex.split(COMMAND), "--admin", str(port), "-z", "200000")), page, port
 
 
 @pytest.fixture
@@ -206,6 +206,116 @@ def test_a_held_job_is_shown_and_released(console: Console) -> None:
     said(console, f"job {job} has the priority 77")
     console.page.click("Duplicate")
     said(console, f"is a copy of job {job}")
+
+
+def test_a_job_is_delayed_and_moved(console: Console) -> None:
+    job = console.put("early", b"x")
+    console.open("#/tube/early")
+    console.page.click("Delay", "document.querySelector('.jobs')")
+    console.page.fill("Ready in", "3000")
+    console.page.click("Change", "dialog")
+    said(console, f"job {job} is ready in 3000 s")
+    console.page.wait(f"document.body.innerText.includes('Next delayed: {job}')")
+    # Another delay of a delayed job is shown at once.
+    console.page.click("Delay", "document.querySelector('.jobs')")
+    console.page.fill("Ready in", "600")
+    console.page.click("Change", "dialog")
+    console.page.wait("document.querySelector('.jobs').innerText.includes('10 min')")
+    console.page.click("Move", "document.querySelector('.jobs')")
+    console.page.fill("To the tube", "elsewhere")
+    console.page.click("Move", "dialog")
+    said(console, f"job {job} moved to elsewhere")
+    assert console.conn.ask(requests.stats_tube("elsewhere"))["current-jobs-delayed"] == 1
+
+
+def test_a_selection_of_held_jobs_is_released_and_all_that_match_are_delayed(console: Console) -> None:
+    for _ in range(3):
+        console.put("taken", b"x")
+    console.conn.ask(requests.watch("taken"))
+    for _ in range(3):
+        console.conn.ask(requests.reserve())
+    console.open("#/tube/taken")
+    find(console, State="reserved")
+    console.page.wait("document.body.innerText.includes('3 match')")
+    console.page.tell("[...document.querySelectorAll('td input')].slice(0, 2).forEach((one) => one.click())")
+    console.page.click("Release", "document.querySelector('div.bar[role=status]')")
+    console.page.click("Release them", "dialog")
+    said(console, "2 released")
+    find(console, State="ready")
+    console.page.wait("document.body.innerText.includes('2 match')")
+    console.page.click("Delay all")
+    console.page.fill("Ready in", "500")
+    console.page.click("Change it", "dialog")
+    said(console, "2 are ready in 500 s")
+    assert console.conn.ask(requests.stats_tube("taken"))["current-jobs-delayed"] == 2
+
+
+def test_a_pause_counts_down(console: Console) -> None:
+    console.put("slow", b"x")
+    console.open("#/tube/slow")
+    console.page.click("Pause")
+    console.page.fill("For how many", "3700")
+    console.page.click("Pause", "dialog")
+    console.page.wait("document.body.innerText.includes('1:01:3')")
+    left = "/[0-9]:[0-9:]+ left/.exec(document.body.innerText)[0]"
+    before = console.page.tell(left)
+    console.page.wait(f"{left} < {before!r}")
+    console.page.tell("location.hash = '#/'")
+    console.page.wait("document.body.innerText.includes('paused, 1:01:')")
+    console.page.tell("location.hash = '#/tube/slow'")
+    console.page.click("Pause")
+    console.page.fill("For how many", "0")
+    console.page.click("Pause", "dialog")
+    said(console, "not paused any more")
+
+
+def test_many_lines_are_put(console: Console) -> None:
+    console.put("lines", b"x")
+    console.open("#/tube/lines")
+    console.page.click("Put")
+    console.page.fill("Body", "one\n\ntwo\nthree")
+    console.page.fill("Put it as", "a job for each line")
+    console.page.click("Put", "dialog")
+    said(console, "3 jobs are put")
+    assert console.conn.ask(requests.stats_tube("lines"))["current-jobs-ready"] == 4
+
+
+def test_a_job_is_put_from_a_template_and_like_a_former_one(console: Console) -> None:
+    former = console.put("again", "h\u00e9".encode() * 50_000, priority=7, ttr=9)
+    console.open("#/tube/again")
+    # Of a large body the page shows only the beginning.
+    console.page.click("Put again")
+    console.page.wait("dialog.open")
+    console.page.fill("Keep it", "greeting")
+    console.page.click("Put", "dialog")
+    said(console, f"job {former + 1} is put")
+    console.page.click("Put")
+    console.page.fill("Template", "greeting")
+    console.page.click("Put", "dialog")
+    said(console, f"job {former + 2} is put")
+    console.conn.ask(requests.watch("again"))
+    for _ in range(3):
+        job = console.conn.ask(requests.reserve())
+        told = console.conn.ask(requests.stats_job(job.id))
+        assert (job.body, told["pri"], told["ttr"]) == ("h\u00e9".encode() * 50_000, 7, 9)
+        console.conn.ask(requests.delete(job.id))
+    console.put("again", b"\xff")
+    console.page.wait("document.querySelector('.jobs').innerText.includes('ff')")
+    console.page.click("Put again")
+    said(console, "is not text")
+
+
+def test_a_template_is_forgotten(console: Console) -> None:
+    console.put("again", b"x")
+    console.open("#/tube/again")
+    for body in ("hello", ""):
+        console.page.click("Put")
+        console.page.fill("Body", body)
+        console.page.fill("Keep it", "short")
+        known = console.page.tell("[...dialog.querySelectorAll('option')].map((one) => one.textContent)")
+        assert ("short" in known) is (not body)
+        console.page.click("Put", "dialog")
+        said(console, "is forgotten" if not body else "is put")
 
 
 def test_a_connection_is_closed(console: Console) -> None:

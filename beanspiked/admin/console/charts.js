@@ -29,6 +29,12 @@ export function seconds(value) {
   return `${Math.round(value / 86400)} d`;
 }
 
+/** Show what is left of a time, to the second: 1:02:05. */
+export function countdown(value) {
+  const [hours, minutes, rest] = [value / 3600, (value / 60) % 60, value % 60].map((part) => String(Math.floor(part)));
+  return `${hours}:${minutes.padStart(2, "0")}:${rest.padStart(2, "0")}`;
+}
+
 export function bytes(value) {
   return value < 1024 ? `${value} B` : value < 1048576 ? `${(value / 1024).toFixed(1)} KiB` : `${(value / 1048576).toFixed(1)} MiB`;
 }

@@ -1,5 +1,6 @@
 // The console: a page a hash, redrawn when the server says that something may be different, at most once a second.
-import { bytes, chart, el, number, seconds } from "./charts.js";
+import { bytes, chart, countdown, el, number, seconds } from "./charts.js";
+import { keepTemplate, templates } from "./templates.js";
 
 const main = document.getElementById("main");
 const dialog = document.getElementById("dialog");
@@ -41,7 +42,7 @@ async function change(path, options, told) {
 
 // --- dialogs
 
-/** Ask for some values; resolve with them, or with null. */
+/** Ask for some values; resolve with them, or with null. `options.chosen` hears what was changed, with all inputs. */
 function form(title, fields, action, options = {}) {
   return new Promise((resolve) => {
     const inputs = {};
@@ -49,11 +50,13 @@ function form(title, fields, action, options = {}) {
       const input = choices
         ? el("select", {}, choices.map((choice) => el("option", { value: choice }, choice)))
         : el(area ? "textarea" : "input", attributes);
+      if (area && attributes.value) input.value = attributes.value;
       inputs[name] = input;
       return el("label", {}, label, " ", input);
     });
     const go = el("button", { class: options.bad ? "bad" : "main", type: "submit" }, action);
-    const check = () => {
+    const check = (event) => {
+      if (event) options.chosen?.(inputs, event.target);
       if (options.typed !== undefined) go.disabled = inputs.typed.value !== options.typed;
     };
     const end = (value) => {
@@ -92,7 +95,7 @@ const TOTALS = [
 
 function tags(tube) {
   const found = [];
-  if (tube.pause_left > 0) found.push(["paused", false]);
+  if (tube.pause_left > 0) found.push([`paused, ${countdown(tube.pause_left)} left`, false]);
   if (tube.ready && !tube.watching && !(tube.age < 5)) found.push(["nobody watches", true]);
   if (tube.growth >= 1) found.push([`+${number(tube.growth)} a minute`, false]);
   return found.map(([text, hot]) => el("span", { class: hot ? "tag hot" : "tag" }, text));
@@ -264,6 +267,16 @@ function jobCard(state, job) {
   );
 }
 
+/** Return a job's whole body as text; null where it is none. */
+async function wholeText(job) {
+  if (job.size <= decode(job.body).length) return asText(decode(job.body));
+  const answer = await fetch(`api/v1/jobs/${job.id}/body`);
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  return asText(new Uint8Array(await answer.arrayBuffer()));
+}
+
+const DELAY = { name: "delay", label: "Ready in how many seconds (0 is now)", type: "number", min: 0, max: 4294967295, value: 0, required: true };
+const TARGET = { name: "target", label: "To the tube", maxlength: 200, required: true };
 const PRIORITY = { name: "priority", label: "Priority (0 is the most urgent)", type: "number", min: 0, max: 4294967295, required: true };
 
 function jobActions(job) {
@@ -277,9 +290,26 @@ function jobActions(job) {
   const remove = async () => {
     if (await sure(`Delete job ${job.id}?`, "Delete")) change(path, { method: "DELETE" }, () => `job ${job.id} is deleted`);
   };
-  const again = async () => {
+  const urge = async () => {
     const given = await form(`Priority of job ${job.id}`, [{ ...PRIORITY, value: job.priority }], "Change");
     if (given) change(`${path}/priority`, { said: { priority: Number(given.priority) } }, () => `job ${job.id} has the priority ${given.priority}`);
+  };
+  const later = async () => {
+    const given = await form(`Delay of job ${job.id}`, [DELAY], "Change");
+    if (given) change(`${path}/delay`, { said: { delay: Number(given.delay) } }, () => `job ${job.id} is ready in ${given.delay} s`);
+  };
+  const move = async () => {
+    const given = await form(`Move job ${job.id}`, [TARGET], "Move");
+    if (given) change(named("tube/move", job.tube), { said: { target: given.target, ids: [job.id] } }, (told) => (told.moved ? `job ${job.id} moved to ${given.target}` : `job ${job.id} cannot be moved any more`));
+  };
+  const again = async () => {
+    try {
+      const body = await wholeText(job);
+      if (body === null) say(`the body of job ${job.id} is not text: Duplicate copies it`, true);
+      else put(job.tube, { body, priority: job.priority, ttr: job.ttr });
+    } catch (error) {
+      say(error.message, true);
+    }
   };
   const copy = () => change(`${path}/duplicate`, {}, (told) => `job ${told.id} is a copy of job ${job.id}`);
   const held = job.state === "reserved";
@@ -288,28 +318,59 @@ function jobActions(job) {
     { class: "bar" },
     held ? act("release", "Release") : job.state === "ready" ? null : act("kick", "Kick"),
     job.state === "buried" ? null : el("button", { type: "button", onclick: bury }, "Bury"),
-    held ? null : el("button", { type: "button", onclick: again }, "Priority"),
+    held ? null : el("button", { type: "button", onclick: urge }, "Priority"),
+    held ? null : el("button", { type: "button", onclick: later }, "Delay"),
+    held ? null : el("button", { type: "button", onclick: move }, "Move"),
     el("button", { type: "button", onclick: copy }, "Duplicate"),
+    el("button", { type: "button", onclick: again }, "Put again"),
     el("button", { type: "button", class: "bad", onclick: remove }, "Delete"),
   );
 }
 
-function tubeActions(name) {
-  const put = async () => {
-    const fields = [
-      { name: "body", label: "Body", area: true },
-      { ...PRIORITY, value: 1024 },
-      { name: "delay", label: "Delay in seconds", type: "number", min: 0, value: 0 },
-      { name: "ttr", label: "Time to run in seconds", type: "number", min: 1, value: 60 },
-    ];
-    const given = await form(`Put a job in ${name}`, fields, "Put");
-    if (!given) return;
-    const said = { body: given.body, priority: Number(given.priority), delay: Number(given.delay), ttr: Number(given.ttr) };
-    change(named("tube/put", name), { said }, (told) => `job ${told.id} is put`);
+const WHOLE = "one job";
+const BY_LINE = "a job for each line";
+const NO_TEMPLATE = "none";
+
+/** Ask for a job, or for many, and put them. It starts with what is given, or with a template. */
+async function put(name, start = {}) {
+  const known = templates();
+  const fields = [
+    known && { name: "template", label: "Template", choices: [NO_TEMPLATE, ...Object.keys(known)] },
+    { name: "body", label: "Body", area: true, value: start.body },
+    { name: "each", label: "Put it as", choices: [WHOLE, BY_LINE] },
+    { ...PRIORITY, value: start.priority ?? 1024 },
+    { name: "delay", label: "Delay in seconds", type: "number", min: 0, value: 0 },
+    { name: "ttr", label: "Time to run in seconds", type: "number", min: 1, value: start.ttr ?? 60 },
+    known && { name: "keep", label: "Keep it in this browser as the template (an empty body forgets that one)", maxlength: 100 },
+  ].filter(Boolean);
+  const chosen = (inputs, input) => {
+    if (input !== inputs.template) return;
+    for (const [field, value] of Object.entries(known[input.value] ?? {})) inputs[field].value = value;
   };
+  const given = await form(`Put in ${name}`, fields, "Put", { chosen });
+  if (!given) return;
+  const { template, keep, each, body, ...numbers } = given;
+  if (keep) {
+    try {
+      keepTemplate(keep, { body, each, ...numbers });
+    } catch (error) {
+      say(`the template cannot be kept, and nothing was put: ${error.message}`, true);
+      return;
+    }
+    if (!body) {
+      say(`the template ${keep} is forgotten`);
+      return;
+    }
+  }
+  const how = Object.fromEntries(Object.entries(numbers).map(([field, value]) => [field, Number(value)]));
+  if (each === BY_LINE) change(named("tube/put-lines", name), { said: { lines: body, ...how } }, (told) => `${number(told.put)} jobs are put`);
+  else change(named("tube/put", name), { said: { body, ...how } }, (told) => `job ${told.id} is put`);
+}
+
+function tubeActions(name) {
   const pause = async () => {
     const given = await form(`Pause ${name}`, [{ name: "seconds", label: "For how many seconds (0 ends a pause)", type: "number", min: 0, value: 60 }], "Pause");
-    if (given) change(named("tube/pause", name), { said: { seconds: Number(given.seconds) } }, (told) => `paused for ${told.pause} s`);
+    if (given) change(named("tube/pause", name), { said: { seconds: Number(given.seconds) } }, (told) => (told.pause ? `paused for ${told.pause} s` : "not paused any more"));
   };
   const kick = async () => {
     const given = await form(`Kick jobs of ${name}`, [{ name: "count", label: "How many at most", type: "number", min: 1, value: 1 }], "Kick", { text: "Buried jobs become ready, oldest first; if none is buried, delayed ones." });
@@ -326,7 +387,7 @@ function tubeActions(name) {
   return el(
     "div",
     { class: "bar" },
-    el("button", { type: "button", class: "main", onclick: put }, "Put"),
+    el("button", { type: "button", class: "main", onclick: () => put(name) }, "Put"),
     el("button", { type: "button", onclick: kick }, "Kick"),
     el("button", { type: "button", onclick: pause }, "Pause"),
     el("button", { type: "button", class: "bad", onclick: clear }, "Clear"),
@@ -434,7 +495,7 @@ function matching(name) {
       if (await form(`Kick ${all} of ${name}?`, [], "Kick them")) act("tube/kick-jobs", {}, (told) => `${told.kicked} kicked`);
     };
     const move = async () => {
-      const given = await form(`Move ${all} of ${name}`, [{ name: "target", label: "To the tube", maxlength: 200, required: true }], "Move them");
+      const given = await form(`Move ${all} of ${name}`, [TARGET], "Move them");
       if (given) act("tube/move", { target: given.target }, (told) => `${told.moved} moved to ${given.target}`);
     };
     const bury = async () => {
@@ -445,6 +506,13 @@ function matching(name) {
       const given = await form(`Priority of ${all} of ${name}`, [PRIORITY], "Change it");
       if (given) act("tube/priority", { priority: Number(given.priority) }, (told) => `${told.changed} have the priority ${given.priority}`);
     };
+    const later = async () => {
+      const given = await form(`Delay of ${all} of ${name}`, [DELAY], "Change it");
+      if (given) act("tube/delay", { delay: Number(given.delay) }, (told) => `${told.changed} are ready in ${given.delay} s`);
+    };
+    const release = async () => {
+      if (await form(`Release ${all} of ${name}?`, [], "Release them", { text: "Their workers lose them." })) act("tube/release-jobs", {}, (told) => `${told.released} released`);
+    };
     const copy = async () => {
       if (await form(`Duplicate ${all} of ${name}?`, [], "Duplicate them", { text: "The copies are ready." })) act("tube/duplicate", {}, (told) => `${told.duplicated} duplicated`);
     };
@@ -454,7 +522,9 @@ function matching(name) {
       held || waits ? null : button("Kick", kick),
       held || buried ? null : button("Bury", bury),
       held ? null : button("Move", move),
+      held ? button("Release", release) : null,
       held ? null : button("Priority", again),
+      held ? null : button("Delay", later),
       button("Duplicate", copy),
       held ? null : button("Delete", remove, true),
     ];
@@ -487,12 +557,12 @@ function tubePage(name) {
       ["buried", number(tube.buried)],
       ["watching, waiting", `${number(tube.watching)}, ${number(tube.waiting)}`],
       ["put, deleted", `${number(tube.total_jobs)}, ${number(tube.deletes)}`],
-      ["pause", tube.pause_left > 0 ? `${seconds(tube.pause_left)} left` : "none"],
+      ["pause", tube.pause_left > 0 ? `${countdown(tube.pause_left)} left` : "none"],
     ];
     facts.replaceChildren(...shown.map(([label, value]) => el("div", { class: "card" }, el("span", {}, label), el("b", {}, value))));
     // What is read or marked just now is left alone, unless another job is next.
     for (const [state, job] of Object.entries(jobs)) {
-      const key = JSON.stringify(job && [job.id, job.state, job.priority, job.buries, job.kicks]);
+      const key = JSON.stringify(job && [job.id, job.state, job.priority, job.releases, job.buries, job.kicks]);
       if (cards[state]?.key === key) continue;
       const card = jobCard(state, job);
       if (cards[state]) cards[state].card.replaceWith(card);

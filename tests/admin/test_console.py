@@ -127,8 +127,9 @@ def test_a_tube_is_cleared_by_who_types_its_name(console: Console) -> None:
     console.page.click("Delete them all", "dialog")
     console.page.wait("document.getElementById('said').textContent.includes('3 deleted')")
     # The tube went with its last job, and the page says so.
-    console.page.complaints.clear()
+    said(console, "there is no tube bin")
     console.open()
+    console.page.complaints.clear()
 
 
 def find(console: Console, **fields: str) -> None:
@@ -250,6 +251,34 @@ def test_a_selection_of_held_jobs_is_released_and_all_that_match_are_delayed(con
     assert console.conn.ask(requests.stats_tube("taken"))["current-jobs-delayed"] == 2
 
 
+def test_a_selection_is_kicked_moved_duplicated_and_deleted(console: Console) -> None:
+    for body in (b"a", b"b", b"c"):
+        console.put("picked", body, delay=900)
+
+    def pick(state: str, count: int, what: str, **fields: str) -> None:
+        # A new page, so that no row of an earlier list is taken for one of this.
+        console.open("#/tube/picked")
+        find(console, State=state)
+        console.page.wait(f"document.querySelectorAll('td input').length >= {count}")
+        console.page.tell(f"[...document.querySelectorAll('td input')].slice(0, {count}).forEach((one) => one.click())")
+        console.page.wait(f"document.body.innerText.includes('{count} of ')")
+        console.page.click(what, "document.querySelector('div.bar[role=status]')")
+        for label, value in fields.items():
+            console.page.fill(label, value)
+        console.page.click(f"{what} them", "dialog")
+
+    pick("delayed", 2, "Kick")
+    said(console, "2 kicked")
+    pick("ready", 1, "Move", To="away")
+    said(console, "1 moved to away")
+    pick("ready", 1, "Duplicate")
+    said(console, "1 duplicated")
+    pick("delayed", 1, "Delete", Type="picked")
+    said(console, "1 deleted")
+    told = console.conn.ask(requests.stats_tube("picked"))
+    assert (told["current-jobs-ready"], told["current-jobs-delayed"]) == (2, 0)
+
+
 def test_a_pause_counts_down(console: Console) -> None:
     console.put("slow", b"x")
     console.open("#/tube/slow")
@@ -275,6 +304,7 @@ def test_many_lines_are_put(console: Console) -> None:
     console.page.click("Put")
     console.page.fill("Body", "one\n\ntwo\nthree")
     console.page.fill("Put it as", "a job for each line")
+    console.picture("put")
     console.page.click("Put", "dialog")
     said(console, "3 jobs are put")
     assert console.conn.ask(requests.stats_tube("lines"))["current-jobs-ready"] == 4
@@ -299,6 +329,14 @@ def test_a_job_is_put_from_a_template_and_like_a_former_one(console: Console) ->
         told = console.conn.ask(requests.stats_job(job.id))
         assert (job.body, told["pri"], told["ttr"]) == ("h\u00e9".encode() * 50_000, 7, 9)
         console.conn.ask(requests.delete(job.id))
+    console.put("again", b"second", delay=900)
+    find(console, State="delayed")
+    console.page.wait("document.body.innerText.includes('1 match')")
+    console.page.tell("document.querySelector('td input').click()")
+    console.page.click("Put again", "document.querySelector('div.bar[role=status]')")
+    console.page.click("Put", "dialog")
+    said(console, "is put")
+    assert console.conn.ask(requests.reserve()).body == b"second"
     console.put("again", b"\xff")
     console.page.wait("document.querySelector('.jobs').innerText.includes('ff')")
     console.page.click("Put again")

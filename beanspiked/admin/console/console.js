@@ -302,15 +302,6 @@ function jobActions(job) {
     const given = await form(`Move job ${job.id}`, [TARGET], "Move");
     if (given) change(named("tube/move", job.tube), { said: { target: given.target, ids: [job.id] } }, (told) => (told.moved ? `job ${job.id} moved to ${given.target}` : `job ${job.id} cannot be moved any more`));
   };
-  const again = async () => {
-    try {
-      const body = await wholeText(job);
-      if (body === null) say(`the body of job ${job.id} is not text: Duplicate copies it`, true);
-      else put(job.tube, { body, priority: job.priority, ttr: job.ttr });
-    } catch (error) {
-      say(error.message, true);
-    }
-  };
   const copy = () => change(`${path}/duplicate`, {}, (told) => `job ${told.id} is a copy of job ${job.id}`);
   const held = job.state === "reserved";
   return el(
@@ -322,7 +313,7 @@ function jobActions(job) {
     held ? null : el("button", { type: "button", onclick: later }, "Delay"),
     held ? null : el("button", { type: "button", onclick: move }, "Move"),
     el("button", { type: "button", onclick: copy }, "Duplicate"),
-    el("button", { type: "button", onclick: again }, "Put again"),
+    el("button", { type: "button", onclick: () => putAgain(job) }, "Put again"),
     el("button", { type: "button", class: "bad", onclick: remove }, "Delete"),
   );
 }
@@ -347,7 +338,7 @@ async function put(name, start = {}) {
     if (input !== inputs.template) return;
     for (const [field, value] of Object.entries(known[input.value] ?? {})) inputs[field].value = value;
   };
-  const given = await form(`Put in ${name}`, fields, "Put", { chosen });
+  const given = await form(`Put into ${name}`, fields, "Put", { chosen });
   if (!given) return;
   const { template, keep, each, body, ...numbers } = given;
   if (keep) {
@@ -365,6 +356,17 @@ async function put(name, start = {}) {
   const how = Object.fromEntries(Object.entries(numbers).map(([field, value]) => [field, Number(value)]));
   if (each === BY_LINE) change(named("tube/put-lines", name), { said: { lines: body, ...how } }, (told) => `${number(told.put)} jobs are put`);
   else change(named("tube/put", name), { said: { body, ...how } }, (told) => `job ${told.id} is put`);
+}
+
+/** Put a job like one that is there, with other values if wanted. */
+async function putAgain(job) {
+  try {
+    const body = await wholeText(job);
+    if (body === null) say(`the body of job ${job.id} is not text: Duplicate copies it`, true);
+    else await put(job.tube, { body, priority: job.priority, ttr: job.ttr });
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 function tubeActions(name) {
@@ -465,6 +467,8 @@ function matching(name) {
         const chosen = picked.size ? { state: said.state, ids: [...picked] } : said;
         const does = count && !overview?.read_only ? actions(chosen, picked.size || count, picked.size > 0) : [];
         const told = picked.size ? `${number(picked.size)} of ${number(count)} selected` : `${number(count)} match`;
+        const one = picked.size === 1 && does.length ? page.jobs.find((job) => picked.has(job.id)) : null;
+        if (one) does.push(el("button", { type: "button", onclick: () => putAgain(one) }, "Put again"));
         found.replaceChildren(el("b", {}, told), ...[more, ...does].filter(Boolean));
       };
       rows.replaceChildren(...page.jobs.map((job) => listedRow(job, picked, offer)));
@@ -472,7 +476,6 @@ function matching(name) {
       offer();
     } catch (error) {
       if (question !== questions) return;
-      // Not over what was said of a change that has just ended: the tube may have gone with its last job.
       table.hidden = true;
       found.replaceChildren(error.message);
     }
@@ -652,7 +655,8 @@ async function refresh() {
   try {
     await asked();
   } catch (error) {
-    if (asked === view) say(error.message, true);
+    // Not over what was said of a change that has just ended: the tube may have gone with its last job.
+    if (asked === view && !document.getElementById("said").textContent) say(error.message, true);
   }
   asking = false;
   if (again) {

@@ -1,14 +1,20 @@
-"""An admin port without sockets: the application over a broker on a virtual clock."""
+"""An admin port without sockets, the application over a broker on a virtual clock; and the console of a running server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shlex
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from chromium import Page, browsing
+from console import Console
+from launcher import ServerProcess, free_port, serving
 from simulated import Wire
+from suite import COMMAND
 
 from beanspiked.admin.app import Application
 from beanspiked.admin.lag import LoopWatch
@@ -105,3 +111,26 @@ def client(wire: Wire) -> Any:
     connected = wire.connect()
     connected.send(b"use t\r\nwatch t\r\n")
     return connected
+
+
+# --- the console
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[ServerProcess, Page, int]]:
+    port = free_port()
+    with ExitStack() as stack:
+        page = stack.enter_context(browsing())
+        yield stack.enter_context(serving(shlex.split(COMMAND), "--admin", str(port), "-z", "200000")), page, port
+
+
+@pytest.fixture
+def console(running: tuple[ServerProcess, Page, int]) -> Iterator[Console]:
+    server, page, port = running
+    page.show(1200, 900)
+    page.asked.clear()
+    page.complaints.clear()
+    made = Console(server, page, port)
+    yield made
+    made.conn.close()
+    assert page.complaints == []

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 # How long a change waits for the log to be folded when that is full, in seconds.
 WAIT_SECONDS: Final = 5.0
+# Where filling a file takes less time than folding the other, it grows meanwhile, and each commit waits: up to so many seconds,
+# and longer the larger it is. So nobody waits for the end of a fold, and changes that come in masses are slowed down.
+SLOWED_SECONDS: Final = 0.03
 
 
 class Journal(Keeper):
@@ -310,9 +313,12 @@ class Journal(Keeper):
         log = self._log
         if log.current.room(size) or not log.has_frames():
             return None
+        grows = False
         if log.spare is None and self._folder.error is None and self._patient:
-            self._folder.wait(WAIT_SECONDS)
-            self._patient = log.spare is not None
+            share = log.share(size)
+            grows = share <= 1.0
+            self._folder.wait(SLOWED_SECONDS * share * share if grows else WAIT_SECONDS)
+            self._patient = grows or log.spare is not None
         with log.lock:
             if log.current.room(size):
                 # The folder has changed the files meanwhile.
@@ -320,6 +326,8 @@ class Journal(Keeper):
             if log.switch():
                 self._folder.wake()
                 return None
+        if grows and self._folder.error is None:
+            return None
         return self._folder.error or StoreFailed("the log is full, and folding it takes too long")
 
     def _sync(self) -> None:

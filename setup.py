@@ -33,6 +33,8 @@ EMBEDDED = [
     "engine/embedded/changes.py",
     "engine/embedded/engine.py",
     "engine/embedded/frames.py",
+    "engine/embedded/journal.py",
+    "engine/embedded/keeper.py",
     "engine/embedded/lists.py",
     "engine/embedded/loading.py",
     "engine/embedded/looks.py",

@@ -66,7 +66,7 @@ class ServerMachine(RuleBasedStateMachine):
         super().__init__()
         self.wire = Wire()
         if self.journaled:
-            self.wire.engine = EmbeddedEngine(self.wire.timers, self.wire.broker, InstantJournal(self.wire))  # type: ignore[arg-type]
+            self.wire.engine = EmbeddedEngine(self.wire.timers, self.wire.broker, InstantJournal(self.wire))
             self.wire.broker.engine = self.wire.engine
         self.model = Model()
         self.model.referenced = set(TUBES)

@@ -27,7 +27,7 @@ class Side:
     def __init__(self, wire: Wire, journaled: bool) -> None:
         self.wire = wire
         self.journal = HandJournal(wire) if journaled else None
-        self.engine = EmbeddedEngine(wire.timers, wire.broker, self.journal)  # type: ignore[arg-type]
+        self.engine = EmbeddedEngine(wire.timers, wire.broker, self.journal)
         wire.broker.engine = self.engine
 
     def tube(self, name: str) -> Tube:

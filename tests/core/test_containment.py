@@ -30,7 +30,7 @@ class ReadJournal(HandJournal):
             state = 1 if delay else 0
             times = (delay, 60.0, wire.clock.time, wire.clock.time + delay)
             rows.append((job_id, "default", state, 0, *times, body, *[0] * 5, "", "", 0, 0, raw_size))
-        wire.engine = EmbeddedEngine(wire.timers, wire.broker, self)  # type: ignore[arg-type]
+        wire.engine = EmbeddedEngine(wire.timers, wire.broker, self)
         wire.broker.engine = wire.engine
         wire.engine.load([rows], [], count)  # type: ignore[list-item]
 
@@ -159,7 +159,7 @@ def test_a_bug_in_what_follows_a_change_holds_up_nobody_else() -> None:
 @pytest.mark.planted_bug
 def test_a_bug_in_an_outcome_leaves_no_reply_out_for_ever(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = HandJournal(wire)
-    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)  # type: ignore[arg-type]
+    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
     wire.broker.engine = wire.engine
     unlucky, other = wire.connect(), wire.connect()
     unlucky.flow.receive(b"put 0 0 9 1\r\nx\r\n")

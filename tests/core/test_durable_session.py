@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def journal(wire: Wire) -> HandJournal:
     journal = HandJournal(wire)
-    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)  # type: ignore[arg-type]
+    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
     wire.broker.engine = wire.engine
     return journal
 

@@ -57,7 +57,11 @@ def make_every_change(store: Store) -> None:
             store.journal.reading.folded = 1
 
 
-def test_a_kill_at_any_step_of_a_fold_changes_nothing(stores: Stores, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, folder_module.FOLD_BYTES], ids=["in parts", "whole"])
+def test_a_kill_at_any_step_of_a_fold_changes_nothing(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(folder_module, "FOLD_BYTES", at_once)
     store = stores.open()
     make_every_change(store)
     wanted = known(store)
@@ -82,7 +86,25 @@ def test_a_kill_at_any_step_of_a_fold_changes_nothing(stores: Stores, tmp_path: 
         assert opened.fold()
         assert known(again.open()) == wanted
         again.close()
-    assert len(folded) >= 2
+    assert len(folded) >= (2 if at_once > 1 else 10)
+
+
+def test_what_has_to_be_written_is_committed_in_parts_and_what_has_not_makes_none(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "FOLD_BYTES", 5000)
+    store = stores.open()
+    statements: list[str] = []
+    store.journal._database.set_trace_callback(statements.append)
+    for _ in range(20):
+        store.wait(store.engine.delete(store.job(store.put(body=bytes(1000)))))
+    assert store.fold()
+    assert statements.count("COMMIT") == 1
+    ids = [store.put(body=bytes(1000)) for _ in range(20)]
+    assert store.fold()
+    assert statements.count("COMMIT") == 5
+    store.journal._database.set_trace_callback(None)
+    assert list(known(stores.open())) == ids
 
 
 def test_a_job_that_was_put_and_deleted_between_two_folds_never_comes_to_the_database(stores: Stores) -> None:

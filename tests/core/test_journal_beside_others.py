@@ -18,7 +18,7 @@ from journals import FILES, Stores
 from beanspiked.engine.embedded import folder as folder_module
 from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded.backup import backup
-from beanspiked.engine.embedded.database import FILE_NAME
+from beanspiked.engine.embedded.database import FILE_NAME, log_paths
 from beanspiked.engine.errors import StoreFailed, StoreUnusable
 
 if TYPE_CHECKING:
@@ -201,6 +201,25 @@ def test_a_database_that_stays_locked_is_waited_for_once_and_not_for_each_change
         store.journal._folder.wake()
         time.sleep(0.01)
     assert store.put() > 30
+
+
+def test_the_log_grows_while_it_cannot_be_folded_and_is_its_size_again_afterwards(
+    stores: Stores, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 14)
+    monkeypatch.setattr(log_module, "MOST_BYTES", 1 << 14)
+    store = stores.open()
+    log = store.journal._log
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    while log.current.size <= 2 << 14:
+        assert store.put(body=bytes(1000))
+    assert time.monotonic() - began < 2
+    other.execute("ROLLBACK")
+    while log.spare is None:
+        time.sleep(0.01)
+    assert store.fold()
+    assert {path.stat().st_size for path in log_paths(stores.directory)} == {1 << 14}
 
 
 def test_a_checkpoint_gives_up_at_once_and_changes_wait_again_after_it(

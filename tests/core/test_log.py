@@ -209,6 +209,19 @@ def test_files_grow_with_use_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("free", "share"), [(1 << 40, 0.5), (1 << 20, 0.5), (1 << 15, 2.93), (0, 6000.0)])
+def test_a_file_may_grow_to_four_times_its_size_while_the_disk_has_sixteen_times_as_much_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, share: float
+) -> None:
+    monkeypatch.setattr(log_module, "MOST_BYTES", 3000)
+    log = Log(tmp_path, NAME, 0, [])
+    disk = os.statvfs(tmp_path)
+    told = os.statvfs_result((1, 1, disk.f_blocks, disk.f_bfree, free, *tuple(disk)[5:]))
+    monkeypatch.setattr(log_module.os, "statvfs", lambda _: told)
+    assert log.share(6000 - log.current.end) == pytest.approx(share, rel=0.01)
+    log.close(remove=True)
+
+
 # --- damage
 
 

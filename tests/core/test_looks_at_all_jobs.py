@@ -94,7 +94,7 @@ def test_a_tube_with_many_jobs_is_deleted_in_slices_and_no_other(wire: Wire) -> 
 def journaled(wire: Wire) -> tuple[EmbeddedEngine, HandJournal]:
     """An engine whose changes wait for the test."""
     journal = HandJournal(wire)
-    engine = EmbeddedEngine(wire.timers, wire.broker, journal)  # type: ignore[arg-type]
+    engine = EmbeddedEngine(wire.timers, wire.broker, journal)
     wire.broker.engine = engine
     return engine, journal
 

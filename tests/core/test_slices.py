@@ -169,7 +169,7 @@ class TestWithAJournal:
     @pytest.fixture
     def journal(self, wire: Wire) -> HandJournal:
         journal = HandJournal(wire)
-        wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)  # type: ignore[arg-type]
+        wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
         wire.broker.engine = wire.engine
         return journal
 

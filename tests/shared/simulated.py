@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.contract import JournalStats
 from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.embedded.keeper import Keeper
 from beanspiked.engine.timers import NEVER, Clock, Timers
 from beanspiked.server.broker import Alarm, Broker
 from beanspiked.server.flow import Flow
@@ -150,15 +150,15 @@ class Wire:
         self.clock.time = end
 
 
-class HandJournal:
+class HandJournal(Keeper):
     """Keeps changes on their way until the test decides their outcome."""
 
     def __init__(self, wire: Wire) -> None:
+        super().__init__()
         self.wire = wire
         self.added: list[Write] = []
         self.sent: list[Write] = []
         self.batches: list[int] = []
-        self.stats = JournalStats(1)
 
     def add(self, write: Write) -> None:
         self.added.append(write)

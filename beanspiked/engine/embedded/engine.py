@@ -7,7 +7,7 @@ its place.
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from beanspiked.engine.contract import (
     PLAIN,
@@ -27,6 +27,7 @@ from beanspiked.engine.contract import (
 )
 from beanspiked.engine.embedded.bulk import BulkChanges
 from beanspiked.engine.embedded.changes import Changes
+from beanspiked.engine.embedded.keeper import Keeper
 from beanspiked.engine.embedded.lists import Lists
 from beanspiked.engine.embedded.loading import Loading
 from beanspiked.engine.embedded.looks import add_up, find, oldest_ready
@@ -36,10 +37,6 @@ from beanspiked.engine.embedded.write import BURY, DELETE, KICK, MOVE, PAUSE, PU
 from beanspiked.engine.errors import DamagedEntry
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timers
-
-if TYPE_CHECKING:
-    # Only a durable engine loads SQLite: the first client may be waiting.
-    from beanspiked.engine.embedded.journal import Journal
 
 __all__ = ["EmbeddedEngine"]
 
@@ -55,7 +52,7 @@ class EmbeddedEngine(TubeEngine):
         journal: Keeps the changes on disk; None without one.
     """
 
-    def __init__(self, timers: Timers, listener: ReadyListener, journal: "Journal | None" = None) -> None:
+    def __init__(self, timers: Timers, listener: ReadyListener, journal: Keeper | None = None) -> None:
         self.listener: ReadyListener = listener
         self.durable: bool = journal is not None
         self._timers = timers

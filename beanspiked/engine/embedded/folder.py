@@ -1,7 +1,6 @@
 """Folds the log into the database and keeps that tidy, in a thread of its own, which alone uses the database."""
 
 import contextlib
-import itertools
 import logging
 import sqlite3
 import threading
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine import forks
-from beanspiked.engine.contract import ALL, JournalStats
+from beanspiked.engine.contract import JournalStats
 from beanspiked.engine.embedded.database import failed_by, no_waiting
-from beanspiked.engine.embedded.frames import LogFile, frames_of
+from beanspiked.engine.embedded.frames import START, LogFile
 from beanspiked.engine.embedded.log import Log
-from beanspiked.engine.embedded.records import Net
+from beanspiked.engine.embedded.parts import Part, read_part
 from beanspiked.engine.embedded.room import Room
 from beanspiked.engine.embedded.statements import delete, fold_steps, write_given_back
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
@@ -27,9 +26,8 @@ logger = logging.getLogger(__name__)
 # How old what is in the log may get before it is folded.
 FOLD_SECONDS: Final = 5.0
 HOUSEKEEPING_SECONDS: Final = 1.0
-# Others run after so many bytes of the log have been read, for so long.
-BREATH_BYTES: Final = 1 << 16
-BREATH_SECONDS: Final = 0.00005
+# How much is written in one transaction, in bytes: the sync of a larger one would delay those of the log.
+FOLD_BYTES: Final = 1 << 20
 # How many bytes are folded, and how many jobs deleted, at a time on a full disk.
 PART_BYTES: Final = 1 << 20
 FEW_DELETED: Final = 20
@@ -207,22 +205,25 @@ class Folder:
             self._free.notify_all()
 
     def _fold_whole(self, file: LogFile) -> EngineError | None:
-        """Fold a file as one transaction; on a full disk in parts, with changes that free space first."""
+        """Fold a file; on a full disk in smaller parts, with changes that free space first."""
+        at = START
         try:
-            if self._stats.full:
-                # A transaction that fails leaves its pages in the write-ahead log, and so would eat up the reserve.
-                return self._fold_parts(file)
-            net, number = self._read([file], ALL)
-            try:
-                self._commit(net, number)
-            except sqlite3.Error as error:
-                told = self._told(error, 2 * file.end)
-                if isinstance(told, StoreFull):
-                    self.lack = told
-                elif not failed_by(error, sqlite3.SQLITE_IOERR):
-                    return told
-                # An I/O error may have been a lack of room, too: of more room than a probe takes.
-                return self._fold_parts(file)
+            while self._folded < file.last:
+                if self._stats.full:
+                    # A transaction that fails leaves its pages in the write-ahead log, and so would eat up the reserve.
+                    return self._fold_parts(file)
+                part = read_part([file], self._folded, FOLD_BYTES, at)
+                try:
+                    self._commit(part)
+                except sqlite3.Error as error:
+                    told = self._told(error, 2 * FOLD_BYTES)
+                    if isinstance(told, StoreFull):
+                        self.lack = told
+                    elif not failed_by(error, sqlite3.SQLITE_IOERR):
+                        return told
+                    # An I/O error may have been a lack of room, too: of more room than a probe takes.
+                    return self._fold_parts(file)
+                at = part.end
         except sqlite3.Error as error:
             return self._told(error, 2 * PART_BYTES)
         except OSError as error:
@@ -234,7 +235,7 @@ class Folder:
 
         Jobs that were put and deleted later are left out: their deletion stands in the log behind what is folded.
         """
-        whole, _ = self._read([file, self._log.current], ALL)
+        whole = read_part([file, self._log.current], self._folded).net
         with self._room.lend():
             self._empty_wal()
             for _ in delete(self._database, whole, FEW_DELETED):
@@ -244,40 +245,19 @@ class Folder:
         while self._folded < file.last:
             if not self._room.restore():
                 return self.lack or StoreFull("the disk is full")
-            part, number = self._read([file], PART_BYTES)
-            part.keep(whole)
-            self._commit(part, number)
+            part = read_part([file], self._folded, PART_BYTES)
+            part.net.keep(whole)
+            self._commit(part)
             if not self._empty_wal():
                 # The database has to grow for what is committed. The reserve is for that, too.
                 with self._room.lend():
                     self._empty_wal()
         return None
 
-    def _read(self, files: list[LogFile], most: int) -> tuple[Net, int]:
-        """Read so many bytes that are not folded yet; return what they come to, and the number of the last frame."""
-        net = Net()
-        number = self._folded
-        last = files[-1].last
-        size = breath = 0
-        for frame in itertools.chain.from_iterable(frames_of(file.fd, file.header) for file in files):
-            if size >= most or frame.number > last:
-                break
-            if frame.number > self._folded:
-                net.take(frame.data)
-                number = frame.number
-                size += len(frame.data)
-            breath += len(frame.data)
-            if breath >= BREATH_BYTES:
-                breath = 0
-                time.sleep(BREATH_SECONDS)
-        if number < last and size < most:
-            raise OSError(f"{files[0].path}: frame {number + 1} cannot be read any more")
-        return net, number
-
-    def _commit(self, net: Net, number: int) -> None:
+    def _commit(self, part: Part) -> None:
         """Run one transaction."""
         database = self._database
-        steps = fold_steps(database, net, number)
+        steps = fold_steps(database, part.net, part.number)
         try:
             with self._writing:
                 database.execute("BEGIN IMMEDIATE")
@@ -292,7 +272,7 @@ class Folder:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
             raise
-        self._folded = number
+        self._folded = part.number
 
     def _told(self, error: sqlite3.Error, room: int) -> EngineError:
         """Return what is wrong, if so many bytes should have had room."""

@@ -13,13 +13,15 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from beanspiked.engine.contract import ALL, JournalStats
+from beanspiked.engine.contract import ALL
 from beanspiked.engine.embedded.database import FILE_NAME, Lock, open_for_writing, open_read_only, prepare
 from beanspiked.engine.embedded.folder import Folder
+from beanspiked.engine.embedded.keeper import Keeper
 from beanspiked.engine.embedded.log import Log
 from beanspiked.engine.embedded.reading import Reading
 from beanspiked.engine.embedded.records import encode
@@ -35,9 +37,12 @@ logger = logging.getLogger(__name__)
 
 # How long a change waits for the log to be folded when that is full, in seconds.
 WAIT_SECONDS: Final = 5.0
+# Where filling a file takes less time than folding the other, it grows meanwhile, and each commit waits: up to so many seconds,
+# and longer the larger it is. So nobody waits for the end of a fold, and changes that come in masses are slowed down.
+SLOWED_SECONDS: Final = 0.03
 
 
-class Journal:
+class Journal(Keeper):
     """A journal in a directory.
 
     Args:
@@ -47,7 +52,6 @@ class Journal:
 
     Attributes:
         notify: Called from the writer thread when outcomes wait for `settle`.
-        stats: What it has done.
         reading: Reads what the journal holds when it is opened.
 
     Raises:
@@ -55,14 +59,16 @@ class Journal:
     """
 
     def __init__(self, directory: str | Path, clock: Clock, fsync_ms: int = 0) -> None:
+        super().__init__()
         self.directory = Path(directory)
         self.notify: Callable[[], object] = lambda: None
-        self.stats: JournalStats = JournalStats(1)
         self._clock = clock
         self._fsync_seconds = fsync_ms / 1000
         self._added: list[Write] = []
         self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[tuple[Write, EngineError | None]] = queue.SimpleQueue()
+        # What the writer has done, a batch and its error each. Of the first one some may be settled.
+        self._outbox: deque[tuple[list[Write], EngineError | None]] = deque()
+        self._settled: int = 0
         self._closing: Later | None = None
         self._closed = False
         # Since when there are commits that are not synced; 0 if there are none.
@@ -138,20 +144,31 @@ class Journal:
         Returns:
             Whether more may be left.
         """
-        for _ in range(most):
-            try:
-                write, error = self._outbox.get_nowait()
-            except queue.Empty:
-                break
-            # A writer that failed within a batch has refused all of it, also changes that it had settled.
-            if not write.done:
-                write.settle(error)
-        else:
-            return True
-        if self._closed and self._closing is not None and not self._closing.done:
+        # Whoever closes it has put all outcomes there before.
+        closed = self._closed
+        outbox = self._outbox
+        while outbox:
+            batch, error = outbox[0]
+            start = self._settled
+            end = min(start + most, len(batch))
+            most -= end - start
+            for write in batch[start:end]:
+                self._settled += 1
+                # A writer that failed within a batch has refused all of it, also changes that it had settled.
+                if not write.done:
+                    write.settle(error)
+            if end < len(batch):
+                return True
+            outbox.popleft()
+            self._settled = 0
+        if closed and self._closing is not None and not self._closing.done:
             self._writer.join()
             self._closing.settle()
         return False
+
+    def set_aside(self, row_id: object, fault: str) -> None:
+        """Count a row that is not a valid job, and leave it where it is."""
+        self.reading.set_aside(row_id, fault)
 
     def close(self, given_back: dict[tuple[int, int], list[int]] | None = None) -> Later:
         """Write the added changes, fold the log, close the files and unlock the directory.
@@ -246,15 +263,13 @@ class Journal:
     def _succeed(self, batch: list[Write]) -> None:
         if any(write.op == PUT for write in batch):
             self._complained = False
-        for write in batch:
-            self._outbox.put((write, None))
+        self._outbox.append((batch, None))
 
     def _refuse(self, batch: list[Write], error: EngineError) -> None:
         if batch and not self._complained:
             self._complained = True
             logger.error("%s: %s; changes are refused until a write succeeds", self.directory, error)
-        for write in batch:
-            self._outbox.put((write, error))
+        self._outbox.append((batch, error))
 
     def _commit(self, batch: list[Write]) -> EngineError | None:
         """Append one frame; return its error, if any."""
@@ -298,9 +313,12 @@ class Journal:
         log = self._log
         if log.current.room(size) or not log.has_frames():
             return None
+        grows = False
         if log.spare is None and self._folder.error is None and self._patient:
-            self._folder.wait(WAIT_SECONDS)
-            self._patient = log.spare is not None
+            share = log.share(size)
+            grows = share <= 1.0
+            self._folder.wait(SLOWED_SECONDS * share * share if grows else WAIT_SECONDS)
+            self._patient = grows or log.spare is not None
         with log.lock:
             if log.current.room(size):
                 # The folder has changed the files meanwhile.
@@ -308,6 +326,8 @@ class Journal:
             if log.switch():
                 self._folder.wake()
                 return None
+        if grows and self._folder.error is None:
+            return None
         return self._folder.error or StoreFailed("the log is full, and folding it takes too long")
 
     def _sync(self) -> None:

@@ -1,14 +1,12 @@
 """Loads a journal's jobs into memory."""
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from beanspiked.engine.contract import BURIED, DELAYED
+from beanspiked.engine.embedded.keeper import Keeper
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.tubes import Tubes
 from beanspiked.engine.embedded.write import PAUSE, Row, Write, fault_of, is_tube_name, job_of
-
-if TYPE_CHECKING:
-    from beanspiked.engine.embedded.journal import Journal
 
 __all__ = ["Loading"]
 
@@ -29,7 +27,7 @@ class Loading:
         compressed: The jobs with compressed bodies, which may be damaged.
     """
 
-    def __init__(self, journal: "Journal", tubes: Tubes, jobs: JobTable, ahead: float, last_id: int) -> None:
+    def __init__(self, journal: Keeper, tubes: Tubes, jobs: JobTable, ahead: float, last_id: int) -> None:
         self.burials: float = 0.0
         self.last_id: int = last_id
         self.compressed: set[int] = set()
@@ -50,7 +48,7 @@ class Loading:
                 if not fault and not is_tube_name(name):
                     fault = "its tube has no valid name"
                 if fault:
-                    self._journal.reading.set_aside(row[0], fault)
+                    self._journal.set_aside(row[0], fault)
                     continue
                 tube = tubes.make(cast(str, name))
             job = job_of(row, tube, cast(float, row[6]) - ahead)

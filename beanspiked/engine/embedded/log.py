@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 FIRST_BYTES: Final = 1 << 18
 MOST_BYTES: Final = 16 << 20
 ROOM_TIMES: Final = 16
+# How many times its size at most a file grows to while the other one is folded.
+GROWN_TIMES: Final = 4
 
 
 class Found(NamedTuple):
@@ -172,6 +174,15 @@ class Log:
     def has_frames(self) -> bool:
         """Tell whether the current file has frames."""
         return self.current.last >= self.current.header.first
+
+    def share(self, size: int) -> float:
+        """Tell which share the current file would have of the size that it may grow to with a frame of so many bytes of records.
+
+        Raises:
+            OSError: The disk cannot be asked.
+        """
+        disk = os.statvfs(self._directory)
+        return (self.current.end + size) / min(GROWN_TIMES * MOST_BYTES, disk.f_bavail * disk.f_frsize / ROOM_TIMES + 1)
 
     def switch(self) -> bool:
         """Go on in the other file if that is free, with the lock held; tell whether that was so.

@@ -31,6 +31,8 @@ LARGE_BODY: Final = 1 << 16
 # Kind and size.
 HEAD: Final = Struct("<BI")
 HEAD_SIZE: Final = 5
+# What a change of a row counts when it is estimated how much has to be written.
+CHANGE_BYTES: Final = 64
 # ..., id, pri, delay, ttr, born, place, retries, raw_size, failed, length of the tube's name, length of the metadata.
 PUT_HEAD: Final = Struct("<BIQIddddqqBBI")
 PUT_SIZE: Final = 71
@@ -180,6 +182,7 @@ class Net:
         self.last_id: int = 0
         # Where the records of the jobs are that were put and not deleted.
         self._puts: dict[int, tuple[bytes, int]] = {}
+        self._put_bytes: int = 0
 
     def take(self, data: bytes) -> None:
         """Take the records of one batch; call this in the order of the batches.
@@ -195,6 +198,7 @@ class Net:
             if kind == PUT:
                 put_id: int = PUT_HEAD.unpack_from(data, at)[2]
                 self._puts[put_id] = (data, at)
+                self._put_bytes += size
                 self.last_id = max(self.last_id, put_id)
             elif kind == DELETE:
                 self._delete(data, at + HEAD_SIZE, end)
@@ -225,11 +229,16 @@ class Net:
         """Tell whether a job was put, and not deleted."""
         return job_id in self._puts
 
+    def size(self) -> int:
+        """Estimate how many bytes have to be written."""
+        return self._put_bytes + CHANGE_BYTES * (len(self.changed) + len(self.gone))
+
     def keep(self, later: "Net") -> None:
         """Forget the jobs that were put and of which nothing is left in what more changes come to."""
         for job_id in list(self._puts):
             if job_id not in later:
-                del self._puts[job_id]
+                record, at = self._puts.pop(job_id)
+                self._put_bytes -= HEAD.unpack_from(record, at)[1]
                 self.changed.pop(job_id, None)
 
     def put_ids(self) -> list[int]:
@@ -287,8 +296,12 @@ class Net:
     def _delete(self, data: bytes, start: int, end: int) -> None:
         ids: tuple[int, ...] = unpack_from(f"<{(end - start) // 8}Q", data, start)
         for job_id in ids:
-            if self._puts.pop(job_id, None) is None:
+            place = self._puts.pop(job_id, None)
+            if place is None:
                 self.gone.add(job_id)
+            else:
+                record, at = place
+                self._put_bytes -= HEAD.unpack_from(record, at)[1]
             if self.changed:
                 self.changed.pop(job_id, None)
 

@@ -1,5 +1,6 @@
 """The SQL by which the log is folded into the database."""
 
+import itertools
 import logging
 import sqlite3
 import time
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # SQLite's limit of parameters to a statement (32,766 since 3.32) allows more, but larger statements gain nothing.
 PUT_CHUNK: Final = 64
+CHANGE_CHUNK: Final = 64
 DELETE_CHUNK: Final = 2000
 # Bodies of at least this many bytes are written in pieces of this size.
 LARGE_BODY: Final = 1 << 20
@@ -40,15 +42,11 @@ def fold_steps(database: sqlite3.Connection, net: Net, number: int) -> Iterator[
     """Do as `fold`, in steps of some milliseconds."""
     for _ in delete(database, net):
         yield
-    for job_id, change in net.changed.items():
-        if job_id not in net:
-            body = change.get("body")
-            values = dict(change)
-            if isinstance(body, bytes) and len(body) >= LARGE_BODY:
-                _set_body(database, job_id, body)
-                del values["body"]
-            columns = ", ".join(f"{name} = ?" for name in values)
-            database.execute(f"UPDATE job SET {columns} WHERE id = ?", (*values.values(), job_id))  # noqa: S608 - constants
+    # Neighbours in which the same columns have changed, as after a kick, go together.
+    for names, alike in itertools.groupby(_changed(database, net), lambda change: tuple(change[1])):
+        update = f"UPDATE job SET {', '.join(f'{name} = ?' for name in names)} WHERE id = ?"  # noqa: S608 - constants
+        while some := list(itertools.islice(alike, CHANGE_CHUNK)):
+            database.executemany(update, [(*change.values(), job_id) for job_id, change in some])
             yield
     ids = net.put_ids()
     start = 0
@@ -74,6 +72,19 @@ def fold_steps(database: sqlite3.Connection, net: Net, number: int) -> Iterator[
             (net.last_id, net.last_id),
         )
     database.execute("UPDATE log SET folded = ?", (number,))
+
+
+def _changed(database: sqlite3.Connection, net: Net) -> Iterator[tuple[int, dict[str, object]]]:
+    """List what has changed of jobs that were put before, but for large bodies, which are written at once."""
+    for job_id, change in net.changed.items():
+        if job_id in net:
+            continue
+        body = change.get("body")
+        if isinstance(body, bytes) and len(body) >= LARGE_BODY:
+            _set_body(database, job_id, body)
+            yield job_id, {name: value for name, value in change.items() if name != "body"}
+        else:
+            yield job_id, change
 
 
 def delete(database: sqlite3.Connection, net: Net, at_once: int = DELETE_CHUNK) -> Iterator[None]:

@@ -67,9 +67,9 @@ def set_aside(
             findings.append(Finding("warning", f"{len(found) - NAMED_MAX} more of {prefix + name} are left alone"))
         if whole < PARTITIONS:
             part = f"{whole * 100 // PARTITIONS} % of {prefix + name}"
-            findings.append(Finding("warning", f"only {part} was looked at for records that cannot be read"))
+            findings.append(Finding("warning", f"only {part} was searched for records that cannot be read"))
     if not findings:
-        what = f"{looked} records can be read; of bodies, counters, directories and lists only the format was looked at"
+        what = f"{looked} records can be read; of bodies, counters, directories and lists only the format was read"
         findings.append(Finding("ok", what))
     return findings
 
@@ -93,7 +93,7 @@ def _look(
         try:
             records = query.results({**SCAN_POLICY, "partition_filter": {"begin": begin, "count": SLICE}})
         except AerospikeError as error:
-            found.append(Finding("warning", f"{place[1]} cannot be looked at: {error.code}: {error.msg}"))
+            found.append(Finding("warning", f"{place[1]} cannot be searched: {error.code}: {error.msg}"))
             return seen, begin, found
         for key, _, values in records:
             seen += 1

@@ -1,4 +1,4 @@
-"""The JSON API. What it can do stands in openapi.json, which a test holds against the routes."""
+"""The JSON API. openapi.json describes it, and a test compares that with the routes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = ["Api"]
 
 audit = logging.getLogger("beanspiked.audit")
 
-# How many may listen for events at once, and how often each is told at most, in seconds.
+# How many clients may listen for events at a time, and the shortest interval between two events, in seconds.
 MAX_LISTENERS: Final = 16
 EVENT_EVERY: Final = 1.0
-# A client that accepts this type hears of a change's progress: one JSON object a line.
+# A client that accepts this type gets a change's progress, one JSON object a line.
 PROGRESS: Final = "application/x-ndjson"
 # How long the reason for a burial may be, in characters.
 MAX_REASON: Final = 1000
-# What bodies are sent in, in bytes.
+# The size of the pieces in which bodies are sent, in bytes.
 CHUNK: Final = 65536
 SORTS: Final = (
     "trouble",
@@ -59,16 +59,16 @@ SORTS: Final = (
 
 
 class Api:
-    """Answers what is asked below `/api/v1`.
+    """Answers the requests below `/api/v1`.
 
     Args:
-        snapshots: What is shown.
-        history: The last hour of it.
-        outcomes: What waits for changes of many jobs.
-        jobs: What looks at jobs and changes them.
+        snapshots: The server's figures.
+        history: Their last hour.
+        outcomes: Waits for changes of many jobs.
+        jobs: Looks at jobs and changes them.
         matching: The same for all jobs that match.
-        connections: What shows and closes connections.
-        read_only: Whether changes are refused, which the console wants to know.
+        connections: Shows and closes connections.
+        read_only: Whether changes are refused; the console needs this.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Api:
             Route("/connections/{id}", self.close, methods=delete),
         ]
 
-    # --- the whole
+    # --- the server
 
     async def overview(self, _: Request) -> Response:
         """Show the totals."""
@@ -138,14 +138,14 @@ class Api:
         }
 
     async def history(self, request: Request) -> Response:
-        """Show the last hour of the whole, or of a tube."""
+        """Show the last hour of the server, or of a tube."""
         tube = requests.tube_name(request) if "tube" in request.query_params else None
         return JSONResponse(self._history.shown(tube))
 
     async def events(self, _: Request) -> Response:
-        """Tell of the totals again and again, at most once a second (server-sent events)."""
+        """Send the totals again and again, at most once a second (server-sent events)."""
         if self._listeners >= MAX_LISTENERS:
-            raise Unavailable(f"{MAX_LISTENERS} listen already")
+            raise Unavailable(f"{MAX_LISTENERS} clients listen already")
         return StreamingResponse(self._told(), media_type="text/event-stream")
 
     async def _told(self) -> AsyncIterator[str]:
@@ -231,7 +231,7 @@ class Api:
         wanted = given.wanted()
         given.end()
         if len(wanted.states) != 1:
-            raise Unusable("state: it has to be given, since each has a queue of its own")
+            raise Unusable("state: missing; each state has a queue of its own")
         return JSONResponse(await self._matching.page(tube, wanted.states[0], wanted, after, limit))
 
     async def count(self, request: Request) -> Response:
@@ -265,7 +265,7 @@ class Api:
         return await self._bulk(request, f"move from {tube} to {target} {wanted}", "moved", bulk)
 
     async def kick_jobs(self, request: Request) -> Response:
-        """Make the buried and delayed jobs ready that match."""
+        """Make the buried and delayed jobs that match ready."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         wanted = given.meant(("delayed", "buried"))
@@ -302,7 +302,7 @@ class Api:
         return await self._bulk(request, f"priority {priority} in {tube} of {wanted}", "changed", bulk)
 
     async def _bulk(self, request: Request, what: str, done: str, bulk: Bulk) -> Response:
-        """Wait for a change of many jobs, and tell how many; what was done before a failure stays done."""
+        """Wait for a change of many jobs, and tell how many were changed. Jobs that were changed before a failure stay changed."""
         _audit(request, f"{what}: begins")
         bulk.then(lambda _: _audit(request, f"{what}: {bulk.value} {done}"))
         if PROGRESS in request.headers.get("accept", ""):
@@ -338,7 +338,7 @@ class Api:
         return await self._changed(request, "kick", self._jobs.kick)
 
     async def release(self, request: Request) -> Response:
-        """Take a job from who has reserved it, and make it ready."""
+        """Make a job ready that a connection has reserved."""
         return await self._changed(request, "release", self._jobs.release)
 
     async def bury(self, request: Request) -> Response:
@@ -385,7 +385,7 @@ class Api:
 
 
 def _audit(request: Request, what: str) -> None:
-    """Log who has changed what."""
+    """Log a change with its user and client."""
     client = request.client
     who = f"{client.host}:{client.port}" if client is not None else "unknown"
     audit.info("admin: %s (%s): %s", who, request.scope.get("user", "-"), what)

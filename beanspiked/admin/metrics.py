@@ -168,7 +168,11 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
             counter("beanspiked_journal_commit_seconds", "Time spent in transactions.", stats.commit_seconds),
             counter("beanspiked_journal_syncs", "Syncs of the journal.", stats.syncs),
             gauge("beanspiked_journal_full", "Whether the disk is full.", stats.full),
-            gauge("beanspiked_journal_disk_free_bytes", "Room left on the journal's disk.", shutil.disk_usage(journal).free),
+            gauge(
+                "beanspiked_journal_disk_free_bytes",
+                "Room left on the journal's disk.",
+                shutil.disk_usage(journal).free,
+            ),
         ]
     return families
 

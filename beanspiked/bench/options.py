@@ -131,9 +131,7 @@ def parser() -> _Parser:
         metavar="SERVER",
         help="HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:11300)",
     )
-    add(
-        "--vs", type=_address, metavar="SERVER", help="a second server; the order of the two changes each round"
-    )
+    add("--vs", type=_address, metavar="SERVER", help="a second server; the order of the two changes each round")
     add("--rounds", type=_count, metavar="N", help="runs per server; medians are printed (1, with --vs 5)")
     add("--mode", choices=("cycle", "put", "drain"), default="cycle", help="see above (cycle)")
     add("--connections", type=_count, default=50, metavar="N", help="connections (50)")

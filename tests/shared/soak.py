@@ -280,7 +280,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=100_000, help="how many (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=50, help="how many at a time (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=0.0, help="over how long jobs are put (default: at once)")
-    parser.add_argument("--kill-every", type=float, default=0.0, metavar="S", help="how often to kill another process, in seconds")
+    parser.add_argument(
+        "--kill-every", type=float, default=0.0, metavar="S", help="how often to kill another process, in seconds"
+    )
     parser.add_argument("--seed", default=str(int(time.time())), help="decides what fails (default: the time)")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     logging.basicConfig(level=logging.CRITICAL)

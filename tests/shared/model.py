@@ -62,9 +62,8 @@ class Model:
     last_id: int = 0
     burials: int = 0
     delays: int = 0
-    delays_differ: bool = (
-        False  # Of two jobs with one due time, the one delayed first comes first, not the one with the lower id.
-    )
+    # Of two jobs with one due time, the one delayed first comes first, not the one with the lower id.
+    delays_differ: bool = False
 
     def put(self, tube: str, body: bytes, pri: int = 0, delay: float = 0, ttr: float = 1) -> int:
         """Add a job and return its id; a TTR of zero is one second."""

@@ -56,9 +56,8 @@ class Model:
     now: float = 0.0
     jobs: list[ModelJob] = field(default_factory=list)
     tubes: dict[str, ModelTube] = field(default_factory=dict)
-    referenced: set[str] = field(
-        default_factory=lambda: {"default"}
-    )  # The tubes that are used or watched, by the caller's account. They stay.
+    # The tubes that are used or watched, by the caller's account. They stay.
+    referenced: set[str] = field(default_factory=lambda: {"default"})
     last_id: int = 0
     burials: int = 0
     delays: int = 0

@@ -39,7 +39,7 @@ class Matching:
     """Looks at the jobs that match and changes them. Every method raises Missing and EngineError.
 
     Args:
-        outcomes: Asks the engine.
+        outcomes: Sends requests to the engine.
         jobs: Shows a job.
     """
 

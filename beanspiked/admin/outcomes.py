@@ -22,7 +22,7 @@ Seen = TypeVar("Seen", bound=Later)
 
 
 class Outcomes:
-    """Asks an engine, in turns of the broker.
+    """Sends requests to an engine, in turns of the broker.
 
     Args:
         broker: The engine's broker; it may get its engine later.

@@ -136,7 +136,7 @@ class Snapshots:
     """Makes snapshots when a request needs one, and shares each among all requests that come meanwhile.
 
     Args:
-        outcomes: Asks the engine.
+        outcomes: Sends requests to the engine.
         growth: Tells by how many ready jobs a minute a tube grows, by its name and its ready jobs now.
     """
 

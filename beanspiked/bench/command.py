@@ -160,7 +160,7 @@ class _Session:
                     f" the limit is {GENERATOR_LIMIT:.0%}); the server may be faster than this"
                 )
             if any(result.ran_empty for result in server.rounds) and options.jobs is not None:
-                notes.append(f"{server.server}: there were fewer jobs to drain than asked for")
+                notes.append(f"{server.server}: the tubes had fewer jobs than the drain asked for")
             if options.mode == "put":
                 tube = options.tubes[0] if len(options.tubes) == 1 else options.tubes[0].rpartition("-")[0]
                 tubes = "" if len(options.tubes) == 1 else f" --tubes {len(options.tubes)}"

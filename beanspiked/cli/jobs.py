@@ -69,7 +69,7 @@ def _range(text: str) -> tuple[int, int]:
 
 def _jobs(words: Parser, options: argparse.Namespace) -> int:
     if options.ids and options.admin:
-        words.error("jobs: --ids asks by the protocol, --admin the admin port")
+        words.error("jobs: --ids uses the protocol and --admin the admin port; give only one of them")
     if options.ids or not (filtered(options) or admin_known(options)):
         with connect(options) as conn:
             existing(conn, options.tube)

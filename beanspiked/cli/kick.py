@@ -56,7 +56,7 @@ def _kick(words: Parser, options: argparse.Namespace) -> int:
     missing: list[int] = []
     if over_admin(options):
         if options.id:
-            words.error("kick: over the admin port jobs are kicked by tube: no --id")
+            words.error("kick: the admin port kicks the jobs of a tube; leave out --admin or --id")
         expect_answer(words, options)
         matching = Matching(options, options.tube, ["delayed" if options.delayed else "buried"], options.number)
         if options.count:

@@ -82,7 +82,7 @@ def _range(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     low, high = number(first), number(last if dash else first)
     if low > high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range, the lower number first")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range; the lower number comes first")
     return low, high
 
 
@@ -104,7 +104,7 @@ def admin_known(options: argparse.Namespace) -> bool:
 def expect_answer(words: Parser, options: argparse.Namespace) -> None:
     """Refuse a change that must be confirmed if there is no terminal to ask at."""
     if not (options.yes or options.count or sys.stdin.isatty()):
-        words.error(f"{words.prog.split()[-1]}: without a terminal to ask at, give --yes")
+        words.error(f"{words.prog.split()[-1]}: there is no terminal to ask at; give --yes")
 
 
 class Matching:
@@ -196,7 +196,9 @@ class Matching:
             return self._port.ask(path, {"tube": self._tube, **self._wanted, **query})
         except AdminRefused as error:
             if error.status == UNAUTHORIZED:
-                raise Failed(f"the admin port wants a secret: {TOKEN_VARIABLE}, or --admin-token-file") from error
+                raise Failed(
+                    f"the admin port needs a secret: set {TOKEN_VARIABLE} or give --admin-token-file"
+                ) from error
             if error.status == NOT_FOUND:
                 raise Failed(f"{error}{meant(self._tube, self._names())}") from error
             raise
@@ -217,12 +219,12 @@ def _connected(options: argparse.Namespace) -> AdminConn:
     named = options.admin or os.environ.get(VARIABLE, "")
     if not named:
         raise Failed(
-            f"beanstalkd's protocol cannot say this: name the server's admin port with --admin or {VARIABLE} "
+            f"beanstalkd's protocol has no command for this: name the server's admin port with --admin or {VARIABLE} "
             "(a server has one with --admin)"
         )
     if options.addressed and options.admin is None:
         raise Failed(
-            f"this goes to the admin port that {VARIABLE} names, not to {options.address}: name its with --admin"
+            f"this goes to the admin port that {VARIABLE} names, not to {options.address}: name that server's admin port with --admin"
         )
     try:
         address = AdminAddress.parse(named)

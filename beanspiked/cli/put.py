@@ -108,7 +108,7 @@ class _Putting:
             first = numbered[0][0]
             reason = str(error) or "interrupted"
             raise Failed(
-                f"{reason}; {plural(len(self.ids))} were put, and those of lines {first} to {self.line} perhaps"
+                f"{reason}; {plural(len(self.ids))} were put; those of lines {first} to {self.line} may have been put"
             ) from error
         ended: tuple[int, Refused] | None = None
         for (line, _), outcome in zip(numbered, outcomes, strict=True):

@@ -216,7 +216,7 @@ class _Working:
             await self._finish(conn, job, told, why, time.monotonic() - began)
         except ClientError as error:
             say(
-                f"job {job.id}: {why or 'done'}, but the server could not be told ({error}); another worker may do it again"
+                f"job {job.id}: {why or 'done'}, but the server did not learn it ({error}); another worker may do it again"
             )
             raise
 

@@ -1,4 +1,4 @@
-"""Has a function for each command of the protocol. It makes a request, which knows its bytes and the meaning of the replies.
+"""Functions that make a request for each command of the protocol. A request knows its bytes and the meaning of the replies.
 
 Names, defaults and results are those of the library if they mean the same: peeks and stats return None if there is nothing, `delete`
 returns whether it deleted the job, `reserve` returns None when the time is up. Times are whole seconds, as on the wire.
@@ -264,7 +264,7 @@ def pause_tube(tube: str, seconds: int) -> Request[None]:
 
 
 def quit_() -> Request[None]:
-    """Have the server close the connection; its end is the reply."""
+    """Ask the server to close the connection. Its end is the reply."""
     return _request("quit", read=_nothing)
 
 

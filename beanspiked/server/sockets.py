@@ -69,7 +69,7 @@ class Sockets:
         self._epoll.unregister(fd)
 
     def set_early(self, fd: int, early: bool) -> None:
-        """Say whether bytes may be received from a stream before somebody asks; not unless this was called."""
+        """Say whether `wait` may receive bytes from a stream early. It does not before this is called."""
 
     def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:
         """Wait so many seconds, -1 for ever; return descriptors, what happened to each, and what was received early."""
@@ -103,7 +103,7 @@ class NativeSockets(Sockets):
         self._sender: Callable[[int], Callable[[memoryview | bytes], int]] = NATIVE.sender
 
     def set_early(self, fd: int, early: bool) -> None:
-        """Say whether bytes may be received from a stream before somebody asks."""
+        """Say whether `wait` may receive bytes from a stream early."""
         self._set_early(fd, early)
 
     def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:

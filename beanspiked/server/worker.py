@@ -139,7 +139,9 @@ class Worker(Ready):
         if descriptors:
             self._server.adopt(socket.socket(fileno=descriptors[0]))
         else:
-            logger.warning("a client's connection was closed: this worker may not open more files")
+            logger.warning(
+                "a client's connection was closed: this worker may not open more files; raise the limit (ulimit -n)"
+            )
             self._client_ended()
 
     def _client_ended(self) -> None:

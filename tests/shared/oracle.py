@@ -366,7 +366,7 @@ def drain(oracle: Oracle, front_end: FrontEnd) -> None:
     for other in world.front_ends:
         coming = {} if other.loop.dead else {tube.name: tube.coming for tube in other.engine.registry.known_tubes()}
         if any(coming.values()):
-            raise oracle.lie(f"jobs are asked for that will never be told of: {coming}")
+            raise oracle.lie(f"requests for jobs are left that will never get an answer: {coming}")
 
 
 def _where(world: World, job_id: int) -> str:

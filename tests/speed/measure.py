@@ -2,7 +2,7 @@
 
     python tests/speed/measure.py [--server CMD] [--peer NAME=CMD]... [--durable NAME=OPTIONS]... [--only ROW,...] [--json FILE]
 
-Every run starts its server anew. Figures change from minute to minute and ratios less, so quote ratios. A figure that misses its
+Every run starts its server again. Figures change from minute to minute and ratios less, so quote ratios. A figure that misses its
 bar is printed as `missed`. The exit code is 1 only when something broke. `make figures` turns the JSON into the tables and charts
 of the documents.
 """

@@ -67,7 +67,7 @@ def connected(where: str) -> Iterator[tuple[Any, str]]:
 
 
 def asked(where: str, command: str) -> list[str]:
-    """Return what each node answers to an info command; `{namespace}` in it becomes the namespace."""
+    """Return each node's answer to an info command. `{namespace}` in it becomes the namespace."""
     with connected(where) as (client, namespace):
         answers = client.info_all(command.replace("{namespace}", namespace)).values()
     return [str(said).strip() for _, said in answers]

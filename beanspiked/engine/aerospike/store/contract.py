@@ -215,7 +215,7 @@ class SegmentStore(DirectoryStore, Protocol):
     ) -> list[bytes]:
         """Read the news of sessions, one after the other; empty for missing or damaged ones.
 
-        Reads them `every` so many seconds, until they differ from the `known` news or `within` seconds are over.
+        Reads them each `every` seconds, until they differ from the `known` news or `within` seconds are over.
         """
 
     # --- the store as a whole

@@ -110,6 +110,6 @@ def key_list(bins: Bins, name: str) -> Sequence[bytes]:
 
 
 def first_key(bins: Bins, name: str) -> bytes | None:
-    """Return the first of a bin's keys, or None without any."""
+    """Return the first of a bin's keys, or None if there is none."""
     keys = key_list(bins, name)
     return keys[0] if keys else None

@@ -136,7 +136,7 @@ def _connect(config: Mapping[str, Any], inspect: Callable[[Any], None]) -> Any:
         if isinstance(error, client_errors.AerospikeError):
             raise StoreUnusable(f"{error.code}: {error.msg}") from error
         if isinstance(error, udf.ModuleMissing):
-            # A cluster that is just coming together takes no modules; it is asked again.
+            # A cluster that is still forming takes no modules, so this tries again.
             raise StoreUnusable(str(error)) from error
         raise
     return connected

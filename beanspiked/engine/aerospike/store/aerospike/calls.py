@@ -109,7 +109,7 @@ CODE_OP_NOT_APPLICABLE: Final = 26
 CODE_FILTERED_OUT: Final = 27
 
 ANSWERED: Final = (0, CODE_NOT_FOUND)
-# The reads do not fit what is in the record.
+# The reads do not fit the record's content.
 ODD: Final = (CODE_BIN_TYPE, CODE_OP_NOT_APPLICABLE)
 # The client knew no node to send it to.
 NEVER_SENT: Final = (CODE_INVALID_NODE, CODE_NO_MORE_CONNECTIONS, CODE_PARTITION_UNAVAILABLE)

@@ -87,7 +87,7 @@ class Sessions(Records):
             slot = next(slot for slot in itertools.count(1) if slot not in listed.values())
             taken = exp_map.MapGetByValue(None, aerospike.MAP_RETURN_COUNT, slot, exp.MapBin("numbers"))
             entry = [operations.write("f", FIRST), map_operations.map_put("numbers", session, slot, SORTED)]
-            # Refused: somebody else was quicker.
+            # Refused: another front-end was quicker.
             with contextlib.suppress(Refused):
                 await self.make(key, entry, exp.Eq(taken, 0))
                 return slot

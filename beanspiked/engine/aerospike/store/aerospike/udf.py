@@ -250,7 +250,7 @@ def _sizes(client: Any, source: bytes, where: tuple[str, str], tube: str | None,
             # Another client, without the directory, connected before ours.
             reason = "the first client that connected in this process needs lua.user_path = module_directory()"
         elif error.code == CODE_FORBIDDEN:
-            reason = "a node is told to run none (disable-udf-execution)"
+            reason = "a node may run no Lua (disable-udf-execution)"
         else:
             reason = "a node failed to run it"
         raise ModuleMissing(f"the Lua module {name}: {reason}: {error.msg}") from error

@@ -37,11 +37,11 @@ class Workers:
             thread.start()
 
     def run(self, call: Callable[[], None]) -> None:
-        """Have a thread make a call that raises nothing."""
+        """Let a thread make a call that raises nothing."""
         self._add(call)
 
     async def do(self, function: Callable[[], Result]) -> Result:
-        """Have a thread make a call; return its result or raise its error."""
+        """Let a thread make a call; return its result or raise its error."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._add(partial(_carry_out, function, future))
         return await future
@@ -95,7 +95,7 @@ def _carry_out(function: Callable[[], Any], future: asyncio.Future[Any]) -> None
 
 
 def hand_over(future: asyncio.Future[Any], callback: Callable[..., None], *args: object) -> None:
-    """Have a future's event loop make a call. If the loop has ended, nothing waits for the future any more."""
+    """Let a future's event loop make a call. If the loop has ended, nothing waits for the future any more."""
     with contextlib.suppress(RuntimeError):
         future.get_loop().call_soon_threadsafe(callback, *args)
 

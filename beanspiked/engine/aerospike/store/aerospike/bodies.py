@@ -65,7 +65,7 @@ class Bodies(Records):
                 await self.caller.call(partial(self.caller.client.remove, key, policy=REMOVE_POLICY))
 
     async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
-        """See SegmentStore. This leaves out bodies of the version before, which do not say which job they belong to."""
+        """See SegmentStore. This leaves out bodies of the version before, which do not say their segments and numbers."""
         return await self.caller.call_slow(partial(self._old_bodies, count, age_ms))
 
     def _old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
-"""Servers under test: started on free ports, watched until they serve, and always ended by their process id.
+"""Starts servers under test on free ports, waits until they serve, and always ends them by their process id.
 
-It needs nothing but Python, so scripts can use it as well.
+The module needs nothing but Python, so scripts can use it as well.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ STOP_WITHIN_S = 15.0
 DIAL_WITHIN_S = 5.0
 EXIT_PORT_BUSY = 111
 START_ATTEMPTS = 3
-# The caller's own settings: a server gets only those that it is given.
+# The caller's own settings. A server gets only the settings that the test gives it.
 SETTINGS = ("BEANSPIKED_", "AEROSPIKE_")
 
 
 class NotServingError(Exception):
-    """A server ended or did not answer in time; the text names it and has its output."""
+    """A server ended or did not answer in time. The text names it and has its output."""
 
 
 def free_port() -> int:
     """Return a TCP port that nobody uses, on any address.
 
-    It lies below the range from which the kernel serves other probes and outgoing connections: parallel tests open thousands
-    of them between this call and the server's bind.
+    It lies below the range from which the kernel takes ports for other probes and outgoing connections, since parallel tests
+    open thousands of them between this call and the server's bind.
     """
     chooser = random.SystemRandom()
     while True:
@@ -54,8 +54,8 @@ def free_port() -> int:
 def cpu_s(pid: int) -> float:
     """Return the processor time that a process has used, in seconds.
 
-    It is the sum of utime and stime in `/proc/PID/stat`, but in nanoseconds instead of ticks of 10 ms: the clock that
-    `clock_getcpuclockid(3)` names, which Linux makes of the process id in this way.
+    It is the sum of utime and stime in `/proc/PID/stat`, in nanoseconds instead of ticks of 10 ms. It reads the clock that
+    `clock_getcpuclockid(3)` returns, whose number Linux makes from the process id in this way.
     """
     return time.clock_gettime_ns((~pid << 3) | 2) / 1e9
 
@@ -79,7 +79,7 @@ class ServerProcess:
         pass_fds: Sequence[int] = (),
         output: IO[bytes] | int | None = None,
     ) -> None:
-        """Start it; `wait_until_serving` tells when it can be used.
+        """Start it. `wait_until_serving` tells when it can be used.
 
         Args:
             words: The command line, which must become the server itself.
@@ -165,7 +165,7 @@ class ServerProcess:
         self.first_served().close()
 
     def first_served(self) -> socket.socket:
-        """Wait for the first reply; return the connection that got it. What it asks is no command: servers count those.
+        """Wait for the first reply; return the connection that got it. The request is no command, since servers count commands.
 
         Raises:
             NotServingError: It ended, hung up, or does not answer in time.
@@ -197,7 +197,7 @@ class ServerProcess:
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
 
-    # --- what the kernel knows
+    # --- figures of the kernel
 
     def cpu_s(self) -> float:
         """Return the processor time that it has used."""
@@ -229,7 +229,7 @@ class ServerProcess:
         return self.wait()
 
     def close(self) -> None:
-        """End it whatever its state. May be repeated."""
+        """End it in any state. May be repeated."""
         if self.alive:
             self.process.terminate()
             try:
@@ -259,7 +259,7 @@ class Farm(Generic[AServer]):
 
         Args:
             start: Starts it on a given port.
-            port: The port; a free one if not given, and another if somebody takes that between our look and the server's bind.
+            port: The port; by default a free one, and another if a process takes that before the server's bind.
 
         Raises:
             NotServingError: It does not serve.

@@ -1,4 +1,4 @@
-"""The JSON API of the whole, of tubes and of connections. What it can do stands in openapi.json, which a test holds against the routes."""
+"""The JSON API. openapi.json describes it, and a test compares that with the routes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Api"]
 
-# How many may listen for events at once, and how often each is told at most, in seconds.
+# How many clients may listen for events at a time, and the shortest interval between two events, in seconds.
 MAX_LISTENERS: Final = 16
 EVENT_EVERY: Final = 1.0
 SORTS: Final = (
@@ -45,14 +45,14 @@ SORTS: Final = (
 
 
 class Api:
-    """Answers what is asked below `/api/v1` of anything but jobs.
+    """Answers the requests below `/api/v1`, except those for jobs.
 
     Args:
-        snapshots: What is shown.
-        history: The last hour of it.
-        jobs: What shows the next jobs of a tube.
-        connections: What shows and closes connections.
-        read_only: Whether changes are refused, which the console wants to know.
+        snapshots: The server's figures.
+        history: Their last hour.
+        jobs: Looks at the next jobs of a tube.
+        connections: Shows and closes connections.
+        read_only: Whether changes are refused; the console needs this.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Api:
             Route("/connections/{id}", self.close, methods=delete),
         ]
 
-    # --- the whole
+    # --- the server
 
     async def overview(self, _: Request) -> Response:
         """Show the totals."""
@@ -101,14 +101,14 @@ class Api:
         }
 
     async def history(self, request: Request) -> Response:
-        """Show the last hour of the whole, or of a tube."""
+        """Show the last hour of the server, or of a tube."""
         tube = requests.tube_name(request) if "tube" in request.query_params else None
         return JSONResponse(self._history.shown(tube))
 
     async def events(self, _: Request) -> Response:
-        """Tell of the totals again and again, at most once a second (server-sent events)."""
+        """Send the totals again and again, at most once a second (server-sent events)."""
         if self._listeners >= MAX_LISTENERS:
-            raise Unavailable(f"{MAX_LISTENERS} listen already")
+            raise Unavailable(f"{MAX_LISTENERS} clients listen already")
         return StreamingResponse(self._told(), media_type="text/event-stream")
 
     async def _told(self) -> AsyncIterator[str]:

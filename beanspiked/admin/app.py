@@ -50,26 +50,26 @@ CONSOLE: Final = {
 
 
 class Application:
-    """What the admin port serves.
+    """The application of the admin port.
 
     Args:
-        options: What it was told.
-        broker: Whose figures and jobs these are; it has an engine.
-        server: Whose connections these are.
-        watch: How late the event loop is.
+        options: The admin port's options.
+        broker: Has the figures and jobs; its engine is there already.
+        server: Has the connections.
+        watch: Measures how late the event loop is.
         journal: The journal's directory, or None.
 
     Attributes:
         asgi: The application, as uvicorn calls it.
-        history: The last hour, to be kept.
-        snapshots: What all of it shows.
+        history: The last hour; the caller has to keep it up to date.
+        snapshots: The figures that all parts show.
         stopping: Whether the server is about to end.
     """
 
     def __init__(
         self, options: AdminOptions, broker: Broker, server: Server, watch: LoopWatch, journal: str | None
     ) -> None:
-        # Each change is logged with its author, however quiet the server is otherwise.
+        # Each change is logged with its author, even if the server logs only warnings.
         audit.log.setLevel(logging.INFO)
         self.stopping = False
         self._options = options
@@ -103,7 +103,7 @@ class Application:
         self.asgi = Guard(self.starlette, options)
 
     async def _healthz(self, _: Request) -> Response:
-        """The event loop turns; nothing else is looked at."""
+        """Answer that the event loop turns. This checks nothing else."""
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:

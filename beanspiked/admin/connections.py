@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Connections"]
 
-# How many held jobs are looked at for the next one.
+# How many held jobs are searched for the next one.
 LOOKED_AT = 10_000
-# How many watched tubes are named of one connection.
+# How many watched tubes of one connection are named.
 NAMED_TUBES = 20
 
 
@@ -27,7 +27,7 @@ class Connections:
 
     Args:
         outcomes: Their broker.
-        server: Who accepted them.
+        server: The server that accepted them.
     """
 
     def __init__(self, outcomes: Outcomes, server: Server) -> None:
@@ -44,7 +44,7 @@ class Connections:
         return len(self._server.connections)
 
     def close(self, key: str) -> str:
-        """Close a connection; what it holds is ready again. Return where its client was. Raises Missing."""
+        """Close a connection and make its held jobs ready; return its client's address. Raises Missing."""
         for connection in self._server.connections:
             if _key(connection) == key:
                 peer = connection.peer()
@@ -54,7 +54,7 @@ class Connections:
         raise Missing(f"there is no connection {key}")
 
     async def next_held(self, tube: str) -> Job | None:
-        """Find, of the first jobs of a tube that clients of this process hold, the one whose time to run ends first."""
+        """Find the held job of a tube whose time to run ends first, among the first jobs that clients of this process hold."""
         found: Job | None = None
         room = LOOKED_AT
         async for some in sliced(list(self._server.connections)):
@@ -63,7 +63,7 @@ class Connections:
                     room -= 1
                     if job.tube.name == tube and (found is None or job.key < found.key):
                         found = job
-        # Others may have had their turn meanwhile.
+        # Others may have run meanwhile.
         return found if found is not None and found.holder is not None else None
 
     def _shown(self, connection: Connection) -> dict[str, object]:
@@ -84,5 +84,5 @@ class Connections:
 
 
 def _key(connection: Connection) -> str:
-    """Name a connection: descriptors are used again."""
+    """Name a connection by its descriptor and time, since the kernel uses descriptors again."""
     return f"{connection.fd}-{int(connection.since * 1e6)}"

@@ -1,4 +1,4 @@
-"""Each dialect of the metrics, which is whose names they have: ours, or those of an exporter of beanstalkd's figures."""
+"""The dialects of the metrics: our names, or those of an exporter of beanstalkd's figures."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DIALECTS", "render"]
 
-# So many pieces of text are joined, and sent, at once.
+# How many pieces of text are joined and sent at a time.
 AT_ONCE: Final = 500
 
 
 async def messagebird(
     snapshot: Snapshot, options: AdminOptions, _watch: LoopWatch, _journal: str | None, _times: Times | None
 ) -> list[Family]:
-    """Make families as messagebird/beanstalkd_exporter names them: all gauges, keys of `stats` with underscores."""
+    """Make families under the names of messagebird/beanstalkd_exporter: all gauges, keys of `stats` with underscores."""
     families = []
     for key, value in snapshot.totals.items():
         figure = _figure(value)
@@ -42,7 +42,7 @@ async def messagebird(
 async def tannock(
     snapshot: Snapshot, options: AdminOptions, _watch: LoopWatch, _journal: str | None, _times: Times | None
 ) -> list[Family]:
-    """Make families as davidtannock/beanstalkd_exporter names them: all gauges, prefixed, `_count` or `_total` behind."""
+    """Make families under the names of davidtannock/beanstalkd_exporter: all gauges, with a prefix, and `_count` or `_total` at the end."""
     families = [gauge("beanstalkd_up", "Whether the server answers.", 1)]
     for key, value in snapshot.totals.items():
         if key.startswith(("current-", "cmd-")) or key in ("job-timeouts", "total-jobs", "total-connections"):

@@ -1,10 +1,10 @@
-"""What an HTTP client did wrong or cannot have.
+"""The errors of HTTP requests.
 
 Problem
 ├── Missing      404: there is no such tube, job or connection
-├── Conflict     409: the job is in a state in which that cannot be done
+├── Conflict     409: the job's state does not allow the change
 ├── Unusable     400: an argument is missing or malformed
-├── TooLarge     413: there is more of it than is taken
+├── TooLarge     413: the request, or the job in it, is too large
 ├── Refused      403: the request must not do that
 └── Unavailable  503: not now
 """
@@ -17,7 +17,7 @@ __all__ = ["Conflict", "Missing", "Problem", "Refused", "TooLarge", "Unavailable
 
 
 class Problem(Exception):  # noqa: N818 - each names what is wrong
-    """The reply to a request says what is wrong with it; the text goes to the client."""
+    """A fault of a request. The text goes to the client."""
 
     status: ClassVar[int] = 400
 
@@ -29,7 +29,7 @@ class Missing(Problem):
 
 
 class Conflict(Problem):
-    """The job's state does not allow it."""
+    """The job's state does not allow the change."""
 
     status = 409
 
@@ -39,7 +39,7 @@ class Unusable(Problem):
 
 
 class TooLarge(Problem):
-    """There is more of it than is taken."""
+    """The request, or the job in it, is too large."""
 
     status = 413
 

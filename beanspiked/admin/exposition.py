@@ -1,4 +1,4 @@
-"""Prometheus's text format, made of pieces: as quick as strings are joined, and in slices where a family is long."""
+"""Prometheus's text format. It is joined from pieces, which is quick, and in slices if a family is long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CONTENT_TYPE", "Family", "by", "counter", "gauge", "histogram", "lab
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# What may not stand in a label's value as it is.
+# The characters that a label's value must escape.
 ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
@@ -28,7 +28,7 @@ class Family:
     Args:
         kind: gauge, counter or histogram.
         name: Its name.
-        text: What it tells.
+        text: Its help text.
 
     Attributes:
         lines: The text, in pieces.
@@ -56,7 +56,7 @@ class Family:
 
 
 def gauge(name: str, text: str, value: float | None = None) -> Family:
-    """Make the family of a value that goes up and down; without a value, one that gets samples with labels."""
+    """Make the family of a value that goes up and down. Without a value, it gets samples with labels later."""
     family = Family("gauge", name, text)
     if value is not None:
         family.add(float(value))
@@ -64,7 +64,7 @@ def gauge(name: str, text: str, value: float | None = None) -> Family:
 
 
 def counter(name: str, text: str, value: float | None = None) -> Family:
-    """Make the family of a value that only goes up; its name gets `_total`."""
+    """Make the family of a value that only goes up. Its name gets `_total`."""
     family = Family("counter", f"{name}_total", text)
     if value is not None:
         family.add(value)

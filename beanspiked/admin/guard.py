@@ -1,4 +1,4 @@
-"""What stands before every request: who may ask, from where, for what, and how often."""
+"""Checks every request: who sends it, from where, for what, and how often."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ __all__ = ["HEADER", "OPEN_TO_ALL", "Guard"]
 
 logger = logging.getLogger(__name__)
 
-# What a change has to come with: a page of another site cannot have a browser send it without asking here first, which is refused.
+# The header of each change. A browser sends it for a page of another site only after a question to this server, which refuses.
 HEADER: Final = "x-beanspiked"
 # Probes show no secret.
 OPEN_TO_ALL: Final = ("/healthz", "/readyz")
 READING: Final = ("GET", "HEAD")
-# How long the event loop belongs to the jobs after a request, in seconds, however many more are waiting.
+# How long the event loop serves only jobs after a request, in seconds, however many requests wait.
 PAUSE: Final = 0.002
 
 POLICY: Final = (
@@ -68,8 +68,8 @@ class Guard:
     """An ASGI application around another one.
 
     Args:
-        app: What answers whoever gets through.
-        options: Who that is.
+        app: Answers the requests that are allowed.
+        options: Say which requests are allowed.
     """
 
     def __init__(self, app: App, options: AdminOptions) -> None:
@@ -99,7 +99,7 @@ class Guard:
             await _refuse(problem, send_guarded)
 
     def _check(self, scope: Scope) -> str:
-        """Return who asks. Raises Problem."""
+        """Return the name of the client's user. Raises Problem."""
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             headers[name.decode("latin-1")] = value.decode("latin-1")
@@ -116,7 +116,7 @@ class Guard:
         return user
 
     def _user(self, authorization: str) -> str:
-        """Return who shows the secret: as a bearer's token, or as anybody's password, which browsers ask for."""
+        """Return the user who shows the secret: as a bearer token, or as any user's password, for which browsers ask."""
         scheme, _, value = authorization.partition(" ")
         user, secret = "token", ""
         if scheme.lower() == "bearer":
@@ -132,7 +132,7 @@ class Guard:
 
 
 def _check_host(host: str) -> None:
-    """Refuse names, where no secret is asked for: a page of any site can have its own name mean this machine."""
+    """Refuse host names if there is no secret: a page of any site can make its own name point to this machine."""
     name = urlsplit(f"//{host}").hostname or ""
     if name != "localhost":
         try:
@@ -142,7 +142,7 @@ def _check_host(host: str) -> None:
 
 
 def _check_origin(headers: dict[str, str]) -> None:
-    """Refuse changes that a page of another site asks for."""
+    """Refuse changes from a page of another site."""
     if HEADER not in headers:
         raise Refused(f"a change needs the header {HEADER}: 1")
     site = headers.get("sec-fetch-site")
@@ -162,7 +162,7 @@ async def _refuse(problem: Problem, send: Send) -> None:
             (b"www-authenticate", b'Basic realm="beanspiked", charset="UTF-8"'),
             (b"www-authenticate", b"Bearer"),
         ]
-    # What has not been read of the request is not worth waiting for.
+    # The rest of the request is not read.
     headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""The last hour, a point each ten seconds: of the whole server, and of the busiest tubes."""
+"""The last hour of the whole server and of the busiest tubes, a point each ten seconds."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["EVERY", "History"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two points, and how many are kept: an hour.
+# The seconds between two points, and how many points an hour has.
 EVERY: Final = 10.0
 POINTS: Final = 360
 # How many tubes have a history; each takes 9 KB.
 MAX_TUBES: Final = 1000
-# Over how many points growth is measured: a minute.
+# The number of points over which growth is measured: a minute.
 GROWTH_POINTS: Final = 6
 
-# What is kept as it is, and what is kept as a rate a second, with what it is made of.
+# The values that are kept as they are, and those that are kept as a rate a second, each with its counters.
 TUBE_LEVELS: Final = ("ready", "reserved", "delayed", "buried")
 TUBE_RATES: Final = {"puts": ("total_jobs",), "deletes": ("deletes",)}
 LEVELS: Final = {
@@ -48,7 +48,7 @@ RATES: Final = {
 
 
 class Series:
-    """Points of several values that belong together, the oldest overwritten by the newest."""
+    """Points of several values that belong together. The newest point overwrites the oldest."""
 
     def __init__(self, levels: Sequence[str], rates: Sequence[str]) -> None:
         self._names = (*levels, *rates)
@@ -63,13 +63,13 @@ class Series:
         Args:
             tick: Its number.
             levels: The values that are kept as they are.
-            counted: Counters of which the rate is kept.
+            counted: Counters whose rates are kept.
             seconds: The time since the last point.
         """
         if self.first < 0:
             self.first = tick
         before, self._counted = self._counted, counted
-        # A counter that has become smaller has begun anew.
+        # A counter that has become smaller has started again from 0.
         rates = (
             [0.0] * len(counted)
             if before is None
@@ -84,7 +84,7 @@ class Series:
         self.last = tick
 
     def at(self, tick: int, name: str) -> float | None:
-        """Return a value of a point, or None where there is none."""
+        """Return a value of a point, or None if there is none."""
         if not max(self.first, self.last - POINTS + 1) <= tick <= self.last or self.first < 0:
             return None
         return self._values[tick % POINTS * len(self._names) + self._names.index(name)]
@@ -107,7 +107,7 @@ class History:
         self._tubes: dict[str, Series] = {}
 
     def growth(self, name: str, ready: int) -> float:
-        """Tell by how many ready jobs a minute a tube has grown, of what is remembered of the last minute; 0 when nothing is."""
+        """Return by how many ready jobs a minute a tube has grown within the last minute; 0 if nothing is remembered of it."""
         series = self._tubes.get(name)
         if series is None:
             return 0.0
@@ -118,7 +118,7 @@ class History:
         return (ready - before) * 60 / (EVERY * max(1, self._tick - tick + 1))
 
     async def keep(self, snapshots: Callable[[], Awaitable[Snapshot]]) -> None:
-        """Add a point from time to time, for ever."""
+        """Add points periodically, for ever."""
         while True:
             try:
                 await self.add(await snapshots())
@@ -135,7 +135,7 @@ class History:
         number = snapshot.number
         counted = [float(sum(number(name) for name in names)) for names in RATES.values()]
         self._totals.add(tick, [number(name) for name in LEVELS.values()], counted, seconds)
-        # One that is over makes room after an hour.
+        # A tube that is gone makes room after an hour.
         self._tubes = {name: series for name, series in self._tubes.items() if tick - series.last < POINTS}
         rows = await self._chosen(snapshot.tubes)
         async for some in sliced(rows):
@@ -157,6 +157,6 @@ class History:
         return known + (await busiest(new, TubeRow.activity, room) if room > 0 else [])
 
     def shown(self, tube: str | None = None) -> dict[str, object]:
-        """Return the points of a tube, or of the whole server, as the API shows them; none of a tube without a history."""
+        """Return the points of a tube, or of the whole server, as the API shows them; none for a tube without a history."""
         series = self._totals if tube is None else self._tubes.get(tube) or Series(TUBE_LEVELS, list(TUBE_RATES))
         return {"every": EVERY, "last": round(self._at, 3), "series": series.shown(self._tick)}

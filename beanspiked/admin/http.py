@@ -1,4 +1,4 @@
-"""HTTP by uvicorn, in an event loop that has more important things to do."""
+"""HTTP by uvicorn, in an event loop whose first task is the jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["MAX_CONNECTIONS", "HttpServer"]
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 64
-# How long a request may take to arrive, and a client to read what it is sent, in seconds; how often that is looked at.
+# How long a request may take to arrive, and a client to read a reply, in seconds; and how often this is checked.
 PATIENCE: Final = 10.0
 LOOK_EVERY: Final = 1.0
 KEEP_ALIVE: Final = 30
@@ -43,8 +43,8 @@ class HttpServer:
 
     Args:
         app: The application.
-        context: What TLS is spoken with, or None for plain HTTP.
-        patience: How long a client may be silent or deaf amid a request, in seconds.
+        context: The TLS settings, or None for plain HTTP.
+        patience: How long a client may send or read nothing during a request, in seconds.
     """
 
     def __init__(self, app: App, context: ssl.SSLContext | None = None, patience: float = PATIENCE) -> None:
@@ -64,15 +64,15 @@ class HttpServer:
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=MAX_HEADERS,
         )
-        # What clients do wrong is no news.
+        # Clients' faults are not logged.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config.load()
         config.ssl = context
         self._server = uvicorn.Server(config)
-        # Signals are the server's own business.
+        # The server handles signals itself.
         vars(self._server)["capture_signals"] = contextlib.nullcontext
         self._patience = patience
-        # What each connection is stuck with, and since when.
+        # The point at which each connection waits for its client, and since when.
         self._since: dict[Any, tuple[int, float]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -88,7 +88,7 @@ class HttpServer:
         self._tasks = [loop.create_task(self._server.serve(sockets=[sock])), loop.create_task(self._watch())]
 
     async def end(self) -> None:
-        """Stop, and hang up on whoever is left."""
+        """Stop, and close the connections that are left."""
         self._server.should_exit = True
         self._server.force_exit = True
         connections = list(self._server.server_state.connections)
@@ -104,7 +104,7 @@ class HttpServer:
             await asyncio.wait(left, timeout=END_WITHIN)
 
     async def _watch(self) -> None:
-        """Hang up on clients that are silent or deaf for too long: each takes the place of another."""
+        """Hang up on clients that send or read nothing for too long, since each takes the place of another."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             now = asyncio.get_running_loop().time()
@@ -120,14 +120,14 @@ class HttpServer:
 
 
 def _stuck(connection: Any) -> int | None:
-    """Return what a connection is stuck with that waits for its client amid a request; None for one that does not.
+    """Return the point at which a connection waits for its client during a request; None for a connection that does not wait.
 
-    That is the number of bytes which the client has not taken yet, 0 where it is to send something.
+    The point is the number of bytes that the client has not read yet, or 0 if the client has to send something.
     """
     if connection.flow.write_paused:
         return int(connection.transport.get_write_buffer_size())
     if connection.timeout_keep_alive_task is not None:
-        # Between two requests, which ends by itself.
+        # The connection is between two requests. uvicorn limits this wait.
         return None
     cycle = connection.cycle
     return 0 if cycle is None or cycle.response_complete or cycle.more_body else None

@@ -1,4 +1,4 @@
-"""What can be done to one job, and to the jobs of a tube, over the admin port."""
+"""Looks and changes of one job, and of the jobs of a tube, over the admin port."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNHELD", "Jobs"]
 
-# How much of a body is shown, in bytes, and how large one may be that is put.
+# How much of a body is shown, and the largest body of a put, in bytes.
 SHOWN_BYTES: Final = 65536
 MAX_PUT: Final = 1 << 20
 # The states of jobs that nobody holds.
@@ -32,7 +32,7 @@ class Taken(Waiter):
     Attributes:
         job: The job, while it is held.
         tube: Its tube's name.
-        state, due, reason: Where it was before, when it was due, and why it was buried.
+        state, due, reason: Its state before, when it was due, and why it was buried.
     """
 
     def __init__(self, number: int) -> None:
@@ -44,7 +44,7 @@ class Taken(Waiter):
         self.reason = ""
 
     def seen(self, job: Job) -> None:
-        """Note where a job is that is about to be taken."""
+        """Note the state of a job before it is taken."""
         self.state, self.due = job.state, job.key
         self.reason = "" if job.details is None else job.details.reason
 
@@ -54,7 +54,7 @@ class Taken(Waiter):
         self.job = job
 
     def lost(self, job: Job) -> None:
-        """Hold it no more: it goes on, was deleted with its tube, or this process lost it."""
+        """Stop holding the job: its change goes on, it was deleted with its tube, or this process lost it."""
         job.holder = None
         self.job = None
 
@@ -69,7 +69,7 @@ class Jobs:
     # --- looks
 
     async def next_of(self, tube: str) -> dict[str, object]:
-        """Show, of each state but reserved, the job of a tube that leaves it next. Raises Missing and EngineError."""
+        """Show the next job of a tube in each state but reserved. Raises Missing and EngineError."""
         if not await self._outcomes.tube(tube, lambda found: found is not None):
             raise Missing(f"there is no tube {tube}")
         return {
@@ -125,7 +125,7 @@ class Jobs:
         return await self._change(job_id, ENTRY, self._broker.engine.kick_job, BURIED, DELAYED)
 
     async def release(self, job_id: int) -> str:
-        """Take a job from the connection that has reserved it and make it ready; return its tube's name."""
+        """Make a job ready that a connection has reserved; return its tube's name."""
 
         def give_back(job: Job) -> None:
             self._broker.engine.give_back(job, timed_out=False)
@@ -166,7 +166,7 @@ class Jobs:
         return tube.name, await self._put(tube.name, body, pri, 0, ttr, Details(metadata) if metadata else None)
 
     async def _take(self, job_id: int, *states: int) -> Taken:
-        """Take a job in one of these states from whoever has it."""
+        """Take a job in one of these states, even from its holder."""
         engine = self._broker.engine
         taken = Taken(self._broker.timers.new_id())
 
@@ -185,7 +185,7 @@ class Jobs:
         return taken
 
     async def _put_back(self, taken: Taken, change: Callable[[Job], Later | None]) -> str:
-        """Let a taken job go by a change; if that fails it becomes ready."""
+        """End the hold of a taken job by a change. If the change fails, make the job ready."""
         job = taken.job
         assert job is not None
         taken.lost(job)
@@ -197,7 +197,7 @@ class Jobs:
         return taken.tube
 
     async def _change(self, job_id: int, need: int, change: Callable[[Job], Later | None], *states: int) -> str:
-        """Change a job that is in one of these states, or in any if none is given."""
+        """Change a job in one of these states, or in any state if none is given."""
         seen: list[Job] = []
 
         def begin(job: Job | None) -> Later | None:
@@ -220,7 +220,7 @@ class Jobs:
         return seen[0].tube.name
 
     def _let_go(self, job: Job) -> None:
-        """Give back a job that was taken from its holder and could not be changed."""
+        """Make a job ready that was taken from its holder and could not be changed."""
         if job.state == RESERVED and job.holder is None and job.moving is None:
             self._broker.engine.give_back(job, timed_out=False)
             self._outcomes.turn()
@@ -256,7 +256,7 @@ class Jobs:
         await self._outcomes.done(await self._of_tube(tube, lambda found: self._broker.engine.pause(found, seconds)))
 
     async def kick_tube(self, tube: str, bound: int) -> int:
-        """Kick up to so many of a tube's jobs, as the `kick` command does; return how many."""
+        """Kick up to `count` of a tube's jobs, as the `kick` command does; return how many."""
         counts: list[int] = []
 
         def kick(found: Tube) -> Later | None:

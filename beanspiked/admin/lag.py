@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopWatch"]
 
-# How often the loop is asked to call, in seconds.
+# The interval of the timer that measures lateness, in seconds.
 TICK: Final = 0.05
 # For how long the longest is remembered, in seconds.
 REMEMBER: Final = 60
@@ -22,14 +22,14 @@ BUCKETS: Final = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]
 
 
 class Longest:
-    """The longest of what was measured within the last minute, in seconds."""
+    """The longest time that was measured within the last minute, in seconds."""
 
     def __init__(self) -> None:
         self._seconds = [0.0] * REMEMBER
         self._at = 0
 
     def add(self, length: float, now: float) -> None:
-        """Take a length that was measured at a time; both in seconds."""
+        """Take a length and the time when it was measured, both in seconds."""
         self._forget(int(now))
         place = self._at % REMEMBER
         self._seconds[place] = max(self._seconds[place], length)
@@ -65,7 +65,7 @@ class LoopWatch:
         return self._clock()
 
     def timed(self, turn: Callable[[], None]) -> Callable[[], None]:
-        """Return something that takes a turn and notes how long it lasted."""
+        """Return a function that runs a turn and notes how long it lasted."""
 
         def timed() -> None:
             began = self._clock()
@@ -76,7 +76,7 @@ class LoopWatch:
         return timed
 
     def begin(self, loop: asyncio.AbstractEventLoop, also: Callable[[], None]) -> None:
-        """Have timers called from now on, and something else each time."""
+        """Start the timers, and call a function each time."""
         due = self._clock() + TICK
 
         def tick() -> None:
@@ -92,7 +92,7 @@ class LoopWatch:
         self.lags.add(seconds)
 
     def end(self) -> None:
-        """Have no more timers called."""
+        """Stop the timers."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

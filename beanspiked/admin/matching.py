@@ -1,4 +1,4 @@
-"""The jobs of a tube that match a filter: listed, counted, and changed all together."""
+"""Lists, counts and changes the jobs of a tube that match a filter."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Item = TypeVar("Item")
 # How many jobs a page has at most, and how much of each body it shows, in bytes.
 LISTED_MAX: Final = 100
 LISTED_BYTES: Final = 1024
-# So many jobs are changed side by side where each is changed alone.
+# How many jobs are changed at a time where each has a change of its own.
 SIDE_BY_SIDE: Final = 50
-# How often the progress of a change is told, in seconds.
+# How often a change reports its progress, in seconds.
 PROGRESS_EVERY: Final = 0.25
 
 
@@ -40,8 +40,8 @@ class Matching:
     """Looks at the jobs that match and changes them. Every method raises Missing and EngineError.
 
     Args:
-        outcomes: What is asked.
-        jobs: What shows a job.
+        outcomes: Sends requests to the engine.
+        jobs: Shows a job.
     """
 
     def __init__(self, outcomes: Outcomes, jobs: Jobs) -> None:
@@ -50,7 +50,7 @@ class Matching:
         self._working: set[asyncio.Task[None]] = set()
 
     async def page(self, tube: str, state: int, wanted: Filter, after: str, limit: int) -> dict[str, object]:
-        """Show a page of the jobs in a state. Raises Unusable if no page said this `after`, or none has this limit."""
+        """Show a page of the jobs in a state. Raises Unusable if `after` comes from no page, or if no page can have this limit."""
         engine = self._outcomes.broker.engine
         try:
             listing = await self._of_tube(tube, lambda found: engine.list_jobs(found, state, wanted, after, limit))
@@ -67,15 +67,15 @@ class Matching:
         return await self._outcomes.done(await self._of_tube(tube, lambda found: engine.count_jobs(found, wanted)))
 
     async def clear(self, tube: str, wanted: Wanted) -> Bulk:
-        """Begin to delete those that nobody holds."""
+        """Begin to delete the jobs that nobody holds."""
         return await self._change(tube, wanted, self._outcomes.broker.engine.clear)
 
     async def kick(self, tube: str, wanted: Wanted) -> Bulk:
-        """Begin to make the buried and delayed ones ready."""
+        """Begin to make the buried and delayed jobs ready."""
         return await self._change(tube, wanted, self._outcomes.broker.engine.kick_jobs)
 
     async def move(self, tube: str, target: str, wanted: Wanted) -> Bulk:
-        """Begin to move those that nobody holds to another tube. Raises Unusable if it is the same one."""
+        """Begin to move the jobs that nobody holds to another tube. Raises Unusable if it is the same tube."""
         if target == tube:
             raise Unusable("target: the tube that the jobs are in")
         engine = self._outcomes.broker.engine
@@ -103,11 +103,11 @@ class Matching:
         return self._begun(bulk, work())
 
     async def each(self, tube: str, wanted: Wanted, change: Callable[[int], Awaitable[object]]) -> Bulk:
-        """Begin to change those that match now, one by one; those that cannot be changed any more are left out."""
+        """Begin to change the jobs that match now, one by one. Leave out jobs that cannot be changed any more."""
         most = wanted.most
         await self._of_tube(tube, lambda found: found)
         bulk = Bulk()
-        # All ids first: a change may put a job where later pages find it.
+        # This reads all ids first, since a change may put a job where later pages would find it.
         numbers: list[int] = []
 
         def left() -> int:
@@ -126,7 +126,7 @@ class Matching:
         return self._begun(bulk, _side_by_side(bulk, items, change))
 
     def _begun(self, bulk: Bulk, work: Coroutine[Any, Any, None]) -> Bulk:
-        """Begin work that settles a change when it ends."""
+        """Start a task that settles a change when it ends."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._working.discard(task)
@@ -147,7 +147,7 @@ class Matching:
         return bulk
 
     async def _pages(self, tube: str, wanted: Filter, bulk: Bulk, left: Callable[[], int]) -> AsyncIterator[list[int]]:
-        """Pass on the ids of the jobs that match, in the order of their queues, until none are left or wanted."""
+        """Yield the ids of the jobs that match, in the order of their queues, until none is left or enough were found."""
         for state in wanted.states:
             after: str | None = ""
             while after is not None and not bulk.stopped and (limit := min(LIMIT_MAX, left())) > 0:
@@ -157,7 +157,7 @@ class Matching:
     async def _page(
         self, tube: str, state: int, wanted: Filter, after: str, limit: int
     ) -> tuple[list[int], str | None]:
-        """Return the ids of the next jobs of a state that match, and what asks for the page behind, if there is one."""
+        """Return the ids of the next jobs of a state that match, and the argument for the next page, if there is one."""
         engine = self._outcomes.broker.engine
         listing = await self._of_tube(tube, lambda found: engine.list_jobs(found, state, wanted, after, limit))
         return await self._outcomes.look(listing, lambda _: ([job.id for job in listing.jobs], listing.after or None))
@@ -172,7 +172,7 @@ class Matching:
 
 
 async def _side_by_side(bulk: Bulk, items: Sequence[Item], change: Callable[[Item], Awaitable[object]]) -> None:
-    """Do the same for each, some at once, and count what was done. After an error no more are begun; it is raised."""
+    """Make a change for each item, several at a time, and count those that were made. After an error it begins no more, and raises it."""
 
     async def one(item: Item) -> None:
         try:
@@ -188,12 +188,12 @@ async def _side_by_side(bulk: Bulk, items: Sequence[Item], change: Callable[[Ite
         for error in await asyncio.gather(*begun, return_exceptions=True):
             if error is not None:
                 raise error
-        # Jobs come first.
+        # Clients' jobs come first.
         await asyncio.sleep(0)
 
 
 async def progress(outcomes: Outcomes, counted: str, bulk: Bulk) -> AsyncIterator[str]:
-    """Tell how many jobs a change has changed, a line from time to time until it has ended. It stops when nobody listens any more."""
+    """Yield a line from time to time with the number of changed jobs, until the change has ended. It stops when its client hangs up."""
 
     def line(**more: object) -> str:
         return f"{json.dumps({counted: bulk.value, **more})}\n"

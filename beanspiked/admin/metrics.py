@@ -1,4 +1,4 @@
-"""Prometheus metrics of a snapshot, in slices, under the names that built-in servers use."""
+"""Prometheus metrics of a snapshot, made in slices, under our own names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATES: Final = ("urgent", "ready", "reserved", "delayed", "buried")
 
 
 async def series(snapshot: Snapshot, options: AdminOptions) -> tuple[Sequence[TubeRow], int]:
-    """Return the tubes that have metrics of their own, under the names that these have, and how many tubes are left out."""
+    """Return the tubes that have metrics of their own, by the names in the metrics, and how many tubes are left out."""
     rows: Sequence[TubeRow] = snapshot.tubes
     if options.tube_series_map:
         merged: dict[str, TubeRow] = {}
@@ -42,7 +42,7 @@ async def series(snapshot: Snapshot, options: AdminOptions) -> tuple[Sequence[Tu
 
 
 def summed(name: str, known: TubeRow | None, row: TubeRow) -> TubeRow:
-    """Add a tube to others that are counted under the same name."""
+    """Add a tube's figures to those of others with the same name."""
     total = TubeRow.__new__(TubeRow)
     for field in TubeRow.__slots__:
         setattr(total, field, getattr(row, field))
@@ -57,7 +57,7 @@ def summed(name: str, known: TubeRow | None, row: TubeRow) -> TubeRow:
 
 
 def of_server(snapshot: Snapshot) -> list[Family]:
-    """Make the families that beanstalkd's own figures give."""
+    """Make the families of beanstalkd's own figures."""
     totals, number = snapshot.totals, snapshot.number
     version = by(
         gauge("beanstalkd_build_info", "The version of the server."),
@@ -84,7 +84,7 @@ def of_server(snapshot: Snapshot) -> list[Family]:
         version,
         jobs,
         commands,
-        counter("beanstalkd_job_timeouts", "Reservations whose time to run was over.", number("job-timeouts")),
+        counter("beanstalkd_job_timeouts", "Reservations that timed out.", number("job-timeouts")),
         counter("beanstalkd_jobs", "Jobs that were put.", number("total-jobs")),
         gauge("beanstalkd_max_job_size_bytes", "The largest job.", number("max-job-size")),
         gauge("beanstalkd_current_tubes", "Tubes.", number("current-tubes")),
@@ -98,22 +98,22 @@ def of_server(snapshot: Snapshot) -> list[Family]:
         processor,
         gauge("beanstalkd_binlog_oldest_index", "The first journal file.", number("binlog-oldest-index")),
         gauge("beanstalkd_binlog_current_index", "The last journal file.", number("binlog-current-index")),
-        gauge("beanstalkd_binlog_max_size_bytes", "What -s said.", number("binlog-max-size")),
+        gauge("beanstalkd_binlog_max_size_bytes", "The size of a journal file that -s set.", number("binlog-max-size")),
         counter("beanstalkd_binlog_records_migrated", "Always 0.", number("binlog-records-migrated")),
         counter("beanstalkd_binlog_records_written", "Changes in the journal.", number("binlog-records-written")),
     ]
 
 
 async def of_tubes(rows: Sequence[TubeRow]) -> list[Family]:
-    """Make the families that have a series for each tube; twenty thousand take fourteen lines each."""
+    """Make the families that have a series for each tube. Each of twenty thousand tubes has fourteen lines."""
     states = gauge("beanstalkd_tube_current_jobs", "Jobs of a tube by state.")
     jobs = counter("beanstalkd_tube_jobs", "Jobs that were put into a tube.")
     commands = counter("beanstalkd_tube_commands", "Commands on a tube.")
     using = gauge("beanstalkd_tube_current_using", "Connections that use the tube.")
     watching = gauge("beanstalkd_tube_current_watching", "Connections that watch the tube.")
     waiting = gauge("beanstalkd_tube_current_waiting", "Connections that wait for a job of the tube.")
-    pause = gauge("beanstalkd_tube_pause_seconds", "How long the pause in force is.")
-    left = gauge("beanstalkd_tube_pause_time_left_seconds", "What is left of it.")
+    pause = gauge("beanstalkd_tube_pause_seconds", "Length of the pause in force.")
+    left = gauge("beanstalkd_tube_pause_time_left_seconds", "Rest of the pause in force.")
     age = gauge(
         "beanspiked_tube_oldest_ready_age_seconds", "Time since the put of the oldest ready job; a delay counts."
     )
@@ -150,8 +150,8 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
         gauge("beanspiked_event_loop_turn_max_seconds", "Longest turn of the last minute.", turn),
         gauge("beanspiked_event_loop_lag_max_seconds", "Latest timer of the last minute.", late),
         histogram("beanspiked_event_loop_lag_seconds", "How late timers are.", watch.lags),
-        counter("beanspiked_log_lines_dropped", "Lines of the log that nobody took.", snapshot.dropped),
-        gauge("beanspiked_snapshot_seconds", "What it took to make this snapshot.", snapshot.seconds),
+        counter("beanspiked_log_lines_dropped", "Lines of the log that were dropped.", snapshot.dropped),
+        gauge("beanspiked_snapshot_seconds", "Time that it took to make this snapshot.", snapshot.seconds),
     ]
     if times is not None:
         families += [
@@ -165,16 +165,20 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
         families += [
             counter("beanspiked_journal_records", "Changes in the journal.", stats.records),
             counter("beanspiked_journal_commits", "Transactions; records / commits is the batch size.", stats.commits),
-            counter("beanspiked_journal_commit_seconds", "Time spent in them.", stats.commit_seconds),
+            counter("beanspiked_journal_commit_seconds", "Time spent in transactions.", stats.commit_seconds),
             counter("beanspiked_journal_syncs", "Syncs of the journal.", stats.syncs),
             gauge("beanspiked_journal_full", "Whether the disk is full.", stats.full),
-            gauge("beanspiked_journal_disk_free_bytes", "Room left on its disk.", shutil.disk_usage(journal).free),
+            gauge(
+                "beanspiked_journal_disk_free_bytes",
+                "Room left on the journal's disk.",
+                shutil.disk_usage(journal).free,
+            ),
         ]
     return families
 
 
 def of_commands(latencies: Latencies) -> Family:
-    """Make the family of the times that commands take; one that nobody has used has none."""
+    """Make the family of the times that commands take. Commands that nobody has sent are left out."""
     text = (
         "Time from a command to its reply. A reserve that waits because no job is ready is left out. "
         "Of more than 5,000 commands a second some are measured and count for all."

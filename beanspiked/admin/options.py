@@ -1,4 +1,4 @@
-"""What the admin port was told. Imports little: it is read before the socket listens."""
+"""The admin port's options. The module imports little, since it is loaded before the socket listens."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Admin port (extra `admin`):
      --admin-token-file F the secret that clients show, alone in a file; or in BEANSPIKED_ADMIN_TOKEN
      --admin-tls-cert F   certificate of the admin port, in PEM
      --admin-tls-key F    its key
-     --admin-insecure     allow an address that is not loopback without TLS; it needs a token all the same
-     --admin-read-only    show, and change nothing
-     --admin-prefix PATH  serve below this path, for a proxy that leaves it in
+     --admin-insecure     allow an address that is not loopback without TLS; it still needs a token
+     --admin-read-only    show everything, but refuse changes
+     --admin-prefix PATH  serve below this path, for a proxy that does not remove it
      --max-tube-series N  tubes with metrics of their own, the busiest first (default 1000)
      --tube-series-map RE=NAME
                           count tubes whose whole name matches under another name; may be repeated
@@ -34,11 +34,11 @@ TOKEN_SIZE: Final = 8
 
 
 class OptionError(Exception):
-    """The options contradict each other, or one of them cannot be read; the text says which."""
+    """The options contradict each other, or one of them cannot be read. The text says which."""
 
 
 class AdminOptions:
-    """What the admin port was told.
+    """The admin port's options.
 
     Attributes:
         host: The address to listen on: IPv4 or IPv6, in digits.
@@ -46,9 +46,9 @@ class AdminOptions:
         token: The secret that clients have to show; empty for none.
         tls_cert, tls_key: Files in PEM, or empty.
         read_only: Whether changes are refused.
-        prefix: The path that all others lie below: empty, or with a slash before and none behind.
+        prefix: The path above all others: empty, or with a slash at the beginning and none at the end.
         max_tube_series: How many tubes have metrics of their own.
-        tube_series_map: What a tube is counted under whose whole name matches.
+        tube_series_map: Expressions, and the names under which tubes with a matching whole name are counted.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -64,18 +64,18 @@ class AdminOptions:
 
 
 def read(given: Mapping[str, list[str]], environ: Mapping[str, str]) -> AdminOptions | None:
-    """Read the options; None when there is to be no admin port.
+    """Read the options; None without --admin.
 
     Args:
-        given: The values of each option that was given, by its long name.
-        environ: Where the token may be.
+        given: The values of each given option, by its long name.
+        environ: The environment, which may have the token.
 
     Raises:
-        OptionError: They cannot be understood, or would leave the port open to everybody.
+        OptionError: They are malformed, or would leave the port open to everybody.
     """
     if "admin" not in given:
         for name in given:
-            raise OptionError(f"--{name}: there is no admin port without --admin")
+            raise OptionError(f"--{name} needs --admin")
         return None
     last = {name: values[-1] for name, values in given.items()}
     options = AdminOptions(*_address(last["admin"]))
@@ -102,7 +102,7 @@ def read(given: Mapping[str, list[str]], environ: Mapping[str, str]) -> AdminOpt
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address in digits can only be reached from this machine."""
+    """Tell whether only this machine can reach an address in digits."""
     import ipaddress  # noqa: PLC0415 - only an admin port needs it
 
     return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""The broker and its engine, for coroutines: how they look, change, and hear what came of it."""
+"""Lets coroutines look at jobs and change them through the broker and its engine, and wait for the outcomes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Seen = TypeVar("Seen", bound=Later)
 
 
 class Outcomes:
-    """Asks an engine, in turns of the broker.
+    """Sends requests to an engine, in turns of the broker.
 
     Args:
-        broker: Whose engine it is; it may get one later.
+        broker: The engine's broker; it may get its engine later.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -33,7 +33,7 @@ class Outcomes:
         self._turning = False
 
     def turn(self) -> None:
-        """End the broker's turn once all tasks that are ready have run: requests are sent on, and their clients served."""
+        """End the broker's turn once all tasks that are ready have run. This sends requests to the engine and replies to clients."""
         if not self._turning:
             self._turning = True
             asyncio.get_running_loop().call_soon(self._turn)
@@ -43,21 +43,21 @@ class Outcomes:
         self.broker.end_turn()
 
     async def done(self, later: Later | None) -> int:
-        """Wait for an outcome; return its value, 0 where there is none. Raises EngineError."""
+        """Wait for an outcome; return its value, or 0 if it has none. Raises EngineError."""
         self.turn()
         if later is None:
             return 0
         return await value_of(later, asyncio.get_running_loop())
 
     async def ended(self, later: Later) -> None:
-        """Wait until a change is over that somebody else asked for, whatever came of it."""
+        """Wait until somebody else's change is over, whatever its outcome."""
         self.turn()
         await end_of(later, asyncio.get_running_loop())
 
     async def look(self, look: Seen | None, read: Callable[[Seen | None], Result]) -> Result:
-        """Return what is read of the answer of a look at once when it has ended: jobs change after its callbacks.
+        """Read the answer of a look as soon as it has ended, since jobs change after its callbacks; return the result of `read`.
 
-        `read` gets None where there was nothing to look for: the engine tells at once.
+        `read` gets None if no look is needed, since the engine then knows the answer.
 
         Raises:
             EngineError: The look failed, or `read` did.
@@ -68,14 +68,14 @@ class Outcomes:
         return await seen_by(look, asyncio.get_running_loop(), lambda: read(look))
 
     async def tube(self, name: str, read: Callable[[Tube | None], Result]) -> Result:
-        """Return what is read of a tube. Raises EngineError."""
+        """Read a tube. Raises EngineError."""
         engine = self.broker.engine
         return await self.look(
             engine.look_tube(name), lambda answer: read(engine.find_tube(name) if answer is None else answer.tube)
         )
 
     async def job(self, job_id: int, read: Callable[[Job | None], Result], need: int = WHOLE) -> Result:
-        """Return what is read of a job, once no change of it is on its way. Raises EngineError."""
+        """Read a job, once no change of it is on its way. Raises EngineError."""
         engine = self.broker.engine
         while (change := engine.in_flight(job_id)) is not None:
             await self.ended(change)
@@ -87,7 +87,7 @@ class Outcomes:
         )
 
     async def next_job(self, name: str, state: int, read: Callable[[Job | None], Result]) -> Result:
-        """Return what is read of the job of a tube that leaves a state next. Raises EngineError."""
+        """Read the next job of a tube in a state. Raises EngineError."""
         engine = self.broker.engine
         tube = await self.tube(name, lambda found: found)
         if tube is None:

@@ -1,4 +1,4 @@
-"""What requests say: the query, and bodies in JSON."""
+"""The arguments of requests: the query, and bodies in JSON."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LIMIT", "Arguments", "Wanted", "arguments", "checked_tube", "job_id", "page", "query", "tube_name"]
 
-# How much a request may say, in bytes: as much as the largest job takes that can be put here, in base64.
+# The largest body of a request, in bytes: it has room for the largest job that can be put here, in base64.
 MAX_BODY: Final = 1_500_000
-# How long a text may be that jobs are searched for, in characters.
+# The longest text to search for in jobs, in characters.
 MAX_TEXT: Final = 1000
 # How many rows a page may have.
 MAX_LIMIT: Final = 200
 MAX_ID: Final = 2**64 - 1
-# How many jobs may be named at once.
+# How many jobs a request may name.
 MAX_IDS: Final = 1000
 # The arguments of a query that are numbers.
 NUMBERS: Final = ("limit", "min_age", "min_tries", "min_priority", "max_priority")
@@ -61,7 +61,7 @@ def _whole(name: str, text: str, most: int) -> int:
 
 
 class Wanted(Filter):
-    """A filter that a log line can name.
+    """A filter with a text for log lines.
 
     Attributes:
         most: How many jobs are changed at most; None for all that match.
@@ -86,7 +86,7 @@ class Wanted(Filter):
 
 
 class Arguments:
-    """The members of a JSON object, each taken once.
+    """The members of a JSON object. Each is taken once.
 
     Args:
         given: The object.
@@ -96,21 +96,21 @@ class Arguments:
         self._left = dict(given)
 
     def number(self, name: str, default: int | None, most: int = MAX_U32) -> int:
-        """Take a whole number from 0 on, which has to be there if there is no default. Raises Unusable."""
+        """Take a whole number from 0 on. It must be there if there is no default. Raises Unusable."""
         value = self._left.pop(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
             raise Unusable(f"{name}: not a whole number from 0 to {most}")
         return value
 
     def text(self, name: str, default: str | None = None, most: int = MAX_BODY) -> str:
-        """Take a text, which has to be there if there is no default. Raises Unusable."""
+        """Take a text. It must be there if there is no default. Raises Unusable."""
         value = self._left.pop(name, default)
         if not isinstance(value, str) or len(value) > most:
             raise Unusable(f"{name}: not a text of at most {most} characters")
         return value
 
     def wanted(self, states: Collection[str] = STATE_NAMES) -> Wanted:
-        """Take a filter; without a state it is for all of these. Raises Unusable."""
+        """Take a filter. Without a state it is for all of `states`. Raises Unusable."""
         state = self.text("state", "")
         if state and state not in states:
             raise Unusable(f"state: not one of {', '.join(states)}")
@@ -130,7 +130,7 @@ class Arguments:
         )
 
     def meant(self, states: Collection[str] = STATE_NAMES) -> Wanted:
-        """Take a filter for a change, and in `limit` how many jobs are changed at most. Raises Unusable."""
+        """Take a filter for a change, and from `limit` how many jobs it changes at most. Raises Unusable."""
         wanted = self.wanted(states)
         if "limit" in self._left:
             wanted.most = self.number("limit", None)
@@ -171,19 +171,19 @@ class Arguments:
         return bodies
 
     def end(self) -> None:
-        """Raise Unusable if something is left that nobody takes."""
+        """Raise Unusable if a member was not taken."""
         for name in self._left:
             raise Unusable(f"{name}: no such argument")
 
 
 def query(request: Request) -> Arguments:
-    """Return what a query says beside the tube. Raises Unusable."""
+    """Return the arguments of a query except the tube. Raises Unusable."""
     said = {name: value for name, value in request.query_params.items() if name != "tube"}
     return Arguments({name: _whole(name, said[name], MAX_U32) if name in NUMBERS else said[name] for name in said})
 
 
 async def arguments(request: Request) -> Arguments:
-    """Read the JSON object that a request brings; an empty body is an empty one. Raises TooLarge and Unusable."""
+    """Read a request's JSON object. An empty body is an empty object. Raises TooLarge and Unusable."""
     body = bytearray()
     async for part in request.stream():
         body += part

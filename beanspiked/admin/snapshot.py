@@ -1,4 +1,4 @@
-"""One picture of the whole server, at most a second old: metrics, the API and the console show the same one."""
+"""One picture of the whole server, at most a second old. Metrics, the API and the console show the same one."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot", "Snapshots", "TubeRow"]
 
-# How old a snapshot may be, in seconds. One that takes long to make may be older: making it takes a tenth of the time at most.
+# How old a snapshot may be, in seconds. If one takes long to make, it may be older, so that snapshots take at most a tenth of the time.
 MAX_AGE: Final = 1.0
 SHARE: Final = 10
 
 
 class TubeRow:
-    """A tube, as it was.
+    """A tube at one moment.
 
     Attributes:
         name: Its name.
         urgent, ready, reserved, delayed, buried: How many jobs are in each state. Urgent jobs count as ready as well.
-        total_jobs, deletes, pauses: What was counted since the tube was made.
-        using, watching, waiting: How many connections do.
-        pause, pause_left: How long its pause is, and what is left of it, in seconds.
-        age: How long ago the oldest ready job was put, in seconds; -1 without one, or where that is not known. See TubeSight.
-        growth: By how many ready jobs a minute it grows, or shrinks when negative.
-        trouble: What an operator should look at first has the highest number.
+        total_jobs, deletes, pauses: How many there were since the tube was made.
+        using, watching, waiting: How many connections use it, watch it, or wait for its jobs.
+        pause, pause_left: The length of its pause, and the rest of it, in seconds.
+        age: How long ago the oldest ready job was put, in seconds; -1 if there is none, or if that is not known. See TubeSight.
+        growth: By how many ready jobs a minute it grows, or shrinks if negative.
+        trouble: The tube that an operator should look at first has the highest number.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class TubeRow:
         return self.jobs() + self.using + self.watching + self.waiting
 
     def judge(self) -> None:
-        """Work out its trouble: each sign of it counts by its order of magnitude, age twice where nobody watches."""
+        """Work out its trouble. Each sign counts by its order of magnitude, and age counts twice if nobody watches the tube."""
         self.trouble = 3 * log10(1 + self.buried)
         if self.ready:
             self.trouble += (2 if self.watching else 4) * log10(1 + max(0.0, self.age))
@@ -102,13 +102,13 @@ class TubeRow:
 
 
 class Snapshot:
-    """The server, as it was.
+    """The server at one moment.
 
     Attributes:
-        at: When, in seconds since the epoch.
-        totals: What `stats` tells, by its names, without YAML's quotes.
-        journal: What the journal counted.
-        store: What this front-end has to do with a shared store.
+        at: The time, in seconds since the epoch.
+        totals: The values of `stats`, by its names, without YAML's quotes.
+        journal: The journal's counters.
+        store: This front-end's figures about a shared store.
         troubles: Why changes fail now.
         dropped: How many lines of the log were dropped.
         tubes: The tubes, in no particular order.
@@ -126,18 +126,18 @@ class Snapshot:
         self.seconds = 0.0
 
     def number(self, name: str) -> int:
-        """Return one of the totals that is a whole number."""
+        """Return one of the totals, which is a whole number."""
         value = self.totals[name]
         assert isinstance(value, int)
         return value
 
 
 class Snapshots:
-    """Makes snapshots when somebody asks, and shares each among all who ask meanwhile.
+    """Makes snapshots when a request needs one, and shares each among all requests that come meanwhile.
 
     Args:
-        outcomes: What is asked.
-        growth: Tells by how many ready jobs a minute a tube grows that has so many now.
+        outcomes: Sends requests to the engine.
+        growth: Tells by how many ready jobs a minute a tube grows, by its name and its ready jobs now.
     """
 
     def __init__(self, outcomes: Outcomes, growth: Callable[[str, int], float]) -> None:
@@ -147,7 +147,7 @@ class Snapshots:
         self._making: asyncio.Task[Snapshot] | None = None
 
     async def get(self) -> Snapshot:
-        """Return a snapshot that is young enough. Raises StoreFailed where a shared store does not answer."""
+        """Return a snapshot that is young enough. Raises StoreFailed if a shared store does not answer."""
         last = self._last
         if last is not None and self._outcomes.broker.now() - last.at <= max(MAX_AGE, SHARE * last.seconds):
             return last
@@ -158,7 +158,7 @@ class Snapshots:
         return await asyncio.shield(self._making)
 
     async def row(self, name: str) -> TubeRow | None:
-        """Return a tube of the snapshot; one that has come since is looked at now. Raises StoreFailed as `get` does."""
+        """Return a tube of the snapshot. Look now at a tube that is newer than the snapshot. Raises StoreFailed as `get` does."""
         for row in (await self.get()).tubes:
             if row.name == name:
                 return row
@@ -200,7 +200,7 @@ class Snapshots:
         return row
 
     def _begin(self, answer: Answer | None) -> tuple[Snapshot, list[Tube], list[TubeSight]]:
-        """Return a snapshot of the totals, and all tubes: those of the engine, or what a look saw."""
+        """Return a snapshot of the totals and all tubes, from the engine or from a look."""
         broker = self._outcomes.broker
         engine = broker.engine
         figures = broker.snapshot(answer)
@@ -210,7 +210,7 @@ class Snapshots:
         return (snapshot, list(engine.tubes()), []) if answer is None else (snapshot, [], answer.tubes)
 
     def _row_of(self, tube: Tube, answer: Answer | None, now: float) -> TubeRow:
-        """Return a tube as it is here, or as the look for it found it."""
+        """Return a tube as it is in this process, or as a look found it."""
         others = TubeUse() if answer is None else answer.others
         use = TubeUse()
         use.using = tube.using + others.using

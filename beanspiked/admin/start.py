@@ -45,8 +45,8 @@ class AdminPort(Companion):
     """Serves HTTP beside the jobs.
 
     Args:
-        options: What it was told.
-        sock: Where it listens.
+        options: The admin port's options.
+        sock: The listening socket.
         journal: The journal's directory, or None.
 
     Raises:
@@ -55,7 +55,7 @@ class AdminPort(Companion):
 
     def __init__(self, options: AdminOptions, sock: socket.socket, journal: str | None) -> None:
         self._options = options
-        # Now: the user that the server becomes may not be allowed to read the key.
+        # Read the key now: the user that the server becomes may lack permission.
         self._context: ssl.SSLContext | None = None
         if options.tls_cert:
             self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -83,7 +83,7 @@ class AdminPort(Companion):
         logger.info("admin port %s", self._sock.getsockname())
 
     def stopping(self) -> None:
-        """Say so to who asks whether the server is ready."""
+        """Tell clients that ask whether the server is ready that it stops."""
         if self._application is not None:
             self._application.stopping = True
 

@@ -1,4 +1,4 @@
-"""`beanspiked bench`: load beanstalkd-compatible servers and print how fast they are.
+"""`beanspiked bench`: loads beanstalkd-compatible servers and prints how fast they are.
 
 options   the command line
 replies   bytes from the server -> counts and job ids (no I/O)

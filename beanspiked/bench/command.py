@@ -1,4 +1,4 @@
-"""Run the benchmark: rounds, alternating between two servers, Ctrl-C, exit status."""
+"""Runs the benchmark: rounds, alternating between two servers, Ctrl-C, exit status."""
 # ruff: noqa: T201 - printing the report is what this command is for
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _Session:
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         try:
             for number in range(self._options.rounds):
-                # The order swaps each round, so that neither server always has the first, colder turn.
+                # The order changes each round, so that neither server always runs first, on a colder machine.
                 for address, result in self._turns[:: -1 if number % 2 else 1]:
                     if not self.report.interrupted:
                         await self._turn(number, address, result)
@@ -110,7 +110,7 @@ class _Session:
             self.report.notes.append(left)
 
     async def _clean(self, address: Address, loads: list[Load]) -> str:
-        """Delete the jobs of a run that was cut short; return what could not be deleted."""
+        """Delete the jobs of a run that was cut short; return a text about those that stay."""
         options = self._options
         if options.mode == "put":
             some = self.report.measured() or any(load.started for load in loads)
@@ -123,7 +123,7 @@ class _Session:
         return "" if removed else f"jobs may be left on {address} in {', '.join(options.tubes)}"
 
     async def _guarded(self, load: Load) -> bool:
-        """Run `load`; return whether it came to its own end."""
+        """Run `load`; return whether it ended by itself."""
         self._load = load
         try:
             await load.run()
@@ -160,7 +160,7 @@ class _Session:
                     f" the limit is {GENERATOR_LIMIT:.0%}); the server may be faster than this"
                 )
             if any(result.ran_empty for result in server.rounds) and options.jobs is not None:
-                notes.append(f"{server.server}: there were fewer jobs to drain than asked for")
+                notes.append(f"{server.server}: the tubes had fewer jobs than the drain asked for")
             if options.mode == "put":
                 tube = options.tubes[0] if len(options.tubes) == 1 else options.tubes[0].rpartition("-")[0]
                 tubes = "" if len(options.tubes) == 1 else f" --tubes {len(options.tubes)}"
@@ -182,16 +182,16 @@ def main(argv: list[str]) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(_measure(options))
         print(json.dumps(report.document(), indent=2) if options.json else report.table(), flush=True)
-    except SystemExit as stop:  # argparse has printed the help or the error
+    except SystemExit as stop:  # argparse has printed the help or the error.
         return int(stop.code or 0)
     except BenchError as exc:
         print(f"beanspiked bench: {exc}", file=sys.stderr)
         return EXIT_FAILED
-    except KeyboardInterrupt:  # before or after the session, which handles Ctrl-C itself
+    except KeyboardInterrupt:  # Ctrl-C came before or after the session, which handles it itself.
         print("beanspiked bench: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone. Python would complain once more when it flushes at exit.
+        # The reader of our output has gone. Otherwise Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return EXIT_INTERRUPTED if report.interrupted else 0

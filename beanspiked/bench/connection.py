@@ -4,7 +4,7 @@ Each connection has `depth` lanes. A lane repeats put, reserve and delete in the
 reserve-with-timeout 0 and delete in `drain`. Lanes are only counters: all lanes of a connection are alike, so the replies in a
 buffer are counted by kind, and the next commands are sent in one write, deletes first.
 
-A `reserve` in `cycle` does not wait long: its lane's put has been answered, so there is a job for each reserve.
+A `reserve` in `cycle` does not wait long: the server has answered its lane's put, so there is a job for each reserve.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KINDS = ("put", "reserve", "delete")
 
 
 class Run(Protocol):
-    """The run of a connection, as the connection sees it."""
+    """The part of a run that its connections use."""
 
     server: Address
     options: Options
@@ -56,7 +56,7 @@ class LoadConnection(asyncio.Protocol):
     def __init__(self, run: Run, number: int) -> None:
         options = run.options
         self.replied = 0
-        """Replies so far; begins again at 0 once the tube is chosen."""
+        """Replies so far; starts again at 0 once the tube is chosen."""
         self.jobs = 0
         """Jobs finished: deleted, or in `put` mode inserted."""
         self.lanes = 0
@@ -72,9 +72,9 @@ class LoadConnection(asyncio.Protocol):
         self._drain = options.mode == "drain"
         self._first = run.first_command
         self._read = run.reader
-        self._awaited = [0, 0, 0]  # commands in flight, by kind
+        self._awaited = [0, 0, 0]  # Commands in flight, by kind.
         self._sent = 0
-        self._sampled_command = 0  # the command being timed is the n-th of this connection; 0: none
+        self._sampled_command = 0  # The timed command's number among those of this connection; 0 for none.
         self._sampled_kind = 0
         self._sampled_at = 0
 
@@ -173,7 +173,7 @@ class LoadConnection(asyncio.Protocol):
 
     def _send(self, out: bytes, deletes: int, reserves: int, puts: int) -> None:
         """Send the commands in `out`; their kinds come in the order of the counts."""
-        # This needs no flow control: at most `depth` commands can wait here.
+        # No flow control is needed: at most `depth` commands can wait here.
         assert self._transport is not None
         awaited = self._awaited
         awaited[0] += puts
@@ -181,7 +181,7 @@ class LoadConnection(asyncio.Protocol):
         awaited[2] += deletes
         count = deletes + reserves + puts
         if not self._sampled_command:
-            if count == 1:  # Micro-optimization: at depth 1 this is all there is to do
+            if count == 1:  # Micro-optimization: at depth 1 nothing else is to do.
                 self._sampled_kind = 2 if deletes else 1 if reserves else 0
                 self._sampled_command = self._sent + 1
             else:
@@ -193,7 +193,7 @@ class LoadConnection(asyncio.Protocol):
     def _choose_sample(self, deletes: int, reserves: int, puts: int) -> None:
         """Choose which of the next commands is timed.
 
-        It is any command of the kind with the fewest samples, so that all kinds and all places in the buffer are sampled.
+        This takes a command of the kind with the fewest samples, so that all kinds and all places in the buffer have samples.
         """
         samples = self._run.histograms
         before = {2: self._sent, 1: self._sent + deletes, 0: self._sent + deletes + reserves}

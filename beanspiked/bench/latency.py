@@ -1,4 +1,4 @@
-"""A histogram of latencies: of fixed size however long the run is, within 1.6 % of the true value."""
+"""A histogram of latencies. Its size is fixed however long the run is, and its values are within 1.6 % of the true ones."""
 
 from __future__ import annotations
 

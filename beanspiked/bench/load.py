@@ -1,4 +1,4 @@
-"""One measured run: all its connections, from the first connect to the result."""
+"""One measured run with all its connections, from the first connect to the result."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Load:
         """The command that begins a job."""
         if options.mode == "drain":
             self.first_command = b"reserve-with-timeout 0\r\n"
-        # At depth 1 a buffer holds one reply, which read_any handles in less time.
+        # At depth 1 a buffer has one reply, which read_any handles faster.
         self.reader: Reader = reader_of_own(body) if options.own_tubes and options.depth > 1 else read_any
         """The reader of the replies."""
         self._progress = progress
@@ -93,7 +93,7 @@ class Load:
         return not math.isnan(self._started_at)
 
     async def run(self) -> None:
-        """Connect, choose the tubes, load the server until the work is done.
+        """Connect, choose the tubes, and load the server until the work is done.
 
         Raises:
             BenchError: The server cannot be reached, closed a connection, gave an unexpected reply or none.
@@ -111,12 +111,12 @@ class Load:
         finally:
             self._note_end()
             self._settle(None)
-            self._stage.exception()  # asyncio complains about one that nobody has looked at
+            self._stage.exception()  # asyncio logs an error that nobody has retrieved.
             for connection in self._connections:
                 connection.close()
 
     def stop(self) -> None:
-        """Begin no more jobs; the run ends when those that were begun are finished."""
+        """Begin no more jobs. The run ends when the jobs that it has begun are finished."""
         for connection in self._connections:
             connection.todo = 0
 
@@ -134,7 +134,7 @@ class Load:
         )
 
     def fail(self, message: str) -> None:
-        """End the run with an error; ignore later errors, which are consequences."""
+        """End the run with an error. Ignore later errors, since they follow from the first."""
         self._settle(BenchError(message))
 
     def explain(self, reply: bytes) -> str:
@@ -175,7 +175,7 @@ class Load:
             except TimeoutError:
                 raise BenchError(f"{self.server}: no connection within {NO_REPLY_SECONDS:g} s") from None
             for outcome in outcomes:
-                if isinstance(outcome, OSError | ValueError):  # ValueError: a name that no host can have
+                if isinstance(outcome, OSError | ValueError):  # ValueError: no host can have this name.
                     raise BenchError(f"cannot connect to {self.server}: {_reason(outcome)}") from outcome
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -239,7 +239,7 @@ async def remove_jobs(server: Address, options: Options) -> bool:
         Whether the tubes are known to be empty.
 
     """
-    await asyncio.sleep(0.05)  # the server puts the jobs of closed connections back
+    await asyncio.sleep(0.05)  # The server first has to give back the jobs of closed connections.
     emptying = replace(options, mode="drain", connections=len(options.tubes), depth=16, jobs=None, seconds=None)
     try:
         async with asyncio.timeout(CLEANING_SECONDS):

@@ -13,13 +13,13 @@ from beanspiked.client.address import Address
 Mode = Literal["cycle", "put", "drain"]
 
 DEFAULT_JOBS = 50_000
-"""Jobs of one run when neither `--jobs` nor `--seconds` says otherwise."""
+"""Jobs of one run without `--jobs` and `--seconds`."""
 
 MAX_BODY = 1 << 30
 """beanstalkd's `-z` goes no higher (beanstalkd.1: "1073741824")."""
 
 MAX_IN_FLIGHT = 1 << 31
-"""Bytes of bodies that may be in flight at once: they all stay in the generator's memory."""
+"""Bytes of bodies that may be in flight at once. They all stay in the generator's memory."""
 
 # protocol.txt: "names [...] may contain letters, numerals, hyphen, plus, slash, semicolon, dot, dollar-sign,
 # underscore and parentheses, but may not begin with a hyphen"; at most 200 bytes.
@@ -27,20 +27,20 @@ _TUBE = re.compile(r"(?!-)[A-Za-z0-9\-+/;.$_()]{1,200}", re.ASCII)
 
 _DESCRIPTION = """\
 Load a beanstalkd-compatible server, and print jobs and commands per second and the
-latency of each command. With --vs, two servers take turns, and their ratio is printed.
+latency of each command. With --vs, it alternates between two servers and prints their ratio.
 
 modes:
   cycle   put, reserve, delete, over and over: three commands a job (the default)
-  put     put only. The jobs STAY on the server; the report says where
+  put     put only. The jobs STAY on the server; the report names the tubes
   drain   reserve and delete. Without --tube it first puts --jobs jobs into a new
           tube, outside the measurement
 
-Without --tube it uses new tubes with random names, and touches no other jobs. After
+Without --tube it uses new tubes with random names and leaves all other jobs alone. After
 cycle and drain these tubes are empty and gone."""
 
 _EPILOG = """\
-At depth 1 the latency of every command is measured. At greater depths one command per
-connection is measured at a time, with its wait behind the others in flight.
+At depth 1 it measures the latency of every command. At greater depths it measures one
+command per connection at a time, including the wait behind the others in flight.
 
 The load generator is one Python process. If it used 90 % of a processor or more, the
 report says that the generator was the bottleneck: the server may be faster than the
@@ -60,13 +60,13 @@ class Options:
     connections: int
     depth: int
     jobs: int | None
-    """Jobs of one run; None: until the time is up, or (drain) until the tubes are empty."""
+    """Jobs of one run; None to run until the time is up, or (drain) until the tubes are empty."""
     seconds: float | None
     body: int
     mode: Mode
     tubes: tuple[str, ...]
     own_tubes: bool
-    """Whether the tubes' names are new: every job in them then is ours and has the known body."""
+    """Whether the tubes are new. Then every job in them is ours and has the known body."""
     rounds: int
     json: bool
 
@@ -131,9 +131,7 @@ def parser() -> _Parser:
         metavar="SERVER",
         help="HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:11300)",
     )
-    add(
-        "--vs", type=_address, metavar="SERVER", help="a second server; the two take turns, in another order each round"
-    )
+    add("--vs", type=_address, metavar="SERVER", help="a second server; the order of the two changes each round")
     add("--rounds", type=_count, metavar="N", help="runs per server; medians are printed (1, with --vs 5)")
     add("--mode", choices=("cycle", "put", "drain"), default="cycle", help="see above (cycle)")
     add("--connections", type=_count, default=50, metavar="N", help="connections (50)")

@@ -1,7 +1,7 @@
-"""Read the server's replies, whole buffers at a time.
+"""Reads the server's replies, whole buffers at a time.
 
-A benchmark needs little of the replies: how many puts and deletes were answered, and the ids of the reserved jobs. A
-reader takes all bytes that are not yet used and returns what it found:
+A benchmark needs only a part of the replies: how many puts and deletes the server has answered, and the ids of the
+reserved jobs. A reader takes all bytes that it has not used yet and returns:
 
     used      bytes read; the caller keeps the rest, an unfinished reply, and calls again when more has come
     inserted  number of INSERTED
@@ -45,13 +45,13 @@ def read_any(data: bytes) -> Replies:
         else:
             return at, inserted, ids, deleted, empty, data[at:end].rstrip(b"\r\n")
         at = end
-    # Otherwise a line that never ends is kept and searched again and again.
+    # Otherwise this would keep a line that never ends, and search it again with each call.
     fault = data[at : at + MAX_LINE] if len(data) - at > MAX_LINE else None
     return at, inserted, ids, deleted, empty, fault
 
 
 def reader_of_own(body: bytes) -> Reader:
-    r"""Make a reader for tubes in which every job has `body`, which holds no line feed and no reply's name.
+    r"""Make a reader for tubes in which every job has `body`. The body has no line feed and no reply's name.
 
     Micro-optimization: it counts words instead of walking from reply to reply, which takes half of `read_any`'s time when a
     buffer has 16 replies. When the sums do not add up, `read_any` reads the buffer.
@@ -62,7 +62,7 @@ def reader_of_own(body: bytes) -> Reader:
         end = data.rfind(b"\n") + 1
         last = data.rfind(b"\n", 0, end - 1) + 1 if end else 0
         if data.startswith(b"RESERVED ", last):
-            end = last  # its body is not here yet
+            end = last  # Its body has not come yet.
         ids = _RESERVED_ID.findall(data, 0, end)
         inserted = data.count(b"INSERTED ", 0, end)
         deleted = data.count(b"DELETED\r", 0, end)

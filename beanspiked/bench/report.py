@@ -1,4 +1,4 @@
-"""Turn results into a table or a JSON document."""
+"""Turns results into a table or a JSON document."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Report:
         if len(self.servers) != 2 or len(self.measured()) != 2:
             return None
         first, second = self.servers
-        # An interrupted round may have run on one server only; it makes no pair.
+        # An interrupted round may have run on one server only. Then it has no ratio.
         pairs = [
             _jobs_per_s(a) / _jobs_per_s(b)
             for a, b in zip(first.rounds, second.rounds, strict=False)

@@ -1,6 +1,6 @@
-"""The `beanspiked` command. It listens first and imports the server after: clients may connect within 30 ms of exec.
+"""The `beanspiked` command. It listens first and imports the server after that, so clients can connect within 30 ms of exec.
 
-Imports before that cost tenths of a millisecond each: `signal` takes five of these, and `_signal`, which it is made of, takes none.
+Each import before that costs tenths of a millisecond: `signal` takes five of these, and `_signal`, on which it is built, takes none.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ EXIT_SETUID: Final = 34
 EXIT_LISTEN: Final = 111
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
-# The longest error, so that a terminal shows it whole or nearly so.
+# The length of the longest error, in characters, so that a terminal shows nearly all of it.
 MAX_ERROR: Final = 200
 
-# Each command with its purpose; it is a module of this package, loaded when it is used.
+# Each command with its purpose. It is a module of this package, which is imported when it is used.
 COMMANDS: Final = {
     "stats": "show the statistics of the server or of a tube",
-    "tubes": "list the tubes and what is in them",
+    "tubes": "list the tubes and their jobs by state",
     "top": "watch the tubes live; pause and kick with keys",
     "peek": "show a job, or the next jobs of a tube",
     "jobs": "list the next job of each state, or jobs by their ids",
@@ -57,7 +57,7 @@ COMMANDS: Final = {
     "health": "check a tube, for monitoring",
     "completion": "print a shell's completion script",
     "bench": "load a server and print its speed",
-    "backup": "copy a journal, also that of a running server",
+    "backup": "copy a journal, even that of a running server",
     "check": "check whether an Aerospike cluster is fit for jobs",
     "cleanup": "remove Lua modules of other versions from a cluster",
 }
@@ -91,12 +91,12 @@ def usage() -> str:
 
 
 def _open_standard_files() -> None:
-    """Open /dev/null for each standard file that is closed; otherwise the first socket or journal takes its place."""
+    """Open /dev/null for each standard file that is closed. Otherwise the first socket or journal would take its place."""
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
         except OSError:
-            # This takes the lowest free descriptor, which is fd.
+            # The kernel gives the lowest free descriptor, which is fd.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - open to the end
@@ -107,7 +107,7 @@ def _say(message: object) -> None:
 
 
 def _refuse(error: UsageError) -> int:
-    """Say in two lines what is wrong with a command line, and where help is."""
+    """Print two lines: the fault of a command line, and how to get help."""
     text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
     _say(text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]}...")
     print("beanspiked -h for help", file=sys.stderr)
@@ -115,7 +115,7 @@ def _refuse(error: UsageError) -> int:
 
 
 def _end_when_told() -> None:
-    """Until the server handles signals, let TERM and INT end the process as they end beanstalkd, and keep USR1 pending."""
+    """Let TERM and INT end the process, as they end beanstalkd, and keep USR1 pending, until the server handles signals."""
     if os.getpid() == 1:
         # The first process of a container ignores them by default.
         _signal.signal(_signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
@@ -153,7 +153,7 @@ def _serve(words: list[str]) -> int:
     for line in (*settings.notices, *settings.warnings):
         _say(line)
     if inherited and settings.listen:
-        _say("the sockets are systemd's; -l and -p are ignored")
+        _say("systemd gave the sockets; -l and -p are ignored")
     import socket  # noqa: PLC0415 - the socket listens before this
 
     sockets = [socket.socket(fileno=fd) for fd in descriptors]
@@ -163,7 +163,7 @@ def _serve(words: list[str]) -> int:
 
 
 def _keep_workers(settings: Settings, sockets: list[socket.socket], admin: socket.socket | None) -> int:
-    """Be the parent of workers, which are this command line again."""
+    """Run as the parent of workers, which have the same command line."""
     from beanspiked.server.log import start  # noqa: PLC0415 - likewise
     from beanspiked.server.parent import Parent  # noqa: PLC0415 - likewise
 
@@ -174,7 +174,7 @@ def _keep_workers(settings: Settings, sockets: list[socket.socket], admin: socke
 
 
 def _work(settings: Settings, channel: str) -> int:
-    """Be a worker."""
+    """Run as a worker."""
     from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - only a worker needs it
     from beanspiked.server.worker import NoParentError, Worker  # noqa: PLC0415 - likewise
 
@@ -198,7 +198,7 @@ def _run(
     from beanspiked.server.sockets import NativeMissingError  # noqa: PLC0415 - likewise
 
     if settings.user is not None:
-        # After the imports: the user may lack permission to read Python's directories.
+        # This comes after the imports: the user may lack permission to read Python's directories.
         if settings.journal is not None:
             import beanspiked.engine.embedded.journal  # noqa: F401, PLC0415 - likewise
         _become(settings.user)
@@ -218,7 +218,7 @@ def _listen_to_admins(options: AdminOptions) -> socket.socket:
     from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - likewise
 
     try:
-        from beanspiked.admin.start import listen  # noqa: PLC0415 - loaded only where it is wanted
+        from beanspiked.admin.start import listen  # noqa: PLC0415 - loaded only with --admin
     except ModuleNotFoundError as error:
         raise ListenError(f"--admin needs {error.name}: pip install 'beanspiked[admin]'") from error
     try:
@@ -228,7 +228,7 @@ def _listen_to_admins(options: AdminOptions) -> socket.socket:
 
 
 def _admin_port(settings: Settings, sock: socket.socket | None) -> Companion | None:
-    """Make the admin port of its socket, if there is one. Raises ListenError."""
+    """Make the admin port on its socket, if there is one. Raises ListenError."""
     if settings.admin is None or sock is None:
         return None
     from beanspiked.admin.start import AdminPort  # noqa: PLC0415 - likewise

@@ -1,4 +1,4 @@
-"""The parser of the sub-commands' arguments: help and errors of one form, and the kinds of values."""
+"""The parser of the sub-commands' arguments, with help and errors in one form, and the kinds of values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STATES", "Parser", "at_least_one", "job_id", "number", "option_strings", "seconds", "tube"]
 
-# The server's own exit code for usage errors.
+# The server's exit code for usage errors.
 EXIT_USAGE: Final = 5
 DEFAULT_ADDRESS: Final = "127.0.0.1:11300"
 STATES: Final = ("ready", "delayed", "buried")
@@ -30,7 +30,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _Given(argparse.Action):
-    """Notes that the address was given, and does not come from the environment."""
+    """Notes that an option gave the address, not the environment."""
 
     def __call__(self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None) -> None:
         setattr(namespace, self.dest, values)
@@ -38,7 +38,7 @@ class _Given(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads the arguments of one sub-command; an error is one line, and a second one says where help is."""
+    """Reads the arguments of one sub-command. An error is one line, and a second line says how to get help."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """Read the arguments. Raises SystemExit after an error was printed."""
+        """Read the arguments. Prints an error and then raises SystemExit."""
         options, rest = self.parse_known_args(words)
         for word in rest:
             self.error(f"unknown argument: {word}{meant(word.partition('=')[0], option_strings(self))}")

@@ -1,4 +1,4 @@
-"""`beanspiked backup`: copies a journal, also that of a running server."""
+"""`beanspiked backup`: copies a journal, even that of a running server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parser() -> Parser:
     """Return the command's parser."""
     words = Parser(
         "backup",
-        "Copy a journal, also that of a running server. The copy is a journal: name it\n"
+        "Copy a journal, even that of a running server. The copy is a journal: name it\n"
         "jobs.sqlite, and a server can use its directory with -b.",
         "  beanspiked backup /var/lib/beanspiked /backup/jobs.sqlite",
         server=False,

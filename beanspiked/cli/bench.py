@@ -1,4 +1,4 @@
-"""`beanspiked bench`: measures a server, or compares two in turns."""
+"""`beanspiked bench`: measures a server, or compares two."""
 
 from __future__ import annotations
 

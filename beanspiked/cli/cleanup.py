@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["OPTIONS", "main"]
 
-# The options that a shell completes.
+# The options for a shell's completion.
 OPTIONS: Final = ("-h", "--help")
 
 

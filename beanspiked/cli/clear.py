@@ -28,9 +28,9 @@ def parser() -> Parser:
     words = Parser(
         "clear",
         "Delete the jobs of a tube that are ready, delayed or buried now. Reserved jobs stay. The\n"
-        "protocol has no command for this: ready jobs are reserved and deleted, some dozens at a\n"
-        "time; the others are deleted one by one. With --admin or a filter the server deletes them\n"
-        "itself. You type the tube's name to confirm.",
+        "protocol has no command for this, so the command reserves and deletes ready jobs, some dozens\n"
+        "at a time, and deletes the others one by one. With --admin or a filter the server deletes the\n"
+        "jobs itself. You type the tube's name to confirm.",
         "  beanspiked clear emails\n  beanspiked clear emails --state buried --yes\n"
         "  beanspiked clear emails --grep spam --older 1d --admin 11301",
     )
@@ -91,7 +91,7 @@ def _deleting(conn: Conn, name: str, state: str, told: Stats) -> Iterator[int]:
             yield sum(requests.accepted(conn.ask_all([requests.delete(job.id) for job in jobs])))
             left -= len(jobs)
         return
-    # These cannot be reserved: peek shows the first one, and the next one once that is deleted.
+    # Nobody can reserve these. A peek shows the first one, and the next one once the first is deleted.
     job = conn.ask(PEEKS[state]())
     while left > 0 and job is not None:
         wanted: list[Request[Any]] = [requests.delete(job.id), PEEKS[state]()]

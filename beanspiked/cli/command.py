@@ -1,4 +1,4 @@
-"""What sub-commands that talk to a server share: running, failing, finding a tube."""
+"""The common parts of the sub-commands that talk to a server: how they run, fail and find a tube."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["BATCH", "EXIT_FAILED", "Failed", "confirm", "connect", "existing", "
 EXIT_FAILED: Final = 1
 # A shell's exit code for a process that SIGPIPE ended.
 EXIT_BROKEN_PIPE: Final = 141
-# How many requests are in flight at once.
+# How many requests are in flight at a time.
 BATCH: Final = 500
 
 
 class Failed(Exception):  # noqa: N818 - it says what happened
-    """A command failed; the text says why, and what to do about it."""
+    """A command failed. The text says why, and what to do."""
 
 
 def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
@@ -64,7 +64,7 @@ def connect(options: argparse.Namespace) -> Conn:
 
 
 def confirm(question: str, typed: str, name: str) -> None:
-    """Ask for something to be typed, which has a name. Raises Failed when something else is typed."""
+    """Ask the user to type a text. The question calls it by its name. Raises Failed when the user types something else."""
     sys.stderr.write(f"{question}. Type {name} to go on: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip() != typed:
@@ -80,7 +80,7 @@ def existing(conn: Conn, tube: str) -> Stats:
 
 
 def tubes(conn: Conn, names: Sequence[str] | None = None) -> list[Stats]:
-    """Return the stats of these tubes, or of all; leave out those that are gone. Raises Refused."""
+    """Return the stats of these tubes, or of all; leave out tubes that are gone. Raises Refused."""
     if names is None:
         names = conn.ask(requests.list_tubes())
     found: list[Stats] = []
@@ -91,7 +91,7 @@ def tubes(conn: Conn, names: Sequence[str] | None = None) -> list[Stats]:
 
 
 def number_of(stats: Stats, key: str) -> int:
-    """Return a number of some stats. Raises Failed when the server does not report it."""
+    """Return a number from some stats. Raises Failed when the server does not report it."""
     value = stats.get(key)
     if not isinstance(value, int):
         raise Failed(f"the server does not report {key}")

@@ -99,7 +99,7 @@ def parser() -> Parser:
     """Return the command's parser."""
     words = Parser(
         "completion",
-        "Print a script that lets a shell complete commands, options and tubes. The tubes are those\n"
+        "Print a script with which a shell completes commands, options and tubes. The tubes are those\n"
         "of the server that BEANSPIKED_ADDR names.",
         "  beanspiked completion bash > /etc/bash_completion.d/beanspiked\n"
         "  beanspiked completion zsh > ~/.zfunc/_beanspiked      # a folder of your $fpath\n"

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# From the Monitoring Plugins' development guidelines.
+# The exit codes are those of the Monitoring Plugins' development guidelines.
 OK: Final = 0
 WARNING: Final = 1
 CRITICAL: Final = 2
 UNKNOWN: Final = 3
 WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-# The measures, with their units in the performance data.
+# The measures and their units in the performance data.
 MEASURES: Final = {"age": "s", "ready": "", "buried": ""}
 
 

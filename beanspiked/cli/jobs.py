@@ -1,4 +1,4 @@
-"""`beanspiked jobs`: lists jobs, by a filter over the admin port, or by their ids with the protocol, which has no list of all jobs."""
+"""`beanspiked jobs`: lists jobs: by a filter over the admin port, or by their ids with the protocol, which has no list of all jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["main", "parser"]
 # How much of a body a table shows, in characters.
 SHOWN: Final = 60
 MAX_IDS: Final = 100_000_000
-# How many are listed unless told otherwise.
+# How many jobs are listed by default.
 MAX_LISTED: Final = 1000
 
 
@@ -33,10 +33,10 @@ def parser() -> Parser:
     """Return the command's parser."""
     words = Parser(
         "jobs",
-        "List jobs of a tube, in the order of their queues. That needs the server's admin port. The\n"
-        "protocol shows only the next job of each state, which this lists where no admin port is\n"
-        "known, and any job by its id: with --ids this asks for each id of a range, some ten thousand\n"
-        "a second. Ids count from 1, except on an Aerospike cluster, where they are too far apart.",
+        "List jobs of a tube, in the order of their queues. This needs the server's admin port. The\n"
+        "protocol shows only the next job of each state, and any job by its id. Without an admin port\n"
+        "the command lists these next jobs. With --ids it asks for each id of a range, about ten\n"
+        "thousand a second. Ids count from 1; on an Aerospike cluster they are too far apart for this.",
         "  beanspiked jobs emails\n"
         '  beanspiked jobs emails --state buried --older 1h --grep \'"to": "bob\' --admin 11301\n'
         "  beanspiked jobs emails --ids 1-50000 --state buried --json",
@@ -69,7 +69,7 @@ def _range(text: str) -> tuple[int, int]:
 
 def _jobs(words: Parser, options: argparse.Namespace) -> int:
     if options.ids and options.admin:
-        words.error("jobs: --ids asks by the protocol, --admin the admin port")
+        words.error("jobs: --ids uses the protocol and --admin the admin port; give only one of them")
     if options.ids or not (filtered(options) or admin_known(options)):
         with connect(options) as conn:
             existing(conn, options.tube)

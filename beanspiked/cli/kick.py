@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# How many jobs one kick takes: others wait no longer than for these.
+# How many jobs one kick takes. Other clients wait no longer than for these.
 SLICE: Final = 1000
 
 
@@ -29,7 +29,8 @@ def parser() -> Parser:
         "kick",
         "Make the buried jobs of a tube ready, the first buried first: all of them, or NUMBER. With\n"
         "--delayed, make delayed jobs ready, the first due first. With the protocol a server does that\n"
-        "only in a tube without buried jobs. A filter needs the admin port; it asks before it kicks.",
+        "only in a tube without buried jobs. A filter needs the admin port, and the command then asks\n"
+        "before it kicks.",
         "  beanspiked kick emails\n  beanspiked kick emails 10\n  beanspiked kick --id 12 13\n"
         "  beanspiked kick emails --grep 'timed out' --tries 3 --admin 11301",
     )
@@ -107,7 +108,7 @@ def _kick_tube(conn: Conn, options: argparse.Namespace) -> int:
     kicked = 0
     conn.ask(requests.use(options.tube))
     with Progress("kicked", todo) as progress:
-        # Never more than were buried: the server would go on with delayed ones.
+        # Never more than were buried, since the server would go on with delayed ones.
         while kicked < todo:
             count = conn.ask(requests.kick(min(SLICE, todo - kicked)))
             if not count:

@@ -1,4 +1,4 @@
-"""Reading and printing jobs, for `peek` and `jobs`."""
+"""Reads and prints jobs, for `peek` and `jobs`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def next_of(conn: Conn, tube: str, states: list[str]) -> list[tuple[Job, Stats]]
 
 
 def described(conn: Conn, job: Job) -> Stats | None:
-    """Return a job's stats; None if it is gone meanwhile."""
+    """Return a job's stats; None if the job is gone by now."""
     return conn.ask(requests.stats_job(job.id))
 
 

@@ -1,4 +1,4 @@
-"""Jobs of a tube that match a filter: listed, counted and changed all together, over the server's admin port."""
+"""Lists, counts and changes the jobs of a tube that match a filter, over the server's admin port."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def add_admin(words: Parser) -> None:
 
 
 def add_filter(words: Parser) -> None:
-    """Add the options that say which jobs are meant."""
+    """Add the options that choose the jobs."""
     words.add_argument("-g", "--grep", metavar="TEXT", help="only jobs whose body contains this text")
     words.add_argument(
         "-o",
@@ -93,7 +93,7 @@ def _range(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     low, high = number(first), number(last if dash else first)
     if low > high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range, the lower number first")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range; the lower number comes first")
     return low, high
 
 
@@ -103,19 +103,19 @@ def filtered(options: argparse.Namespace) -> bool:
 
 
 def over_admin(options: argparse.Namespace) -> bool:
-    """Tell whether the admin port is needed, or was named."""
+    """Tell whether the command needs the admin port, or names one."""
     return filtered(options) or options.count or options.admin is not None
 
 
 def admin_known(options: argparse.Namespace) -> bool:
-    """Tell whether the admin port of the server that is meant is known, by an option or the environment."""
+    """Tell whether an option or the environment names the admin port of the chosen server."""
     return options.admin is not None or (bool(os.environ.get(VARIABLE)) and not options.addressed)
 
 
 def expect_answer(words: Parser, options: argparse.Namespace) -> None:
-    """Refuse a change that nobody could confirm."""
+    """Refuse a change that must be confirmed if there is no terminal to ask at."""
     if not (options.yes or options.count or sys.stdin.isatty()):
-        words.error(f"{words.prog.split()[-1]}: without a terminal to ask at, give --yes")
+        words.error(f"{words.prog.split()[-1]}: there is no terminal to ask at; give --yes")
 
 
 class Matching:
@@ -124,8 +124,8 @@ class Matching:
     Args:
         options: The command's options: an admin port, a filter, and for a change whether to ask first.
         tube: The tube.
-        states: The states of the jobs that are meant.
-        most: How many are changed at most, the first ones of each queue; None for all.
+        states: The states of the chosen jobs.
+        most: How many jobs are changed at most, the first ones of each queue; None for all.
 
     Raises:
         Failed: No admin port is known, or its secret cannot be read.
@@ -144,12 +144,12 @@ class Matching:
             self._wanted["max_priority"] = high
 
     def count(self) -> int:
-        """Count them, or so many of them as are meant at most."""
+        """Count them, up to `most`."""
         count = sum(int(self._ask("tube/jobs/count", state=state)["count"]) for state in self._states)
         return count if self._most is None else min(count, self._most)
 
     def listed(self, most: int) -> Iterator[tuple[Job, Stats]]:
-        """List them, with whole bodies, in the order of their queues, this many at most."""
+        """List at most this many of them, with whole bodies, in the order of their queues."""
         with self._port as port:
             for state in self._states:
                 after: str | None = ""
@@ -165,10 +165,10 @@ class Matching:
 
         Args:
             path: The change, in the admin API.
-            counted: The word for what is done to a job.
-            question: What is said before, with `{}` for the jobs.
-            typed: What has to be typed to go on: the tube's name, or yes.
-            more: What the change needs besides the filter.
+            counted: The word for the change of a job, such as `deleted`.
+            question: The text of the question, with `{}` for the jobs.
+            typed: The text that the user has to type to go on: the tube's name, or yes.
+            more: The arguments of the change besides the filter.
         """
         with self._port as port:
             total = self.count()
@@ -193,7 +193,7 @@ class Matching:
             return done
 
     def print_count(self) -> int:
-        """Print how many they are; return the exit code."""
+        """Print how many jobs match; return the exit code."""
         with self._port:
             count = self.count()
         if self._options.json:
@@ -242,18 +242,18 @@ def _expect_secret(error: AdminRefused) -> None:
 
 def _connected(options: argparse.Namespace) -> AdminConn:
     """Return a connection to the admin port. Raises Failed if none is known."""
-    # Few commands need HTTP, which takes as long to import as all the rest.
+    # Few commands need HTTP, which takes as long to import as everything else.
     from beanspiked.client.admin import AdminAddress, AdminConn  # noqa: PLC0415
 
     named = options.admin or os.environ.get(VARIABLE, "")
     if not named:
         raise Failed(
-            f"beanstalkd's protocol cannot say this: name the server's admin port with --admin or {VARIABLE} "
+            f"beanstalkd's protocol has no command for this: name the server's admin port with --admin or {VARIABLE} "
             "(a server has one with --admin)"
         )
     if options.addressed and options.admin is None:
         raise Failed(
-            f"this goes to the admin port that {VARIABLE} names, not to {options.address}: name its with --admin"
+            f"this goes to the admin port that {VARIABLE} names, not to {options.address}: name that server's admin port with --admin"
         )
     try:
         address = AdminAddress.parse(named)
@@ -272,7 +272,7 @@ def _token(path: str | None) -> str:
 
 
 def _job(port: AdminConn, told: dict[str, Any]) -> tuple[Job, Stats]:
-    """Return a job that the admin port shows as the protocol would, with its whole body and why it is buried."""
+    """Return a job from the admin port as the protocol would show it, with its whole body and the reason of its burial."""
     body = base64.b64decode(told["body"])
     if told["size"] > len(body) and not told["damage"]:
         body = port.body(told["id"])

@@ -1,4 +1,4 @@
-"""`beanspiked move`: moves jobs to another tube and loses none."""
+"""`beanspiked move`: moves jobs to another tube without losing any."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def parser() -> Parser:
     """Return the command's parser."""
     words = Parser(
         "move",
-        "Move jobs to another tube: ready ones, or those of another state. Each job is reserved, put\n"
-        "into the other tube and then deleted here, so none is lost if this is killed; some dozens\n"
-        "may then be in both tubes. Jobs keep their priority, time to run and the rest of a delay,\n"
-        "and get new ids; buried ones arrive ready. Moving buried or delayed jobs (reserve-job) needs\n"
-        "beanstalkd 1.12 or later; if this is killed, one of them may be ready where it was.\n\n"
-        "With --admin or a filter the server moves them itself, and asks before: each job is in one of\n"
-        "the tubes at every moment, and keeps its state and all that is said of it.",
+        "Move jobs to another tube: ready ones, or those of another state. The command reserves each\n"
+        "job, puts it into the other tube and then deletes it here. So it loses no job if it is killed;\n"
+        "some dozens may then be in both tubes. Jobs keep their priority, time to run and the rest of a\n"
+        "delay, and get new ids; buried ones arrive ready. To move buried or delayed jobs (reserve-job)\n"
+        "it needs beanstalkd 1.12 or later; if it is killed, one of them may be ready where it was.\n\n"
+        "With --admin or a filter the server moves the jobs itself, and the command asks before. Each\n"
+        "job is then always in one of the two tubes, and keeps its state and all its figures.",
         "  beanspiked move emails emails-later\n  beanspiked move emails-failed emails --state buried --number 10\n"
         '  beanspiked move emails emails-bob --grep \'"to": "bob\' --older 1h --admin 11301',
     )
@@ -43,7 +43,7 @@ def parser() -> Parser:
     words.add_argument("target", type=tube, metavar="TO")
     words.add_argument("-s", "--state", choices=STATES, default="ready", help="move jobs of this state (ready)")
     words.add_argument(
-        "-n", "--number", type=at_least_one, metavar="N", help="move this many jobs at most (all that are there now)"
+        "-n", "--number", type=at_least_one, metavar="N", help="move at most this many jobs (all that are there now)"
     )
     add_all(words)
     words.add_json()
@@ -98,7 +98,7 @@ class _Moving:
 
     Attributes:
         moved: How many jobs were moved.
-        doubled: The ids of jobs that somebody else got meanwhile.
+        doubled: The ids of jobs that another worker may have got meanwhile.
         progress: Shows how many were moved.
     """
 
@@ -121,11 +121,11 @@ class _Moving:
         while self._left > 0 and (jobs := take_ready(conn, min(size, self._left))):
             self._left -= len(jobs)
             told = requests.accepted(conn.ask_all([requests.stats_job(job.id) for job in jobs]))
-            # None: its time to run is over, and somebody has deleted it.
+            # None means that its time to run is over and another worker has deleted it.
             self._put([(job, one) for job, one in zip(jobs, told, strict=True) if one is not None])
 
     def one_by_one(self) -> None:
-        """Move jobs that reserve does not give: peek shows the first one, and the next one once that is taken."""
+        """Move jobs that a reserve does not return. A peek shows the first one, and the next one once the first is taken."""
         conn = self._conn
         conn.ask(requests.use(self._source))
         job = conn.ask(PEEKS[self._state]())
@@ -147,7 +147,7 @@ class _Moving:
             job = following
 
     def _put(self, jobs: Sequence[tuple[Job, Stats]]) -> None:
-        """Put held jobs into the other tube, then delete them here; return refused ones to their tube. Raises Failed."""
+        """Put held jobs into the other tube, then delete them here. Give refused ones back to their tube. Raises Failed."""
         conn = self._conn
         outcomes = conn.ask_all(
             [
@@ -185,5 +185,5 @@ class _Moving:
             else:
                 self._conn.ask(requests.release(job.id, priority=priority, delay=self._delay(told)))
         except JobLost:
-            # Its time to run is over, so it is back already.
+            # Its time to run is over, so the job is back already.
             say(f"job {job.id} is ready again")

@@ -19,7 +19,7 @@ def parser() -> Parser:
     """Return the command's parser."""
     words = Parser(
         "pause",
-        "Pause a tube: nobody can reserve from it for a time, but jobs can be put. 0 ends a pause.",
+        "Pause a tube: for a time nobody can reserve from it. Puts go on. 0 ends a pause.",
         "  beanspiked pause emails 10m\n  beanspiked pause emails 0",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")

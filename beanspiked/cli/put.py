@@ -29,8 +29,8 @@ def parser() -> Parser:
     words = Parser(
         "put",
         "Put jobs into a tube: each BODY, or without any, each line of standard input as soon as it\n"
-        "comes. Empty lines are skipped. It prints the ids. A job that is too big is reported and\n"
-        "skipped. When the server accepts no more jobs, it says from which line to try again.",
+        "comes. It skips empty lines and prints the ids. It reports and skips a job that is too big.\n"
+        "When the server accepts no more jobs, it says from which line to try again.",
         '  beanspiked put emails \'{"to": "bob"}\'\n'
         "  beanspiked put emails --delay 10m --priority 0 < emails.jsonl\n"
         "  find . -name '*.png' -print0 | beanspiked put -0 thumbnails --ttr 5m\n"
@@ -94,7 +94,7 @@ class _Putting:
     def send(self, conn: Conn, bodies: Sequence[bytes]) -> None:
         """Put some jobs. Raises Failed when the server takes no more, ClientError when it is gone."""
         options = self._options
-        # Empty lines count, so that numbers agree with an editor's.
+        # Empty lines count, so that the numbers are those of an editor.
         numbered = [
             (self.line + place, body) for place, body in enumerate(bodies, 1) if body or options.bodies or options.whole
         ]
@@ -108,7 +108,7 @@ class _Putting:
             first = numbered[0][0]
             reason = str(error) or "interrupted"
             raise Failed(
-                f"{reason}; {plural(len(self.ids))} were put, and those of lines {first} to {self.line} perhaps"
+                f"{reason}; {plural(len(self.ids))} were put; those of lines {first} to {self.line} may have been put"
             ) from error
         ended: tuple[int, Refused] | None = None
         for (line, _), outcome in zip(numbered, outcomes, strict=True):
@@ -144,7 +144,7 @@ def _put(options: argparse.Namespace) -> int:
 
 
 def _given(options: argparse.Namespace) -> Iterator[list[bytes]]:
-    """Yield the bodies, those that come together in one list."""
+    """Yield lists of bodies. Each list has the bodies that come together."""
     if options.bodies:
         yield [os.fsencode(body) for body in options.bodies]
         return

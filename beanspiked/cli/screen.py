@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "Screen"]
 
-# Lines of the header, the table's head and the footer.
+# The lines of the header, the table's head and the footer.
 OTHER_LINES: Final = 6
 PLAIN_WIDTH: Final = 160
 HELP: Final = "up/down choose  s sort  r reverse  p pause  k kick one  K kick all  q quit"
@@ -45,7 +45,7 @@ class Row:
     paused: int
 
 
-# The columns that can be sorted by, in their order.
+# The columns by which the user can sort, in their order.
 COLUMNS: Final = ("name", "ready", "reserved", "delayed", "buried", "waiting", "puts", "deletes", "paused")
 
 
@@ -53,7 +53,7 @@ class Screen:
     """The screen's content.
 
     Attributes:
-        said: What the last key did.
+        said: The effect of the last key.
         reversed: Whether the order is reversed.
     """
 
@@ -61,18 +61,18 @@ class Screen:
         self.said = ""
         self.reversed = False
         self._address = address
-        # A pipe or a file gets it as wide as it needs.
+        # A pipe or a file gets the table in its full width.
         self._console = console or Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         self._sort = "ready"
         self._rows: list[Row] = []
         self._server: Stats = {}
         self._name = ""
-        # The time of the last figures, and how many jobs were put into and deleted from each tube until then.
+        # The time of the last figures, and how many jobs were put into each tube and deleted from it until then.
         self._seen_at = 0.0
         self._totals: dict[str, tuple[int, int]] = {}
 
     def update(self, now: float, server: Stats, found: Sequence[Stats]) -> None:
-        """Take the figures of a time, in seconds."""
+        """Take the figures of a moment, in seconds."""
         passed = now - self._seen_at
         before, self._totals = self._totals, {}
         self._seen_at, self._server, self._rows = now, server, []
@@ -98,7 +98,7 @@ class Screen:
 
     @property
     def rows(self) -> list[Row]:
-        """The tubes in order; by a number, the largest comes first."""
+        """The tubes in order. By a number, the largest comes first."""
         by_name = sorted(self._rows, key=lambda row: row.name)
         if self._sort == "name":
             return by_name[::-1] if self.reversed else by_name
@@ -106,7 +106,7 @@ class Screen:
 
     @property
     def chosen(self) -> Row | None:
-        """The tube that keys act on, or None."""
+        """The tube on which keys act, or None."""
         rows = self.rows
         return next((row for row in rows if row.name == self._name), rows[0] if rows else None)
 
@@ -121,7 +121,7 @@ class Screen:
         self._sort = COLUMNS[(COLUMNS.index(self._sort) + 1) % len(COLUMNS)]
 
     def live(self) -> Live:
-        """Return a display that shows the screen again and again."""
+        """Return a display that shows the screen and updates it."""
         return Live(console=self._console, screen=True, auto_refresh=False)
 
     def print(self) -> None:

@@ -1,4 +1,4 @@
-"""Reserving a tube's jobs in large numbers, for `move` and `clear`."""
+"""Reserves many of a tube's jobs at once, for `move` and `clear`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["at_once", "take_ready", "todo", "watch_only"]
 
-# How many jobs, and about how many bytes of them, are held at a time.
+# How many jobs a command holds at a time, and about how many bytes of them.
 MAX_JOBS: Final = 64
 MAX_BYTES: Final = 1 << 23
 
@@ -28,12 +28,12 @@ def watch_only(conn: Conn, tube: str) -> None:
 
 
 def at_once(conn: Conn) -> int:
-    """Return how many jobs may be held at a time, given how large they may be."""
+    """Return how many jobs a command may hold at a time, by their largest size."""
     return max(1, min(MAX_JOBS, MAX_BYTES // max(1, number_of(conn.ask(requests.stats()), "max-job-size"))))
 
 
 def todo(told: Stats, state: str, number: int | None) -> int:
-    """Return how many jobs of a state a tube has now: taking only these, it ends although producers go on."""
+    """Return how many jobs of a state a tube has now. A command that takes only these ends although producers go on."""
     there = number_of(told, f"current-jobs-{state}")
     return there if number is None else min(there, number)
 

@@ -23,16 +23,16 @@ EVERY: Final = 0.2
 
 
 def shown(value: object) -> str:
-    """Return a value as one line that cannot control a terminal: names come from a server."""
+    """Return a value as one line that cannot control a terminal, since a server chooses the names."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
 def say(message: object) -> None:
-    """Print a message that is not a result to standard error; a closed one does not matter."""
+    """Print a message that is not a result to standard error, which may be closed."""
     try:
         print(f"beanspiked: {shown(message)}", file=sys.stderr, flush=True)
     except OSError:
-        # There is nowhere else to say it; the exit code tells.
+        # No other place takes the message; the exit code tells.
         return
 
 
@@ -42,7 +42,7 @@ def coloured() -> bool:
 
 
 def paint(text: str, style: str) -> str:
-    """Colour a text where colours are shown."""
+    """Colour a text if the terminal shows colours."""
     return f"\x1b[{style}m{text}\x1b[0m" if style and coloured() else text
 
 
@@ -99,7 +99,7 @@ def body_fields(body: bytes) -> dict[str, str]:
 
 
 class Progress:
-    """A progress line on a terminal's standard error, cleared in the end; elsewhere it prints nothing."""
+    """A progress line on a terminal's standard error, cleared at the end. Elsewhere it prints nothing."""
 
     def __init__(self, what: str, total: int | None = None) -> None:
         self._what = what

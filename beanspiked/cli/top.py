@@ -25,7 +25,7 @@ __all__ = ["main", "parser"]
 
 STDIN: Final = 0
 PAUSE_SECONDS: Final = 600
-# Asking for figures costs the server work, so it takes at most this part of the time.
+# Requests for figures cost the server work, so they take at most this part of the time.
 SHARE: Final = 0.1
 UP: Final = ("\x1b[A", "\x1bOA")
 DOWN: Final = ("\x1b[B", "\x1bOB")
@@ -113,12 +113,12 @@ def _press(conn: Conn, screen: Screen, key: str) -> None:
 
 
 def _act(conn: Conn, name: str, buried: int, paused: int, key: str) -> str:
-    """Do what a key means to a tube; return what was done."""
+    """Carry out a key's action on a tube; return a text about it."""
     if key == "p":
         conn.ask(requests.pause_tube(name, 0 if paused else PAUSE_SECONDS))
         return f"{name} is not paused any more" if paused else f"{name} is paused"
     if not buried:
-        # A server would kick delayed jobs.
+        # Otherwise the server would kick delayed jobs.
         return f"nothing is buried in {name}"
     conn.ask(requests.use(name))
     kicked = conn.ask(requests.kick(1 if key == "k" else buried))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-# How often the server is asked, in seconds.
+# The interval between two questions to the server, in seconds.
 EVERY: Final = 0.25
 
 
@@ -23,8 +23,8 @@ def parser() -> Parser:
     """Return the command's parser."""
     words = Parser(
         "wait",
-        "Wait until a tube is empty: no job is ready, delayed or reserved. Buried jobs count only with\n"
-        "--buried, since they wait for somebody to kick them. A tube that does not exist is empty.",
+        "Wait until a tube is empty: no job is ready, delayed or reserved. Buried jobs wait until\n"
+        "somebody kicks them, so they count only with --buried. A tube that does not exist is empty.",
         "  beanspiked wait emails --empty --timeout 10m && systemctl stop mailer",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")

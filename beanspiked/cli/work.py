@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["main", "parser"]
 
 EXIT_INTERRUPTED: Final = 130
-# How long a reserve waits; the next one then shows whether the server is still there.
+# How long a reserve waits, in seconds. The next one then shows whether the server is still there.
 RESERVE_SECONDS: Final = 60
-# How long a command may take to end after TERM.
+# How long a command may take to end after TERM, in seconds.
 GRACE_SECONDS: Final = 5.0
-# The pause between two tries to connect again, at first and at most.
+# The first and the longest pause between two tries to connect again, in seconds.
 RECONNECT_SECONDS: Final = 0.5
 MAX_RECONNECT_SECONDS: Final = 15.0
 MAX_BACKOFF: Final = 3600
-# The part of the time to run after which a job is touched.
+# The part of the time to run after which the worker touches a job.
 TOUCH_AFTER: Final = 0.4
 
 
@@ -42,13 +42,13 @@ def parser() -> Parser:
     """Return the parser of the arguments before the `--`."""
     words = Parser(
         "work",
-        "Run a command for each job of a tube, with the body on its standard input. When it exits\n"
-        "with 0 the job is deleted; otherwise it is buried, or with --retry released to be tried\n"
-        "again later. The job is touched while the command runs. The command's environment has\n"
+        "Run a command for each job of a tube, with the body on its standard input. If it exits with\n"
+        "0, the job is deleted. Otherwise the job is buried, or with --retry released for another try\n"
+        "later. The job is touched while the command runs. The command's environment has\n"
         "BEANSPIKED_JOB_ID, BEANSPIKED_TUBE and BEANSPIKED_RELEASES (how often the job was released).\n"
-        "TERM and INT end the running commands and make their jobs ready again, unchanged; a second\n"
-        "signal ends everything at once. When the server goes away, the commands are ended, since\n"
-        "others may get their jobs, and the connection is tried until the server is back.",
+        "TERM and INT end the running commands and make their jobs ready again, unchanged. A second\n"
+        "signal ends everything at once. When the server goes away, other workers may get the jobs, so\n"
+        "the worker ends its commands. It then tries to connect until the server is back.",
         "  beanspiked work emails -- ./send-email\n"
         "  beanspiked work thumbnails -j 4 --retry 5 --timeout 2m -- sh -c 'convert - \"out/$BEANSPIKED_JOB_ID.png\"'",
         usage="beanspiked work [OPTIONS] TUBE [TUBE ...] -- COMMAND [ARG ...]",
@@ -105,7 +105,7 @@ def main(words: list[str]) -> int:
 
 
 class _Working:
-    """Runs the slots; each has a connection of its own and works on one job at a time."""
+    """Runs the slots. Each has a connection of its own and works on one job at a time."""
 
     def __init__(self, options: argparse.Namespace, command: list[str]) -> None:
         self._options = options
@@ -113,13 +113,13 @@ class _Working:
         self._slots: list[asyncio.Task[None]] = []
         self._processes: set[asyncio.subprocess.Process] = set()
         self._ended_by = 0
-        # Whether a server was reached before: from then on, slots wait for its return.
+        # Whether a slot has ever reached the server. From then on, slots wait for its return.
         self._connected = False
         # The last message about the server, so that each slot does not repeat it.
         self._said = ""
 
     async def run(self) -> int:
-        """Work until told to end, or until the tubes are empty; return the exit code.
+        """Work until a signal comes, or until the tubes are empty; return the exit code.
 
         Raises:
             ClientError: There is no server.
@@ -140,7 +140,7 @@ class _Working:
         return EXIT_INTERRUPTED if self._ended_by == signal.SIGINT else 0
 
     def _end(self, number_: int) -> None:
-        """End the commands and give their jobs back; the second time at once."""
+        """End the commands and give their jobs back. The second call does so at once."""
         if self._ended_by:
             for process in self._processes:
                 _signal(process, signal.SIGKILL)
@@ -149,7 +149,7 @@ class _Working:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Cancel each slot, once: it may need some seconds to end its command."""
+        """Cancel each slot once. It may need some seconds to end its command."""
         for slot in self._slots:
             slot.cancel()
 
@@ -209,14 +209,14 @@ class _Working:
             )
             return
         finally:
-            # Also when the slot is cancelled or the server is gone: the job then goes to another worker.
+            # This also runs when the slot is cancelled or the server is gone: the job then goes to another worker.
             await _ended(process)
             self._processes.discard(process)
         try:
             await self._finish(conn, job, told, why, time.monotonic() - began)
         except ClientError as error:
             say(
-                f"job {job.id}: {why or 'done'}, but the server could not be told ({error}); another worker may do it again"
+                f"job {job.id}: {why or 'done'}, but the server did not learn it ({error}); another worker may do it again"
             )
             raise
 
@@ -227,7 +227,7 @@ class _Working:
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 env={**os.environ, **environ},
-                # In a group of its own: Ctrl-C reaches only us, and our signals reach all processes that the command starts.
+                # The command has a process group of its own: Ctrl-C reaches only us, and our signals reach all its processes.
                 process_group=0,
             )
         )
@@ -236,14 +236,14 @@ class _Working:
         except OSError as error:
             raise Failed(f"{self._command[0]}: {error.strerror}") from error
         except asyncio.CancelledError:
-            # It may run already. asyncio would kill it, but not the processes that it has started.
+            # The command may run already. asyncio would kill it, but not the processes that it has started.
             process = await starting
             self._processes.add(process)
             await _ended(process)
             raise
 
     async def _watched(self, conn: Conn, job: Job, ttr: int, process: asyncio.subprocess.Process) -> str:
-        """Keep a job while its command runs; return why that failed, or nothing.
+        """Touch a job while its command runs; return why the command failed, or nothing.
 
         Raises:
             ClientError: The job is lost.
@@ -267,7 +267,7 @@ class _Working:
                 touch_at = time.monotonic() + ttr * TOUCH_AFTER
         finally:
             closes.cancel()
-            # It ends with its command, which `_ended` ends.
+            # This task ends with its command, which `_ended` ends.
             ends.add_done_callback(_retrieve)
 
     async def _finish(self, conn: Conn, job: Job, told: Stats, why: str, took: float) -> None:
@@ -297,7 +297,7 @@ def _failure(code: int | None) -> str:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Retrieve a task's exception when nobody waits for it any more, so that asyncio does not log it."""
+    """Retrieve a task's exception when nothing waits for the task any more, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
@@ -309,7 +309,7 @@ def _signal(process: asyncio.subprocess.Process, number_: int) -> None:
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
-    """End a command that still runs: by TERM, and after a grace period by KILL."""
+    """End a command that still runs, by TERM, and after a grace period by KILL."""
     if process.returncode is not None:
         return
     _signal(process, signal.SIGTERM)

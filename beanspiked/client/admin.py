@@ -1,4 +1,4 @@
-"""A connection to a server's admin port: JSON over HTTP, for what the protocol cannot say."""
+"""A connection to a server's admin port: JSON over HTTP, for requests that the protocol does not have."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["AdminAddress", "AdminConn"]
 
 DEFAULT_PORT: Final = 11301
 CONNECT_SECONDS: Final = 10.0
-# To search the bodies of a million jobs takes minutes on a busy server. A change that goes on says so much more often.
+# In seconds. A search of the bodies of a million jobs takes minutes on a busy server. A change reports its progress much more often.
 ANSWER_SECONDS: Final = 600.0
-# A change must come with this, so that no page of another site can ask for one.
+# Changes must have this header, so that no page of another site can send one.
 CHANGE: Final = {"X-Beanspiked": "1", "Content-Type": "application/json"}
 PROGRESS: Final = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminAddress:
-    """The address of an admin port; `prefix` is the path that all others lie below, without a slash behind."""
+    """The address of an admin port. `prefix` is the path above all others, without a slash at its end."""
 
     host: str
     port: int
@@ -57,10 +57,10 @@ class AdminAddress:
 
 
 class AdminConn:
-    """A connection to an admin port. It is opened when it is needed, and again after `rest`.
+    """A connection to an admin port. It opens when a request needs it, and again after `rest`.
 
     Args:
-        address: Where the port is.
+        address: The port's address.
         token: The secret to show; empty for none.
     """
 
@@ -82,11 +82,11 @@ class AdminConn:
         self._http.close()
 
     def rest(self) -> None:
-        """Hang up until the next question: a server does so with whoever is silent for long."""
+        """Close the connection until the next request, as a server does with clients that are silent for long."""
         self._http.close()
 
     def ask(self, path: str, query: Mapping[str, object]) -> Any:
-        """Return what a look below `/api/v1/` tells. Raises AdminRefused, ServerGone and BrokenReply."""
+        """Return the answer of a GET below `/api/v1/`. Raises AdminRefused, ServerGone and BrokenReply."""
         return _decoded(self._whole(self._begin("GET", path, query)))
 
     def body(self, job_id: int) -> bytes:
@@ -98,17 +98,17 @@ class AdminConn:
         _decoded(self._whole(self._begin("POST", f"jobs/{job_id}/kick", {}, b"{}", CHANGE)))
 
     def change(self, path: str, query: Mapping[str, object], said: Mapping[str, object], counted: str) -> Iterator[int]:
-        """Change many jobs; yield from time to time how many were changed so far, in the end how many in all.
+        """Change many jobs; yield from time to time how many were changed so far, and at the end how many in all.
 
         Args:
             path: The change, below `/api/v1/`.
-            query: What it says in the URL.
-            said: What it says in its body.
-            counted: The word for what is done to a job, such as `deleted`.
+            query: The arguments in the URL.
+            said: The arguments in the body.
+            counted: The word for the change of a job, such as `deleted`.
 
         Raises:
-            AdminRefused: The change was refused, or ended early; the text says how many jobs were changed by then.
-            ServerGone: The server went away; the jobs that were changed by then stay changed.
+            AdminRefused: The server refused the change, or the change ended early. The text says how many jobs were changed by then.
+            ServerGone: The server went away. The jobs that were changed by then stay changed.
             BrokenReply: This is no admin port.
         """
         response = self._begin("POST", path, query, json.dumps(said).encode(), {**CHANGE, "Accept": PROGRESS})
@@ -133,7 +133,7 @@ class AdminConn:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> HTTPResponse:
-        """Send a request; return the response once its head is there. Raises AdminRefused, ServerGone and BrokenReply."""
+        """Send a request; return the response once its head has come. Raises AdminRefused, ServerGone and BrokenReply."""
         target = f"{self.address.prefix}/api/v1/{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             if self._http.sock is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Conn"]
 
 CONNECT_SECONDS: Final = 10.0
-# In seconds. A front-end may wait ten seconds until its cluster's nodes agree.
+# In seconds. A front-end may wait ten seconds for its cluster's nodes to agree.
 ANSWER_SECONDS: Final = 30.0
 READ_SIZE: Final = 1 << 18
 
@@ -79,7 +79,7 @@ class Conn:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the server gives back the jobs that it holds."""
+        """Close the connection. The server makes the jobs that it holds ready again."""
         self._socket.close()
 
     def ask(self, request: Request[T]) -> T:
@@ -99,7 +99,7 @@ class Conn:
         """Send requests together and wait for all results, in order; the result of a refused request is its error.
 
         Raises:
-            ServerGone: The connection ended, or the server was silent for too long; some requests may have been carried out.
+            ServerGone: The connection ended, or the server was silent for too long. It may have carried out some requests.
             BrokenReply: The server does not speak the protocol.
         """
         if self._socket.fileno() < 0:
@@ -107,7 +107,7 @@ class Conn:
         try:
             return self._exchange(requests)
         except BaseException as error:
-            # It is unknown what is still on its way, so the connection cannot be used again.
+            # Replies may still be on their way, so the connection cannot be used again.
             self.close()
             if isinstance(error, OSError):
                 raise ServerGone(f"{self.address}: {reason(error)}") from error
@@ -139,8 +139,8 @@ class Conn:
         return total
 
     def _move(self, out: memoryview, silence: float | None) -> memoryview:
-        """Wait until bytes can be read or sent, and move them; return those that are not yet sent."""
-        # Both at once: a server whose replies are not read may stop reading.
+        """Wait until bytes can be read or sent, and move them; return the bytes that are not sent yet."""
+        # It does both at once, since a server whose replies are not read may stop reading.
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if out else 0))
         began = time.monotonic()
         events = self._poll.poll(None if silence is None else silence * 1000)
@@ -159,7 +159,7 @@ class Conn:
 
 
 def reason(error: OSError) -> str:
-    """Return in words why there is no connection."""
+    """Say in words why there is no connection."""
     if isinstance(error, socket.gaierror):
         return "no such host"
     if isinstance(error, TimeoutError):

@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 class Conn(asyncio.Protocol):
-    """A connection to a server; made by `connect`. Many tasks may have requests on their way at the same time.
+    """A connection to a server; made by `connect`. Many tasks may use it at the same time.
 
     Attributes:
-        address: Where the server listens.
+        address: The server's address.
     """
 
     def __init__(self, address: Address, answer_seconds: float) -> None:
@@ -42,7 +42,7 @@ class Conn(asyncio.Protocol):
     async def connect(
         cls, address: Address, *, connect_seconds: float = CONNECT_SECONDS, answer_seconds: float = ANSWER_SECONDS
     ) -> Self:
-        """Connect; arguments and errors as with the blocking one."""
+        """Connect; arguments and errors as with the blocking connection."""
         loop = asyncio.get_running_loop()
         conn = cls(address, answer_seconds)
         try:
@@ -62,7 +62,7 @@ class Conn(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """Close the connection at once; the server gives back the jobs that it holds."""
+        """Close the connection at once. The server makes the jobs that it holds ready again."""
         self._fail(ServerGone(f"{self.address}: the connection is closed"))
 
     async def wait_closed(self) -> None:
@@ -72,7 +72,7 @@ class Conn(asyncio.Protocol):
     async def ask(self, request: Request[T]) -> T:
         """Send a request and wait for its result.
 
-        When the task of a reserve is cancelled, the connection is closed: otherwise the server might give it a job that nobody works on.
+        If the task of a reserve is cancelled, this closes the connection. Otherwise the server might give it a job that nobody works on.
 
         Raises:
             Refused: The server refused the request.
@@ -97,7 +97,7 @@ class Conn(asyncio.Protocol):
         """Send requests together and wait for all results, in order; the result of a refused request is its error.
 
         Raises:
-            ServerGone: The connection ended, or the server was silent for too long; some requests may have been carried out.
+            ServerGone: The connection ended, or the server was silent for too long. It may have carried out some requests.
             BrokenReply: The server does not speak the protocol.
         """
         outcomes = await asyncio.gather(*map(self.ask, requests), return_exceptions=True)
@@ -118,7 +118,7 @@ class Conn(asyncio.Protocol):
         return futures
 
     def _fail(self, error: ClientError) -> None:
-        """End the connection; callers that wait for a reply get this error."""
+        """End the connection. Callers that wait for a reply get this error."""
         self._error = self._error or error
         self._closed.set()
         if self._transport is not None:
@@ -129,7 +129,7 @@ class Conn(asyncio.Protocol):
             if not future.done():
                 future.set_exception(self._error)
 
-    # --- what asyncio calls
+    # --- calls by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""

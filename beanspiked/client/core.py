@@ -29,9 +29,9 @@ class Core:
     def __init__(self) -> None:
         self._requests: deque[Request[Any]] = deque()
         self._buffer = bytearray()
-        # How far the buffer was searched for the end of a line.
+        # How far the parser has searched the buffer for the end of a line.
         self._searched = 0
-        # A reply whose body is on its way, and the body's size.
+        # The reply whose body is on its way, and the body's size.
         self._reply: Reply | None = None
         self._size = 0
         self._ended = False
@@ -70,7 +70,7 @@ class Core:
         """Return the next answered request with its reply, or None until more comes.
 
         Raises:
-            BrokenReply: The bytes are not a reply, or not one to the next request. Every later call raises it again.
+            BrokenReply: The bytes are no reply, or none to the next request. Every later call raises it again.
             ServerGone: The connection ended before a reply. Every later call raises it again.
         """
         if self._error is not None:
@@ -99,7 +99,7 @@ class Core:
         return self._requests.popleft(), reply
 
     def _at_end(self) -> tuple[Request[Any], Reply] | None:
-        """Answer a `quit` with the end of the connection, which leaves any other request unanswered."""
+        """Answer a `quit` with the end of the connection. Any other request stays unanswered."""
         if not self._ended or not self._requests:
             return None
         if self._requests[0].verb != "quit" or self._buffer or self._reply is not None:
@@ -133,7 +133,7 @@ class Core:
         if shape is None or (verb == "quit" and word in ANY_TIME):
             raise self._broken(line.encode())
         if verb == "put" and word in ("BAD_FORMAT", "UNKNOWN_COMMAND"):
-            # The server then reads the body as commands.
+            # The server then reads the rest of the body as commands.
             raise self._broken(line.encode())
         self._size = -1
         if shape is Shape.BARE and not rest:

@@ -2,20 +2,20 @@
 
 ClientError
 ├── ServerGone          there is no connection: refused, closed, reset, or silent for too long
-├── BrokenReply         the bytes are not a reply of the protocol, or not one to this command; the connection cannot be used again
+├── BrokenReply         the bytes are no reply of the protocol, or none to this command; the connection cannot be used again
 ├── AdminRefused        the admin port refused a request, or a change of many jobs ended early
-└── Refused             the server refused the command; it did nothing, and the connection goes on
+└── Refused             the server refused the command and did nothing; the connection goes on
     ├── JobNotFound     there is no such job, or not in a state that allows this
-    ├── JobLost         this connection does not hold the job any more: abandon the work
+    ├── JobLost         this connection does not hold the job any more: stop working on it
     ├── TubeNotFound    there is no such tube
     ├── JobTooBig       the body is larger than the server accepts
     ├── Draining        the server accepts no more jobs
-    ├── StoreFull       it has no room (OUT_OF_MEMORY)
-    │   └── JobBuried   it has no room for a ready job, and keeps it buried
-    ├── StoreFailed     it failed (INTERNAL_ERROR); the command may have been carried out
+    ├── StoreFull       the server has no room (OUT_OF_MEMORY)
+    │   └── JobBuried   the server has no room for a ready job, and keeps it buried
+    ├── StoreFailed     the server failed (INTERNAL_ERROR); it may have carried out the command
     ├── DeadlineSoon    a job held by this connection times out within a second
     ├── NotIgnored      a connection watches at least one tube
-    └── NotUnderstood   it does not know the command or its arguments
+    └── NotUnderstood   the server does not know the command or its arguments
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class ClientError(Exception):
 
 
 class ServerGone(ClientError):  # noqa: N818 - it says what happened
-    """There is no connection to the server: it refused, closed or reset it, or was silent for too long.
+    """There is no connection: the server refused, closed or reset it, or was silent for too long.
 
-    Commands on their way may have been carried out.
+    The server may have carried out commands on their way.
     """
 
 
 class BrokenReply(ClientError):  # noqa: N818 - likewise
-    """The bytes are not a reply of the protocol, or not one to this command; the connection cannot be used again."""
+    """The bytes are no reply of the protocol, or none to this command. The connection cannot be used again."""
 
 
 class AdminRefused(ClientError):  # noqa: N818 - likewise
-    """The admin port refused a request, or a change of many jobs ended early: what was done by then stays done.
+    """The admin port refused a request, or a change of many jobs ended early. The jobs that were changed by then stay changed.
 
     Attributes:
         status: The status of the HTTP response.
@@ -93,13 +93,13 @@ class JobNotFound(Refused):
 
 
 class JobLost(Refused):
-    """This connection does not hold the job any more: its time to run is over, or it was deleted. Abandon the work."""
+    """This connection does not hold the job any more: its time to run is over, or it was deleted. Stop working on it."""
 
     text = "the job is not held any more"
 
 
 class TubeNotFound(Refused):
-    """There is no such tube: nothing is in it, and nobody uses or watches it."""
+    """There is no such tube: it has no job, and nobody uses or watches it."""
 
     text = "there is no such tube"
 
@@ -129,13 +129,13 @@ class JobBuried(StoreFull):
 
 
 class StoreFailed(Refused):
-    """The server failed; the command may have been carried out."""
+    """The server failed. It may have carried out the command."""
 
     text = "the server failed (INTERNAL_ERROR); its log says why"
 
 
 class DeadlineSoon(Refused):
-    """A job that this connection holds times out within a second: touch it or finish it before the next reserve."""
+    """A job that this connection holds times out within a second. Touch it or finish it before the next reserve."""
 
     text = "a job held by this connection times out within a second"
 

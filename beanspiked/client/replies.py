@@ -15,13 +15,13 @@ class Shape(Enum):
     BARE = "nothing"
     NUMBER = "a number"
     NAME = "a name"
-    DOCUMENT = "a size, and on the next lines so many bytes"
-    JOB = "an id and a size, and on the next lines so many bytes"
+    DOCUMENT = "a size, and on the next lines this many bytes"
+    JOB = "an id and a size, and on the next lines this many bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply; fields that its word does not have are zero or empty.
+    """One reply. Fields that its word does not have are zero or empty.
 
     Attributes:
         word: Its first word, such as `INSERTED`; empty when the server closed the connection after `quit`.
@@ -46,7 +46,7 @@ _DOCUMENT_OF: Final = {"OK": Shape.DOCUMENT, "NOT_FOUND": _BARE}
 _LOOK: Final = {"FOUND": Shape.JOB, "NOT_FOUND": _BARE}
 _RESERVE: Final = {"RESERVED": Shape.JOB, "DEADLINE_SOON": _BARE, "TIMED_OUT": _BARE}
 
-# In addition to those of `ANY_TIME`. `put` and `release` get BURIED when the queue has no memory.
+# The replies besides those of `ANY_TIME`. `put` and `release` get BURIED when the queue has no memory.
 EXPECTED: Final[dict[str, dict[str, Shape]]] = {
     "put": {
         "INSERTED": _NUMBER,

@@ -1,7 +1,7 @@
-"""A function for each command of the protocol: it makes a request, which knows its bytes and the meaning of the replies.
+"""Functions that make a request for each command of the protocol. A request knows its bytes and the meaning of the replies.
 
-Names, defaults and results are the library's where they mean the same: peeks and stats return None if there is nothing, `delete` returns
-whether it deleted the job, `reserve` returns None when the time is up. Times are whole seconds, as on the wire.
+Names, defaults and results are those of the library if they mean the same: peeks and stats return None if there is nothing, `delete`
+returns whether it deleted the job, `reserve` returns None when the time is up. Times are whole seconds, as on the wire.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Request(Generic[T_co]):
 
     Attributes:
         verb: Its first word.
-        command: Its line, as errors show it.
+        command: Its line, for errors.
         data: Its bytes.
         read: Makes the result from a reply that is not a refusal.
         missing: The error that NOT_FOUND raises; None if `read` handles it.
@@ -147,7 +147,7 @@ def put(body: bytes, *, priority: int = DEFAULT_PRIORITY, delay: int = 0, ttr: i
 
 
 def use(tube: str) -> Request[str]:
-    """Choose the tube that jobs are put into, kicked in and peeked at; the result is its name."""
+    """Choose the tube for puts, kicks and peeks; the result is its name."""
     return _request("use", _tube(tube), read=_name)
 
 
@@ -157,7 +157,7 @@ def reserve() -> Request[Job | None]:
 
 
 def reserve_with_timeout(timeout: int) -> Request[Job | None]:
-    """Take the most urgent ready job of the watched tubes, or wait for one; None after this many seconds without."""
+    """Take the most urgent ready job of the watched tubes, or wait for one; None after this many seconds without one."""
     return _request("reserve-with-timeout", _checked(timeout, MAX_TIMEOUT, "timeout"), read=_job, wait=timeout)
 
 
@@ -264,7 +264,7 @@ def pause_tube(tube: str, seconds: int) -> Request[None]:
 
 
 def quit_() -> Request[None]:
-    """Have the server close the connection; its end is the reply."""
+    """Ask the server to close the connection. Its end is the reply."""
     return _request("quit", read=_nothing)
 
 

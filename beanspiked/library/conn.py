@@ -43,7 +43,7 @@ DEFAULT_HOST: Final = "aerospike"
 # The largest job of a namespace whose max-record-size is the default of 1 MiB, in bytes.
 MAX_JOB_SIZE: Final = 960 * 1024
 NO_RETRY: Final = Retry(attempts=1)
-# Of this many failed tries to connect, one is logged.
+# One in this many failed tries to connect is logged.
 COMPLAIN_EVERY: Final = 20
 _numbers = itertools.count(1)
 
@@ -63,8 +63,8 @@ def connect(
         url: `memory:` (jobs in this process, lost with it), `sqlite:DIR` (a durable journal in a directory, for one process at a time)
             or `aerospike://[USER:PASS@]HOST[:PORT][,HOST...]/NAMESPACE[?prefix=NAME&tls=true]` (shared by any number of processes).
         client_id: The client's name in logs; host, process and a number by default.
-        retry: How often to try to connect; once by default. Cancelling the wait ends it.
-        put_retry: How often to try a put; once by default. A Retry without `attempts` goes on until the store takes it.
+        retry: How often to try to connect; once by default. To end the tries, cancel the call.
+        put_retry: How often to try a put; once by default. A Retry without `attempts` goes on until the store takes the job.
         metrics: Counts and times the operations.
         max_job_size: The largest body, in bytes.
 
@@ -82,8 +82,9 @@ def dial(host: str, port: int = 3000, namespace: str = "beanspike", **options: U
 def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[Options]) -> Conn:
     """Connect as go-beanspike's DialDefault does: to AEROSPIKE_HOST and AEROSPIKE_PORT, by default `aerospike:3000`.
 
-    The port may have the form that Docker sets for a linked container, `tcp://172.17.0.5:3000`. What Kubernetes sets for a service called
-    `aerospike` is ignored and logged. AEROSPIKE_NAMESPACE names the namespace, by default `beanspike`. Options as with `connect`.
+    The port may have the form that Docker sets for a linked container, `tcp://172.17.0.5:3000`. The function logs and ignores the
+    variables that Kubernetes sets for a service called `aerospike`. AEROSPIKE_NAMESPACE names the namespace, by default `beanspike`.
+    Options as with `connect`.
 
     Raises:
         ValueError: A variable is malformed; the text names it.
@@ -103,7 +104,7 @@ def dial_default(environ: Mapping[str, str] | None = None, **options: Unpack[Opt
 
 
 class Options(TypedDict, total=False):
-    """The options of every way to connect; see `connect`."""
+    """The options of `connect`, `dial` and `dial_default`; see `connect`."""
 
     client_id: str | None
     retry: Retry | None
@@ -115,10 +116,10 @@ class Options(TypedDict, total=False):
 class Conn(ConnBase):
     """A connection to a store; made by `connect`, `dial` or `dial_default`.
 
-    It belongs to the event loop in which it was opened. Any number of tasks may use its tubes at once; requests of the same moment go to
-    the store together.
+    It belongs to the event loop in which it was opened. Any number of tasks may use its tubes at once. Requests of one turn go to the
+    store together.
 
-    It also belongs to its process. In the child of a fork every call raises ConnForked, and closing it does nothing. The child may make
+    It also belongs to its process. In the child of a fork every call raises ConnForked, and `close` does nothing. The child may make
     a connection of its own, but not to the journal that its parent has open.
     """
 
@@ -139,7 +140,7 @@ class Conn(ConnBase):
         self._tubes: weakref.WeakValueDictionary[str, Tube] = weakref.WeakValueDictionary()
         self._opened = False
 
-    # --- its life
+    # --- opening
 
     def __await__(self) -> Generator[Any, None, Conn]:
         return self.open().__await__()
@@ -178,7 +179,7 @@ class Conn(ConnBase):
                 return self
 
     async def _start(self, broker: Broker, timers: Timers, turn: Callable[[], None]) -> TubeEngine:
-        """Make the engine; only the store that is used is loaded."""
+        """Make the engine. Import only the store that is used."""
         if self._store is None or isinstance(self._store, str):
             from beanspiked.engine.embedded.start import start  # noqa: PLC0415 - see above
 
@@ -210,14 +211,14 @@ class Conn(ConnBase):
         return tube
 
     async def delete_tube(self, name: str) -> None:
-        """Delete all jobs of a tube, reserved ones included; their holders learn it as for any lost job.
+        """Delete all jobs of a tube, reserved ones included. Their holders lose these jobs.
 
         A job whose change is on its way at that moment may stay.
 
         Raises:
             StoreFull, StoreFailed: Some jobs may be left.
         """
-        # Kept until that is done.
+        # The tube stays until the deletion is over.
         tube = self.use(name)
         engine = self._core.broker.engine
         await self._core.done(engine.delete_tube(engine.tube(name)), "delete_tube", tube.name)
@@ -225,16 +226,16 @@ class Conn(ConnBase):
     async def serve(self, *addresses: str) -> Serving:
         """Let wire clients share the store's tubes; see `beanspiked.serve`."""
         self._core.check_open()
-        from beanspiked.library.serving import start  # noqa: PLC0415 - most programs serve nobody
+        from beanspiked.library.serving import start  # noqa: PLC0415 - most programs serve no wire clients
 
         return start(self._core, addresses)
 
 
 def _let_go_soon(core: Core, state: EngineTube) -> None:
-    """Stop using a tube that the program has dropped, in whatever thread."""
+    """Stop using a tube that the program has dropped. Any thread may call this."""
     if core.closed or core.owner:
         return
-    # Nothing that runs in a closed loop can use it.
+    # If the loop is closed, nothing can use the tube any more.
     with contextlib.suppress(RuntimeError):
         core.loop.call_soon_threadsafe(_let_go, core, state)
 
@@ -260,7 +261,7 @@ async def serve(conn: Conn, *addresses: str) -> Serving:
 
 
 def _made(directory: str | None) -> str | None:
-    """Return a journal's directory, which is made if it is missing; None for memory."""
+    """Return a journal's directory, or None for memory. Make the directory if it is missing."""
     if directory is not None:
         try:
             Path(directory).mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""An open connection to a store without the making of tubes: this much of it a tube refers to."""
+"""An open connection to a store, without the methods that make tubes. Tubes refer to this part of it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ConnBase(OfOneProcess):
         await self._core.close()
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-        """Call something first when the connection is closed; return a function that undoes this."""
+        """Call a function at the beginning of `close`; return a function that undoes this."""
         return self._core.before_close(closer)
 
     # --- tubes and jobs
@@ -97,7 +97,7 @@ class ConnBase(OfOneProcess):
                 await hold.change(lambda: engine.delete(hold.job), "delete")
             except JobLost:
                 return False
-            # The handler that works on it learns it.
+            # The handler that works on the job learns that it is lost.
             hold.tell_lost()
             return True
 
@@ -114,7 +114,7 @@ class ConnBase(OfOneProcess):
         """Make a buried or delayed job ready and forget the reason of its burial.
 
         Raises:
-            NotKickable: It is neither buried nor delayed.
+            NotKickable: The job is neither buried nor delayed.
             JobNotFound: There is no such job.
         """
         self._core.check_open()

@@ -45,10 +45,10 @@ class Held(Protocol):
     """A job that this program holds, as its connection sees it."""
 
     def give_back(self) -> None:
-        """Make it ready as it was, at once and without an outcome."""
+        """Make the job ready as it was, at once and without an outcome."""
 
     def tell_lost(self) -> None:
-        """Call back those who asked to learn that the job is lost."""
+        """Tell the program that the job is lost."""
 
     def forked(self) -> None:
         """Learn that the job belongs to the parent, which this process was forked from."""
@@ -70,7 +70,7 @@ class Core:
         max_job_size: The largest body, in bytes.
 
     Attributes:
-        broker: Shared by everything in this process that uses the store; set once the connection is open.
+        broker: Shared by all users of the connection in this process; set once the connection is open.
         loop: The event loop; likewise.
         alarm: Calls the broker from the event loop; likewise.
         held: The jobs that this program holds.
@@ -98,10 +98,10 @@ class Core:
         self._closing: asyncio.Task[None] | None = None
         self._awaited: set[asyncio.Future[Any]] = set()
 
-    # --- its life
+    # --- opening and closing
 
     async def open(self, start: Callable[[Broker, Timers, Callable[[], None]], Awaitable[TubeEngine]]) -> None:
-        """Make an engine and start it. Raises StoreUnusable; it may be called again then."""
+        """Make an engine and start it. Raises StoreUnusable; the caller may then try again."""
         self.check_process()
         self.loop = asyncio.get_running_loop()
         timers = Timers(MonotonicClock())
@@ -134,7 +134,7 @@ class Core:
             raise ConnForked(self.client_id, self.owner)
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-        """Call something first when the connection is closed; return a function that undoes this."""
+        """Call a function at the beginning of `close`; return a function that undoes this."""
         self._closers[closer] = None
 
         def forget() -> None:
@@ -154,7 +154,7 @@ class Core:
             return
         self._check_loop()
         if self._closing is None:
-            # In a task of its own: a caller may be cancelled, or be one of the things that are closed here.
+            # In a task of its own: a caller may be cancelled, or this may close the caller itself.
             self._closing = self.loop.create_task(self._close())
         await asyncio.shield(self._closing)
 
@@ -177,7 +177,7 @@ class Core:
         self.broker.alarm = None
 
     def forked(self, owner: int) -> None:
-        """See forks.Watched: in the child everything ends that would go on by itself."""
+        """See forks.Watched. In the child, end everything that would go on by itself."""
         self.owner = owner
         self.closed = True
         part_from(self.loop)
@@ -200,7 +200,7 @@ class Core:
     # --- turns
 
     def turn(self) -> None:
-        """Send the requests to the store once all tasks that can run now have run."""
+        """Send the requests to the store once all tasks that are ready have run."""
         if not self._turning:
             self._turning = True
             self.loop.call_soon(self._turn)
@@ -210,14 +210,14 @@ class Core:
         self.broker.end_turn()
 
     def _news(self) -> None:
-        """Run a turn because outcomes have come from the store; before the connection is open nobody waits for any."""
+        """Run a turn because outcomes have come from the store. Before the connection is open, no call waits for any."""
         if self._ready:
             self.broker.end_turn()
 
     # --- outcomes
 
     async def wait(self, future: asyncio.Future[Result]) -> Result:
-        """Wait for the store's answer; in the child of a fork end. Raises ConnForked."""
+        """Wait for the store's answer. Raises ConnForked in the child of a fork."""
         self._awaited.add(future)
         try:
             return await future
@@ -225,7 +225,7 @@ class Core:
             self._awaited.discard(future)
 
     async def ended(self, later: Later) -> None:
-        """Wait until an outcome is known that another call reports."""
+        """Wait until an outcome is known. Another call reports it."""
         future = end_of(later, self.loop)
         self.turn()
         await self.wait(future)
@@ -241,7 +241,7 @@ class Core:
         return value
 
     async def look(self, look: Looked, read: Callable[[Looked], Result]) -> Result:
-        """Return what is read from the answer of a look at once when it is there; None is an answer, too. Raises StoreFailed."""
+        """Read the answer of a look as soon as it is there; the answer may be None. Raises StoreFailed."""
         self.check_open()
         if look is None:
             return read(look)
@@ -249,7 +249,7 @@ class Core:
         return await self.wait(seen_by(look, self.loop, lambda: read(look)))
 
     async def by_id(self, job_id: int, need: int, read: Callable[[EngineJob | None], Result]) -> Result:
-        """Return what is made of a job, or of the needed part of it, once no change of it is on its way from this process."""
+        """Read a job, or the needed part of it, once this process has no change of it on its way."""
         self.check_open()
         engine = self.broker.engine
         while (change := engine.in_flight(job_id)) is not None:

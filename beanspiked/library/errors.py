@@ -1,9 +1,9 @@
 """The library's errors. Impossible arguments raise ValueError or TypeError instead.
 
 BeanspikeError
-├── JobLost             this program does not hold the job any more: abandon the work
+├── JobLost             this program does not hold the job any more: stop working on it
 ├── JobNotFound         there is no such job
-│   └── NotKickable     there is one, but it is neither buried nor delayed
+│   └── NotKickable     the job is neither buried nor delayed
 ├── DecodingError       raised by a worker's decoder: the body is malformed; the job is buried
 ├── ConnClosed          this program has closed the connection to the store
 │   └── ConnForked      it belongs to another process, which this one was forked from: connect again

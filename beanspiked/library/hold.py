@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 class Hold(Waiter):
-    """The holder of a job for its engine, with the timer of its time to run.
+    """The engine's holder of one job, with the timer of the job's time to run.
 
-    While a change of the job is on its way, the engine knows no holder, so that no timer can revive the job.
+    While a change of the job is on its way, the engine has no holder for it, so no timer can make the job ready.
 
     Attributes:
         job: The job.
@@ -37,8 +37,8 @@ class Hold(Waiter):
         self.job: EngineJob = job
         self._core = core
         self._held = False
-        # Whether a change is on its way; whether the job stays held after it; whether nobody wants the job back if it fails;
-        # and whether nobody waits for its outcome any more.
+        # Whether a change is on its way; whether the job stays held after it; whether the program gives the job up if it fails;
+        # and whether no call waits for its outcome any more.
         self._changing = False
         self._stays = False
         self._abandoned = False
@@ -88,7 +88,7 @@ class Hold(Waiter):
     # --- changes
 
     async def change(self, change: Callable[[], Later | None], event: str, *, stays: bool = False) -> None:
-        """Make a change that ends the hold, or that the job `stays` held after. If it fails, the job is held again.
+        """Change the job, which ends the hold unless the job `stays` held. If the change fails, the job is held again.
 
         Raises:
             JobLost: The job was lost already.
@@ -96,7 +96,7 @@ class Hold(Waiter):
         """
         self.check()
         while self.job.moving is not None:
-            # A change of this job, or of its whole tube, is on its way: it comes first.
+            # An earlier change of this job, or of its whole tube, is on its way.
             await self._core.ended(self.job.moving)
             self.check()
         self._begin(change, stays=stays)
@@ -141,7 +141,7 @@ class Hold(Waiter):
                 self._take(self.job.key)
 
     def give_back(self) -> None:
-        """Make the job ready as it was, without an outcome; while a change is on its way, after that, if the job is still held."""
+        """Make the job ready as it was, without an outcome. If a change is on its way, do so after it if the job is still held."""
         if self._changing:
             self._abandoned = True
         elif self._held:
@@ -155,7 +155,7 @@ class Hold(Waiter):
         self._begin(lambda: self._core.broker.engine.bury(self.job, self.job.pri, reason), stays=False)
         self._core.turn()
 
-    # --- what others do to it
+    # --- calls by the engine and the connection
 
     def forked(self) -> None:
         """Learn that the job belongs to the parent, which this process was forked from."""
@@ -184,7 +184,7 @@ class Hold(Waiter):
         self.tell_lost()
 
     def tell_lost(self) -> None:
-        """Call back those who asked to learn that the job is lost."""
+        """Call the callbacks that `when_lost` registered."""
         self._gone = True
         told, self._when_lost = self._when_lost, []
         for callback in told:
@@ -196,7 +196,7 @@ class Hold(Waiter):
                 )
 
     def when_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back when the job is found to be lost; return a function that undoes this."""
+        """Call back when the program learns that the job is lost; return a function that undoes this."""
         if self._gone:
             handle = self._core.loop.call_soon(callback)
             return handle.cancel

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "touch_on"]
 
-# A shorter time to run cannot be kept alive, since the touch would come too late; in seconds.
+# The shortest pause before a touch, in seconds. A job with a shorter time to run times out before it.
 SHORTEST_TOUCH: Final = 0.001
 
 
@@ -47,7 +47,7 @@ class Job(OfOneProcess):
             f"<Job {self.id} of {self.tube.name}, {len(self.body)} bytes{'' if self.held else ', not held any more'}>"
         )
 
-    # --- what is known of it
+    # --- looking
 
     @property
     def held(self) -> bool:
@@ -71,7 +71,7 @@ class Job(OfOneProcess):
 
     @property
     def retries(self) -> int:
-        """How often it was released to be tried again; 1 when it is only known that its last try failed."""
+        """How often a holder released it for another try; 1 when the job only says that its last try failed."""
         return retries_of(self._hold.job.details or NO_DETAILS)
 
     @property
@@ -86,7 +86,7 @@ class Job(OfOneProcess):
 
     @property
     def metadata(self) -> str:
-        """The text that `find` finds it by."""
+        """The text by which `find` finds it."""
         return (self._hold.job.details or NO_DETAILS).metadata
 
     @property
@@ -94,7 +94,7 @@ class Job(OfOneProcess):
         """How long until its time to run is over, in seconds; infinite without a time to run."""
         return self._hold.job.key - self._core.broker.now()
 
-    # --- what may be done with it
+    # --- changing
 
     async def touch(self) -> None:
         """Start its time to run again; without a time to run do nothing. Raises JobLost."""
@@ -124,7 +124,7 @@ class Job(OfOneProcess):
         """Make it ready or delayed again.
 
         Args:
-            delay: How long nobody gets it, in seconds or as a timedelta.
+            delay: How long nobody can reserve it, in seconds or as a timedelta.
             priority: Its new priority; None keeps it.
             count_retry: Whether this counts as a retry.
             failed: Whether this try failed.
@@ -149,7 +149,7 @@ class Job(OfOneProcess):
         try:
             await self._hold.change(release, "release")
         except BaseException:
-            # If the call is cancelled, the outcome is unknown: only a job that is held again has its old details.
+            # If the call is cancelled, the outcome is unknown. Only a job that is held again has its old details.
             if self.held:
                 job.details = before
             raise
@@ -183,19 +183,19 @@ class Job(OfOneProcess):
         self.body = body
 
     def give_back(self) -> None:
-        """Make it ready as it was, at once and without an outcome: for programs that end. Does nothing if it is not held."""
+        """Make it ready as it was, at once and without an outcome, for programs that end. Does nothing if it is not held."""
         self._hold.give_back()
 
     def when_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back once when it is found to be lost; return a function that undoes this."""
+        """Call back once when the program learns that it is lost; return a function that undoes this."""
         return self._hold.when_lost(callback)
 
     @contextlib.asynccontextmanager
     async def keep_alive(self) -> AsyncIterator[Job]:
         """Touch it at once, and at half of its time to run for as long as the block lasts.
 
-        If it is lost meanwhile, the block is cancelled and JobLost is raised instead; if a call of the block learns of the loss first,
-        that call raises it.
+        If the job is lost meanwhile, this cancels the block and raises JobLost. If a call in the block learns of the loss first, that
+        call raises JobLost.
         """
         await self.touch()
         task = asyncio.current_task()

@@ -1,4 +1,4 @@
-"""A copy of a job's figures, and checks of the values that jobs are given."""
+"""A copy of a job's figures, and checks of a job's values."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class JobInfo:
         born: When it was made, in seconds since the epoch: the time that its producer gave, or the time of its put.
         time_left: How long until it is due or times out, in seconds; 0 if it does neither.
         reserves, timeouts, releases, buries, kicks: How often each happened to it.
-        retries: How often it was released to be tried again.
+        retries: How often a holder released it for another try.
         failed: Whether its last try failed.
         reason: Why it was buried.
-        metadata: The text that `find` finds it by.
+        metadata: The text by which `find` finds it.
     """
 
     id: int
@@ -102,7 +102,7 @@ class JobInfo:
 
 
 def retries_of(details: Details) -> int:
-    """Return how often a job was released to be tried again; 1 when it is only known that its last try failed."""
+    """Return how often a holder released a job for another try; 1 when the job only says that its last try failed."""
     return details.retries or int(details.failed)
 
 

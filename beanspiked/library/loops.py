@@ -18,9 +18,9 @@ __all__ = ["part_from"]
 def part_from(loop: asyncio.AbstractEventLoop) -> None:
     """Give the copy of an event loop in the child of a fork a selector and a pipe of its own.
 
-    asyncio leaves it the parent's. Closing the copy, as `asyncio.run` does at its end, would remove the parent's pipe from the selector
-    that both share: nothing, not even the journal, could wake the parent's loop any more. And the parent would read what the child
-    writes to the pipe.
+    asyncio leaves the parent's selector and pipe in the copy. `asyncio.run` closes the copy at its end, which would remove the parent's
+    pipe from the selector that both share. Then nothing, not even the journal, could wake the parent's loop any more. The parent would
+    also read the bytes that the child writes to the pipe.
 
     uvloop's descriptors cannot be reached. A child that is forked in a coroutine there must leave by `os._exit`; otherwise its copy of
     the loop takes the parent's wake-ups.

@@ -14,7 +14,7 @@ class Metrics(Protocol):
     """A program's counters and timers. The event loop's thread calls them, so neither may block.
 
     Events are `put`, `reserve`, `touch`, `release`, `bury`, `delete`, `kick`, `update`, `pause`, `delete_tube`, `lost` (jobs that this
-    program does not hold any more), `put.retry`, and `ids.low` (two thirds of the numbers that 63 bits have are used up).
+    program does not hold any more), `put.retry`, and `ids.low` (two thirds of all ids of 63 bits are used up).
     """
 
     def count(self, event: str, tube: str, number: int) -> None:
@@ -35,7 +35,7 @@ class NoMetrics:
 
 
 class Guarded:
-    """Wraps a program's metrics and contains their errors."""
+    """Wraps a program's metrics, and logs the errors that they raise."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

@@ -46,7 +46,7 @@ class Reservation(Waiter):
         """Return the jobs; none when the time is up. Raises StoreFailed.
 
         Args:
-            timeout: How long to wait, in seconds; None for as long as it takes.
+            timeout: How long to wait, in seconds; None for no limit.
         """
         engine = self._core.broker.engine
         self._take_more()
@@ -70,7 +70,7 @@ class Reservation(Waiter):
             try:
                 await self._core.wait(future)
             except BaseException:
-                # Nobody takes the jobs that have come meanwhile.
+                # The caller does not take the jobs that have come meanwhile.
                 self._leave()
                 for hold in self.held:
                     hold.give_back()
@@ -127,7 +127,7 @@ class Reservation(Waiter):
         raise NotImplementedError
 
     def on_time(self, now: float) -> None:
-        """End the wait when its time is up, unless it is not yet known whether a job is there."""
+        """End the wait when its time is up, unless the store is still looking for a job."""
         if self._until > now:
             self._core.broker.timers.schedule(self, self._until)
         elif self._seek is None:

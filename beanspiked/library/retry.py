@@ -17,15 +17,15 @@ os.register_at_fork(after_in_child=_CHANCE.seed)
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often to try, and how long to pause between tries: longer each time, and at random, so that clients do not try together.
+    """How often to try, and how long to pause between tries. Pauses grow, and are random so that clients do not try at the same time.
 
     Attributes:
         attempts: The number of tries, the first included; None for no limit.
         first: The pause after the first try, in seconds.
         multiplier: Each pause is this many times as long as the one before.
         longest: The longest pause, in seconds.
-        jitter: The part by which a pause may be shorter or longer: 0.5 means half to one and a half times as long. `longest` is never
-            exceeded.
+        jitter: The part by which a pause may be shorter or longer: 0.5 means half to one and a half times as long. No pause exceeds
+            `longest`.
     """
 
     attempts: int | None = None
@@ -41,7 +41,7 @@ class Retry:
             raise ValueError(f"no pauses can be made of {self}")
 
     def more(self, tries: int) -> bool:
-        """Tell whether there is another try after this many."""
+        """Tell whether another try may follow this many."""
         return self.attempts is None or tries < self.attempts
 
     def pause(self, tries: int, chance: random.Random | None = None) -> float:

@@ -25,7 +25,7 @@ MAX_PORT: Final = 65535
 
 
 class Serving(OfOneProcess):
-    """A server of the beanstalkd protocol in this process; it ends with `close`, or with the connection to the store.
+    """A server of beanstalkd's protocol in this process. It ends with `close`, or with the connection to the store.
 
     Attributes:
         addresses: The addresses that it listens on: `host:port` or `unix:PATH`.
@@ -39,14 +39,14 @@ class Serving(OfOneProcess):
         self._server: Server | None = Server(core.broker, self._poller, core.loop, sockets)
         self._running: Server | None = self._server
         forks.watch(self)
-        # It ends with the connection to the store at the latest.
+        # The server ends with the connection to the store at the latest.
         self._forget = core.before_close(self.close)
         core.loop.add_reader(self._poller.fileno(), self._poller.turn)
         core.alarm.pollers.append(self._poller)
         self._server.accept()
 
     async def close(self, drain_seconds: float = 0.0) -> None:
-        """Accept no more, give clients time to finish the jobs they hold, then give these back."""
+        """Accept no more clients, let the connected ones finish the jobs that they hold for a time, then give these jobs back."""
         server, self._server = self._server, None
         if server is not None:
             self._forget()
@@ -56,8 +56,8 @@ class Serving(OfOneProcess):
             self._core.loop.remove_reader(self._poller.fileno())
             self._poller.close()
 
-    def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
-        """See forks.Watched: although the child lives on, clients must see the parent hang up, and the address must get free."""
+    def forked(self, owner: int) -> None:  # noqa: ARG002 - the parent's number does not matter
+        """See forks.Watched. Although the child lives on, clients must see the parent hang up, and the address must become free."""
         server, self._server, self._running = self._running, None, None
         if server is not None:
             forks.let_go(sock.fileno() for sock in self._sockets if sock.fileno() >= 0)

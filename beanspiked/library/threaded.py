@@ -48,7 +48,7 @@ class ThreadedConn(OfOneProcess):
         """Wait for a coroutine in this connection's event loop.
 
         Raises:
-            ConnClosed: The connection is closed, or the program ends and its other threads stand still.
+            ConnClosed: The connection is closed, or the program is ending and its other threads have stopped.
             RuntimeError: A callback calls this in the event loop's thread, which would wait for itself.
         """
         if threading.get_ident() == self._thread.ident and not self.owner:
@@ -99,7 +99,7 @@ class ThreadedConn(OfOneProcess):
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
-        """Give all held jobs back and leave the store; calls of other threads end with ConnClosed."""
+        """Give all held jobs back and leave the store. Calls of other threads end with ConnClosed."""
         if not self._ended:
             try:
                 self.run(self._conn.close())
@@ -143,7 +143,7 @@ class ThreadedConn(OfOneProcess):
 
 
 async def _cancel_all() -> None:
-    """End everything else that runs in this event loop."""
+    """Cancel all other tasks of this event loop."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
@@ -151,7 +151,7 @@ async def _cancel_all() -> None:
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, result: object) -> None:
-    """Make jobs ready again that nobody takes."""
+    """Make jobs ready again that no caller takes."""
     for job in result if isinstance(result, list) else [result]:
         if isinstance(job, Job):
             loop.call_soon_threadsafe(job.give_back)

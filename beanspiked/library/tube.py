@@ -49,7 +49,7 @@ class Tube(TubeBase):
         while not jobs:
             spent = core.loop.time() - began
             holds = await Reservation(core, self._state, number).get(None if left is None else max(0.0, left - spent))
-            # A task that was about to wake when the process forked wakes in both processes.
+            # A task that was about to run when the process forked runs in both processes.
             core.check_process()
             if not holds:
                 return []
@@ -64,7 +64,7 @@ class Tube(TubeBase):
             return Job(self, hold, self._core)
         except DamagedEntry as error:
             logger.error(
-                "job %d of tube %s is buried, because its body cannot be read: %s", hold.job.id, self.name, error
+                "job %d of tube %s is buried because its body cannot be read: %s", hold.job.id, self.name, error
             )
             hold.bury(str(error))
             return None

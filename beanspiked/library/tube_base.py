@@ -1,4 +1,4 @@
-"""A tube as a program uses it, without reserving: this much of it a reserved job refers to."""
+"""A tube as a program uses it, without the methods that reserve. Reserved jobs refer to this part of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TubeStats:
     Attributes:
         jobs: Jobs in any state.
         ready, urgent, reserved, delayed, buried: Jobs in each state; urgent ones are ready and have a priority below 1024.
-        deleted: Jobs deleted since the tube exists, or since the process started that keeps it.
+        deleted: Jobs deleted since the tube was made, or since the process that keeps it started.
         job_size: The bytes of all bodies as they were put.
         used_size: The bytes of all bodies as they are stored.
         skipped_size: The bytes of the bodies that compression did not make smaller.
@@ -83,8 +83,8 @@ class TubeBase(OfOneProcess):
     ) -> int:
         """Add a job.
 
-        When the store fails, the put is tried again as the connection's `put_retry` says, but never when a try may have succeeded: a
-        job is put once or not at all.
+        When the store fails, the connection tries the put again as its `put_retry` says. It does not when a try may have succeeded, so
+        it never puts a job twice.
 
         Args:
             body: Its body.
@@ -168,11 +168,11 @@ class TubeBase(OfOneProcess):
         return await core.look(engine.look_next(self._state, state), read)
 
     async def stats(self) -> TubeStats:
-        """Count the tube's jobs and add up their sizes; all figures are 0 when it does not exist.
+        """Count the tube's jobs and add up their sizes. All figures are 0 when the tube does not exist.
 
         Raises:
             StoreFailed: The store does not answer.
-            ModuleMissing: On Aerospike a Lua module on the nodes adds the sizes up, and they do not have it.
+            ModuleMissing: The Aerospike nodes lack the Lua module that adds up the sizes.
         """
         core = self._core
         core.check_open()
@@ -200,20 +200,20 @@ class TubeBase(OfOneProcess):
         return await core.look(engine.look_tube(self.name), read)
 
     async def find(self, metadata: str) -> list[int]:
-        """List the ids of the tube's jobs that were put with this metadata, in order and without buried ones.
+        """List the ids of the tube's jobs that were put with this metadata, in order. Buried jobs are left out.
 
-        This reads every job: there is no index of metadata.
+        This reads every job, since there is no index of metadata.
         """
         if not metadata:
-            raise ValueError("metadata: nothing to find")
+            raise ValueError("metadata: must not be empty")
         self._core.check_open()
         found = self._core.broker.engine.find(self._state, metadata)
         return await self._core.look(found, lambda answer: sorted(answer.ids))
 
-    # --- changing what nobody holds
+    # --- changing jobs that nobody holds
 
     async def kick(self, number: int) -> int:
-        """Make up to `number` buried jobs ready, oldest first, or delayed ones if none is buried. Returns how many."""
+        """Make up to `number` buried jobs ready, the first buried first, or delayed ones if none is buried. Returns how many."""
         if number < 1:
             raise ValueError(f"number: at least 1, not {number}")
         self._core.check_open()
@@ -235,7 +235,7 @@ class TubeBase(OfOneProcess):
         """Make a buried or delayed job ready and forget the reason of its burial.
 
         Raises:
-            NotKickable: It is neither buried nor delayed.
+            NotKickable: The job is neither buried nor delayed.
             JobNotFound: There is no such job.
         """
         await self.conn.kick_job(job_id)

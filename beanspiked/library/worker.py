@@ -1,4 +1,4 @@
-"""A worker: reserves jobs, lets a handler work on them, and deletes, releases or buries each by its outcome."""
+"""A worker: reserves jobs, lets a handler work on them, and then deletes, releases or buries each."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ STORE_AGAIN: Final = Retry(first=0.1, longest=5.0)
 MAX_REASON: Final = 1000
 
 
-# The workers of this process that each signal stops.
+# The workers of this process that a signal stops, by signal.
 _stoppers: dict[int, list[Callable[[], None]]] = {}
 
 
 @contextlib.contextmanager
 def _stopped_by(signals: tuple[signal.Signals, ...], stop: Callable[[], None]) -> Iterator[None]:
-    """Call something when one of the signals comes; only the main thread can ask for this."""
+    """Call a function when one of the signals comes. Only the main thread can do this."""
     loop = asyncio.get_running_loop()
     asked: list[int] = []
     for number in map(int, signals):
@@ -65,7 +65,7 @@ def _stop_all(number: int) -> None:
 
 
 def _leave_signals() -> None:
-    """Give signals their default effect in the child of a fork: otherwise they would do nothing there and stop the parent's workers."""
+    """Give signals their default effect in the child of a fork. Otherwise they would only stop the parent's workers."""
     if any(_stoppers.values()):
         # Before 3.12 the child's signals are written to the parent's event loop.
         signal.set_wakeup_fd(-1)
@@ -78,19 +78,19 @@ def _leave_signals() -> None:
 class Worker(OfOneProcess, Generic[Task]):
     """Works on the jobs of a tube, several at a time.
 
-    The decoder turns a job's body into the handler's argument, in the event loop; if it cannot, the job is buried with the reason.
-    When the handler returns, the job is deleted. When it raises, the job is released to be tried again, later each time; after
-    `max_attempts` tries it is buried with the reason. A handler may also delete, release or bury the job itself.
-    While the handler works, the job is touched at half of its time to run. A handler whose job is lost is cancelled.
+    The decoder turns a job's body into the handler's argument, in the event loop. If it fails, the worker buries the job with the reason.
+    When the handler returns, the worker deletes the job. When the handler raises, the worker releases the job for another try, with a
+    longer delay each time; after `max_attempts` tries it buries the job with the reason. A handler may also delete, release or bury the
+    job itself. While the handler works, the worker touches the job at half of its time to run. If the job is lost, it cancels the handler.
 
     Args:
         tube: The tube.
         handler: Called with the decoder's result and the job.
-        decoder: Called with the body; raises DecodingError, or anything else, if the body is malformed. By default the handler gets
+        decoder: Called with the body; raises DecodingError, or any other error, if the body is malformed. By default the handler gets
             the body.
         concurrency: How many handlers work at a time.
-        max_attempts: How often a job is tried before it is buried, tries that timed out included; None for no limit.
-        backoff: How long a job waits before it is tried again, by the number of its tries; its `attempts` are not used.
+        max_attempts: How many tries a job has before the worker buries it, tries that timed out included; None for no limit.
+        backoff: How long a job waits for its next try, by the number of its tries. The worker does not use its `attempts`.
         chance: Makes the pauses random.
     """
 
@@ -123,7 +123,7 @@ class Worker(OfOneProcess, Generic[Task]):
         self._started = False
         self._loop: asyncio.AbstractEventLoop
 
-    # --- its life
+    # --- start and stop
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -135,7 +135,7 @@ class Worker(OfOneProcess, Generic[Task]):
         await self.close(grace=0.0 if kind is not None else None)
 
     def start(self) -> None:
-        """Start to work in tasks of its own."""
+        """Start the worker's tasks."""
         if self._started:
             raise ValueError("a worker is started once")
         self._check_open()
@@ -176,10 +176,11 @@ class Worker(OfOneProcess, Generic[Task]):
         self._stopping.set()
 
     async def close(self, grace: float | None = None) -> None:
-        """Take no more jobs and let the handlers finish; cancel those that take too long, and give their jobs back at once.
+        """Take no more jobs and let the handlers finish. Cancel handlers that take too long, and give their jobs back at once.
 
         Args:
-            grace: How long handlers may take, in seconds; None for no limit. A handler that suppresses its cancellation is waited for.
+            grace: How long handlers may take, in seconds; None for no limit. The call still waits for a handler that suppresses its
+                cancellation.
         """
         if self._tube.conn.owner:
             return
@@ -187,7 +188,7 @@ class Worker(OfOneProcess, Generic[Task]):
         self._forget()
         for taker in list(self._reserving):
             taker.cancel()
-        # A handler that closes its own worker is not waited for.
+        # A handler may close its own worker, which must not wait for that handler.
         takers = self._takers - {asyncio.current_task()}
         if takers and grace != 0:
             await asyncio.wait(takers, timeout=grace)
@@ -197,7 +198,7 @@ class Worker(OfOneProcess, Generic[Task]):
             await asyncio.wait(takers)
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - its connection says who it is
-        """See forks.Watched: the parent's worker goes on, and the child's copy ends."""
+        """See forks.Watched. The parent's worker goes on, and the child's copy ends."""
         _leave_signals()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
@@ -205,10 +206,10 @@ class Worker(OfOneProcess, Generic[Task]):
     async def _close_at_once(self) -> None:
         await self.close(grace=0.0)
 
-    # --- one job after the other
+    # --- jobs
 
     async def _work_on(self) -> None:
-        """Reserve a job and work on it, again and again."""
+        """Reserve jobs and work on them, one at a time."""
         this = asyncio.current_task()
         assert this is not None
         failures = 0
@@ -239,20 +240,20 @@ class Worker(OfOneProcess, Generic[Task]):
             except ConnClosed:
                 return
             finally:
-                # Nobody works on it any more.
+                # No handler works on it any more.
                 job.give_back()
 
     async def _work(self, job: Job) -> None:
         task: Any = job.body
         tried = job.retries + job.timeouts
         if self._max_attempts is not None and tried >= self._max_attempts:
-            # Its last tries timed out, perhaps because the workers died.
+            # Its last tries timed out, perhaps because workers died.
             await self._bury(job, f"tried {tried} times, of which {job.timeouts} took longer than its time to run")
             return
         if self._decoder is not None:
             try:
                 task = self._decoder(job.body)
-            except Exception as error:  # noqa: BLE001 - whatever a decoder fails with, the body is the reason
+            except Exception as error:  # noqa: BLE001 - whatever the decoder raises, the body is to blame
                 text = str(error) if isinstance(error, DecodingError) else f"{type(error).__name__}: {error}"
                 logger.warning("job %d of %s cannot be decoded: %s", job.id, self._tube.name, text)
                 await self._bury(job, text)
@@ -270,14 +271,14 @@ class Worker(OfOneProcess, Generic[Task]):
         except ConnForked:
             # The parent's handler has the job.
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a handler fails with, its job is tried again
+        except Exception as error:  # noqa: BLE001 - whatever the handler raises, its job is tried again
             await self._failed(job, error)
             return
         if job.held:
             await self._insist(job, job.delete)
 
     async def _failed(self, job: Job, error: BaseException) -> None:
-        """Release a job to be tried again, or bury it after its last try."""
+        """Release a job for another try, or bury it after its last try."""
         if not job.held:
             if isinstance(error, JobLost):
                 logger.warning(
@@ -307,7 +308,7 @@ class Worker(OfOneProcess, Generic[Task]):
         await self._insist(job, lambda: job.bury(text))
 
     async def _insist(self, job: Job, change: Callable[[], Awaitable[object]]) -> None:
-        """Make a change, and try again while the store fails and the job is held."""
+        """Change a job, and try again while the store fails and the job is held."""
         tries = 0
         while True:
             try:

@@ -1,1 +1,1 @@
-"""What operators call to look at a cluster and to keep it in order."""
+"""Commands with which operators check a cluster and keep it in order."""

@@ -39,7 +39,7 @@ The exit code is 0, or 1 if the cluster cannot keep jobs.
 """
 
 EXIT_UNFIT: Final = 1
-# The server's own exit code for usage errors.
+# The server's exit code for usage errors.
 EXIT_USAGE: Final = 5
 
 
@@ -83,7 +83,7 @@ def _max_job_size(given: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress:
-    """Return the address in a command's one word, or else in the environment, as a server reads it.
+    """Return the address that a command's one word gives, or else the environment, as a server reads it.
 
     Raises:
         UsageError: There is more than one argument, or nothing names a cluster.
@@ -95,7 +95,7 @@ def address_of(words: Sequence[str], environ: Mapping[str, str]) -> StoreAddress
         return parse_address(words[0])
     if store := environ.get("BEANSPIKED_STORE"):
         if not store.startswith(SCHEME):
-            # Shows the scheme only: a password may follow.
+            # Show the scheme only: a password may follow.
             kind = store.partition(":")[0]
             raise UsageError(f"BEANSPIKED_STORE is a {kind}: store, but this command needs {SCHEME}HOST/NAMESPACE")
         try:

@@ -1,4 +1,4 @@
-"""Judges whether a cluster is fit to keep jobs: what its nodes say about themselves, against what the engine relies on."""
+"""Judges whether a cluster is fit to keep jobs: compares the nodes' settings with those on which the engine relies."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ __all__ = ["Finding", "inspect", "judge"]
 
 Level = Literal["error", "warning", "ok"]
 
-# The first version that keeps every map in order and has the limits read here.
+# The first version that keeps every map in order and has the limits that this module reads.
 OLDEST: Final = (7, 0)
-# How large a segment's record gets, as measured, with some room. Besides its packed form, a job needs 20 bytes for its key and place in a
-# map, and 20 for counters once it was reserved. The leases and the tube's name come on top. Many long reasons of buried jobs may need
-# more: such a bury is refused.
+# The measured size of a segment's record, with some room. Besides its packed form, a job needs 20 bytes for its key and place in a
+# map, and 20 for counters once somebody has reserved it. The leases and the tube's name need more. Many long reasons of buried jobs may
+# exceed the size: the store then refuses such a bury.
 JOB_EXTRA: Final = 64
 SEGMENT_BYTES: Final = BYTES_MAX + JOBS_MAX * JOB_EXTRA
-# What a body's record has besides the body.
+# The bytes of a body's record besides the body.
 BODY_EXTRA: Final = 64 * 1024
 # No configuration raises this: the server writes in blocks of this size.
 LARGEST_RECORD: Final = 8 * 1024 * 1024
-# Each front-end may have one operation waiting for a record. This many front-ends are no rarity.
+# Each front-end may have one operation that waits for a record. This many front-ends are common.
 PENDING_ENOUGH: Final = 20
 # A larger difference of clocks shifts delays visibly, and makes old copies of records look newer.
 CLOCK_SKEW_MS: Final = 1000
 
 
 class Finding(NamedTuple):
-    """What one look has found.
+    """The finding of one look.
 
     Attributes:
-        level: `error` where jobs cannot be kept, `warning` where they may get lost or be refused, `ok`.
+        level: `error` if the cluster cannot keep jobs, `warning` if it may lose or refuse them, `ok`.
         text: The fact, what it means, and what to do.
     """
 
@@ -60,7 +60,7 @@ def inspect(client: Any, namespace: str, max_job_size: int) -> list[Finding]:
 
     Args:
         client: A connected client of the `aerospike` package.
-        namespace: Where jobs are to be kept.
+        namespace: The namespace for the jobs.
         max_job_size: The largest job, in bytes.
     """
     commands = ["build", "namespaces", f"namespace/{namespace}", "statistics", "get-config:context=service"]
@@ -76,7 +76,7 @@ def inspect(client: Any, namespace: str, max_job_size: int) -> list[Finding]:
 
 
 def judge(nodes: Sequence[Node], namespace: str, max_job_size: int) -> list[Finding]:
-    """Judge what the nodes of a cluster, at least one, say; see inspect."""
+    """Judge the answers of a cluster's nodes, of which there is at least one; see inspect."""
     findings = [*_together(nodes, _version), *_presence(nodes, namespace), *_membership(nodes), *_clocks(nodes)]
     having = [node for node in nodes if node.namespace]
     if not having:
@@ -88,7 +88,7 @@ def judge(nodes: Sequence[Node], namespace: str, max_job_size: int) -> list[Find
 
 
 def _together(nodes: Sequence[Node], look: Callable[[Node], Iterator[Finding]]) -> Iterator[Finding]:
-    """Look at each node; a finding of all is given once, any other with the nodes' names."""
+    """Look at each node. Give a finding about all nodes once, and any other with the nodes' names."""
     found: dict[Finding, list[str]] = {}
     for node in nodes:
         for finding in look(node):

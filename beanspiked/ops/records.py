@@ -1,8 +1,8 @@
 """Names the records of a cluster that are set aside: damaged ones, and those of a newer format.
 
-A look at all records takes as long as there are records. So it goes by slices of the key space, ends when its time is over, and says what
-it has not looked at. It reads only the format of bodies: they may be many, and large. The cluster keeps digests of keys, so a record that
-no list names is named by its digest.
+The time of a look grows with the number of records. So the look goes by slices of the key space, ends when its time is over, and says
+which part it has not seen. It reads only the format of bodies, since they may be many and large. The cluster keeps digests of keys, so
+the look names a record by its digest where no list has its name.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["set_aside"]
 
-# How long to look at most, in seconds, and how many findings of each set to name.
+# The longest time of a look, in seconds, and how many findings it names of each set.
 LOOK_FOR: Final = 10.0
 NAMED_MAX: Final = 20
-# How many partitions a namespace has, and how many to look at at a time.
+# How many partitions a namespace has, and how many a slice has.
 PARTITIONS: Final = 4096
 SLICE: Final = 64
 SCAN_POLICY: Final = {"total_timeout": 3000, "socket_timeout": 1000, "max_retries": 0}
@@ -44,7 +44,7 @@ SCAN_POLICY: Final = {"total_timeout": 3000, "socket_timeout": 1000, "max_retrie
 def set_aside(
     client: Any, namespace: str, prefix: str, seconds: float = LOOK_FOR, now: Callable[[], float] = time.monotonic
 ) -> list[Finding]:
-    """Name the records that this version leaves alone, and what was not looked at. Blocks for some seconds.
+    """Name the records that this version leaves alone, and the part that the look has not seen. Blocks for some seconds.
 
     Args:
         client: A connected client of the `aerospike` package.
@@ -67,9 +67,9 @@ def set_aside(
             findings.append(Finding("warning", f"{len(found) - NAMED_MAX} more of {prefix + name} are left alone"))
         if whole < PARTITIONS:
             part = f"{whole * 100 // PARTITIONS} % of {prefix + name}"
-            findings.append(Finding("warning", f"only {part} was looked at for records that cannot be read"))
+            findings.append(Finding("warning", f"only {part} was searched for records that cannot be read"))
     if not findings:
-        what = f"{looked} records can be read; of bodies, counters, directories and lists only the format was looked at"
+        what = f"{looked} records can be read; of bodies, counters, directories and lists only the format was read"
         findings.append(Finding("ok", what))
     return findings
 
@@ -81,7 +81,7 @@ def _look(
     read: Callable[[bytes, Bins], Iterator[Finding]],
     over: Callable[[], bool],
 ) -> tuple[int, int, list[Finding]]:
-    """Look at a set slice by slice; return how many records and partitions were seen, and the findings."""
+    """Look at a set slice by slice; return how many records and partitions the look has seen, and the findings."""
     seen = 0
     found: list[Finding] = []
     for begin in range(0, PARTITIONS, SLICE):
@@ -93,7 +93,7 @@ def _look(
         try:
             records = query.results({**SCAN_POLICY, "partition_filter": {"begin": begin, "count": SLICE}})
         except AerospikeError as error:
-            found.append(Finding("warning", f"{place[1]} cannot be looked at: {error.code}: {error.msg}"))
+            found.append(Finding("warning", f"{place[1]} cannot be searched: {error.code}: {error.msg}"))
             return seen, begin, found
         for key, _, values in records:
             seen += 1
@@ -102,7 +102,7 @@ def _look(
 
 
 def _told(what: str, read: Callable[[], object]) -> Iterator[Finding]:
-    """Say why a record cannot be read, if it cannot."""
+    """Say why a record cannot be read; return nothing if it can."""
     try:
         read()
     except Newer as error:

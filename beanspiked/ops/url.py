@@ -1,8 +1,8 @@
-"""Where an Aerospike store is: read from a URL or from the environment, and told to the client.
+"""The address of an Aerospike store, read from a URL or from the environment.
 
     aerospike://[USER:PASS@]HOST[:PORT][,HOST[:PORT]...]/NAMESPACE[?prefix=NAME&tls=true]
 
-Imports little: the command line is read before the socket listens.
+The module imports little, since the server reads the command line before the socket listens.
 """
 
 from __future__ import annotations
@@ -38,38 +38,39 @@ DEFAULT_PREFIX: Final = "bsd_"
 # go-beanspike's.
 DEFAULT_NAMESPACE: Final = "beanspike"
 
-# The server's limit of a namespace's name; a set's name has up to 63 characters, and ours need some of them after the prefix.
+# The server's limit of a namespace's name. A set's name has up to 63 characters; our names need some of them after the prefix.
 MAX_NAMESPACE: Final = 31
 MAX_PREFIX: Final = 40
 NAMESPACE: Final = re.compile(r"[A-Za-z0-9_$-]+")
 PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+")
 HOST: Final = re.compile(r"[A-Za-z0-9_.-]+")
-# A host with a port, which only a URL has.
+# A host with a port; only a URL has one.
 WITH_PORT: Final = re.compile(r"[^:]+:\d+|\[.*\]:\d+")
-# What is shown of a value that is empty.
+# Stands for an empty value in messages.
 NOTHING: Final = "(empty)"
 
-# What to say where `set_by_kubernetes` is true.
+# The message where `set_by_kubernetes` is true.
 NOT_OURS: Final = "AEROSPIKE_PORT is ignored: Kubernetes sets it for a service of that name; set AEROSPIKE_HOST or a URL to choose a store"
 
-# As often as the client allows (its default is 1000): it learns that a node is gone, and who has its records now, by asking.
+# The shortest interval that the client allows, in ms (its default is 1000). The client learns only by asking that a node is gone, and
+# which nodes have its records now.
 TEND_INTERVAL_MS: Final = 250
 
 
 class AddressError(ValueError):
-    """An address that cannot be understood or used; the text says what is wrong with it, and shows no password."""
+    """An address that is malformed or cannot be used. The text says what is wrong with it, and shows no password."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """A cluster, a namespace in it, and what is ours there.
+    """A cluster, a namespace in it, and the prefix of our names there.
 
     Attributes:
         hosts: Nodes to ask first, as name or address, port, and the name that the node's certificate has (None without TLS).
-        namespace: Where to keep everything.
-        user: Whom to log in as, or None.
-        password: The user's, or None.
-        prefix: What the names of all sets and indexes begin with.
+        namespace: The namespace of all records.
+        user: The user to log in as, or None.
+        password: The user's password, or None.
+        prefix: The beginning of the names of all sets and indexes.
         tls: Whether connections are encrypted.
     """
 
@@ -81,7 +82,7 @@ class StoreAddress:
     tls: bool = False
 
     def __str__(self) -> str:
-        """Give the URL, for people and logs: with stars for the password."""
+        """Return the URL for people and logs, with stars instead of the password."""
         login = "" if self.user is None else f"{quote(self.user, safe='')}:***@"
         query = []
         if self.prefix != DEFAULT_PREFIX:
@@ -97,14 +98,14 @@ def parse_address(url: str) -> StoreAddress:
     """Read a store's URL.
 
     Raises:
-        AddressError: It is no such URL, or says what no cluster can have.
+        AddressError: The text is no such URL, or no cluster can have such names.
     """
     if not url.startswith(SCHEME):
         raise AddressError(f"must be {SCHEME}HOST/NAMESPACE")
     location, _, query = url.removeprefix(SCHEME).partition("?")
     authority, _, namespace = location.partition("/")
     if "@" in namespace or "@" in query:
-        # Shows nothing: it may be the rest of a password.
+        # Show nothing: it may be the rest of a password.
         raise AddressError("in USER:PASS@, write / as %2F, ? as %3F and @ as %40")
     login, at, places = authority.rpartition("@")
     user, password = _login(login) if at else (None, None)
@@ -123,10 +124,10 @@ def parse_address(url: str) -> StoreAddress:
 
 
 def set_by_kubernetes(environ: Mapping[str, str]) -> bool:
-    """Tell whether AEROSPIKE_PORT is only there because a service in the same namespace of Kubernetes is called `aerospike`.
+    """Tell whether AEROSPIKE_PORT is set only because a service in the same namespace of Kubernetes is called `aerospike`.
 
-    Kubernetes sets AEROSPIKE_SERVICE_HOST beside it; a linked container of Docker's has none. Who sets AEROSPIKE_HOST, or a port that is a
-    plain number, means it.
+    Kubernetes also sets AEROSPIKE_SERVICE_HOST; Docker does not for a linked container. If AEROSPIKE_HOST is set, or the port is a plain
+    number, then a person has set it.
     """
     port = environ.get("AEROSPIKE_PORT", "")
     return bool(
@@ -137,12 +138,12 @@ def set_by_kubernetes(environ: Mapping[str, str]) -> bool:
 def from_environment(environ: Mapping[str, str], default_host: str | None = None) -> StoreAddress | None:
     """Read go-beanspike's variables: AEROSPIKE_HOST, AEROSPIKE_PORT, and AEROSPIKE_NAMESPACE beside them.
 
-    The port may be what Docker sets for a linked container, `tcp://172.17.0.5:3000`, and then names the host as well; where
+    The port may have the form that Docker sets for a linked container, `tcp://172.17.0.5:3000`, and then names the host as well. Where
     `set_by_kubernetes` is true it names nothing.
 
     Args:
-        environ: The environment; a variable that is empty counts as not set.
-        default_host: What to use when no variable names a host.
+        environ: The environment; an empty variable counts as not set.
+        default_host: The host when no variable names one.
 
     Returns:
         The address, or None when nothing names a host.
@@ -175,10 +176,10 @@ def from_environment(environ: Mapping[str, str], default_host: str | None = None
 
 
 def client_config(address: StoreAddress) -> dict[str, Any]:
-    """Make the configuration for `aerospike.client`, but for the policies.
+    """Make the configuration for `aerospike.client`, without the policies.
 
     With TLS the nodes' certificates must come from the system's authorities, or from those that SSL_CERT_FILE or SSL_CERT_DIR
-    in the environment names.
+    in the environment name.
 
     Raises:
         AddressError: There are no authorities.
@@ -193,7 +194,7 @@ def client_config(address: StoreAddress) -> dict[str, Any]:
 
 
 def _authorities() -> dict[str, str]:
-    """Find the certificate authorities to trust: the client itself, left alone, trusts none."""
+    """Find the certificate authorities to trust. The client trusts none by itself."""
     import ssl  # noqa: PLC0415 - only TLS needs it
 
     paths = ssl.get_default_verify_paths()
@@ -205,7 +206,7 @@ def _authorities() -> dict[str, str]:
 
 
 def _login(login: str) -> tuple[str, str]:
-    """Read USER:PASS, in which what URLs reserve is percent-encoded."""
+    """Read USER:PASS, in which URLs' reserved characters are percent-encoded."""
     user, colon, password = login.partition(":")
     if not user or not colon or not password:
         raise AddressError("USER:PASS must stand before the @")
@@ -216,12 +217,12 @@ def _login(login: str) -> tuple[str, str]:
 
 
 def _options(query: str) -> dict[str, str]:
-    """Read `key=value&...`; only keys that mean something, each once."""
+    """Read `key=value&...`. Only known keys may be there, each once."""
     options: dict[str, str] = {}
     for part in query.split("&") if query else ():
         key, _, value = part.partition("=")
         if key not in ("prefix", "tls"):
-            raise AddressError(f"unknown option {key or NOTHING}; there are prefix and tls")
+            raise AddressError(f"unknown option {key or NOTHING}; the options are prefix and tls")
         if key in options:
             raise AddressError(f"{key} is given twice")
         options[key] = unquote(value)

@@ -1,7 +1,7 @@
-/* Hears all sockets of a server in one call, and sends without a detour. `sockets.py` says how it is used.
+/* Hears all sockets of a server in one call, and sends directly. `sockets.py` describes the interface.
  *
- * Python's own functions find the same in the same order. They take a call, two changes of the interpreter's lock and a buffer of
- * 16 KB for each socket that has something to say. Here the lock is released once for all of them, and one buffer serves all.
+ * Python's own functions find the same events in the same order. For each socket with bytes they take a call, two changes of the
+ * interpreter's lock and a buffer of 16 KB. Here the lock is released once for all sockets, and one buffer serves all.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -21,7 +21,7 @@ typedef struct {
     char *early;            /* by descriptor: whether it is a stream that is received from at once */
     long early_size;
     char *room;             /* what was received, one after the other */
-    int lengths[EVENTS];    /* how much of it each event has; nothing where nothing was received */
+    int lengths[EVENTS];    /* how much of it each event has; 0 if nothing was received */
     struct epoll_event events[EVENTS];
 } Ears;
 
@@ -74,7 +74,7 @@ static int hear(Ears *self, int milliseconds, int most) {
         struct epoll_event *event = &self->events[i];
         int fd = event->data.fd;
         self->lengths[i] = 0;
-        /* All else that there is to see at a socket, its end included, is left for Python to see. */
+        /* Python handles everything else at a socket, even its end. */
         if (event->events != EPOLLIN || fd >= self->early_size || !self->early[fd] || used > ROOM - AT_ONCE) continue;
         ssize_t received = recv(fd, self->room + used, AT_ONCE, MSG_DONTWAIT);
         if (received > 0) used += self->lengths[i] = (int)received;
@@ -103,7 +103,7 @@ static PyObject *ears_wait(Ears *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "di", &seconds, &most) || enter(self)) return NULL;
     if (most < 1 || most > EVENTS) return PyErr_Format(PyExc_ValueError, "not 1 to %d events: %d", EVENTS, most);
     double exact = seconds * 1000.0;
-    /* Rounded up: who is woken before his time would find nothing to do. */
+    /* Rounded up: a thread that wakes too early would find nothing to do. */
     int milliseconds = seconds < 0.0 ? -1 : exact < INT_MAX - 1 ? (int)exact + (exact > (int)exact) : INT_MAX;
     int found, error;
     self->waiting = 1;
@@ -115,7 +115,7 @@ static PyObject *ears_wait(Ears *self, PyObject *args) {
     if (found < 0) {
         errno = error;
         if (error != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
-        /* A signal: its handler may have something for the caller to do. */
+        /* A signal has come: its handler may have work for the caller. */
         if (PyErr_CheckSignals() < 0) return NULL;
         found = 0;
     }
@@ -128,7 +128,7 @@ static PyObject *ears_wait(Ears *self, PyObject *args) {
         if (item == NULL) Py_CLEAR(list);
         else PyList_SET_ITEM(list, i, item);
     }
-    /* What was received is lost for want of memory: nobody may go on behind the gap. */
+    /* The received bytes are lost for lack of memory: no connection may go on after the gap. */
     for (int i = 0; list == NULL && i < found; i++)
         if (self->lengths[i]) shutdown(self->events[i].data.fd, SHUT_RDWR);
     return list;

@@ -1,4 +1,4 @@
-"""How an event loop calls the broker."""
+"""Lets an event loop call the broker."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["AnyLoop", "LoopAlarm"]
 
 
 class AnyTimer(Protocol):
-    """A call at a time."""
+    """A call that is due at a time."""
 
     def cancel(self) -> None:
         """Cancel the call."""
 
 
 class AnyLoop(Protocol):
-    """What a server needs of an event loop; asyncio's and our own have it."""
+    """The part of an event loop that a server needs. asyncio's and our own have it."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """Call in the next turn."""
@@ -54,7 +54,7 @@ class LoopAlarm(Alarm):
             self._timer.cancel()
             self._timer = None
         if at < NEVER:
-            # Some loops round to milliseconds; a call that comes early would find nothing due.
+            # Some loops round to milliseconds. A call that comes too early would find nothing due.
             self._timer = self._loop.call_later(max(0.0, at - self._broker.now()) + 0.0006, self._broker.on_alarm)
 
     def soon(self) -> None:

@@ -1,6 +1,6 @@
 """The broker stands between all connections of a process and the tube engine.
 
-Everything runs in turns. A turn begins when the event loop calls in (bytes, a timer, an outcome from the store) and ends with
+Everything runs in turns. A turn begins when the event loop calls (bytes, a timer, an outcome from the store) and ends with
 `end_turn`: sessions that may go on do so, the engine sends its requests to the store, and each session's replies leave in one write.
 """
 
@@ -36,19 +36,19 @@ __all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker", "Siblin
 
 logger = logging.getLogger(__name__)
 
-# Clients parse it and switch on it, so it names the protocol that is spoken.
+# Clients parse the version and decide by it, so it is the version of the protocol.
 BEANSTALKD_VERSION: Final = "1.13"
 NO_OTHERS: Final = TubeUse()
 
-# How long all sessions together may run before the sockets are read again, in seconds; due timers have as long.
+# How long all sessions together may run before the sockets are read again, in seconds. Due timers have as much time.
 TURN: Final = 0.002
-# How many commands a session executes, and how many sessions run, before the clock is looked at.
+# How many commands a session executes, and how many sessions run, before the clock is read.
 UNWATCHED: Final = 8
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Alarm:
-    """The event loop, as the broker sees it."""
+    """The part of an event loop that the broker calls."""
 
     def set(self, at: float) -> None:
         """Call `Broker.on_alarm` at this time, in seconds since the epoch; replaces an earlier one."""
@@ -59,17 +59,17 @@ class Alarm:
         raise NotImplementedError
 
     def hear(self) -> None:
-        """Read all sockets: a client that spoke in time must not miss a deadline because this process was late."""
+        """Read all sockets. A client that spoke in time must not miss a deadline because this process was late."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Siblings:
-    """The other workers of a server, as the broker sees them.
+    """The other workers of a server, for the broker.
 
     Attributes:
         workers: How many workers the server has, this one included.
         answered: How many of the others answered when they were last asked.
-        counters: The sums of their counters (`Broker.counters`); empty where none answered.
+        counters: The sums of their counters (`Broker.counters`); empty if none answered.
     """
 
     def __init__(self, workers: int) -> None:
@@ -78,12 +78,12 @@ class Siblings:
         self.counters: list[int] = []
 
     def ask(self) -> Later:
-        """Ask them for their counters; the outcome is known when these are, or the time is up."""
+        """Ask them for their counters. The outcome is known when these have come or the time is up."""
         raise NotImplementedError
 
 
 class TurnTaker:
-    """One connection's side of the protocol, as the broker sees it."""
+    """One connection's side of the protocol, for the broker."""
 
     def run(self) -> None:
         """Execute received commands until one has to wait or the connection has had its share of the turn."""
@@ -103,22 +103,22 @@ class Broker(ReadyListener):
 
     Attributes:
         engine: Keeps the jobs.
-        timers: Calls whoever wants to be called at a time.
+        timers: Calls objects when their times come.
         commands: How often each verb was executed, as `stats` counts.
         draining: Whether puts are refused.
         dirty: Sessions whose replies leave at the end of this turn.
         runnable: Sessions that may go on with their input.
         next_turn: Sessions that have had their share of this turn.
-        share: How long a session may run in a turn, in seconds; it always may execute UNWATCHED commands.
+        share: How long a session may run in a turn, in seconds. It may always execute UNWATCHED commands.
         leaving: Closed sessions that are still giving jobs back.
         when_left: Called when the last of these has given everything back.
         tracing: Whether commands and replies are logged.
-        io: How sockets are heard, as `stats` tells it.
-        siblings: The other workers, if `stats` counts what they did.
-        pid: The process that `stats` names.
+        io: How sockets are heard, for `stats`.
+        siblings: The other workers, if `stats` counts their commands.
+        pid: The process id for `stats`.
         started_at: When the server was started, in seconds since the epoch.
-        times: Where the times of jobs and commands are counted, or None.
-        noting: Whether commands are logged or measured now: each asks only this.
+        times: Counts the times of jobs and commands; may be None.
+        noting: Whether commands are logged or measured now. Each command checks only this.
     """
 
     engine: TubeEngine
@@ -204,11 +204,11 @@ class Broker(ReadyListener):
                     self.engine.give_back(job, timed_out=False)
 
     def plan(self, calls: int) -> None:
-        """Divide a turn among the sessions that have work; `calls` more are about to be called."""
+        """Divide a turn among the sessions that have work, including `calls` sessions that are about to be called."""
         self.share = TURN / max(UNWATCHED, calls + len(self.runnable) + len(self.next_turn))
 
     def on_alarm(self) -> None:
-        """Do what is due by now."""
+        """Call everything that is due by now."""
         self._alarm_at = NEVER
         self._soon = False
         if self.next_turn:
@@ -224,7 +224,7 @@ class Broker(ReadyListener):
     def end_turn(self) -> None:
         """Let sessions go on that can, then send requests and replies.
 
-        Sessions left over from an earlier turn run in the next one, so that those just heard need not wait for them.
+        Sessions with commands left over run in the next turn, so that sessions that were just heard need not wait for them.
         """
         if self.runnable and not self._soon:
             self._run()
@@ -255,7 +255,7 @@ class Broker(ReadyListener):
                 alarm.soon()
 
     def _run(self) -> None:
-        """Let sessions go on in order, until the turn is over."""
+        """Run sessions in order, until the turn is over."""
         until = self.now() + TURN
         unwatched = UNWATCHED
         while self.runnable:
@@ -277,7 +277,7 @@ class Broker(ReadyListener):
             self.when_left()
 
     def counters(self) -> list[int]:
-        """Return what `stats` adds up over all workers: each verb's commands, and what VERB_COUNT is added to below."""
+        """Return the counters that `stats` adds up over all workers: each verb's commands, then those at VERB_COUNT and above."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return [
             *self.commands,
@@ -293,7 +293,7 @@ class Broker(ReadyListener):
         ]
 
     def with_siblings(self, answer: Answer | None) -> Answer | None:
-        """Return what a look at all jobs tells, once the other workers have told their counters as well."""
+        """Return the answer of a look at all jobs, once the other workers' counters have come as well."""
         siblings = self.siblings
         if siblings is None or answer is None:
             return answer
@@ -308,7 +308,7 @@ class Broker(ReadyListener):
         return whole
 
     def snapshot(self, answer: Answer | None) -> list[tuple[str, object]]:
-        """Return every counter that `stats` reports, in beanstalkd's order, ours at the end; what a look found is in its answer."""
+        """Return every counter of `stats` in beanstalkd's order, ours at the end. A look's results are in its answer."""
         counts = self.engine.counts if answer is None else answer.counts
         total = self.counters()
         siblings = self.siblings
@@ -357,7 +357,7 @@ class Broker(ReadyListener):
         return fields
 
     def job_snapshot(self, job: Job) -> list[tuple[str, object]]:
-        """Return every field that `stats-job` reports."""
+        """Return every field of `stats-job`."""
         now = self.now()
         timed = job.state in (RESERVED, DELAYED) and job.key < NEVER
         return [
@@ -378,7 +378,7 @@ class Broker(ReadyListener):
         ]
 
     def tube_snapshot(self, tube: Tube, answer: Answer | None) -> list[tuple[str, object]]:
-        """Return every field that `stats-tube` reports; what a look found is in its answer."""
+        """Return every field of `stats-tube`. A look's results are in its answer."""
         counts = tube.counts if answer is None else answer.counts
         others = NO_OTHERS if answer is None else answer.others
         left = int(tube.paused_until - self.now()) if tube.pause else 0

@@ -1,4 +1,4 @@
-"""The way between a server's parent process and one of its workers: whole messages, some of which carry descriptors."""
+"""The channel between a server's parent process and one of its workers. It carries whole messages, some with descriptors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CLIENT", "COUNT", "COUNTERS", "ENDED", "HELLO", "TOTAL", "UP", "VARI
 # The variable that tells a worker the descriptor of its end.
 VARIABLE: Final = "BEANSPIKED_CHANNEL"
 
-# From the parent: who the worker is, and the admin port's socket if it serves that; the first message.
+# From the parent, as the first message: the worker's number, and the admin port's socket if it serves that.
 HELLO: Final = "hello"
 # From the parent: a client's socket.
 CLIENT: Final = "client"
@@ -22,20 +22,20 @@ CLIENT: Final = "client"
 UP: Final = "up"
 # To the parent: how many of its clients have gone since it began.
 ENDED: Final = "ended"
-# A question for counters under a number that the asker chose: to the parent for those of the other workers, from it for this one's own.
+# A question for counters, with a number that the asker chose: to the parent for those of the other workers, from it for this one's own.
 COUNT: Final = "count"
-# To the parent: a worker's counters, under the number of its question.
+# To the parent: a worker's counters, with the number of the question.
 COUNTERS: Final = "counters"
-# From the parent: under the question's number how many workers answered, and the sums of their counters.
+# From the parent: how many workers answered, and the sums of their counters, with the question's number.
 TOTAL: Final = "total"
 
-# In bytes; the longest message has some fifty numbers.
+# The size of the longest message, in bytes. It has some fifty numbers.
 MAX_MESSAGE: Final = 8192
 DESCRIPTORS_AT_ONCE: Final = 1
 
 
 class Message(NamedTuple):
-    """What one end has sent: a word, numbers, and descriptors of which the receiver is the owner now."""
+    """A message: a word, numbers, and descriptors that the receiver now owns."""
 
     kind: str
     numbers: list[int]
@@ -43,7 +43,7 @@ class Message(NamedTuple):
 
 
 class Channel:
-    """One end.
+    """One end of a channel.
 
     Args:
         sock: A socket that keeps messages whole.
@@ -58,7 +58,7 @@ class Channel:
         return self._sock.fileno()
 
     def send(self, kind: str, numbers: Iterable[int] = (), descriptors: Sequence[int] = ()) -> bool:
-        """Send a message. False if it cannot be sent: the other end reads too slowly, or is gone, which `receive` will tell."""
+        """Send a message. Returns False if the other end reads too slowly or is gone; `receive` tells if it is gone."""
         try:
             socket.send_fds(self._sock, [" ".join((kind, *map(str, numbers))).encode()], descriptors)
         except OSError:
@@ -68,7 +68,7 @@ class Channel:
     def receive(self) -> Message | None:
         """Return the next message, or None if there is none now.
 
-        A descriptor that this process has no room for is missing in the message.
+        The message lacks descriptors for which this process has no room.
 
         Raises:
             EOFError: The other end is gone.

@@ -10,8 +10,8 @@ __all__ = ["MonotonicClock"]
 class MonotonicClock(Clock):
     """The wall clock's time at the start, carried on by the monotonic clock.
 
-    Setting the wall clock moves nothing that waits here (beanstalkd #166). `ahead` tells how far the two have drifted apart since,
-    for example by a suspend.
+    If somebody sets the wall clock, no delay or deadline moves (beanstalkd #166). `ahead` tells how far the two clocks have drifted apart
+    since the start, for example by a suspend.
     """
 
     def __init__(self) -> None:

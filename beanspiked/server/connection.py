@@ -1,4 +1,4 @@
-"""A connection: moves bytes between a socket and its session."""
+"""Moves bytes between a socket and its session."""
 
 import logging
 import socket
@@ -17,10 +17,10 @@ __all__ = ["Acceptor", "Connection"]
 
 logger = logging.getLogger(__name__)
 
-# Unsent bytes of replies at which a client's commands are no longer executed, and at which they are executed again.
+# With this many unsent bytes of replies, a client's commands stop; with this few, they go on.
 HIGH_WATER: Final = 65536
 LOW_WATER: Final = 16384
-# How many bytes are read at once, read of a large body, and sent, before other connections have their turn.
+# How many bytes a connection reads, reads of a large body, and sends before others run.
 READ_AT_ONCE: Final = 16384
 READ_OF_LARGE: Final = 65536
 SEND_AT_ONCE: Final = 524288
@@ -30,7 +30,7 @@ WORDS: Final[dict[int, str]] = {verb: word.decode().strip() for word, verb, _ in
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Acceptor:
-    """The server that accepted a connection, as the connection sees it."""
+    """The part of a server that its connections call."""
 
     def closed(self, connection: "Connection") -> None:
         """Learn that a connection and its descriptor are closed."""
@@ -38,7 +38,7 @@ class Acceptor:
 
 
 class Input(Ready):
-    """Passes the poller's events to a connection: a compiled class has one base, and a connection is a Sink already."""
+    """Passes the poller's events to a connection. A compiled class has one base, and a connection is a Sink already."""
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
@@ -57,14 +57,14 @@ class Connection(Sink):
 
     Args:
         broker: The broker of all connections.
-        poller: Tells when something can be read or sent.
-        acceptor: Is told when the connection is closed.
+        poller: Tells when bytes can be read or sent.
+        acceptor: Learns when the connection is closed.
         sock: The accepted socket, not blocking.
 
     Attributes:
         fd: The socket's descriptor.
         since: When it was accepted, in seconds since the epoch.
-        flow: Executes its commands in their turn.
+        flow: Executes its commands in order.
     """
 
     def __init__(self, broker: Broker, poller: Poller, acceptor: Acceptor, sock: socket.socket) -> None:
@@ -76,7 +76,7 @@ class Connection(Sink):
         self._sock = sock
         self._receive = sock.recv
         self._send = poller.sockets.sender(sock)
-        # What the kernel has not taken yet, if anything: an empty deque takes 760 bytes.
+        # The bytes that the kernel has not taken yet, or None: an empty deque takes 760 bytes.
         self._unsent: deque[memoryview] | None = None
         self._unsent_bytes = 0
         self._reading = True
@@ -91,14 +91,14 @@ class Connection(Sink):
         poller.sockets.set_early(self.fd, early=True)
 
     def peer(self) -> str:
-        """Return where its client is: `host:port`, or `unix` for a unix socket."""
+        """Return its client's address: `host:port`, or `unix` for a unix socket."""
         try:
             name = self._sock.getpeername()
         except OSError:
             return "gone"
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
 
-    # --- what the poller calls
+    # --- calls by the poller
 
     def on_ready(self, events: int) -> None:
         """Send unsent replies, read new commands, or notice that the client is gone."""
@@ -123,7 +123,7 @@ class Connection(Sink):
 
     def _read(self) -> None:
         if self.flow.backlog():
-            # It has had its share of the turn, and has commands left for the next one.
+            # The connection has had its share of the turn, and has commands left for the next one.
             return
         try:
             large = self.flow.parser.in_large_body()
@@ -150,7 +150,7 @@ class Connection(Sink):
             self._fail(error)
 
     def _take(self, data: bytes) -> None:
-        """Act on bytes. None are received early of a large body, or behind what is enough to go on with."""
+        """Handle bytes. Receive none early of a large body, or while there are enough commands to go on with."""
         self.flow.receive(data)
         early = not (self.flow.backlog() or self.flow.parser.in_large_body())
         if early != self._early and not self._gone:
@@ -214,7 +214,7 @@ class Connection(Sink):
             logger.exception("internal error while connection %d was being closed", self.fd)
         self._acceptor.closed(self)
 
-    # --- what the session calls
+    # --- calls by the session
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -228,7 +228,7 @@ class Connection(Sink):
             try:
                 sent = self._send(data)
             except OSError:
-                # The socket is full or broken; the poller will tell which.
+                # The socket is full or broken. The poller tells which.
                 sent = 0
             if sent == len(data):
                 return

@@ -1,4 +1,4 @@
-"""Where clients come in: they are accepted, and handed over to workers."""
+"""Accepts clients, and hands them over to workers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["Door", "Place"]
 
 logger = logging.getLogger("beanspiked")
 
-# How many clients of one socket are accepted before others have their turn.
+# How many clients of one socket are accepted in one turn.
 ACCEPTS_A_TURN: Final = 64
-# How long to wait before accepting again, in seconds, if no client leaves meanwhile.
+# How long to wait before the next try to accept, in seconds, if no client leaves meanwhile.
 ACCEPT_AGAIN_AFTER: Final = 0.1
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # Descriptors that a worker needs for itself, above all for its connections to the store.
@@ -30,19 +30,19 @@ SPARE_DESCRIPTORS: Final = 256
 
 
 class Place:
-    """A worker, or the place of one that died.
+    """A worker's place, which stays when the worker dies.
 
     Attributes:
         number: Its number, from 1.
         pid: Its process, or 0.
-        channel: The way to it, while it has one.
+        channel: The channel to it, while it has one.
         up: Whether it takes clients.
-        handed: How many clients it was given.
+        handed: How many clients it got.
         ended: How many of these have gone.
-        last_handed: When it was given the last one, as a number that rises with each.
+        last_handed: When it got the last one, as a number that rises with each client.
         started_at: When it was started.
-        start_at: When it is to be started again, if there is none.
-        pause: The last pause before that, in seconds; 0 if it was well.
+        start_at: When its replacement starts, if it has died.
+        pause: The last pause before a start, in seconds; 0 if the worker lived long enough.
         awaited_until: Until when new clients wait for it.
     """
 
@@ -60,7 +60,7 @@ class Place:
         self.awaited_until = math.inf
 
     def rank(self) -> tuple[int, int]:
-        """Return what is smallest of the worker that gets the next client: the fewest, else the longest without a new one."""
+        """Return a key that is smallest for the worker that gets the next client: it has the fewest, or has waited longest for one."""
         return self.handed - self.ended, self.last_handed
 
 
@@ -69,13 +69,13 @@ class Door:
 
     Args:
         places: The workers.
-        sockets: Where clients connect; they listen and do not block.
-        hear: Has a function called when a descriptor is readable.
-        ignore: Ends that.
+        sockets: The listening sockets, which do not block.
+        hear: Registers a function to call when a descriptor is readable.
+        ignore: Removes such a function.
 
     Attributes:
-        closed: Whether nobody is accepted any more.
-        again_at: When it tries again to accept, if it could not.
+        closed: Whether the server accepts no more clients.
+        again_at: When it tries to accept again, after a failure.
     """
 
     def __init__(
@@ -91,23 +91,23 @@ class Door:
         self._sockets = sockets
         self._hear = hear
         self._ignore = ignore
-        # A worker with so many clients gets no more; None for no limit.
+        # A worker with this many clients gets no more; None for no limit.
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = None if files == resource.RLIM_INFINITY else max(files // 2, files - SPARE_DESCRIPTORS)
         self._handed = 0
-        # A client that no worker can take now; while there is one, nobody else is accepted.
+        # A client that no worker can take now. While there is one, no other is accepted.
         self._held: socket.socket | None = None
         self._open = False
         self._refusing = False
 
     def move(self, now: float) -> None:
-        """Open or close, as the workers are."""
+        """Accept clients while the workers can take them; otherwise stop."""
         if self._held is not None and now >= self.again_at and self._hand_over(self._held):
             self._held = None
         self._set_open(self._may_accept(now))
 
     def close(self) -> None:
-        """Accept nobody any more."""
+        """Accept no more clients."""
         self.closed = True
         self._set_open(wanted=False)
         for sock in self._sockets:
@@ -117,7 +117,7 @@ class Door:
             self._held = None
 
     def _may_accept(self, now: float) -> bool:
-        """Tell whether clients are accepted: not while a worker is about to take its share of them."""
+        """Tell whether to accept clients: not while a new worker is about to take its share of them."""
         if self.closed or self._held is not None or now < self.again_at:
             return False
         places = self._places
@@ -152,7 +152,7 @@ class Door:
                 return
 
     def _hand_over(self, client: socket.socket) -> bool:
-        """Give a client to a worker; False if all of them have too many, or do not listen."""
+        """Give a client to a worker; return False if all workers have too many, or read no messages."""
         for place in sorted((place for place in self._places if place.up), key=Place.rank):
             full = self._most is not None and place.handed - place.ended >= self._most
             if not full and place.channel is not None and place.channel.send(CLIENT, (), [client.fileno()]):

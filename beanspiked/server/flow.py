@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 # How much is read ahead while a command waits, in bytes.
 READ_AHEAD: Final = 65536
-# How many reserves of one connection may be served together.
+# How many reserves of one connection one take may serve.
 RESERVES_AT_ONCE: Final = 1000
 
-# Commands that do not look at what the connection's own earlier writes change; the others wait until those are committed.
+# Commands whose replies do not depend on the connection's own earlier changes. All others wait until these are committed.
 BLIND: Final = [
     verb
     in (
@@ -43,7 +43,7 @@ BLIND: Final = [
     )
     for verb in range(VERB_COUNT)
 ]
-# Commands whose id may name a job that is on its way between two states.
+# Commands with the id of a job, which may have a change on its way.
 BY_ID: Final = [
     verb
     in (
@@ -58,19 +58,19 @@ BY_ID: Final = [
     )
     for verb in range(VERB_COUNT)
 ]
-# What the time of each command is counted as; -1 for those without a reply of their own, and for what is no command.
+# The verb under which a command's time is counted; -1 for commands without a reply of their own, and for lines that are no command.
 TIMED: Final = [verbs.PUT if verb == verbs.BODY else verb if verb < verbs.QUIT else -1 for verb in range(VERB_COUNT)]
 
 
 class Flow(TurnTaker):
-    """Passes a connection's commands to its session, each when its turn has come and its gate is open.
+    """Passes a connection's commands to its session, one by one, while the gate is open.
 
     Args:
         broker: The broker of all connections.
         sink: Takes the replies.
 
     Attributes:
-        parser: Makes commands of the client's bytes.
+        parser: Makes commands from the client's bytes.
         gate: Says why the next command waits.
         session: Executes the commands.
     """
@@ -83,7 +83,7 @@ class Flow(TurnTaker):
         self._engine = broker.engine
         self._out = self.session.out
         self._reserve = self.session.reserve
-        # The command to execute next, taken from the parser already.
+        # The next command, which the parser has returned already.
         self._next: Command | None = None
         self._eof: bool = False
         self._stopping: bool = False
@@ -91,10 +91,10 @@ class Flow(TurnTaker):
         broker.connections += 1
         broker.total_connections += 1
 
-    # --- what the connection calls
+    # --- calls by the connection
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the client and act on them as far as possible."""
+        """Take bytes from the client and execute their commands as far as possible."""
         if self.gate.why >= QUIT:
             return
         self.parser.feed(data)
@@ -102,17 +102,17 @@ class Flow(TurnTaker):
             self.run()
 
     def receive_eof(self) -> None:
-        """Learn that the client sends no more: a blocked reserve ends, and the connection closes once all is answered."""
+        """Learn that the client sends no more. End a waiting reserve, and close the connection once all commands are answered."""
         self._eof = True
         self.end_waiting()
         self.run()
 
     def end_waiting(self) -> None:
-        """Learn that the client has closed its side, perhaps before its last bytes are read: end a blocked reserve."""
+        """Learn that the client has closed its side, perhaps before its last bytes are read. End a waiting reserve."""
         self._reserve.hang_up()
 
     def choke(self) -> None:
-        """Learn that the client does not read: execute nothing more for now."""
+        """Learn that the client does not read. Execute nothing more for now."""
         self._out.choked = True
 
     def unchoke(self) -> None:
@@ -121,7 +121,7 @@ class Flow(TurnTaker):
         self.gate.wake()
 
     def backlog(self) -> bool:
-        """Tell whether received commands are about to be executed, so that none need be read now."""
+        """Tell whether received commands are about to run, so that no more need to be read now."""
         return self.gate.queued and self.parser.buffered > 0
 
     # --- commands
@@ -136,7 +136,7 @@ class Flow(TurnTaker):
         broker = self._broker
         out = self._out
         session = self.session
-        # Reading the clock takes a part of a command's time, so it is read now and then only.
+        # A read of the clock takes a part of a command's time, so this reads it only now and then.
         unwatched = UNWATCHED
         until = 0.0
         blocked = gate.why != OPEN or out.full()
@@ -181,7 +181,7 @@ class Flow(TurnTaker):
             self._finish()
 
     def _read_reserves(self) -> None:
-        """Count the reserves directly after the one in progress: one take may serve them all."""
+        """Count the reserves directly after the one in progress. One take may serve them all."""
         while self._reserve.wants < RESERVES_AT_ONCE:
             command = self.parser.next()
             if command is None:
@@ -200,7 +200,7 @@ class Flow(TurnTaker):
             self.session.do(command, answer)
 
     def _do_noted(self, command: Command, answer: Answer | None) -> None:
-        """Do what a command asks for, and log or measure it."""
+        """Execute a command, and log or measure it."""
         broker = self._broker
         if broker.tracing:
             self._out.sink.trace_command(command.verb)
@@ -217,7 +217,7 @@ class Flow(TurnTaker):
             self._out.time(verb, began)
 
     def _must_wait(self, command: Command) -> bool:
-        """Tell whether a command has to wait for something that decides its reply; it then is the next command."""
+        """Tell whether a command has to wait for something that decides its reply. It then becomes the next command again."""
         verb = command.verb
         if self._out.unsettled and not BLIND[verb]:
             self._hold(command, OWN_CHANGES)
@@ -239,14 +239,14 @@ class Flow(TurnTaker):
         self.gate.when(later, lambda outcome: self._known(command, why, outcome, answer))
 
     def _hold(self, command: Command, why: int) -> None:
-        """Let a command wait; it is the next one."""
+        """Let a command wait, as the next command."""
         self._next = command
         self.gate.why = why
         if self._broker.noting and not command.since:
             command.since = self._broker.now()
 
     def _known(self, command: Command, why: int, outcome: Later, answer: Answer | None) -> None:
-        """Go on with a command that waited for the change of a job, or for a look."""
+        """Go on with a command that has waited for the change of a job, or for a look."""
         if self._next is not command or self.gate.why != why:
             return
         self.gate.why = OPEN
@@ -267,17 +267,17 @@ class Flow(TurnTaker):
     # --- the end
 
     def _idle(self) -> bool:
-        """Tell whether the connection is between jobs, so that a server that stops need not wait for it."""
+        """Tell whether the connection holds no job and has no command in progress, so that a stop need not wait for it."""
         return not len(self.session.holds) and not self._out.unsettled and self._next is None
 
     def stop(self) -> None:
-        """Learn that the server stops: end a blocked reserve without a reply, and close once no job is held."""
+        """Learn that the server stops. End a waiting reserve without a reply, and close once no job is held."""
         self._stopping = True
         if self.gate.why == RESERVING or self._idle():
             self._finish()
 
     def end(self) -> None:
-        """Execute nothing more and give held jobs back; close when the replies to all changes have left."""
+        """Execute nothing more and give held jobs back. Close when the replies to all changes have left."""
         if self.gate.why != CLOSED:
             self._reserve.stop()
             self.gate.why = QUIT
@@ -303,7 +303,7 @@ class Flow(TurnTaker):
         sink.close()
 
     def close(self) -> None:
-        """Learn that the connection is gone: give back its jobs and leave its tubes."""
+        """Learn that the connection is gone. Give back its jobs and leave its tubes."""
         if self.gate.why != CLOSED:
             self._reserve.stop()
             self.gate.close()
@@ -312,6 +312,6 @@ class Flow(TurnTaker):
             self.session.close()
 
     def _forget_input(self) -> None:
-        """Drop commands that were received and not executed."""
+        """Drop the received commands that have not run."""
         self._next = None
         self.parser.clear()

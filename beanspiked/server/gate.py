@@ -13,29 +13,29 @@ logger = logging.getLogger(__name__)
 
 # The next command may be executed.
 OPEN: Final = 0
-# It waits for the reserve in progress.
+# The next command waits for the reserve in progress.
 RESERVING: Final = 1
-# It depends on changes of earlier commands, which are on their way to the store.
+# The next command depends on changes of earlier commands, which are on their way to the store.
 OWN_CHANGES: Final = 2
-# It names a job whose change is on its way.
+# The next command names a job whose change is on its way.
 CHANGE: Final = 3
-# A shared engine is reading what the command asks about.
+# A shared engine is reading the jobs or figures for the command.
 LOOK: Final = 4
-# No more commands are executed; replies may still leave.
+# No more commands run; replies may still leave.
 QUIT: Final = 5
 # The connection is gone.
 CLOSED: Final = 6
 
 
 class Gate:
-    """Says why a connection's next command waits, and has the connection called when it may go on.
+    """Says why a connection's next command waits, and lets the broker call the connection when it may go on.
 
     Attributes:
         broker: The broker of all connections.
         why: Why the next command waits: one of this module's numbers.
-        queued: Whether the connection is about to be called.
-        owner: The connection's side of the protocol; None once it is closed. The two refer to each other, and full garbage
-            collections, which would find that, do not run.
+        queued: Whether the broker is about to call the connection.
+        owner: The connection's side of the protocol; None once it is closed. The two refer to each other, and there are no full garbage
+            collections to find that.
     """
 
     def __init__(self, broker: Broker, owner: TurnTaker) -> None:
@@ -45,19 +45,19 @@ class Gate:
         self.owner: TurnTaker | None = owner
 
     def wake(self) -> None:
-        """Have the connection called before this turn ends, or in the next one."""
+        """Let the broker call the connection before this turn ends, or in the next one."""
         owner = self.owner
         if owner is not None and not self.queued:
             self.queued = True
             self.broker.runnable.append(owner)
 
     def when(self, later: Later, callback: Callable[[Later], None]) -> None:
-        """Call back when an outcome is known; a bug in the callback ends this connection."""
+        """Call back when an outcome is known. A bug in the callback ends this connection."""
 
         def called(outcome: Later) -> None:
             try:
                 callback(outcome)
-            except Exception as error:  # noqa: BLE001 - no reply of this connection may stay out for ever
+            except Exception as error:  # noqa: BLE001 - every command of this connection needs a reply
                 self.fail(error)
 
         later.then(called)

@@ -14,7 +14,7 @@ SAFETY_MARGIN: Final = 1.0
 
 
 class Holds(Waiter):
-    """The jobs reserved by one connection, ordered by deadline; for the engine it is their holder."""
+    """The jobs reserved by one connection, ordered by deadline. This is their holder for the engine."""
 
     def __init__(self, gate: Gate) -> None:
         super().__init__(gate.broker.timers.new_id())
@@ -28,7 +28,7 @@ class Holds(Waiter):
         return len(self._jobs)
 
     def jobs(self, most: int) -> list[Job]:
-        """List so many of them, those with the nearest deadlines first."""
+        """List this many of them, those with the nearest deadlines first."""
         entries = self._jobs.following(float("-inf"), 0, None, most, 4 * most)
         return [] if entries is None else [cast(Job, entry) for entry in entries]
 
@@ -59,7 +59,7 @@ class Holds(Waiter):
         self._hold(job, self._broker.now() + job.ttr if job.ttr else NEVER)
 
     def let_go(self, job: Job) -> None:
-        """Stop holding a job, because a change of it begins."""
+        """Stop holding a job because a change of it begins."""
         times = self._broker.times
         if times is not None and times.work.wanted():
             times.worked(job, self._broker.now())
@@ -70,7 +70,7 @@ class Holds(Waiter):
         self._jobs.remove(job)
 
     def take_back(self, job: Job) -> None:
-        """Hold a job again whose change failed; when the connection is gone it becomes ready."""
+        """Hold a job again after its change failed. If the connection is gone, make the job ready."""
         if self._gate.why == CLOSED:
             self._broker.engine.give_back(job, timed_out=False)
         else:
@@ -90,7 +90,7 @@ class Holds(Waiter):
             return
         first = self._jobs.first()
         if first is not None and first.key <= now and self._gate.queued and self._gate.owner is not None:
-            # Commands that its client sent in time come first.
+            # Commands that the client sent in time come first.
             self._gate.owner.run()
             first = self._jobs.first()
         room = SLICE
@@ -121,7 +121,7 @@ class Holds(Waiter):
     def _give_back_slice(self) -> None:
         """Give some back in the order in which they were reserved (prot.c: enqueue_reserved_jobs).
 
-        Of more jobs than a slice, those with the nearest deadlines come first; only waiters can see this order.
+        If there are more jobs than a slice, those with the nearest deadlines come first. Only waiters can see this order.
         """
         jobs: list[Job] = []
         first = self._jobs.first()

@@ -1,6 +1,6 @@
-"""Listening sockets: bound before anything heavy is imported, so that clients can connect within 30 ms of exec.
+"""Listening sockets. They are bound before any large import, so that clients can connect within 30 ms of exec.
 
-For the same reason it works with descriptors and `_socket`, which takes a tenth of the time that `socket` takes to import.
+For the same reason this module uses descriptors and `_socket`, whose import takes a tenth of the time of `socket`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ListenError", "bind", "inherited"]
 
-# beanstalkd's backlog; the kernel lowers it to net.core.somaxconn.
+# beanstalkd's backlog. The kernel lowers it to net.core.somaxconn.
 BACKLOG: Final = 1024
 # sd_listen_fds(3): the first inherited descriptor.
 FIRST_INHERITED: Final = 3
-# After this many unanswered probes a client is gone; and the seconds between two of them.
+# The number of unanswered probes after which a client is gone, and the seconds between two probes.
 KEEPALIVE_PROBES: Final = 4
 KEEPALIVE_INTERVAL: Final = 15
 # Errors of an address whose family or interface this machine lacks.
@@ -38,7 +38,7 @@ LOOK_EVERY: Final = 0.01
 
 
 class ListenError(Exception):
-    """The server cannot listen on a socket; the text says on which and why."""
+    """The server cannot listen on a socket. The text says on which, and why."""
 
 
 def bind(settings: Settings) -> list[int]:
@@ -51,7 +51,7 @@ def bind(settings: Settings) -> list[int]:
     for name in settings.listen or ("0.0.0.0",):  # noqa: S104 - beanstalkd's default
         if not name.startswith("unix:"):
             found[name] = _look_up(name, settings.port)
-    # Alone, `::` takes IPv4 clients too; beside another address it must not, or one port would be bound twice.
+    # Alone, `::` takes IPv4 clients too. Beside another address it must not, or one port would be bound twice.
     v6_only = len({address for addresses in found.values() for address in addresses}) > 1
     tries_left = PORT_TRIES
     while True:
@@ -62,7 +62,7 @@ def bind(settings: Settings) -> list[int]:
             binding.undo()
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             tries_left -= 1
-            # Any port will do, but the one that was free on the first address is taken on another.
+            # Any port will do, but the port that was free on the first address is in use on another.
             if not (taken and binding.port and tries_left):
                 raise
 
@@ -80,7 +80,7 @@ def _look_up(host: str, port: str) -> list[Address]:
         ListenError: The name has no address, or the port is unknown.
     """
     try:
-        # As bytes: for text, Python loads its tables for names that are not ASCII.
+        # The name goes as bytes: for text, Python would load its tables for names that are not ASCII.
         name = host.encode("ascii" if host.isascii() else "idna")
         found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
     except _socket.gaierror as error:
@@ -97,7 +97,7 @@ class Binding:
     """One attempt to bind everything.
 
     Attributes:
-        port: Where any port will do, the one that the first address got; 0 before.
+        port: If any port will do, the port of the first address; 0 before it has one.
     """
 
     def __init__(self, settings: Settings, v6_only: bool) -> None:
@@ -112,7 +112,7 @@ class Binding:
         """Bind and listen on all addresses.
 
         Raises:
-            ListenError: The server cannot listen on one of them; those bound before it are still open.
+            ListenError: The server cannot listen on one of them. Those that were bound before it are still open.
         """
         for name in self._settings.listen or found:
             if name.startswith("unix:"):
@@ -129,13 +129,13 @@ class Binding:
             try:
                 os.unlink(path)
             except FileNotFoundError:
-                # Somebody else has removed it.
+                # Another process has removed it.
                 continue
         for fd in self._descriptors:
             os.close(fd)
 
     def _bind_name(self, host: str, addresses: list[Address]) -> None:
-        """Bind all addresses of a name; one that this machine lacks does not matter if another can be bound."""
+        """Bind all addresses of a name. This machine may lack some of them if it can bind another."""
         missing = 0
         for address in addresses:
             try:
@@ -173,8 +173,8 @@ class Binding:
 def _set_for_clients(sock: _socket.socket, keepalive: int) -> None:
     """Set what accepted sockets inherit.
 
-    A client that loses its power says nothing; without probes it would count as alive for ever. The kernel's own setting probes after two
-    hours, and routers that translate addresses forget silent connections much sooner.
+    A client that loses its power sends nothing more. Without probes it would count as alive for ever. By default the kernel probes after
+    two hours, and routers that translate addresses forget silent connections much sooner.
     """
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -188,9 +188,9 @@ def _set_for_clients(sock: _socket.socket, keepalive: int) -> None:
 
 
 def _bind_unix(path: str, mode: int | None) -> int:
-    """Bind a unix socket; replace a socket that no server listens on any more, and refuse anything else at the path.
+    """Bind a unix socket. Replace a socket on which no server listens any more, and refuse anything else at the path.
 
-    Of two servers that start at once, one could take the other's new socket for an abandoned one. So each locks the directory meanwhile.
+    If two servers start at once, one could take the other's new socket for an abandoned one. So each locks the directory meanwhile.
     """
     try:
         lock = _lock(os.path.dirname(path) or ".")
@@ -210,7 +210,7 @@ def _bind_unix(path: str, mode: int | None) -> int:
                 sock.close()
                 raise
         finally:
-            # This releases the lock.
+            # The close releases the lock.
             os.close(lock)
     except (OSError, ValueError) as error:
         # A path that is too long raises an OSError without an errno.
@@ -247,7 +247,7 @@ def _lock(directory: str) -> int:
 
 
 def _make_room(path: str) -> None:
-    """Remove a socket that no server listens on.
+    """Remove a socket on which no server listens.
 
     Raises:
         ListenError: A server listens on it, or it is not a socket.
@@ -260,7 +260,7 @@ def _make_room(path: str) -> None:
         return
     probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        # A listener whose queue is full then says so at once.
+        # A listener with a full queue then refuses at once.
         probe.setblocking(False)
         probe.connect(path)
     except ConnectionRefusedError:
@@ -269,7 +269,7 @@ def _make_room(path: str) -> None:
     except FileNotFoundError:
         return
     except BlockingIOError:
-        # Its queue is full, so a server listens.
+        # The queue is full, so a server listens.
         pass
     finally:
         probe.close()
@@ -285,7 +285,7 @@ def inherited(environ: Mapping[str, str], pid: int, keepalive: int) -> list[int]
     Args:
         environ: The environment.
         pid: This process.
-        keepalive: Seconds of silence after which a client is probed; 0 for the setting of systemd or the kernel.
+        keepalive: Seconds of silence before the kernel probes a client; 0 for the setting of systemd or the kernel.
 
     Raises:
         ListenError: One of them does not listen for streams.

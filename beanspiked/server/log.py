@@ -1,7 +1,7 @@
 """The server's log, on standard error: it never waits for its reader.
 
-A pipe fills when its reader stops, and Ctrl-S stops a terminal. Waiting would stop the server, so lines are dropped and counted; before the
-next line that gets through, one says how many. Imports little, since it is used before the socket listens.
+A pipe fills when its reader stops, and Ctrl-S stops a terminal. A wait would stop the server, so the log drops and counts lines. Before the
+next line that it can write, a line says how many. The module imports little, since it is used before the socket listens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["dropped", "guard", "start"]
 
 STANDARD_ERROR: Final = 2
-# PIPE_BUF, in bytes: a pipe with any room takes this much whole, and so does a terminal that is read.
+# PIPE_BUF, in bytes: a pipe with any room takes a write of this size whole, and so does a terminal with a reader.
 MAX_WRITE: Final = 4096
 
 
@@ -42,7 +42,7 @@ class Output(io.RawIOBase):
         super().__init__()
         self.dropped = 0
         self._untold = 0
-        # Whether the last line was cut in the middle.
+        # Whether the last write ended in the middle of a line.
         self._torn = False
         self._fd = _own_way_to(fd)
         self._poll = select.poll()
@@ -84,7 +84,7 @@ class Output(io.RawIOBase):
                 return False
             sent = os.write(self._fd, piece)
         except OSError:
-            # A closed pipe, a terminal that is gone, a full disk: nobody can be told. The line is counted.
+            # The pipe is closed, the terminal is gone or the disk is full. No other place takes the line, so it is only counted.
             return False
         if sent:
             self._torn = sent < len(piece)
@@ -92,10 +92,10 @@ class Output(io.RawIOBase):
 
 
 def _own_way_to(fd: int) -> int:
-    """Open a pipe or a terminal once more, for writes that do not wait, or return the descriptor itself.
+    """Open a pipe or a terminal once more, for writes that do not wait. If that fails, return the descriptor itself.
 
-    O_NONBLOCK belongs to the open file, which others share: setting it on theirs would break them. Opening it again needs /proc and
-    permission. Where that fails, one line may wait, if another process fills the pipe between our poll and our write.
+    O_NONBLOCK belongs to the open file, which other processes share: set there, it would break them. To open the file again needs /proc
+    and permission. If that fails, one line may wait, if another process fills the pipe between our poll and our write.
     """
     try:
         mode = os.fstat(fd).st_mode
@@ -107,7 +107,7 @@ def _own_way_to(fd: int) -> int:
 
 
 def _pieces(lines: bytes) -> Iterator[bytes]:
-    """Cut into whole lines of at most MAX_WRITE bytes together; of a longer line only its beginning is kept."""
+    """Cut bytes into pieces of whole lines, at most MAX_WRITE bytes long. Keep only the beginning of a longer line."""
     while len(lines) > MAX_WRITE:
         end = lines.rfind(b"\n", 0, MAX_WRITE) + 1
         if end:
@@ -124,7 +124,7 @@ _output: Output | None = None
 
 
 def guard() -> None:
-    """Let no write to standard error wait, including those of Python itself and of other libraries."""
+    """Make all writes to standard error non-blocking, even those of Python itself and of other libraries."""
     global _output  # noqa: PLW0603 - a process has one standard error
     if _output is None:
         _output = Output(STANDARD_ERROR)
@@ -136,7 +136,7 @@ def start(verbose: int, who: str = "") -> None:
 
     Args:
         verbose: 0 for warnings, 1 for connections as well, 2 for commands as well.
-        who: Stands before each message, if several processes log to one place.
+        who: A prefix of each message, if several processes log to one place.
     """
     import logging  # noqa: PLC0415 - the socket listens before this
 

@@ -1,6 +1,6 @@
 """A small event loop for an embedded server: asyncio and uvloop take longer to load than everything else together.
 
-Its methods have asyncio's names, so that what runs here runs in asyncio as well.
+Its methods have asyncio's names, so that the same code runs here and in asyncio.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 WAKE_BYTES: Final = 4096
 MOST_CANCELLED: Final = 100
-# The longest wait in seconds: epoll takes some weeks at most.
+# The longest wait, in seconds, since epoll takes some weeks at most.
 LONGEST_WAIT: Final = 86400.0
 
 
 class Timer:
-    """A call at a time."""
+    """A call that is due at a time."""
 
     __slots__ = ("_loop", "at", "callback", "number")
 
@@ -50,7 +50,7 @@ class Timer:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Loop(Ready):
-    """Waits for sockets, times, threads and signals, and calls what was registered for them.
+    """Waits for sockets, times, threads and signals, and makes the calls that were registered for them.
 
     Args:
         poller: The sockets.
@@ -63,7 +63,7 @@ class Loop(Ready):
         self._numbers = 0
         self._cancelled = 0
         self._running = False
-        # A byte in this pipe ends a wait; another thread or the interpreter's signal handler writes it.
+        # A byte in this pipe ends a wait. Another thread or the interpreter's signal handler writes it.
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         poller.add(self._wake_out, self, READABLE)
         signal.set_wakeup_fd(self._wake_in, warn_on_full_buffer=False)
@@ -79,7 +79,7 @@ class Loop(Ready):
     def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
         """Call in the next turn; from any thread."""
         self._soon.append(callback)
-        # A pipe that is full ends the wait as well.
+        # If the pipe is full, its bytes end the wait.
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_in, b"\0")
 
@@ -91,7 +91,7 @@ class Loop(Ready):
         return timer
 
     def cancelled(self) -> None:
-        """Count a cancelled timer, and now and then drop all of these: their times may be years away."""
+        """Count a cancelled timer, and now and then drop all of them, since their times may be years away."""
         self._cancelled += 1
         if self._cancelled > MOST_CANCELLED and self._cancelled * 2 > len(self._timers):
             self._timers = [timer for timer in self._timers if timer.callback is not None]
@@ -111,7 +111,7 @@ class Loop(Ready):
         self._running = True
         while self._running:
             self._poller.turn(self._how_long())
-            # Calls that these ask for come after what the sockets have received meanwhile.
+            # Calls that these register run after the sockets' new bytes.
             for _ in range(len(self._soon)):
                 self._call(self._soon.popleft())
             while self._timers and (self._timers[0].callback is None or self._timers[0].at <= self.time()):

@@ -1,4 +1,4 @@
-"""The server's life: start, serve, stop."""
+"""Runs the server: starts it, serves, and stops it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["Companion", "serve"]
 
 logger = logging.getLogger("beanspiked")
 
-# How long a stop waits for the store to be closed, in seconds.
+# How long a stop waits for the store to close, in seconds.
 CLOSE_WITHIN: Final = 2.0
 # How much more time a start asks of systemd, in seconds, each second while the journal is being read.
 LOADING_PATIENCE: Final = 30
@@ -46,22 +46,22 @@ NOT_COMPILED: Final = (
 
 
 class Companion:
-    """What runs beside the jobs in the same event loop, which is asyncio's then."""
+    """A part of the server that runs in the same event loop as the jobs, which is then asyncio's."""
 
     def timed(self, turn: Callable[[], None]) -> Callable[[], None]:
-        """Return what hears the sockets instead."""
+        """Return a turn that replaces this one and measures it."""
         raise NotImplementedError
 
     def begin(self, broker: Broker, server: Server) -> None:
-        """The server serves, and the event loop runs."""
+        """Begin: the server serves, and the event loop runs."""
         raise NotImplementedError
 
     def stopping(self) -> None:
-        """The server is about to end."""
+        """Note that the server is about to end."""
         raise NotImplementedError
 
     async def end(self) -> None:
-        """The server has ended; let go of everything."""
+        """Release everything. The server has ended."""
         raise NotImplementedError
 
 
@@ -74,14 +74,14 @@ def serve(
     """Serve until a signal stops the server.
 
     Args:
-        settings: What the server was told.
-        sockets: Where it listens.
-        companion: What runs beside it, if anything does.
-        worker: This process as one of several, whose clients its parent accepts.
+        settings: The server's settings.
+        sockets: The listening sockets.
+        companion: Runs beside the server; may be None.
+        worker: This process as a worker, whose clients its parent accepts; None without workers.
 
     Raises:
         StoreUnusable: The journal cannot be used.
-        NativeMissingError: Native sockets were asked for and are not installed.
+        NativeMissingError: The settings ask for native sockets, and these are not installed.
     """
     log.start(settings.verbose, "" if worker is None else f"worker {worker.number}: ")
     logger.info("pid %d", os.getpid())
@@ -129,7 +129,7 @@ def _serve_in_asyncio(
 
     with contextlib.closing(_asyncio_loop(poller, hear, own=settings.shared is None)) as loop:
         asyncio.set_event_loop(loop)
-        # In the same run as everything that follows: uvloop loses signals that come between two runs.
+        # All of this is in one run of the loop, since uvloop loses signals that come between two runs.
         loop.call_soon(begin)
         loop.run_forever()
         if companion is not None:
@@ -141,8 +141,8 @@ def _serve_in_asyncio(
 def _asyncio_loop(poller: Poller, hear: Callable[[], None], *, own: bool) -> asyncio.AbstractEventLoop:
     """Make an event loop that hears the sockets.
 
-    Beside a shared store that is uvloop's. An embedded server has its `own`, asyncio's with our poller inside: 50 x 16 costs 8 % more with
-    uvloop, which waits with an epoll set of its own first.
+    A shared store gets uvloop's loop. An embedded server has its `own`: asyncio's loop with our poller inside. With uvloop 50 x 16 costs
+    8 % more, since it first waits with an epoll set of its own.
     """
     if own:
         import asyncio  # noqa: PLC0415 - likewise
@@ -191,18 +191,18 @@ class Service:
             StoreUnusable: The journal cannot be used.
         """
         broker = self._broker
-        # Now, while jobs are few; nothing after this makes garbage.
+        # Collect garbage now, while jobs are few. Nothing after this makes any.
         gc.collect()
         broker.engine = self._engine()
-        # Not earlier: if the store is refused, that is the only line.
+        # Log this only now: if the store is refused, that is the only line.
         if str(parser.__file__).endswith(".py"):
             logger.warning(NOT_COMPILED)
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
         self._loop.add_signal_handler(signal.SIGINT, self._stop)
         self._loop.add_signal_handler(signal.SIGUSR1, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-        # A full collection visits every job: a million of them stop the loop for a second. Nothing here relies on it, since
-        # connections are taken apart when they close. Young garbage is still collected.
+        # A full collection visits every job: a million jobs stop the loop for a second. Nothing here relies on it, since the server
+        # takes connections apart when they close. Young garbage is still collected.
         gc.freeze()
         # A middle generation of 20,000 objects takes milliseconds; tests/speed shows the pauses. With a shared store no job stays
         # here, but a thousand commands in flight are many short-lived objects: visiting them takes a tenth of the time.
@@ -220,7 +220,7 @@ class Service:
     def _engine(self) -> TubeEngine:
         settings, broker = self._settings, self._broker
         if settings.shared is not None:
-            # Only a shared store needs the client.
+            # Only a shared store needs the Aerospike client.
             from beanspiked.engine.aerospike.start import start  # noqa: PLC0415 - see above
 
             return start(settings.shared, self._timers, broker, broker.end_turn, broker.max_job_size)
@@ -238,9 +238,9 @@ class Service:
     def _stop(self) -> None:
         if self._stopping:
             if self._worker is not None:
-                # A service manager signals all processes, and the parent signals again. The parent decides whether that is enough.
+                # A service manager signals all processes, and the parent signals again. So the parent decides when a stop is immediate.
                 return
-            # A second signal: a restart makes held jobs ready anyway.
+            # A second signal ends the wait: a restart makes held jobs ready anyway.
             os._exit(1)
         self._stopping = True
         notify("STOPPING=1")

@@ -1,4 +1,4 @@
-"""What the service manager is told (sd_notify)."""
+"""Messages to the service manager (sd_notify)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VARIABLE = "NOTIFY_SOCKET"
 
 
 def notify(state: str) -> None:
-    """Send systemd a state: one datagram to the socket that it named."""
+    """Send systemd a state, as one datagram to the socket that it named."""
     address = os.environ.get(VARIABLE, "")
     if not address:
         return

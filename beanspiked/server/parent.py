@@ -1,11 +1,11 @@
 """The parent process of a server with several workers: it accepts clients, hands them over, and replaces a worker that dies.
 
-It serves nobody itself and has no threads. It never forks: a worker is a new process with the same command line. Each client goes to
-the worker that has the fewest, whatever kind of socket it came to.
+It serves no clients itself and has no threads. It never forks: a worker is a new process with the same command line. Each client goes
+to the worker that has the fewest, whatever kind of socket it used.
 
-Tried: a socket for each of two workers, with SO_REUSEPORT. One of them got up to 32 of fifty clients; a second server could be started on
-the same port by mistake; unix sockets and those of systemd do without. And one socket that all workers accept from, with EPOLLEXCLUSIVE:
-where clients came one by one, one worker got all fifty.
+Tried: a socket for each of two workers, with SO_REUSEPORT. One worker got up to 32 of fifty clients; somebody could start a second server
+on the same port by mistake; and unix sockets and those of systemd cannot do this. Tried as well: one socket from which all workers accept,
+with EPOLLEXCLUSIVE. When clients came one by one, one worker got all fifty.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ __all__ = ["Parent"]
 
 logger = logging.getLogger("beanspiked")
 
-# The pause before a worker that died is replaced, in seconds: it doubles while replacements die within WELL_AFTER.
+# The first pause before the replacement of a worker that died, in seconds. It doubles while replacements die within WELL_AFTER.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
 WELL_AFTER: Final = 10.0
-# How long clients wait for a replacement, in seconds. Those of the worker that died come back at once; without it all of them would be
-# handed to the other workers, and stay there.
+# How long clients wait for a replacement, in seconds. Those of the worker that died come back at once. Without this wait all of them would
+# go to the other workers, and stay there.
 PATIENCE: Final = 5.0
-# How soon it is known that a worker has died, after its channel has ended, in seconds.
+# How soon the parent knows that a worker has died, after its channel has ended, in seconds.
 DEAD_WITHIN: Final = 0.2
-# How long the workers have to tell their counters, in seconds.
+# How long the workers may take to send their counters, in seconds.
 COUNT_WITHIN: Final = 0.3
-# A shell's exit codes: of a command that cannot be run, and of one that a signal killed, to which that is added.
+# A shell's exit codes: of a command that cannot run, and of one that a signal killed, to which the signal's number is added.
 EXIT_NOT_FOUND: Final = 127
 EXIT_SIGNALLED: Final = 128
 WAKE_BYTES: Final = 4096
@@ -65,9 +65,9 @@ class Parent:
     """Keeps a server's workers.
 
     Args:
-        words: A worker's command line; it finds the descriptor of its channel in the environment.
-        count: How many there are to be.
-        sockets: Where clients connect; they listen and do not block.
+        words: A worker's command line. The worker finds the descriptor of its channel in the environment.
+        count: How many workers to keep.
+        sockets: The listening sockets, which do not block.
         admin: The admin port's socket, which the first worker serves, or None.
     """
 
@@ -84,7 +84,7 @@ class Parent:
         self._questions: dict[int, Question] = {}
         self._asked = 0
         self._door = Door(self._places, sockets, self._hear, self._ignore)
-        # Whether all workers were up at once: from then on one that dies is replaced.
+        # Whether all workers have been up at one time. From then on a worker that dies is replaced.
         self._ready = False
         self._draining = False
         self._stopping = False
@@ -99,11 +99,11 @@ class Parent:
             signal.signal(number, lambda caught, _: self._signals.append(caught))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         self._hear(wake_out, partial(_empty, wake_out))
-        # The others follow when the first is up: if it cannot start, its error is told once.
+        # The others follow when the first is up. So an error that prevents the start is logged once.
         self._start(self._places[0])
         while not self._stopping or any(place.pid for place in self._places):
             for fd, _ in self._epoll.poll(self._how_long()):
-                # An earlier event may have closed it.
+                # An earlier event may have closed this descriptor.
                 if fd in self._handlers:
                     self._handlers[fd]()
             while self._signals:
@@ -139,7 +139,7 @@ class Parent:
         self._door.move(now)
 
     def _how_long(self) -> float | None:
-        """Return how long nothing will be due, in seconds; None for ever."""
+        """Return the time until something is due, in seconds; None if nothing is."""
         now = time.monotonic()
         times = [question.until for question in self._questions.values()]
         if self._ready and not self._stopping:
@@ -182,7 +182,7 @@ class Parent:
         self._hear(ours.fileno(), partial(self._listen_to, place, ours))
 
     def _reap(self) -> None:
-        """Learn which processes have ended. The first process of a container has others besides its workers."""
+        """Learn which processes have ended. The first process of a container has other children besides its workers."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 for place in self._places:
@@ -192,7 +192,7 @@ class Parent:
                         self._ended(place, f"worker {place.number} (pid {place.pid}) {how}", code)
 
     def _ended(self, place: Place, what: str, code: int) -> None:
-        """Replace a worker that has ended, or end with it if the server is about to start or stop."""
+        """Replace a worker that has ended. While the server starts or stops, end with it."""
         place.pid = 0
         self._hang_up(place)
         if self._stopping:
@@ -206,14 +206,14 @@ class Parent:
             now = time.monotonic()
             if now - place.started_at >= WELL_AFTER:
                 place.pause = 0.0
-            # If the one that died was a replacement, the next one may die as well.
+            # If the worker that died was a replacement, the next one may die as well.
             place.awaited_until = 0.0 if place.pause else now + PATIENCE
             place.pause = min(max(FIRST_PAUSE, 2 * place.pause), LONGEST_PAUSE)
             place.start_at = now + place.pause
             logger.warning("%s; another one starts in %g s", what, place.pause)
 
     def _hang_up(self, place: Place) -> None:
-        """Give a worker no more clients, and others none until it is known whether it has died or only stops."""
+        """Give a worker no more clients. Give the others none until it is known whether it has died or only stops."""
         if place.up:
             place.up = False
             place.awaited_until = time.monotonic() + DEAD_WITHIN
@@ -229,7 +229,7 @@ class Parent:
 
     def _signal_all(self, number: signal.Signals) -> None:
         for place in self._places:
-            # One that has ended is not reaped yet.
+            # A process that has ended is not reaped yet.
             if place.pid:
                 os.kill(place.pid, number)
 
@@ -239,14 +239,14 @@ class Parent:
         self._door.close()
         self._signal_all(signal.SIGTERM)
 
-    # --- what workers say
+    # --- messages from workers
 
     def _listen_to(self, place: Place, channel: Channel) -> None:
         while True:
             try:
                 message = channel.receive()
             except EOFError:
-                # It stops, or has died.
+                # The worker stops, or has died.
                 self._hang_up(place)
                 return
             if message is None:
@@ -305,5 +305,5 @@ def _empty(pipe: int) -> None:
 
 
 def _exit_code(code: int) -> int:
-    """Return a process's exit code as a shell tells it."""
+    """Return a process's exit code as a shell reports it."""
     return EXIT_SIGNALLED - code if code < 0 else code

@@ -1,4 +1,4 @@
-"""Replies to changes that are on their way, where more is told or undone than that they were made."""
+"""Replies to changes that are on their way, which say more than success or undo something after a failure."""
 
 from beanspiked.engine.contract import Job
 from beanspiked.engine.later import Later
@@ -18,7 +18,7 @@ class PutReply(PendingReply):
         self._broker = broker
 
     def made(self, outcome: Later) -> bytes:
-        """Return the reply to a put that is done: only now its id is known."""
+        """Return the reply to a put. Only now its id is known."""
         self._broker.total_jobs += 1
         return replies.inserted(outcome.value)
 
@@ -32,7 +32,7 @@ class KickReply(PendingReply):
 
 
 class HeldReply(PendingReply):
-    """The reply to a change of a job that was held until now: the connection holds it still if the change was not made."""
+    """The reply to a change of a job that was held until now. If the change fails, the connection holds the job again."""
 
     def __init__(self, queue: ReplyQueue, success: bytes, holds: Holds, job: Job) -> None:
         super().__init__(queue, success)

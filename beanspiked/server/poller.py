@@ -1,6 +1,6 @@
-"""Who waits for which socket: one epoll set, in which all that has something to say is heard in one turn of the broker.
+"""Waits for sockets in one epoll set, and handles all their events in one turn of the broker.
 
-Our own loop waits in it (`loop.py`); an asyncio loop watches its descriptor like any other.
+Our own loop waits in the set (`loop.py`). An asyncio loop watches its descriptor like any other.
 """
 
 import logging
@@ -22,13 +22,13 @@ READABLE: Final[int] = select.EPOLLIN
 WRITABLE: Final[int] = select.EPOLLOUT
 # The other side will send no more.
 CLOSED: Final[int] = select.EPOLLRDHUP
-# The connection is broken; reported whether it was asked for or not.
+# The connection is broken. The kernel always reports this.
 GONE: Final[int] = select.EPOLLHUP | select.EPOLLERR
-# How many are heard before the clock is looked at.
+# How many events are handled before the clock is read.
 UNWATCHED_EVENTS: Final = 16
-# How many sockets are read in one turn of an embedded server, unless a connection has commands left over, which would be found again and
-# again. Of more sockets the memory of a connection leaves the processor's caches between command and reply: 500 x 1 took a tenth more
-# processor time. On a shared store more commands share an operation.
+# How many sockets are read in one turn of an embedded server. With more sockets the memory of a connection leaves the processor's caches
+# between command and reply: 500 x 1 took a tenth more processor time. There is no limit while a connection has commands left over, since
+# the wait would find the same sockets again and again. There is none on a shared store either, where more commands share an operation.
 EVENTS_A_TURN: Final = 64
 # Before due timers run, the sockets are read until nothing more comes, but only this many times.
 ROUNDS: Final = 64
@@ -39,18 +39,18 @@ class Ready:
     """Handles a descriptor's events."""
 
     def on_ready(self, events: int) -> None:
-        """Handle `events`: some of READABLE, WRITABLE, CLOSED and GONE."""
+        """Handle `events`, which are some of READABLE, WRITABLE, CLOSED and GONE."""
         raise NotImplementedError
 
     def on_data(self, data: bytes) -> None:
-        """Take bytes that were received early; only who asked for that is called."""
+        """Take bytes that were received early. Only handlers that asked for this are called."""
         raise NotImplementedError
 
 
 class Bell(Ready):
-    """Makes the epoll set readable while events wait that were found already.
+    """Makes the epoll set readable while events that were found already still wait.
 
-    Without it, an asyncio loop would not come back for them: what was received early is not in the kernel any more.
+    Without it, an asyncio loop would not come back for them: bytes that were received early are not in the kernel any more.
     """
 
     def __init__(self) -> None:
@@ -58,13 +58,13 @@ class Bell(Ready):
         self._rung: bool = False
 
     def ring(self) -> None:
-        """Have the poller's turn called again."""
+        """Let the loop call the poller's turn again."""
         if not self._rung:
             self._rung = True
             os.eventfd_write(self.fd, 1)
 
     def on_ready(self, events: int) -> None:  # noqa: ARG002 - as its base
-        """Fall silent: what was left over is done."""
+        """Stop this: all events are handled."""
         self._rung = False
         os.eventfd_read(self.fd)
 
@@ -77,12 +77,12 @@ class Poller:
     """Waits for descriptors and calls their handlers.
 
     Args:
-        broker: Whose turns these are.
-        sockets: What waits, receives and sends; the better one that is there if not given.
-        shared: Whether the store is shared: all sockets with events are then read in one turn.
+        broker: Runs the turns.
+        sockets: Waits, receives and sends; by default the better one that is installed.
+        shared: Whether the store is shared. All sockets with events are then read in one turn.
 
     Attributes:
-        sockets: What waits, receives and sends.
+        sockets: Waits, receives and sends.
     """
 
     def __init__(self, broker: Broker, sockets: Sockets | None = None, *, shared: bool = False) -> None:
@@ -91,20 +91,20 @@ class Poller:
         self._broker = broker
         self._shared = shared
         self._waiting: dict[int, Ready] = {}
-        # Descriptors that were added since events were found: the events may belong to a closed one with the same number.
+        # Descriptors that were added after the last wait. Events under such a number may belong to a closed descriptor.
         self._new: set[int] = set()
-        # What was found, and of it what the time was too short for.
+        # The events that were found, and those of them for which the time was too short.
         self._found: list[tuple[int, int, bytes | None]] = []
         self._next = 0
         self._bell: Bell = Bell()
         self.add(self._bell.fd, self._bell, READABLE)
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when `turn` has something to do."""
+        """Return a descriptor that is readable when `turn` has work."""
         return self.sockets.fileno()
 
     def add(self, fd: int, ready: Ready, events: int) -> None:
-        """Have something called when any of these events comes, again and again."""
+        """Call a handler whenever one of these events comes."""
         self.sockets.add(fd, events)
         self._waiting[fd] = ready
         if self._found:
@@ -115,7 +115,7 @@ class Poller:
         self.sockets.change(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Stop waiting for a descriptor; call this before it is closed."""
+        """Stop waiting for a descriptor. Call this before it is closed."""
         if self._waiting.pop(fd, None) is not None:
             self.sockets.remove(fd)
 
@@ -125,7 +125,7 @@ class Poller:
             self.hear()
 
     def wait(self, seconds: float) -> bool:
-        """Wait this many seconds for events, -1 for ever; tell whether there are some."""
+        """Wait this many seconds for events, -1 for ever; tell whether there are any."""
         broker = self._broker
         busy = self._shared or broker.next_turn or broker.runnable
         return bool(self._found) or self._find(seconds, EVENTS_AT_ONCE if busy else EVENTS_A_TURN)
@@ -151,7 +151,7 @@ class Poller:
         return bool(self._found)
 
     def _hear(self, seconds: float) -> None:
-        """Handle the events that were found, as many as the time allows."""
+        """Handle the events that were found, as far as the time allows."""
         broker = self._broker
         found = self._found
         broker.plan(len(found) - self._next)

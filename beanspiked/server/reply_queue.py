@@ -13,9 +13,9 @@ from beanspiked.server.times import Latencies
 
 __all__ = ["WRITE_CHUNK", "PendingReply", "ReplyQueue", "Sink", "TimedReplyQueue"]
 
-# Replies are handed to the sink before the end of a turn when they are this many bytes.
+# With this many bytes, replies go to the sink before the end of the turn.
 WRITE_CHUNK: Final = 262144
-# Bodies of this many bytes are passed on uncopied; the rest of a turn's replies leaves as one piece.
+# Bodies of at least this many bytes are not copied. The rest of a turn's replies leaves as one piece.
 LARGE_PIECE: Final = 65536
 # How many changes of one connection may be on their way to the store at once.
 UNSETTLED_MAX: Final = 1000
@@ -23,7 +23,7 @@ UNSETTLED_MAX: Final = 1000
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Sink:
-    """Takes a connection's replies and says when it reads; this base class drops everything."""
+    """Takes a connection's replies, and starts and stops its reading. This base class drops everything."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -42,7 +42,7 @@ class Sink:
 
 
 class Slot(Listener):
-    """The place of one reply among those of its connection; empty until the reply is known."""
+    """The place of one reply among those of its connection. It is empty until the reply is known."""
 
     def __init__(self, reply: bytes) -> None:
         self.reply: bytes = reply
@@ -52,9 +52,9 @@ class PendingReply(Slot):
     """The reply to a change that is on its way to the store.
 
     Args:
-        queue: Where it stands.
-        success: The reply when the change was made.
-        failure: The reply when the store failed but is not full.
+        queue: The queue in which it stands.
+        success: The reply if the change was made.
+        failure: The reply if the store failed but is not full.
     """
 
     def __init__(self, queue: "ReplyQueue", success: bytes, failure: bytes = replies.INTERNAL_ERROR) -> None:
@@ -68,10 +68,10 @@ class PendingReply(Slot):
         return self._success
 
     def undo(self) -> None:
-        """The change was not made. After an unknown outcome nothing is undone: the job went with the session."""
+        """Learn that the change was not made. After an unknown outcome nothing is undone, since the job went with the session."""
 
     def settled(self, later: Later) -> None:
-        """The outcome is known. A bug here ends this connection."""
+        """Take the outcome. A bug here ends this connection."""
         queue = self._queue
         try:
             error = later.error
@@ -89,7 +89,7 @@ class PendingReply(Slot):
 
 
 class ReplyQueue:
-    """Sends replies in the order of their commands, each once it and all before it are known.
+    """Sends replies in the order of their commands. Each leaves once it and all before it are known.
 
     Args:
         gate: The connection's gate.
@@ -98,7 +98,7 @@ class ReplyQueue:
     Attributes:
         gate, sink: As given.
         size: The bytes that leave with the next `flush`.
-        unsettled: How many changes are on their way to the store; their replies are not known yet.
+        unsettled: How many changes are on their way to the store. Their replies are not known yet.
         choked: Whether the client does not read.
     """
 
@@ -110,7 +110,7 @@ class ReplyQueue:
         self.choked: bool = False
         self._known: list[bytes] = []
         self._dirty: bool = False
-        # The first reply that is not known, and all after it; None when all are known: an empty deque takes 760 bytes.
+        # The first reply that is not known, and all after it; None if all are known: an empty deque takes 760 bytes.
         self._slots: deque[Slot] | None = None
         self._slot_bytes: int = 0
 
@@ -134,7 +134,7 @@ class ReplyQueue:
             self._mark()
 
     def add_job(self, header: bytes, body: bytes) -> None:
-        """Reply with a job, whose body is not copied unless it has to wait."""
+        """Reply with a job. Its body is copied only if it has to wait."""
         if self._slots is not None:
             self.add(b"".join((header, body, replies.CRLF)))
             return
@@ -152,13 +152,13 @@ class ReplyQueue:
         later.tell(pending)
 
     def filled(self, pending: PendingReply) -> None:
-        """A reply is known."""
+        """Note that a reply is known."""
         self.unsettled -= 1
         self._slot_bytes += len(pending.reply)
         self._drain()
 
     def _drain(self) -> None:
-        """Let the replies leave that are next in order, and let the connection go on."""
+        """Send the replies that are next in order, and let the connection go on."""
         slots = self._slots
         assert slots is not None, "a reply becomes known once"
         while slots and slots[0].reply:
@@ -182,7 +182,7 @@ class ReplyQueue:
             self.gate.broker.dirty.append(owner)
 
     def flush(self) -> None:
-        """Send the known replies in one write, except for large bodies, which are not copied."""
+        """Send the known replies in one write. Large bodies are not copied and leave by themselves."""
         self._dirty = False
         known = self._known
         if not known:
@@ -209,7 +209,7 @@ class ReplyQueue:
             self.sink.write(b"".join(small))
 
     def time(self, verb: int, began: float) -> None:
-        """Measure how long the last reply takes to leave, for a verb and from a time; only a TimedReplyQueue does."""
+        """Measure the time from `began` until the last reply leaves, for a verb. Only a TimedReplyQueue does so."""
 
     def close(self) -> None:
         """Drop the replies that have not left, and all later ones."""
@@ -221,7 +221,7 @@ class Timed:
     """A command whose reply is measured.
 
     Attributes:
-        verb, began: What it is counted as, and when it was parsed.
+        verb, began: The verb under which it counts, and when it was parsed.
         place: The place of its reply among those that had to wait.
         stands_for: How many commands it stands for.
     """
@@ -238,18 +238,18 @@ class TimedReplyQueue(ReplyQueue):
 
     Args:
         gate, sink: As of any.
-        latencies: Where the times are counted.
+        latencies: Counts the times.
     """
 
     def __init__(self, gate: Gate, sink: Sink, latencies: Latencies) -> None:
         super().__init__(gate, sink)
         self._latencies: Latencies = latencies
         self._timed: deque[Timed] = deque()
-        # How many replies that had to wait are known by now.
+        # How many of the replies that had to wait are known by now.
         self._waited: int = 0
 
     def time(self, verb: int, began: float) -> None:
-        """Measure how long the last reply takes to leave, for a verb and from a time."""
+        """Measure the time from `began` until the last reply leaves, for a verb."""
         self._timed.append(Timed(verb, began, self._waited + self._waiting(), self._latencies.stands_for))
 
     def _waiting(self) -> int:
@@ -261,7 +261,7 @@ class TimedReplyQueue(ReplyQueue):
         self._waited += before - self._waiting()
 
     def flush(self) -> None:
-        """Send the known replies, and count the times of those that are measured."""
+        """Send the known replies, and count the times of the measured ones."""
         super().flush()
         timed = self._timed
         if timed and timed[0].place <= self._waited:

@@ -1,4 +1,4 @@
-"""Lets asyncio wait where the jobs' sockets are waited for: one epoll set, so that who serves HTTP beside jobs pays for no second one."""
+"""Lets asyncio wait in the epoll set of the jobs' sockets, so that a server with an admin port needs no second set."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["PollerSelector"]
 
 
 class Watched(Ready):
-    """A descriptor of asyncio's."""
+    """A descriptor that asyncio watches."""
 
     def __init__(self, key: selectors.SelectorKey, found: dict[int, tuple[selectors.SelectorKey, int]]) -> None:
         self.key = key
         self._found = found
 
     def on_ready(self, events: int) -> None:
-        """Note what it can do now; a fault can be read and written."""
+        """Note whether it can be read and written now. Both are true after a fault."""
         mask = 0
         if events & ~WRITABLE:
             mask |= selectors.EVENT_READ
@@ -32,11 +32,11 @@ class Watched(Ready):
 
 
 class PollerSelector(selectors.BaseSelector):
-    """What asyncio's own event loop waits with.
+    """The selector of asyncio's own event loop.
 
     Args:
         poller: The jobs' sockets, which are heard while asyncio waits.
-        hear: What hears them.
+        hear: Hears them.
     """
 
     def __init__(self, poller: Poller, hear: Callable[[], None]) -> None:
@@ -53,19 +53,19 @@ class PollerSelector(selectors.BaseSelector):
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """Watch it no more."""
+        """Stop watching it."""
         key = self._keys.pop(_descriptor(fileobj))
         self._found.pop(key.fd, None)
         self._poller.remove(key.fd)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Watch it for something else."""
+        """Watch it for other events."""
         self.unregister(fileobj)
         return self.register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait, in seconds; hear the jobs' sockets, and return which others can do what."""
+        """Wait this many seconds and hear the jobs' sockets; return the other descriptors that are ready, with their events."""
         if self._poller.wait(-1.0 if timeout is None else max(0.0, timeout)):
             self._hear()
         found = [(key, mask) for key, mask in self._found.values() if mask]
@@ -73,15 +73,15 @@ class PollerSelector(selectors.BaseSelector):
         return found
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """Return what is watched, by descriptors."""
+        """Return the watched objects by their descriptors."""
         return MappingProxyType(self._keys)
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """Return what is known of a descriptor. Raises KeyError."""
+        """Return the key of a descriptor. Raises KeyError."""
         return self._keys[_descriptor(fileobj)]
 
     def close(self) -> None:
-        """Let go of what is still watched."""
+        """Stop watching all descriptors."""
         for fd in list(self._keys):
             self.unregister(fd)
 

@@ -23,7 +23,7 @@ logger = logging.getLogger("beanspiked")
 
 # How many connections are accepted in one turn.
 ACCEPTS_PER_TURN: Final = 64
-# How long to wait before accepting again when no connection ends meanwhile, in seconds.
+# How long to wait before the next try to accept if no connection ends meanwhile, in seconds.
 ACCEPT_AGAIN_AFTER: Final = 1.0
 OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long a stop may take after the drain, in seconds: replies leave, and held jobs become ready.
@@ -48,13 +48,13 @@ class Server(Acceptor):
 
     Args:
         broker: The broker of all connections.
-        poller: Tells when something can be read, accepted or sent.
-        loop: Calls it later.
+        poller: Tells when bytes can be read or sent, or clients accepted.
+        loop: Makes calls later.
         sockets: Listening sockets, not blocking.
 
     Attributes:
         connections: The open connections.
-        when_closed: Called when one of them is gone.
+        when_closed: Called when a connection is gone.
     """
 
     def __init__(self, broker: Broker, poller: Poller, loop: AnyLoop, sockets: list[socket.socket]) -> None:
@@ -67,7 +67,7 @@ class Server(Acceptor):
         self._accepting = False
         self._refusing = False
         self._stopped: Later | None = None
-        # The next step of the stop, once nothing is left that it waits for.
+        # The next step of the stop, once its wait is over.
         self._next: Callable[[], None] | None = None
 
     # --- accepting
@@ -114,7 +114,7 @@ class Server(Acceptor):
         logger.info("accept %d", connection.fd)
 
     def _refuse(self, error: OSError) -> None:
-        """Let clients wait in the backlog: trying again at once would spin (beanstalkd #361, #628, #651). Logs it once."""
+        """Let clients wait in the backlog. Another try at once would spin (beanstalkd #361, #628, #651). Logs it once."""
         if not self._refusing:
             self._refusing = True
             logger.warning("cannot accept connections: %s; new clients wait until one ends", error.strerror)
@@ -122,7 +122,7 @@ class Server(Acceptor):
         self._loop.call_later(ACCEPT_AGAIN_AFTER, self.accept)
 
     def closed(self, connection: Connection) -> None:
-        """A connection is gone, and its descriptor with it."""
+        """Note that a connection is gone, and its descriptor with it."""
         self.connections.discard(connection)
         logger.info("close %d", connection.fd)
         if self.when_closed is not None:
@@ -135,7 +135,7 @@ class Server(Acceptor):
     # --- stopping
 
     def stop(self, drain_seconds: float) -> Later:
-        """Accept no more, give clients time to finish the jobs they hold, then give these back; may be repeated."""
+        """Accept no more clients, let clients finish their held jobs for a time, then give these back. May be repeated."""
         if self._stopped is None:
             self._stopped = Later()
             self._stop_accepting()
@@ -149,7 +149,7 @@ class Server(Acceptor):
         return self._stopped
 
     def _wait(self, seconds: float, after: Callable[[], None]) -> None:
-        """Go on when no connection is left, or after this many seconds."""
+        """Go to the next step when no connection is left, or after this many seconds."""
         self._next = after
         if self.connections and seconds > 0:
             self._loop.call_later(seconds, lambda: self._go_on() if self._next is after else None)

@@ -1,4 +1,4 @@
-"""A session: one connection's side of the protocol. It says what each command does and which reply it gets."""
+"""A session: one connection's side of the protocol. It executes each command and chooses its reply."""
 
 import logging
 from collections.abc import Callable
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 # The cost of a command that does more than usual, in commands.
 COST_OF_ALL: Final = 8
-# Each time this many watched tubes add one command to a reserve's cost.
+# Each group of this many watched tubes adds one command to a reserve's cost.
 TUBES_A_COMMAND: Final = 64
-# Commands that do not need all of a job, and what they need.
+# The commands that need only a part of a job, and that part.
 NEEDED: Final = {verbs.DELETE: PLACE, verbs.STATS_JOB: ENTRY, verbs.KICK_JOB: ENTRY}
-# The state that each command looks for when it peeks at a tube.
+# The state of the jobs that each peek at a tube shows.
 PEEKED: Final = {verbs.PEEK_READY: READY, verbs.PEEK_DELAYED: DELAYED, verbs.PEEK_BURIED: BURIED}
 
 
@@ -44,7 +44,7 @@ class Session:
         holds: The jobs that it holds.
         tubes: The tubes that it uses and watches.
         reserve: Its reserve in progress.
-        cost: The cost of the last command beyond its own, in commands.
+        cost: The additional cost of the last command, in commands.
     """
 
     def __init__(self, gate: Gate, sink: Sink) -> None:
@@ -63,7 +63,7 @@ class Session:
         self.works: bool = False
 
     def do(self, command: Command, answer: Answer | None) -> None:
-        """Do what a command asks for, with the answer of the look for it if it took one, and reply."""
+        """Execute a command and reply. If the command needed a look, use its answer."""
         verb = command.verb
         # Micro-optimization: the three commands of a job's usual life come before the table.
         if verb == verbs.PUT:
@@ -76,7 +76,7 @@ class Session:
             HANDLERS[verb](self, command, answer)
 
     def look(self, command: Command) -> Answer | None:
-        """Have a shared engine look at what a command is about; None when that is known here."""
+        """Let a shared engine read the job or tube of a command; None if this process knows it."""
         verb = command.verb
         engine = self.engine
         if verb in (verbs.DELETE, verbs.PEEK, verbs.STATS_JOB, verbs.KICK_JOB, verbs.RESERVE_JOB):
@@ -90,7 +90,7 @@ class Session:
         return self.broker.with_siblings(engine.look_all()) if verb == verbs.STATS else None
 
     def close(self) -> None:
-        """Give back the connection's jobs and leave its tubes, in slices; its changes on their way still reach the store."""
+        """Give back the connection's jobs and leave its tubes, in slices. Its changes on their way still reach the store."""
         self.broker.producers -= self.produces
         self.broker.workers -= self.works
         self.upload = None
@@ -131,7 +131,7 @@ class ReserveReply(PendingReply):
 
 
 def _reply(session: Session, later: Later | None, reply: bytes) -> None:
-    """Reply to a change that nothing else depends on."""
+    """Reply to a change on which nothing else depends."""
     if later is None:
         session.out.add(reply)
     else:
@@ -293,7 +293,7 @@ def _reply_found(session: Session, job: Job | None) -> None:
 
 
 def _readable(job: Job) -> bytes | None:
-    """Return a job's body, or None if it is damaged: the client that asks is told, and nobody else is affected."""
+    """Return a job's body, or None if it is damaged. Then only this client gets an error."""
     try:
         return job.raw_body()
     except DamagedEntry as error:

@@ -1,6 +1,6 @@
-"""The way to the kernel: what waits for sockets, and receives and sends. There are two, and they do the same.
+"""The ways to the kernel, which wait for sockets, receive and send. There are two, and they do the same.
 
-`native` is a C function that hears all sockets in one call (`_epoll.c`); `python` is made of what Python has, and is always there.
+`native` is a C function that hears all sockets in one call (`_epoll.c`). `python` uses Python's functions, and is always there.
 """
 
 import select
@@ -13,12 +13,12 @@ from mypy_extensions import mypyc_attr
 
 __all__ = ["EVENTS_AT_ONCE", "NativeMissingError", "NativeSockets", "Sockets", "open_sockets"]
 
-# How many are asked for at most; `_epoll.c` has the same number.
+# How many events one wait returns at most. `_epoll.c` has the same number.
 EVENTS_AT_ONCE: Final = 1024
 
 
 def _load() -> ModuleType | None:
-    """Import the C function where it is installed."""
+    """Import the C function if it is installed."""
     try:
         from beanspiked.server import _epoll  # noqa: PLC0415 - without a compiler there is none
     except ImportError:
@@ -26,12 +26,12 @@ def _load() -> ModuleType | None:
     return _epoll
 
 
-# Imported with this module: later the process may be of a user who is not allowed to read it.
+# Imported with this module, since the process may later belong to a user who may not read the file.
 NATIVE: Final = _load()
 
 
 class NativeMissingError(Exception):
-    """The C function was asked for, and is not installed."""
+    """The settings ask for the C function, and it is not installed."""
 
     def __str__(self) -> str:
         return (
@@ -41,10 +41,10 @@ class NativeMissingError(Exception):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Sockets:
-    """One epoll set; this one does with Python's functions what there is to do.
+    """One epoll set, by Python's functions.
 
     Attributes:
-        name: What `--io` and `stats` call it.
+        name: Its name in `--io` and `stats`.
     """
 
     def __init__(self, name: str = "python") -> None:
@@ -52,11 +52,11 @@ class Sockets:
         self._epoll = select.epoll()
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when `wait` would find something."""
+        """Return a descriptor that is readable when `wait` would find events."""
         return self._epoll.fileno()
 
     def add(self, fd: int, events: int) -> None:
-        """Wait for these events, again and again."""
+        """Wait for these events from now on."""
         self._epoll.register(fd, events)
 
     def change(self, fd: int, events: int) -> None:
@@ -64,29 +64,29 @@ class Sockets:
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Wait no more; to be called before the descriptor is closed."""
+        """Stop waiting. Call this before the descriptor is closed."""
         self.set_early(fd, early=False)
         self._epoll.unregister(fd)
 
     def set_early(self, fd: int, early: bool) -> None:
-        """Say whether bytes may be received from a stream before somebody asks; not unless this was called."""
+        """Say whether `wait` may receive bytes from a stream early. It does not before this is called."""
 
     def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:
         """Wait so many seconds, -1 for ever; return descriptors, what happened to each, and what was received early."""
         return [(fd, events, None) for fd, events in self._epoll.poll(seconds, most)]
 
     def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
-        """Return what sends to a socket as `socket.send` does; it raises an OSError where that would wait or fail."""
+        """Return a function that sends to a socket as `socket.send` does. It raises an OSError if that would wait or fail."""
         return sock.send
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Close the epoll set."""
         self._epoll.close()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class NativeSockets(Sockets):
-    """The same, by a C function.
+    """One epoll set, by a C function.
 
     Raises:
         NativeMissingError: It is not installed.
@@ -103,7 +103,7 @@ class NativeSockets(Sockets):
         self._sender: Callable[[int], Callable[[memoryview | bytes], int]] = NATIVE.sender
 
     def set_early(self, fd: int, early: bool) -> None:
-        """Say whether bytes may be received from a stream before somebody asks."""
+        """Say whether `wait` may receive bytes from a stream early."""
         self._set_early(fd, early)
 
     def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:
@@ -111,12 +111,12 @@ class NativeSockets(Sockets):
         return self._wait(seconds, most)
 
     def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
-        """Return what sends to a socket."""
+        """Return a function that sends to a socket."""
         return self._sender(sock.fileno())
 
 
 def open_sockets(how: str = "auto") -> Sockets:
-    """Open an epoll set: `native`, `python`, or the better one that is there (`auto`).
+    """Open an epoll set: `native`, `python`, or the better one that is installed (`auto`).
 
     Raises:
         NativeMissingError: `native` is not installed.

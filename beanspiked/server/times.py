@@ -12,25 +12,26 @@ __all__ = ["Latencies", "Times"]
 BOUNDS: Final[list[float]] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0]
 
 
-# Of more jobs a second than this, one of so many is measured. That is a prime number, since clients send groups of sixteen and the like.
+# If there are more jobs a second than this, one in ONE_OF is measured. That is a prime number, since clients send groups of sixteen
+# and the like.
 MANY: Final = 5000.0
 ONE_OF: Final = 17
 
-# From a command that only looks into memory to a store that hardly answers, in seconds.
+# From a command that only reads memory to a store that hardly answers, in seconds.
 COMMAND_BOUNDS: Final[list[float]] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
 ]  # fmt: skip
-# All commands between two ticks are measured while they are fewer than this, else so many of them, each one of as many.
+# If there are fewer commands than FEW between two ticks, all are measured. Otherwise SAMPLES of them are, one in SAMPLED.
 FEW: Final = 250
 SAMPLES: Final = 8
 SAMPLED: Final = 97
 
 
 class Sample:
-    """Measures every job while there are few, and some of very many.
+    """Measures every job while there are few, and some when there are very many.
 
     Attributes:
-        measured: The lengths of time; one that stands for others counts as often.
+        measured: The lengths of time. One that stands for others counts for each of them.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class Sample:
         self._at: float = 0.0
 
     def wanted(self) -> bool:
-        """Tell whether the next job is to be measured."""
+        """Tell whether to measure the next job."""
         self._left -= 1
         return self._left <= 0
 
@@ -50,7 +51,7 @@ class Sample:
         self.passed(now)
 
     def passed(self, now: float) -> None:
-        """Choose the next job to be measured."""
+        """Choose the next job to measure."""
         self._every = ONE_OF if now - self._at < self._every / MANY else 1
         self._left = self._every
         self._at = now
@@ -59,12 +60,12 @@ class Sample:
 class Latencies:
     """How long commands take, from the moment they are parsed to the moment their replies are handed to the socket.
 
-    To ask at each command whether it is measured would take some per cent of a busy server's time. So the first ones after each tick are
-    asked for, some turns' worth, and the others of that tick are not.
+    A check at each command would take some per cent of a busy server's time. So only the commands of the first turns after each tick are
+    checked.
 
     Attributes:
-        of: By verb, the lengths of time in seconds; one that stands for others counts as often.
-        stands_for: How many commands stand behind one that is measured now.
+        of: By verb, the lengths of time in seconds. One that stands for others counts for each of them.
+        stands_for: How many commands a command that is measured now stands for.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class Latencies:
         self._total: int = 0
 
     def tick(self, total: int) -> None:
-        """Choose anew, as often as the loop ticks; `total` commands were executed so far."""
+        """Choose again, at each tick of the loop; `total` commands were executed so far."""
         count = total - self._total
         self._total = total
         if count < FEW:
@@ -85,12 +86,12 @@ class Latencies:
             self.stands_for = count // max(1, min(SAMPLES, count // SAMPLED))
 
     def wanted(self) -> bool:
-        """Tell whether the next command is to be measured."""
+        """Tell whether to measure the next command."""
         self._left -= 1
         return self._left % self._every == 0
 
     def enough(self) -> bool:
-        """Tell whether no more are to be measured until the next tick."""
+        """Tell whether no more commands are measured until the next tick."""
         return self._left <= 0
 
 
@@ -109,12 +110,12 @@ class Times:
         self.commands: Latencies = Latencies()
 
     def reserved(self, job: Job, now: float) -> None:
-        """A job was reserved at a time, in seconds since the epoch."""
+        """Note that a job was reserved at this time, in seconds since the epoch."""
         if job.reserves == 1:
             self.queue.add(now - job.born - job.delay, now)
         else:
             self.queue.passed(now)
 
     def worked(self, job: Job, now: float) -> None:
-        """Its holder has finished with a job at a time, in seconds since the epoch."""
+        """Note that a job's holder finished with it at this time, in seconds since the epoch."""
         self.work.add(now - job.reserved_us / 1e6, now)

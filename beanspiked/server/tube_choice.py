@@ -12,11 +12,11 @@ DEFAULT: Final = "default"
 
 
 class TubeChoice(Timed):
-    """The tube that puts go to, and those that reserves take from. Watching or ignoring one costs the same among few or many.
+    """The tube into which a connection puts, and those from which it reserves. `watch` and `ignore` cost the same for few and many tubes.
 
     Attributes:
-        used: The tube that puts go to.
-        watched: The tubes that reserves take from, in the order in which `list-tubes-watched` names them.
+        used: The tube for puts.
+        watched: The tubes for reserves, in the order in which `list-tubes-watched` names them.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -47,7 +47,7 @@ class TubeChoice(Timed):
             tube.watching += 1
 
     def ignore(self, name: str) -> bool:
-        """Stop watching a tube; return False for the last one, which has to stay."""
+        """Stop watching a tube; return False for the last one, which must stay."""
         tube = self._broker.engine.find_tube(name)
         if tube is None or tube not in self._places:
             return True
@@ -69,13 +69,13 @@ class TubeChoice(Timed):
     def leave(self) -> None:
         """Leave all tubes, in slices."""
         self._broker.leaving += 1
-        # As in conn.c's connclose and ms.c's ms_clear, the first tube goes first, then the last. The list is a new one: a request to a
-        # shared store that is still on its way has the old one.
+        # As in conn.c's connclose and ms.c's ms_clear, the first tube goes first, then the last. The list is a new one, since a request
+        # to a shared store that is still on its way has the old one.
         self.watched = [*self.watched[1:], self.watched[0]]
         self.on_time(0.0)
 
     def on_time(self, now: float) -> None:  # noqa: ARG002 - it leaves a slice whenever it is called
-        """Leave a slice of the tubes and drop the references to them, so that not all are freed at once in the end."""
+        """Leave a slice of the tubes and drop the references to them, so that the end does not free all at once."""
         for _ in range(min(SLICE, len(self.watched))):
             tube = self.watched.pop()
             del self._places[tube]

@@ -1,4 +1,4 @@
-"""A worker: a process of a server with several. Its parent accepts the clients and hands each to the worker that has the fewest."""
+"""A worker: one of a server's several processes. Their parent accepts clients, and hands each to the worker with the fewest."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ logger = logging.getLogger("beanspiked")
 
 # How many messages are read in one turn.
 MESSAGES_A_TURN: Final = 64
-# How long the parent may take to ask the other workers, in seconds. It waits for them for less.
+# How long to wait for the other workers' counters, in seconds. The parent itself waits for less.
 ANSWER_WITHIN: Final = 1.0
-# Between two tries to tell the parent something, in seconds.
+# The pause between two tries to send the parent a message, in seconds.
 TELL_AGAIN_AFTER: Final = 0.1
 
 
@@ -39,7 +39,7 @@ class NoParentError(Exception):
 
 
 class Worker(Ready):
-    """This process, as a worker.
+    """This process as a worker.
 
     Args:
         descriptor: Its end of the channel to the parent, in digits.
@@ -83,19 +83,19 @@ class Worker(Ready):
         """Take clients from now on.
 
         Args:
-            broker: Counts what they do.
+            broker: Counts their commands.
             poller: Hears the parent.
             server: Serves them.
-            loop: Calls later.
-            stop: What to call when the parent is gone.
-            as_one: Whether `stats` tells of all workers as of one server.
+            loop: Makes calls later.
+            stop: Called when the parent is gone.
+            as_one: Whether `stats` adds up all workers.
         """
         self._poller = poller
         self._broker = broker
         self._server = server
         self._loop = loop
         self._stop = stop
-        # How many clients have gone, and whether the parent is about to be told.
+        # How many clients have gone, and whether a message about it is about to leave.
         self._ended = 0
         self._telling = False
         if self._draining:
@@ -117,7 +117,7 @@ class Worker(Ready):
         self._channel.close()
 
     def on_ready(self, events: int) -> None:  # noqa: ARG002 - the poller's signature
-        """Do what the parent asks for."""
+        """Carry out the parent's messages."""
         for _ in range(MESSAGES_A_TURN):
             try:
                 message = self._channel.receive()
@@ -139,11 +139,13 @@ class Worker(Ready):
         if descriptors:
             self._server.adopt(socket.socket(fileno=descriptors[0]))
         else:
-            logger.warning("a client was hung up on: this worker may not open more files")
+            logger.warning(
+                "a client's connection was closed: this worker may not open more files; raise the limit (ulimit -n)"
+            )
             self._client_ended()
 
     def _client_ended(self) -> None:
-        """Tell the parent in the next turn, however many go in this one."""
+        """Tell the parent in the next turn, with one message for all clients that go in this one."""
         self._ended += 1
         if not self._telling:
             self._telling = True
@@ -157,11 +159,11 @@ class Worker(Ready):
 
 
 class Others(Siblings):
-    """The other workers; the parent asks them.
+    """The other workers. The parent asks them.
 
     Args:
         workers: How many there are, with this one.
-        channel: The way to the parent.
+        channel: The channel to the parent.
     """
 
     def __init__(self, workers: int, channel: Channel) -> None:
@@ -171,7 +173,7 @@ class Others(Siblings):
         self._waiting: dict[int, Later] = {}
 
     def begin(self, broker: Broker, loop: AnyLoop) -> None:
-        """Learn whom to call back, and what calls back in time."""
+        """Set the broker to call back, and the loop that calls when time is up."""
         self._broker = broker
         self._loop = loop
 
@@ -188,7 +190,7 @@ class Others(Siblings):
         return later
 
     def answer(self, number: int, answered: int, counters: list[int]) -> None:
-        """Learn their counters; an answer may come after its time."""
+        """Take their counters. An answer may come too late."""
         later = self._waiting.pop(number, None)
         if later is not None:
             self.answered, self.counters = answered, counters

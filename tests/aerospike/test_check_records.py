@@ -110,5 +110,5 @@ def test_what_there_was_no_time_for_is_said(filled: AerospikeStore, client: Any)
     lines = said(filled, client, seconds=5.0, now=lambda: next(times))
     prefix = filled._prefix
     assert len(lines) == 6
-    assert lines[0] == f"warning: only 7 % of {prefix}ctl was looked at for records that cannot be read"
-    assert lines[-1] == f"warning: only 0 % of {prefix}body was looked at for records that cannot be read"
+    assert lines[0] == f"warning: only 7 % of {prefix}ctl was searched for records that cannot be read"
+    assert lines[-1] == f"warning: only 0 % of {prefix}body was searched for records that cannot be read"

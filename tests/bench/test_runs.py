@@ -100,7 +100,7 @@ class TestPutAndDrain:
 
     def test_drain_says_when_there_are_fewer_jobs_than_asked_for(self, bench: Bench, server: Server) -> None:
         out, _ = bench(server.address, "--mode", "drain", "--tube", "t", "--jobs", "10", "--connections", "1")
-        assert "fewer jobs to drain than asked for" in out
+        assert "fewer jobs than the drain asked for" in out
 
 
 class TestReport:

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 SECRET = "a long secret"
 pytestmark = pytest.mark.usefixtures("server")
 
-MISSING = (
-    "beanspiked: beanstalkd's protocol cannot say this: name the server's admin port with --admin or BEANSPIKED_ADMIN"
-)
+MISSING = "beanspiked: beanstalkd's protocol has no command for this: name the server's admin port with --admin or BEANSPIKED_ADMIN"
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +220,7 @@ def test_the_secret_may_be_in_a_file(
     cli: Commands, fruit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BEANSPIKED_ADMIN_TOKEN")
-    assert "wants a secret" in cli("jobs", fruit, "-g", "red", code=1).said
+    assert "needs a secret" in cli("jobs", fruit, "-g", "red", code=1).said
     secret = tmp_path / "secret"
     secret.write_text(f"{SECRET}\n")
     assert len(bodies(cli, fruit, "-g", "red", "--admin-token-file", str(secret))) == 3

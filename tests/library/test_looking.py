@@ -58,7 +58,7 @@ def test_find_by_metadata(stores: Stores) -> None:
         assert held is not None
         assert await tube.find("a") == wanted
         assert await tube.find("c") == []
-        with pytest.raises(ValueError, match="nothing to find"):
+        with pytest.raises(ValueError, match="must not be empty"):
             await tube.find("")
 
     stores.run(check)

@@ -80,7 +80,7 @@ def prepared(
         service: Further lines of this part of the configuration.
         level: The log level.
         heartbeat: Further lines, as with `service`.
-        namespace: Further lines, as with `service`, and the storage.
+        namespace: Further lines, as with `service`, and the storage's lines.
     """
     for folder in ("smd", "udf"):
         (work / folder).mkdir(parents=True)
@@ -103,7 +103,7 @@ def prepared(
 
 
 def connected(address: tuple[str, int], **settings: object) -> Any:
-    """Return a client of a server that may just be starting. Raises TimeoutError."""
+    """Return a client of a server that may still be starting. Raises TimeoutError."""
     import aerospike
     from aerospike.exception import AerospikeError
 
@@ -121,7 +121,7 @@ def connected(address: tuple[str, int], **settings: object) -> Any:
 
 
 def forget(client: Any, prefix: str) -> None:
-    """Remove the indexes that servers left: a namespace has room for 256, and later runs need some of them."""
+    """Remove the indexes that servers left, since a namespace has room for only 256."""
     for answer in client.info_all(f"sindex-list:namespace={NAMESPACE}").values():
         for name in set(re.findall(rf"indexname=({prefix}\w+)", str(answer))):
             client.index_remove(NAMESPACE, name)
@@ -131,6 +131,6 @@ def forget(client: Any, prefix: str) -> None:
 
 
 def note_build(client: Any, request: pytest.FixtureRequest) -> None:
-    """Let the summary say which server the test ran on."""
+    """Add the server of the test to the summary."""
     build = str(next(iter(client.info_all("build").values()))[1]).strip()
     request.node.user_properties.append(("aerospike", build))

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 DEEP: Final = 5
 NUMBER: Final = 7
-# The slots that earlier puts have got, and that of the job that is held.
+# The slots of earlier puts, and that of the held job.
 SLOTS: Final = 10
 
 HELD: Final = 3
 # When a command has waited for too long.
 UNTIL: Final = 2.0
 
-# What a caller knows of a batch: it was not applied, nobody can tell, or it was.
+# A caller's knowledge of a batch: it was not applied, it is in doubt, or it was applied.
 NO, MAYBE, YES = "no", "maybe", "yes"
 
 ERRORS: Final[dict[str, type[StoreError]]] = {
@@ -52,7 +52,7 @@ ERRORS: Final[dict[str, type[StoreError]]] = {
     "unknown": Unknown,
     "damaged": Damaged,
 }
-# What each of them tells of an operation that was sent. A settle that failed leaves everything in doubt.
+# The knowledge that each outcome gives of an operation that was sent. A settle that failed leaves everything in doubt.
 TOLD: Final = {"busy": NO, "full": NO, "too big": NO, "fenced": NO, "unknown": MAYBE, "damaged": MAYBE}
 
 
@@ -100,7 +100,7 @@ def a_segment(last_slot: int, *slots: int) -> Segment:
 
 
 class Walk:
-    """A batch on its way, with what its outcomes have told of it; checks each step against that."""
+    """A batch on its way, with the knowledge from its outcomes. Checks each step against that."""
 
     def __init__(self, kind: str) -> None:
         self.batch = BATCHES[kind]()
@@ -123,7 +123,7 @@ class Walk:
         self.action = self.commit.begin(self.batch, STATES.get(kind, ""))
 
     def outcomes(self) -> Iterator[str]:
-        """Tell what may happen next."""
+        """Return the outcomes that may come next."""
         if self.action == SEND:
             yield from ("applied", *ERRORS, "over")
         elif self.action == WAIT:
@@ -136,14 +136,14 @@ class Walk:
             yield "crashed"
 
     def _settles(self) -> list[str]:
-        """Tell what a settle may find. It does not see whether a new value was written, which may be repeated, nor an empty take."""
+        """Return the possible findings of a settle. It does not see a new value, which may be written again, nor an empty take."""
         if not self.commands:
             return ["applied"]
         first = self.commands[0]
         return ["not applied"] if isinstance(first, HeldChange) and first.stays else ["applied", "not applied"]
 
     def go(self, outcome: str) -> Step:
-        """Let something happen."""
+        """Apply an outcome."""
         state = self.commit.state
         step = self._happen(outcome)
         self.seen.add((state, rule_of(state, outcome)))
@@ -181,7 +181,7 @@ class Walk:
         return commit.settled(self._settlement(outcome == "applied"), bool(self.batch.asks) and outcome == "applied")
 
     def _settlement(self, applied: bool) -> Settlement:
-        """Return what a settle finds."""
+        """Return a settle's finding."""
         held = {} if applied else {change.job.place: b"packed" for change in self.batch.held_changes}
         if applied and self.batch.steal is not None:
             held = {self.batch.steal.key: b"packed"}
@@ -200,7 +200,7 @@ class Walk:
                 continue
             deletes = isinstance(command, HeldChange) and command.queue is None and not command.stays
             there = self.segment is not None and self.segment.has_slot(HELD)
-            # A job whose lease is gone is not the holder's any more, whatever became of the change, unless it was deleted.
+            # If the lease is gone, the holder does not hold the job any more, whatever the outcome of the change, unless it was deleted.
             assert self.known == NO or (
                 isinstance(error, JobGone) and isinstance(command, HeldChange) and (not deletes or there)
             )
@@ -245,7 +245,7 @@ class Walk:
 
 
 def rule_of(state: str, outcome: str) -> str:
-    """Return the column of the table that an outcome stands in."""
+    """Return the table's column of an outcome."""
     if state in (commits.LOST, commits.LOST_IN_DOUBT) and outcome != "crashed":
         return commits.SEEN
     return {"too big": commits.REFUSED, "damaged": commits.UNREADABLE}.get(

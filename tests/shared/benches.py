@@ -1,4 +1,4 @@
-"""What the tests of `beanspiked bench` run against: servers, real ones and such as answer what they are told."""
+"""Servers for the tests of `beanspiked bench`: real ones, and ones with prepared answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Server:
         return {key: int(value) for key, value in pairs if value.isdigit()}
 
     def tubes_are(self, *names: str) -> bool:
-        # Closed connections may still be news to the server, and the tubes they used last as long as they do.
+        # The server may not have noticed closed connections yet. Until then the tubes that they used exist.
         for _ in range(250):
             lines = self.ask(b"list-tubes\r\n").decode().splitlines()
             if sorted(line[2:] for line in lines if line.startswith("- ")) == sorted(names):
@@ -59,7 +59,7 @@ def running_server() -> Iterator[Server]:
 
 
 class FakeServer:
-    """Answers the choice of a tube properly, and everything else as told."""
+    """Answers the choice of a tube properly, and everything else as prepared."""
 
     def __init__(self, answers: dict[bytes, bytes | None]) -> None:
         self.answers: dict[bytes, bytes | None] = {
@@ -116,7 +116,7 @@ def fakes(*answers: dict[bytes, bytes | None]) -> pytest.MarkDecorator:
 
 
 class Bench:
-    """Runs the command in this process and returns what it printed."""
+    """Runs the command in this process and returns its output."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys

@@ -1,4 +1,4 @@
-"""A browser without a screen, driven by its DevTools; its network reaches this machine only."""
+"""A browser without a screen, which its DevTools drive. Its network reaches this machine only."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Page:
     """One page.
 
     Attributes:
-        asked: The addresses of all that it asked for.
-        complaints: What its console was told: errors, and what the security policy has refused.
+        asked: The addresses of all its requests.
+        complaints: The messages on its console: errors, and refusals of the security policy.
     """
 
     def __init__(self, socket: ClientConnection) -> None:
-        """Drive the page that a DevTools connection belongs to."""
+        """Drive the page of a DevTools connection."""
         self.asked: list[str] = []
         self.complaints: list[str] = []
         self._numbers = itertools.count(1)
@@ -46,7 +46,7 @@ class Page:
             self.command(f"{domain}.enable")
 
     def command(self, method: str, **arguments: Any) -> Any:
-        """Have a command of the DevTools protocol executed; return its result."""
+        """Execute a command of the DevTools protocol; return its result."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": arguments}))
         while True:
@@ -70,7 +70,7 @@ class Page:
         self.command("Page.navigate", url=url)
 
     def tell(self, expression: str) -> Any:
-        """Return the value of an expression in the page; of a promise, what it brings."""
+        """Return the value of an expression in the page. If it is a promise, wait for its value."""
         result = self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
@@ -86,7 +86,7 @@ class Page:
         return value
 
     def text(self) -> str:
-        """Return all text that can be seen."""
+        """Return all visible text."""
         return str(self.tell("document.body.innerText"))
 
     def click(self, label: str, within: str = "document") -> None:
@@ -96,7 +96,7 @@ class Page:
         self.tell(f"{find}.click()")
 
     def fill(self, label: str, value: str, within: str = "dialog") -> None:
-        """Fill the field whose label begins so, of the open dialog or of what a selector finds."""
+        """Fill the field whose label begins with a text, in the open dialog or in the element of a selector."""
         self.tell(
             f"""(() => {{
                 const label = [...document.querySelectorAll('{within} label')].find((one) => one.innerText.startsWith({json.dumps(label)}));
@@ -113,7 +113,7 @@ class Page:
         self.command("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def show(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Have another size and colour scheme."""
+        """Set another size and colour scheme."""
         self.command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -121,13 +121,13 @@ class Page:
         self.command("Emulation.setEmulatedMedia", features=[scheme])
 
     def picture(self, path: Path) -> None:
-        """Save what is seen as a PNG."""
+        """Save a picture of the page as a PNG."""
         path.write_bytes(base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"]))
 
 
 @contextlib.contextmanager
 def browsing() -> Iterator[Page]:
-    """Open a page in a browser that ends with it; skip where there is no Chromium."""
+    """Open a page in a browser, which ends with the page. Skip if there is no Chromium."""
     command = shutil.which("chromium") or absent("chromium is not installed")
     with contextlib.ExitStack() as stack:
         profile = stack.enter_context(tempfile.TemporaryDirectory(prefix="chromium.", ignore_cleanup_errors=True))

@@ -1,6 +1,6 @@
 """The depth of a test run, and the command that repeats a failure.
 
-By default the tests run that find most regressions. With `CI=true` all tests run at full length, and a missing tool is a failure.
+By default only the tests run that find most regressions. With `CI=true` all tests run at full length, and a missing tool is a failure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ full_depth = pytest.mark.skipif(not FULL, reason="at full depth only: CI=true")
 
 
 def absent(what: str) -> NoReturn:
-    """Skip a test whose tool is missing; fail it in CI, where no test may be left out silently."""
+    """Skip a test whose tool is missing. Fail it in CI, where no test may be left out silently."""
     if FULL:
         pytest.fail(f"{what}, and CI=true asks for it", pytrace=False)
     pytest.skip(what)
@@ -31,7 +31,7 @@ def absent(what: str) -> NoReturn:
 
 @contextlib.contextmanager
 def repeated_by(**environ: object) -> Iterator[None]:
-    """Let a failure name the variables that repeat it."""
+    """Add the variables that repeat a failure to its report."""
     try:
         yield
     except Exception as error:
@@ -44,5 +44,5 @@ def command(node: str, error: BaseException) -> str:
     notes = [note for note in getattr(error, "__notes__", []) if note.startswith(REPEATED_BY)]
     if not notes:
         return f"pytest '{node}'"
-    # The variables say what a parameter said.
+    # The variables replace the parameter.
     return f"{notes[0].removeprefix(REPEATED_BY)} pytest '{node.partition('[')[0]}'"

@@ -1,8 +1,7 @@
-"""One way to speak to eight client libraries, so that each scenario is written once.
+"""One interface to eight client libraries, so that each scenario is written once.
 
-A driver has `do(operation, *arguments)`, which performs one operation with its library and gives back plain values:
-ids as int, jobs as (id, body), statistics as dicts. What the server refuses becomes `Refused`, whatever the library
-made of it.
+A driver has `do(operation, *arguments)`, which performs one operation with its library and returns plain values: ids as
+int, jobs as (id, body), statistics as dicts. A refusal by the server becomes `Refused`, whatever the library raises.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Refused(Exception):  # noqa: N818 - it is a reply, not a fault
 
 
 class Driver(Protocol):
-    """What a client library is wrapped in."""
+    """The wrapper of a client library."""
 
     def do(self, operation: str, *arguments: Any) -> Any: ...
 
@@ -97,7 +96,7 @@ class Queue:
         self._driver.do("use", tube)
 
     def watch(self, tube: str) -> int | None:
-        """Watch a tube; the number watched now, from those libraries that tell."""
+        """Watch a tube; return the number of watched tubes, if the library tells it."""
         count = self._driver.do("watch", tube)
         return None if count is None else int(count)
 
@@ -185,7 +184,7 @@ class TableDriver:
 
 
 def greenstalk_status(error: Exception) -> str | None:
-    """Greenstalk has one exception class per reply and no text in it."""
+    """Wrap greenstalk, which has one exception class per reply and no text in it."""
     import greenstalk
 
     for status, kind in greenstalk.ERROR_RESPONSES.items():
@@ -276,11 +275,11 @@ def aiostalk_client(port: int) -> Driver:
 def beanstalkc3_client(port: int) -> Driver:
     import beanstalkc
 
-    # Left to itself it calls `yaml.load` without a loader, which PyYAML has refused since version 6.
+    # By default it calls `yaml.load` without a loader, which PyYAML has refused since version 6.
     client = beanstalkc.Connection(HOST, port, parse_yaml=yaml.safe_load, connect_timeout=10, encoding=None)
 
     def close() -> None:
-        client._socket_file.close()  # which it forgets
+        client._socket_file.close()  # The library forgets this.
         client.close()
 
     def plain(job: Any, otherwise: str) -> Job:
@@ -322,7 +321,7 @@ def pystalk_client(port: int) -> Driver:
         return job.job_id, job.job_data
 
     def ignore(tube: str) -> None:
-        if tube in client.watchlist:  # it drops "default" by itself when another tube is watched
+        if tube in client.watchlist:  # The library drops "default" by itself when it watches another tube.
             client.ignore(tube)
 
     operations: dict[str, Callable[..., Any]] = {

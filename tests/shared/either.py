@@ -1,4 +1,4 @@
-"""Servers for tests that must pass on any server: ours, and Debian's beanstalkd if it is installed."""
+"""Servers for the tests that must pass on any server: ours, and Debian's beanstalkd if it is installed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMAND = shlex.split(os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.exe
 
 
 def command_of(kind: str) -> list[str]:
-    """Return the command of a server; skips where there is none."""
+    """Return the command of a server. Skips if it is not installed."""
     if kind == "beanspiked":
         return COMMAND
     found = shutil.which("beanstalkd") or shutil.which("beanstalkd", path="/usr/bin:/usr/sbin:/usr/local/bin")
@@ -49,7 +49,7 @@ class Running(NamedTuple):
 
 
 class Person:
-    """Sits at a terminal."""
+    """A user at a terminal."""
 
     def __init__(self, types: str) -> None:
         self._types = types

@@ -1,6 +1,6 @@
 """Weeks of a cluster's ordinary life in virtual time, with counts of records, objects and operations at quiet moments.
 
-All work here is over after an hour, so a count that grows is a leak.
+All work here ends within an hour, so a count that grows is a leak.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["Life", "Measured"]
 
 MINUTE = 60.0
 HOUR = 3600.0
-# Dead sessions are forgotten, and all tubes have been looked at anew, in seconds.
+# After this time, in seconds, dead sessions are forgotten and all tubes have been checked again.
 QUIET_FOR = 1500.0
-# As long as a round over all tubes: how often what is done periodically is counted.
+# How long periodic operations are counted, in seconds: as long as a round over all tubes takes.
 COUNTED_FOR = 600.0
 BIG = 3000
-# How many records segments have at first: few, so that they are soon used again.
+# How many records segments have at first. They are few, so that they are soon used again.
 RECORDS = 64
-# Not walked into: what all share, and what is Python's own.
+# The walk over objects leaves out those that all front-ends share, and Python's own.
 SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, Logger, World, Cluster)
 
 
@@ -44,7 +44,7 @@ class Measured(NamedTuple):
     Attributes:
         records: How many records there are, or entries of lists, by kind.
         objects: How many objects each front-end holds, by type.
-        operations: How many the store is asked for in a second, by name.
+        operations: How many operations the store gets in a second, by name.
     """
 
     records: Counter[str]
@@ -65,7 +65,7 @@ class CountingWorld(World):
 
 
 class Life:
-    """Three front-ends: the first only gets puts, the second only reserves.
+    """Three front-ends. The first only gets puts, the second only reserves.
 
     Args:
         seed: Decides everything that happens.
@@ -79,7 +79,7 @@ class Life:
         self.used = 0
         self.jobs: Counter[str] = Counter()
 
-    # --- who does what
+    # --- the clients
 
     def client(self, front_end: FrontEnd, tube: str) -> Client:
         client = front_end.connect()
@@ -101,7 +101,7 @@ class Life:
     def take(self, tube: str, count: int, front_end: FrontEnd | None = None) -> None:
         client = self.client(front_end or self.front_ends[1], tube)
         for _ in range(count):
-            # Of a front-end that died they come back after a while.
+            # If a front-end has died, its jobs come back after a while.
             reply = client.ask(b"reserve-with-timeout 90\r\n", 120.0)
             assert reply.startswith(b"RESERVED"), reply
             assert client.ask(b"delete %d\r\n" % int(reply.split()[1])) == b"DELETED\r\n"
@@ -186,7 +186,7 @@ class Life:
         if minute % 15 == 12:
             self.take("delayed", 5, self.front_ends[2])
         if minute % 60 == 7:
-            # More than a segment takes.
+            # More jobs than a segment takes.
             self.put("backlog", 60, BIG // 3)
             self.put("backlog", 60, BIG)
         if minute % 60 == 43:
@@ -199,7 +199,7 @@ class Life:
                 assert client.ask(command).startswith(b"OK")
             self.leave(client)
 
-    # --- what is there
+    # --- counting
 
     def measure(self) -> Measured:
         """Let everything come to rest, and count."""

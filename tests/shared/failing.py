@@ -1,4 +1,4 @@
-"""Operations of a simulated cluster that fail on demand."""
+"""Makes operations of a simulated cluster fail on demand."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def busy_for(here: World, seconds: float, operation: Callable[..., Any]) -> Call
 
 
 def any_failure(operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Raise a bug in the front-end as well; the simulation would stop at it."""
+    """Raise a bug in the front-end as well, since the simulation would stop at it."""
     try:
         return operation(), None
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except Exception as error:  # noqa: BLE001 - any bug
         return None, error

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "ended", "forked", "refused", "run"]
 
-# A child that hangs is ended by then, in seconds.
+# A child that hangs is ended after this time, in seconds.
 HANGS_AFTER = 10
 # How long a script may take, in seconds.
 WITHIN = 30
@@ -43,14 +43,14 @@ me = os.getpid()
 
 
 def connect(url: str, **options: Any) -> beanspiked.Conn:
-    """Make a connection; one without a URL to a cluster in this process."""
+    """Make a connection. Without a URL it goes to a cluster in this process."""
     if url:
         return beanspiked.connect(url, **options)
     return SimulatedConn(Cluster(lambda: int(time.time() * 1000)), **options)
 
 
 def forked(work: Callable[[], object] = lambda: None, leave: Callable[[int], object] = os._exit) -> int:
-    """Fork, have the child do something and leave; return its number."""
+    """Fork, and let the child do something and leave; return its process id."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -74,13 +74,13 @@ def forked(work: Callable[[], object] = lambda: None, leave: Callable[[int], obj
 
 
 def ended(pid: int) -> None:
-    """Wait for a child, which must have ended well."""
+    """Wait for a child, which must end with success."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert code == 0, f"the child ended with {code}"
 
 
 def refused(call: Callable[[], object], owner: int) -> None:
-    """Check that a call says at once which process the connection belongs to."""
+    """Check that a call raises an error at once that names the connection's process."""
     began = time.monotonic()
     with pytest.raises(
         beanspiked.ConnForked, match=f"belongs to process {owner}, which this one was forked from"
@@ -91,7 +91,7 @@ def refused(call: Callable[[], object], owner: int) -> None:
 
 
 def run(script: str, stores: Stores | None = None, directory: Path | None = None) -> None:
-    """Run a script that has to succeed and to say so."""
+    """Run a script that must succeed and say so."""
     url, tube = ("memory:", "testtube") if stores is None else (stores.url, stores.tube)
     text = PREAMBLE + textwrap.dedent(script) + "\nassert os.getpid() == me\nprint('well')\n"
     command = [sys.executable, "-c", text, url, tube, str(directory or "")]

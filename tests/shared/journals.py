@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from beanspiked.engine.later import Later
 
-# What holds jobs; a crash leaves it as it is.
+# The files that hold jobs. A crash leaves them as they are.
 FILES = (FILE_NAME, f"{FILE_NAME}-wal", "log.0", "log.1")
 
 
@@ -33,7 +33,7 @@ def crash(directory: Path, copy: Path) -> Path:
 
 
 class Store:
-    """An engine over a real journal; each change is waited for."""
+    """An engine over a real journal. Each method waits until its change is on disk."""
 
     def __init__(self, directory: Path, clock: VirtualClock, wire: Wire, fsync_ms: int = -1) -> None:
         self.news = threading.Event()
@@ -66,7 +66,7 @@ class Store:
         return job_id
 
     def another(self) -> Later | None:
-        """Put a job, whatever comes of it."""
+        """Put a job, whatever the outcome."""
         later = self.engine.put(self.engine.tube("default"), self.engine.new_id(), 1, 0, 60, b"x" * 1000)
         self.wait(later)
         return later
@@ -102,7 +102,7 @@ class Stores:
 
 
 def described(job: Job) -> tuple[object, ...]:
-    """Everything about a job that a restart must keep; a reserved one's state is what it was before."""
+    """Everything about a job that a restart must keep. A reserved job has the state that it had before."""
     details = job.details or Details()
     place = 0.0 if job.state == READY else job.key
     library = (details.metadata, details.reason, details.retries, details.failed, details.raw_size)

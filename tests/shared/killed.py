@@ -6,8 +6,8 @@ import pytest
 
 __all__ = ["KILLS"]
 
-# A front-end that is killed leaves its coroutines where they stood, as a process does. They go before another module's tests run, which do
-# not expect what Python says of them.
+# A front-end that is killed leaves its coroutines where they stood, as a process does. They are dropped before another module's tests run,
+# which do not expect Python's warnings about them.
 KILLS = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),

@@ -1,6 +1,6 @@
-"""The seam in memory, for tests and simulations: every operation passes a transport, where faults can be put.
+"""The store in memory, for tests and simulations. Every operation passes a transport, which can inject faults.
 
-It is as sound as the real one: the same contract tests run on both.
+It is as sound as the real store: the same contract tests run on both.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ Result = TypeVar("Result")
 
 # As many as a cluster has at first.
 RECORDS: Final = 1 << 14
-# What a record may hold by default, in bytes.
+# The largest record by default, in bytes.
 RECORD_MAX: Final = 1 << 20
-# What writes to the shard of a tube, and what to the record that its first argument names; the others read, or are rare.
+# The operations that write to a tube's shard, and those that write to the record that their first argument names. Others read, or are rare.
 OF_TUBES: Final = {"enlist", "unlist", "pause", "forget_tube", "add_counters", "list_page", "unlist_page"}
 WRITES: Final = OF_TUBES | {"apply", "attach", "settle", "shift", "remove", "reclaim", "close", "retire", "wipe"}
 
 
 class Cluster(SegmentRecords, SessionRecords, DirectoryRecords):
-    """All records; shared by the stores of all front-ends. Each method is one atomic operation.
+    """All records, which the stores of all front-ends share. Each method is one atomic operation.
 
     Args:
         now_ms: The server's clock.
         records: How many records segments have at first, and pages.
-        record_max: What a record may hold, in bytes.
+        record_max: The largest record, in bytes.
         pending_max: How many writes to one record may come in one millisecond; any number if it is 0.
 
     Attributes:
-        roomy: What `has_room` tells.
+        roomy: The answer of `has_room`.
         remembers: Whether removed records are kept for a restart.
     """
 
@@ -74,7 +74,7 @@ class Cluster(SegmentRecords, SessionRecords, DirectoryRecords):
         self._pending_ms = 0
         self.roomy = True
         self._bodies: dict[tuple[int, int], bytes] = {}
-        # When each was written, also those that were removed, which a node that restarts brings back.
+        # When each was written, even the removed ones, which a node brings back when it restarts.
         self._written_ms: dict[tuple[int, int], int] = {}
         self._removed: dict[tuple[int, int], bytes] = {}
         self._unseen: list[tuple[int, int]] = []
@@ -82,7 +82,7 @@ class Cluster(SegmentRecords, SessionRecords, DirectoryRecords):
         self._body_forms: dict[tuple[int, int], int] = {}
 
     def arrive(self, operation: Callable[[], Any]) -> None:
-        """An operation arrives. Raises Busy if too many others have for the same record in this millisecond."""
+        """Let an operation arrive. Raises Busy if too many others have arrived for the same record in this millisecond."""
         if not isinstance(operation, partial) or operation.func.__name__ not in WRITES:
             return
         key = operation.func.__name__ in OF_TUBES, operation.args[0]
@@ -135,7 +135,7 @@ class Cluster(SegmentRecords, SessionRecords, DirectoryRecords):
         return [name for name in some if name in self._bodies and self._written_ms[name] < until]
 
     def restart_cold(self) -> None:
-        """Bring back the records that were removed, as nodes do that restart."""
+        """Bring back removed records, as a node does when it restarts."""
         self._bodies |= self._removed
         self._removed = {}
 
@@ -143,7 +143,7 @@ class Cluster(SegmentRecords, SessionRecords, DirectoryRecords):
 Transport = Callable[[str, Callable[[], Any]], Awaitable[Any]]
 
 
-async def at_once(name: str, operation: Callable[[], Result]) -> Result:  # noqa: ARG001 - what a scheduler would log
+async def at_once(name: str, operation: Callable[[], Result]) -> Result:  # noqa: ARG001 - other transports use the name
     """Apply an operation at once."""
     return operation()
 
@@ -153,7 +153,7 @@ class MemoryStore(SessionCalls, DirectoryCalls):
 
     Args:
         cluster: The records.
-        transport: What every operation passes: it is given a name and a function that applies it.
+        transport: Gets each operation's name and a function that applies it.
         newest: The newest format that it knows.
     """
 
@@ -163,7 +163,7 @@ class MemoryStore(SessionCalls, DirectoryCalls):
         self._transport = transport
 
     async def _if_known(self, name: str, number: int, operation: Callable[[], Any]) -> Any:
-        """Do something with a segment unless its format is not known. Raises Newer."""
+        """Change a segment unless its format is unknown. Raises Newer."""
         return await self._transport(name, partial(self._cluster.known, number, self.newest, operation))
 
     async def create(self, number: int, tube: str, lease: int, form: int = FIRST, page: int = 0) -> None:

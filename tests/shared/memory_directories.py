@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Calls", "DirectoryCalls", "DirectoryRecord", "DirectoryRecords", "PageRecord"]
 
 SHARDS: Final = 1024
-# What an item of an entry takes beside its tube's name, in bytes.
+# The bytes of an item of an entry besides its tube's name.
 ITEM_SIZE: Final = 16
 
 
@@ -43,11 +43,11 @@ class DirectoryRecord:
         self.counters: dict[str, int] = {}
 
     def items(self) -> int:
-        """Count what it says."""
+        """Count its items."""
         return len(self.segments) + len(self.pages) + len(self.counters) + bool(self.pause_ms)
 
     def directory(self) -> Directory:
-        """Return it as it is read."""
+        """Return it as a read returns it."""
         counters = dict(self.counters)
         return Directory(sorted(self.segments), self.pause_ms, self.paused_until_ms, counters, sorted(self.pages))
 
@@ -67,7 +67,7 @@ class DirectoryRecords:
 
     Args:
         records: How many records there are of each kind at first.
-        record_max: What a record may hold, in bytes.
+        record_max: The largest record, in bytes.
 
     Attributes:
         inline_max, page_max: How many segments stand in an entry itself, and in a page.
@@ -84,7 +84,7 @@ class DirectoryRecords:
         self._rings: dict[str, Ring] = {}
 
     def _change(self, tube: str, change: Callable[[DirectoryRecord], Any]) -> Any:
-        """Change an entry, which is there as long as it says anything."""
+        """Change an entry, which exists as long as it has an item."""
         shard, cost = crc32(tube.encode()) % SHARDS, len(tube) + ITEM_SIZE
         record = self._directories.setdefault(tube, DirectoryRecord())
         before = record.items()
@@ -125,7 +125,7 @@ class DirectoryRecords:
         return None if record is None else record.directory()
 
     def listed(self, tube: str) -> set[int]:
-        """Return all segments of a tube that can be found from its entry."""
+        """Return all segments of a tube to which its entry leads."""
         record = self._directories.get(tube, DirectoryRecord())
         pages = [self._page(number) for number in record.pages]
         return record.segments.union(*[page.segments for page in pages if page is not None and page.tube == tube])
@@ -236,7 +236,7 @@ class DirectoryRecords:
 
 
 class Calls:
-    """How a store in memory reaches its cluster."""
+    """The way from a store in memory to its cluster."""
 
     _cluster: Any
     _transport: Callable[[str, Callable[[], Any]], Awaitable[Any]]

@@ -67,7 +67,7 @@ class SegmentRecord:
         return sum(map(_size, (*self.queues.values(), *self.leases.values())))
 
     def head(self, *, few: bool = False) -> Head:
-        """Return what it would give next; where few jobs are expected, of the first ones only."""
+        """Return its head; if few jobs are expected, only that of the first ones."""
         ready = sorted(self.queues[READY])
         delayed = sorted(self.queues[DELAYED])
         if few:
@@ -88,7 +88,7 @@ class SegmentRecords:
     """The part of a cluster that has the segments.
 
     Args:
-        record_max: What a record may hold, in bytes.
+        record_max: The largest record, in bytes.
     """
 
     def __init__(self, record_max: int) -> None:
@@ -96,14 +96,14 @@ class SegmentRecords:
         self._segments: dict[int, SegmentRecord] = {}
 
     def known(self, number: int, newest: int, operation: Callable[[], Any]) -> Any:
-        """Do something with a segment unless it is of a format newer than known. Raises Newer."""
+        """Change a segment unless its format is newer than this front-end knows. Raises Newer."""
         record = self._segments.get(record_of(number))
         if record is not None and record.number == number and record.form > newest:
             raise Newer(f"it is of format {record.form}, and {newest} is known")
         return operation()
 
     def segment(self, number: int) -> SegmentRecord:
-        """Return the record that a segment has, or had."""
+        """Return the record that a segment has or had."""
         return self._segments[record_of(number)]
 
     def _segment(self, number: int) -> SegmentRecord:
@@ -145,7 +145,7 @@ class SegmentRecords:
             assert key in held
             held[key] = packed
         for move in change.moves:
-            # A KeyError here is an engine that moves what it does not hold.
+            # A KeyError here means that an engine moves a job that it does not hold.
             del held[move.key]
             if move.queue is not None:
                 record.queues[move.queue][move.new_key] = move.packed
@@ -240,7 +240,7 @@ class SegmentRecords:
         if record is None:
             raise Fenced(f"segment {number} is not there")
         queue = record.queues[source]
-        # As on a server: jobs that are gone are noticed before a lease that is.
+        # As on a server, missing jobs are noticed before a missing lease.
         if record.number != number or not all(key in queue for key in keys):
             raise Refused("not all of them are there")
         into: dict[bytes, bytes] = {}
@@ -318,7 +318,7 @@ def _add_size(sizes: TubeSizes, packed: bytes) -> None:
     try:
         job = unpack(packed)
     except DamagedEntry:
-        # As in lua/: it counts by its state only.
+        # As in lua/, a damaged job counts only by its state.
         return
     sizes.stored += job.stored_size
     sizes.raw += job.raw_size if job.raw_size >= 0 else job.stored_size

@@ -1,4 +1,4 @@
-"""Sessions in memory, what they tell, and the counters that number them; see memory.py."""
+"""Sessions in memory, their news, and the counters that number them; see memory.py."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ class SessionRecords:
 
     Args:
         now_ms: The server's clock.
-        record_max: What a record may hold, in bytes.
+        record_max: The largest record, in bytes.
     """
 
     def __init__(self, now_ms: Callable[[], int], record_max: int) -> None:
         self.now_ms = now_ms
         self.record_max = record_max
         self._counters: dict[str, int] = {}
-        # The slot of each session that is listed, and where those were that are not any more.
+        # The slot of each listed session, and the last slots of sessions that are not listed any more.
         self._listed: dict[int, int] = {}
         self._slots: dict[int, int] = {}
         # By slot.
         self._sessions: dict[int, SessionState] = {}
         self._news: dict[int, tuple[int, bytes]] = {}
-        # Of news by session.
+        # The news of each session.
         self._news_forms: dict[int, int] = {}
 
     def reserve_numbers(self, counter: str, count: int) -> int:
@@ -90,7 +90,7 @@ class SessionRecords:
         return record is None or (record.number < session and record.dead)
 
     def session(self, number: int) -> SessionState | None:
-        """Return a session's record; None if it never had one, or another has it by now."""
+        """Return a session's record; None if it never had one, or another session has it by now."""
         record = self._sessions.get(self._slots.get(number, 0))
         return record if record is not None and record.number == number else None
 
@@ -184,11 +184,11 @@ class SessionRecords:
         self._news_forms[session] = form
 
     def news_form(self, session: int) -> int:
-        """Return the format of what a session has told."""
+        """Return the format of a session's news."""
         return self._news_forms.get(session, FIRST)
 
     def one_news(self, session: int) -> bytes:
-        """Read what one session has told."""
+        """Read one session's news."""
         number, news = self._news.get(self._listed.get(session, 0), (0, b""))
         return news if number == session else b""
 

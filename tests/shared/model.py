@@ -1,8 +1,8 @@
 """A plain model of beanstalkd's tubes and jobs: lists and sorts, a virtual clock, and no cleverness.
 
-It says what an engine must do, so that an engine can be compared with it step by step. It knows nothing of sockets: a *holder* is
-whatever name the caller gives to one who reserves, and waiting, DEADLINE_SOON and the watch list belong to the layers above.
-Sections in comments are those of the project's reference of beanstalkd's behaviour.
+It shows what an engine must do, so that tests can compare an engine with it step by step. It knows nothing of sockets: the caller names
+the *holder* that reserves. Waits, DEADLINE_SOON and the watch list belong to the layers above. Section numbers in comments are those of
+the project's reference of beanstalkd's behaviour.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ URGENT_BELOW = 1024
 
 @dataclass(slots=True)
 class ModelJob:
-    """One job and all that stats-job tells of it."""
+    """One job with all its fields in stats-job."""
 
     id: int
     tube: str
@@ -26,7 +26,7 @@ class ModelJob:
     ttr: float
     born_at: float
     state: State = "ready"
-    due_at: float = 0.0  # the end of its delay, or of its TTR
+    due_at: float = 0.0  # The end of its delay, or of its TTR.
     buried_place: int = 0
     delayed_place: int = 0
     holder: str | None = None
@@ -39,7 +39,7 @@ class ModelJob:
 
 @dataclass(slots=True)
 class ModelTube:
-    """What a tube knows besides its jobs."""
+    """A tube's counters and its pause."""
 
     name: str
     total_jobs: int = 0
@@ -56,13 +56,13 @@ class Model:
     now: float = 0.0
     jobs: list[ModelJob] = field(default_factory=list)
     tubes: dict[str, ModelTube] = field(default_factory=dict)
-    referenced: set[str] = field(
-        default_factory=lambda: {"default"}
-    )  # used or watched, says the caller: such tubes stay
+    # The tubes that are used or watched, by the caller's account. They stay.
+    referenced: set[str] = field(default_factory=lambda: {"default"})
     last_id: int = 0
     burials: int = 0
     delays: int = 0
-    delays_differ: bool = False  # of two jobs due at the same time the one delayed first, not the one of the lower id
+    # Of two jobs with one due time, the one delayed first comes first, not the one with the lower id.
+    delays_differ: bool = False
 
     def put(self, tube: str, body: bytes, pri: int = 0, delay: float = 0, ttr: float = 1) -> int:
         """Add a job and return its id; a TTR of zero is one second."""
@@ -74,18 +74,18 @@ class Model:
         return job.id
 
     def take(self, holder: str, tubes: Iterable[str]) -> ModelJob | None:
-        """Reserve the least (pri, id) over these tubes, paused ones apart; the order of the tubes does not matter (2.2)."""
+        """Reserve the job with the least (pri, id) in these tubes, except paused ones. The order of the tubes does not matter (2.2)."""
         open_tubes = {name for name in tubes if not self.paused(name)}
         ready = [job for job in self.jobs if job.state == "ready" and job.tube in open_tubes]
         return self._reserve(min(ready, key=_urgency), holder) if ready else None
 
     def take_job(self, holder: str, job_id: int) -> ModelJob | None:
-        """Reserve a job of any tube that nobody holds; a pause does not matter (2.4)."""
+        """Reserve a job of any tube that nobody holds. A pause does not matter (2.4)."""
         job = self._find(job_id)
         return self._reserve(job, holder) if job and job.state != "reserved" else None
 
     def delete(self, job_id: int, holder: str | None = None) -> bool:
-        """Remove a job; a reserved one only for its holder."""
+        """Remove a job. Only its holder can remove a reserved one."""
         job = self._find(job_id)
         if job is None or (job.state == "reserved" and job.holder != holder):
             return False
@@ -106,7 +106,7 @@ class Model:
         return True
 
     def bury(self, holder: str, job_id: int, pri: int) -> bool:
-        """Put a held job aside, behind those buried before."""
+        """Bury a held job, behind those that were buried before."""
         job = self._held(holder, job_id)
         if job is None:
             return False
@@ -119,12 +119,12 @@ class Model:
         return True
 
     def kick(self, tube: str, bound: int) -> list[int]:
-        """Make ready up to that many buried jobs, oldest burial first, or delayed ones if none is buried; never both (2.2)."""
+        """Make up to this many buried jobs ready, oldest burial first, or delayed ones if none is buried; never both (2.2)."""
         chosen = self._line(tube, "buried") or self._line(tube, "delayed")
         return [job.id for job in chosen[:bound] if self.kick_job(job.id)]
 
     def kick_job(self, job_id: int) -> bool:
-        """Make one buried or delayed job ready; it keeps its priority and its delay field."""
+        """Make one buried or delayed job ready. It keeps its priority and its delay field."""
         job = self._find(job_id)
         if job is None or job.state not in {"buried", "delayed"}:
             return False
@@ -133,16 +133,16 @@ class Model:
         return True
 
     def chosen(self, tube: str, states: Iterable[State], min_pri: int = 0) -> list[ModelJob]:
-        """Look at a tube's jobs of some states and not above a priority, each state in its order; reserved ones by id."""
+        """List a tube's jobs of some states up to a priority, each state in its order, reserved ones by id."""
         return [job for state in states for job in self._line(tube, state) if job.pri >= min_pri]
 
     def clear(self, tube: str, states: Iterable[State], min_pri: int = 0) -> int:
-        """Delete a tube's jobs that are chosen and that nobody holds."""
+        """Delete the chosen jobs of a tube that nobody holds."""
         chosen = [job for job in self.chosen(tube, states, min_pri) if job.state != "reserved"]
         return sum(self.delete(job.id) for job in chosen)
 
     def move(self, tube: str, target: str, states: Iterable[State], min_pri: int = 0) -> list[ModelJob]:
-        """Move a tube's jobs that are chosen and that nobody holds to another one; they stay what they are."""
+        """Move the chosen jobs of a tube that nobody holds to another tube. They keep their state."""
         moved = [job for job in self.chosen(tube, states, min_pri) if job.state != "reserved"]
         for job in moved:
             job.tube = target
@@ -151,7 +151,7 @@ class Model:
         return moved
 
     def touch(self, holder: str, job_id: int) -> bool:
-        """Start the job's TTR anew: from now, not on top of what is left."""
+        """Start the job's TTR again from now. The rest of the old TTR does not count."""
         job = self._held(holder, job_id)
         if job is None:
             return False
@@ -159,23 +159,23 @@ class Model:
         return True
 
     def leave(self, holder: str) -> list[int]:
-        """Give back all a holder holds, in the order it was reserved; no counter changes (2.5)."""
+        """Give back all jobs of a holder, in the order in which they were reserved. No counter changes (2.5)."""
         held = [job for job in self.jobs if job.holder == holder]
         for job in held:
             self._wake(job, 0)
         return [job.id for job in held]
 
     def peek(self, job_id: int) -> ModelJob | None:
-        """Look at a job in any state, of any tube."""
+        """Return a job in any state, of any tube."""
         return self._find(job_id)
 
     def peek_next(self, tube: str, state: State) -> ModelJob | None:
-        """Look at the first in line of a state: most urgent, soonest due, or oldest burial. A pause does not matter."""
+        """Return the next job of a state: most urgent, soonest due, or oldest burial. A pause does not matter."""
         line = self._line(tube, state)
         return line[0] if line else None
 
     def pause(self, tube: str, seconds: float) -> bool:
-        """Stop reserves from an existing tube; a new pause replaces the old, zero ends it (2.6)."""
+        """Stop reserves from an existing tube. A new pause replaces the old one, and zero ends it (2.6)."""
         if not self.exists(tube):
             return False
         paused = self._tube(tube)
@@ -189,7 +189,7 @@ class Model:
         return tube in self.tubes and self.tubes[tube].paused_until > self.now
 
     def expire(self) -> list[int]:
-        """Make ready what is due, delays and TTRs, in the order in which it came due; return the ids."""
+        """Make jobs ready whose delay or TTR is over, in the order of their due times; return the ids."""
         due = sorted(
             (job for job in self.jobs if job.state in {"delayed", "reserved"} and job.due_at <= self.now),
             key=lambda job: (job.due_at, job.id),
@@ -200,7 +200,7 @@ class Model:
         return [job.id for job in due]
 
     def advance(self, seconds: float) -> list[int]:
-        """Let time pass, and return the ids of what came due."""
+        """Let time pass; return the ids of the jobs that came due."""
         self.now += seconds
         return self.expire()
 
@@ -209,13 +209,13 @@ class Model:
         return tube in self.referenced or any(job.tube == tube for job in self.jobs)
 
     def unreference(self, tube: str) -> None:
-        """Note that nobody uses or watches the tube any more; `default` stays."""
+        """Note that nobody uses or watches the tube any more. `default` stays."""
         if tube != "default":
             self.referenced.discard(tube)
             self._drop_tube(tube)
 
     def tube_stats(self, tube: str) -> dict[str, int | float | str] | None:
-        """Return stats-tube's fields but for connections and waiters, whom the model does not know."""
+        """Return stats-tube's fields, except connections and waiters, which the model does not know."""
         if not self.exists(tube):
             return None
         known = self._tube(tube)
@@ -234,7 +234,7 @@ class Model:
         }
 
     def job_stats(self, job_id: int) -> dict[str, int | float | str] | None:
-        """Return stats-job's fields but for the file number."""
+        """Return stats-job's fields, except the file number."""
         job = self._find(job_id)
         if job is None:
             return None
@@ -293,7 +293,7 @@ class Model:
         job.holder = holder
         job.reserves += 1
         job.due_at = self.now + job.ttr
-        # The order of self.jobs is the order of reservation among those held.
+        # In self.jobs the held jobs are in the order in which they were reserved.
         self.jobs.remove(job)
         self.jobs.append(job)
         return job

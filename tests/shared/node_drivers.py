@@ -1,4 +1,4 @@
-"""Drivers of JavaScript client libraries, which run in a node process."""
+"""Drivers of JavaScript client libraries. These run in a node process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NodeProcess:
-    """A node process that performs operations with one JavaScript library: one JSON document per line each way."""
+    """A node process that performs operations with one JavaScript library. Each line in both directions is a JSON document."""
 
     def __init__(self, node: str, scripts: Path, node_modules: Path, library: str) -> None:
         self._process = subprocess.Popen(

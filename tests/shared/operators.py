@@ -1,4 +1,4 @@
-"""Somebody who moves, clears, kicks and lists what matches, while others work, and an oracle that expects jobs to get new ids."""
+"""Operators that move, clear, kick and list matching jobs while clients work, and an oracle that expects jobs to get new ids."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLEARED = (b".0", b".1", b".2")
 
 
 class MovingOracle(Oracle):
-    """Knows jobs by their bodies: a job that moves gets another id."""
+    """Knows jobs by their bodies, since a job that moves gets another id."""
 
     def new(self, body: bytes, tube: bytes) -> Known:
         known = super().new(body, tube)
@@ -39,14 +39,14 @@ class MovingOracle(Oracle):
 
     def inserted(self, known: Known, job_id: int) -> None:
         if known.job_id:
-            # It has moved, and was reserved, before the reply was read.
+            # The job has moved, and was reserved, before the client read the reply.
             known.acknowledged = True
             self.by_id[job_id] = known
         else:
             super().inserted(known, job_id)
 
     def settled(self) -> None:
-        """Nothing is on its way: each job is in one place at most."""
+        """Check, when nothing is on its way, that each job is in one place at most."""
         super().settled()
         bodies: set[bytes] = set()
         for record in self.world.cluster._segments.values():
@@ -55,7 +55,7 @@ class MovingOracle(Oracle):
                 raise self.lie(f"jobs are still on the move in segment {record.number}")
             for entries in (*record.queues.values(), *record.leases.values()):
                 for packed in entries.values():
-                    # Empty where the body lies outside.
+                    # Empty if the body has a record of its own.
                     found = FORMATS.unpack(packed).body
                     if found in bodies:
                         raise self.lie(f"{found!r} is there twice")
@@ -64,10 +64,10 @@ class MovingOracle(Oracle):
 
 
 class Operator:
-    """One who asks one front-end for changes of many jobs.
+    """An operator who asks one front-end for changes of many jobs.
 
     Attributes:
-        later: What was asked for last and is not known yet.
+        later: The outcome of the last request, while it is not known.
     """
 
     def __init__(self, front_end: FrontEnd, chance: Random) -> None:
@@ -76,7 +76,7 @@ class Operator:
         self.later: Bulk | Listing | Later | None = None
 
     def act(self) -> None:
-        """Ask for something, unless that is still going on."""
+        """Ask for a change, unless the last one is still going on."""
         if self.later is None or self.later.done:
             self.front_end.inside(self._ask)
 

@@ -1,6 +1,6 @@
 """Clients that do random things to a simulated cluster, and an oracle that knows which replies are wrong.
 
-The oracle knows only the wire: a job whose put was acknowledged exists until its delete is acknowledged, whoever dies in between.
+The oracle knows only the wire: a job whose put was acknowledged exists until its delete is acknowledged, whatever dies in between.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from world import Client, FrontEnd, World
 
 TUBES = (b"default", b"a", b"b")
-# How long a job may run that is to be timed out, in seconds.
+# The time to run of a job that has to time out, in seconds.
 SHORT_TTR = 2
 MARGIN = 0.7
 
@@ -25,14 +25,14 @@ class Lie(AssertionError):  # noqa: N818 - that is what it is
 
 @dataclass
 class Known:
-    """What replies have said about one job.
+    """The oracle's knowledge of one job, from replies.
 
     Attributes:
         body: Names the put.
-        job_id: Its id, once it was told.
-        acknowledged: Whether its put was.
+        job_id: Its id, once a reply has told it.
+        acknowledged: Whether its put was acknowledged.
         deleted: Whether a delete of it was acknowledged.
-        doubted: Whether a change of it was asked for whose outcome was not told.
+        doubted: Whether a change of it got no reply.
     """
 
     body: bytes
@@ -46,7 +46,7 @@ class Known:
 
 @dataclass
 class Holding:
-    """A job that a client was given and has not given away."""
+    """A job that a client has reserved and not given away."""
 
     session: int
     until: float
@@ -55,7 +55,7 @@ class Holding:
 
 @dataclass
 class Oracle:
-    """What replies have said to all clients together."""
+    """The knowledge from all clients' replies."""
 
     world: World
     by_body: dict[bytes, Known] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Oracle:
         self.by_id[job_id] = known
 
     def settled(self) -> None:
-        """Look at the store when nothing is on its way any more."""
+        """Check the store when nothing is on its way any more."""
 
     def reserved(self, job_id: int, body: bytes) -> Known:
         known = self.by_body.get(body)
@@ -112,7 +112,7 @@ class Oracle:
 
 
 class Person:
-    """One client that sends a command, waits for its reply, and thinks of the next."""
+    """One client that sends a command, waits for its reply, and chooses the next."""
 
     def __init__(self, oracle: Oracle, front_end: FrontEnd, chance: Random, number: int) -> None:
         self.oracle = oracle
@@ -132,7 +132,7 @@ class Person:
     def session(self) -> int:
         return self.front_end.engine.membership.session.number
 
-    # --- what it does
+    # --- commands
 
     def act(self) -> None:
         """Read the reply that is there, or send the next command."""
@@ -147,7 +147,7 @@ class Person:
         self.say()
 
     def gone(self) -> None:
-        """Learn that the connection is gone; the last command is in doubt."""
+        """Learn that the connection is gone. The last command is in doubt."""
         if self.asked is not None:
             self.doubt()
         for job_id in self.held:
@@ -216,11 +216,11 @@ class Person:
                 self.send("tube", None, b"watch %b\r\n" % tube)
 
     def certainly_ready(self) -> set[int]:
-        """List acknowledged jobs that stand ready in a watched tube in the store now."""
+        """List the acknowledged jobs that are ready in a watched tube in the store now."""
         watched = {tube.name for tube in self.client.flow.session.tubes.watched}
         found = set()
         for record in self.world.cluster._segments.values():
-            # What is of a newer format is not for this front-end to give out.
+            # This front-end does not give out jobs of a newer format.
             if record.tube in watched and record.form <= self.front_end.formats.newest:
                 for key in record.queues["ready"]:
                     job_id = record.number << 14 | int.from_bytes(key[-2:], "big")
@@ -229,7 +229,7 @@ class Person:
                         found.add(job_id)
         return found
 
-    # --- what it is told
+    # --- replies
 
     def hear(self, reply: bytes) -> None:
         self.oracle.replies += 1
@@ -250,7 +250,7 @@ class Person:
             self.reserved(reply)
         elif what == "reserve":
             still = self.ready_then & self.certainly_ready() if word == b"TIMED_OUT" else set()
-            # One that was taken and given back in between may have been missed.
+            # The reserve may have missed a job that was taken and given back in between.
             still = {job_id for job_id in still if self.world.left.get(job_id, 0.0) < self.asked_at}
             if still:
                 raise self.oracle.lie(f"TIMED_OUT since {self.asked_at:.4f} s though {still} were ready all the time")
@@ -297,7 +297,7 @@ class Person:
 
     def deleted(self, job_id: int) -> None:
         known = self.oracle.by_id[job_id]
-        # Of two deletes at the same time one may be told of both: after an unanswered attempt the job is gone, whoever did it.
+        # Two deletes at the same time may both succeed: after an attempt without an answer the job is gone, whichever delete removed it.
         if known.deleted and self.asked_at > known.deleted_at:
             raise self.oracle.lie(f"job {job_id} was deleted twice")
         known.deleted = True
@@ -305,7 +305,7 @@ class Person:
 
 
 def drain(oracle: Oracle, front_end: FrontEnd) -> None:
-    """Check that, once nothing fails any more, every acknowledged and not deleted job comes out, and nothing else is left."""
+    """Check after the last failure that every acknowledged job without a delete comes out, and that no other job is left."""
     world = oracle.world
     cluster = world.cluster
     oracle.settled()
@@ -347,7 +347,7 @@ def drain(oracle: Oracle, front_end: FrontEnd) -> None:
         if known.acknowledged and not known.deleted and not known.doubted:
             raise oracle.lie(f"job {known.job_id} ({known.body[:20]!r}) in {known.tube!r} is lost")
         if known.acknowledged and known.doubted and not known.deleted and known.body not in out:
-            # A delete of it may have been done without a reply; nothing else may end it.
+            # A delete without a reply may have removed it. Nothing else may do so.
             where = _where(world, known.job_id)
             if where:
                 raise oracle.lie(f"job {known.job_id} is stuck: {where}")
@@ -366,7 +366,7 @@ def drain(oracle: Oracle, front_end: FrontEnd) -> None:
     for other in world.front_ends:
         coming = {} if other.loop.dead else {tube.name: tube.coming for tube in other.engine.registry.known_tubes()}
         if any(coming.values()):
-            raise oracle.lie(f"jobs are asked for that will never be told of: {coming}")
+            raise oracle.lie(f"requests for jobs are left that will never get an answer: {coming}")
 
 
 def _where(world: World, job_id: int) -> str:

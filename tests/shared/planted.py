@@ -17,41 +17,41 @@ if TYPE_CHECKING:
 
 
 class EverythingHappened(Cluster):
-    """Settling does not look at the highest slot: a put of unknown outcome counts as done (H4 b)."""
+    """A settle ignores the highest slot: a put of unknown outcome counts as made (H4 b)."""
 
     def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         return super().settle(number, lease, renewed)._replace(last_slot=1 << 14)
 
 
 class NothingHappened(Cluster):
-    """Settling does not look at the highest slot: a put of unknown outcome is put once more (H4 a)."""
+    """A settle ignores the highest slot: a put of unknown outcome is made once more (H4 a)."""
 
     def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         return super().settle(number, lease, renewed)._replace(last_slot=0)
 
 
 class CreatingContext(Cluster):
-    """The lease's context creates it where it is gone (H3)."""
+    """The lease's context creates the lease if it is gone (H3)."""
 
     def _lease(self, record: SegmentRecord, lease: int) -> dict[bytes, bytes]:
         return record.leases.setdefault(lease, {})
 
 
 class PutBeforeListing(MemoryStore):
-    """A segment is entered in its directory some time after its first put (H6)."""
+    """A segment is listed in its directory some time after its first put (H6)."""
 
     async def enlist(self, tube: str, number: int) -> None:
         self._listing = asyncio.get_running_loop().create_task(self._enlist_later(tube, number))
 
     async def _enlist_later(self, tube: str, number: int) -> None:
         await asyncio.sleep(0.2)
-        # Nobody tries it again, which is the fault.
+        # The fault is that there is no other try.
         with contextlib.suppress(Exception):
             await super().enlist(tube, number)
 
 
 class PageUnlistedFirst(Cluster):
-    """A page is taken out of its tube's entry whatever is in it (H6)."""
+    """A page is taken out of its tube's entry even if it lists segments (H6)."""
 
     def retire_page(self, page: int) -> bool:
         super().retire_page(page)
@@ -70,7 +70,7 @@ class PageUnlistedFirst(Cluster):
 
 
 class SettledByARead(MemoryStore):
-    """An operation of unknown outcome is settled by looking; the lease stays as it is (H3)."""
+    """An operation of unknown outcome is settled by a read, and the lease stays as it is (H3)."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -111,12 +111,12 @@ class BodyDroppedFirst(MemoryStore):
         return await super().remove(number, queue, key)
 
 
-# How old the copy is that sessions are read from: older than a session may be silent before it is declared dead.
+# The age of the copy from which sessions are read. It is more than the silence after which a session may be declared dead.
 STALE_MS = 12000
 
 
 class StaleSessions(MemoryStore):
-    """Sessions are read from an old copy. With the rules in force this does no harm."""
+    """Sessions are read from an old copy. This does no harm while all rules hold."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -133,14 +133,14 @@ class StaleSessions(MemoryStore):
 
 
 class KillByARead(StaleSessions):
-    """A session is dead when it looks dead: nothing is written (H5)."""
+    """A session counts as dead as soon as it looks dead, without a write (H5)."""
 
     async def kill(self, session: int, silent_ms: int) -> bool:
         return any(record.number == session and record.silent_ms > silent_ms for record in await self.sessions())
 
 
 class MoveSettledByARead(SettledByARead):
-    """What became of a move is found out by looking; the leases of the pair stay as they are."""
+    """A move is settled by a read, and the leases of the pair stay as they are."""
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         if lease < 0:
@@ -149,7 +149,7 @@ class MoveSettledByARead(SettledByARead):
 
 
 class EndTakesMoves(Cluster):
-    """The end of a session makes jobs ready that are on the move, as if they were held."""
+    """The end of a session also makes ready the jobs that are on the move."""
 
     def reclaim(self, number: int, lease: int) -> int:
         if lease >= 0 and (segment := self.read(number)) is not None:

@@ -1,4 +1,4 @@
-"""One random run of a simulated cluster: clients work while everything fails, then nothing fails, then all is checked."""
+"""One random run of a simulated cluster. Clients work while everything fails. Then nothing fails any more, and all is checked."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from beanspiked.engine.aerospike.segment.codec import Formats
 
-# In seconds of virtual time. Whoever died is noticed after ten; leases that nobody knows are found after two audits.
+# In seconds of virtual time. Others notice a dead front-end after ten. Leases that no front-end knows are found after two audits.
 WORK_FOR = (1.5, 1.5, 1.5, 2.5, 8.0)
 CALM_FOR = 15.0
-# How many of the schedules have links between front-ends.
+# The part of the schedules that has links between front-ends.
 LINKED = 0.7
 PEACE_FOR = (20.0, 20.0, 20.0, 20.0, 130.0)
-# With two versions: until a new format is written, and then how long.
+# With two versions: the time until a new format is written, and the time after that.
 AGREED_AFTER = 4.0
 MIXED_FOR = 10.0
-# How many move and clear jobs at a time.
+# How many operators move and clear jobs at a time.
 OPERATORS = 2
 
-# Which versions the front-ends begin with, and which replace them.
+# The versions of the first front-ends, and those of their replacements.
 PLANS: dict[str, tuple[tuple[Formats, ...], tuple[Formats, ...]]] = {
     "as it is": ((FORMATS,), (FORMATS,)),
     "side by side": ((FORMATS, NEXT), (FORMATS, NEXT)),
@@ -51,10 +51,10 @@ def run(
     plan: str = "as it is",
     operators: bool = False,
 ) -> Oracle:
-    """Run one schedule; a harsh one has a third of all operations fail, and many deaths. Raises Lie.
+    """Run one schedule. In a harsh one a third of all operations fail, and many front-ends die. Raises Lie.
 
-    With two versions the front-ends are replaced one after the other, whatever else happens. With operators
-    jobs are moved and cleared, too.
+    With two versions the front-ends are replaced one after the other, whatever else happens. Operators move and
+    clear jobs as well.
     """
     before, after = PLANS[plan]
     mixed = before != after or len(before) > 1
@@ -63,7 +63,7 @@ def run(
     peace_for = chance.choice(PEACE_FOR)
     trouble = 0.08 if harsh else chance.choice((0.0, 0.005, 0.02, 0.05))
     faults = Faults(lost=trouble, unanswered=trouble, late=trouble, busy=trouble)
-    # Some installations let front-ends only talk to the store, and on some the way between them fails.
+    # On some networks front-ends only reach the store, and on some the way between front-ends fails.
     roads = random.Random(f"links {seed}")
     world = World(seed, faults, records, store_class, cluster_class, links=roads.random() < LINKED)
     for _ in range(roads.randrange(3)):
@@ -113,13 +113,13 @@ def run(
             victim = first[len(replaced)]
             if not victim.loop.dead and not victim.leaving:
                 leave(world, chance, everybody, victim, chance.choice(after))
-    # Peace: nothing goes wrong any more, and everybody goes home.
+    # Peace: nothing fails any more, and all clients finish.
     world.faults = Faults()
     world.down_until = 0.0
     for front_end in world.front_ends:
         front_end.loop.frozen_until = min(front_end.loop.frozen_until, world.time + 12.0)
     if mixed:
-        # Whatever is of the new format comes out again where it is known.
+        # A front-end that knows the new format gives out the jobs of that format.
         world.front_end(formats=NEXT)
     world.run(CALM_FOR)
     for person in everybody:
@@ -142,7 +142,7 @@ def run(
 def strike(
     world: World, chance: random.Random, everybody: list[Person], after: tuple[Formats, ...], *, harsh: bool
 ) -> None:
-    """Let something fail."""
+    """Let a random thing fail."""
     alive = [front_end for front_end in world.front_ends if not front_end.loop.dead and not front_end.leaving]
     victim = chance.choice(alive)
     what = "kill" if harsh else chance.choice(("kill", "freeze", "long freeze", "store", "hang up", "leave"))

@@ -13,13 +13,13 @@ __all__ = ["said_by"]
 
 
 def said_by(script: Path, *options: str, done_within_s: float, ended_within_s: float) -> str:
-    """Run a Python script that has to succeed; return its output."""
+    """Run a Python script, which must succeed; return its output."""
     command = [sys.executable, str(script), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             output, _ = process.communicate(timeout=done_within_s)
         except BaseException:
-            # It ends its servers when it is told to stop, not when it is killed.
+            # The script ends its servers when a signal stops it, not when it is killed.
             process.terminate()
             try:
                 process.wait(ended_within_s)

@@ -1,4 +1,4 @@
-"""Short words for segments and their jobs, for the tests of stores."""
+"""Short functions for segments and their jobs, for the tests of stores."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def head_of(store: SegmentStore, number: int = 1) -> Head:
 
 
 async def held_in(store: SegmentStore) -> int:
-    """Return how many jobs segment 1's leases hold, which is told in three ways."""
+    """Return how many jobs segment 1's leases hold. The store tells it in three ways."""
     segment = await whole(store)
     (sizes,) = await store.sizes([1])
     assert sizes is not None
@@ -85,5 +85,5 @@ async def held_in(store: SegmentStore) -> int:
 
 
 async def listed(store: SegmentStore) -> list[tuple[int, bool, bytes]]:
-    """Return what the store tells of sessions, without what a clock tells."""
+    """Return the store's sessions without the fields that depend on a clock."""
     return [(record.number, record.dead, record.payload) for record in await store.sessions()]

@@ -1,6 +1,6 @@
 """Starts a server whose jobs live in a shared store of its own: `shared_server.py memory|aerospike://HOST:PORT/NAMESPACE [FLAGS]`.
 
-In memory it is the store of the simulation; in Aerospike, sets that nobody else has. With `-b` it is an ordinary server.
+In memory the store is that of the simulation. In Aerospike it has sets of its own. With `-b` the server is an ordinary one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def start_in_memory(
-    address: StoreAddress,  # noqa: ARG001 - as the one that it stands for
+    address: StoreAddress,  # noqa: ARG001 - as the function that it replaces
     timers: Timers,
     listener: ReadyListener,
     turn: Callable[[], None],

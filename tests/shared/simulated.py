@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class VirtualClock(Clock):
-    """Stands still until it is told otherwise, or goes on by `tick` seconds whenever somebody looks at it.
+    """Stands still until a test moves it, or moves by `tick` seconds with each read.
 
     The wall clock is ahead of it by `wall_ahead` seconds.
     """
@@ -36,7 +36,7 @@ class VirtualClock(Clock):
 
 
 class VirtualAlarm(Alarm):
-    """Remembers when the broker wants to be called."""
+    """Notes the time at which the broker wants a call."""
 
     def __init__(self) -> None:
         self.at = NEVER
@@ -50,7 +50,7 @@ class VirtualAlarm(Alarm):
 
 
 class Client(Sink):
-    """One connection: what it is sent and what was done to it."""
+    """One connection: the replies that it gets, and its state."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -74,7 +74,7 @@ class Client(Sink):
         self.reading = True
 
     def send(self, data: bytes) -> bytes:
-        """Send bytes; return what came back in this turn."""
+        """Send bytes; return the replies of this turn."""
         self.flow.receive(data)
         self.wire.broker.end_turn()
         self.wire.settle()
@@ -128,19 +128,19 @@ class Wire:
         return Client(self)
 
     def turn(self) -> bool:
-        """Run the turn that the broker asked for at once, if it did."""
+        """Run a turn if the broker asked for one at once."""
         asked, self.alarm.is_soon = self.alarm.is_soon, False
         if asked:
             self.broker.on_alarm()
         return asked
 
     def settle(self) -> None:
-        """Run the turns that the broker asked for at once."""
+        """Run turns as long as the broker asks for one at once."""
         while self.turn():
             pass
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, stopping wherever the broker wanted to be called."""
+        """Let time pass, and call the broker at each time that it asked for."""
         end = self.clock.time + seconds
         while self.alarm.at <= end:
             self.clock.time = max(self.clock.time, self.alarm.at)
@@ -170,7 +170,7 @@ class HandJournal(Keeper):
         self.added = []
 
     def commit(self, error: EngineError | None = None, count: int | None = None) -> None:
-        """Let the first changes on their way succeed or fail, all unless a number is given."""
+        """Let the first changes on their way succeed or fail; by default all."""
         done, self.sent = self.sent[:count], [] if count is None else self.sent[count:]
         for write in done:
             write.settle(error)

@@ -1,9 +1,9 @@
-"""A soak: many jobs go through workers that fail at random; none may be lost, or worked on after its acknowledged delete.
+"""A soak: many jobs go through workers that fail at random. None may be lost, or given out after its acknowledged delete.
 
     python tests/shared/soak.py --url aerospike://127.0.0.1:3000/test?prefix=soak_ --minutes 10 --jobs 100000 --kill-every 20
 
-With --kill-every another process works on the same tube, and is killed that often, in seconds, and started again. It exits with 1 if a
-promise was broken.
+With --kill-every another process works on the same tube. It is killed after this many seconds and started again, again and again. The
+script exits with 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 PUTTERS = 20
 SHOWN = 10
 BACKOFF = beanspiked.Retry(first=0.01, longest=0.2)
-# By then the sessions of killed processes are declared dead, and their jobs taken back.
+# By then the sessions of killed processes are declared dead, and their jobs are ready again.
 LOST_FOR = 20.0
 
 
 class Record:
-    """What was done with which job, by its number in its body."""
+    """A record of all work on the jobs, by the numbers in their bodies."""
 
     def __init__(self) -> None:
         self.put: set[int] = set()
@@ -44,7 +44,7 @@ class Record:
         self.wrong: list[str] = []
 
     def got(self, number: int, who: str, at: float) -> None:
-        """Somebody works on a job."""
+        """Note that a worker works on a job."""
         self.counts["deliveries"] += 1
         deleted_at = self.deleted_at.get(number)
         if deleted_at is not None and deleted_at < at:
@@ -54,7 +54,7 @@ class Record:
         self.deleting[number] = who
 
     def deleted(self, number: int, at: float) -> None:
-        """A delete was acknowledged."""
+        """Note that a delete was acknowledged."""
         self.deleting.pop(number, None)
         if number in self.deleted_at:
             self.wrong.append(f"job {number} was deleted twice")
@@ -69,7 +69,7 @@ class Record:
         self.in_doubt.add(number)
 
     def died(self, who: str) -> None:
-        """A process was killed: what it was deleting may be gone."""
+        """Note that a process was killed. The jobs that it was deleting may be gone."""
         for number in [number for number, name in self.deleting.items() if name == who]:
             self.delete_unknown(number)
 
@@ -78,7 +78,7 @@ class Record:
         return self.put - self.deleted_at.keys() - self.in_doubt
 
     def judge(self, left: int) -> list[str]:
-        """Say what was broken, when `left` jobs are left in the tube."""
+        """List the broken promises, if `left` jobs are left in the tube."""
         wrong = self.wrong + [f"job {number} is lost" for number in sorted(self.open())]
         if left:
             wrong.append(f"{left} jobs are left that nobody gets")
@@ -92,7 +92,7 @@ class Record:
 
 
 class Handler:
-    """Works on a job: mostly well."""
+    """Works on a job, mostly with success."""
 
     def __init__(self, record: Record | Lines, who: str, chance: random.Random) -> None:
         self._record = record
@@ -132,7 +132,7 @@ class Handler:
 
 
 class Lines:
-    """What another process does, told to this one's record line by line."""
+    """Another process's work, which reaches this process's record line by line."""
 
     def got(self, number: int, who: str, at: float) -> None:  # noqa: ARG002
         print("got", number, at, flush=True)
@@ -153,7 +153,7 @@ class Lines:
 async def soak(
     conn: Conn, name: str, jobs: int, workers: int, seed: str, seconds: float = 0.0, record: Record | None = None
 ) -> Record:
-    """Put jobs and work on them until all are done; with `seconds`, put no faster than to end then."""
+    """Put jobs and work on them until all are done. With `seconds`, spread the puts over that time."""
     chance = random.Random(seed)
     record = record or Record()
     tube = conn.use(name)
@@ -191,7 +191,7 @@ async def soak(
 
 
 async def _until_done(record: Record, tube: Tube) -> None:
-    """Wait until every job is done, or nothing has been done for long."""
+    """Wait until every job is done, or until no job was done for long."""
     last = (0, time.monotonic())
     while record.open() or (await tube.stats()).jobs:
         done = len(record.deleted_at)
@@ -203,7 +203,7 @@ async def _until_done(record: Record, tube: Tube) -> None:
 
 
 async def _other_process(record: Record, command: list[str], every: float, chance: random.Random) -> None:
-    """Have another process work on the same tube, kill it now and then, and start it again."""
+    """Let another process work on the same tube, kill it now and then, and start it again."""
     life = 0
     while True:
         life += 1
@@ -240,7 +240,7 @@ async def _read(record: Record, lines: asyncio.StreamReader, who: str) -> None:
 
 
 async def _work(options: argparse.Namespace) -> None:
-    """What the other process does."""
+    """Run the other process."""
     async with beanspiked.connect(options.url, retry=beanspiked.Retry()) as conn:
         handler = Handler(Lines(), "", random.Random())
         worker = beanspiked.Worker(conn.use(options.tube), handler, concurrency=options.workers, backoff=BACKOFF)
@@ -280,7 +280,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=100_000, help="how many (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=50, help="how many at a time (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=0.0, help="over how long jobs are put (default: at once)")
-    parser.add_argument("--kill-every", type=float, default=0.0, metavar="S", help="kill another process so often")
+    parser.add_argument(
+        "--kill-every", type=float, default=0.0, metavar="S", help="how often to kill another process, in seconds"
+    )
     parser.add_argument("--seed", default=str(int(time.time())), help="decides what fails (default: the time)")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     logging.basicConfig(level=logging.CRITICAL)

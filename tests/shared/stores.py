@@ -32,7 +32,7 @@ class SimulatedConn(Conn):
 
     async def _start(self, broker: Broker, timers: Timers, turn: Callable[[], None]) -> TubeEngine:
         async def transport(name: str, operation: Callable[[], Any]) -> Any:
-            # As long as a cluster may take for it.
+            # A cluster may take this long.
             await asyncio.sleep(0)
             return await self.transport(name, operation)
 
@@ -47,10 +47,10 @@ class Stores:
     """Connections to one store.
 
     Attributes:
-        name: Which kind of store it is.
+        name: The kind of the store.
         tube: The name of a tube that nobody has used.
         shared: Whether several connections may use it at once.
-        url: Where it is; only a simulated one has no URL.
+        url: The store's URL; only a simulated one has none.
     """
 
     def __init__(self, name: str, url: str, cluster: Cluster | None) -> None:

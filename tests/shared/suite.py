@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = os.environ.get("BEANSPIKED_TEST_COMMAND", str(Path(sys.executable).with_name("beanspiked")))
 
-# Where the admin port has its API.
+# The path of the admin port's API.
 API = "/api/v1"
 
-# How a server may hear its sockets.
+# The ways in which a server may hear its sockets.
 EITHER_IO = ["native", "python"]
-# Where one way will do without CI=true, it is the one that is chosen by default.
+# If one way is enough without CI=true, it is the server's default.
 CHOSEN_IO = EITHER_IO if FULL else ["python" if NATIVE is None else "native"]
 
 
 def either_io(how: str) -> str:
-    """Return one of these as it is; skips where there is no such, which only the plain source may lack in CI."""
+    """Return one of these ways. Skips if it is not installed; in CI only the plain source may lack it."""
     if how != "native" or NATIVE is not None:
         return how
     if str(later.__file__).endswith(".py"):
@@ -43,7 +43,7 @@ def either_io(how: str) -> str:
 
 
 def conformance(*options: str) -> dict[str, int]:
-    """Run the suite; return how many tests ended how."""
+    """Run the suite; return the number of tests for each outcome."""
     command = [
         sys.executable,
         "-m",
@@ -66,6 +66,6 @@ def conformance(*options: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def address_of(*options: str, path: str = "") -> Iterator[str]:
-    """Serve on a unix socket or a free TCP port; give the address that the suite connects to."""
+    """Serve on a unix socket or a free TCP port; yield the address for the suite."""
     with serving(shlex.split(COMMAND), *options, path=path) as server:
         yield f"unix:{path}" if path else "{}:{}".format(*server.address)

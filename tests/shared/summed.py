@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.aerospike.udf import Sizes
 
 
-# More than 2**31 in its lower half, as the time of the clock now and then has.
+# Its lower half is above 2**31, as that of the clock's time is now and then.
 NOW_MS = (400 << 32) + (3 << 30)
 
 RESERVED = "reserved"
@@ -39,7 +39,7 @@ class Segments:
         state: int = OPEN,
         form: Any = None,
     ) -> None:
-        """Make a segment with these packed jobs by state; delayed ones are due one ms after the other, reserved ones have two holders."""
+        """Make a segment with these packed jobs by state. Delayed jobs are due one ms after the other. Reserved jobs have two holders."""
         keyed = {name: {ready_key(5, 1, slot): job for slot, job in enumerate(packed)} for name, packed in jobs.items()}
         held = keyed.pop(RESERVED, {})
         keyed[DELAYED] = {due_key(due_ms + slot, slot): job for slot, job in enumerate(jobs.get(DELAYED, []))}

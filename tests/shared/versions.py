@@ -1,4 +1,4 @@
-"""The version after this one: it knows one more format, in which nothing is where this one would look for it."""
+"""The version after this one. It knows one more format, in which this version finds nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from beanspiked.engine.aerospike.segment.codec import FORMATS, Formats, Packed, 
 __all__ = ["AGREED", "NEXT", "NEXT_FORM"]
 
 NEXT_FORM = FORMATS.newest + 1
-# How long it takes until a format is written that all read, in seconds.
+# How long it takes until front-ends write a format that all read, in seconds.
 AGREED = 4.0
 TURNED = bytes(255 - byte for byte in range(256))
 

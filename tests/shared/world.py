@@ -1,7 +1,7 @@
-"""A whole cluster in one thread: front-ends with their clients, a store, a network that fails, and a clock that is told the time.
+"""A whole cluster in one thread: front-ends with their clients, a store, a network that fails, and a virtual clock.
 
-Every front-end has an event loop of its own, so that it can be killed or frozen between any two steps. What runs next, how long anything
-takes and what goes wrong comes from one seeded source of chance: the same seed is the same run.
+Every front-end has an event loop of its own, so that a test can kill or freeze it between any two steps. One seeded source of chance
+decides which step runs next, how long it takes and which step fails. So the same seed is the same run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 TIMEOUT = 0.3
-# A record takes some ten writes in a millisecond, and twenty may wait for it.
+# A record takes about ten writes in a millisecond, and twenty may wait for it.
 PENDING_MAX = 30
 
 
 class Faults:
-    """What goes wrong on the way to the store and back, each as a chance for one operation.
+    """The faults on the way to the store and back, each as a chance for one operation.
 
     Attributes:
         lost: Never applied, and not answered.
@@ -56,7 +56,7 @@ class Faults:
 
 
 class World:
-    """The clock, the chance, the store, and everybody."""
+    """The clock, the source of chance, the store, and all front-ends and clients."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class World:
     # --- the network
 
     def cut(self, when: float, seconds: float) -> None:
-        """Let what front-ends send each other be lost for a while; connections that are used meanwhile hang."""
+        """Lose the bytes between front-ends for a while. Connections that are used meanwhile hang."""
 
         def begin() -> None:
             self.cut_until = max(self.cut_until, self.time + seconds)
@@ -147,7 +147,7 @@ class World:
         return future
 
     def apply(self, operation: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        """Have the store do something, and note which jobs were taken from the ready ones."""
+        """Apply an operation to the store, and note which ready jobs it takes."""
         value, error = _apply(partial(self._arrive, operation))
         if isinstance(operation, partial) and error is None:
             arguments = operation.args
@@ -193,7 +193,7 @@ class World:
         return when
 
     def step(self) -> bool:
-        """Do one thing that can be done now; tell whether there was any."""
+        """Run one step that can run now; tell whether there was one."""
         while self.events and self.events[0][0] <= self.time:
             heapq.heappop(self.events)[2]()
         able = []
@@ -241,7 +241,7 @@ def _answer(future: asyncio.Future[Any], value: Any, error: BaseException | None
 
 
 class FrontEnd:
-    """One server but for its sockets, which knows some formats."""
+    """One server without sockets, which knows some formats."""
 
     def __init__(self, world: World, skew: float, formats: Formats = FORMATS) -> None:
         self.world = world
@@ -277,7 +277,7 @@ class FrontEnd:
         return await self.world.send(self.loop, name, operation)
 
     def inside(self, function: Callable[[], None]) -> None:
-        """Call something as this front-end's event loop would."""
+        """Make a call as this front-end's event loop would."""
         before = asyncio._get_running_loop()
         asyncio._set_running_loop(self.loop)
         try:
@@ -300,13 +300,13 @@ class FrontEnd:
         self.loop.frozen_until = self.world.time + seconds
 
     def close(self) -> None:
-        """Leave properly."""
+        """Stop in order."""
         self.leaving = True
         self.inside(lambda: self.engine.close() and None)
 
 
 def session_of(world: World, number: int) -> SessionState:
-    """Return the record of a session that has one."""
+    """Return the record of the session, which must have one."""
     record = world.cluster.session(number)
     assert record is not None
     return record
@@ -338,7 +338,7 @@ class Client(Sink):
         pass
 
     def post(self, data: bytes) -> None:
-        """Send bytes; the front-end sees them as soon as it runs."""
+        """Send bytes. The front-end sees them as soon as it runs."""
         self.front_end.loop.call_soon(self._receive, data)
 
     def _receive(self, data: bytes) -> None:
@@ -386,7 +386,7 @@ class Client(Sink):
         return int(reply.split()[1])
 
     def buried(self, body: bytes = b"x") -> int:
-        """Put a job where there is none, reserve and bury it."""
+        """Put a job into an empty tube, reserve it and bury it."""
         job_id = self.put(body)
         assert self.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
         assert self.ask(b"bury %d 0\r\n" % job_id) == b"BURIED\r\n"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SimLoop(asyncio.AbstractEventLoop):
-    """As much of an event loop as tasks, futures and timers need."""
+    """The part of an event loop that tasks, futures and timers need."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -71,7 +71,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
 
 class SimClock(Clock):
-    """A front-end's own clock: the world's, and wrong by a little."""
+    """A front-end's own clock, which differs a little from the world's."""
 
     def __init__(self, world: World, skew: float) -> None:
         self.world = world
@@ -102,7 +102,7 @@ class SimAlarm(Alarm):
 
 
 class SimWire:
-    """One end of a connection between two front-ends: what is written arrives later, in order, unless the way is cut."""
+    """One end of a connection between two front-ends. Bytes arrive later, in order, unless the way is cut."""
 
     def __init__(self, front_end: FrontEnd, end: Any) -> None:
         self.front_end = front_end
@@ -115,7 +115,7 @@ class SimWire:
     def write(self, data: bytes) -> None:
         world = self.front_end.world
         if self.closed or self.silent or world.time < world.cut_until:
-            # What is lost once makes the connection hang: nothing comes after it.
+            # A connection hangs after its first loss: nothing more arrives.
             self.silent = True
             return
         self._arrives_at = max(self._arrives_at, world.time + world.link_chance.uniform(0.00005, 0.0004))
@@ -145,7 +145,7 @@ class SimWire:
 
 
 class SimNetwork:
-    """How one front-end reaches the others; see Network."""
+    """One front-end's way to the others; see Network."""
 
     def __init__(self, front_end: FrontEnd) -> None:
         self.front_end = front_end
@@ -180,7 +180,7 @@ class SimNetwork:
         self.accept = None
 
     def die(self) -> None:
-        """The process was killed: its kernel hangs up, or the whole machine is gone."""
+        """End after a kill: the kernel hangs up, or the whole machine is gone."""
         world = self.front_end.world
         silent = world.link_chance.random() < 0.5
         for wire in self.wires:

@@ -37,7 +37,7 @@ NAMES = {
     "durable-50x16": "on disk before each reply, 50 connections, 16 in flight",
 }
 SHORT = ("cycle-50x1", "cycle-50x16", "durable-50x16")
-# Written so that it is not taken for a letter.
+# Written by its name, since it looks like the letter x.
 TIMES = "\N{MULTIPLICATION SIGN}"
 OTHERS = {
     ("bytes-per-job", "bytes"): ("memory per waiting job of 100 bytes", "bytes"),
@@ -69,7 +69,7 @@ ON_PAPER = {
 
 @dataclass(slots=True)
 class Figures:
-    """A run of measure.py, as its JSON has it."""
+    """A run of measure.py, from its JSON."""
 
     found: dict[str, Any]
 
@@ -79,7 +79,7 @@ class Figures:
         return list(self.found["sides"])
 
     def lines(self, figure: str, rows: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
-        """Return the lines of a figure in these rows, as far as they were measured."""
+        """Return the measured lines of a figure in these rows."""
         lines = {line["row"]: line for line in self.found["table"] if line["figure"] == figure}
         return [(row, lines[row]) for row in rows if row in lines]
 
@@ -204,7 +204,7 @@ def load(line: dict[str, Any]) -> str:
 
 @dataclass(slots=True)
 class Shared:
-    """The runs of shared.py, as its JSON has them."""
+    """The runs of shared.py, from their JSON."""
 
     found: dict[str, Any]
 
@@ -239,7 +239,7 @@ class Shared:
         return table(["", "put", "reserve", "delete", "bar"], lines)
 
     def others(self) -> str:
-        """Return the table of all else."""
+        """Return the table of all other figures."""
         best = max(line["ours"]["value"] for line in self.found["speed"]["lines"] if line["tubes"] == 1)
         two, counted = self.found["two"], self.found["latency"]["stats-tube ms"]
         wake = two["wake ms"]
@@ -331,7 +331,7 @@ def on_paper(found: dict[str, Any]) -> str:
 
 
 def roughly(jobs_per_s: float) -> str:
-    """Return a speed with two digits that matter."""
+    """Return a speed with two significant digits."""
     return f"{float(f'{jobs_per_s:.2g}'):,.0f} jobs/s"
 
 
@@ -349,7 +349,7 @@ def spread(found: dict[str, float]) -> str:
 
 
 def made(root: Path) -> dict[Path, str]:
-    """Return the text of each page and each chart as the JSON has it."""
+    """Return the text of each page and each chart, made from the JSON."""
 
     def found(name: str) -> dict[str, Any]:
         read: dict[str, Any] = json.loads((root / f"docs/figures/{name}.json").read_text())

@@ -1,4 +1,4 @@
-"""Measure the memory that a waiting job and an idle connection take, on our server and on beanstalkd.
+"""Measure the memory of a waiting job and of an idle connection, on our server and on beanstalkd.
 
     python tests/speed/footprint.py [--jobs N] [--connections N] [--server CMD] [--json FILE]
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 JOB = b"put 1000 0 60 100\r\n" + b"x" * 100 + b"\r\n"
 AT_ONCE = 500
 TUBES = 100
-# These come before the measurement: a server allocates some memory once.
+# These come before the measurement, since a server allocates some memory once.
 FIRST = 10_000
 FIRST_CONNECTIONS = 100
 OTHER_DESCRIPTORS = 200
 
 
 def put(client: Client, jobs: int, tubes: int) -> None:
-    """Put jobs into so many tubes, AT_ONCE into each in turn."""
+    """Put jobs into this many tubes, AT_ONCE into one after the other."""
     for number in range(jobs // AT_ONCE):
         client.exchange(b"use tube-%d\r\n" % (number % tubes) + JOB * AT_ONCE, 1 + AT_ONCE)
 
 
 def bytes_a_job(command: tuple[str, ...], jobs: int, tubes: int) -> float:
-    """Return the bytes that each of so many waiting jobs takes."""
+    """Return the bytes of one of this many waiting jobs."""
     with Server(command) as server, server.connect() as client:
         put(client, FIRST, tubes)
         before = server.rss_bytes()
@@ -61,7 +61,7 @@ def connect(stack: contextlib.ExitStack, server: Server, count: int) -> None:
 
 
 def kb_a_connection(command: tuple[str, ...], connections: int) -> float:
-    """Return the KB that each of so many idle connections takes."""
+    """Return the KB of one of this many idle connections."""
     wanted = connections + FIRST_CONNECTIONS + OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:

@@ -1,10 +1,10 @@
-"""Measure front-ends of one Aerospike server beside each other: what waiting costs, how soon a put elsewhere wakes, what idle ones ask.
+"""Measure several front-ends of one Aerospike server: the cost of waiting, how soon a put elsewhere wakes, the operations of idle ones.
 
     python tests/speed/front_ends.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--front-ends 8] [--seconds 30] [--json FILE]
 
-One front-end waits on some of the tubes while each of the others puts jobs into all of them. The load runs on the same machine: the
-processor time told is that of the waiting front-end alone, of which its own replies and changes are a part. `make figures` turns the JSON
-into a table of docs/benchmarks.md.
+One front-end waits on some of the tubes while each of the others puts jobs into all of them. The load runs on the same machine. The
+processor time is that of the waiting front-end alone, with its own replies and changes. `make figures` turns the JSON into a table of
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def connection(server: Server) -> AsyncIterator[tuple[asyncio.StreamReader
 
 
 async def produce(server: Server, tubes: int, rate: float, until: float, chance: random.Random) -> tuple[int, int]:
-    """Put jobs at a rate, each with the time in its body; return how many, and how many were refused."""
+    """Put jobs at a rate, each with the time in its body; return how many were put, and how many were refused."""
     done = failed = 0
     async with connection(server) as (reader, writer):
         begun = time.monotonic()
@@ -65,7 +65,7 @@ async def produce(server: Server, tubes: int, rate: float, until: float, chance:
 
 
 async def consume(server: Server, watched: int, delays: list[float]) -> None:
-    """Wait on tubes, and note how long each job took from its put to here."""
+    """Wait on tubes, and note the time of each job from its put to its reserve."""
     async with connection(server) as (reader, writer):
         for first in range(0, watched, CHUNK):
             numbers = range(first, min(first + CHUNK, watched))
@@ -82,7 +82,7 @@ async def consume(server: Server, watched: int, delays: list[float]) -> None:
 
 
 async def busy(fronts: list[Server], arguments: argparse.Namespace) -> dict[str, float]:
-    """Let the first wait while the others put."""
+    """Let the first front-end wait while the others put."""
     chance = random.Random(arguments.seed)
     delays: list[float] = []
     waiting = [asyncio.ensure_future(consume(fronts[0], arguments.watched, delays)) for _ in range(WAITERS)]
@@ -125,7 +125,7 @@ async def busy(fronts: list[Server], arguments: argparse.Namespace) -> dict[str,
 
 
 async def idle(server: str, address: str, seconds: float) -> dict[str, float]:
-    """Count what two front-ends ask of the cluster that do nothing."""
+    """Count the operations of two idle front-ends."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     with front_end(server, address, prefix) as first, front_end(server, address, prefix) as second:
         await asyncio.sleep(SETTLE_S)

@@ -1,4 +1,4 @@
-"""Measure the library in one process: what go-beanspike's benchmarks measure, and many coroutines at once.
+"""Measure the library in one process: the operations of go-beanspike's benchmarks, and many coroutines at once.
 
     python tests/speed/library.py [--url memory:|sqlite:DIR|aerospike://HOST:PORT/NAMESPACE?prefix=bench_] [--rounds 3] [--json FILE]
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from beanspiked import Job, Tube
 
-# As the other benchmarks of jobs per second.
+# The size of a body, as in the other benchmarks of jobs a second.
 BODY = b"x" * 100
 
 
 async def each(number: int, operation: Callable[[int], Awaitable[object]]) -> float:
-    """Do an operation again and again; return how long one took, in milliseconds."""
+    """Repeat an operation; return how long one took, in milliseconds."""
     began = time.perf_counter()
     for index in range(number):
         await operation(index)
@@ -40,7 +40,7 @@ async def each(number: int, operation: Callable[[int], Awaitable[object]]) -> fl
 
 
 async def sequential(tube: Tube, number: int) -> dict[str, float]:
-    """BenchmarkPut, BenchmarkReserve and BenchmarkRelease, and a delete."""
+    """Measure BenchmarkPut, BenchmarkReserve and BenchmarkRelease, and a delete."""
     jobs: list[Job] = []
 
     async def reserve(_: int) -> None:
@@ -58,7 +58,7 @@ async def sequential(tube: Tube, number: int) -> dict[str, float]:
 
 
 async def together(tube: Tube, number: int) -> float:
-    """Put, reserve and delete with many coroutines at once; return jobs per second."""
+    """Put, reserve and delete with many coroutines at once; return jobs a second."""
 
     async def cycle() -> None:
         for _ in range(number // COROUTINES):

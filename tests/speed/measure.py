@@ -1,9 +1,9 @@
-"""Measure a server against others in turns, and print medians, ranges and ratios.
+"""Alternate between a server and others, and print medians, ranges and ratios.
 
     python tests/speed/measure.py [--server CMD] [--peer NAME=CMD]... [--durable NAME=OPTIONS]... [--only ROW,...] [--json FILE]
 
-Every run starts its server anew. Figures change from minute to minute, ratios less, so quote ratios. A figure that misses its
-bar is printed as `missed`; the exit code is 1 only when something broke. `make figures` turns the JSON into the tables and charts
+Every run starts its server again. Figures change from minute to minute and ratios less, so quote ratios. A figure that misses its
+bar is printed as `missed`. The exit code is 1 only when something broke. `make figures` turns the JSON into the tables and charts
 of the documents.
 """
 
@@ -33,13 +33,13 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def default_server() -> str:
-    """Return the server under test: as the tests name it, or the console script of this Python."""
+    """Return the command under test: that of the tests, or the console script of this Python."""
     given = os.environ.get("BEANSPIKED_TEST_COMMAND")
     return given or shlex.quote(str(Path(sys.executable).parent / "beanspiked"))
 
 
 def default_peer() -> str:
-    """Return beanstalkd, or nothing; Debian's lies outside many users' PATH."""
+    """Return the path of beanstalkd, or nothing. Debian's lies outside many users' PATH."""
     return shutil.which("beanstalkd") or shutil.which("beanstalkd", path="/usr/bin:/usr/sbin:/usr/local/bin") or ""
 
 
@@ -51,7 +51,7 @@ def default_peers() -> list[str]:
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Measure a server against others in turns, and print the ratios.")
+    parser = argparse.ArgumentParser(description="Alternate between a server and others, and print the ratios.")
     parser.add_argument("--server", metavar="CMD", default=default_server(), help="the server (default: %(default)s)")
     parser.add_argument(
         "--peer",
@@ -71,15 +71,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="also write every figure to this file, after each row"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny numbers: shows that it works, not how fast anything is"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny numbers, which show that it works, not the speed")
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
         type=Path,
         default=Path(tempfile.gettempdir()),
-        help="where journals go; a real disk, not a tmpfs (default: %(default)s)",
+        help="the directory for journals, on a real disk, not a tmpfs (default: %(default)s)",
     )
     given = parser.parse_args()
     given.only = [row for row in given.only.split(",") if row]
@@ -126,7 +124,7 @@ def measure(given: argparse.Namespace) -> Report:
                     report.runs.append(run)
                     print(run, flush=True)
             if given.json is not None:
-                # After each row: a run of an hour that breaks leaves the figures of whole rows.
+                # Write after each row, so that a run of an hour that breaks leaves the figures of whole rows.
                 given.json.write_text(json.dumps(report.json(), indent=1) + "\n")
     return report
 

@@ -1,9 +1,9 @@
-"""Measure front-ends of an Aerospike server, against beanstalkd and against bare operations on the same server.
+"""Compare front-ends of an Aerospike server with beanstalkd, and with bare operations on the same Aerospike server.
 
     python tests/speed/shared.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--rounds 3] [--ready 0,100000,1000000] [--json FILE]
 
-Servers that are compared take turns in one run. Figures change from minute to minute; quote the ratios. The JSON keeps one run of each
-row; `make figures` turns it into the tables and the chart of docs/benchmarks.md.
+One run alternates between the compared servers. Figures change from minute to minute, so quote the ratios. The JSON keeps one run of
+each row; `make figures` turns it into the tables and the chart of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BODY = b"x" * 100
 PUT = b"put 100 0 600 100\r\n" + BODY + b"\r\n"
 # Its status, `---`, 14 figures, and the empty line after them.
 STATS_TUBE_LINES = 17
-# Connections, commands in flight on each, tubes (0: all in one), jobs. Two workers get clients in turn: each of seven tubes has clients
-# at both, each of ten, fifty or a thousand has them at one.
+# Connections, commands in flight on each, tubes (0: all in one), jobs. Clients alternate between two workers. So with seven tubes each
+# tube has clients at both, and with ten, fifty or a thousand tubes each tube has all its clients at one.
 LOADS = (
     (50, 16, 0, 80000),
     (50, 1, 0, 20000),
@@ -56,7 +56,7 @@ def median(values: list[float]) -> float:
 
 @contextlib.contextmanager
 def connected(where: str) -> Iterator[tuple[Any, str]]:
-    """Open a client of the Aerospike server; give it and the namespace."""
+    """Open a client of the Aerospike server; yield it and the namespace."""
     import aerospike
 
     address, _, namespace = where.partition("/")
@@ -67,7 +67,7 @@ def connected(where: str) -> Iterator[tuple[Any, str]]:
 
 
 def asked(where: str, command: str) -> list[str]:
-    """Return what each node answers to an info command; `{namespace}` in it becomes the namespace."""
+    """Return each node's answer to an info command. `{namespace}` in it becomes the namespace."""
     with connected(where) as (client, namespace):
         answers = client.info_all(command.replace("{namespace}", namespace)).values()
     return [str(said).strip() for _, said in answers]
@@ -91,7 +91,7 @@ def front_end(server: str, store: str, prefix: str) -> Server:
 
 
 def speed(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
-    """Measure jobs a second, in turns with beanstalkd."""
+    """Measure jobs a second, and alternate with beanstalkd."""
     peer = Server(tuple(shlex.split(arguments.peer)))
     server = front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_")
     lines = []
@@ -124,7 +124,7 @@ def speed(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
 
 
 def two(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
-    """Measure one front-end and two with half of the load each, in turns."""
+    """Alternate between one front-end and two with half of the load each."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
     first = front_end(arguments.server, arguments.aerospike, prefix)
     second = front_end(arguments.server, arguments.aerospike, prefix)
@@ -207,7 +207,7 @@ def latency(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
 
 
 def bare_operations(where: str) -> tuple[float, float, float]:
-    """Time put, take and delete on a segment of its own from a bare script: the client's call, nothing else."""
+    """Time put, take and delete on a segment of its own from a bare script, which only calls the client."""
     from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
     from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
     from beanspiked.engine.aerospike.store.seam import Change, Move

@@ -1,9 +1,9 @@
-"""Measure how long one client waits while another does something big, on a server and on beanstalkd in turns.
+"""Measure how long one client waits while another sends a long command. Alternate between a server and beanstalkd.
 
     python tests/speed/stalls.py [--server CMD] [--peer CMD] [--jobs 1000000] [--rounds 3] [--only "ROW;..."] [--json FILE]
 
 A probe sends `list-tube-used` each millisecond on a connection of its own, from a process of its own; the durable row probes with puts.
-The longest answer over all rounds counts, and the median of the rounds' medians. An answer that misses its bar is printed as `missed`.
+The longest wait over all rounds counts, and the median of the rounds' medians. A wait above its bar is printed as `missed`.
 `make figures` turns the JSON into the table of docs/benchmarks.md.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROBE_EVERY_S = 0.001
-# What is sent before its replies are awaited.
+# How many commands are sent before their replies are read.
 CHUNK = 500
 GREEDY_S = 4.0
 WITHIN_S = 600.0
@@ -46,7 +46,7 @@ PEEKS = b"peek 99999999\r\n" * 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a probe saw, in milliseconds, and how large the server was at most, in megabytes."""
+    """A probe's waits, in milliseconds, and the server's largest size, in megabytes."""
 
     longest: float
     median: float
@@ -57,7 +57,7 @@ class Seen:
 
 
 def probe(port: int, command: bytes) -> None:
-    """Ask each millisecond until somebody writes to standard input; print the longest and the median wait."""
+    """Send a command each millisecond until a byte comes on standard input; print the longest and the median wait."""
     gc.disable()
     waits = []
     with socket.create_connection(("127.0.0.1", port)) as sock:
@@ -98,7 +98,7 @@ def be_greedy(port: int, connections: int, seconds: float) -> None:
 
 
 class Load:
-    """A server, and one who does something big to it."""
+    """A server, and a client that sends it long commands."""
 
     def __init__(self, server: Server, jobs: int) -> None:
         self.server = server
@@ -109,7 +109,7 @@ class Load:
 
     @contextlib.contextmanager
     def probed(self, command: bytes = b"list-tube-used\r\n", after_s: float = 0.5) -> Iterator[None]:
-        """Probe while something is done, and for a while after it."""
+        """Probe while a function runs, and for a while after it."""
         words = [sys.executable, __file__, "--probe", str(self.server.port), command.decode()]
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
@@ -121,7 +121,7 @@ class Load:
             self.seen.append((float(longest), float(median)))
 
     def exchange(self, commands: bytes, lines: int) -> None:
-        """Send commands, and read so many lines of replies meanwhile."""
+        """Send commands, and read this many lines of replies meanwhile."""
         sender = threading.Thread(target=self.sock.sendall, args=(commands,))
         sender.start()
         while lines > 0:
@@ -141,7 +141,7 @@ class Load:
         self.in_chunks(b"put 0 %d %d 1\r\nx\r\n" % (delay, ttr), 1, count or self.jobs)
 
     def bury(self) -> None:
-        """Put, reserve and bury all jobs, few at a time: beanstalkd is slow with many reserved ones."""
+        """Put, reserve and bury all jobs, a few at a time, since beanstalkd is slow with many reserved ones."""
         self.put()
         for first in range(1, self.jobs + 1, CHUNK):
             ids = range(first, min(first + CHUNK, self.jobs + 1))
@@ -150,7 +150,7 @@ class Load:
 
 
 def greedy(connections: int) -> Callable[[Load], None]:
-    """Return the row of so many greedy clients."""
+    """Return the row of this many greedy clients."""
 
     def measure(load: Load) -> None:
         words = [sys.executable, __file__, "--greedy", str(load.server.port), str(connections), str(GREEDY_S)]
@@ -179,14 +179,14 @@ def kick(load: Load) -> None:
 
 
 def kick_durably(load: Load) -> None:
-    """Kick all jobs while others put."""
+    """Kick all jobs while other clients put."""
     load.bury()
     with load.probed(b"put 0 0 60 1\r\nx\r\n"):
         load.exchange(b"kick %d\r\n" % load.jobs, 1)
 
 
 def due(load: Load) -> None:
-    """Have all delays end in the same second."""
+    """Let all delays end in the same second."""
     at = time.monotonic() + 8 + load.jobs / 50_000
     for start in range(0, load.jobs, CHUNK):
         delay = max(1, int(at - time.monotonic()))
@@ -196,7 +196,7 @@ def due(load: Load) -> None:
 
 
 def time_out(load: Load) -> None:
-    """Have the time of all reserved jobs be up in the same second."""
+    """Let all reserved jobs time out in the same second."""
     at = time.monotonic() + 10 + load.jobs / 20_000
     for start in range(0, load.jobs, CHUNK):
         ttr = max(2, int(at - time.monotonic()))
@@ -220,7 +220,7 @@ def big_job(load: Load) -> None:
 
 
 def watch(tubes: int) -> Callable[[Load], None]:
-    """Return the row of so many tubes watched by one connection, which then waits, ignores half of them and hangs up."""
+    """Return the row of one connection that watches this many tubes, then waits, ignores half of them and hangs up."""
 
     def measure(load: Load) -> None:
         count = min(tubes, load.jobs)
@@ -236,12 +236,12 @@ def watch(tubes: int) -> Callable[[Load], None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is done meanwhile.
+    """A row: the work during the probe.
 
     Attributes:
-        measure: Does it.
-        flags: What the server is started with besides.
-        limit_ms: What the longest answer may take where that is more than 1.5 times beanstalkd's.
+        measure: Does the work and measures.
+        flags: Further options of the server.
+        limit_ms: The longest wait that is allowed, if that is more than 1.5 times beanstalkd's.
         peer: Whether beanstalkd is measured as well.
     """
 
@@ -258,7 +258,7 @@ ROWS: dict[str, Row] = {
     "a hang-up of a client that holds all jobs": Row(measure=hang_up),
     "a kick of all jobs": Row(measure=kick),
     "all jobs are due at once": Row(measure=due),
-    # beanstalkd looks through all of them for each one.
+    # For each job that times out, beanstalkd searches all jobs of the connection.
     "all jobs time out at once": Row(measure=time_out, peer=False),
     "a job of 48 MB": Row(measure=big_job, flags=("-z", "100000000")),
     "30,000 watched tubes": Row(measure=watch(30_000)),
@@ -268,7 +268,7 @@ ROWS: dict[str, Row] = {
 
 
 def run(command: tuple[str, ...], row: Row, jobs: int, folder: Path) -> Seen:
-    """Measure a row on a server that is started for it."""
+    """Start a server and measure a row on it."""
     flags = row.flags
     if row.durable:
         flags += ("-b", tempfile.mkdtemp(dir=folder))
@@ -305,7 +305,9 @@ def main() -> int:
     if sys.argv[1:2] == ["--greedy"]:
         be_greedy(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
         return 0
-    parser = argparse.ArgumentParser(description="Measure how long one client waits while another does something big.")
+    parser = argparse.ArgumentParser(
+        description="Measure how long one client waits while another sends a long command."
+    )
     parser.add_argument("--server", metavar="CMD", default=default_server(), help="the server (default: %(default)s)")
     parser.add_argument("--peer", metavar="CMD", default=default_peer(), help="what to compare with; empty for nothing")
     parser.add_argument("--jobs", metavar="N", type=int, default=1_000_000, help="how many jobs (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""The benchmark still measures: with tiny numbers, every row comes out. How fast anything is, no test judges."""
+"""The benchmark still measures: with tiny numbers, every row has results. No test judges the speed."""
 
 import json
 import shutil

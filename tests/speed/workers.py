@@ -1,4 +1,4 @@
-"""Measure a server with several workers against one front-end, in turns, and the processor time that each part takes for a job.
+"""Compare a server with several workers and one front-end, and measure the processor time that each part takes for a job.
 
     python tests/speed/workers.py --aerospike HOST:PORT/NAMESPACE [--server CMD] [--workers 2] [--rounds 5] [--node-pid PID] [--json FILE]
 
@@ -30,7 +30,7 @@ def family(server: Server) -> list[int]:
 
 
 class Side:
-    """One of the servers that are compared: what each round took."""
+    """One of the compared servers, with the results of each round."""
 
     def __init__(self, server: Server, node_pid: int) -> None:
         self.server = server

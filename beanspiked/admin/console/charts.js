@@ -39,7 +39,7 @@ export function bytes(value) {
   return value < 1024 ? `${value} B` : value < 1048576 ? `${(value / 1024).toFixed(1)} KiB` : `${(value / 1048576).toFixed(1)} MiB`;
 }
 
-/** Draw the points of an hour, a line a series; where there is none, the line has a gap. */
+/** Draw the points of an hour, a line for each series. A missing point leaves a gap. */
 export function chart(title, series, large = false) {
   const names = Object.keys(series);
   const top = Math.max(1, ...names.flatMap((name) => series[name].filter((value) => value !== null)));
@@ -56,7 +56,7 @@ export function chart(title, series, large = false) {
     const values = series[name];
     let path = "";
     let pen = "M";
-    // What is younger than an hour is drawn wider, but not wider than six minutes would be.
+    // A history of less than an hour is drawn wider, but not wider than six minutes would be.
     const step = width / Math.max(36, values.length);
     values.forEach((value, at) => {
       if (value === null) {
@@ -65,7 +65,7 @@ export function chart(title, series, large = false) {
       }
       const x = (width - (values.length - 1 - at) * step).toFixed(1);
       const y = (height - 2 - (value / top) * (height - 4)).toFixed(1);
-      // A single point would not be seen.
+      // Otherwise a single point would be invisible.
       path += pen === "M" ? `M${x - step} ${y}L${x} ${y}` : `L${x} ${y}`;
       pen = "L";
     });

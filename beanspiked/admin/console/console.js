@@ -1,4 +1,4 @@
-// The console: a page a hash, redrawn when the server says that something may be different, at most once a second.
+// The console: each hash is a page. The server says when something may have changed; the page is then redrawn, at most once a second.
 import { bytes, chart, countdown, el, number, seconds } from "./charts.js";
 import { keepTemplate, templates } from "./templates.js";
 
@@ -30,7 +30,7 @@ function say(text, bad = false) {
   silence = setTimeout(() => (said.textContent = ""), bad ? 9000 : 4000);
 }
 
-/** Change something, say what came of it, and look again. */
+/** Send a change, show its outcome, and look again. */
 async function change(path, options, told) {
   try {
     say(told(await ask(path, { method: "POST", ...options })));
@@ -222,7 +222,7 @@ function asJson(text) {
   }
 }
 
-// How each job's body is shown, which outlasts a redraw.
+// How each job's body is shown; a redraw keeps this.
 const shownAs = new Map();
 
 function bodyOf(job) {
@@ -396,7 +396,7 @@ function tubeActions(name) {
   );
 }
 
-// --- the jobs of a tube that match
+// --- finding jobs of a tube
 
 const LISTED = 50;
 const FIELDS = [
@@ -430,7 +430,7 @@ function listedRow(job, picked, count) {
   );
 }
 
-/** Find jobs by a filter, count them, and only then offer to change them all. */
+/** Find jobs by a filter and count them; only then offer to change them all. */
 function matching(name) {
   const state = el("select", {}, ["ready", "delayed", "buried", "reserved"].map((one) => el("option", { value: one }, one)));
   const inputs = {};
@@ -451,7 +451,7 @@ function matching(name) {
     return said;
   }
 
-  // An answer that comes after a later question is not shown.
+  // The answer to an earlier question is not shown.
   let questions = 0;
   async function look(after = "") {
     const said = wanted();
@@ -462,7 +462,7 @@ function matching(name) {
       if (question !== questions) return;
       const picked = new Set();
       const more = page.after ? el("button", { type: "button", onclick: () => look(page.after) }, "Next page") : null;
-      // Actions are for what is selected, else for all that match.
+      // Actions change the selected jobs, or else all jobs that match.
       const offer = () => {
         const chosen = picked.size ? { state: said.state, ids: [...picked] } : said;
         const does = count && !overview?.read_only ? actions(chosen, picked.size || count, picked.size > 0) : [];
@@ -481,7 +481,7 @@ function matching(name) {
     }
   }
 
-  // What is changed is what was counted, whatever was typed since.
+  // A change takes the filter that was counted, whatever the user has typed since.
   function actions(said, count, some) {
     const all = `${number(count)} ${said.state} ${count === 1 ? "job" : "jobs"}`;
     const act = async (path, more, told) => {
@@ -490,7 +490,7 @@ function matching(name) {
     };
     const remove = async () => {
       const field = { name: "typed", label: "Type the tube's name", autocomplete: "off" };
-      const text = some ? "Deleted jobs do not come back." : "Deleted jobs do not come back. Jobs that have come to match since they were counted go too.";
+      const text = some ? "Deleted jobs do not come back." : "Deleted jobs do not come back. Jobs that match by now but were not counted are deleted as well.";
       const given = await form(`Delete ${all} of ${name}?`, [field], "Delete them", { bad: true, typed: name, text });
       if (given) act("tube/clear", {}, (told) => `${told.deleted} deleted`);
     };
@@ -563,7 +563,7 @@ function tubePage(name) {
       ["pause", tube.pause_left > 0 ? `${countdown(tube.pause_left)} left` : "none"],
     ];
     facts.replaceChildren(...shown.map(([label, value]) => el("div", { class: "card" }, el("span", {}, label), el("b", {}, value))));
-    // What is read or marked just now is left alone, unless another job is next.
+    // A redraw leaves text alone that the user reads or selects, unless another job is next.
     for (const [state, job] of Object.entries(jobs)) {
       const key = JSON.stringify(job && [job.id, job.state, job.priority, job.releases, job.buries, job.kicks]);
       if (cards[state]?.key === key) continue;
@@ -600,7 +600,7 @@ function connectionsPage() {
   );
   const row = (one) => {
     const close = async () => {
-      if (await sure(`Close the connection of ${one.peer}? What it holds is ready again.`, "Close")) {
+      if (await sure(`Close the connection of ${one.peer}? The jobs that it holds become ready.`, "Close")) {
         change(`connections/${one.id}`, { method: "DELETE" }, (told) => `closed ${told.peer}`);
       }
     };
@@ -627,7 +627,7 @@ function connectionsPage() {
   };
 }
 
-// --- pages, keys, and what is live
+// --- pages, keys and live updates
 
 function open() {
   const [, page, name] = location.hash.match(/^#\/(tube|connections)?\/?(.*)$/) ?? [];

@@ -1,1 +1,1 @@
-"""What `measure.py` is made of: servers, load, rows and the report."""
+"""The parts of `measure.py`: servers, load, rows and the report."""

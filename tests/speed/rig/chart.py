@@ -1,4 +1,4 @@
-"""Bar charts as SVG, which follow the reader's light or dark colours."""
+"""Bar charts as SVG. They follow the reader's light or dark colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GAP = 4
 GROUP_GAP = 14
 LABEL = 18
 TOP = 64
-# The room to the right of the longest bar, for its figure.
+# The space to the right of the longest bar, for its figure.
 FIGURE = 90
 
 STYLE = """
@@ -43,7 +43,7 @@ class Group:
     """Bars that share a scale.
 
     Attributes:
-        name: What they show.
+        name: The name of their figure.
         values: One for each side.
     """
 
@@ -52,7 +52,7 @@ class Group:
 
 
 def bars(title: str, sides: list[str], groups: list[Group]) -> str:
-    """Return a chart of groups of bars; the longest bar of each group has the full width, since groups differ a hundredfold."""
+    """Return a chart of groups of bars. The longest bar of each group has the full width, since groups differ a hundredfold."""
     parts = [_text(LEFT, 22, title, "title")]
     at = LEFT
     for place, side in enumerate(sides):

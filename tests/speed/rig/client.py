@@ -1,4 +1,4 @@
-"""A small client that pipelines: for what bsload cannot do, one connection holding many jobs or watching many tubes."""
+"""A small client that pipelines. Unlike bsload, it lets one connection hold many jobs or watch many tubes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK = 500
 
 
 class UnexpectedReplyError(Exception):
-    """The server said something else than the protocol lets it say here."""
+    """The server sent a reply that the protocol does not allow here."""
 
 
 class Client:
@@ -31,7 +31,7 @@ class Client:
         self._socket.close()
 
     def exchange(self, commands: bytes, lines: int) -> bytes:
-        """Send commands and return their replies, which are this many lines; with no commands, those of earlier ones."""
+        """Send commands and return their replies, which are this many lines. Without commands, return those of earlier ones."""
         self._socket.sendall(commands)
         parts: list[bytes] = []
         while lines > 0:
@@ -47,7 +47,7 @@ class Client:
         return self.exchange(f"{command}\r\n".encode(), 1).decode().rstrip()
 
     def exchange_exactly(self, commands: bytes, replies: bytes) -> None:
-        """Send commands and insist on these replies."""
+        """Send commands and check that the replies are these."""
         got = self.exchange(commands, replies.count(b"\n"))
         if got != replies:
             pairs = zip(got.split(b"\r\n"), replies.split(b"\r\n"), strict=False)

@@ -1,4 +1,4 @@
-"""Compile bsload and run it, and probe a server while it runs."""
+"""Compiles bsload and runs it, and probes a server while it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS_PER_CYCLE = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What one run of bsload did.
+    """The results of one run of bsload.
 
     Attributes:
         jobs: How many jobs went through.
@@ -60,14 +60,14 @@ class Delays:
 
     Attributes:
         seen: From sending the command to having the reply.
-        own: The same without the time in which the server, or the probe, was ready to run but had no processor.
+        own: The same without the time in which the server or the probe was ready to run but had no processor.
     """
 
     seen: list[float] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
 
     def add(self, other: Delays) -> None:
-        """Take in what another probe saw."""
+        """Add another probe's delays."""
         self.seen += other.seen
         self.own += other.own
 
@@ -76,7 +76,7 @@ class Bsload:
     """The load generator.
 
     Args:
-        folder: Where to compile it.
+        folder: The folder in which to compile it.
 
     Raises:
         BrokenError: The compiler failed.
@@ -102,7 +102,7 @@ class Bsload:
         meanwhile: Callable[[], None] | None = None,
         tubes: int = 0,
     ) -> Load:
-        """Load a server with jobs of 100 bytes, in `default` or over so many tubes; do something `meanwhile`, again and again."""
+        """Load a server with jobs of 100 bytes, in `default` or over this many tubes; call `meanwhile` again and again."""
         # bsload gives each connection the same number of jobs.
         jobs -= jobs % connections
         cpu_s = server.cpu_s()
@@ -136,7 +136,7 @@ class Bsload:
                 raise
 
     def cycle_for(self, server: Server, connections: int, depth: int, seconds: float) -> Load:
-        """Warm the server up, and with its speed choose how many jobs keep it busy for about so long."""
+        """Warm the server up; return how many jobs keep it busy for about this long, by its speed."""
         jobs = connections * depth
         load = self.run(server, "cycle", connections, depth, jobs)
         while load.seconds < seconds / 10:
@@ -158,13 +158,13 @@ class Bsload:
                 sent = time.perf_counter()
                 client.ask("list-tube-used")
                 seen = time.perf_counter() - sent
-                # The two waits may overlap: only the longer is taken off, which favours nobody.
+                # The two waits may overlap, so only the longer one is subtracted. This favours no server.
                 waited = max(server_waited_s() - before, probe_waited_s() - mine_before)
                 delays.seen.append(seen)
                 delays.own.append(max(0.0, seen - waited))
                 time.sleep(PROBE_EVERY_S)
 
-            # The probe's own collections are not the server's pauses.
+            # The probe's own garbage collections must not count as pauses of the server.
             gc.disable()
             try:
                 self.run(server, mode, 50, 16, jobs, probe)
@@ -177,9 +177,9 @@ class Bsload:
 
 @contextlib.contextmanager
 def _waits_of(pid: int) -> Iterator[Callable[[], float]]:
-    """Give a function that returns how long a process's first thread has waited for a processor, in seconds.
+    """Yield a function that returns how long a process's first thread has waited for a processor, in seconds.
 
-    It is the second number of `/proc/PID/schedstat`; a kernel that does not count gives zero.
+    It reads the second number of `/proc/PID/schedstat`. A kernel that does not count it gives zero.
     """
     try:
         counter = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The servers that are compared, each on a free loopback port."""
+"""The compared servers, each on a free loopback port."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-# The scripts are started on their own.
+# The scripts run by themselves, without pytest's paths.
 sys.path.append(str(Path(__file__).parents[2] / "shared"))
 
 from launcher import Farm, NotServingError, ServerProcess, cpu_s
@@ -23,16 +23,16 @@ __all__ = ["BrokenError", "Server", "Side", "cpu_s"]
 
 
 class BrokenError(Exception):
-    """A server or the load generator did not do its part; the text says which and how."""
+    """A server or the load generator failed. The text says which and how."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Side:
-    """One of the servers that are compared.
+    """One of the compared servers.
 
     Attributes:
         name: Its name in tables and charts.
-        command: Its command line; it must become the server itself, for its process id is what is measured.
+        command: Its command line. The command must become the server itself, since its process id is measured.
         durable: The options after `-b DIR` that make it sync before each reply.
     """
 
@@ -91,7 +91,7 @@ class Server:
         return Client(self.port)
 
     def about(self) -> str:
-        """Say what serves, and for a Python server on which Python and whether its core is compiled."""
+        """Return the server's version; for a Python server also its Python, and whether its core is compiled."""
         version = _printed(*self._command, "-v")
         interpreter = Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")[0].decode()
         if not Path(interpreter).name.startswith("python"):

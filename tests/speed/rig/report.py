@@ -1,4 +1,4 @@
-"""What was measured, as Markdown for people and as JSON for programs."""
+"""The results of measurements, as Markdown for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rig.rows import ROWS, Figure, Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# The part of the processors that other programs may use on a quiet machine, and how long it is measured, in seconds.
+# The part of the processors that other programs may use on a quiet machine, and how long this is measured, in seconds.
 QUIET = 0.1
 LOOK_S = 0.2
 BUCKETS_MS = (1.0, 2.0, 5.0, 10.0, 20.0)
@@ -35,7 +35,7 @@ class Run:
         round: Counted from 1.
         side: The server's name.
         others: The part of the machine's processors that other programs used just before it.
-        outcome: What it measured.
+        outcome: Its results.
     """
 
     row: str
@@ -54,7 +54,7 @@ class Spread:
     """A figure over all rounds.
 
     Attributes:
-        value: The median, or the greatest where that counts.
+        value: The median, or the greatest value if that counts.
         lowest, highest: Its range.
     """
 
@@ -74,9 +74,9 @@ class Line:
         row: The row's name.
         figure: The figure's name.
         sides: The figure of each server, by name.
-        ratios: Ours divided by each peer's, by name; each round gives one ratio.
-        bar: What it is held to, or nothing.
-        met: Whether it is good enough; None without a bar or without a peer to compare with.
+        ratios: Ours divided by each peer's, by name. Each round gives one ratio.
+        bar: The limit that it must keep, or nothing.
+        met: Whether it keeps the bar; None without a bar or without a peer to compare with.
     """
 
     row: str
@@ -93,8 +93,8 @@ class Histogram:
 
     Attributes:
         side: The server's name.
-        work: What went on meanwhile.
-        counted: `all` of each delay, or what of it was not spent waiting for a processor.
+        work: The work that went on meanwhile.
+        counted: `all` of each delay, or the part without waits for a processor.
         counts: Replies by bucket.
         longest_ms: The longest delay.
     """
@@ -108,11 +108,11 @@ class Histogram:
 
 @dataclass(slots=True)
 class Report:
-    """All runs, and the machine that they were made on.
+    """All runs, and the machine on which they were made.
 
     Attributes:
-        machine: What is known of it.
-        sides: The servers by name: ours, then its peers; bars are held against the first peer.
+        machine: Facts about the machine.
+        sides: The servers by name: ours, then its peers. Bars compare with the first peer.
         runs: The runs.
     """
 
@@ -130,7 +130,7 @@ class Report:
         ]
 
     def _line(self, row: str, figure: Figure) -> Line:
-        # The rounds come in order, one run for each side.
+        # The rounds come in order, with one run for each side.
         values: dict[str, list[float]] = {side: [] for side in self.sides}
         for run in self.runs:
             if run.row == row:
@@ -217,7 +217,7 @@ class Report:
         return "\n\n".join(parts)
 
     def json(self) -> dict[str, Any]:
-        """Return everything as JSON has it."""
+        """Return everything in the form of the JSON."""
         return {
             "machine": self.machine,
             "sides": self.sides,
@@ -256,7 +256,7 @@ def table(head: list[str], lines: Iterable[list[str]]) -> str:
 
 
 def shown(value: float | None) -> str:
-    """Return a number with three digits that matter, or all of a great one."""
+    """Return a number with three significant digits, or with all digits if it is large."""
     if value is None:
         return "-"
     if abs(value) >= 100:
@@ -265,7 +265,7 @@ def shown(value: float | None) -> str:
 
 
 def used_by_others() -> float:
-    """Return the part of the machine's processors that is in use while nothing is measured here."""
+    """Return the part of the machine's processors that other programs use while no measurement runs."""
     before = _processor_times()
     time.sleep(LOOK_S)
     idle, total = (after - earlier for after, earlier in zip(_processor_times(), before, strict=True))
@@ -273,13 +273,13 @@ def used_by_others() -> float:
 
 
 def _processor_times() -> tuple[int, int]:
-    """Return the ticks of all processors in which they were idle, and all ticks (proc(5): /proc/stat)."""
+    """Return the idle ticks of all processors, and all their ticks (proc(5): /proc/stat)."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 
 
 def machine(data_dir: Path) -> dict[str, str]:
-    """Say what this machine is."""
+    """Return facts about this machine."""
     return {
         "CPU": _cpu_model(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -294,10 +294,10 @@ def keep(path: Path | None, name: str, others: float, rounds: int, figures: dict
 
     Args:
         path: The file; nothing is written without one.
-        name: What was measured. An earlier run of that name is replaced.
+        name: The name of the measurement. The new run replaces an earlier one of that name.
         others: The part of the machine's processors that other programs used before it.
         rounds: How often it was measured.
-        figures: What was measured.
+        figures: The results.
     """
     if path is None:
         return

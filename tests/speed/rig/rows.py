@@ -1,4 +1,4 @@
-"""The rows: what each measures on one server in one round, and what it is held to."""
+"""The rows: the measurements of each on one server in one round, and their bars."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BODY = b"x" * 100
-# put, reserve and delete, sent together.
+# A put, a reserve and a delete, sent together.
 TRIPLES = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """How much is measured.
+    """The sizes of the measurements.
 
     Attributes:
-        seconds: About how long one load lasts, where its length is free.
+        seconds: About how long one load lasts, if its length is free.
         stored: Jobs put for `bytes-per-job`, and waiting in `jobs` and `pauses`.
         probed: Jobs cycled while `pauses` probes.
         tubes: Tubes watched in `tubes`.
@@ -50,7 +50,7 @@ FEW_HELD = 50
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bar:
-    """What a figure is held to.
+    """The limit for a figure.
 
     Attributes:
         of: `ratio` (ours to the peer's) or `ours`.
@@ -66,7 +66,7 @@ class Bar:
         return f"{self.of} {'≥' if self.at_least else '≤'} {self.limit:g}"
 
     def met_by(self, value: float) -> bool:
-        """Whether the value is good enough."""
+        """Whether a value keeps the bar."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
@@ -75,9 +75,9 @@ class Figure:
     """One number that a row measures.
 
     Attributes:
-        name: What it is, with its unit.
-        bar: What it is held to, if anything.
-        worst: Whether the greatest of the rounds counts instead of the median.
+        name: Its name, with its unit.
+        bar: Its bar, or None.
+        worst: Whether the greatest value of the rounds counts instead of the median.
     """
 
     name: str
@@ -87,11 +87,11 @@ class Figure:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a row measured on one server in one round.
+    """The results of a row on one server in one round.
 
     Attributes:
         figures: Values by the names of the row's figures.
-        delays: How long a probe waited, by what went on meanwhile.
+        delays: How long a probe waited, by the work that went on meanwhile.
     """
 
     figures: dict[str, float]
@@ -100,12 +100,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What the rows measure with.
+    """The means of the measurements.
 
     Attributes:
         bsload: The load generator.
-        sizes: How much.
-        data_dir: Where journals go.
+        sizes: The sizes.
+        data_dir: The directory for journals.
     """
 
     bsload: Bsload
@@ -127,8 +127,8 @@ class Row:
     """A row of measurements.
 
     Attributes:
-        figures: What it measures.
-        measure: Measures it on a server that it starts.
+        figures: The figures that it measures.
+        measure: Starts a server and measures them.
     """
 
     figures: tuple[Figure, ...]
@@ -139,7 +139,7 @@ class Row:
 
 
 def _speed(connections: int, depth: int, *, durable: bool = False) -> Callable[[Bench, Side], Outcome]:
-    """Return what measures put, reserve and delete of each job, with so many commands in flight on each connection."""
+    """Return a function that measures put, reserve and delete of each job, with this many commands in flight on each connection."""
 
     def measure(bench: Bench, side: Side) -> Outcome:
         with bench.journaling(side) if durable else Server(side.command) as server:
@@ -232,8 +232,8 @@ def _reserved(bench: Bench, side: Side) -> Outcome:
 
 
 def _touches(ids: list[int]) -> Iterator[tuple[int, bytes, bytes]]:
-    """Touch jobs in turn: each is the one that would time out first, the dearest to a server that remembers which that is."""
-    # Whole chunks, made beforehand: the client shall not be what is measured.
+    """Touch one job after the other. Each would time out first, which costs a server most that keeps track of the first one."""
+    # The client makes whole chunks beforehand, so that its own time does not count.
     turns = itertools.islice(itertools.cycle(ids), max(len(ids), CHUNK))
     chunks = [(len(chunk), b"".join(b"touch %d\r\n" % number for number in chunk)) for chunk in _batched(turns)]
     for count, commands in itertools.cycle(chunks):
@@ -246,7 +246,7 @@ def _batched(ids: Iterator[int]) -> Iterator[list[int]]:
 
 
 def _cycles(first: int) -> Iterator[tuple[int, bytes, bytes]]:
-    """Put, reserve and delete one job after another: nobody else puts, so their ids are known beforehand."""
+    """Put, reserve and delete one job after another. No other client puts, so their ids are known beforehand."""
     size = len(BODY)
     for start in itertools.count(first, TRIPLES):
         ids = range(start, start + TRIPLES)
@@ -260,7 +260,7 @@ def _cycles(first: int) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def _cpu_us(server: Server, client: Client, work: Iterator[tuple[int, bytes, bytes]], seconds: float) -> float:
-    """Return the server's processor time for a command, in microseconds, when work is sent to it for so long."""
+    """Return the server's processor time for a command, in microseconds, while work is sent to it for some seconds."""
     _work(client, work, seconds / 10)
     before = server.cpu_s()
     done = _work(client, work, seconds)

@@ -1,1 +1,1 @@
-"""The store of segments: what the engine asks of it, and how records read."""
+"""The store of segments: its interface, and the formats of its records."""

@@ -1,7 +1,7 @@
-"""Directories of tubes in records: the items of shards, pages, and what the version before had instead.
+"""Directories of tubes in records: the items of shards, pages, and the records of the version before.
 
-A tube's entry is the part of its shard's map between the tube's name with a 0 byte and the name with a 1 byte; no name holds either. So an
-entry needs no preparation, and leaves nothing behind. The byte after the 0 tells what an item is.
+A tube's entry is the part of its shard's map between the tube's name with a 0 byte and the name with a 1 byte. No name has either byte. So
+an entry needs no preparation and leaves nothing behind. The byte after the 0 tells the kind of an item.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def numbered_item(tube: str, kind: bytes, number: int) -> bytes:
 
 
 def items_of(tube: str, kind: bytes = b"") -> tuple[bytes, bytes]:
-    """Return the range of the keys of a tube's items, or of those of one kind."""
+    """Return the key range of a tube's items, or of its items of one kind."""
     name = tube.encode()
     return (name + b"\0", name + b"\1") if not kind else (name + b"\0" + kind, name + b"\0" + bytes([kind[0] + 1]))
 
 
 def items(bins: Bins) -> dict[bytes, Any]:
-    """Return the items of a shard, read as a map or as keys and values in turn. Raises Damaged."""
+    """Return the items of a shard, which is a map, or a list of keys and values that alternate. Raises Damaged."""
     found = checked(bins).get("items")
     if isinstance(found, list):
         return dict(zip(found[::2], found[1::2], strict=False))
@@ -67,7 +67,7 @@ def items(bins: Bins) -> dict[bytes, Any]:
 
 
 def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None]) -> dict[str, Directory]:
-    """Decode the entries in a shard's items; damaged ones are left out and told."""
+    """Decode the entries in a shard's items. Leave out damaged ones, and report them."""
     parts: dict[bytes, list[tuple[bytes, Any]]] = {}
     for key, value in items.items():
         name, zero, what = bytes(key).partition(b"\0") if isinstance(key, bytes | bytearray) else (b"", b"", b"")
@@ -105,7 +105,7 @@ def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
 
 
 def page(number: int, bins: Bins, _newest: int = FORMAT) -> Page | None:
-    """Decode a page; None if it is dead, or the record another page's. Raises Damaged."""
+    """Decode a page; None if it is dead or the record has another page. Raises Damaged."""
     checked(bins)
     if fields.number(bins, "no") != number or fields.number(bins, "st") == DEAD:
         return None
@@ -116,7 +116,7 @@ def page(number: int, bins: Bins, _newest: int = FORMAT) -> Page | None:
 
 
 def former_directory(bins: Bins) -> Directory:
-    """Decode a tube's record of the version before; every part of it may be missing. Raises Damaged."""
+    """Decode a tube's record of the version before. Every part of it may be missing. Raises Damaged."""
     listed = {} if bins.get("segments") is None else fields.mapping(bins, "segments")
     counters = {name: fields.number(bins, name) for name in COUNTERS if bins.get(name) is not None}
     return Directory(

@@ -1,4 +1,4 @@
-"""Typed values out of records: whatever is missing or of another type raises Damaged."""
+"""Typed values from records. A value that is missing or of another type raises Damaged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEY_MIN: Final = DUE_KEY.size
 
 
 def unexpected(name: str, value: object) -> Damaged:
-    """Say that a value is missing or of a wrong type."""
+    """Make the error of a value that is missing or of a wrong type."""
     return Damaged(f"{name} is missing" if value is None else f"{name} is of type {type(value).__name__}")
 
 
@@ -66,7 +66,7 @@ def blob(bins: Bins, name: str) -> bytes:
 
 
 def mapping(bins: Bins, name: str) -> Mapping[Any, Any]:
-    """Return a bin's map, whatever is in it."""
+    """Return a bin's map, whatever its items."""
     value = bins.get(name)
     if not isinstance(value, dict):
         raise unexpected(name, value)
@@ -110,6 +110,6 @@ def key_list(bins: Bins, name: str) -> Sequence[bytes]:
 
 
 def first_key(bins: Bins, name: str) -> bytes | None:
-    """Return the first of a bin's keys, or None without any."""
+    """Return the first of a bin's keys, or None if there is none."""
     keys = key_list(bins, name)
     return keys[0] if keys else None

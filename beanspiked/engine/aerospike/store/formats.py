@@ -1,13 +1,13 @@
-"""Decodes records into what the engine knows.
+"""Decodes records into the engine's values.
 
-Others can write to the same cluster, and disks fail: a record without the shape that this version writes raises Damaged. So one bad record
-concerns only those who ask for it.
+Other programs can write to the same cluster, and disks fail. So a record without the shape that this version writes raises Damaged, and one
+bad record affects only the commands that need it.
 
-Bin `f` has a record's format; a record without it is of the first. In every format, now and later, `no` is a segment's number, and a
-session's `reads` and `writes` are what it announces. All else in a record of a newer format is left alone (Newer).
+Bin `f` has a record's format; a record without it is of the first format. In every format, now and later, `no` is a segment's number, and a
+session's `reads` and `writes` are the formats that it announces. This version leaves the rest of a record of a newer format alone (Newer).
 
-A new format takes a number here (NEWEST), what tells the formats of a record apart below and where it is written, and an encoder and a
-decoder of jobs in segment/codec.py (FORMATS). The sessions agree which format is written (cluster/membership.py).
+A new format needs a number here (NEWEST), code below and in the writers that tells the formats of a record apart, and an encoder and a
+decoder of jobs in segment/codec.py (FORMATS). The sessions agree which format they write (cluster/membership.py).
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ Result = TypeVar("Result")
 NEWEST: Final = 1
 # Bin `f` of shards, pages and rings.
 FORMAT: Final = 1
-# How many records are remembered as set aside. With more of them some are logged again.
+# How many records are remembered as set aside. If there are more, some are logged again.
 REMEMBERED_MAX: Final = 1000
 
 
 class SetAside:
-    """Records, and jobs in them, that are damaged or of a newer format: each is logged once and left alone."""
+    """Records and jobs that are damaged or of a newer format. Each is logged once and left alone."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
 
     def tell(self, what: str, error: Damaged | DamagedEntry) -> None:
-        """Log that something is left alone, unless that was logged before."""
+        """Log that a record or job is left alone, unless that was logged before."""
         if what in self._told:
             return
         if len(self._told) >= REMEMBERED_MAX:
@@ -87,7 +87,7 @@ class SetAside:
             logger.error("%s cannot be read and is left alone: %s", what, error)
 
     def read(self, what: str, decode: Callable[[], Result]) -> Result | None:
-        """Return what a record says, or None if it cannot be read."""
+        """Return a decoded record, or None if it cannot be read."""
         try:
             return decode()
         except Damaged as error:
@@ -121,7 +121,7 @@ def blob(bins: Bins, name: str, newest: int = NEWEST) -> bytes:
 
 
 def segment(number: int, bins: Bins, newest: int = NEWEST) -> Segment | None:
-    """Decode a whole segment; None if the record is another segment's. Raises Damaged."""
+    """Decode a whole segment; None if the record has another segment. Raises Damaged."""
     if fields.number(bins, "no") != number:
         return None
     known = form(bins, newest)
@@ -145,10 +145,10 @@ def segment(number: int, bins: Bins, newest: int = NEWEST) -> Segment | None:
 
 
 def head(number: int, bins: Bins, newest: int = NEWEST) -> Head | None:
-    """Decode what LOOK_READS give. Raises Damaged.
+    """Decode the results of LOOK_READS. Raises Damaged.
 
     Returns:
-        The head; OVER if a later segment uses the record by now; None if an earlier one still does.
+        The head; OVER if a later segment has the record by now; None if an earlier one still has it.
     """
     found = fields.number(bins, "no")
     if found != number:
@@ -168,7 +168,7 @@ def head(number: int, bins: Bins, newest: int = NEWEST) -> Head | None:
 
 
 def sizes(number: int, bins: Bins, newest: int = NEWEST) -> Sizes | None:
-    """Decode what SIZE_READS give; None if the record is another segment's. Raises Damaged."""
+    """Decode the results of SIZE_READS; None if the record has another segment. Raises Damaged."""
     if fields.number(bins, "no") != number:
         return None
     form(bins, newest)
@@ -187,7 +187,7 @@ def sizes(number: int, bins: Bins, newest: int = NEWEST) -> Sizes | None:
 
 
 def leases(number: int, bins: Bins, newest: int = NEWEST) -> Leases | None:
-    """Decode what LEASE_READS give; None if the record is another segment's. Raises Damaged."""
+    """Decode the results of LEASE_READS; None if the record has another segment. Raises Damaged."""
     if fields.number(bins, "no") != number:
         return None
     form(bins, newest)
@@ -213,10 +213,10 @@ def _counts(bins: Bins) -> tuple[int, int, int, int]:
 def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: int = NEWEST) -> SessionRecord | None:
     """Decode a session's record; None for a missing record of a session without a slot.
 
-    A damaged record still tells how long its session has been silent, so that the session can be declared dead.
+    A damaged record still tells how long its session has been silent, so that others can declare the session dead.
 
     Raises:
-        Damaged: Even that is missing.
+        Damaged: The record lacks even that.
     """
     what = f"session {number}"
     if slot == 0 and bins is None:
@@ -224,7 +224,7 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: 
     if bins is not None and slot:
         owner = aside.read(f"whose the record of {what} is", partial(fields.number, bins, "no"))
         if owner is not None and owner > number:
-            # A later session gets the record only after this one's death.
+            # A later session gets the record only after this session's death.
             return SessionRecord(number, True, 0, b"")
         if owner is not None and owner < number:
             bins = None
@@ -242,7 +242,7 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: 
     dead = aside.read(f"whether {what} is dead", partial(fields.number, bins, "dead"))
     payload = aside.read(f"what {what} tells of its tubes", partial(fields.blob, bins, "payload"))
     address = None if bins.get("at") is None else aside.read(f"where {what} is", partial(fields.text, bins, "at"))
-    # A session of an older version names none: it reads the news of all.
+    # A session of an older version names no sessions: it reads the news of all.
     listens = bins.get("listens")
     said = isinstance(listens, list) and all(type(session) is int for session in listens)
     return SessionRecord(
@@ -260,7 +260,7 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: 
 
 
 def whole_session(bins: Bins) -> None:
-    """Check that all of a session's record can be read. Raises Damaged."""
+    """Check that all parts of a session's record can be read. Raises Damaged."""
     form(bins)
     fields.number(bins, "dead")
     for name in ("reads", "writes"):

@@ -1,4 +1,4 @@
-"""The numbers of segments, and the keys of what is in them: jobs and leases."""
+"""The numbers of segments, and the keys of their jobs and leases."""
 
 from struct import Struct
 from typing import Final
@@ -26,15 +26,15 @@ __all__ = [
 SLOT_BITS: Final = 14
 LAST_SLOT: Final = (1 << SLOT_BITS) - 1
 
-# Records of segments, and of pages, are used again under higher numbers. A number is generation << 24 | place, and the place names the
-# record. Each generation takes the first `size` places in another order, so that long-lived segments do not lie together. Ids stay below
-# 2^53, which JavaScript's numbers hold, while generations stay below 2^15. They begin at 1. After each GENERATIONS_A_SIZE of them the
-# ring is doubled, at most ten times from 2^14 on. So 10^11 segments fit: a hundred new ones a second for 31 years. Of 2,978 segments one
-# record stays.
+# Records of segments and of pages are used again under higher numbers. A number is generation << 24 | place, and the place names the
+# record. Each generation takes the first `size` places in another order, so that long-lived segments do not lie together. JavaScript's
+# numbers are exact up to 2^53, and ids stay below that while generations stay below 2^15. Generations begin at 1. After each
+# GENERATIONS_A_SIZE of them the ring is doubled, at most ten times from 2^14 on. So 10^11 segments fit: a hundred new ones a second for 31
+# years. Of 2,978 segments one record stays.
 RING_BITS: Final = 24
 RING_MAX: Final = 1 << RING_BITS
 GENERATIONS_A_SIZE: Final = 2978
-# Earlier versions numbered segments from 1, in so many records.
+# Earlier versions numbered segments from 1, and had this many records.
 FORMER_RING: Final = 1 << 20
 
 # A lease is session << SERIAL_BITS | serial. Each attach and each settling takes the session's next serial.
@@ -56,7 +56,7 @@ def put_us(key: bytes) -> int:
 
 
 def due_key(at_ms: int, slot: int) -> bytes:
-    """Make the key of a delayed or buried job: it sorts by when the job is due, or was buried."""
+    """Make the key of a delayed or buried job: it sorts by the time when the job is due, or was buried."""
     return DUE_KEY.pack(at_ms >> 32, at_ms & 0xFFFFFFFF, slot)
 
 
@@ -81,7 +81,7 @@ def lease_session(lease: int) -> int:
 
 
 def placed(n: int, size: int, base: int) -> int:
-    """Return the number for the n-th count of a ring, from 0; its size is a power of two."""
+    """Return the number for the n-th count of a ring, from 0. The ring's size is a power of two."""
     generation = base + n // size
     # An odd factor changes only the order.
     factor = (generation * 0x9E3779B97F4A7C15 >> 20) | 1

@@ -1,7 +1,7 @@
 """Numbers segments and pages, and lists segments in their tubes' directories.
 
-A segment is listed from before its first put until it is dead, and a page from before its first entry until it is dead. A front-end that
-dies in between leaves an empty segment listed, never one with jobs unlisted.
+A segment is listed from before its first put until it is dead, and a page from before its first entry until it is dead. So a front-end
+that dies in between leaves an empty segment listed, never an unlisted segment with jobs.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # How many numbers to reserve at a time.
 NUMBERS_BLOCK: Final = 32
-# After so many living records in a row the ring is doubled: it is at least three quarters full.
+# After this many living records in a row the ring is doubled, since it is at least three quarters full.
 ALIVE_MAX: Final = 12
 # A ring of 2^USUAL_BITS records has GENERATIONS_A_SIZE generations; each doubling adds as many.
 USUAL_BITS: Final = 14
@@ -31,7 +31,7 @@ PAGES_AT_ONCE: Final = 8
 
 
 class Numbers:
-    """The numbers of one kind of record. Each names a record that is free, or whose creation is refused.
+    """The numbers of one kind of record. Each number names a record that is free, or one that the store refuses to make.
 
     Args:
         store: The store.
@@ -42,10 +42,10 @@ class Numbers:
         self._store: DirectoryStore = store
         self._ring: str = ring
         self._numbers: list[int] = []
-        # What the ring was when they were reserved.
+        # The ring as it was when the numbers were reserved.
         self._ring_then: Ring = Ring(0, 0, 0)
         self._alive: int = 0
-        # Whether other numbers were reserved since one was used last.
+        # Whether new numbers were reserved after the last use of one.
         self._again: bool = False
 
     async def take(self) -> int:
@@ -54,7 +54,8 @@ class Numbers:
             former = self._ring_then
             self.forget()
             await self._reserve()
-            # While numbers are kept, others may use their records under numbers of a later generation. Then only these are of no use.
+            # While this front-end keeps numbers, others may use their records under numbers of a later generation. Then only these are
+            # useless.
             by_others = self._ring_then.first - former.first - NUMBERS_BLOCK
             overtaken = self._ring_then.base != former.base or by_others >= former.size // 2
             if self._again or not overtaken:
@@ -67,12 +68,12 @@ class Numbers:
         return self._numbers.pop()
 
     def used(self) -> None:
-        """The number taken last is in use now."""
+        """Note that the last number is in use now."""
         self._alive = 0
         self._again = False
 
     def refused(self) -> None:
-        """The record of the number taken last is in use. The next one is elsewhere: see `placed`."""
+        """Note that the record of the last number is in use. The next number's record is elsewhere; see `placed`."""
         self._alive += 1
 
     def forget(self) -> None:
@@ -108,25 +109,25 @@ class Lister:
         self._pages: Numbers = Numbers(store, "page")
 
     async def enlist(self, tube: str, number: int, page: int) -> int:
-        """List a segment: in this front-end's page, else in the tube's entry, else in a new page. May be repeated.
+        """List a segment in this front-end's page, else in the tube's entry, else in a new page. May be repeated.
 
         Args:
             tube: The tube's name.
             number: The segment.
-            page: A page of the tube that most probably has room, or 0.
+            page: A page of the tube that probably has room, or 0.
 
         Returns:
-            The page that most probably has room afterwards, or 0.
+            The page that probably has room after that, or 0.
 
         Raises:
             TooBig: The shard has no room.
-            Full: There is no record for a new page.
+            Full: No record is free for a new page.
         """
         if page:
             try:
                 return page if await self._store.enter(page, number) else 0
             except Refused:
-                # It is full, or it was empty and has died.
+                # The page is full, or it was empty and has died.
                 pass
         try:
             await self._store.enlist(tube, number)
@@ -159,7 +160,7 @@ class Lister:
         Args:
             tube: The tube's name.
             number: The segment.
-            page: The page where it most probably is, or 0 for the entry.
+            page: The page where it probably is, or 0 for the entry.
         """
         if not page and await self._store.unlist(tube, number):
             return
@@ -194,7 +195,7 @@ class Lister:
             if page is not None and page.tube == tube and page.segments:
                 numbers.extend(page.segments)
             else:
-                # Or it is dead and not unlisted yet.
+                # Or the page is dead and not unlisted yet.
                 idle.append(number)
         return numbers, idle
 

@@ -1,8 +1,8 @@
-"""Leases under which jobs move from one segment to another: names that are no session's, so that no session's end touches them.
+"""Leases under which jobs move from one segment to another. No session has such a lease, so no session's end changes it.
 
 Two segments with jobs on the move between them are a *pair*. In the source the jobs stand under a lease that names the target, and in the
 target their copies stand under one that names the source. Such a lease is negative. It also says which queue the jobs are of, and has a
-serial: whoever sees to a pair renames its leases first, so that nobody else's operation under them can succeed afterwards.
+serial. A front-end that finishes a pair renames its leases first, so that no other front-end's operation under them can succeed after that.
 """
 
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ __all__ = ["SERIALS", "SERIALS_TO_ATTACH", "Pair", "find_leases", "pair_lease", 
 QUEUES: Final = (READY, DELAYED, BURIED)
 QUEUE_BITS: Final = 2
 SERIAL_BITS: Final = 20
-# How many serials there are, and how many of them are for who begins a move: each try to attach takes the next, so that one that is late
-# makes no lease under which anything was sent.
+# How many serials there are, and how many of them are for the front-end that begins a move. Each try to attach takes the next serial. So a
+# late attach makes no lease under which jobs were sent.
 SERIALS: Final = 1 << SERIAL_BITS
 SERIALS_TO_ATTACH: Final = 8
 
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
     Attributes:
         source: The segment that they leave.
         target: The segment that they come into.
-        queue: The queue that they stand in, before and afterwards.
+        queue: The queue in which they stand, before and after the move.
     """
 
     source: int
@@ -47,7 +47,7 @@ def pair_lease(pair: Pair, serial: int, *, leaving: bool) -> int:
 
 
 def find_leases(leases: Iterable[int], pair: Pair, *, leaving: bool) -> list[int]:
-    """Return which of a segment's leases `pair_lease` names, whatever their serials: jobs are under one of them at most."""
+    """Return those of a segment's leases that `pair_lease` names, whatever their serials. At most one of them has jobs."""
     name = _name(pair, leaving)
     return [lease for lease in leases if lease < 0 and -lease >> SERIAL_BITS == name]
 

@@ -2,11 +2,11 @@
 
 A *segment* is one record with up to some hundred jobs of one tube. Every operation on a segment is atomic, and none touches two. A job
 never leaves its segment. A *lease* is one front-end's share of a segment's reserved jobs, and its fence: every operation under a lease
-fails as a whole once the lease is gone. No lease is used twice. So moving a lease on to a new one decides an operation of unknown outcome:
-what it has not done by then it never will, and the highest slot tells what it put.
+fails as a whole once the lease is gone. No lease is used twice. So to rename a lease decides an operation of unknown outcome: the
+operation can do nothing any more, and the highest slot tells what it put.
 
-No restart of a node undoes what is written, because nothing that matters is removed: records of segments, pages and sessions are used
-again under higher numbers. Only bodies are removed.
+A restart of a node brings removed records back. So the engine removes no record that matters: later segments, pages and sessions use the
+records again under higher numbers. Only bodies are removed.
 
 An operation returns if it was applied. It raises `Fenced`, `Refused` or `Busy` if it was not and never will be, `Full` if the store has no
 room as well, and `Unknown` if it was applied, or not, or will be later.
@@ -23,7 +23,7 @@ from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    # Packed jobs by their keys. The store does not look into them.
+    # Packed jobs by their keys. The store does not unpack them.
     Entries: TypeAlias = Mapping[bytes, bytes]
 
 __all__ = [
@@ -68,24 +68,24 @@ READY: Final = "ready"
 DELAYED: Final = "delayed"
 BURIED: Final = "buried"
 
-# A segment's life: an open one takes puts, a closed one is emptied, a dead one's record may be used again.
+# A segment's states: an open one takes puts, a closed one takes none any more, and a dead one's record may be used again.
 OPEN: Final = 0
 CLOSED: Final = 1
 DEAD: Final = 2
 
-# The first format of records and jobs. What has no format number is of it; a session that announces nothing reads no other.
+# The first format of records and jobs. Records and jobs without a format number have it. A session that announces nothing reads no other.
 FIRST: Final = 1
 # How many segments a tube's entry lists before pages are made.
 INLINE_MAX: Final = 128
-# In how many parts all tubes can be read.
+# In how many parts the entries of all tubes can be read.
 PARTS: Final = 64
 # How many segments a page lists.
 PAGE_MAX: Final = 512
 
-# How many of its first ready keys a head tells, so that a take over several segments knows how many are next.
+# How many of its first ready keys a head has, so that a take over several segments knows how many are next.
 HEAD_KEYS: Final = 16
 
-# The silence, in ms, of a listed session that has no record.
+# Stands for the silence, in ms, of a listed session that has no record.
 NEVER_WROTE: Final = 1 << 40
 
 
@@ -106,23 +106,23 @@ class TooBig(Refused):
 
 
 class Busy(StoreError):  # noqa: N818 - likewise
-    """Not applied: too many operations wait for the record, or its node cannot be relied on now. Try again."""
+    """Not applied: too many operations wait for the record, or its node cannot be trusted now. Try again."""
 
 
 class Full(StoreFull, StoreError):  # noqa: N818 - likewise
-    """Not applied: the store has no room. Even deletes may get this."""
+    """Not applied: the store has no room. Even deletes may fail with this."""
 
 
 class Damaged(StoreFailed, StoreError):  # noqa: N818 - likewise
-    """A record does not have the shape that this version writes, and is left alone. Trying again is no use."""
+    """A record does not have the shape that this version writes, and is set aside. Another try would not help."""
 
 
 class Newer(Damaged):
-    """A record is of a format that this version does not know. Front-ends that know it see to it."""
+    """A record is of a format that this version does not know. Front-ends that know the format look after it."""
 
 
 class Unknown(StoreError):  # noqa: N818 - likewise
-    """Applied, or not, or still to be applied."""
+    """Applied, not applied, or still to be applied."""
 
 
 class Move(NamedTuple):
@@ -130,9 +130,9 @@ class Move(NamedTuple):
 
     Attributes:
         key: Its key in the lease.
-        queue: Where it goes, or None to delete it.
+        queue: The queue that it goes to, or None to delete it.
         new_key: Its key there.
-        packed: The job as it stands there.
+        packed: The packed job there.
     """
 
     key: bytes
@@ -143,17 +143,17 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one operation under a lease does, in this order.
+    """The parts of one operation under a lease, in this order.
 
     Attributes:
         last_slot: The highest slot of the puts, 0 without any.
         puts: New jobs by queue and key.
         replaced: New packed forms of jobs that stay in the lease, by key.
-        moves: Jobs that leave the lease; they must be in it.
+        moves: Jobs that leave the lease. They must be in it.
         take: How many of the first ready jobs to move into the lease.
         close: Whether to close the segment.
-        few: Whether fewer than HEAD_KEYS jobs are expected in each queue afterwards. If there are more, the head may count only the
-            first HEAD_KEYS of a queue.
+        few: Whether each queue will probably have fewer than HEAD_KEYS jobs. If one has more, the head may count only its first
+            HEAD_KEYS.
     """
 
     last_slot: int = 0
@@ -186,7 +186,7 @@ class Head(NamedTuple):
     state: int
 
 
-# The head of a segment whose record a later one has by now.
+# The head of a segment whose record a later segment has by now.
 OVER: Final = Head((), None, None, 0, 0, 0, 0, DEAD)
 
 
@@ -212,7 +212,7 @@ class Sizes(NamedTuple):
 
 
 class Leases(NamedTuple):
-    """Who has leases on a segment.
+    """The leases on a segment.
 
     Attributes:
         number: The segment.
@@ -228,11 +228,11 @@ class Leases(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an operation under a lease gave.
+    """The result of an operation under a lease.
 
     Attributes:
         taken: The jobs moved into the lease, in order, with their keys.
-        head: The segment afterwards.
+        head: The segment's head after the operation.
     """
 
     taken: Sequence[tuple[bytes, bytes]]
@@ -240,7 +240,7 @@ class Outcome(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What an operation of unknown outcome has done, and no more of it will be done.
+    """What an operation of unknown outcome has done. It can do nothing any more.
 
     Attributes:
         last_slot: The highest slot that was ever put.
@@ -256,11 +256,11 @@ class Segment:
     """A whole segment, read at one moment.
 
     Attributes:
-        owner: The session that made it; only this one puts into it.
+        owner: The session that made it. Only this session puts into it.
         bodies: The highest number that a body of it may have.
-        page: The page in which it most probably is listed; 0 for its tube's entry.
+        page: The page in which it is probably listed; 0 for its tube's entry.
         held: How many jobs its leases hold together.
-        form: The format of its record; no job in it is of a newer one.
+        form: The format of its record. No job in it has a newer format.
     """
 
     number: int
@@ -282,7 +282,7 @@ class Segment:
         return {READY: self.ready, DELAYED: self.delayed, BURIED: self.buried}[name]
 
     def empty(self) -> bool:
-        """Tell whether no job is in it, in any state."""
+        """Tell whether it has no job in any state."""
         return not (self.ready or self.delayed or self.buried or self.held)
 
     def has_slot(self, slot: int) -> bool:
@@ -293,17 +293,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A front-end, as the others see it.
+    """A front-end's session, as the others see it.
 
     Attributes:
         number: Its session number, never used twice.
         dead: Whether it was declared dead or has ended.
         silent_ms: How long ago it last wrote, by the server's clock; NEVER_WROTE if it has no record.
         payload: The payload of its last heartbeat that had one.
-        reads: The newest format that it reads and writes.
+        reads: The newest format that it can read and write.
         writes: The newest format that it writes now, or is about to write.
         newer: Whether its record is of an unknown format. Then only the number, the silence and the two formats are known.
-        address: Where others connect to hear its news; empty if they cannot.
+        address: The address where others connect to hear its news; empty if they cannot.
         listens: The sessions whose news it reads from their records; None means all.
         tells: Whether it writes its news to a record.
     """
@@ -322,13 +322,13 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A tube's entry. It exists while it says anything.
+    """A tube's entry. It exists while it has an item.
 
     Attributes:
         segments: The segments listed in the entry itself, in the order of their numbers.
         pause_ms: The length of the last pause.
-        paused_until_ms: When it ends, by the server's clock; 0 without one.
-        counters: The counts of sessions that are gone.
+        paused_until_ms: When the pause ends, by the server's clock; 0 without one.
+        counters: The counts of sessions that are over.
         pages: The pages that list all other segments.
     """
 

@@ -1,4 +1,4 @@
-"""What a front-end does beside answering commands: coroutines of its own, and operations that it tries again."""
+"""A front-end's own coroutines, which run beside the commands, and operations that it tries again."""
 
 import asyncio
 import logging
@@ -19,21 +19,21 @@ ANSWER_WITHIN: Final = 2.0
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
 TRY_AGAIN_LATER: Final = 0.5
-# How long a bug stops what lasts, in seconds.
+# How long a permanent coroutine pauses after a bug, in seconds.
 BUG_STOPS_FOR: Final = 1.0
 
-# What no other try cures.
+# The failures that another try cannot cure.
 FINAL: Final = (Fenced, Refused, Damaged)
 
 Result = TypeVar("Result")
 
 
 class Tasks:
-    """The coroutines of one front-end, and its tries of what fails.
+    """The coroutines of one front-end, and its tries of operations that fail.
 
     Args:
         now: Tells this process's time, in seconds since the epoch.
-        chance: What makes the pauses between tries differ.
+        chance: Makes the pauses between tries differ.
 
     Attributes:
         closing: Whether the front-end is about to end.
@@ -44,7 +44,7 @@ class Tasks:
         self._now = now
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
         self._tasks: set[asyncio.Task[None]] = set()
-        # Those of them that only end with the front-end.
+        # The tasks that only end with the front-end.
         self._lasting: set[asyncio.Task[None]] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -55,13 +55,13 @@ class Tasks:
         return task
 
     def spawn_lasting(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine that no command waits for, until the front-end ends."""
+        """Run a coroutine until the front-end ends. No command waits for it."""
         task = self.spawn(coroutine)
         self._lasting.add(task)
         task.add_done_callback(self._lasting.discard)
 
     def keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do something until the front-end ends, and begin it again after a bug: without heartbeats one bug would end the service."""
+        """Run a coroutine until the front-end ends, and start it again after a bug. A bug in the heartbeats must not end the service."""
         self.spawn_lasting(self._keep(work))
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -80,7 +80,7 @@ class Tasks:
             logger.error("internal error", exc_info=task.exception())
 
     async def end(self) -> None:
-        """Let what commands wait for come to its end, within the time that a store has to answer; then cancel what is left."""
+        """Wait for the coroutines that commands wait for, as long as a store has to answer; then cancel the rest."""
         this = asyncio.current_task()
         lasting = self._lasting
         doing = [task for task in self._tasks if task is not this and task not in lasting]
@@ -95,7 +95,7 @@ class Tasks:
     # --- tries
 
     async def pause_between_tries(self, failing_since: float = 0.0) -> None:
-        """Wait a little, never twice the same; longer the longer it has failed, given since when."""
+        """Pause before another try, for a random time. It grows with the time since the first failure."""
         failing = self._now() - failing_since if failing_since else 0.0
         await asyncio.sleep(min(TRY_AGAIN_AFTER + failing / 5, TRY_AGAIN_LATER) * (0.5 + self._chance.random()))
 
@@ -110,7 +110,7 @@ class Tasks:
         Args:
             operation: The operation.
             until: Tells after each failure until when to try again.
-            final: Failures that another try does not cure, besides Fenced, Refused and Damaged.
+            final: Failures that another try cannot cure, besides Fenced, Refused and Damaged.
 
         Raises StoreError: the final failure, or the last one when it is too late for another try.
         """
@@ -120,13 +120,13 @@ class Tasks:
             except StoreError as error:
                 if isinstance(error, (*FINAL, *final)) or self._now() >= until():
                     raise
-            # Not before the error is over with: what compiled code waits for in an `except` is in the context of all that fails meanwhile.
+            # Outside the `except`: otherwise compiled code makes this error the context of every error that happens during the wait.
             await self.pause_between_tries()
 
     async def try_for_a_while(
         self, operation: Callable[[], Coroutine[Any, Any, Result]], *final: type[StoreError]
     ) -> Result:
-        """Repeat an operation for as long as a store has to answer. Raises StoreFailed after that, and final failures as they are."""
+        """Repeat an operation for as long as a store has to answer. After that raises StoreFailed. Raises final failures as they are."""
         until = self._now() + ANSWER_WITHIN
         try:
             return await self.repeat(operation, lambda: until, *final)
@@ -138,7 +138,7 @@ class Tasks:
     async def try_while_it_lasts(
         self, operation: Callable[[], Coroutine[Any, Any, Result]], over: Callable[[], bool]
     ) -> Result:
-        """Repeat an operation however long it takes until something is over, and for as long as a store has to answer after that.
+        """Repeat an operation however long it takes until `over` holds, and after that for as long as a store has to answer.
 
         Raises StoreError: a final failure, or the last one.
         """
@@ -153,7 +153,7 @@ class Tasks:
         return await self.repeat(operation, until)
 
     async def failure(self, work: Callable[[], Coroutine[Any, Any, None]]) -> EngineError | None:
-        """Do something that a command waits for; return what the command is told if it fails, for whatever reason."""
+        """Do something that a command waits for; return the error for the command if it fails, for whatever reason."""
         try:
             await work()
         except EngineError as error:

@@ -1,4 +1,4 @@
-"""The store on the official `aerospike` client. Its parts stand beside this module, by the kind of their records."""
+"""The store on the official `aerospike` client. Modules beside this one have its parts, one for each kind of record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AerospikeStore"]
 
-# Sets of records, and what is in them.
+# The sets, and the records in them.
 KINDS: Final = {
     "seg": "segment",
     "dir": "directory",
@@ -44,18 +44,18 @@ KINDS: Final = {
 class AerospikeStore(Segments, Sessions, Directories, Bodies):
     """A cluster's namespace; see SegmentStore for the methods, Records for the arguments."""
 
-    # How many records of each kind there were when that was last asked.
+    # How many records of each kind there were at the last count.
     _counted: Mapping[str, int] = MappingProxyType({})
 
     async def connect(self, config: Mapping[str, Any], inspect: Callable[[Any], None]) -> None:
-        """Connect, and make what is needed in the cluster; afterwards everything can be asked of this store.
+        """Connect, and make the index and the module in the cluster. After that this store can be used.
 
         Args:
-            config: What `aerospike.client` takes.
-            inspect: Called with the client on a worker thread; raises StoreUnusable where the cluster is not fit.
+            config: The configuration for `aerospike.client`.
+            inspect: Called with the client on a worker thread; raises StoreUnusable if the cluster is not fit.
 
         Raises:
-            StoreUnusable: No node takes the client, the cluster is not fit, or it does not answer.
+            StoreUnusable: No node accepts the client, the cluster is not fit, or it does not answer.
         """
         connected = await self.caller.workers.do(partial(_connect, config, inspect))
         try:
@@ -66,7 +66,7 @@ class AerospikeStore(Segments, Sessions, Directories, Bodies):
                 connected.close()
 
     async def _take_over(self, connected: Any) -> None:
-        """Move what the version before has left, before anything else is asked of the cluster. Raises StoreUnusable."""
+        """Move the directories of the version before, before any other use of the cluster. Raises StoreUnusable."""
         former = upgrade.Former(connected, self._namespace, self._prefix)
         try:
             await upgrade.take_over(former)
@@ -83,7 +83,7 @@ class AerospikeStore(Segments, Sessions, Directories, Bodies):
         name = self._set("held")
         listed = self.caller.client.info_all(f"sindex-list:namespace={self._namespace}")
         if all(f"indexname={name}:" in str(answer) for _, answer in listed.values()):
-            # The client waits for two seconds whenever it is asked for an index.
+            # The client itself waits for two seconds with each index.
             return
         with contextlib.suppress(client_errors.IndexFoundError):
             self.caller.client.index_map_keys_create(
@@ -117,9 +117,9 @@ class AerospikeStore(Segments, Sessions, Directories, Bodies):
 
     async def leave(self) -> None:
         """See SegmentStore."""
-        # Threads that wait for a node must not keep the event loop.
+        # The event loop must not wait for threads that wait for a node.
         await asyncio.get_running_loop().run_in_executor(None, self.caller.close)
-        # Only now: one of them may have been connecting.
+        # This comes last, since one of the threads may have been connecting.
         connected, self.caller.client = self.caller.client, None
         if connected is not None:
             connected.close()
@@ -136,7 +136,7 @@ def _connect(config: Mapping[str, Any], inspect: Callable[[Any], None]) -> Any:
         if isinstance(error, client_errors.AerospikeError):
             raise StoreUnusable(f"{error.code}: {error.msg}") from error
         if isinstance(error, udf.ModuleMissing):
-            # A cluster that is just coming together takes no modules; it is asked again.
+            # A cluster that is still forming takes no modules, so this tries again.
             raise StoreUnusable(str(error)) from error
         raise
     return connected

@@ -1,4 +1,4 @@
-"""Bodies too large for their segments, in records of their own."""
+"""Bodies that are too large for their segments, in records of their own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODY_READS: Final = [operations.read("f"), operations.read("body")]
 class Bodies(Records):
     """The part of the store that has the bodies; see SegmentStore for the methods."""
 
-    # The query of `old_bodies` that has more to give.
+    # The query of `old_bodies` that has not ended yet.
     _query: Any = None
 
     def _body_key(self, number: int, body_number: int) -> Key:
@@ -48,7 +48,7 @@ class Bodies(Records):
         ]
 
     def _body(self, what: str, bins: Mapping[str, Any]) -> bytes | None:
-        """Return a body; None for a damaged one, which is as good as lost. Raises Newer."""
+        """Return a body; None for a damaged one, which counts as lost. Raises Newer."""
         try:
             return decoding.blob(bins, "body", self.newest)
         except Damaged as error:
@@ -65,7 +65,7 @@ class Bodies(Records):
                 await self.caller.call(partial(self.caller.client.remove, key, policy=REMOVE_POLICY))
 
     async def old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:
-        """See SegmentStore. Bodies of the version before do not say whose they are, and are left out."""
+        """See SegmentStore. This leaves out bodies of the version before, which do not say their segments and numbers."""
         return await self.caller.call_slow(partial(self._old_bodies, count, age_ms))
 
     def _old_bodies(self, count: int, age_ms: int) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
-"""Calls the official `aerospike` client: on worker threads, while the nodes can be relied on, and until a deadline.
+"""Calls the official `aerospike` client: on worker threads, while the nodes can be trusted, and until a deadline.
 
-A failure comes out as what it means for the record: done, not done, or unknown (see seam.py).
+An error says what the failure means for the record: done, not done, or unknown (see seam.py).
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
 
-# A clock in seconds that goes on while the machine sleeps. Every job asks it.
+# A clock in seconds that goes on while the machine sleeps. Every job reads it.
 uptime: Final = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-# More threads only wait for the interpreter lock.
+# More threads would only wait for the interpreter lock.
 THREADS: Final = 4
-# For calls that may take a node long. Only other such calls wait behind them.
+# The threads for calls that may take a node long. Only other such calls wait behind them.
 SLOW_THREADS: Final = 2
-# How often to look whether the nodes can be relied on again, in seconds.
+# How often to look whether the nodes can be trusted again, in seconds.
 LOOK_AGAIN: Final = 0.02
-# How long a call waits for that, in seconds. Whoever asked may try again.
+# How long a call waits for that, in seconds. The caller may try again.
 DOUBT_MAX: Final = 2.0
 
-# Without retries by the client, this is how long it waits for a write.
+# How long the client waits for a write, since it does not retry.
 WRITE_WITHIN_MS: Final = 300
 WRITE_POLICY: Final = {
     # The engine retries: it knows what may be repeated.
@@ -77,18 +77,18 @@ WRITE_POLICY: Final = {
     # A namespace's default-ttl must not expire jobs.
     "ttl": aerospike.TTL_NEVER_EXPIRE,
 }
-# Without this, a change would make a missing record.
+# Without this, a change would make a record that is missing.
 CHANGE_POLICY: Final = {**WRITE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
 # How long the event loop itself waits for a write. The outcome of a slower one is unknown.
 HERE_WITHIN_MS: Final = 50
 HERE_POLICY: Final = {**WRITE_POLICY, "total_timeout": HERE_WITHIN_MS, "socket_timeout": HERE_WITHIN_MS}
 HERE_CHANGE_POLICY: Final = {**HERE_POLICY, "exists": aerospike.POLICY_EXISTS_UPDATE}
-# Of all maps.
+# The order of all maps.
 SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
 READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
 BATCH_READ_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
-# By default a node that does not answer keeps the thread that asks for half a minute.
+# By default a node that does not answer keeps the calling thread for half a minute.
 QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
 # proto.h: the answers of nodes, and of the client where negative.
 CODE_INVALID_NODE: Final = -8
@@ -109,7 +109,7 @@ CODE_OP_NOT_APPLICABLE: Final = 26
 CODE_FILTERED_OUT: Final = 27
 
 ANSWERED: Final = (0, CODE_NOT_FOUND)
-# The reads do not fit what is in the record.
+# The reads do not fit the record's content.
 ODD: Final = (CODE_BIN_TYPE, CODE_OP_NOT_APPLICABLE)
 # The client knew no node to send it to.
 NEVER_SENT: Final = (CODE_INVALID_NODE, CODE_NO_MORE_CONNECTIONS, CODE_PARTITION_UNAVAILABLE)
@@ -136,11 +136,11 @@ class Caller:
 
     Attributes:
         client: The client.
-        agreement: Whether the nodes can be relied on.
+        agreement: Whether the nodes can be trusted.
         deadline: Until when nodes may carry out writes.
         workers: The threads of most calls.
-        leaving: Set when the threads are to end.
-        tally: Where calls are counted, or None.
+        leaving: Set when the threads have to end.
+        tally: Counts the calls; may be None.
     """
 
     def __init__(self, client: Any) -> None:
@@ -157,12 +157,12 @@ class Caller:
         forks.watch(self)
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - whoever it is
-        """See forks.Watched. A client without its threads would wait for ever, even in its close."""
+        """See forks.Watched. Without its threads the client would wait for ever, even in its close."""
         forks.keep_for_ever(self.client)
         self.client = None
 
     def connected(self, client: Any) -> None:
-        """Take a client for good. Calls begin once its nodes agree."""
+        """Use this client from now on. Calls begin once its nodes agree."""
         if len(client.get_node_names()) > 1:
             self.agreement.begin()
         self.client = client
@@ -180,7 +180,7 @@ class Caller:
     # --- from the event loop
 
     async def ready(self) -> None:
-        """Wait until the nodes can be relied on. Raises Busy without a client, or if that takes too long."""
+        """Wait until the nodes can be trusted. Raises Busy without a client, or if that takes too long."""
         if self.client is None:
             raise Busy("not connected yet")
         until = time.monotonic() + DOUBT_MAX
@@ -190,7 +190,7 @@ class Caller:
             await asyncio.sleep(LOOK_AGAIN)
 
     async def call(self, function: Callable[[], Result]) -> Result:
-        """Make a call on a worker thread once the nodes can be relied on. Raises StoreError."""
+        """Make a call on a worker thread once the nodes can be trusted. Raises StoreError."""
         await self.ready()
         return await self._run("call", self.workers, partial(self._unless_doubtful, function))
 
@@ -217,7 +217,7 @@ class Caller:
         return await self.call(partial(self.read_all, keys, reads)) if keys else []
 
     async def listen(self, function: Callable[[], Result]) -> Result:
-        """Make a long call that looks at `leaving` meanwhile. One runs at a time, beside all other calls."""
+        """Make a long call that checks `leaving` meanwhile. One runs at a time, beside all other calls."""
         await self.ready()
         return await self._run("news", self._listener, function)
 
@@ -248,12 +248,12 @@ class Caller:
         return function()
 
     def check(self) -> None:
-        """Check that the nodes can still be relied on. Raises Busy."""
+        """Check that the nodes can still be trusted. Raises Busy."""
         if self.agreement.doubtful():
             raise Busy("the cluster's nodes do not agree on its members yet")
 
     def read_all(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
-        """Do the same reads on many records in one call; None for a missing one, no bins for one that they do not fit."""
+        """Do the same reads on many records in one call; None for a missing record, no bins for one that the reads do not fit."""
         # This call sends the reads once instead of with each key, and takes a sixth of the time.
         return self._read_off(self.client.batch_operate(list(keys), list(reads), BATCH_READ_POLICY))
 
@@ -292,12 +292,12 @@ class Caller:
             if guard is None:
                 raise self.too_late(key, until_ms) from None
             if until_ms and not self._in_time(key, until_ms):
-                # Nothing was done: it came too late, or the guard did not hold. The next try tells.
+                # The node did nothing: the write came too late, or the guard did not hold. The next try tells which.
                 raise Busy("it came too late, by the clock of the node") from None
             raise
 
     def _attempt(self, key: Key, ops: list[Any], policy: dict[str, Any], filtered: Any) -> Any:
-        """Change a record; return the answer, as a rule pairs of a bin and a result. Raises Unknown if it cannot be read."""
+        """Change a record; return the answer, usually pairs of a bin and a result. Raises Unknown if the answer cannot be read."""
         if filtered is not None:
             policy = {**policy, "expressions": filtered}
         try:
@@ -336,12 +336,12 @@ class Caller:
 
 
 def code_of(error: StoreError) -> int:
-    """Return the answer code that a call failed with; 0 if it was not the client who said so."""
+    """Return the answer code with which a call failed; 0 if the error is not the client's."""
     return getattr(error.__cause__, "code", 0)
 
 
 def meaning(error: client_errors.AerospikeError) -> Exception:
-    """Say what a failed call means for a change. Wrong parameters are our bug, and stay as they are."""
+    """Return the error that says what a failed call means for a change. The error of wrong parameters, a bug of ours, stays as it is."""
     if error.code == CODE_PARAMETER:
         bug: Exception = error
         return bug
@@ -349,16 +349,16 @@ def meaning(error: client_errors.AerospikeError) -> Exception:
 
 
 def meaning_of(code: int, in_doubt: bool | None, text: str) -> StoreError:
-    """Say what an answer code means for a change."""
+    """Return the error that says what an answer code means for a change."""
     known = MEANINGS.get(code)
     if known is None:
-        # The client may have failed over the answer.
+        # The client may have failed because of the answer.
         known = Unknown if in_doubt or code in {CODE_TIMEOUT, CODE_CLIENT} else Busy
     return known(f"{code}: {text}")
 
 
 def read_off(read: Callable[[Answer], Result], answer: Answer) -> Result:
-    """Decode the answer to a change. Raises Unknown if that fails: the change was made all the same."""
+    """Decode the answer to a change. Raises Unknown if that fails, since the change was made nevertheless."""
     try:
         return read(answer)
     except Exception as error:

@@ -1,6 +1,6 @@
-"""Changes segments under leases, as operations on records: what happens for every job.
+"""Changes segments under leases, as operations on records. Every job takes this way.
 
-Changes of several segments that wait at the same time go out in one call, each still an operation of its own.
+Changes of several segments that wait at the same time go out in one call. Each is still an operation of its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ __all__ = ["Changes"]
 logger = logging.getLogger(__name__)
 
 BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
-# All nodes at the same time: the event loop waits once, not once a node.
+# The call asks all nodes at the same time, so the event loop waits once, not once a node.
 HERE_BATCH_POLICY: Final = {
     **BATCH_WRITE_POLICY,
     "total_timeout": HERE_WITHIN_MS,
@@ -73,9 +73,9 @@ HERE_BATCH_POLICY: Final = {
     "concurrent": True,
 }
 BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
-# How many changes go out together at most: the first waits for the last.
+# How many changes go out together at most, since the first waits for the last.
 TOGETHER_MAX: Final = 32
-# For how many leases to keep what depends on the lease only: making it costs as much as sending it.
+# For how many leases to keep the parts that depend on the lease only: to make them costs as much as to send them.
 LEASES_KNOWN: Final = 4096
 
 
@@ -84,7 +84,7 @@ class Request(NamedTuple):
 
     Attributes:
         key: The segment's record.
-        lease, change: What to do under which lease.
+        lease, change: The lease, and the change under it.
     """
 
     key: Key
@@ -95,11 +95,11 @@ class Request(NamedTuple):
 class Changes:
     """Carries out changes, all of one turn of the event loop together.
 
-    While the store answers quickly the event loop waits for it: waking a thread, and the loop again, would take as long as the answer.
+    While the store answers quickly, the event loop waits for it: to wake a thread and then the loop would take as long as the answer.
     When the store is slow, or a node does not answer, threads wait.
 
     Args:
-        caller: What calls the client.
+        caller: Calls the client.
         pace: How quickly the store answers.
     """
 
@@ -107,14 +107,14 @@ class Changes:
         self._caller = caller
         self._pace = pace
         self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
-        # How many changes were asked for in this turn of the event loop, and in the last turn with any.
+        # How many changes this turn of the event loop has had, and how many the last turn with any.
         self._asked = 0
         self._asked_before = 0
-        # One for each call asked for and not begun. Threads may append and pop at once.
+        # One for each call that is due and has not begun. Threads may append and pop at once.
         self._called: deque[None] = deque()
 
     async def apply(self, key: Key, lease: int, change: Change) -> Outcome:
-        """Change a segment under a lease, with whatever else waits."""
+        """Change a segment under a lease, together with all other changes that wait."""
         await self._caller.ready()
         loop = asyncio.get_running_loop()
         request = Request(key, lease, change)
@@ -123,7 +123,7 @@ class Changes:
             # After all changes of this turn.
             loop.call_soon(self._begin)
             if self._asked_before <= 1 and self._may_wait_here():
-                # Most probably this is the only one.
+                # This is probably the only one.
                 (outcome,) = self._carry_out([request], here=True)
                 if isinstance(outcome, Exception):
                     raise outcome
@@ -151,7 +151,7 @@ class Changes:
         return self._pace.quick() and self._caller.steady()
 
     def _next(self) -> tuple[list[Request], list[asyncio.Future[Outcome]]]:
-        """Take out the requests that waited longest, and their futures."""
+        """Take the requests that have waited longest, and their futures."""
         together: list[Request] = []
         futures: list[asyncio.Future[Outcome]] = []
         with contextlib.suppress(IndexError):
@@ -166,11 +166,11 @@ class Changes:
         self._called.pop()
         together, futures = self._next()
         if together:
-            # Without any, another thread took them along.
+            # If none waits, another thread has taken them.
             hand_over(futures[0], _tell_all, futures, self._carry_out(together, here=False))
 
     def _carry_out(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
-        """Send changes; return what became of each."""
+        """Send changes; return the outcome of each."""
         began = self._pace.now()
         outcomes = self._try(together, here=here)
         self._pace.answered(began)
@@ -187,7 +187,7 @@ class Changes:
             return self._send_to_who_answers(together)
         except client_errors.AerospikeError as error:
             return [meaning(error)] * len(together)
-        except Exception as error:  # noqa: BLE001 - it is raised where the change was asked for
+        except Exception as error:  # noqa: BLE001 - the caller of the change raises it
             return [error] * len(together)
 
     def _send_here(self, together: Sequence[Request]) -> list[Outcome | Exception]:
@@ -201,12 +201,12 @@ class Changes:
             return [self._too_late_here(key, 0)]
 
     def _too_late_here(self, key: Key, until_ms: int) -> Busy:  # noqa: ARG002 - as Caller.too_late
-        """Make the error of a change that came too late. With the next try a thread learns the node's time."""
+        """Make the error of a change that reached the node too late. With the next try a thread learns the node's time."""
         self._pace.slow()
         return Busy("it came too late, by the clock of the node")
 
     def _send_to_who_answers(self, together: Sequence[Request]) -> list[Outcome | Exception]:
-        """Send changes, but none to a node that does not answer."""
+        """Send changes, except to nodes that do not answer."""
         if len(together) == 1:
             key, lease, change = together[0]
             return [self.apply_now(key, lease, change)]
@@ -235,7 +235,7 @@ class Changes:
         except client_errors.AerospikeError as error:
             if error.code == CODE_PARAMETER:
                 raise
-            # Some may have been done all the same, and answered.
+            # The nodes may have carried out some nevertheless, and answered.
             logger.warning("a batch of changes failed: %s", error)
             untold = error.code or untold
         except Exception:
@@ -253,7 +253,7 @@ class Changes:
 
 
 def _outcome_of_record(change: Change, record: Any, untold: int) -> Outcome | Exception:
-    """Return what became of one change of a batch; `untold` is its code if the answer lacks it."""
+    """Return the outcome of one change of a batch; `untold` is its code if the answer lacks it."""
     code: int = record.result
     if code:
         return meaning_of(code, record.in_doubt, "in a batch")
@@ -275,7 +275,7 @@ def _tell_all(futures: Sequence[asyncio.Future[Outcome]], outcomes: Sequence[Out
             future.set_result(outcome)
 
 
-# --- what a change does
+# --- the operations of a change
 
 
 def _change_ops(lease: int, change: Change) -> list[Any]:
@@ -343,7 +343,7 @@ def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _read_outcome(change: Change, results: Any) -> Outcome:
-    """Decode what a single change gave. Raises Unknown."""
+    """Decode the result of a single change. Raises Unknown."""
     return read_off(partial(_outcome_of_results, change), results)
 
 
@@ -354,7 +354,7 @@ def _outcome_of_results(change: Change, results: Sequence[tuple[str, Any]]) -> O
 
 
 def _outcome_of_bins(change: Change, bins: Mapping[str, Any]) -> Outcome:
-    """Decode what a change in a batch gave."""
+    """Decode the result of a change in a batch."""
     if change.few:
         ready = bins["keys" if change.take else READY]
         head = head_of_few(ready, bins[DELAYED], bins[BURIED], bins["nheld"], bins["st"])

@@ -1,4 +1,4 @@
-"""Connects the official `aerospike` client, and tells in plain words why it cannot."""
+"""Connects the official `aerospike` client. If that fails, says why in plain words."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["connect", "reasons"]
 
 
 def connect(config: Mapping[str, Any]) -> Any:
-    """Connect a client through any of the hosts, for one caller at a time. Blocks, some seconds for each silent host.
+    """Connect a client through any of the hosts. Only one caller connects at a time. Blocks some seconds for each silent host.
 
     Takes over the client's log, which the whole process shares, and leaves it off.
 
     Args:
-        config: What `aerospike.client` takes.
+        config: The configuration for `aerospike.client`.
 
     Raises:
-        StoreUnusable: No node takes the client; the text has what each said.
+        StoreUnusable: No node accepts the client; the text has each node's reason.
     """
     hosts = config["hosts"]
     named = [host_port(host, port) for host, port, *_ in hosts]
@@ -36,8 +36,8 @@ def connect(config: Mapping[str, Any]) -> Any:
     except _NotConnected as error:
         said = str(error)
     if len(hosts) > 1:
-        # The client fails if one host of several is dead or unknown. One is enough: it tells the client of the others. Knowing this one
-        # alone matters only once all nodes are gone.
+        # The client fails if one host of several is dead or unknown. One host is enough, since it tells the client of the others. That
+        # the client knows only this host matters only once all nodes are gone.
         failed = []
         # The hosts without complaints come first.
         for host in sorted(hosts, key=lambda host: host_port(host[0], host[1]) in said):
@@ -45,17 +45,17 @@ def connect(config: Mapping[str, Any]) -> Any:
                 return _connect({**config, "hosts": [host]}, named)
             except _NotConnected as error:
                 failed.append(str(error))
-        # A host may be named twice.
+        # The configuration may name a host twice.
         said = "; ".join(dict.fromkeys(failed))
     raise StoreUnusable(f"cannot connect to {said}")
 
 
-class _NotConnected(Exception):  # noqa: N818 - says what is so, and is seen here only
-    """No host takes the client; the text has what each said."""
+class _NotConnected(Exception):  # noqa: N818 - names a fact, and stays in this module
+    """No host accepts the client; the text has each host's reason."""
 
 
 def _connect(config: Mapping[str, Any], named: Collection[str]) -> Any:
-    """Connect through the configuration's hosts, of those that were `named`. Raises _NotConnected."""
+    """Connect through the configuration's hosts, some of the `named` ones. Raises _NotConnected."""
     # The exception lacks the reasons: the client logs one for each host.
     _logged.clear()
     aerospike.set_log_handler(_log)
@@ -92,23 +92,23 @@ REASONS: Final = (
     ("SSL_connect I/O error", "does not speak TLS"),
     ("Bad file descriptor", "closed the connection: it is no Aerospike node, or expects TLS"),
 )
-# What to add about an address that only the cluster named.
+# The addition for an address that only the cluster named.
 LEARNT: Final = "an address learnt from {}: if it does not lead there from here, set access-address on that node"
 
 
 def reasons(logged: Sequence[str], named: Collection[str], through: str) -> Iterator[str]:
-    """Tell from the client's log, in plain words, why each host failed.
+    """Say in plain words why each host failed, by the client's log.
 
     Args:
-        logged: What the client logged.
-        named: The hosts of the configuration; the client learns others from these.
-        through: The hosts that it was to connect through.
+        logged: The client's log.
+        named: The hosts of the configuration; the client learns of others from these.
+        through: The hosts through which the client tried to connect.
     """
     details: list[str] = []
     for message in logged:
         failed = FAILED.fullmatch(message)
         if failed is None:
-            # It is about the host whose failure comes next.
+            # This line is about the host whose failure comes next.
             details.append(message)
             continue
         host, port, reason = failed.groups()

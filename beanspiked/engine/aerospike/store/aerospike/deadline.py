@@ -1,8 +1,8 @@
 """The deadline of writes.
 
-A frozen node that wakes finds in its sockets what was sent to it meanwhile. The cluster may have gone on without it. Then a write to its
-old copy of a record would win over everything written since, because the younger copy is kept. So every write carries a filter that
-holds until a moment of the node's own clock, by which the sender has given up.
+A frozen node that wakes finds writes in its sockets that were sent meanwhile. The cluster may have gone on without it. Then a write to its
+old copy of a record would win over everything written since, because the cluster keeps the younger copy. So every write carries a filter
+that holds until a moment of the node's own clock. By then the sender has given up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aerospike_helpers.expressions import base as exp
 __all__ = ["NODE_NOW_MS", "Deadline"]
 
 NODE_NOW_MS: Final = arithmetic.Add(arithmetic.Div(exp.LastUpdateTime(), 1_000_000), exp.SinceUpdateTime())
-# All writes of so many ms share a filter: making one costs as much as a write.
+# All writes of this many ms share a filter, since to make one costs as much as a write.
 STEP_MS: Final = 100
 FORGET_AFTER_MS: Final = 60_000
 
@@ -39,11 +39,11 @@ class Deadline:
         self._filter: tuple[int, Any, Any] = (0, None, None)
 
     def seen(self, node_ms: int) -> bool:
-        """Note a node's time as just heard; tell whether it is ahead of all others by more than a step."""
+        """Note a node's time, which it has just told; tell whether its clock is ahead of all others by more than a step."""
         now_ms = _local_ms()
         ahead = node_ms - now_ms
         if now_ms - self._since_ms > FORGET_AFTER_MS:
-            # Clocks drift, and are set back: only this period and the one before count.
+            # Clocks drift, and people set them back, so only this period and the one before count.
             self._before_ms = self._latest_ms
             self._latest_ms = None
             self._since_ms = now_ms
@@ -56,9 +56,9 @@ class Deadline:
         return known is not None and ahead > known + STEP_MS
 
     def filter(self, guard: Any = None) -> tuple[int, Any]:
-        """Return the deadline of what is sent now, in ms of a node's clock, and the compiled filter, with a guard if given.
+        """Return the deadline of a write that is sent now, in ms of a node's clock, and the compiled filter, with a guard if given.
 
-        While no node's time is known, they are 0 and the guard alone.
+        While no node's time is known, these are 0 and the guard alone.
         """
         if self._ahead_ms is None:
             return 0, None if guard is None else guard.compile()

@@ -1,7 +1,7 @@
 """The directories of tubes in Aerospike: entries in shards, pages, and the rings that give pages and segments their numbers.
 
-A shard is a record with one map, in which the items of many tubes' entries lie side by side. A hash tells a tube's shard. It is salted with
-random bytes of the cluster's own, so that nobody can choose names that fill one shard.
+A shard is a record with one map, which has the items of many tubes' entries. A hash chooses a tube's shard. It is salted with random
+bytes of the cluster's own, so nobody can fill one shard with chosen names.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ SHARDS: Final = 1024
 # How many of them are decoded before others have their turn.
 DECODED_AT_ONCE: Final = 16
 SALT_SIZE: Final = 16
-# How many records of each kind there are at first. They become as many as ever were alive at once, within a factor of three.
+# How many records of each kind there are at first. The number grows to at most three times as many as were ever alive at once.
 RINGS: Final = {"segment": 1 << 14, "page": 1 << 10}
 ITEMS: Final = exp.MapBin("items")
 SEGS: Final = exp.MapBin("segs")
-# What a shard begins with.
+# The bins of a new shard.
 SHARD: Final = [operations.write("f", FORMAT), map_operations.map_create("items", aerospike.MAP_KEY_ORDERED, True)]
 SHARD_READS: Final = [operations.read("f"), operations.read("items")]
 PAGE_READS: Final = [operations.read(name) for name in ("f", "no", "st", "tube", "segs")]
@@ -101,7 +101,7 @@ class Directories(Records):
     # --- shards, on a worker thread
 
     def salt(self) -> bytes:
-        """Return the cluster's salt; whoever needs it first makes it."""
+        """Return the cluster's salt. The first front-end that needs it makes it."""
         if not self._salt:
             key = self.key("ctl", "shards")
             with contextlib.suppress(client_errors.RecordExistsError):
@@ -249,7 +249,7 @@ class Directories(Records):
         except Fenced:
             return False
         except Refused:
-            # It is not empty; or it was dead, since a later page has its record.
+            # The page is not empty; or it was dead, since a later page has its record.
             bins = (await self.caller.read_many([self._page_key(page)], [operations.read("no")]))[0]
             found = None if bins is None else bins.get("no")
             return type(found) is int and found > page
@@ -263,7 +263,7 @@ class Directories(Records):
 
     async def reserve_places(self, ring: str, count: int) -> Ring:
         """See SegmentStore."""
-        # Generations begin at 1: the numbers of the version before lie below.
+        # Generations begin at 1, since the version before has used the numbers below.
         begun = {"f": FORMAT, "n": 0, "size": self.rings[ring], "base": 1}
         made = [operations.write(name, value) for name, value in begun.items()]
         ops = [operations.increment("n", count), *[operations.read(name) for name in ("n", "size", "base")]]

@@ -1,4 +1,4 @@
-"""What is read of segments without their jobs: the head after a change, and looks over many segments."""
+"""Reads of segments without their jobs: the head after a change, and looks over many segments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "head_of_results",
 ]
 
-# An operation of its own gives each result separately.
+# A call for a single segment returns each result separately.
 HEAD_OPS: Final = [
     map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
     map_operations.map_get_by_index_range(READY, -1, 1, aerospike.MAP_RETURN_KEY),
@@ -42,7 +42,7 @@ HEAD_OPS: Final = [
 
 
 def head_of_results(results: Sequence[tuple[str, Any]]) -> Head:
-    """Read what HEAD_OPS give at the end of an operation's results."""
+    """Decode the results of HEAD_OPS, at the end of an operation's results."""
     keys, last, due, ready, delayed, buried, held, state = [value for _, value in results[-len(HEAD_OPS) :]]
     return Head(keys, last[0] if last else None, due[0] if due else None, ready, delayed, buried, held, state)
 
@@ -60,7 +60,7 @@ def _keys_read(name: str, queue: str, index: int, count: int) -> Any:
 COUNT_READS: Final = [
     _computed(f"{name}-n", exp_map.MapSize(None, exp.MapBin(name))) for name in (READY, DELAYED, BURIED)
 ]
-# A batch gives one value a name, the last of its bin. So each read has a name of its own; a take's is the bin of its removal.
+# A batch returns one value a name: the last of its bin. So each read has a name of its own; a take's result has the bin of its removal.
 HEAD_READS: Final = [
     operations.read("no"),
     operations.read("st"),
@@ -70,7 +70,7 @@ HEAD_READS: Final = [
     _keys_read("due", DELAYED, 0, 1),
     *COUNT_READS,
 ]
-# The keys of a few jobs tell everything. Expressions cost a thread four times as much as these reads.
+# With few jobs their keys tell everything. Expressions cost a thread four times as much as these reads.
 FEW_READS: Final = [
     map_operations.map_get_by_index_range(READY, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
     map_operations.map_get_by_index_range(DELAYED, 0, HEAD_KEYS, aerospike.MAP_RETURN_KEY),
@@ -82,7 +82,7 @@ FEW_READS_AFTER_TAKE: Final = [_keys_read("keys", READY, 0, HEAD_KEYS), *FEW_REA
 
 
 def head_of_bins(bins: Mapping[str, Any]) -> Head:
-    """Read what HEAD_READS give of a segment that is in use here."""
+    """Decode the results of HEAD_READS for a segment that is in use here."""
     return Head(
         bins["keys"],
         bins["last"][0] if bins["last"] else None,
@@ -96,7 +96,7 @@ def head_of_bins(bins: Mapping[str, Any]) -> Head:
 
 
 def head_of_few(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: int, state: int) -> Head:
-    """Make a head of what FEW_READS give; of more jobs than expected, it is that of the first ones."""
+    """Make a head of the results of FEW_READS. If there are more jobs than expected, it covers only the first ones."""
     last = ready[-1] if ready else None
     return Head(ready, last, delayed[0] if delayed else None, len(ready), len(delayed), buried, held, state)
 

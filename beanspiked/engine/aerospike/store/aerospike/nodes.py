@@ -1,10 +1,10 @@
-"""Watches for nodes that wake up from a freeze, and which the cluster may have left out meanwhile.
+"""Watches for nodes that wake up from a freeze. The cluster may have left such a node out meanwhile.
 
-For a second or two such a node goes on with what it has, and what is written to it wins over everything written elsewhere, because it is
-younger. So once a node answers after a long silence, nothing is asked of the cluster until all nodes agree who belongs to it. A question
-waits in the node's socket when it wakes, so that its answer comes first. The same holds when this process was frozen, since what it knows
-is old, and when it begins, since it does not know who was silent. While a node is silent, records are read before they are written to: a
-read that waits in the socket of a frozen node does no harm.
+For a second or two such a node goes on with its old records. A write to one of them would win over everything written elsewhere, because
+it is younger. So once a node answers after a long silence, calls wait until all nodes agree which of them belong to the cluster. A question
+waits in the frozen node's socket, so the node answers it first when it wakes. Calls also wait after a freeze of this process, since its
+knowledge is old, and at its start, since it does not know which nodes were silent. While a node is silent, this process reads a record
+before it writes to it: a read that waits in the socket of a frozen node does no harm.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["QUESTION", "Agreement", "NodeWatch"]
 
 logger = logging.getLogger(__name__)
 
-# A silence that counts, in seconds. A cluster leaves a node out later: heartbeat interval times timeout is rarely below 1.5 s.
+# The shortest silence that counts, in seconds. A cluster leaves a node out later: heartbeat interval times timeout is rarely below 1.5 s.
 SILENT: Final = 1.0
-# For how long all must have agreed: a decision to go on without a node takes effect at the end of the quantum interval.
+# How long all nodes must have agreed, in seconds: a decision to go on without a node takes effect at the end of the quantum interval.
 AGREED_FOR: Final = 1.5
-# After so long everything goes on without an agreement: the cluster has worse trouble then.
+# The longest wait for an agreement, in seconds. After it calls go on without one: the cluster then has worse trouble.
 AT_LONGEST: Final = 10.0
 ASK_EVERY: Final = 0.2
-# How long to ask a node that is gone whether it is back. Afterwards it counts as new.
+# How long to ask a node that is gone whether it is back, in seconds. After that it counts as new.
 FORGOTTEN_AFTER: Final = 600.0
 ANSWER_WITHIN_MS: Final = 700
-# Stands for the key of a cluster whose nodes are finding out who belongs to it.
+# Stands for the key of a cluster whose nodes do not agree yet which of them belong to it.
 UNSTABLE: Final = "unstable"
 QUESTION: Final = "cluster-stable:ignore-migrations=true"
 
 
 class Agreement:
-    """What the nodes said last about who belongs to the cluster.
+    """The nodes' last answers about which of them belong to the cluster.
 
     Args:
         clock: A clock in seconds that goes on while the machine sleeps.
@@ -47,7 +47,7 @@ class Agreement:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._doubtful = False
-        # When this process last ran for sure; 0 while nobody watches.
+        # When this process last ran for certain; 0 while nothing watches.
         self._ticked_at: float = 0.0
         self._silent_since: dict[str, float] = {}
         self._asleep: set[str] = set()
@@ -61,17 +61,17 @@ class Agreement:
         return self._clock()
 
     def begin(self) -> None:
-        """Begin with a cluster of several nodes: one of them may just have woken up."""
+        """Begin with a cluster of several nodes. One of them may just have woken up."""
         with self._lock:
             self._doubtful = True
             self._woken_at = self._agreed_at = self._clock()
 
     def doubtful(self) -> bool:
-        """Tell whether a node or this process woke up or began, and the nodes have not agreed for long enough since."""
+        """Tell whether a node or this process woke up or started, and the nodes have not agreed for long enough since."""
         return self._doubtful or (self._ticked_at > 0 and self._clock() - self._ticked_at > SILENT)
 
     def tick(self) -> None:
-        """This process runs."""
+        """Note that this process runs."""
         now = self._clock()
         with self._lock:
             if self._ticked_at and now - self._ticked_at > SILENT:
@@ -84,48 +84,48 @@ class Agreement:
         self._woken_at = self._agreed_at = now
 
     def asleep(self) -> bool:
-        """Tell whether a node that the client counts among the cluster's does not answer."""
+        """Tell whether a node that the client lists does not answer."""
         return bool(self._asleep)
 
     def sleepers(self) -> list[str]:
-        """List the nodes that do not answer, of those that the client counts among the cluster's."""
+        """List the nodes that the client lists and that do not answer."""
         with self._lock:
             return list(self._asleep)
 
     def silent(self, node: str, asked_at: float) -> None:
-        """A node has not answered what it was asked."""
+        """Note that a node has not answered its question."""
         with self._lock:
             self._asleep.add(node)
             self._silent_since.setdefault(node, asked_at)
             self._answers.pop(node, None)
 
     def left_out(self, node: str) -> None:
-        """The client counts a node among the cluster's no more; it may be frozen all the same."""
+        """Note that the client no longer lists a node. The node may be frozen."""
         with self._lock:
             self._asleep.discard(node)
             self._answers.pop(node, None)
 
     def gone(self, node: str) -> None:
-        """A node does not run: when it starts it will have no old claims."""
+        """Note that a node does not run. When it starts, it has no old claims."""
         with self._lock:
             self._asleep.discard(node)
             self._silent_since.pop(node, None)
             self._answers.pop(node, None)
 
     def newcomer(self, node: str) -> None:
-        """An unknown node is there: it may have been frozen for longer than this process knows."""
+        """Note that an unknown node is there. It may have been frozen for longer than this process has run."""
         with self._lock:
             self._doubt(self._clock(), f"node {node} is new here")
 
     def forget(self, node: str) -> None:
-        """A node has been gone for too long: drop what is kept of it."""
+        """Forget a node that has been gone for too long."""
         with self._lock:
             for states in (self._silent_since, self._answers):
                 states.pop(node, None)
             self._asleep.discard(node)
 
     def answered(self, node: str, answer: str) -> None:
-        """A node has told the key of its cluster, or UNSTABLE."""
+        """Note a node's answer: the key of its cluster, or UNSTABLE."""
         now = self._clock()
         with self._lock:
             self._asleep.discard(node)
@@ -143,18 +143,18 @@ class Agreement:
 
 
 class NodeWatch:
-    """Asks every node of a cluster again and again, on threads of its own.
+    """Asks every node of a cluster periodically, on threads of its own.
 
     Args:
         client: A connected client.
-        agreement: Where to note the answers.
+        agreement: Gets the answers.
     """
 
     def __init__(self, client: Any, agreement: Agreement) -> None:
         self._client = client
         self._agreement = agreement
         self._stopped = threading.Event()
-        # The nodes that are asked, and when the client last counted each among the cluster's.
+        # The nodes that are asked, and when the client last listed each.
         self._counted_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._looked = False
@@ -169,7 +169,7 @@ class NodeWatch:
 
     def _look_for_nodes(self) -> None:
         while not self._stopped.wait(ASK_EVERY):
-            # First, whatever fails below: without it the process seems frozen.
+            # This comes first, whatever fails below: without it the process would seem frozen.
             self._agreement.tick()
             try:
                 self._look()
@@ -193,7 +193,7 @@ class NodeWatch:
         self._looked = True
 
     def _forgotten(self, name: str) -> bool:
-        """Forget a node that the client has long not counted among the cluster's; tell whether it was forgotten."""
+        """Forget a node if the client has not listed it for long; tell whether this call did."""
         with self._lock:
             if self._agreement.now() - self._counted_at[name] < FORGOTTEN_AFTER:
                 return False
@@ -220,7 +220,7 @@ class NodeWatch:
             answer = self._client.info_single_node(QUESTION, name, {"timeout": ANSWER_WITHIN_MS})
         except client_errors.TimeoutError:
             agreement.silent(name, asked_at)
-            # At once again: a question has to wait there when the node wakes.
+            # Ask again at once, so that a question waits there when the node wakes.
             return 0.0
         except client_errors.ClusterChangeError:
             agreement.answered(name, UNSTABLE)

@@ -1,4 +1,4 @@
-"""How quickly the store answers, and how much is asked of it: they decide whether the event loop waits or threads do."""
+"""How quickly the store answers, and how many calls it gets. Both decide whether the event loop waits for answers or threads do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Lull", "Pace"]
 
-# Threads wait for answers that take longer on average, in seconds. Waking a thread, and the loop again, takes a tenth of it.
+# Threads wait if answers take longer than this on average, in seconds. To wake a thread and then the loop takes a tenth of it.
 QUICK: Final = 0.002
-# Over how many answers to take the average.
+# How many answers the average covers.
 OVER: Final = 16
-# After an answer that took so long threads wait for a while, whatever the average; in seconds.
+# After an answer that took this long, in seconds, threads wait for a while, whatever the average.
 TOO_LONG: Final = 0.025
 SLOW_FOR: Final = 1.0
 
@@ -36,7 +36,7 @@ class Pace:
         return self._average <= QUICK and self.now() >= self._slow_until
 
     def answered(self, asked_at: float) -> None:
-        """An answer has come to what was asked at a time."""
+        """Note that an answer has come to a call of that time."""
         took = self.now() - asked_at
         self._average += (took - self._average) / OVER
         if took >= TOO_LONG:
@@ -55,7 +55,7 @@ class Lull:
         self._asked_before = 0
 
     def alone(self) -> bool:
-        """Count a call; tell whether it is most probably the only one of this turn."""
+        """Count a call; tell whether it is probably the only one of this turn."""
         self._asked += 1
         if self._asked > 1:
             return False

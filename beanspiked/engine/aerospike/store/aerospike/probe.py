@@ -1,7 +1,7 @@
-"""Asks the nodes of records whether they answer, before something is written while a node is silent.
+"""While a node is silent, asks the nodes of records whether they answer, before writes to these records.
 
-The question may itself wait in the socket of a frozen node, and be answered when that wakes. So an answer counts only while each node
-that was silent is silent still: one that has just woken may have been left out by the others, and would lose what is written to it.
+The question may itself wait in the socket of a frozen node, which answers when it wakes. So an answer counts only while each node that
+was silent is still silent: the others may have left out a node that has just woken, and then writes to it would be lost.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 # Namespace, set, and the record's own key.
 Key = tuple[str, str, "int | str"]
-# Whether the node itself answers: a copy elsewhere does not count.
+# The question is whether the node itself answers. A copy elsewhere does not count.
 PROBE_POLICY: Final = {
     "max_retries": 0,
     "total_timeout": 1000,
     "socket_timeout": 300,
     "replica": aerospike.POLICY_REPLICA_MASTER,
 }
-# How long to wait for a node that is expected to be silent.
+# How long to wait for a node that is probably silent.
 STILL_SILENT_MS: Final = 100
-# A record's node has answered: 2 says that the record is not there.
+# These codes are answers of a record's node. 2 says that the record is not there.
 ANSWERED: Final = (0, 2)
 
 
@@ -64,7 +64,7 @@ def unanswered(client: Any, agreement: Agreement, keys: Sequence[Key]) -> set[Ke
 
 
 def _wakes(client: Any, agreement: Agreement) -> bool:
-    """Tell whether a node that was silent is so no more."""
+    """Tell whether a node that was silent answers again."""
     for node in agreement.sleepers():
         try:
             client.info_single_node(QUESTION, node, {"timeout": STILL_SILENT_MS})

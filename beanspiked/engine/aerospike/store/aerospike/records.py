@@ -1,4 +1,4 @@
-"""What all parts of the store share: how records are named, read and changed."""
+"""The base of all parts of the store: names, reads and changes records."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Records:
     """The records of a namespace whose sets begin with a prefix.
 
     Args:
-        client: A connected client of the `aerospike` package; None before there is one: everything then fails with Busy.
-        namespace: Where to keep everything.
-        prefix: What the names of all sets and indexes begin with; records outside them are never touched.
-        newest: The newest format that is read and written.
+        client: A connected client of the `aerospike` package; None before there is one, and then everything fails with Busy.
+        namespace: The namespace of all records.
+        prefix: The beginning of the names of all sets and indexes. The store never changes records of other sets.
+        newest: The newest format that this front-end reads and writes.
 
     Attributes:
-        caller: What calls the client.
+        caller: Calls the client.
         pace: How quickly the store answers.
     """
 
@@ -79,18 +79,18 @@ class Records:
     ) -> list[tuple[str, Any]]:
         """Change a record; return the results of the operations.
 
-        A call that is alone is made from the event loop while the store is quick: see Changes.
+        While the store is quick, the event loop itself makes a call that is alone; see Changes.
 
         Raises:
-            Fenced: It is not there, and `exists` does not allow to make it.
-            Refused: The guard does not hold, or it is there, and `exists` does not allow that.
+            Fenced: The record is missing, and `exists` does not allow the store to make it.
+            Refused: The guard does not hold, or the record is there and `exists` does not allow that.
         """
         await self.caller.ready()
         results: list[tuple[str, Any]]
         if self._lull.alone() and self.pace.quick() and self.caller.steady():
             began = self.pace.now()
             try:
-                # A thread learns why it was filtered out.
+                # With the next try a thread learns why the node filtered it out.
                 with contextlib.suppress(client_errors.FilteredOut):
                     results = self.caller.make_here(key, ops, exists, guard)
                     return results
@@ -98,13 +98,13 @@ class Records:
                 raise meaning(error) from error
             finally:
                 self.pace.answered(began)
-                # However many calls follow each other, all else has its turn between them.
+                # However many calls follow each other, everything else runs between them.
                 await asyncio.sleep(0)
         results = await self.caller.call(partial(self.caller.make, key, ops, exists, guard))
         return results
 
     async def make(self, key: Key, ops: list[Any], guard: Any = None) -> None:
-        """Change a record, or make it. Raises Refused if it is there and the guard does not hold."""
+        """Change a record, or make it. Raises Refused if the record is there and the guard does not hold."""
         await self.change(key, ops, guard, aerospike.POLICY_EXISTS_IGNORE)
 
     async def begin(self, key: Key, begun: list[Any], ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
@@ -112,7 +112,7 @@ class Records:
 
         Args:
             key: The record.
-            begun: What makes it.
+            begun: The operations that make it.
             ops: The change.
             guard: A condition for the change.
         """
@@ -129,7 +129,7 @@ class Records:
         return await self.change(key, ops, guard)
 
     async def claim(self, key: Key, number: int, free: Any, made: list[Any], again: list[Any]) -> None:
-        """Make a record, or use a free one again under a higher number. Raises Refused if it is not free, or its number is higher."""
+        """Make a record, or use a free one again under a higher number. Raises Refused if it is not free or has a higher number."""
         guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
         # In the first round through the ring most records are new, later most exist.
         first = number >> RING_BITS <= 1
@@ -151,13 +151,13 @@ class Records:
     async def look(
         self, kind: str, numbers: Sequence[int], keys: list[Key], reads: list[Any], decode: Callable[..., Result | None]
     ) -> list[Result | None]:
-        """Read parts of records in one call; None for those that are not there or are left alone.
+        """Read parts of records in one call; None for records that are missing or set aside.
 
         Args:
-            kind: What the records are of, for the log.
-            numbers: Of what number each is.
+            kind: The kind of the records, for the log.
+            numbers: The number of each.
             keys: Their keys.
-            reads: What to read of each.
+            reads: The reads of each record.
             decode: Called with number, bins and newest format.
         """
         if not keys:
@@ -170,5 +170,5 @@ class Records:
 
 
 def numbered(number: int) -> Any:
-    """Return a guard: the record is that of a number."""
+    """Return a guard: the record has this number."""
     return exp.Eq(exp.IntBin("no"), number)

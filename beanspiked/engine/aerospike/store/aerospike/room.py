@@ -1,4 +1,4 @@
-"""Whether a cluster has room for more jobs, by what its nodes say about themselves."""
+"""Whether a cluster has room for more jobs, by its nodes' figures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "ask", "count", "figure", "has_room", "parse_node", "room", "storage_figure"]
 
-# At which part of stop-writes puts stop. The rest is for deletes, which the server refuses at stop-writes as well.
+# Puts stop at this part of stop-writes. The rest is for deletes, which the server refuses at stop-writes as well.
 RESERVE: Final = 0.8
-# A namespace in memory may well be given most of the machine's memory: 0.8 of 90 would be too early.
+# A namespace in memory may have most of the machine's memory, so 0.8 of 90 % would be too early.
 MEMORY_RESERVE: Final = 0.9
-# At how many times the limit of free blocks puts stop: blocks go faster than data grows, until the server has defragmented.
+# Puts stop at this many times the limit of free blocks, since blocks go faster than data grows until the server has defragmented.
 AVAIL_RESERVE: Final = 4
 
 # How long to wait for a node, in ms.
@@ -26,13 +26,13 @@ INFO_POLICY: Final = {"timeout": 1000}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What one node says about itself.
+    """One node's figures and settings.
 
     Attributes:
         name: Its address and port.
         build: Its version.
         namespaces: The namespaces it has.
-        namespace: Figures and settings of the namespace in question; empty if the node does not have it.
+        namespace: Figures and settings of the jobs' namespace; empty if the node does not have it.
         statistics: Figures of the node.
         service: Settings of the node.
     """
@@ -49,12 +49,12 @@ class Node:
 
 
 def ask(client: Any, commands: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Ask each node some info commands in one request; return answers, and reasons for none, by address."""
-    from aerospike.exception import AerospikeError  # noqa: PLC0415 - judging alone does not need it
+    """Send each node some info commands in one request; return the answers, and the reasons of nodes without one, by address."""
+    from aerospike.exception import AerospikeError  # noqa: PLC0415 - a judgement alone does not need it
 
     answers: dict[str, str] = {}
     silent: dict[str, str] = {}
-    # One by one: with `info_all`, one dead node spoils all answers.
+    # This asks one by one, since one dead node spoils all answers of `info_all`.
     for node in client.get_node_names():
         name = host_port(node["address"], node["port"])
         try:
@@ -65,7 +65,7 @@ def ask(client: Any, commands: Sequence[str]) -> tuple[dict[str, str], dict[str,
 
 
 def parse_node(name: str, answer: str) -> Node:
-    """Decode a node's answer: for each info command a line with the command, a tab, and the result."""
+    """Decode a node's answer, which has a line with the command, a tab and the result for each info command."""
     answers: dict[str, str] = {}
     for line in answer.splitlines():
         command, _, value = line.partition("\t")
@@ -90,7 +90,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def figure(info: Mapping[str, str], key: str) -> int | None:
-    """Return a figure; None where the server does not tell it."""
+    """Return a figure; None if the server does not report it."""
     value = info.get(key, "")
     return int(value) if value.isascii() and value.isdigit() else None
 
@@ -99,9 +99,9 @@ def figure(info: Mapping[str, str], key: str) -> int | None:
 
 
 def room(nodes: Sequence[Node]) -> tuple[bool, str]:
-    """Tell whether more jobs may come in, and why not: some node is near the point where it refuses every write.
+    """Tell whether there is room for more jobs, and why not: some node is near the point where it refuses every write.
 
-    Nodes without the namespace do not count, nor do limits that a node's version does not have.
+    Nodes without the namespace do not count. Limits that a node's version does not have do not count either.
     """
     having = [node for node in nodes if node.namespace]
     if not having:
@@ -153,7 +153,7 @@ def _memory_used(node: Node) -> int | None:
 def has_room(client: Any, namespace: str) -> tuple[bool, str]:
     """Tell whether every node has room for more jobs, and why not. Blocks, up to a second for each silent node.
 
-    Silent nodes are left out: the cluster goes on without them. Raises Busy if all are.
+    Silent nodes do not count, since the cluster goes on without them. Raises Busy if all nodes are silent.
     """
     answers, silent = ask(client, [f"namespace/{namespace}", "statistics"])
     if not answers:
@@ -162,7 +162,7 @@ def has_room(client: Any, namespace: str) -> tuple[bool, str]:
 
 
 def count(client: Any, namespace: str, sets: Mapping[str, str]) -> dict[str, int]:
-    """Count the records in sets, under the names that these are given. Blocks, up to a second for each silent node."""
+    """Count the records in sets, by the given names of the sets. Blocks, up to a second for each silent node."""
     answers, _ = ask(client, [f"sets/{namespace}", f"namespace/{namespace}"])
     counted = dict.fromkeys(sets.values(), 0)
     copies = 1
@@ -175,5 +175,5 @@ def count(client: Any, namespace: str, sets: Mapping[str, str]) -> dict[str, int
             fields = _pairs(one.replace(":", ";"))
             if fields.get("set", "") in sets:
                 counted[sets[fields["set"]]] += figure(fields, "objects") or 0
-    # Each node counts the copies that it has.
+    # Each node counts its own copies.
     return {kind: number // copies for kind, number in counted.items()}

@@ -1,7 +1,7 @@
 """Segments in Aerospike, one record each.
 
-Measurements chose the call for each operation. What happens per job needs no filter expression, because a lease is used once only: in the
-context of a lease that is gone `map_size` fails the whole call, since it creates none.
+Measurements chose the call for each operation. The operations on jobs need no filter expression, because a lease is used only once. In
+the context of a lease that is gone, `map_size` fails the whole call, since it creates no lease.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Segments(Records):
     """The part of the store that has the segments; see SegmentStore for the methods.
 
     Attributes:
-        changes: What carries out the changes of jobs.
+        changes: Carries out the changes of jobs.
     """
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
@@ -99,7 +99,7 @@ class Segments(Records):
         try:
             results = await self.change(key, [_fence(lease), _write_map("held", moved), *reads])
         except Fenced:
-            # An earlier try may have moved the lease. Only a write tells: a stale copy may answer a read.
+            # An earlier try may have moved the lease. Only a write tells, since a stale copy may answer a read.
             results = await self.change(key, [_fence(renewed), operations.write("settled", renewed), *reads])
         jobs = {bytes(job): bytes(packed) for job, packed in sorted(results[-1][1].items())}
         return Settlement(results[-2][1], jobs)
@@ -127,7 +127,7 @@ class Segments(Records):
             return 0
         return reclaimed
 
-    # --- its life
+    # --- beginning and end
 
     async def create(self, number: int, tube: str, lease: int, form: int = FIRST, page: int = 0) -> None:
         """See SegmentStore."""
@@ -143,7 +143,7 @@ class Segments(Records):
             operations.write("page", page),
         ]
         leased = _lease_ops(lease)
-        # With an index that stays: 3 bytes a job, for a third less work in the cluster where a thousand jobs are.
+        # The maps keep their index: it takes 3 bytes a job, and saves a third of the cluster's work with a thousand jobs.
         made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
         cleared = [map_operations.map_clear(name) for name in MAPS]
         free = exp.And(exp.Eq(exp.IntBin("st"), DEAD), self._known)
@@ -204,7 +204,7 @@ class Segments(Records):
         return sum(size for _, size in results[: 1 + len(QUEUES)])
 
     async def _there(self, number: int) -> Segment:
-        """Read a segment that refused a change. Raises Fenced if it is gone, Damaged."""
+        """Read a segment that has refused a change. Raises Damaged, or Fenced if it is gone."""
         segment = await self.read(number)
         if segment is None:
             raise Fenced(f"segment {number} is gone")
@@ -285,7 +285,7 @@ def _fence(lease: int) -> Any:
 
 
 def _lease_ops(lease: int) -> list[Any]:
-    """Make an empty lease; it must not exist."""
+    """Make an empty lease, which must not exist."""
     return [
         map_operations.map_put("held", lease, {}, ONCE),
         map_operations.map_set_policy("held", SORTED, [cdt_ctx.cdt_ctx_map_key(lease)]),

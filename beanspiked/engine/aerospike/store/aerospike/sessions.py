@@ -1,4 +1,4 @@
-"""Sessions in Aerospike, and their news: a list of all, and two records for each, in a slot that the dead leave to later ones."""
+"""Sessions in Aerospike, and their news: a list of all, and two records for each, in a slot that later sessions use again."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = ["Sessions"]
 
 # The format of the records of sessions and of news.
 FORMAT: Final = 1
-# How often a session that joins tries to get a slot before others do.
+# How often a session that joins tries to get a slot, since others may be quicker.
 LISTINGS_MAX: Final = 50
-# A session silent for longer, in ms, is over, whatever its record says.
+# A session that is silent for longer, in ms, is over, whatever its record says.
 SURELY_OVER_MS: Final = 60_000
 ALIVE: Final = exp.Eq(exp.IntBin("dead"), 0)
-# The record does not say whether its session is dead, or whose it is.
+# The record does not say whether its session is dead, or which session it belongs to.
 UNSAID: Final = exp.NE(exp.BinType("dead"), aerospike.AS_BYTES_INTEGER)
 NAMELESS: Final = exp.NE(exp.BinType("no"), aerospike.AS_BYTES_INTEGER)
 SESSION_READS: Final = [
@@ -50,7 +50,7 @@ class Sessions(Records):
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
         super().__init__(client, namespace, prefix, newest)
-        # The slots of the sessions as listed last; the own session that joined last, and its slot.
+        # The slots of the sessions at the last read of the list; this front-end's session that joined last, and its slot.
         self._slots: dict[int, int] = {}
         self._joined = (0, 0)
 
@@ -71,30 +71,30 @@ class Sessions(Records):
         return await self.get(self.key("ctl", "sessions")) or {}
 
     async def _listed(self) -> dict[int, int]:
-        """Read the slots of the sessions by their numbers; slot 0 means records that nobody uses again."""
+        """Read the slots of the sessions by their numbers. Slot 0 means records that no session uses again."""
         read = partial(decoding.slots, await self._session_list(), self.newest)
         self._slots = self._aside.read("the list of sessions", read) or {}
         return self._slots
 
     async def _list_session(self, session: int) -> int:
-        """List a session with a free slot, and return the slot. Nobody would ever find a slot claimed by an unlisted session."""
+        """List a session with a free slot; return the slot. If an unlisted session claimed a slot, no front-end would ever find it."""
         key = self.key("ctl", "sessions")
         for _ in range(LISTINGS_MAX):
-            # A list of a newer format takes nobody.
+            # A list of a newer format takes no session of this version.
             listed = decoding.slots(await self._session_list(), self.newest)
             if session in listed:
                 break
             slot = next(slot for slot in itertools.count(1) if slot not in listed.values())
             taken = exp_map.MapGetByValue(None, aerospike.MAP_RETURN_COUNT, slot, exp.MapBin("numbers"))
             entry = [operations.write("f", FIRST), map_operations.map_put("numbers", session, slot, SORTED)]
-            # Refused: somebody else was quicker.
+            # Refused: another front-end was quicker.
             with contextlib.suppress(Refused):
                 await self.make(key, entry, exp.Eq(taken, 0))
                 return slot
         raise Refused(f"session {session} cannot be listed")
 
     async def _slot(self, session: int) -> int:
-        """Find a session's slot. Raises Refused for a session that is not listed, and so over."""
+        """Find a session's slot. Raises Refused for a session that is not listed and so is over."""
         if session == self._joined[0]:
             return self._joined[1]
         slot = self._slots.get(session)
@@ -107,7 +107,7 @@ class Sessions(Records):
     # --- sessions
 
     def _session_key(self, name: str, session: int, slot: int) -> Key:
-        """Return the key of a session's record. A record of a slot has a text for a key, which no number equals."""
+        """Return the key of a session's record. The key of a slot's record is a text, so it equals no session's number."""
         return self.key(name, f"slot-{slot}" if slot else session)
 
     async def _change_session(self, session: int, ops: list[Any], guard: Any = None, name: str = "ses") -> None:
@@ -134,7 +134,7 @@ class Sessions(Records):
             ops.append(operations.write("payload", payload))
         slot = await self._slot(session)
         guard = exp.And(numbered(session), ALIVE) if slot else ALIVE
-        # Nobody else writes to this record, but who declares the session dead.
+        # Only a front-end that declares the session dead writes to this record as well.
         beat = partial(self.caller.operate, self._session_key("ses", session, slot), ops, guard)
         now_ms: int = (await self.caller.beat(beat))[0][1]
         self.caller.deadline.seen(now_ms)
@@ -153,7 +153,7 @@ class Sessions(Records):
 
     async def kill(self, session: int, silent_ms: int) -> bool:
         """See SegmentStore."""
-        # A session whose record does not say whether it is dead, or whose it is, cannot send heartbeats.
+        # If the record does not say whether its session is dead, or which session it belongs to, that session cannot send heartbeats.
         guard = exp.And(exp.Or(UNSAID, ALIVE), exp.GT(exp.SinceUpdateTime(), silent_ms))
         ops = [operations.write("dead", 1)]
         exists: int = aerospike.POLICY_EXISTS_UPDATE
@@ -182,7 +182,7 @@ class Sessions(Records):
 
     async def forget_session(self, session: int) -> None:
         """See SegmentStore."""
-        # Its records stay, so they are emptied. Before it is unlisted: nobody comes back to it afterwards.
+        # Its records stay, so they are emptied. This comes before it is unlisted, since no front-end finds it afterwards.
         for name, emptied in (("ses", "payload"), ("news", "news")):
             with contextlib.suppress(Fenced, Refused):
                 await self._change_session(session, [operations.write(emptied, b"")], name=name)
@@ -207,13 +207,13 @@ class Sessions(Records):
     ) -> list[bytes]:
         """See SegmentStore."""
         slots = dict([*self._slots.items(), self._joined])
-        # Nobody has told anything under the number of a forgotten session.
+        # A forgotten session has no news.
         keys = [self._session_key("news", session, slots.get(session, 0)) for session in sessions]
         listen = partial(self._listen, list(zip(sessions, keys, strict=True)), list(known), within, every)
         return await self.caller.listen(listen) if keys else []
 
     def _listen(self, of: Sequence[tuple[int, Key]], known: list[bytes], within: float, every: float) -> list[bytes]:
-        """Read news until they are new. Whoever waits here wakes the event loop less often."""
+        """Read news until they are new. A thread that waits here wakes the event loop less often."""
         keys = [key for _, key in of]
 
         def read() -> list[bytes]:
@@ -221,12 +221,12 @@ class Sessions(Records):
             found = self.caller.read_all(keys, NEWS_READS)
             return [b"" if bins is None else self._told(*who, bins) for who, bins in zip(of, found, strict=True)]
 
-        # News that come in quick succession are read together.
+        # One read takes all news that come in quick succession.
         time.sleep(every)
         return look_until(read, lambda told: told != known or self.caller.leaving.is_set(), within - every, every)
 
     def _told(self, session: int, key: Key, bins: Mapping[str, Any]) -> bytes:
-        """Return what a session has told; nothing where the record still has an earlier session's news."""
+        """Return a session's news; nothing if the record still has an earlier session's news."""
         if key[2] != session and bins.get("no") != session:
             return b""
         read = partial(decoding.blob, bins, "news", self.newest)
@@ -234,11 +234,11 @@ class Sessions(Records):
 
 
 def _named(session: int) -> list[Any]:
-    """Write whose a record of a slot is."""
+    """Make the operations that write which session a slot's record belongs to."""
     return [operations.write("f", FORMAT), operations.write("no", session)]
 
 
 def _left_by_earlier(session: int) -> Any:
-    """Return a guard: the record is an earlier session's that is over, since it is dead, or silent and not listed."""
+    """Return a guard: the record belongs to an earlier session that is over, since it is dead, or silent and not listed."""
     over = exp.Or(UNSAID, exp.Eq(exp.IntBin("dead"), 1), exp.GT(exp.SinceUpdateTime(), SURELY_OVER_MS))
     return exp.And(exp.LT(exp.IntBin("no"), session), over)

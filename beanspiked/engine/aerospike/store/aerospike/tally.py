@@ -1,4 +1,4 @@
-"""How long the cluster takes to answer, and what comes of operations."""
+"""Counts how long the cluster takes to answer, and how operations end."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Tally:
     """Counts calls and their outcomes, from any thread.
 
     Args:
-        meaning: What tells what an error means for the record.
+        meaning: Tells what an error means for the record.
 
     Attributes:
         calls: How long calls lasted, by their kind.
-        outcomes: How many operations of which kind ended how: `done`, or the name of the error.
+        outcomes: How many operations there were, by their kind and end: `done`, or the name of the error.
     """
 
     def __init__(self, meaning: Callable[[Any], Exception]) -> None:
@@ -55,7 +55,7 @@ class Tally:
             self.add(kind, time.monotonic() - began, (outcome,))
 
     def add(self, kind: str, seconds: float, outcomes: Sequence[object]) -> None:
-        """Count a call that lasted so long, and what became of each of its operations."""
+        """Count a call with its length and the outcome of each of its operations."""
         with self._lock:
             if kind not in self.calls:
                 self.calls[kind] = Histogram(BOUNDS)
@@ -65,7 +65,7 @@ class Tally:
                 self.outcomes[key] = self.outcomes.get(key, 0) + 1
 
     def copy(self) -> Tally:
-        """Return what was counted until now."""
+        """Return the counts."""
         copied = Tally(self._meaning)
         with self._lock:
             copied.outcomes = dict(self.outcomes)

@@ -1,10 +1,10 @@
-"""The Lua module that sums segments on the nodes, for statistics: where it is, how nodes get it, and its query.
+"""The Lua module that sums segments on the nodes, for statistics: its place, how nodes get it, and its query.
 
 A module's name carries a hash of its content, so that versions that share a cluster during an upgrade do not share a module. The nodes need
-the module, and so does this process: its client sums the nodes' sums in Lua. The client looks for modules in one directory only, which the
-first client of a process decides for all. So every client of ours is made with `module_directory`.
+the module, and so does this process, whose client sums the nodes' sums in Lua. The client looks for modules in one directory only. The
+first client of a process decides that directory for all, so every client of ours gets `module_directory`.
 
-All functions here block, and raise the client's own errors where the cluster does not answer.
+All functions here block, and raise the client's errors if the cluster does not answer.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ __all__ = [
 
 PREFIX: Final = "beanspiked_"
 OURS: Final = re.compile(PREFIX + r"[0-9a-f]{12}\.lua")
-# What `udf-list` answers: filename=...,hash=...,type=LUA;filename=...
+# The answer of `udf-list`: filename=...,hash=...,type=LUA;filename=...
 LISTED: Final = re.compile(r"filename=([^,;]+)")
 FUNCTION: Final = "sizes"
 
-# A module spreads in a few ms; a node that is joining takes longer.
+# A module spreads in a few ms. A node that is joining takes longer.
 PATIENCE_S: Final = 10.0
 POLL_S: Final = 0.02
 INFO_POLICY: Final = {"timeout": 5000}
 # A query over very many segments takes seconds.
 QUERY_POLICY: Final = {"total_timeout": 60_000, "socket_timeout": 10_000}
 
-# The client's codes of a failure in Lua: here, and on a node.
+# The client's codes of a failure in Lua, here and on a node.
 CODE_FAILED_HERE: Final = 100
 CODE_FAILED_THERE: Final = -1
-# A node that is told to run no Lua at all.
+# A node whose settings forbid Lua.
 CODE_FORBIDDEN: Final = 22
 
 
@@ -62,15 +62,15 @@ class ModuleMissing(EngineError):  # noqa: N818 - names a state of the cluster
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What segments hold, summed up.
+    """Sums over segments.
 
     Attributes:
         ready: Ready jobs, and delayed ones that are due.
         delayed, reserved, buried: The other jobs by state.
         job_size: The bodies of all jobs before compression, in bytes.
         used_size: The same as stored.
-        skipped_size: The bodies whose compression was tried and given up, in bytes.
-        damaged: Jobs that cannot be read; their states count, their sizes do not.
+        skipped_size: The bodies that compression did not make smaller, in bytes.
+        damaged: Jobs that cannot be read. Their states count, their sizes do not.
     """
 
     ready: int = 0
@@ -88,7 +88,7 @@ class Sizes:
 
 @cache
 def _module_path() -> Path:
-    """Find the module: under its full name in an installation, or in this checkout."""
+    """Find the module, under its full name in an installation or in this checkout."""
     package = Path(__file__).parents[4]
     installed = list((package / "lua").glob(f"{PREFIX}*.lua"))
     found = installed or list((package.parent / "lua").glob("beanspiked.lua"))
@@ -110,7 +110,7 @@ def module_name(source: bytes) -> str:
 
 @cache
 def module_directory() -> str:
-    """Return where the client finds this version's module: its configuration's `lua.user_path`.
+    """Return the directory of this version's module, for the client's `lua.user_path`.
 
     Raises ModuleMissing where the installation lacks the module.
     """
@@ -126,7 +126,7 @@ def module_directory() -> str:
     owner = os.getpid()
 
     def remove() -> None:
-        # A child of a fork exits, too.
+        # A child of a fork exits as well, and must not remove the directory.
         if os.getpid() == owner:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -145,7 +145,7 @@ def _listed(client: Any) -> list[set[str]]:
 
 
 def _command(client: Any, command: str) -> None:
-    """Give a command to any node, which tells the others. Raises ModuleMissing when it refuses."""
+    """Send a command to any node, which tells the others. Raises ModuleMissing if the node refuses."""
     from aerospike.exception import AerospikeError  # noqa: PLC0415 - a server without Aerospike never needs it
 
     try:
@@ -160,7 +160,7 @@ def _command(client: Any, command: str) -> None:
 
 
 def _wait(client: Any, done: Callable[[set[str]], bool], what: str) -> None:
-    """Wait until something is true of every node's files. Raises ModuleMissing when that takes too long."""
+    """Wait until a condition holds for every node's files. Raises ModuleMissing if that takes too long."""
 
     def everywhere() -> bool:
         return all(done(files) for files in _listed(client))
@@ -181,9 +181,9 @@ def _register(client: Any, source: bytes) -> str:
 
 
 def register(client: Any) -> str:
-    """Give this version's module to the nodes unless all have it; return its name once they have.
+    """Give this version's module to the nodes unless all have it; return its name once they have it.
 
-    Raises ModuleMissing when a node refuses it or it does not spread.
+    Raises ModuleMissing if a node refuses it or it does not spread.
     """
     return _register(client, module_source())
 
@@ -198,7 +198,7 @@ def old_modules(client: Any) -> list[str]:
 def remove_old(client: Any) -> list[str]:
     """Remove other versions' modules; return their names once no node has them.
 
-    A server of such a version that still runs registers its own again. Raises ModuleMissing when a node refuses.
+    A running server of such a version registers its own again. Raises ModuleMissing if a node refuses.
     """
     names = old_modules(client)
     for name in names:
@@ -214,8 +214,8 @@ def remove_old(client: Any) -> list[str]:
 def sizes(client: Any, namespace: str, set_name: str, tube: str | None, now_ms: int) -> Sizes:
     """Sum the segments of a set, by one query over all nodes.
 
-    It is exact for each segment, but the segments are read one after the other; while data moves between nodes a few may be missed or
-    counted twice.
+    The sum is exact for each segment, but the query reads the segments one after the other. While data moves between nodes it may miss a
+    few, or count them twice.
 
     Args:
         client: A connected client of the `aerospike` package, made with `module_directory`.
@@ -225,7 +225,7 @@ def sizes(client: Any, namespace: str, set_name: str, tube: str | None, now_ms: 
         now_ms: The server's time: delayed jobs due by then count as ready.
 
     Raises:
-        ModuleMissing: The module does not run, even registered anew.
+        ModuleMissing: The module does not run, even after it was registered again.
     """
     return _sizes(client, module_source(), (namespace, set_name), tube, now_ms)
 
@@ -247,10 +247,10 @@ def _sizes(client: Any, source: bytes, where: tuple[str, str], tube: str | None,
         if not _failed_in_lua(error):
             raise
         if error.code == CODE_FAILED_HERE:
-            # A client without the directory connected before ours.
+            # Another client, without the directory, connected before ours.
             reason = "the first client that connected in this process needs lua.user_path = module_directory()"
         elif error.code == CODE_FORBIDDEN:
-            reason = "a node is told to run none (disable-udf-execution)"
+            reason = "a node may run no Lua (disable-udf-execution)"
         else:
             reason = "a node failed to run it"
         raise ModuleMissing(f"the Lua module {name}: {reason}: {error.msg}") from error

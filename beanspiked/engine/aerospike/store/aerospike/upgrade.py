@@ -1,8 +1,8 @@
 """Takes over a cluster of the version before: moves its directories into shards.
 
 That version has a record for each tube, the names of the tubes in 64 lists, and a counter that numbers segments. Its front-ends would not
-see what this version writes. So none of them may live, and the counter is made useless to later ones: puts through them fail, and nothing
-is lost. Several front-ends may do this at once, and it may be interrupted and repeated. None joins before it is done.
+see what this version writes. So none of them may live. The upgrade makes the counter useless to later ones: puts through them fail, and
+nothing is lost. Several front-ends may upgrade a cluster at once, and may be interrupted and do it again. None joins before it is done.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["Former", "take_over"]
 logger = logging.getLogger(__name__)
 
 TUBE_LISTS: Final = 64
-# A session silent for longer may be declared dead, in ms.
+# A session that is silent for longer may be declared dead, in ms.
 DEAD_AFTER_MS: Final = 10_000
 # Stands in the counter of segments instead of a number, so that front-ends of the version before cannot add to it.
 CLOSED_COUNTER: Final = "directories are in shards: use the newer version"
-# Counters moved before are not moved again.
+# A repeated upgrade leaves counters alone that an earlier one has moved.
 ONCE: Final = {
     **SORTED,
     "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY | aerospike.MAP_WRITE_FLAGS_NO_FAIL,
@@ -49,10 +49,10 @@ class Former(Sessions, Directories):
 
 
 async def take_over(store: Former) -> None:
-    """Move what the version before has left, unless it was moved.
+    """Move the directories of the version before, unless that was done.
 
     Raises:
-        StoreUnusable: A front-end of that version lives, or its numbers are too high to go on with.
+        StoreUnusable: A front-end of that version lives, or it has used too many numbers.
         StoreError: The cluster does not answer.
     """
     if await _moved(store):
@@ -71,7 +71,7 @@ async def take_over(store: Former) -> None:
             await _move(store, lister, name, record)
             over.append(store.key("dir", name))
     await store.change(store.key("ctl", "shards"), [operations.write("moved", 1)])
-    # A node that restarts may bring removed records back. Nobody reads them any more.
+    # A node that restarts may bring removed records back. No front-end reads them any more.
     for key in over:
         with contextlib.suppress(Fenced):
             await store.caller.call(partial(store.caller.client.remove, key, policy=REMOVE_POLICY))
@@ -105,7 +105,7 @@ async def _nobody_lives(store: Former) -> bool:
         if session.silent_ms > DEAD_AFTER_MS and await store.kill(session.number, DEAD_AFTER_MS):
             continue
         if await _moved(store):
-            # Another front-end has moved everything meanwhile, and joined.
+            # Another front-end has meanwhile moved everything and joined.
             return False
         raise StoreUnusable(
             f"session {session.number} is a front-end of an older version, which cannot share tubes with this one: "
@@ -138,7 +138,7 @@ async def _former_directory(store: Former, name: str) -> Directory | None:
 
 
 async def _move(store: Former, lister: Lister, name: str, record: Directory) -> None:
-    """Enter what a record says in the tube's entry, but for what is there."""
+    """Enter a record's content in the tube's entry, except the items that are there already."""
     known = set(await lister.everywhere(name, (await store.directories([name]))[0]))
     page = 0
     for number in record.segments:

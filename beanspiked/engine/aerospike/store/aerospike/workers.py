@@ -1,4 +1,4 @@
-"""Threads for calls that block. The one that worked last works next: its caches and its connection are warm."""
+"""Threads for calls that block. The thread that worked last works next, since its caches and its connection are warm."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """A few threads that call what they are given.
+    """A few threads that make calls.
 
-    They cost half of what an executor and its futures do.
+    They cost half as much as an executor and its futures.
 
     Args:
-        count: How many.
+        count: How many threads.
         name: Their name.
     """
 
@@ -37,11 +37,11 @@ class Workers:
             thread.start()
 
     def run(self, call: Callable[[], None]) -> None:
-        """Have a thread make a call that raises nothing."""
+        """Let a thread make a call that raises nothing."""
         self._add(call)
 
     async def do(self, function: Callable[[], Result]) -> Result:
-        """Have a thread make a call; return or raise what comes of it."""
+        """Let a thread make a call; return its result or raise its error."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._add(partial(_carry_out, function, future))
         return await future
@@ -72,13 +72,13 @@ class Workers:
             call()
 
     def _rest(self, woken: threading.Lock) -> None:
-        """Wait for a call. Both sides first say what they have and then look at the other: so no call is missed."""
+        """Wait for a call. Each side first publishes its own state and then looks at the other's, so no call is missed."""
         self._idle.append(woken)
         if self._calls:
             try:
                 self._idle.remove(woken)
             except ValueError:
-                # This thread is about to be woken.
+                # A caller is about to wake this thread.
                 pass
             else:
                 return
@@ -95,7 +95,7 @@ def _carry_out(function: Callable[[], Any], future: asyncio.Future[Any]) -> None
 
 
 def hand_over(future: asyncio.Future[Any], callback: Callable[..., None], *args: object) -> None:
-    """Have a future's event loop call something. If the loop has ended nobody waits any more."""
+    """Let a future's event loop make a call. If the loop has ended, nothing waits for the future any more."""
     with contextlib.suppress(RuntimeError):
         future.get_loop().call_soon_threadsafe(callback, *args)
 
@@ -111,12 +111,12 @@ def _fail(future: asyncio.Future[Any], error: Exception) -> None:
 
 
 def look_until(look: Callable[[], Result], done: Callable[[Result], bool], within: float, every: float) -> Result:
-    """Look until what is seen is as wanted, or time is over; return what was seen last. Blocks.
+    """Look again and again until the result is as wanted or the time is over; return the last result. Blocks.
 
     Args:
         look: Looks once.
-        done: Tells whether what was seen is as wanted.
-        within: How long to go on, in seconds; there is one look in any case.
+        done: Tells whether a result is as wanted.
+        within: How long to go on, in seconds. There is one look in any case.
         every: How long to sleep between two looks, in seconds.
     """
     until = time.monotonic() + within

@@ -37,7 +37,7 @@ CHUNK: Final = 65536
 
 
 class JobApi:
-    """Answers what is asked below `/api/v1` of jobs.
+    """Answers the requests below `/api/v1` for jobs.
 
     Args:
         outcomes: What waits for changes of many jobs.
@@ -142,7 +142,7 @@ class JobApi:
         return await self._bulk(request, f"move from {tube} to {target} {wanted}", "moved", bulk)
 
     async def kick_jobs(self, request: Request) -> Response:
-        """Make the buried and delayed jobs ready that match."""
+        """Make the buried and delayed jobs that match ready."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         wanted = given.meant(("delayed", "buried"))
@@ -169,7 +169,7 @@ class JobApi:
         return await self._bulk(request, f"duplicate in {tube} {wanted}", "duplicated", bulk)
 
     async def release_jobs(self, request: Request) -> Response:
-        """Take the jobs that match from who has reserved them, and make them ready."""
+        """Take the jobs that match from their connections, and make them ready."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         wanted = given.meant(("reserved",))
@@ -178,7 +178,7 @@ class JobApi:
         return await self._bulk(request, f"release in {tube} {wanted}", "released", bulk)
 
     async def set_priorities(self, request: Request) -> Response:
-        """Give the jobs that match, and that nobody holds, another priority."""
+        """Give the jobs that match and that nobody holds another priority."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         priority = given.number("priority", None)
@@ -188,7 +188,7 @@ class JobApi:
         return await self._bulk(request, f"priority {priority} in {tube} of {wanted}", "changed", bulk)
 
     async def set_delays(self, request: Request) -> Response:
-        """Make the jobs that match, and that nobody holds, ready after a time."""
+        """Delay the jobs that match and that nobody holds."""
         tube = requests.tube_name(request)
         given = await requests.arguments(request)
         delay = given.number("delay", None)
@@ -198,7 +198,7 @@ class JobApi:
         return await self._bulk(request, f"delay {delay} in {tube} of {wanted}", "changed", bulk)
 
     async def _bulk(self, request: Request, what: str, done: str, bulk: Bulk) -> Response:
-        """Wait for a change of many jobs, and tell how many; what was done before a failure stays done."""
+        """Wait for a change of many jobs, and tell how many were changed. Jobs that were changed before a failure stay changed."""
         note(request, f"{what}: begins")
         bulk.then(lambda _: note(request, f"{what}: {bulk.value} {done}"))
         if PROGRESS in request.headers.get("accept", ""):
@@ -237,7 +237,7 @@ class JobApi:
         return await self._changed(request, "kick", self._jobs.kick)
 
     async def release(self, request: Request) -> Response:
-        """Take a job from who has reserved it, and make it ready."""
+        """Make a job ready that a connection has reserved."""
         return await self._changed(request, "release", self._jobs.release)
 
     async def bury(self, request: Request) -> Response:
@@ -263,7 +263,7 @@ class JobApi:
         return await self._changed(request, what, lambda number: self._jobs.set_priority(number, priority))
 
     async def set_delay(self, request: Request) -> Response:
-        """Make a job that nobody holds ready after a time."""
+        """Delay a job that nobody holds."""
         given = await requests.arguments(request)
         delay = given.number("delay", None)
         given.end()

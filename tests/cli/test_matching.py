@@ -128,7 +128,7 @@ def test_without_the_secret_no_job_is_kicked(
 ) -> None:
     (job, *_) = cli("jobs", fruit, "--json", "--state", "buried").json
     monkeypatch.delenv("BEANSPIKED_ADMIN_TOKEN")
-    assert "wants a secret" in cli("kick", "--admin", ports[1], "--id", job["id"], code=1).said
+    assert "needs a secret" in cli("kick", "--admin", ports[1], "--id", job["id"], code=1).said
     assert cli.states(fruit)["buried"] == 2
 
 

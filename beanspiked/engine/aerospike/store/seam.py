@@ -1,6 +1,6 @@
 """The terms of the seam between the Aerospike engine and its store; contract.py has the operations.
 
-A *segment* is one record with up to some hundred jobs of one tube. Every operation on a segment is atomic, and none touches two. A job
+A *segment* is one record with up to a thousand jobs of one tube. Every operation on a segment is atomic, and none touches two. A job
 never leaves its segment. A *lease* is one front-end's share of a segment's reserved jobs, and its fence: every operation under a lease
 fails as a whole once the lease is gone. No lease is used twice. So to rename a lease decides an operation of unknown outcome: the
 operation can do nothing any more, and the highest slot tells what it put.

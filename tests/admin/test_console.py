@@ -45,6 +45,14 @@ class Console:
         self.page.open(self.url + hash)
         self.page.wait("document.querySelector('.live.on') !== null")
 
+    def shows(self, text: str) -> None:
+        """Wait until the page has a text anywhere."""
+        self.page.wait(f"document.body.innerText.includes({text!r})")
+
+    def says(self, text: str) -> None:
+        """Wait until the page tells what was done."""
+        self.page.wait(f"document.getElementById('said').textContent.includes({text!r})")
+
     def picture(self, name: str) -> None:
         folder = os.environ.get("BEANSPIKED_TEST_PICTURES")
         if folder:
@@ -77,7 +85,7 @@ def console(running: tuple[ServerProcess, Page, int]) -> Iterator[Console]:
 def test_the_overview_needs_nothing_from_elsewhere(console: Console) -> None:
     console.put("emails", b"x")
     console.open()
-    console.page.wait("document.body.innerText.includes('emails')")
+    console.shows("emails")
     asked = [url for url in console.page.asked if url != "about:blank"]
     assert len(asked) > 4
     assert all(url.startswith(console.url) for url in asked)
@@ -91,11 +99,11 @@ def test_a_newcomer_finds_a_buried_job_reads_why_and_kicks_it(console: Console) 
     console.page.click("Bury")
     console.page.fill("Reason", "card refused")
     console.page.click("Bury", "dialog")
-    console.page.wait("document.body.innerText.includes('buried: card refused')")
+    console.shows("buried: card refused")
     assert '"order": 7' in console.page.text(), "JSON is shown as such"
     console.picture("tube")
     console.page.click("Kick", "document.querySelector('.jobs')")
-    console.page.wait(f"document.body.innerText.includes('Next ready: {job_id}')")
+    console.shows(f"Next ready: {job_id}")
 
 
 def test_a_job_is_put_and_deleted(console: Console) -> None:
@@ -105,7 +113,7 @@ def test_a_job_is_put_and_deleted(console: Console) -> None:
     console.page.fill("Body", "from the console")
     console.page.fill("Priority", "0")
     console.page.click("Put", "dialog")
-    console.page.wait("document.body.innerText.includes('from the console')")
+    console.shows("from the console")
     console.page.click("Delete", "document.querySelector('.jobs')")
     console.page.click("Delete", "dialog")
     console.page.wait("!document.body.innerText.includes('from the console')")
@@ -125,7 +133,7 @@ def test_a_tube_is_cleared_by_who_types_its_name(console: Console) -> None:
     assert console.page.tell("document.querySelector('dialog [type=submit]').disabled")
     console.page.fill("Type", "bin")
     console.page.click("Delete them all", "dialog")
-    console.page.wait("document.getElementById('said').textContent.includes('3 deleted')")
+    console.says("3 deleted")
     # The tube went with its last job, and the page says so.
     console.page.complaints.clear()
     console.open()
@@ -142,7 +150,7 @@ def test_jobs_are_found_counted_moved_and_deleted(console: Console) -> None:
         console.put("fruit", body)
     console.open("#/tube/fruit")
     find(console, Body="red")
-    console.page.wait("document.body.innerText.includes('2 match')")
+    console.shows("2 match")
     assert console.page.tell("[...document.querySelectorAll('td .body')].map((one) => one.textContent).join()") == (
         "red apple,red pear"
     )
@@ -150,21 +158,17 @@ def test_jobs_are_found_counted_moved_and_deleted(console: Console) -> None:
     console.page.click("Move all")
     console.page.fill("To the tube", "basket")
     console.page.click("Move them", "dialog")
-    console.page.wait("document.getElementById('said').textContent.includes('2 moved to basket')")
+    console.says("2 moved to basket")
     find(console, Body="img")
-    console.page.wait("document.body.innerText.includes('1 match')")
+    console.shows("1 match")
     assert console.page.tell("document.querySelector('td .body').textContent") == EVIL_BODY.decode()
     console.page.click("Delete all")
     console.page.fill("Type", "fruit")
     console.page.click("Delete them", "dialog")
-    console.page.wait("document.getElementById('said').textContent.includes('1 deleted')")
+    console.says("1 deleted")
     basket = console.conn.ask(requests.stats_tube("basket"))
     assert basket is not None
     assert basket["current-jobs-ready"] == 2
-
-
-def said(console: Console, text: str) -> None:
-    console.page.wait(f"document.getElementById('said').textContent.includes({text!r})")
 
 
 def test_a_selection_is_buried_and_all_that_match_are_duplicated(console: Console) -> None:
@@ -172,23 +176,23 @@ def test_a_selection_is_buried_and_all_that_match_are_duplicated(console: Consol
         console.put("mixed", body, priority=9)
     console.open("#/tube/mixed")
     find(console)
-    console.page.wait("document.body.innerText.includes('3 match')")
+    console.shows("3 match")
     console.page.tell("[...document.querySelectorAll('td input')].slice(0, 2).forEach((one) => one.click())")
-    console.page.wait("document.body.innerText.includes('2 of 3 selected')")
+    console.shows("2 of 3 selected")
     console.picture("selection")
     console.page.click("Bury", "document.querySelector('div.bar[role=status]')")
     console.page.fill("Reason", "unripe")
     console.page.click("Bury them", "dialog")
-    said(console, "2 buried")
-    console.page.wait("document.body.innerText.includes('1 match')")
+    console.says("2 buried")
+    console.shows("1 match")
     console.page.click("Duplicate all")
     console.page.click("Duplicate them", "dialog")
-    said(console, "1 duplicated")
-    console.page.wait("document.body.innerText.includes('2 match')")
+    console.says("1 duplicated")
+    console.shows("2 match")
     console.page.click("Priority all")
     console.page.fill("Priority (0", "5", "dialog")
     console.page.click("Change it", "dialog")
-    said(console, "2 have the priority 5")
+    console.says("2 have the priority 5")
     assert console.conn.ask(requests.stats_tube("mixed"))["current-jobs-buried"] == 2
 
 
@@ -197,30 +201,30 @@ def test_a_held_job_is_shown_and_released(console: Console) -> None:
     console.conn.ask(requests.watch("held"))
     assert console.conn.ask(requests.reserve()).id == job
     console.open("#/tube/held")
-    console.page.wait(f"document.body.innerText.includes('Next reserved: {job}')")
+    console.shows(f"Next reserved: {job}")
     console.page.click("Release")
-    console.page.wait(f"document.body.innerText.includes('Next ready: {job}')")
+    console.shows(f"Next ready: {job}")
     console.page.click("Priority")
     console.page.fill("Priority (0", "77", "dialog")
     console.page.click("Change", "dialog")
-    said(console, f"job {job} has the priority 77")
+    console.says(f"job {job} has the priority 77")
     console.page.click("Duplicate")
-    said(console, f"is a copy of job {job}")
+    console.says(f"is a copy of job {job}")
 
 
 def test_a_connection_is_closed(console: Console) -> None:
     console.conn.ask(requests.watch("mine"))
     console.open("#/connections")
-    console.page.wait("document.body.innerText.includes('mine')")
+    console.shows("mine")
     console.page.click("Close", "document.querySelector('tbody')")
     console.page.click("Close", "dialog")
-    console.page.wait("document.getElementById('said').textContent.includes('closed')")
+    console.says("closed")
 
 
 def test_what_clients_send_is_never_executed(console: Console) -> None:
     console.put(EVIL_TUBE, EVIL_BODY)
     console.open()
-    console.page.wait(f"document.body.innerText.includes('{EVIL_TUBE}')")
+    console.shows(EVIL_TUBE)
     console.page.tell("document.querySelector('a[href*=\"alert\"]').click()")
     console.page.wait("document.querySelector('pre') !== null")
     assert console.page.tell("document.querySelector('pre').textContent") == EVIL_BODY.decode()
@@ -265,4 +269,4 @@ def test_keys_lead_everywhere(console: Console) -> None:
 def test_pages_are_live(console: Console) -> None:
     console.open()
     console.put("came-later", b"x")
-    console.page.wait("document.body.innerText.includes('came-later')")
+    console.shows("came-later")

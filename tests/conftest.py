@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -18,17 +17,9 @@ from typing import Any
 import depth
 import hypothesis
 import pytest
-from asd import HOST, NO_SERVER, prepared
-from launcher import free_port
+from asd import NO_SERVER, Node, connected
 
 import beanspiked
-
-# One node, with its data in memory.
-NAMESPACE_SETTINGS = """
-    replication-factor 1
-    storage-engine memory {
-        data-size 512M
-    }"""
 
 
 def pytest_report_header() -> str:
@@ -74,24 +65,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
     elif asd is None:
         pytest.skip(NO_SERVER)
     else:
-        work = tmp_path_factory.mktemp("asd")
-        ports = [free_port() for _ in range(4)]
-        command = prepared(
-            asd,
-            work,
-            ports,
-            service="cluster-name beanspiked-test",
-            level="warning",
-            heartbeat="timeout 10",
-            namespace=NAMESPACE_SETTINGS,
-        )
-        with (work / "log").open("wb") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            yield HOST, ports[0]
-        finally:
-            server.terminate()
-            server.wait(30)
+        node = Node(asd, tmp_path_factory.mktemp("asd"))
+        yield node.address
+        node.stop()
+
+
+@pytest.fixture(scope="session")
+def aerospike_client(address: tuple[str, int]) -> Iterator[Any]:
+    """A client of the real server."""
+    client = connected(address)
+    yield client
+    client.close()
 
 
 class Bugs(logging.Handler):

@@ -22,7 +22,7 @@ def test_a_job_is_put_and_deleted(console: Console) -> None:
     console.page.fill("Body", "from the console")
     console.page.fill("Priority", "0")
     console.page.click("Put", "dialog")
-    console.page.wait("document.body.innerText.includes('from the console')")
+    console.shows("from the console")
     console.page.click("Delete", "document.querySelector('.jobs')")
     console.page.click("Delete", "dialog")
     console.page.wait("!document.body.innerText.includes('from the console')")
@@ -44,7 +44,7 @@ def test_a_tube_is_cleared_by_who_types_its_name(console: Console) -> None:
     console.page.click("Delete them all", "dialog")
     console.page.wait("document.getElementById('said').textContent.includes('3 deleted')")
     # The tube went with its last job, and the page says so.
-    console.said("there is no tube bin")
+    console.says("there is no tube bin")
     console.open()
     console.page.complaints.clear()
 
@@ -54,7 +54,7 @@ def test_jobs_are_found_counted_moved_and_deleted(console: Console) -> None:
         console.put("fruit", body)
     console.open("#/tube/fruit")
     console.find(Body="red")
-    console.page.wait("document.body.innerText.includes('2 match')")
+    console.shows("2 match")
     assert console.page.tell("[...document.querySelectorAll('td .body')].map((one) => one.textContent).join()") == (
         "red apple,red pear"
     )
@@ -64,7 +64,7 @@ def test_jobs_are_found_counted_moved_and_deleted(console: Console) -> None:
     console.page.click("Move them", "dialog")
     console.page.wait("document.getElementById('said').textContent.includes('2 moved to basket')")
     console.find(Body="img")
-    console.page.wait("document.body.innerText.includes('1 match')")
+    console.shows("1 match")
     assert console.page.tell("document.querySelector('td .body').textContent") == EVIL_BODY.decode()
     console.page.click("Delete all")
     console.page.fill("Type", "fruit")
@@ -80,23 +80,23 @@ def test_a_selection_is_buried_and_all_that_match_are_duplicated(console: Consol
         console.put("mixed", body, priority=9)
     console.open("#/tube/mixed")
     console.find()
-    console.page.wait("document.body.innerText.includes('3 match')")
+    console.shows("3 match")
     console.page.tell("[...document.querySelectorAll('td input')].slice(0, 2).forEach((one) => one.click())")
-    console.page.wait("document.body.innerText.includes('2 of 3 selected')")
+    console.shows("2 of 3 selected")
     console.picture("selection")
     console.page.click("Bury", "document.querySelector('div.bar[role=status]')")
     console.page.fill("Reason", "unripe")
     console.page.click("Bury them", "dialog")
-    console.said("2 buried")
-    console.page.wait("document.body.innerText.includes('1 match')")
+    console.says("2 buried")
+    console.shows("1 match")
     console.page.click("Duplicate all")
     console.page.click("Duplicate them", "dialog")
-    console.said("1 duplicated")
-    console.page.wait("document.body.innerText.includes('2 match')")
+    console.says("1 duplicated")
+    console.shows("2 match")
     console.page.click("Priority all")
     console.page.fill("Priority (0", "5", "dialog")
     console.page.click("Change it", "dialog")
-    console.said("2 have the priority 5")
+    console.says("2 have the priority 5")
     assert console.conn.ask(requests.stats_tube("mixed"))["current-jobs-buried"] == 2
 
 
@@ -105,15 +105,15 @@ def test_a_held_job_is_shown_and_released(console: Console) -> None:
     console.conn.ask(requests.watch("held"))
     assert console.conn.ask(requests.reserve()).id == job
     console.open("#/tube/held")
-    console.page.wait(f"document.body.innerText.includes('Next reserved: {job}')")
+    console.shows(f"Next reserved: {job}")
     console.page.click("Release")
-    console.page.wait(f"document.body.innerText.includes('Next ready: {job}')")
+    console.shows(f"Next ready: {job}")
     console.page.click("Priority")
     console.page.fill("Priority (0", "77", "dialog")
     console.page.click("Change", "dialog")
-    console.said(f"job {job} has the priority 77")
+    console.says(f"job {job} has the priority 77")
     console.page.click("Duplicate")
-    console.said(f"is a copy of job {job}")
+    console.says(f"is a copy of job {job}")
 
 
 def test_a_job_is_delayed_and_moved(console: Console) -> None:
@@ -122,8 +122,8 @@ def test_a_job_is_delayed_and_moved(console: Console) -> None:
     console.page.click("Delay", "document.querySelector('.jobs')")
     console.page.fill("Ready in", "3000")
     console.page.click("Change", "dialog")
-    console.said(f"job {job} is ready in 3000 s")
-    console.page.wait(f"document.body.innerText.includes('Next delayed: {job}')")
+    console.says(f"job {job} is ready in 3000 s")
+    console.shows(f"Next delayed: {job}")
     # Another delay of a delayed job is shown at once.
     console.page.click("Delay", "document.querySelector('.jobs')")
     console.page.fill("Ready in", "600")
@@ -132,7 +132,7 @@ def test_a_job_is_delayed_and_moved(console: Console) -> None:
     console.page.click("Move", "document.querySelector('.jobs')")
     console.page.fill("To the tube", "elsewhere")
     console.page.click("Move", "dialog")
-    console.said(f"job {job} moved to elsewhere")
+    console.says(f"job {job} moved to elsewhere")
     assert console.conn.ask(requests.stats_tube("elsewhere"))["current-jobs-delayed"] == 1
 
 
@@ -144,17 +144,17 @@ def test_a_selection_of_held_jobs_is_released_and_all_that_match_are_delayed(con
         console.conn.ask(requests.reserve())
     console.open("#/tube/taken")
     console.find(State="reserved")
-    console.page.wait("document.body.innerText.includes('3 match')")
+    console.shows("3 match")
     console.page.tell("[...document.querySelectorAll('td input')].slice(0, 2).forEach((one) => one.click())")
     console.page.click("Release", "document.querySelector('div.bar[role=status]')")
     console.page.click("Release them", "dialog")
-    console.said("2 released")
+    console.says("2 released")
     console.find(State="ready")
-    console.page.wait("document.body.innerText.includes('2 match')")
+    console.shows("2 match")
     console.page.click("Delay all")
     console.page.fill("Ready in", "500")
     console.page.click("Change it", "dialog")
-    console.said("2 are ready in 500 s")
+    console.says("2 are ready in 500 s")
     assert console.conn.ask(requests.stats_tube("taken"))["current-jobs-delayed"] == 2
 
 
@@ -168,20 +168,20 @@ def test_a_selection_is_kicked_moved_duplicated_and_deleted(console: Console) ->
         console.find(State=state)
         console.page.wait(f"document.querySelectorAll('td input').length >= {count}")
         console.page.tell(f"[...document.querySelectorAll('td input')].slice(0, {count}).forEach((one) => one.click())")
-        console.page.wait(f"document.body.innerText.includes('{count} of ')")
+        console.shows(f"{count} of ")
         console.page.click(what, "document.querySelector('div.bar[role=status]')")
         for label, value in fields.items():
             console.page.fill(label, value)
         console.page.click(f"{what} them", "dialog")
 
     pick("delayed", 2, "Kick")
-    console.said("2 kicked")
+    console.says("2 kicked")
     pick("ready", 1, "Move", To="away")
-    console.said("1 moved to away")
+    console.says("1 moved to away")
     pick("ready", 1, "Duplicate")
-    console.said("1 duplicated")
+    console.says("1 duplicated")
     pick("delayed", 1, "Delete", Type="picked")
-    console.said("1 deleted")
+    console.says("1 deleted")
     told = console.conn.ask(requests.stats_tube("picked"))
     assert (told["current-jobs-ready"], told["current-jobs-delayed"]) == (2, 0)
 
@@ -192,17 +192,17 @@ def test_a_pause_counts_down(console: Console) -> None:
     console.page.click("Pause")
     console.page.fill("For how many", "3700")
     console.page.click("Pause", "dialog")
-    console.page.wait("document.body.innerText.includes('1:01:3')")
+    console.shows("1:01:3")
     left = "/[0-9]:[0-9:]+ left/.exec(document.body.innerText)[0]"
     before = console.page.tell(left)
     console.page.wait(f"{left} < {before!r}")
     console.page.tell("location.hash = '#/'")
-    console.page.wait("document.body.innerText.includes('paused, 1:01:')")
+    console.shows("paused, 1:01:")
     console.page.tell("location.hash = '#/tube/slow'")
     console.page.click("Pause")
     console.page.fill("For how many", "0")
     console.page.click("Pause", "dialog")
-    console.said("not paused any more")
+    console.says("not paused any more")
 
 
 def test_many_lines_are_put(console: Console) -> None:
@@ -213,7 +213,7 @@ def test_many_lines_are_put(console: Console) -> None:
     console.page.fill("Put it as", "a job for each line")
     console.picture("put")
     console.page.click("Put", "dialog")
-    console.said("3 jobs are put")
+    console.says("3 jobs are put")
     assert console.conn.ask(requests.stats_tube("lines"))["current-jobs-ready"] == 4
 
 
@@ -225,11 +225,11 @@ def test_a_job_is_put_from_a_template_and_like_a_former_one(console: Console) ->
     console.page.wait("dialog.open")
     console.page.fill("Keep it", "greeting")
     console.page.click("Put", "dialog")
-    console.said(f"job {former + 1} is put")
+    console.says(f"job {former + 1} is put")
     console.page.click("Put")
     console.page.fill("Template", "greeting")
     console.page.click("Put", "dialog")
-    console.said(f"job {former + 2} is put")
+    console.says(f"job {former + 2} is put")
     console.conn.ask(requests.watch("again"))
     for _ in range(3):
         job = console.conn.ask(requests.reserve())
@@ -238,16 +238,16 @@ def test_a_job_is_put_from_a_template_and_like_a_former_one(console: Console) ->
         console.conn.ask(requests.delete(job.id))
     console.put("again", b"second", delay=900)
     console.find(State="delayed")
-    console.page.wait("document.body.innerText.includes('1 match')")
+    console.shows("1 match")
     console.page.tell("document.querySelector('td input').click()")
     console.page.click("Put again", "document.querySelector('div.bar[role=status]')")
     console.page.click("Put", "dialog")
-    console.said("is put")
+    console.says("is put")
     assert console.conn.ask(requests.reserve()).body == b"second"
     console.put("again", b"\xff")
     console.page.wait("document.querySelector('.jobs').innerText.includes('ff')")
     console.page.click("Put again")
-    console.said("is not text")
+    console.says("is not text")
 
 
 def test_a_template_is_forgotten(console: Console) -> None:
@@ -260,13 +260,13 @@ def test_a_template_is_forgotten(console: Console) -> None:
         known = console.page.tell("[...dialog.querySelectorAll('option')].map((one) => one.textContent)")
         assert ("short" in known) is (not body)
         console.page.click("Put", "dialog")
-        console.said("is forgotten" if not body else "is put")
+        console.says("is forgotten" if not body else "is put")
 
 
 def test_a_connection_is_closed(console: Console) -> None:
     console.conn.ask(requests.watch("mine"))
     console.open("#/connections")
-    console.page.wait("document.body.innerText.includes('mine')")
+    console.shows("mine")
     console.page.click("Close", "document.querySelector('tbody')")
     console.page.click("Close", "dialog")
     console.page.wait("document.getElementById('said').textContent.includes('closed')")

@@ -77,22 +77,11 @@ def oldest(port: Port) -> float | None:
     return metrics(port).get("beanspiked_tube_oldest_ready_age_seconds", {}).get(("default",))
 
 
-def test_the_age_of_the_oldest_ready_job_is_told(port: Port) -> None:
+@pytest.mark.parametrize("pri", [0, 5, 9], ids=["urgent", "as the next", "least urgent"])
+def test_the_age_of_the_oldest_ready_job_is_told_however_urgent_it_is(port: Port, pri: int) -> None:
     client = port.wire.connect()
     assert oldest(port) is None
-    client.put()
-    port.wire.advance(30)
-    client.put()
-    assert oldest(port) == 32
-    client.send(b"reserve\r\n")
-    assert oldest(port) == 4
-    client.send(b"release 1 0 0\r\n")
-    assert oldest(port) == 36
-
-
-def test_the_oldest_ready_job_may_be_the_least_urgent(port: Port) -> None:
-    client = port.wire.connect()
-    client.put(pri=9)
+    client.put(pri=pri)
     port.wire.advance(30)
     client.put(pri=5)
     client.put(pri=1)
@@ -100,7 +89,7 @@ def test_the_oldest_ready_job_may_be_the_least_urgent(port: Port) -> None:
     # It goes, comes back, and goes for good.
     client.send(b"delete 2\r\nreserve-job 1\r\n")
     assert oldest(port) == 4
-    client.send(b"release 1 9 0\r\n")
+    client.send(b"release 1 %d 0\r\n" % pri)
     assert oldest(port) == 36
     client.send(b"delete 1\r\n")
     assert oldest(port) == 8

@@ -11,11 +11,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import connected, note_build
+from asd import note_build
 from memory import Cluster, MemoryStore
 from summed import Segments
 
-from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
 from beanspiked.ops.check import main
 
 if TYPE_CHECKING:
@@ -25,11 +24,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def client(address: tuple[str, int]) -> Iterator[Any]:
-    """A client of the real server."""
-    client = connected(address, lua={"user_path": module_directory()})
-    yield client
-    client.close()
+def client(aerospike_client: Any) -> Any:
+    return aerospike_client
 
 
 @pytest.fixture(scope="session")

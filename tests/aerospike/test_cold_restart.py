@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import HOST, NAMESPACE, NO_SERVER, connected, prepared
-from launcher import free_port
+from asd import NAMESPACE, NO_SERVER, Node, connected
 
 import beanspiked
 
@@ -33,43 +31,14 @@ SETTINGS = """
 WRITTEN_S = 1.0
 
 
-class Node:
-    """A server that keeps its data in a file."""
-
-    def __init__(self, asd: str, work: Path) -> None:
-        self.ports = [free_port() for _ in range(4)]
-        self._command = prepared(
-            asd,
-            work,
-            self.ports,
-            service="cluster-name beanspiked-cold",
-            level="warning",
-            heartbeat="timeout 10",
-            namespace=SETTINGS.format(work=work),
-        )
-        self._log = (work / "log").open("wb")
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(30)
-
-    def close(self) -> None:
-        self.kill()
-        self._log.close()
-
-
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     asd = shutil.which("asd")
     if asd is None:
         pytest.skip(NO_SERVER)
-    node = Node(asd, tmp_path)
+    node = Node(asd, tmp_path, SETTINGS.format(work=tmp_path))
     yield node
-    node.close()
+    node.kill()
 
 
 def bodies(client: Any) -> int:
@@ -79,7 +48,8 @@ def bodies(client: Any) -> int:
 @pytest.mark.slow
 @pytest.mark.real
 def test_bodies_that_a_cold_restart_brings_back_are_removed_and_those_of_jobs_are_not(node: Node) -> None:
-    url = f"aerospike://{HOST}:{node.ports[0]}/{NAMESPACE}"
+    host, port = node.address
+    url = f"aerospike://{host}:{port}/{NAMESPACE}"
     body = random.Random(1).randbytes(5000)
 
     async def use() -> int:
@@ -103,14 +73,14 @@ def test_bodies_that_a_cold_restart_brings_back_are_removed_and_those_of_jobs_ar
             assert info is not None
             assert info.body == body
 
-    client = connected((HOST, node.ports[0]))
+    client = connected(node.address)
     kept = asyncio.run(use())
     time.sleep(WRITTEN_S)
     assert bodies(client) == 1
     client.close()
     node.kill()
     node.start()
-    client = connected((HOST, node.ports[0]))
+    client = connected(node.address)
     assert bodies(client) == 10
     asyncio.run(look(kept))
     assert bodies(client) == 1

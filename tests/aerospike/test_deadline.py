@@ -6,14 +6,12 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import HOST, NAMESPACE, connected, note_build, prepared
-from launcher import free_port
+from asd import NAMESPACE, Node, connected, note_build
 from segments import LEASE, key_of, puts, run, whole
 
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
@@ -23,24 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Node:
-    """A server of its own that may be frozen."""
+class Freezable(Node):
+    """A server that may be frozen, and a client of it."""
 
     def __init__(self, asd: str, work: Path) -> None:
-        ports = [free_port() for _ in range(4)]
-        settings = "replication-factor 1\n storage-engine memory {\n data-size 512M\n }"
-        command = prepared(
-            asd,
-            work,
-            ports,
-            service="cluster-name beanspiked-frozen",
-            level="warning",
-            heartbeat="timeout 10",
-            namespace=settings,
-        )
-        with (work / "log").open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.client = connected((HOST, ports[0]))
+        super().__init__(asd, work)
+        self.client = connected(self.address)
 
     def freeze(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
@@ -55,22 +41,21 @@ class Node:
     def stop(self) -> None:
         self.wake()
         self.client.close()
-        self.process.terminate()
-        self.process.wait(30)
+        super().stop()
 
 
 @pytest.fixture
-def node(tmp_path: Path, address: tuple[str, int], request: pytest.FixtureRequest) -> Iterator[Node]:  # noqa: ARG001
+def node(tmp_path: Path, address: tuple[str, int], request: pytest.FixtureRequest) -> Iterator[Freezable]:  # noqa: ARG001
     asd = shutil.which("asd")
     if asd is None:
         pytest.skip("a node that can be frozen needs an asd on the PATH")
-    node = Node(asd, tmp_path / "node")
+    node = Freezable(asd, tmp_path / "node")
     note_build(node.client, request)
     yield node
     node.stop()
 
 
-def test_a_node_that_was_frozen_does_not_do_what_it_finds_in_its_sockets(node: Node) -> None:
+def test_a_node_that_was_frozen_does_not_do_what_it_finds_in_its_sockets(node: Freezable) -> None:
     store = AerospikeStore(node.client, NAMESPACE, "late_")
 
     async def check() -> None:
@@ -101,7 +86,7 @@ def test_a_node_that_was_frozen_does_not_do_what_it_finds_in_its_sockets(node: N
     store.caller.close()
 
 
-def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Node) -> None:
+def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Freezable) -> None:
     store = AerospikeStore(node.client, NAMESPACE, "sleep_")
 
     async def check() -> None:
@@ -130,7 +115,7 @@ def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Node) -> None
     store.caller.close()
 
 
-def test_a_query_does_not_wait_for_a_node_that_sleeps(node: Node) -> None:
+def test_a_query_does_not_wait_for_a_node_that_sleeps(node: Freezable) -> None:
     store = AerospikeStore(node.client, NAMESPACE, "query_")
 
     async def check() -> None:
@@ -148,7 +133,7 @@ def test_a_query_does_not_wait_for_a_node_that_sleeps(node: Node) -> None:
     store.caller.close()
 
 
-def test_a_node_whose_clock_is_ahead_is_written_to_after_it_was_asked_for_its_time(node: Node) -> None:
+def test_a_node_whose_clock_is_ahead_is_written_to_after_it_was_asked_for_its_time(node: Freezable) -> None:
     store = AerospikeStore(node.client, NAMESPACE, "ahead_")
 
     async def check() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
 
-from asd import HOST, NAMESPACE, connected, prepared
+from asd import HOST, NAMESPACE, Node, connected
 from launcher import free_port
 
 from beanspiked.engine.aerospike.store.aerospike.directories import RINGS, SHARDS
@@ -201,23 +201,13 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Path(options.log).open("ab") as log:
         work = Path(folder)
-        ports = [free_port() for _ in range(4)]
-        settings = NAMESPACE_SETTINGS.replace("$file", str(work / "data"))
-        command = prepared(
-            options.asd,
-            work,
-            ports,
-            service="cluster-name beanspiked-endurance",
-            level="warning",
-            heartbeat="timeout 10",
-            namespace=settings,
-        )
-        asd = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        node = Node(options.asd, work, NAMESPACE_SETTINGS.replace("$file", str(work / "data")))
+        host, port = node.address
         front_ends: list[FrontEnd] = []
         try:
-            client = connected((HOST, ports[0]))
+            client = connected(node.address)
             life = Life(
-                f"aerospike://{HOST}:{ports[0]}/{NAMESPACE}",
+                f"aerospike://{host}:{port}/{NAMESPACE}",
                 options.server,
                 log,
                 random.Random(options.seed),
@@ -232,8 +222,7 @@ def main() -> int:
         finally:
             for front_end in front_ends:
                 front_end.end(cleanly=True)
-            asd.terminate()
-            asd.wait(30)
+            node.stop()
     more = {name: (first[name], last[name]) for name in last if last[name] > max(first[name], AT_MOST.get(name, 0))}
     print(f"more than before: {more}" if more else "nothing has become more")
     return 1 if more else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,9 @@ from beanspiked.protocol import yaml
 from beanspiked.protocol.commands import FOREIGN, PREFIXES, REFUSED
 from beanspiked.protocol.parser import Parser
 from beanspiked.protocol.replies import ok
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Each command with its bytes, and each reply that it may get with what that means.
 COMMANDS: list[tuple[Request[Any], bytes, list[tuple[bytes, object]]]] = [
@@ -160,15 +163,20 @@ def test_every_reply_means_something(request_: Request[Any], reply: bytes, meani
     assert core.pending == 0
 
 
+def pieces(stream: bytes, data: st.DataObject) -> Iterator[bytes]:
+    """Split bytes anywhere."""
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        yield stream[:size]
+        stream = stream[size:]
+
+
 @given(st.lists(st.sampled_from(EXCHANGES)), st.data())
 def test_however_the_bytes_are_split_the_replies_are_the_same(exchanges: list[Any], data: st.DataObject) -> None:
     core = asked(*(request for request, _, _ in exchanges))
-    stream = b"".join(reply for _, reply, _ in exchanges)
     found: list[object] = []
-    while stream:
-        size = data.draw(st.integers(1, len(stream)))
-        core.feed(stream[:size])
-        stream = stream[size:]
+    for piece in pieces(b"".join(reply for _, reply, _ in exchanges), data):
+        core.feed(piece)
         found += results(core)
     assert found == [meaning for _, _, meaning in exchanges]
 
@@ -181,10 +189,8 @@ def test_however_nonsense_is_split_it_is_the_same(exchanges: list[Any], nonsense
     whole.feed(stream)
     expected = results(whole)
     found: list[object] = []
-    while stream:
-        size = data.draw(st.integers(1, len(stream)))
-        split.feed(stream[:size])
-        stream = stream[size:]
+    for piece in pieces(stream, data):
+        split.feed(piece)
         found += results(split)
         if found and found[-1] is errors.BrokenReply:
             break

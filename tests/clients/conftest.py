@@ -20,10 +20,10 @@ import sys
 import tarfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from asd import NAMESPACE, connected, forget, note_build
+from asd import NAMESPACE, forget, note_build
 from depth import absent
 from drivers import PYTHON_CLIENTS, Queue
 from launcher import serving
@@ -84,13 +84,6 @@ def store(request: pytest.FixtureRequest) -> str:
     """Where the jobs of the servers under test live."""
     store: str = request.param
     return store
-
-
-@pytest.fixture(scope="session")
-def aerospike_client(address: tuple[str, int]) -> Iterator[Any]:
-    client = connected(address)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, lease_ke
 from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, OPEN, READY, Busy, Change, Damaged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from world import Client, World
 
 # All tubes are looked at again by then.
@@ -80,20 +83,27 @@ async def _nothing() -> dict[str, Any]:
     return {}
 
 
+@contextlib.contextmanager
+def none_retires(here: World) -> Iterator[None]:
+    """Keep segments from being retired while the block lasts; then let a new front-end find what is left."""
+    retire = here.cluster.retire
+    here.cluster.retire = always(Busy("11"))  # type: ignore[method-assign]
+    yield
+    here.cluster.retire = retire  # type: ignore[method-assign]
+    here.front_end()
+    here.run(200.0)
+
+
 def test_a_segment_of_a_dead_session_that_was_never_listed_ends_though_who_ended_it_dies_as_well(here: World) -> None:
     dying, second = here.front_end(), here.front_end()
     here.run(15.0)
     lease = dying.engine.membership.session.next_lease()
     here.cluster.create(1 << 10, "tube", lease)
     dying.kill()
-    retire = here.cluster.retire
-    here.cluster.retire = always(Busy("11"))  # type: ignore[method-assign]
-    assert here.run(60.0, lambda: state_of(here, 1 << 10) == CLOSED)
-    here.run(5.0)
-    second.kill()
-    here.cluster.retire = retire  # type: ignore[method-assign]
-    here.front_end()
-    here.run(200.0)
+    with none_retires(here):
+        assert here.run(60.0, lambda: state_of(here, 1 << 10) == CLOSED)
+        here.run(5.0)
+        second.kill()
     assert state_of(here, 1 << 10) == DEAD
 
 
@@ -101,15 +111,11 @@ def test_an_own_segment_that_was_never_listed_ends_though_its_front_end_dies_mea
     dying = here.front_end()
     here.run(3.0)
     here.cluster.create(1 << 10, "tube", dying.engine.membership.session.next_lease())
-    retire = here.cluster.retire
-    here.cluster.retire = always(Busy("11"))  # type: ignore[method-assign]
-    # Two audits.
-    here.run(130.0)
-    assert state_of(here, 1 << 10) == CLOSED
-    dying.kill()
-    here.cluster.retire = retire  # type: ignore[method-assign]
-    here.front_end()
-    here.run(200.0)
+    with none_retires(here):
+        # Two audits.
+        here.run(130.0)
+        assert state_of(here, 1 << 10) == CLOSED
+        dying.kill()
     assert state_of(here, 1 << 10) == DEAD
 
 

@@ -91,24 +91,25 @@ def test_a_tube_with_many_jobs_is_deleted_in_slices_and_no_other(wire: Wire) -> 
 
 
 @pytest.fixture
-def journaled(wire: Wire) -> tuple[EmbeddedEngine, HandJournal]:
-    """An engine whose changes wait for the test."""
+def deletion(wire: Wire) -> tuple[EmbeddedEngine, HandJournal, Later]:
+    """An engine whose changes wait for the test, and a tube's deletion that has begun there."""
     journal = HandJournal(wire)
     engine = EmbeddedEngine(wire.timers, wire.broker, journal)
     wire.broker.engine = engine
-    return engine, journal
-
-
-def test_a_tube_is_deleted_slice_by_slice_each_when_the_one_before_is_on_disk(
-    wire: Wire, journaled: tuple[EmbeddedEngine, HandJournal]
-) -> None:
-    engine, journal = journaled
     tube, _ = fill(engine, "t")
     engine.flush()
     journal.commit()
     later = engine.delete_tube(tube)
+    assert later is not None, "it was done in one slice"
+    return engine, journal, later
+
+
+def test_a_tube_is_deleted_slice_by_slice_each_when_the_one_before_is_on_disk(
+    wire: Wire, deletion: tuple[EmbeddedEngine, HandJournal, Later]
+) -> None:
+    engine, journal, later = deletion
     left = []
-    while later is not None and not later.done:
+    while not later.done:
         engine.flush()
         assert len(journal.sent) <= 1
         journal.commit()
@@ -120,14 +121,9 @@ def test_a_tube_is_deleted_slice_by_slice_each_when_the_one_before_is_on_disk(
 
 
 def test_deleting_a_tube_ends_with_the_error_of_its_first_slice_and_the_jobs_are_there(
-    wire: Wire, journaled: tuple[EmbeddedEngine, HandJournal]
+    wire: Wire, deletion: tuple[EmbeddedEngine, HandJournal, Later]
 ) -> None:
-    engine, journal = journaled
-    tube, _ = fill(engine, "t")
-    engine.flush()
-    journal.commit()
-    later = engine.delete_tube(tube)
-    assert later is not None
+    engine, journal, later = deletion
     engine.flush()
     journal.commit(StoreFailed("no disk"))
     wire.broker.on_alarm()

@@ -198,6 +198,14 @@ def test_a_paused_tube_that_nobody_uses_stays_paused(here: World) -> None:
 # --- what takes long
 
 
+def fill_tubes(here: World, front_end: Any, count: int, seconds: float) -> None:
+    """Put one job into each of many tubes, and let that take its time."""
+    client = front_end.connect()
+    for number in range(count):
+        client.post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % number)
+    here.run(seconds)
+
+
 def lose_session(here: World, front_end: Any) -> None:
     """Let a front-end be frozen for too long."""
     front_end.freeze(8.0)
@@ -209,10 +217,7 @@ def lose_session(here: World, front_end: Any) -> None:
 def test_a_new_session_lives_while_the_leases_of_the_former_are_taken_back() -> None:
     here = World(1, latency=(0.02, 0.04))
     front_end = here.front_end()
-    client = front_end.connect()
-    for number in range(80):
-        client.post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % number)
-    here.run(30.0)
+    fill_tubes(here, front_end, 80, 30.0)
     former = front_end.engine.membership.session.number
     assert len(here.cluster.leased_by(former)) == 80
     lose_session(here, front_end)
@@ -231,10 +236,7 @@ def test_others_are_looked_after_while_the_leases_of_a_dead_session_are_taken_ba
     other = here.front_end()
     here.run(3.0)
     dying = here.front_end()
-    client = dying.connect()
-    for number in range(200):
-        client.post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % number)
-    here.run(60.0)
+    fill_tubes(here, dying, 200, 60.0)
     dying.kill()
     dead = dying.engine.membership.session.number
     assert here.run(30.0, lambda: session_of(here, dead).dead)
@@ -260,11 +262,17 @@ def test_a_dead_session_is_not_forgotten_before_two_passes_a_minute_apart() -> N
 # --- the end
 
 
+def close(front_end: Any) -> list[bool]:
+    """Let a front-end begin to end; return what is no longer empty when that is done."""
+    done: list[bool] = []
+    front_end.leaving = True
+    front_end.inside(lambda: front_end.engine.close().then(lambda _: done.append(True)))
+    return done
+
+
 def closed(here: World, front_end: Any, seconds: float) -> bool:
     """End a front-end; tell whether that is done within a time."""
-    done: list[float] = []
-    front_end.leaving = True
-    front_end.inside(lambda: front_end.engine.close().then(lambda _: done.append(here.time)))
+    done = close(front_end)
     return here.run(seconds, lambda: bool(done))
 
 
@@ -300,14 +308,9 @@ def test_a_segment_that_stays_busy_does_not_keep_a_front_end_from_its_end() -> N
 def test_the_end_gives_back_first_and_does_not_wait_for_the_counters_of_all_tubes() -> None:
     here = World(1, latency=(0.02, 0.04))
     front_end = here.front_end()
-    client = front_end.connect()
-    for number in range(300):
-        client.post(b"use t%d\r\nput 0 0 60 1\r\nx\r\n" % number)
-    here.run(60.0)
+    fill_tubes(here, front_end, 300, 60.0)
     session = front_end.engine.membership.session
-    done: list[float] = []
-    front_end.leaving = True
-    front_end.inside(lambda: front_end.engine.close().then(lambda _: done.append(here.time)))
+    done = close(front_end)
     here.run(0.2)
     assert session_of(here, session.number).dead
     assert here.run(10.0, lambda: bool(done))

@@ -7,11 +7,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from asd import NAMESPACE, connected, forget, note_build
+from asd import NAMESPACE, forget, note_build
 from memory import Cluster
 from stores import Stores
-
-from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,19 +19,11 @@ STORES = ["memory", "sqlite", "simulated", "aerospike"]
 
 
 @pytest.fixture(scope="session")
-def client(address: tuple[str, int]) -> Iterator[Any]:
-    """A client of the real server."""
-    client = connected(address, lua={"user_path": module_directory()})
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="session")
-def prefix(client: Any) -> Iterator[str]:
+def prefix(aerospike_client: Any) -> Iterator[str]:
     """What these tests keep on a real server: their tubes differ, so one index serves them all."""
     mine = f"l{uuid.uuid4().hex[:6]}_"
     yield mine
-    forget(client, mine)
+    forget(aerospike_client, mine)
 
 
 @pytest.fixture(params=STORES)
@@ -46,5 +36,5 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
     if name == "simulated":
         return Stores(name, "", Cluster(lambda: int(time.time() * 1000)))
     host, port = request.getfixturevalue("address")
-    note_build(request.getfixturevalue("client"), request)
+    note_build(request.getfixturevalue("aerospike_client"), request)
     return Stores(name, f"aerospike://{host}:{port}/{NAMESPACE}?prefix={request.getfixturevalue('prefix')}", None)

@@ -7,6 +7,8 @@ import gc
 import threading
 from typing import TYPE_CHECKING
 
+from stores import reserved
+
 from beanspiked.library.conn import Conn, connect
 
 if TYPE_CHECKING:
@@ -24,8 +26,7 @@ def test_tubes_that_the_program_has_dropped_exist_no_more(stores: Stores) -> Non
         for number in range(20):
             tube = conn.use(f"{stores.tube}-{number}")
             await tube.put(b"x")
-            job = await tube.reserve(1)
-            assert job is not None
+            job = await reserved(tube)
             assert await job.delete()
         del tube, job
         await settled()

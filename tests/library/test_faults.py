@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from memory import Cluster
-from stores import SimulatedConn
+from stores import SimulatedConn, reserved
 
 import beanspiked
 from beanspiked import blocking
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
     from stores import Stores
 
-    from beanspiked import Conn, Job, Tube
-
-
-async def reserved(tube: Tube) -> Job:
-    job = await tube.reserve(5)
-    assert job is not None
-    return job
+    from beanspiked import Conn, Job
 
 
 def slow(conn: SimulatedConn, wanted: str) -> asyncio.Event:

@@ -22,65 +22,46 @@ if TYPE_CHECKING:
 def test_every_call_that_waits_is_refused_in_a_child(stores: Stores) -> None:
     run(
         """
-        with blocking.Conn(connect(url)) as conn:
-            tube = conn.use(tube_name)
-            tube.put(b"x", ttr=60)
-            job = tube.reserve(5)
-            other = tube.put(b"y")
+        def with_a_blocking_connection():
+            with blocking.Conn(connect(url)) as conn:
+                tube = conn.use(tube_name)
+                tube.put(b"x", ttr=60)
+                job = tube.reserve(5)
+                other = tube.put(b"y")
 
-            def child():
-                for call in (
-                    lambda: tube.put(b""), tube.reserve, lambda: tube.reserve(0), lambda: tube.reserve_many(3),
-                    lambda: tube.peek(other), tube.peek_ready, tube.peek_delayed, tube.peek_buried, tube.stats,
-                    lambda: tube.find("m"), lambda: tube.kick(1), lambda: tube.delete(other), lambda: tube.kick_job(other),
-                    lambda: tube.pause(0), conn.tubes, lambda: conn.use("another"), lambda: conn.delete_tube(tube_name),
-                    lambda: conn.peek(other), lambda: conn.delete(other), lambda: conn.kick_job(other),
-                    lambda: conn.serve("127.0.0.1:0"), job.touch, job.delete, job.give_back, job.release, job.bury,
-                    lambda: job.update(b""), job.keep_alive().__enter__,
-                ):
-                    refused(call, me)
-                assert (conn.closed, conn.owner, job.held, job.body) == (True, me, False, b"x")
-                conn.close()
+                def child():
+                    more = job.give_back, lambda: conn.use("another"), job.keep_alive().__enter__
+                    for call in (*calls(conn, tube, job, other), *more):
+                        refused(call, me)
+                    assert (conn.closed, conn.owner, job.held, job.body) == (True, me, False, b"x")
+                    conn.close()
 
-            ended(forked(child))
-            assert (conn.closed, conn.owner, job.held) == (False, 0, True)
-            assert job.delete() and tube.delete(other)
-        """,
-        stores,
-    )
+                ended(forked(child))
+                assert (conn.closed, conn.owner, job.held) == (False, 0, True)
+                assert job.delete() and tube.delete(other)
 
-
-def test_every_asynchronous_call_is_refused_in_a_child(stores: Stores) -> None:
-    run(
-        """
-        async def main():
+        async def with_an_asynchronous_connection():
             async with connect(url) as conn:
                 tube = conn.use(tube_name)
                 await tube.put(b"x", ttr=60)
                 job = await tube.reserve(5)
                 other = await tube.put(b"y")
-                pid = os.fork()
-                if pid == 0:
-                    for call in (
-                        lambda: tube.put(b""), tube.reserve, lambda: tube.reserve(0), lambda: tube.reserve_many(3),
-                        lambda: tube.peek(other), tube.peek_ready, tube.peek_delayed, tube.peek_buried, tube.stats,
-                        lambda: tube.find("m"), lambda: tube.kick(1), lambda: tube.delete(other), lambda: tube.kick_job(other),
-                        lambda: tube.pause(0), conn.tubes, lambda: conn.delete_tube(tube_name),
-                        lambda: conn.peek(other), lambda: conn.delete(other), lambda: conn.kick_job(other),
-                        lambda: conn.serve("127.0.0.1:0"), job.touch, job.delete, job.release, job.bury,
-                        lambda: job.update(b""), job.keep_alive().__aenter__, beanspiked.Worker(tube, print).run,
-                    ):
+
+                def child():
+                    more = job.keep_alive().__aenter__, beanspiked.Worker(tube, print).run
+                    for call in (*calls(conn, tube, job, other), *more):
                         # None of them waits for anything first.
                         refused(lambda: call().send(None), me)
                     refused(lambda: conn.use("another"), me)
                     job.give_back()
                     assert (conn.closed, conn.owner, job.held, job.body) == (True, me, False, b"x")
-                    os._exit(0)
-                ended(pid)
+
+                ended(forked(child))
                 assert (conn.closed, conn.owner, job.held) == (False, 0, True)
                 assert await job.delete() and await tube.delete(other)
 
-        asyncio.run(main())
+        with_a_blocking_connection()
+        asyncio.run(with_an_asynchronous_connection())
         """,
         stores,
     )
@@ -90,17 +71,6 @@ def test_the_error_of_a_pools_process_comes_back() -> None:
     run(
         """
         import multiprocessing
-
-        with blocking.Conn(connect(url)) as conn:
-            tube = conn.use(tube_name)
-            with multiprocessing.get_context("fork").Pool(2) as pool:
-                try:
-                    pool.map(tube.put, [b"x"])
-                except TypeError as error:
-                    assert "cannot be pickled" in str(error)
-                else:
-                    raise AssertionError
-                put = lambda number: tube.put(b"%d" % number)
 
         def put(number):
             tube.put(b"%d" % number)
@@ -118,91 +88,50 @@ def test_the_error_of_a_pools_process_comes_back() -> None:
     )
 
 
-def test_a_call_that_waits_as_its_task_forks_ends_in_the_child(stores: Stores) -> None:
+def test_what_waits_as_another_task_forks_fails_in_the_child_and_goes_on_in_the_parent(stores: Stores) -> None:
     run(
         """
-        async def main():
-            async with connect(url) as conn:
-                tube = conn.use(tube_name)
-                waiting = asyncio.create_task(tube.reserve())
-                await asyncio.sleep(0.05)
-                pid = os.fork()
-                if pid == 0:
-                    signal.alarm(5)
-                    try:
-                        await waiting
-                    except beanspiked.ConnForked:
-                        os._exit(0)
-                    os._exit(1)
-                await asyncio.to_thread(ended, pid)
-                await tube.put(b"for the parent")
-                assert (await waiting).body == b"for the parent"
+        async def waiting_for_a_job(tube):
+            waiting = asyncio.create_task(tube.reserve())
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(ended, await raised_in_child(beanspiked.ConnForked, waiting))
+            await tube.put(b"for the parent", ttr=60)
+            return await waiting, b"for the parent"
 
-        asyncio.run(main())
-        """,
-        stores,
-    )
+        async def given_a_job_but_not_yet_told(tube):
+            waiting = asyncio.create_task(tube.reserve())
+            await asyncio.sleep(0.05)
+            asyncio.create_task(tube.put(b"x", ttr=60))
+            await asyncio.sleep(0)
+            # The store has it, and has told the event loop.
+            time.sleep(0.1)
+            pid = await raised_in_child(beanspiked.ConnForked, waiting)
+            job = await waiting
+            await asyncio.to_thread(ended, pid)
+            return job, b"x"
 
-
-def test_a_job_that_was_about_to_arrive_arrives_only_in_the_parent(stores: Stores) -> None:
-    run(
-        """
-        async def main():
-            async with connect(url) as conn:
-                tube = conn.use(tube_name)
-                waiting = asyncio.create_task(tube.reserve())
-                await asyncio.sleep(0.05)
-                asyncio.create_task(tube.put(b"x", ttr=60))
-                await asyncio.sleep(0)
-                # The store has it, and has told the event loop.
-                time.sleep(0.1)
-                pid = os.fork()
-                if pid == 0:
-                    signal.alarm(5)
-                    try:
-                        await waiting
-                    except beanspiked.ConnForked:
-                        os._exit(0)
-                    os._exit(1)
-                job = await waiting
-                assert (job.body, job.held) == (b"x", True)
-                await asyncio.to_thread(ended, pid)
-                assert await job.delete()
-
-        asyncio.run(main())
-        """,
-        stores,
-    )
-
-
-def test_who_keeps_a_job_alive_as_another_task_forks_learns_in_the_child_that_it_has_none(stores: Stores) -> None:
-    run(
-        """
-        async def work(job):
-            async with job.keep_alive():
-                await going_on.wait()
-
-        async def main():
-            global going_on
+        async def keeping_a_job_alive(tube):
+            await tube.put(b"kept", ttr=60)
+            job = await tube.reserve(5)
             going_on = asyncio.Event()
+
+            async def work():
+                async with job.keep_alive():
+                    await going_on.wait()
+
+            working = asyncio.create_task(work())
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(ended, await raised_in_child(beanspiked.JobLost, working))
+            going_on.set()
+            await working
+            return job, b"kept"
+
+        async def main():
             async with connect(url) as conn:
-                tube = conn.use(tube_name)
-                await tube.put(b"x", ttr=60)
-                job = await tube.reserve(5)
-                working = asyncio.create_task(work(job))
-                await asyncio.sleep(0.05)
-                pid = os.fork()
-                if pid == 0:
-                    signal.alarm(5)
-                    try:
-                        await working
-                    except beanspiked.JobLost:
-                        os._exit(0)
-                    os._exit(1)
-                await asyncio.to_thread(ended, pid)
-                going_on.set()
-                await working
-                assert await job.delete()
+                for moment in waiting_for_a_job, given_a_job_but_not_yet_told, keeping_a_job_alive:
+                    job, body = await moment(conn.use(tube_name))
+                    assert (job.body, job.held) == (body, True), moment
+                    assert await job.delete(), moment
 
         asyncio.run(main())
         """,
@@ -218,13 +147,14 @@ def test_a_child_connects_anew(stores: Stores) -> None:
         pytest.skip("its parent has the journal")
     run(
         """
+        unopened = connect(url)
         with blocking.Conn(connect(url)) as conn:
             tube = conn.use(tube_name)
             tube.put(b"x", ttr=60)
             held = tube.reserve(5)
 
             def child():
-                with blocking.Conn(connect(url)) as own:
+                with blocking.Conn(unopened) as own:
                     mine = own.use(tube_name + "-own")
                     mine.put(b"y", ttr=60)
                     job = mine.reserve(5)
@@ -246,19 +176,6 @@ def test_a_child_connects_anew(stores: Stores) -> None:
             assert held.held and held.delete()
         """,
         stores,
-    )
-
-
-def test_what_was_not_opened_yet_a_child_may_open() -> None:
-    run(
-        """
-        conn = connect(url)
-        def child():
-            with blocking.Conn(conn) as mine:
-                assert mine.use("t").put(b"x") == 1
-
-        ended(forked(child))
-        """
     )
 
 

@@ -19,53 +19,37 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_a_child_opens_another_journal_but_not_its_parents(tmp_path: Path) -> None:
+def test_a_child_opens_another_journal_but_never_its_parents(tmp_path: Path) -> None:
     run(
         """
         first = "sqlite:" + directory + "/first"
+
+        def is_refused():
+            error = raised(beanspiked.StoreUnusable, lambda: blocking.connect(first))
+            assert f"in use by process {me} when" in str(error), error
+
+        def child():
+            for _ in range(2):
+                is_refused()
+            with blocking.connect("sqlite:" + directory + "/second") as own:
+                own.use("t").put(b"y")
+                assert own.use("t").reserve(1).delete()
+
+        def late_child():
+            os.read(reading, 1)
+            is_refused()
+
+        reading, writing = os.pipe()
         with blocking.connect(first) as conn:
             conn.use("t").put(b"x")
-
-            def child():
-                for _ in range(2):
-                    try:
-                        blocking.connect(first)
-                    except beanspiked.StoreUnusable as error:
-                        assert f"in use by process {me} when" in str(error), error
-                    else:
-                        raise AssertionError
-                with blocking.connect("sqlite:" + directory + "/second") as own:
-                    own.use("t").put(b"y")
-                    assert own.use("t").reserve(1).delete()
-
             ended(forked(child))
             # The parent's lock still keeps others off.
             script = "import sys; from beanspiked import blocking; blocking.connect(sys.argv[1])"
             other = subprocess.run([sys.executable, "-c", script, first], capture_output=True, text=True)
             assert "in use by another server" in other.stderr, other.stderr
             assert conn.use("t").reserve(1).body == b"x"
-        """,
-        directory=tmp_path,
-    )
-
-
-def test_a_child_cannot_open_its_parents_journal_after_it_either(tmp_path: Path) -> None:
-    # SQLite believes for each process which locks it holds.
-    run(
-        """
-        first = "sqlite:" + directory + "/first"
-        reading, writing = os.pipe()
-        with blocking.connect(first) as conn:
-            def child():
-                os.read(reading, 1)
-                try:
-                    blocking.connect(first)
-                except beanspiked.StoreUnusable as error:
-                    assert f"in use by process {me} when" in str(error), error
-                else:
-                    raise AssertionError
-
-            pid = forked(child)
+            pid = forked(late_child)
+        # SQLite believes for each process which locks it holds, also of what its parent has closed.
         with blocking.connect(first) as conn:
             os.write(writing, b"x")
             ended(pid)
@@ -93,15 +77,11 @@ def test_a_child_that_outlives_its_parent_takes_nothing_from_who_comes_after_it(
                 sys.exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(owner, 0)
-        script = '''
-        import os, signal, sys
-        from beanspiked import blocking
-        conn = blocking.connect(sys.argv[1])
-        conn.use("t").put(b"second")
-        os.kill(os.getpid(), signal.SIGKILL)
-        '''
-        import textwrap
-        subprocess.run([sys.executable, "-c", textwrap.dedent(script), first])
+        script = (
+            "import os, signal, sys; from beanspiked import blocking; conn = blocking.connect(sys.argv[1]);"
+            "conn.use('t').put(b'second'); os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        subprocess.run([sys.executable, "-c", script, first])
         assert os.path.exists(database + "-wal")
         os.close(done_writing)
         os.write(go_writing, b"x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from depth import full_depth
 from forking import run
 
@@ -20,10 +19,19 @@ def test_a_child_that_leaves_does_nothing_to_its_parent(stores: Stores) -> None:
     run(
         """
         conn = blocking.Conn(connect(url))
+        tube = conn.use(tube_name)
+        tube.put(b"held", ttr=60)
+        held = tube.reserve(5)
+        for leave in "conn.close()", "pass", "del conn, tube, held; gc.collect()":
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+                exec(leave)
+                sys.exit(0)
+            ended(pid)
+            assert held.held, leave
+        # Now other threads are in calls.
         with conn:
-            tube = conn.use(tube_name)
-            tube.put(b"held", ttr=60)
-            held = tube.reserve(5)
             got, waited = [], conn.use(tube_name + "-waited")
             waiter = threading.Thread(target=lambda: got.append(waited.reserve(20)))
             waiter.start()
@@ -67,16 +75,12 @@ def test_a_child_that_leaves_does_nothing_to_its_parent(stores: Stores) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("loop", "leave"),
-    [("asyncio", "os._exit(0)"), ("asyncio", "sys.exit(0)"), ("asyncio", "return"), ("uvloop", "os._exit(0)")],
-)
-def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: Stores, leave: str, loop: str) -> None:
+def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: Stores) -> None:
     run(
-        f"""
-        import {loop}
+        """
+        import uvloop
 
-        async def main():
+        async def main(leave):
             async with connect(url) as conn:
                 tube = conn.use(tube_name)
                 await tube.put(b"held", ttr=60)
@@ -86,7 +90,7 @@ def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: S
                 pid = os.fork()
                 if pid == 0:
                     signal.alarm(10)
-                    {leave}
+                    return leave(0)
                 os.waitpid(pid, 0)
                 # Each waits for a thread of the store.
                 began = time.monotonic()
@@ -97,73 +101,43 @@ def test_a_child_that_leaves_an_event_loop_does_nothing_to_its_parents(stores: S
                 assert time.monotonic() - began < 1.5
                 await conn.delete_tube(tube_name)
 
-        with asyncio.Runner(loop_factory={loop}.new_event_loop) as runner:
-            runner.run(main())
-        if os.getpid() != me:
-            sys.exit(0)
-        """,
-        stores,
-    )
+        def simply_return(code):
+            pass
 
-
-def test_a_child_ends_however_it_leaves(stores: Stores) -> None:
-    run(
-        """
-        conn = blocking.Conn(connect(url))
-        tube = conn.use(tube_name)
-        tube.put(b"x", ttr=60)
-        job = tube.reserve(5)
-        for leave in "conn.close()", "pass", "del conn, tube, job; gc.collect()", "raise SystemExit(0)":
-            pid = os.fork()
-            if pid == 0:
-                signal.alarm(10)
-                exec(leave)
+        for loop, leave in (
+            (asyncio, os._exit), (asyncio, sys.exit), (asyncio, simply_return), (uvloop, os._exit),
+        ):
+            with asyncio.Runner(loop_factory=loop.new_event_loop) as runner:
+                runner.run(main(leave))
+            if os.getpid() != me:
                 sys.exit(0)
-            ended(pid)
-            assert job.held, leave
-        assert job.delete()
-        conn.close()
         """,
         stores,
     )
 
 
-def test_a_job_is_kept_alive_while_and_after_a_child_lives() -> None:
+def test_a_job_is_kept_alive_in_the_parent_and_its_block_fails_at_its_end_in_a_child() -> None:
     run(
         """
         with blocking.Conn(connect(url)) as conn:
             tube = conn.use(tube_name)
             tube.put(b"x", ttr=2)
             job = tube.reserve(5)
-            with job.keep_alive():
-                ended(forked())
-                left = job.time_left
-                while job.time_left <= left:
-                    assert job.held
-                    time.sleep(0.01)
-            assert job.delete()
-        """
-    )
-
-
-def test_a_block_that_keeps_a_job_alive_says_so_at_its_end_in_a_child() -> None:
-    run(
-        """
-        with blocking.Conn(connect(url)) as conn:
-            tube = conn.use(tube_name)
-            tube.put(b"x", ttr=60)
-            job = tube.reserve(5)
             block = job.keep_alive()
             block.__enter__()
-            ended(forked(lambda: refused(lambda: block.__exit__(None, None, None), me)))
 
             def leave():
                 leaving = SystemExit(0)
                 assert not block.__exit__(SystemExit, leaving, None)
 
+            ended(forked(lambda: refused(lambda: block.__exit__(None, None, None), me)))
             ended(forked(leave))
+            left = job.time_left
+            while job.time_left <= left:
+                assert job.held
+                time.sleep(0.01)
             block.__exit__(None, None, None)
-            assert job.held
+            assert job.held and job.delete()
         """
     )
 
@@ -284,18 +258,7 @@ def test_a_child_does_not_go_on_connecting_or_closing(tmp_path: Path) -> None:
             trying = asyncio.create_task(connect(url, retry=beanspiked.Retry(first=0.05, longest=0.05)).open())
             await asyncio.sleep(0.01)
 
-            async def in_child(waiting):
-                signal.alarm(5)
-                try:
-                    await waiting
-                except beanspiked.ConnForked:
-                    os._exit(0)
-                os._exit(1)
-
-            pid = os.fork()
-            if pid == 0:
-                await in_child(trying)
-            await asyncio.to_thread(ended, pid)
+            await asyncio.to_thread(ended, await raised_in_child(beanspiked.ConnForked, trying))
             trying.cancel()
 
             async def closer():

@@ -7,19 +7,14 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from stores import reserved
 
 import beanspiked
 
 if TYPE_CHECKING:
     from stores import Stores
 
-    from beanspiked import Conn, Job, Tube
-
-
-async def reserved(tube: Tube, seconds: float = 5) -> Job:
-    job = await tube.reserve(seconds)
-    assert job is not None
-    return job
+    from beanspiked import Conn, Job
 
 
 def test_connection(stores: Stores) -> None:

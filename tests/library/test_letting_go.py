@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from stores import reserved
 
 import beanspiked
 
@@ -27,14 +28,12 @@ def test_release(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
         job_id = await tube.put(b"x", priority=9, ttr=50)
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await job.release()
         info = await tube.peek(job_id)
         assert info is not None
         assert (info.state, info.priority, info.releases, info.retries) == ("ready", 9, 1, 0)
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await job.release(100, priority=3)
         info = await tube.peek(job_id)
         assert info is not None
@@ -52,11 +51,9 @@ def test_retry_count(stores: Stores) -> None:
         await tube.put(b"x", metadata="kept")
 
         async def again(**how: Any) -> tuple[int, bool]:
-            job = await tube.reserve(5)
-            assert job is not None
+            job = await reserved(tube)
             await job.release(**how)
-            job = await tube.reserve(5)
-            assert job is not None
+            job = await reserved(tube)
             found = job.retries, job.failed
             assert job.metadata == "kept"
             await job.release()
@@ -77,8 +74,7 @@ def test_bury_with_a_reason(stores: Stores) -> None:
         tube = conn.use(stores.tube)
         job_id = await tube.put(b"x", metadata="mine")
         assert await tube.find("mine") == [job_id]
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await job.bury("it is broken: é")
         info = await tube.peek(job_id)
         assert info is not None
@@ -95,8 +91,7 @@ def test_kick_one_job(stores: Stores) -> None:
         tube = conn.use(stores.tube)
         delayed = await tube.put(b"delayed", delay=100)
         buried = await tube.put(b"buried", metadata="mine")
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await job.bury("why")
         await tube.kick_job(delayed)
         await tube.kick_job(buried)
@@ -109,8 +104,7 @@ def test_kick_one_job(stores: Stores) -> None:
         with pytest.raises(beanspiked.JobNotFound):
             await tube.kick_job(2**62)
         for _ in range(2):
-            job = await tube.reserve(1)
-            assert job is not None
+            job = await reserved(tube)
             await job.bury()
         assert (await tube.kick(1), await tube.kick(5), await tube.kick(5)) == (1, 1, 0)
 
@@ -123,8 +117,7 @@ def test_peek_buried(stores: Stores) -> None:
         assert (await tube.peek_buried(), await tube.peek_ready(), await tube.peek_delayed()) == (None, None, None)
         for body in (b"first", b"second"):
             await tube.put(body)
-            job = await tube.reserve(1)
-            assert job is not None
+            job = await reserved(tube)
             await job.bury(f"because of {body.decode()}")
             # Burials are told apart by the millisecond.
             await asyncio.sleep(0.002)
@@ -146,13 +139,11 @@ def test_update_a_body(stores: Stores, body: bytes) -> None:
         tube = conn.use(stores.tube)
         for first in (b"old", RANDOM[::-1]):
             job_id = await tube.put(first, ttr=60, metadata="m")
-            job = await tube.reserve(1)
-            assert job is not None
+            job = await reserved(tube)
             await job.update(body)
             assert (job.body, job.held) == (body, True)
             await job.release()
-            job = await tube.reserve(1)
-            assert job is not None
+            job = await reserved(tube)
             assert (job.id, job.body, job.metadata) == (job_id, body, "m")
             stats = await tube.stats()
             assert (stats.jobs, stats.job_size) == (1, len(body))
@@ -165,8 +156,7 @@ def test_delete(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
         job_id = await tube.put(b"x")
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         assert await job.delete() is True
         assert await job.delete() is False
         assert await tube.peek(job_id) is None

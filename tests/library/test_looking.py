@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from stores import reserved
 
 import beanspiked
 from beanspiked.library.conn import Conn, _store_of
@@ -30,12 +31,10 @@ def test_stats(stores: Stores) -> None:
             await tube.put(body, priority=2000 - len(body))
         await tube.put(b"dddd", delay=100)
         for _ in range(2):
-            job = await tube.reserve(1)
-            assert job is not None
+            job = await reserved(tube)
             if job.body == b"rr":
                 await job.bury()
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await job.delete()
         stats = await tube.stats()
         assert (stats.jobs, stats.ready, stats.reserved, stats.delayed, stats.buried) == (4, 1, 1, 1, 1)
@@ -54,9 +53,9 @@ def test_find_by_metadata(stores: Stores) -> None:
         await tube.put(b"a")
         await conn.use(f"{stores.tube}-other").put(b"", metadata="a")
         assert await tube.find("a") == wanted
-        held = await tube.reserve(1)
-        assert held is not None
+        held = await reserved(tube)
         assert await tube.find("a") == wanted
+        assert held.held
         assert await tube.find("c") == []
         with pytest.raises(ValueError, match="must not be empty"):
             await tube.find("")
@@ -71,10 +70,8 @@ def test_delete_a_tube(stores: Stores) -> None:
         await other.put(b"stays")
         ids = [await tube.put(SQUEEZABLE[:3000]) for _ in range(3)]
         ids.append(await tube.put(b"", delay=100))
-        held = await tube.reserve(1)
-        buried = await tube.reserve(1)
-        assert held is not None
-        assert buried is not None
+        held = await reserved(tube)
+        buried = await reserved(tube)
         await buried.bury()
         lost = asyncio.Event()
         held.when_lost(lost.set)
@@ -87,8 +84,7 @@ def test_delete_a_tube(stores: Stores) -> None:
         assert (await other.stats()).jobs == 1
         # It goes on as a tube like any other.
         await tube.put(b"new")
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         assert job.body == b"new"
         await conn.delete_tube(f"{stores.tube}-never")
 
@@ -100,10 +96,9 @@ def test_admin_is_nobodys_duty(stores: Stores) -> None:
         tube = conn.use(stores.tube)
         await tube.put(b"due", delay=0.05)
         await tube.put(b"runs out", ttr=0.05)
-        first = await tube.reserve(1)
-        assert first is not None
+        first = await reserved(tube)
         assert first.body == b"runs out"
-        bodies = [(await tube.reserve(5)).body for _ in range(2)]  # type: ignore[union-attr]
+        bodies = [(await reserved(tube)).body for _ in range(2)]
         assert sorted(bodies) == [b"due", b"runs out"]
 
     stores.run(check)
@@ -113,14 +108,12 @@ def test_monitor_a_job(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
         await tube.put(b"x", ttr=0.1)
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         async with job.keep_alive():
             await asyncio.sleep(0.35)
             assert job.held
         await job.release()
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         began = time.monotonic()
         deleting = asyncio.get_running_loop().call_later(
             0.01, lambda: tasks.append(asyncio.create_task(conn.delete_tube(stores.tube)))
@@ -189,15 +182,12 @@ def test_metrics_hooks(stores: Stores) -> None:
             await job.touch()
             await job.bury()
         assert await tube.kick(9) == 2
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await job.update(b"y")
         await job.release()
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await job.delete()
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         await conn.delete_tube(stores.tube)
 
     stores.run(check, metrics=Metrics())
@@ -239,8 +229,7 @@ def test_errors_of_a_closed_connection(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
         await tube.put(b"x", ttr=60)
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         waiting = asyncio.create_task(tube.reserve())
         await asyncio.sleep(0.01)
         await conn.close()

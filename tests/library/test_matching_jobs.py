@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from stores import reserved
+
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Filter
 from beanspiked.engine.later import Later
 
@@ -75,8 +77,7 @@ async def fill(match: Matching) -> None:
     for body in (b"to hold", b"to bury", b"to bury, too"):
         await tube.put(body)
     for _ in range(3):
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         if job.body.startswith(b"to bury"):
             await job.bury()
     for priority, body in ((7, b"late"), (5, b"first"), (7, b"later"), (6, b"second")):
@@ -138,10 +139,9 @@ def test_jobs_move_and_stay_what_they_are(stores: Stores) -> None:
             ] == expected
         assert await match.bodies(RESERVED) == [b"to hold"]
         tube = match.conn.use(target)
-        taken = [await tube.reserve(1) for _ in range(4)]
-        assert [job.body for job in taken if job is not None] == [b"first", b"second", b"late", b"later"]
+        taken = [await reserved(tube) for _ in range(4)]
+        assert [job.body for job in taken] == [b"first", b"second", b"late", b"later"]
         for job in taken:
-            assert job is not None
             await job.delete()
 
     run(stores, check)
@@ -177,8 +177,7 @@ def test_large_bodies_are_searched_and_move(stores: Stores) -> None:
         assert await match.bodies(READY, Filter(text=b"1 needle ")) == [LARGE[1]]
         assert await match.move(f"{match.name}-2", Filter(text=b"needle")) == 3
         assert await match.bodies(READY, name=f"{match.name}-2") == LARGE
-        moved = await match.conn.use(f"{match.name}-2").reserve(1)
-        assert moved is not None
+        moved = await reserved(match.conn.use(f"{match.name}-2"))
         assert moved.body == LARGE[0]
 
     run(stores, check)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from stores import reserved
 
 import beanspiked
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed
@@ -71,8 +72,7 @@ def test_ttr_0_never_times_out(stores: Stores) -> None:
         tube = conn.use(stores.tube)
         for ttr in (None, 0, timedelta()):
             await tube.put(b"for ever", ttr=ttr)
-            job = await tube.reserve(1)
-            assert job is not None
+            job = await reserved(tube)
             assert (job.ttr, job.time_left) == (0, float("inf"))
             await job.touch()
             await job.delete()
@@ -84,14 +84,12 @@ def test_a_time_to_run_ends(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
         job_id = await tube.put(b"short", ttr=0.05)
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         lost = asyncio.Event()
         job.when_lost(lost.set)
         await asyncio.wait_for(lost.wait(), 5)
         assert not job.held
-        again = await tube.reserve(2)
-        assert again is not None
+        again = await reserved(tube)
         assert again.id == job_id
         assert await job.delete() is False
         assert await again.delete() is True
@@ -111,8 +109,7 @@ def test_delay(stores: Stores) -> None:
         first = await tube.peek_delayed()
         assert first is not None
         assert (first.state, first.body, first.delay) == ("delayed", b"later", 0.1)
-        job = await tube.reserve(5)
-        assert job is not None
+        job = await reserved(tube)
         assert job.body == b"later"
         assert time.monotonic() - began > 0.09
         assert (await tube.stats()).delayed == 1

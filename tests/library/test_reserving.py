@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from stores import reserved
 
 import beanspiked
 
@@ -35,7 +36,7 @@ def test_reserve(stores: Stores) -> None:
         assert 59 < job.time_left <= 60
         for priority in (30, 10, 20):
             await tube.put(b"%d" % priority, priority=priority)
-        assert [(await tube.reserve(1)).body for _ in range(3)] == [b"10", b"20", b"30"]  # type: ignore[union-attr]
+        assert [(await reserved(tube)).body for _ in range(3)] == [b"10", b"20", b"30"]
 
     stores.run(check)
 
@@ -54,8 +55,7 @@ def test_reserve_that_is_cancelled_takes_no_job(stores: Stores) -> None:
             try:
                 job = await waiting
             except asyncio.CancelledError:
-                job = await tube.reserve(5)
-            assert job is not None
+                job = await reserved(tube)
             await job.delete()
         assert (await tube.stats()).jobs == 0
         assert not conn._core.held
@@ -84,8 +84,7 @@ def test_touch(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
         await tube.put(b"x", ttr=0.2)
-        job = await tube.reserve(1)
-        assert job is not None
+        job = await reserved(tube)
         for _ in range(4):
             await asyncio.sleep(0.1)
             await job.touch()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import greenstalk
 import pytest
+from stores import reserved
 
 import beanspiked
 
@@ -64,8 +65,7 @@ def test_the_library_gets_what_a_wire_client_put(stores: Stores) -> None:
             # The protocol turns a time to run of 0 into 1.
             assert await job.delete()
             await asyncio.to_thread(client.put, b"x", ttr=0)
-            job = await tube.reserve(5)
-            assert job is not None
+            job = await reserved(tube)
             assert job.ttr == 1
             client.close()
 
@@ -85,8 +85,7 @@ def test_serving_ends_and_begins_again_while_the_connection_lives(stores: Stores
             with pytest.raises(OSError, match=r"."):
                 await client_of(serving, stores.tube)
             client.close()
-            job = await tube.reserve(5)
-            assert job is not None
+            job = await reserved(tube)
             await job.release()
         assert [job.id for job in await tube.reserve_many(5, 1)] != []
 

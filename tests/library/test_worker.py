@@ -15,7 +15,7 @@ import pytest
 from depth import FULL
 from memory import Cluster
 from soak import soak
-from stores import SimulatedConn
+from stores import SimulatedConn, reserved
 
 import beanspiked
 from beanspiked.engine.aerospike.store.seam import Busy, Unknown
@@ -198,8 +198,7 @@ def test_closing_lets_handlers_finish_and_gives_the_others_jobs_back_at_once(sto
         await worker.close(grace=0.3)
         assert finished == [b"quick"]
         assert await tube.peek(quick) is None
-        again = await tube.reserve(5)
-        assert again is not None
+        again = await reserved(tube)
         assert (again.id, again.retries) == (slow, 0)
         with pytest.raises(ValueError, match="once"):
             worker.start()

@@ -151,14 +151,18 @@ def test_every_acknowledged_change_survives_a_power_loss(
 
 
 @pytest.mark.parametrize("flags", [["-F"], ["-f", "60000"]], ids=["-F", "-f 60000"])
-def test_a_power_loss_takes_what_was_not_synced(
-    servers: Servers, journal: Path, tmp_path: Path, power_loss: dict[str, str], flags: list[str]
+@pytest.mark.parametrize("stopped", [False, True], ids=["killed", "stopped"])
+def test_a_power_loss_takes_what_was_not_synced_and_a_clean_stop_syncs_everything(
+    servers: Servers, journal: Path, tmp_path: Path, power_loss: dict[str, str], stopped: bool, flags: list[str]
 ) -> None:
     server = servers.start("-b", journal, *flags, environ=power_loss)
     ids = server.connect().put_all([b"x"] * 20)
-    server.kill()
+    if stopped:
+        assert server.terminate() == 0
+    else:
+        server.kill()
     after = servers.start("-b", tmp_path / "synced").connect()
-    assert [after.ask(b"peek %d" % job_id).word for job_id in ids] == [b"NOT_FOUND"] * 20
+    assert after.found(ids) == [stopped] * 20
 
 
 def test_with_f_a_power_loss_takes_no_more_than_the_last_moments(
@@ -171,14 +175,4 @@ def test_with_f_a_power_loss_takes_no_more_than_the_last_moments(
     assert until(lambda: synced.exists() and b"default19" in synced.read_bytes())
     server.kill()
     after = servers.start("-b", tmp_path / "synced").connect()
-    assert [after.ask(b"peek %d" % job_id).word for job_id in ids] == [b"FOUND"] * 20
-
-
-def test_a_clean_stop_syncs_everything_whatever_the_flags(
-    servers: Servers, journal: Path, tmp_path: Path, power_loss: dict[str, str]
-) -> None:
-    server = servers.start("-b", journal, "-f", "60000", environ=power_loss)
-    ids = server.connect().put_all([b"x"] * 20)
-    assert server.terminate() == 0
-    after = servers.start("-b", tmp_path / "synced").connect()
-    assert [after.ask(b"peek %d" % job_id).word for job_id in ids] == [b"FOUND"] * 20
+    assert after.found(ids) == [True] * 20

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from string import Template
 from typing import TYPE_CHECKING, Any
+
+from launcher import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,13 +16,18 @@ if TYPE_CHECKING:
 
     import pytest
 
-__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "connected", "forget", "note_build", "prepared"]
+__all__ = ["HOST", "NAMESPACE", "NO_SERVER", "Node", "connected", "forget", "note_build", "prepared"]
 
 HOST = "127.0.0.1"
 NAMESPACE = "test"
 NO_SERVER = "no Aerospike server: neither BEANSPIKED_TEST_AEROSPIKE nor an asd on the PATH"
 
 ANSWERS_WITHIN_S = 30
+IN_MEMORY = """
+    replication-factor 1
+    storage-engine memory {
+        data-size 512M
+    }"""
 
 CONFIG = Template("""
 service {
@@ -102,15 +110,56 @@ def prepared(
     return [asd, "--foreground", "--config-file", str(work / "conf")]
 
 
+class Node:
+    """A server that is a cluster of its own.
+
+    Attributes:
+        address: Where clients connect.
+        process: The running server.
+    """
+
+    def __init__(self, asd: str, work: Path, namespace: str = IN_MEMORY) -> None:
+        ports = [free_port() for _ in range(4)]
+        self.address = (HOST, ports[0])
+        self._log = work / "log"
+        self._command = prepared(
+            asd,
+            work,
+            ports,
+            service="cluster-name beanspiked-test",
+            level="warning",
+            heartbeat="timeout 10",
+            namespace=namespace,
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
 def connected(address: tuple[str, int], **settings: object) -> Any:
     """Return a client of a server that may still be starting. Raises TimeoutError."""
     import aerospike
     from aerospike.exception import AerospikeError
 
+    from beanspiked.engine.aerospike.store.aerospike.udf import module_directory
+
+    # The first client of a process decides where all of them find their modules.
+    config = {"hosts": [address], "lua": {"user_path": module_directory()}, **settings}
     deadline = time.monotonic() + ANSWERS_WITHIN_S
     while True:
         try:
-            client = aerospike.client({"hosts": [address], **settings}).connect()
+            client = aerospike.client(config).connect()
             client.put((NAMESPACE, "probe", 1), {"a": 1})
         except AerospikeError as error:
             if time.monotonic() > deadline:

@@ -51,5 +51,10 @@ class Console:
             self.page.fill(label, value, ".filter")
         self.page.click("Count and list")
 
-    def said(self, text: str) -> None:
+    def shows(self, text: str) -> None:
+        """Wait until the page has a text anywhere."""
+        self.page.wait(f"document.body.innerText.includes({text!r})")
+
+    def says(self, text: str) -> None:
+        """Wait until the page tells what was done."""
         self.page.wait(f"document.getElementById('said').textContent.includes({text!r})")

@@ -15,11 +15,12 @@ from beanspiked.library.conn import Conn, connect
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from beanspiked import Job, Tube
     from beanspiked.engine.contract import TubeEngine
     from beanspiked.engine.timers import Timers
     from beanspiked.server.broker import Broker
 
-__all__ = ["SimulatedConn", "Stores"]
+__all__ = ["SimulatedConn", "Stores", "reserved"]
 
 
 class SimulatedConn(Conn):
@@ -73,3 +74,10 @@ class Stores:
                 await check(conn)
 
         asyncio.run(connected())
+
+
+async def reserved(tube: Tube) -> Job:
+    """Reserve a job that is ready or will soon be."""
+    job = await tube.reserve(5)
+    assert job is not None, "no job came within five seconds"
+    return job

@@ -110,6 +110,12 @@ class Client:
         assert {reply.word for reply in replies} <= {b"INSERTED"}, {reply.line for reply in replies}
         return [reply.number for reply in replies]
 
+    def found(self, ids: Iterable[int]) -> list[bool]:
+        """Tell of each job whether it is there."""
+        words = [reply.word for reply in self.ask_all(b"peek %d" % job_id for job_id in ids)]
+        assert set(words) <= {b"FOUND", b"NOT_FOUND"}, words
+        return [word == b"FOUND" for word in words]
+
     def stats(self, what: bytes = b"stats") -> dict[str, str]:
         return self.ask(what).fields()
 

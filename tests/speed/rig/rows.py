@@ -301,14 +301,15 @@ def _at_most(limit: float) -> Bar:
     return Bar(of="ours", at_least=False, limit=limit)
 
 
-_GROWTH = (
-    Figure(name="CPU µs, few"),
-    Figure(name="CPU µs, many"),
-    Figure(name="CPU, many/few", bar=_at_most(1.5)),
-    Figure(name="jobs/s, few"),
-    Figure(name="jobs/s, many"),
-    Figure(name="time, many/few", bar=_at_most(1.5)),
-)
+def _few_and_many(what: str, unit: str) -> tuple[Figure, ...]:
+    return (
+        Figure(name=f"{unit}, few"),
+        Figure(name=f"{unit}, many"),
+        Figure(name=f"{what}, many/few", bar=_at_most(1.5)),
+    )
+
+
+_GROWTH = (*_few_and_many("CPU", "CPU µs"), *_few_and_many("time", "jobs/s"))
 
 ROWS: dict[str, Row] = {
     "cycle-1x1": _speed_row(1, 1),
@@ -322,14 +323,7 @@ ROWS: dict[str, Row] = {
     "tubes": Row(figures=_GROWTH, measure=_tubes),
     "jobs": Row(figures=_GROWTH, measure=_jobs),
     "reserved": Row(
-        figures=(
-            Figure(name="touch CPU µs, few"),
-            Figure(name="touch CPU µs, many"),
-            Figure(name="touch CPU, many/few", bar=_at_most(1.5)),
-            Figure(name="cycle CPU µs, few"),
-            Figure(name="cycle CPU µs, many"),
-            Figure(name="cycle CPU, many/few", bar=_at_most(1.5)),
-        ),
+        figures=(*_few_and_many("touch CPU", "touch CPU µs"), *_few_and_many("cycle CPU", "cycle CPU µs")),
         measure=_reserved,
     ),
     "pauses": Row(

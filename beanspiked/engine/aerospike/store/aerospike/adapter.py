@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AerospikeStore"]
 
+# How long, and how often, taking over an older cluster is tried while it fails, in seconds.
+TAKEN_OVER_WITHIN: Final = 5.0
+TRY_EVERY: Final = 0.1
 # The sets, and the records in them.
 KINDS: Final = {
     "seg": "segment",
@@ -68,10 +72,16 @@ class AerospikeStore(Segments, Sessions, Directories, Bodies):
     async def _take_over(self, connected: Any) -> None:
         """Move the directories of the version before, before any other use of the cluster. Raises StoreUnusable."""
         former = upgrade.Former(connected, self._namespace, self._prefix)
+        until = time.monotonic() + TAKEN_OVER_WITHIN
         try:
-            await upgrade.take_over(former)
-        except StoreError as error:
-            raise StoreUnusable(f"the records of the version before are not moved yet: {error}") from error
+            while True:
+                try:
+                    return await upgrade.take_over(former)
+                except StoreError as error:
+                    # A loaded node may be late with one of many answers. What was moved already stays where it is.
+                    if time.monotonic() >= until:
+                        raise StoreUnusable(f"the records of the version before are not moved yet: {error}") from error
+                await asyncio.sleep(TRY_EVERY)
         finally:
             former.caller.close()
 

@@ -45,11 +45,11 @@ OTHERS = {
     ("jobs", "CPU, many/few"): ("processor time per command, 1,000,000 waiting jobs to 10", TIMES),
     ("jobs", "time, many/few"): ("time per job, 1,000,000 waiting jobs to 10", TIMES),
     ("reserved", "touch CPU, many/few"): ("processor time per `touch`, 5,000 jobs held by the connection to 50", TIMES),
-    ("reserved", "cycle CPU, many/few"): ("processor time per put, reserve, delete, likewise", TIMES),
+    ("reserved", "cycle CPU, many/few"): ("processor time per put, reserve, delete, 5,000 jobs held to 50", TIMES),
     ("pauses", "filling, max ms"): ("longest reply to a probe while 1,000,000 jobs come in", "ms"),
-    ("pauses", "filling, max ms on a CPU"): ("likewise, without waits for a processor", "ms"),
+    ("pauses", "filling, max ms on a CPU"): ("the same, without waits for a processor", "ms"),
     ("pauses", "cycling, max ms"): ("longest reply to a probe while jobs are cycled", "ms"),
-    ("pauses", "cycling, max ms on a CPU"): ("likewise, without waits for a processor", "ms"),
+    ("pauses", "cycling, max ms on a CPU"): ("the same, without waits for a processor", "ms"),
 }
 FRONT_END_SIDES = ["one front-end", "beanstalkd in memory"]
 # By connections, commands in flight and tubes.
@@ -281,9 +281,9 @@ def front_ends(found: dict[str, Any]) -> str:
             f"a put at one of {busy['front-ends'] - 1} front-ends wakes a reserve at another",
             f"{busy['median ms']:.1f} ms",
         ],
-        ["likewise, of a hundred all but the slowest", f"{busy['p99 ms']:.1f} ms"],
+        ["the same, 99th percentile", f"{busy['p99 ms']:.1f} ms"],
         [f"processor time of that other, which waits on {busy['watched']:,} tubes", f"{busy['part']:.1%} of a core"],
-        ["likewise, before the puts", f"{busy['part before']:.1%} of a core"],
+        ["the same, before the puts", f"{busy['part before']:.1%} of a core"],
         ["operations of two idle front-ends", f"{idle['operations/s']:.1f} a second"],
         ["processor time of an idle front-end", f"{idle['part']:.1%} of a core"],
     ]

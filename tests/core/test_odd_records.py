@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from depth import FULL
 from failing import for_segment
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -213,7 +214,7 @@ def test_how_tubes_are_used_elsewhere_concerns_nobody_if_it_cannot_be_read(odd: 
     st.sampled_from([b"", b"}", b'],"', b"0", b"{", b"null"]),
     st.integers(min_value=0, max_value=300_000),
 )
-@settings(max_examples=60)
+@settings(max_examples=60 if FULL else 15)
 def test_much_that_is_read_in_parts_reads_as_it_does_at_once(width: int, put_in: bytes, at: int) -> None:
     usage = {f"{number:0{width}}-;$_().+/": [number, 0, 1, 0, 0, 0] for number in range(8000)}
     text = zlib.decompress(pack_usage(usage))

@@ -14,12 +14,14 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FULL", "absent", "full_depth", "repeated_by"]
+__all__ = ["AT_FULL_DEPTH", "FULL", "absent", "full_depth", "repeated_by"]
 
 FULL = os.environ.get("CI") == "true"
 REPEATED_BY = "repeated by "
 
-full_depth = pytest.mark.skipif(not FULL, reason="at full depth only: CI=true")
+AT_FULL_DEPTH = "at full depth only: CI=true"
+
+full_depth = pytest.mark.skipif(not FULL, reason=AT_FULL_DEPTH)
 
 
 def absent(what: str) -> NoReturn:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from depth import FULL
+from depth import AT_FULL_DEPTH, FULL
 from endurance import RECORDS, Life
 from killed import KILLS
 
 pytestmark = KILLS
 
-DAYS = float(os.environ.get("BEANSPIKED_ENDURANCE_DAYS") or (1 if FULL else 0.125))
+ASKED = os.environ.get("BEANSPIKED_ENDURANCE_DAYS")
+DAYS = float(ASKED or 1)
 # Those of dead segments are used again once there are so many.
 AT_MOST = {"dead segments": RECORDS}
 # Of each type a front-end may hold so many objects more: what a front-end has just seen of another one's last look or heartbeat differs.
@@ -25,6 +26,7 @@ NEWS_MORE = 256
 OPERATIONS_MORE = 0.05
 
 
+@pytest.mark.skipif(not (FULL or ASKED), reason=AT_FULL_DEPTH)
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 300 * DAYS)
 def test_nothing_becomes_more_with_time() -> None:

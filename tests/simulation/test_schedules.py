@@ -23,7 +23,7 @@ pytestmark = KILLS
 CHUNK = 50
 CHUNKS = 40 if FULL else 3
 # Several times as much happens in each of these.
-MIXED_CHUNK = 20 if FULL else 10
+MIXED_CHUNK = 20 if FULL else 6
 MIXED_CHUNKS = 5 if FULL else 1
 # Where the search for a planted fault begins that shows itself late; it goes on should the engine have changed.
 SHOWN_BY = {"a body dropped before its entry": 138, "a page unlisted with segments in it": 66}

@@ -57,7 +57,7 @@ def make_every_change(store: Store) -> None:
             store.journal.reading.folded = 1
 
 
-@pytest.mark.parametrize("at_once", [300, folder_module.FOLD_BYTES], ids=["in parts", "whole"])
+@pytest.mark.parametrize("at_once", [150, folder_module.FOLD_BYTES], ids=["in parts", "whole"])
 def test_a_kill_at_any_step_of_a_fold_changes_nothing(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_kill_at_any_step_of_a_fold_changes_nothing(
         assert opened.fold()
         assert known(again.open()) == wanted
         again.close()
-    assert len(folded) >= (2 if at_once > 300 else 4)
+    assert len(folded) >= (2 if at_once > 150 else 4)
 
 
 def test_what_has_to_be_written_is_committed_in_parts_and_what_has_not_makes_none(

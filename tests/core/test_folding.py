@@ -62,6 +62,8 @@ def test_a_kill_at_any_step_of_a_fold_changes_nothing(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(folder_module, "FOLD_BYTES", at_once)
+    # The folder leaves the fold to the test.
+    monkeypatch.setattr(folder_module, "HOUSEKEEPING_SECONDS", 3600.0)
     store = stores.open()
     make_every_change(store)
     wanted = known(store)

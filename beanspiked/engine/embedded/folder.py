@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 FOLD_SECONDS: Final = 5.0
 HOUSEKEEPING_SECONDS: Final = 1.0
 # How much is written in one transaction, in bytes: the sync of a larger one would delay those of the log.
-FOLD_BYTES: Final = 1 << 20
+FOLD_BYTES: Final = 1 << 19
 # How many bytes are folded, and how many jobs deleted, at a time on a full disk.
 PART_BYTES: Final = 1 << 20
 FEW_DELETED: Final = 20

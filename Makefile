@@ -5,6 +5,7 @@
 #   make coverage   tests the core as it is and tells what no test reaches
 #   make figures    makes the documents' tables and charts from the JSON in docs/figures
 #   make dev    compiles nothing and installs a link to this directory: an edit is there at the next start
+
 # What tests need is fetched while the server is compiled.
 MAKEFLAGS += --jobs=2
 PYTHON ?= python3
@@ -70,7 +71,7 @@ $(VENV)/.packages: $(BIN)/python pyproject.toml
 	@echo "$(call NAMED,build-system/requires project/dependencies project/optional-dependencies/admin)" | $(PIP) install --requirement /dev/stdin
 	@touch $@
 
-# Nothing where nothing can be compiled: there it is asked anew each time.
+# Fetches mypyc. Where nothing can be compiled it fetches nothing and leaves no stamp, so the next run asks again.
 $(VENV)/.compiler: $(VENV)/.packages setup.py
 	@$(ASK) needs | xargs -r sh -c '$(PIP) install "$$@" && touch $@' sh
 

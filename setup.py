@@ -148,9 +148,10 @@ GROUPS = {
 }
 # What `BEANSPIKED_GROUPS` may name.
 WHOLES = {"embedded": ("embedded", "server"), "shared": ("segments", "tubes")}
-CHOSEN = [
-    group for whole in os.environ.get("BEANSPIKED_GROUPS", "embedded,shared").split(",") for group in WHOLES[whole]
-]
+ASKED = os.environ.get("BEANSPIKED_GROUPS", "embedded,shared").split(",")
+if UNKNOWN := sorted(set(ASKED) - WHOLES.keys()):
+    sys.exit(f"BEANSPIKED_GROUPS: {', '.join(UNKNOWN)} is not one of {', '.join(WHOLES)}")
+CHOSEN = [group for whole in ASKED for group in WHOLES[whole]]
 
 
 class BuildOrGoWithout(build_ext):

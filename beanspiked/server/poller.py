@@ -151,7 +151,7 @@ class Poller:
         return bool(self._found)
 
     def _hear(self, seconds: float) -> None:
-        """Handle the events that were found, as far as the time allows."""
+        """Handle found events until the time is up."""
         broker = self._broker
         found = self._found
         broker.plan(len(found) - self._next)

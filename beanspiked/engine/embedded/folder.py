@@ -216,7 +216,7 @@ class Folder:
                 try:
                     self._commit(part)
                 except sqlite3.Error as error:
-                    told = self._told(error, 2 * FOLD_BYTES)
+                    told = self._told(error, 2 * (FOLD_BYTES + part.net.size()))
                     if isinstance(told, StoreFull):
                         self.lack = told
                     elif not failed_by(error, sqlite3.SQLITE_IOERR):
@@ -249,7 +249,7 @@ class Folder:
             part.net.keep(whole)
             self._commit(part)
             if not self._empty_wal():
-                # The database has to grow for what is committed. The reserve is for that, too.
+                # A checkpoint makes the database grow. The reserve has room for that, too.
                 with self._room.lend():
                     self._empty_wal()
         return None

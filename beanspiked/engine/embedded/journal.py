@@ -144,7 +144,7 @@ class Journal(Keeper):
         Returns:
             Whether more may be left.
         """
-        # Whoever closes it has put all outcomes there before.
+        # The writer sets this after its last outcome.
         closed = self._closed
         outbox = self._outbox
         while outbox:

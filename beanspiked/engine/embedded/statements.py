@@ -42,8 +42,19 @@ def fold_steps(database: sqlite3.Connection, net: Net, number: int) -> Iterator[
     """Do as `fold`, in steps of some milliseconds."""
     for _ in delete(database, net):
         yield
+    changed: list[tuple[int, dict[str, object]]] = []
+    for job_id, change in net.changed.items():
+        if job_id in net:
+            continue
+        body = change.get("body")
+        rest = change
+        if isinstance(body, bytes) and len(body) >= LARGE_BODY:
+            _set_body(database, job_id, body)
+            rest = {name: value for name, value in change.items() if name != "body"}
+            yield
+        changed.append((job_id, rest))
     # Neighbours in which the same columns have changed, as after a kick, go together.
-    for names, alike in itertools.groupby(_changed(database, net), lambda change: tuple(change[1])):
+    for names, alike in itertools.groupby(changed, lambda change: tuple(change[1])):
         update = f"UPDATE job SET {', '.join(f'{name} = ?' for name in names)} WHERE id = ?"  # noqa: S608 - constants
         while some := list(itertools.islice(alike, CHANGE_CHUNK)):
             database.executemany(update, [(*change.values(), job_id) for job_id, change in some])
@@ -72,19 +83,6 @@ def fold_steps(database: sqlite3.Connection, net: Net, number: int) -> Iterator[
             (net.last_id, net.last_id),
         )
     database.execute("UPDATE log SET folded = ?", (number,))
-
-
-def _changed(database: sqlite3.Connection, net: Net) -> Iterator[tuple[int, dict[str, object]]]:
-    """List what has changed of jobs that were put before, but for large bodies, which are written at once."""
-    for job_id, change in net.changed.items():
-        if job_id in net:
-            continue
-        body = change.get("body")
-        if isinstance(body, bytes) and len(body) >= LARGE_BODY:
-            _set_body(database, job_id, body)
-            yield job_id, {name: value for name, value in change.items() if name != "body"}
-        else:
-            yield job_id, change
 
 
 def delete(database: sqlite3.Connection, net: Net, at_once: int = DELETE_CHUNK) -> Iterator[None]:

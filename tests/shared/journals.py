@@ -42,6 +42,15 @@ class Store:
         self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
         self.engine.load(self.journal.reading.chunks(), *self.journal.reading.state())
         self.journal.start()
+        folder = self.journal._folder
+        fold, folding = folder.fold, threading.Lock()
+
+        def alone(older_than: float) -> bool:
+            # The folder's own thread may have been woken just now; elsewhere nobody else folds.
+            with folding:
+                return fold(older_than)
+
+        folder.fold = alone  # type: ignore[method-assign]
 
     def fold(self) -> bool:
         """Fold the log now, instead of some seconds later."""

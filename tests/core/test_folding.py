@@ -16,6 +16,7 @@ from beanspiked.engine.contract import DELAYED, Filter
 from beanspiked.engine.embedded import backup as backup_module
 from beanspiked.engine.embedded import database as database_module
 from beanspiked.engine.embedded import folder as folder_module
+from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import APPLICATION_ID, FILE_NAME, log_paths
 from beanspiked.engine.embedded.frames import START
@@ -62,7 +63,8 @@ def test_a_kill_at_any_step_of_a_fold_changes_nothing(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(folder_module, "FOLD_BYTES", at_once)
-    # The folder leaves the fold to the test.
+    # All changes fit into one file, and the folder leaves the fold to the test.
+    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 22)
     monkeypatch.setattr(folder_module, "HOUSEKEEPING_SECONDS", 3600.0)
     store = stores.open()
     make_every_change(store)

@@ -126,6 +126,7 @@ SHARED = [
     "engine/aerospike/tubes/notes.py",
     "engine/aerospike/tubes/pair_ends.py",
     "engine/aerospike/tubes/puts.py",
+    "engine/aerospike/tubes/ranking.py",
     "engine/aerospike/tubes/registry.py",
     "engine/aerospike/tubes/retirement.py",
     "engine/aerospike/tubes/room.py",

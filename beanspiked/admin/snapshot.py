@@ -215,7 +215,7 @@ class Snapshots:
         use = TubeUse()
         use.using = tube.using + others.using
         use.watching = tube.watching + others.watching
-        use.waiting = len(tube.waiters) + others.waiting
+        use.waiting = tube.waiting() + others.waiting
         use.total_jobs = tube.total_jobs + others.total_jobs
         use.deletes = tube.deletes + others.deletes
         use.pauses = tube.pauses + others.pauses

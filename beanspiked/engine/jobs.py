@@ -208,13 +208,19 @@ class Waiter(Timed):
 
     Attributes:
         wants: How many jobs it takes one after the other, once it is served.
+        turn: Its place in line, which grows with each wait.
+        lingers: Whether it stays in its tubes between its waits; see `Tube.linger`.
+        idle: Whether it does not wait now, though it is in its tubes.
     """
 
-    __slots__ = ("wants",)
+    __slots__ = ("idle", "lingers", "turn", "wants")
 
     def __init__(self, id: int) -> None:  # noqa: A002 - as its base
         super().__init__(id)
         self.wants: int = 1
+        self.turn: int = 0
+        self.lingers: bool = False
+        self.idle: bool = False
 
     def serve(self, job: Job) -> None:
         """Take a job that was reserved for this waiter, and stop waiting."""
@@ -233,7 +239,8 @@ class Tube(Timed):
         name: Its name.
         using: How many connections here use it.
         watching: How many connections here watch it.
-        waiters: The waiters here for its jobs, the longest-waiting first.
+        waiters: The waiters here for its jobs, the longest-waiting first, but for those in `lingering`.
+        lingering: Waiters on many tubes, which stay here between their waits; None without one.
         counts: Its jobs by state.
         total_jobs: Puts since it was made or the process started.
         deletes: Successful deletes, likewise.
@@ -245,6 +252,7 @@ class Tube(Timed):
     __slots__ = (
         "counts",
         "deletes",
+        "lingering",
         "name",
         "pause",
         "paused_until",
@@ -261,6 +269,7 @@ class Tube(Timed):
         self.using: int = 0
         self.watching: int = 0
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.lingering: dict[Waiter, None] | None = None
         self.counts: Counts = Counts()
         self.total_jobs: int = 0
         self.deletes: int = 0
@@ -275,6 +284,49 @@ class Tube(Timed):
     def leave(self, waiter: Waiter) -> None:
         """Remove a waiter."""
         del self.waiters[waiter]
+
+    def linger(self, waiter: Waiter) -> None:
+        """Add a waiter on many tubes, which stays here between its waits: to enter and leave them all costs more than a job."""
+        if self.lingering is None:
+            self.lingering = {}
+        self.lingering[waiter] = None
+
+    def part(self, waiter: Waiter) -> None:
+        """Remove a waiter that has stayed here."""
+        if self.lingering is not None:
+            self.lingering.pop(waiter, None)
+            if not self.lingering:
+                self.lingering = None
+
+    def expel(self, waiter: Waiter) -> None:
+        """Remove one that waits here, however it came."""
+        if waiter in self.waiters:
+            self.leave(waiter)
+        else:
+            self.part(waiter)
+
+    def waited_for(self) -> bool:
+        """Tell whether a waiter is here, if only one that lingers."""
+        return self.lingering is not None or len(self.waiters) > 0
+
+    def waits(self, waiter: Waiter) -> bool:
+        """Tell whether this one waits here now."""
+        if waiter.idle:
+            return False
+        return waiter in self.waiters or (self.lingering is not None and waiter in self.lingering)
+
+    def longest(self) -> Waiter | None:
+        """Return who has waited longest."""
+        first = next(iter(self.waiters)) if self.waiters else None
+        if self.lingering is not None:
+            for waiter in self.lingering:
+                if not waiter.idle and (first is None or waiter.turn < first.turn):
+                    first = waiter
+        return first
+
+    def waiting(self) -> int:
+        """Count those who wait here now."""
+        return len(self.waiters) + sum([not waiter.idle for waiter in self.lingering or ()])
 
 
 class TubeSizes:

@@ -113,6 +113,7 @@ class Broker(ReadyListener):
         leaving: Closed sessions that are still giving jobs back.
         when_left: Called when the last of these has given everything back.
         tracing: Whether commands and replies are logged.
+        linger_from: A connection that watches so many tubes stays in all of them between its reserves.
         io: How sockets are heard, for `stats`.
         siblings: The other workers, if `stats` counts their commands.
         pid: The process id for `stats`.
@@ -147,6 +148,7 @@ class Broker(ReadyListener):
         self.when_left: Callable[[], None] | None = None
         self.tracing: bool = False
         self.noting: bool = False
+        self.linger_from: int = 32
         self.io: str = "none"
         self.siblings: Siblings | None = None
         self.pid: int = os.getpid()
@@ -186,19 +188,18 @@ class Broker(ReadyListener):
 
     def tube_ready(self, tube: Tube, most: int = ALL) -> None:
         """Give up to `most` of a tube's ready jobs to its waiters, the longest-waiting first."""
-        waiters = tube.waiters
-        while waiters and most:
-            job = self.engine.take([tube])
-            if job is None:
+        while most:
+            waiter = tube.longest()
+            job = None if waiter is None else self.engine.take([tube])
+            if waiter is None or job is None:
                 return
             most -= 1
-            waiter = next(iter(waiters))
             try:
                 waiter.serve(job)
             except Exception as error:
                 logger.error("internal error: job %d was not given to its waiter", job.id, exc_info=error)
-                if waiter in waiters:
-                    tube.leave(waiter)
+                if tube.waits(waiter):
+                    tube.expel(waiter)
                 waiter.on_failure(error)
                 if job.holder is None and job.state == RESERVED:
                     self.engine.give_back(job, timed_out=False)
@@ -392,7 +393,7 @@ class Broker(ReadyListener):
             ("total-jobs", tube.total_jobs + others.total_jobs),
             ("current-using", tube.using + others.using),
             ("current-watching", tube.watching + others.watching),
-            ("current-waiting", len(tube.waiters) + others.waiting),
+            ("current-waiting", tube.waiting() + others.waiting),
             ("cmd-delete", tube.deletes + others.deletes),
             ("cmd-pause-tube", tube.pauses + others.pauses),
             ("pause", int(tube.pause)),

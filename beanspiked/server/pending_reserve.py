@@ -1,5 +1,7 @@
 """The reserve in progress of one connection."""
 
+from typing import Final
+
 from beanspiked.engine.contract import Job, Waiter
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER
@@ -11,6 +13,11 @@ from beanspiked.server.reply_queue import ReplyQueue
 from beanspiked.server.tube_choice import TubeChoice
 
 __all__ = ["PendingReserve"]
+
+# How long a connection on many tubes stays in all of them between its reserves, in seconds.
+LINGER_FOR: Final = 2.0
+# Each job of a tube looks at all who linger there. So many more of them than tubes would cost as much as to enter and leave the tubes.
+LINGERERS_A_TUBE: Final = 8
 
 
 class PendingReserve(Waiter):
@@ -36,6 +43,7 @@ class PendingReserve(Waiter):
         self._until: float = NEVER
         self._seek: Later | None = None
         self._hung_up: bool = False
+        self._lingers_until: float = 0.0
         self.since: float = 0.0
         # What this reserve is measured as, and from when; 0 if it is not.
         self._verb: int = verbs.RESERVE
@@ -66,8 +74,7 @@ class PendingReserve(Waiter):
             return
         self._gate.why = RESERVING
         self._broker.waiting += 1
-        for tube in self._tubes.watched:
-            tube.enter(self)
+        self._enter()
         if engine.shared:
             seek = engine.seek(self, self._tubes.watched, timeout > 0 and not self._hung_up)
             if seek is not None:
@@ -110,10 +117,16 @@ class PendingReserve(Waiter):
         self.wants = 1
         if self._gate.why == RESERVING:
             self._leave()
+        self.part()
         self._broker.timers.cancel(self)
 
     def on_time(self, now: float) -> None:
         """End a wait that has timed out or has a near deadline, unless it is not yet known whether a job is there."""
+        if self.idle:
+            if self._lingers_until <= now:
+                self.part()
+            else:
+                self._broker.timers.schedule(self, self._lingers_until)
         if self._gate.why != RESERVING or self._seek is not None:
             return
         reply = self._verdict(now)
@@ -149,12 +162,37 @@ class PendingReserve(Waiter):
         self._out.add(reply)
         self._replied()
 
+    def _enter(self) -> None:
+        self.turn = self._broker.timers.new_id()
+        if self.lingers:
+            self.idle = False
+            return
+        watched = self._tubes.watched
+        self.lingers = len(watched) >= max(self._broker.linger_from, self._broker.waiting // LINGERERS_A_TUBE)
+        for tube in watched:
+            if self.lingers:
+                tube.linger(self)
+            else:
+                tube.enter(self)
+
     def _leave(self) -> None:
         self._gate.why = OPEN
         self._seek = None
         self._broker.waiting -= 1
-        for tube in self._tubes.watched:
-            tube.leave(self)
+        if self.lingers:
+            self.idle = True
+            self._lingers_until = self._broker.now() + LINGER_FOR
+            self._broker.timers.schedule(self, self._lingers_until)
+        else:
+            for tube in self._tubes.watched:
+                tube.leave(self)
+
+    def part(self) -> None:
+        """Stay in the tubes no longer: the next reserve enters those that are watched then."""
+        if self.lingers:
+            for tube in self._tubes.watched:
+                tube.part(self)
+            self.lingers = self.idle = False
 
     def _replied(self) -> None:
         """Start the next of the reserves that came with this one, or let other commands go on."""

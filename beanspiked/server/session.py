@@ -307,11 +307,13 @@ def _use(session: Session, command: Command, answer: Answer | None) -> None:
 
 
 def _watch(session: Session, command: Command, answer: Answer | None) -> None:
+    session.reserve.part()
     session.tubes.watch(command.name)
     session.out.add(replies.watching(len(session.tubes.watched)))
 
 
 def _ignore(session: Session, command: Command, answer: Answer | None) -> None:
+    session.reserve.part()
     done = session.tubes.ignore(command.name)
     session.out.add(replies.watching(len(session.tubes.watched)) if done else replies.NOT_IGNORED)
 

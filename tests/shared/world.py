@@ -97,6 +97,9 @@ class World:
 
     def front_end(self, skew: float = 0.0, formats: Formats = FORMATS) -> FrontEnd:
         made = FrontEnd(self, skew, formats)
+        if len(self.front_ends) % 2:
+            # In every other one, whoever waits stays in its tubes.
+            made.broker.linger_from = 1
         self.front_ends.append(made)
         return made
 

@@ -40,6 +40,7 @@ from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
 from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
 from beanspiked.engine.aerospike.tubes.pair_ends import PairEnds
 from beanspiked.engine.aerospike.tubes.puts import Puts
+from beanspiked.engine.aerospike.tubes.ranking import Ranking
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.room import Room
@@ -119,7 +120,8 @@ class SharedEngine(Commands):
         self.timetable: Timetable = Timetable(
             store, timers, clock, self.tasks, self.agenda, self.news, formats, self.unread
         )
-        self.registry: Registry = Registry(timers, self.around, self.agenda, self.timetable)
+        ranking = Ranking(timers.clock)
+        self.registry: Registry = Registry(timers, self.around, self.agenda, self.timetable, ranking)
         self.retirement: Retirement = Retirement(store, self.lister, self.tasks)
         self.membership: Membership = Membership(
             store, timers.clock, clock, monotonic, self.tasks, self.news, self.registry, self.retirement
@@ -148,6 +150,7 @@ class SharedEngine(Commands):
             self.scout,
         )
         self.holdings: Holdings = Holdings(
+            store,
             timers.clock,
             self.membership,
             self.tasks,
@@ -158,13 +161,12 @@ class SharedEngine(Commands):
             self.lifecycle,
         )
         self.takes: Takes = Takes(
-            store,
             timers.clock,
             self.membership,
-            self.tasks,
             self.agenda,
             self.news,
             self.registry,
+            ranking,
             self.scout,
             self.holdings,
             listener,

@@ -175,9 +175,9 @@ class Tubes:
 
     def serve(self, tube: EmbeddedTube) -> None:
         """Serve a waiter when a job becomes ready, before the next one does (prot.c: enqueue_job)."""
-        if tube.waiters:
+        if tube.waited_for():
             self._listener.tube_ready(tube, SLICE)
-            if tube.waiters and len(tube.ready) and not tube.pause:
+            if len(tube.ready) and not tube.pause and tube.longest() is not None:
                 # More waiters than a slice serves, for example at the end of a pause.
                 self._timers.schedule(tube, self._clock.now())
 

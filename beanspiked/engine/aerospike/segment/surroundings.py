@@ -53,10 +53,6 @@ class Home(Tube):
         """Take note that not all is known of it."""
         raise NotImplementedError
 
-    def look_anew(self) -> None:
-        """Have whoever asks whether there is a job look at it once more."""
-        raise NotImplementedError
-
     def put_no_more(self, segment: "View") -> None:
         """Have further puts go to another segment."""
         raise NotImplementedError
@@ -156,8 +152,8 @@ class Surroundings:
         """What was asked for failed."""
         raise NotImplementedError
 
-    def advance_seeks(self, tube: Home) -> None:
-        """Jobs that were asked for in a tube have come, or will not."""
+    def advance_seeks(self, tube: Home, anew: bool = False) -> None:
+        """Jobs that were asked for in a tube have come, or will not; `anew`: what was seen of it is lost."""
         raise NotImplementedError
 
     def request_soon(self, tube: Home) -> None:

@@ -282,7 +282,6 @@ class View:
         held_changes = self.inbox.take_held_changes()
         asks = self.inbox.take_asks()
         steals = self.inbox.take_steals()
-        self.tube.look_anew()
         self.tube.drop(self)
         held = self.held
         self.held = {}
@@ -294,7 +293,7 @@ class View:
         for steal in steals:
             steal.fail(reason)
         self.around.put_elsewhere(self.tube, puts)
-        self.around.advance_seeks(self.tube)
+        self.around.advance_seeks(self.tube, anew=True)
 
     def put_elsewhere(self, puts: list[Put]) -> None:
         """Let puts that were surely not done, and all that wait, go to another segment, and take no more."""

@@ -67,7 +67,7 @@ class Agenda:
 
     def request_soon(self, tube: Home) -> None:
         """Have jobs of a tube requested at the end of this turn, if somebody waits for them."""
-        if tube.waiters:
+        if tube.waited_for():
             self._to_request[tube] = None
 
     def wake(self, committer: Committer) -> None:

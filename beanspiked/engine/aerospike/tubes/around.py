@@ -175,9 +175,9 @@ class Around(Surroundings):
         """What was asked for failed."""
         self._takes.failed(asks, error)
 
-    def advance_seeks(self, tube: Home) -> None:
-        """Jobs that were asked for in a tube have come, or will not."""
-        self._takes.advance_seeks(tube)
+    def advance_seeks(self, tube: Home, anew: bool = False) -> None:
+        """Jobs that were asked for in a tube have come, or will not; `anew`: what was seen of it is lost."""
+        self._takes.advance_seeks(tube, anew)
 
     def request_soon(self, tube: Home) -> None:
         """Jobs of a tube may be asked for that were not."""

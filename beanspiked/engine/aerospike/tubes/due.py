@@ -90,7 +90,7 @@ class Timetable(Schedule):
 
     def wait_for_due(self, tube: SharedTube) -> None:
         """Promote due jobs now, or when the first is due, if somebody waits for them."""
-        if tube.next_due and tube.waiters and not tube.promoting:
+        if tube.next_due and tube.waited_for() and not tube.promoting:
             if tube.next_due <= self._clock.server_ms():
                 tube.promoting = True
                 self._agenda.spawn(self._promote(tube))

@@ -37,7 +37,7 @@ class Hearing(NewsListener):
     def followed(self, name: str) -> None:
         """Look at a tube once more of which all others tell from now on: what they did until now was not told."""
         tube = self._registry.known_tube(name)
-        if tube is not None and tube.waiters and not tube.live:
+        if tube is not None and tube.waited_for() and not tube.live:
             self._view.refresh(tube)
 
     def heard_of(self, name: str) -> None:
@@ -76,7 +76,7 @@ class Hearing(NewsListener):
     def waited_for(self, name: str) -> bool:
         """Tell whether somebody waits for jobs of a tube."""
         tube = self._registry.known_tube(name)
-        return tube is not None and bool(tube.waiters)
+        return tube is not None and tube.waited_for()
 
     def wants_jobs(self) -> bool:
         """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""

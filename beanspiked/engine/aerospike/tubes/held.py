@@ -4,14 +4,15 @@ A change of a held job goes through its segment's committer; until it is done th
 """
 
 import asyncio
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from beanspiked.engine.aerospike.cluster.membership import Membership
+from beanspiked.engine.aerospike.segment.bodies import fetch_bodies
 from beanspiked.engine.aerospike.segment.codec import INLINE_MAX, Formats, Packed
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, SharedJob
 from beanspiked.engine.aerospike.store.keys import due_key, ready_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Full, Refused
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Full, Newer, Refused
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
@@ -23,6 +24,9 @@ from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFul
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
 
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+
 __all__ = ["Holdings"]
 
 
@@ -30,6 +34,7 @@ class Holdings:
     """The jobs held here.
 
     Args:
+        store: The store.
         clock: This process's time.
         membership: The sessions.
         tasks: What runs coroutines.
@@ -45,6 +50,7 @@ class Holdings:
 
     def __init__(
         self,
+        store: "SegmentStore",
         clock: Clock,
         membership: Membership,
         tasks: Tasks,
@@ -54,6 +60,7 @@ class Holdings:
         retirement: Retirement,
         lifecycle: Lifecycle,
     ) -> None:
+        self._store = store
         self._clock = clock
         self._membership = membership
         self._tasks = tasks
@@ -245,3 +252,27 @@ class Holdings:
         job.leaving = False
         if job.holder is not None:
             job.holder.lost(job)
+
+    async def fetch_bodies(self, jobs: list[SharedJob]) -> tuple[list[SharedJob], EngineError | None]:
+        """Return the jobs whose bodies were read, and why others were not; jobs whose bodies are lost are buried."""
+        whole: list[SharedJob] = []
+
+        async def fetch(wanted: list[SharedJob]) -> EngineError | None:
+            async def work() -> None:
+                found: tuple[list[SharedJob], list[tuple[SharedJob, str]]]
+                found = await self._tasks.try_for_a_while(lambda: fetch_bodies(self._store, wanted))
+                whole.extend(found[0])
+                for job, reason in found[1]:
+                    if job.committer is not None:
+                        self.bury_lost(job, reason)
+
+            error = await self._tasks.failure(work)
+            if isinstance(error, Newer) and len(wanted) == 1 and wanted[0].committer is not None:
+                wanted[0].committer.unknown.add(wanted[0].place)
+            return error
+
+        error = await fetch(jobs)
+        if error is not None and len(jobs) > 1:
+            # Perhaps only one of the bodies is on a node that does not answer.
+            await asyncio.gather(*[fetch([job]) for job in jobs])
+        return whole, error

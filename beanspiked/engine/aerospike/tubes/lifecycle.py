@@ -125,7 +125,7 @@ class Lifecycle:
 
     async def _sweep(self, tubes: list[SharedTube], since: int) -> None:
         # Nobody here learns otherwise that others have emptied their segments.
-        unseen = [tube for tube in tubes if (tube.committers or tube.notes) and not tube.waiters]
+        unseen = [tube for tube in tubes if (tube.committers or tube.notes) and not tube.waited_for()]
         try:
             await self._view.look_at_known(unseen)
         except StoreError as error:
@@ -203,4 +203,5 @@ def _rests(tube: SharedTube) -> bool:
 
 
 def _in_use(tube: SharedTube) -> bool:
-    return bool(tube.using or tube.watching or tube.waiters or tube.arriving or tube.opening or tube.name == DEFAULT)
+    used = tube.using or tube.watching or tube.waited_for() or tube.arriving or tube.opening
+    return bool(used or tube.name == DEFAULT)

@@ -7,6 +7,7 @@ from typing import Final
 from beanspiked.engine.aerospike.cluster.listener import LocalTubes
 from beanspiked.engine.aerospike.segment.surroundings import Surroundings
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
+from beanspiked.engine.aerospike.tubes.ranking import Ranking
 from beanspiked.engine.aerospike.tubes.tube import Schedule, SharedTube
 from beanspiked.engine.contract import StoreStats
 from beanspiked.engine.timers import Timers
@@ -24,13 +25,17 @@ class Registry(LocalTubes):
         around: What their segments need of the front-end.
         agenda: What requests their jobs at the end of the turn.
         schedule: What makes their due jobs ready.
+        ranking: Where they stand while waiters on many tubes are there.
     """
 
-    def __init__(self, timers: Timers, around: Surroundings, agenda: Agenda, schedule: Schedule) -> None:
+    def __init__(
+        self, timers: Timers, around: Surroundings, agenda: Agenda, schedule: Schedule, ranking: Ranking
+    ) -> None:
         self._timers = timers
         self._around = around
         self._agenda = agenda
         self._schedule = schedule
+        self._ranking = ranking
         self._tubes: dict[str, SharedTube] = {}
         self.tube(DEFAULT)
 
@@ -38,7 +43,8 @@ class Registry(LocalTubes):
         """Find or make a tube."""
         tube = self._tubes.get(name)
         if tube is None:
-            tube = SharedTube(self._timers.new_id(), name, self._around, self._agenda, self._schedule)
+            number = self._timers.new_id()
+            tube = SharedTube(number, name, self._around, self._agenda, self._schedule, self._ranking)
             self._tubes[name] = tube
         return tube
 
@@ -118,7 +124,7 @@ class Registry(LocalTubes):
 
 def tube_usage(tube: SharedTube) -> list[int]:
     """Return how a tube is used here: users, watchers, those who wait, and what was counted of puts, deletes and pauses."""
-    return [tube.using, tube.watching, len(tube.waiters), tube.total_jobs, tube.deletes, tube.pauses]
+    return [tube.using, tube.watching, tube.waiting(), tube.total_jobs, tube.deletes, tube.pauses]
 
 
 def _usage(tubes: list[SharedTube]) -> dict[str, list[int]]:

@@ -79,7 +79,7 @@ class SessionEvents(SessionListener):
                     committer.abandon(JobGone("the session is over"))
             if tube.arriving:
                 self._puts.place(tube)
-            if tube.waiters:
+            if tube.waited_for():
                 self._view.refresh(tube)
         # Without a session no news were read, whoever waited.
         self._news.wake()
@@ -92,7 +92,7 @@ class SessionEvents(SessionListener):
         self._view.doubt_all()
         for tube in self._registry.known_tubes():
             tube.forget_segments(JobGone("the session is over"))
-            self._takes.advance_seeks(tube)
+            self._takes.advance_seeks(tube, anew=True)
         self._agenda.turn_over()
 
     def tick(self) -> None:

@@ -5,20 +5,18 @@ waiter is its *claim*, so that no job is requested twice. A job that comes goes 
 claim.
 """
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.news import News
-from beanspiked.engine.aerospike.segment.bodies import fetch_bodies
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob
 from beanspiked.engine.aerospike.segment.surroundings import Home
 from beanspiked.engine.aerospike.store.seam import Newer
-from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda, Requester
 from beanspiked.engine.aerospike.tubes.held import Holdings
+from beanspiked.engine.aerospike.tubes.ranking import Ranking
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.tube import Seek, SharedTube
 from beanspiked.engine.aerospike.tubes.view import Scout
@@ -26,9 +24,6 @@ from beanspiked.engine.contract import Job, ReadyListener, Tube, Waiter
 from beanspiked.engine.errors import EngineError, StoreFailed
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
-
-if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.contract import SegmentStore
 
 __all__ = ["Takes"]
 
@@ -48,13 +43,12 @@ class Takes(Requester):
     """Takes jobs for waiters.
 
     Args:
-        store: The store.
         clock: This process's time.
         membership: The sessions.
-        tasks: Runs coroutines.
         agenda: The operations in flight.
         news: This front-end's news.
         registry: The tubes that are known here.
+        ranking: Those of waiters on many tubes, by their most urgent jobs.
         view: Looks at segments.
         holdings: The jobs that are held here.
         listener: Hears when jobs were taken for waiters.
@@ -62,24 +56,22 @@ class Takes(Requester):
 
     def __init__(
         self,
-        store: "SegmentStore",
         clock: Clock,
         membership: Membership,
-        tasks: Tasks,
         agenda: Agenda,
         news: News,
         registry: Registry,
+        ranking: Ranking,
         view: Scout,
         holdings: Holdings,
         listener: ReadyListener,
     ) -> None:
-        self._store = store
         self._clock = clock
         self._membership = membership
-        self._tasks = tasks
         self._agenda = agenda
         self._news = news
         self._registry = registry
+        self._ranking = ranking
         self._view = view
         self._holdings = holdings
         self._listener = listener
@@ -87,6 +79,7 @@ class Takes(Requester):
         self._seeks: dict[Waiter, Seek] = {}
         self._last_seek_at: float = 0.0
         self._expired_at: float = 0.0
+        self._delivering: bool = False
 
     # --- requests
 
@@ -96,7 +89,12 @@ class Takes(Requester):
 
     def _request(self, tube: SharedTube) -> None:
         unasked = tube.unasked
-        if not unasked or self._membership.session.over or (tube.pause and tube.paused(self._clock.now())):
+        lingering = tube.lingering
+        if (
+            not (unasked or lingering)
+            or self._membership.session.over
+            or (tube.pause and tube.paused(self._clock.now()))
+        ):
             return
         claims = self._claims
         while True:
@@ -105,29 +103,37 @@ class Takes(Requester):
                 return
             committer, bound = found
             room = committer.forecast.askable(bound)
-            asked = False
+            before = room
             sated: list[Waiter] = []
             if room > 0:
                 for waiter in unasked:
-                    claimed = claims.get(waiter, 0)
-                    count = min(waiter.wants - claimed, room)
-                    if count > 0 and self._may_ask(tube, waiter):
-                        claimed += count
-                        claims[waiter] = claimed
-                        if claimed == waiter.wants:
-                            sated.append(waiter)
-                        committer.ask(waiter, count)
-                        tube.coming += count
-                        asked = True
-                        room -= count
-                        if room == 0:
-                            break
-            if not asked:
-                return
+                    count = self._ask(tube, committer, waiter, room)
+                    room -= count
+                    if count and claims[waiter] == waiter.wants:
+                        sated.append(waiter)
+                    if room == 0:
+                        break
+            if room > 0 and lingering is not None:
+                for waiter in lingering:
+                    if room > 0 and not waiter.idle:
+                        room -= self._ask(tube, committer, waiter, room)
             for waiter in sated:
                 del unasked[waiter]
+            if room >= before:
+                return
             self._agenda.wake(committer)
             tube.rank(committer)
+
+    def _ask(self, tube: SharedTube, committer: Committer, waiter: Waiter, room: int) -> int:
+        """Request jobs of a segment for a waiter, as many as it wants and there are; return how many."""
+        claimed = self._claims.get(waiter, 0)
+        count = min(waiter.wants - claimed, room)
+        if count <= 0 or not self._may_ask(tube, waiter):
+            return 0
+        self._claims[waiter] = claimed + count
+        committer.ask(waiter, count)
+        tube.coming += count
+        return count
 
     def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
         """Tell whether a waiter's next job is to come from this tube: not if another of its tubes has a more urgent one."""
@@ -138,23 +144,11 @@ class Takes(Requester):
             # The look may find a more urgent job. A tube whose news are followed has no such surprises.
             return False
         if len(seek.tubes) > 1:
-            first = self._most_urgent(seek.tubes)
+            first = self._ranking.most_urgent(waiter, seek.tubes)
             if first is not None and first is not tube:
                 self._agenda.request_soon(first)
                 return False
         return True
-
-    def _most_urgent(self, tubes: list[SharedTube]) -> SharedTube | None:
-        """Return the tube with the most urgent job that may be taken now."""
-        now = self._clock.now()
-        found: SharedTube | None = None
-        least: bytes | None = None
-        for tube in tubes:
-            key = tube.best()
-            if key is not None and (least is None or key < least) and not tube.paused(now):
-                found = tube
-                least = key
-        return found
 
     def unclaim(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> None:
         """End claims on a tube: their jobs have come, or will not. Empties the list, so that no claim ends twice."""
@@ -173,7 +167,7 @@ class Takes(Requester):
 
     def still_wanted(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> bool:
         """Tell whether a waiter with one of these claims still waits."""
-        return any(waiter in tube.waiters for waiter, _ in asks)
+        return any(tube.waits(waiter) for waiter, _ in asks)
 
     def failed(self, asks: list[tuple[Waiter, int]], error: EngineError) -> None:
         """Fail the seeks of these claims that have no other claim: the jobs did not come, and may be there."""
@@ -193,55 +187,50 @@ class Takes(Requester):
             if tube.wanted_until <= now:
                 tube.wanted_until = now + WANT_EVERY
                 self._news.want(tube.name)
-            live = live and tube.live
+            live = live and self._sure(tube)
             if tube.next_due:
-                # A due job may be more urgent than the ready ones.
-                live = live and tube.next_due > self._membership.clock.server_ms()
                 # Until now nobody waited, so nobody made due jobs ready.
                 tube.wait_for_due()
-        likely = self._most_urgent(homes)
+        self._seeks.pop(waiter, None)
+        likely = self._ranking.most_urgent(waiter, homes)
         if likely is None and live and patient:
             # From now on news tell of each job that is put.
             return None
         self._last_seek_at = now
         self._news.wake()
         seek = Seek(waiter, homes, patient, now + ANSWER_WITHIN)
-        self._end_seek(waiter)
         self._seeks[waiter] = seek
-        for tube in homes:
-            tube.seeks[seek] = None
         if likely is not None and live:
             self._agenda.request_soon(likely)
-        elif live and self._news.all_linked() and self._at_rest(homes):
+        elif live and self._news.all_linked() and self._at_rest(waiter):
             self._agenda.spawn(self._ask_others(seek))
         else:
             self._look_for(seek)
         return seek
+
+    def _sure(self, tube: SharedTube) -> bool:
+        """Tell whether what is known of a tube is whole, and no due job may be more urgent than the ready ones."""
+        return tube.live and not (tube.next_due and tube.next_due <= self._membership.clock.server_ms())
 
     async def _ask_others(self, seek: Seek) -> None:
         """Ask the others whether they have told everything; if so, no job is ready, and the store need not be asked."""
         told = await self._news.all_told()
         if seek.done:
             return
-        if told and all(tube.live for tube in seek.tubes) and self._at_rest(seek.tubes):
+        if told and all(tube.live for tube in seek.tubes) and self._at_rest(seek.waiter):
             seek.looked = True
             self._advance(seek)
         else:
             self._look_for(seek)
 
-    def _at_rest(self, homes: list[SharedTube]) -> bool:
-        """Tell whether nothing is on its way in these tubes; it might be a job that is given back."""
-        return not any(committer.tube in homes for committer in self._agenda.busy())
-
-    def _end_seek(self, waiter: Waiter) -> None:
-        former = self._seeks.pop(waiter, None)
-        if former is not None:
-            for tube in former.tubes:
-                tube.seeks.pop(former, None)
+    def _at_rest(self, waiter: Waiter) -> bool:
+        """Tell whether nothing is on its way in a waiter's tubes; it might be a job that is given back."""
+        return not any(committer.tube.waits(waiter) for committer in self._agenda.busy())
 
     def _look_for(self, seek: Seek) -> None:
-        """Look at all tubes of a seek anew."""
-        seek.refreshing = len(seek.tubes)
+        """Look at the tubes of a seek anew; at all of them unless its waiter goes on waiting."""
+        tubes = [tube for tube in seek.tubes if not (seek.patient and self._sure(tube))]
+        seek.refreshing = len(tubes)
         seek.partial = False
         session = self._membership.session
 
@@ -255,20 +244,19 @@ class Takes(Requester):
                 seek.looked = not session.over
                 self._advance(seek)
 
-        for tube in seek.tubes:
-            self._view.refresh(tube, refreshed)
+        self._view.refresh_all(tubes, refreshed)
 
     def _advance(self, seek: Seek) -> None:
         """Go on with a seek after something was learnt."""
         waiter = seek.waiter
         if seek.done or self._seeks.get(waiter) is not seek:
             return
-        if waiter not in seek.tubes[0].waiters:
-            self._end_seek(waiter)
+        if not seek.tubes[0].waits(waiter):
+            del self._seeks[waiter]
             return
         if waiter in self._claims or seek.refreshing:
             return
-        likely = self._most_urgent(seek.tubes)
+        likely = self._ranking.most_urgent(waiter, seek.tubes)
         if likely is not None:
             self._agenda.request_soon(likely)
         elif seek.looked:
@@ -280,17 +268,34 @@ class Takes(Requester):
             elif not seek.patient:
                 # A job may be there that cannot be reached. A patient waiter waits for as long as the store may take to answer.
                 self._settle_seek(seek, StoreFailed("a segment does not answer"))
+        elif seek.patient and all(self._sure(tube) for tube in seek.tubes):
+            self._settle_seek(seek, None)
         else:
             self._look_for(seek)
 
     def _settle_seek(self, seek: Seek, error: EngineError | None) -> None:
         if not seek.done and self._seeks.get(seek.waiter) is seek:
-            self._end_seek(seek.waiter)
+            del self._seeks[seek.waiter]
             seek.settle(error)
 
-    def advance_seeks(self, tube: Home) -> None:
-        """Go on with the seeks in a tube: jobs have come, or will not, or something was learnt."""
-        for seek in list(cast(SharedTube, tube).seeks):
+    def advance_seeks(self, tube: Home, anew: bool = False) -> None:
+        """Go on with the seeks in a tube: jobs have come, or will not, or something was learnt.
+
+        Args:
+            tube: The tube.
+            anew: Whether each of them has to look once more, since what was seen is lost.
+        """
+        seeks = self._seeks
+        if not seeks:
+            return
+        if len(seeks) <= len(tube.waiters):
+            found = [seek for seek in seeks.values() if tube.waits(seek.waiter)]
+        else:
+            here = [*tube.waiters, *(tube.lingering or ())]
+            found = [seeks[waiter] for waiter in here if waiter in seeks]
+        for seek in found:
+            if anew:
+                seek.looked = False
             self._advance(seek)
 
     def expire(self, now: float) -> None:
@@ -312,21 +317,21 @@ class Takes(Requester):
 
     def _coming(self, seek: Seek) -> bool:
         """Tell whether jobs of a seek's tubes are requested, and all their segments answer."""
-        if any(committer.tube in seek.tubes for committer in self._agenda.suspended):
+        if any(committer.tube.waits(seek.waiter) for committer in self._agenda.suspended):
             return False
         return any(tube.coming for tube in seek.tubes)
 
     def _unknown(self, seek: Seek) -> bool:
         """Tell whether a job may be there for a seek that cannot be reached."""
         failing = [*self._agenda.suspended, *[committer for committer in self._agenda.running if committer.fails()]]
-        return seek.partial or any(committer.tube in seek.tubes for committer in failing)
+        return seek.partial or any(committer.tube.waits(seek.waiter) for committer in failing)
 
     def wants_jobs(self) -> bool:
         """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
         now = self._clock.now()
         if now - self._last_seek_at < FOLLOW_FOR:
             return True
-        if any(tube.waiters for tube in self._registry.known_tubes()):
+        if any(tube.waited_for() for tube in self._registry.known_tubes()):
             self._last_seek_at = now
             return True
         return False
@@ -335,6 +340,8 @@ class Takes(Requester):
 
     def take(self, tubes: list[Tube]) -> Job | None:
         """Return a job that was taken for a waiter. There is one only while `deliver` hands jobs over."""
+        if not self._delivering:
+            return None
         for tube in tubes:
             granted = cast(SharedTube, tube).granted
             while granted:
@@ -345,43 +352,23 @@ class Takes(Requester):
 
     def deliver(self, tube: SharedTube) -> None:
         """Hand taken jobs to waiters; unwanted ones go back at once."""
-        if tube.granted and tube.waiters and self._membership.alive():
-            self._listener.tube_ready(tube)
+        if tube.granted and self._membership.alive():
+            self._delivering = True
+            try:
+                self._listener.tube_ready(tube)
+            finally:
+                self._delivering = False
         while tube.granted:
             job = tube.granted.popleft()
             if job.committer is not None:
                 job.reserves -= 1
                 self._holdings.give_back(job, timed_out=False)
 
-    async def _fetch_bodies(self, jobs: list[SharedJob]) -> tuple[list[SharedJob], EngineError | None]:
-        """Return the jobs whose bodies were read, and why others were not; jobs whose bodies are lost are buried."""
-        whole: list[SharedJob] = []
-
-        async def fetch(wanted: list[SharedJob]) -> EngineError | None:
-            async def work() -> None:
-                found: tuple[list[SharedJob], list[tuple[SharedJob, str]]]
-                found = await self._tasks.try_for_a_while(lambda: fetch_bodies(self._store, wanted))
-                whole.extend(found[0])
-                for job, reason in found[1]:
-                    if job.committer is not None:
-                        self._holdings.bury_lost(job, reason)
-
-            error = await self._tasks.failure(work)
-            if isinstance(error, Newer) and len(wanted) == 1 and wanted[0].committer is not None:
-                wanted[0].committer.unknown.add(wanted[0].place)
-            return error
-
-        error = await fetch(jobs)
-        if error is not None and len(jobs) > 1:
-            # Perhaps only one of the bodies is on a node that does not answer.
-            await asyncio.gather(*[fetch([job]) for job in jobs])
-        return whole, error
-
     async def fetch_and_deliver(
         self, committer: Committer, jobs: list[SharedJob], asks: list[tuple[Waiter, int]]
     ) -> None:
         """Read the bodies that taken jobs have in records of their own, then hand the jobs over."""
-        whole, error = await self._fetch_bodies(jobs)
+        whole, error = await self._holdings.fetch_bodies(jobs)
         if error is not None:
             logger.warning(
                 "segment %d: bodies cannot be read, so the reserved jobs are ready again: %s", committer.number, error

@@ -14,6 +14,7 @@ from beanspiked.engine.aerospike.store.keys import key_ms
 from beanspiked.engine.aerospike.store.seam import Head
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.notes import KEY_SIZE, note_head, note_number, note_of
+from beanspiked.engine.aerospike.tubes.ranking import Ranking
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
@@ -71,6 +72,7 @@ class SharedTube(Home):
         around: What its segments need of the front-end.
         agenda: What requests its jobs at the end of the turn.
         schedule: What makes its due jobs ready.
+        ranking: Where it stands while waiters on many tubes are here.
 
     Attributes:
         committers: The segments in use here, by number.
@@ -81,8 +83,9 @@ class SharedTube(Home):
         opening: Whether a segment is being made.
         arriving: Puts that wait for a segment.
         granted: Taken jobs that were not handed over yet; empty at the end of each turn.
-        seeks: Questions whether there is a job.
-        unasked: Waiters whose jobs have not all been requested. One whose jobs were requested in another tube may be among them.
+        ranked: The key that it stands under in the ranking, or None.
+        unasked: Waiters whose jobs have not all been requested, but for those that linger. One whose jobs were requested in another tube
+            may be among them.
         coming: How many jobs are being requested of it.
         refreshed: Whom to call when the next look at it ends.
         refreshing: Whether it is being looked at.
@@ -98,6 +101,7 @@ class SharedTube(Home):
         "_around",
         "_noted",
         "_order",
+        "_ranking",
         "_rest",
         "_schedule",
         "arriving",
@@ -113,18 +117,27 @@ class SharedTube(Home):
         "opening",
         "page",
         "promoting",
+        "ranked",
         "refreshed",
         "refreshing",
-        "seeks",
         "unasked",
         "wanted_until",
     )
 
-    def __init__(self, id: int, name: str, around: Surroundings, agenda: Agenda, schedule: Schedule) -> None:  # noqa: A002 - as its base
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - as its base
+        name: str,
+        around: Surroundings,
+        agenda: Agenda,
+        schedule: Schedule,
+        ranking: Ranking,
+    ) -> None:
         super().__init__(id, name)
         self._around: Surroundings = around
         self._agenda: Agenda = agenda
         self._schedule: Schedule = schedule
+        self._ranking: Ranking = ranking
         self.committers: dict[int, Committer] = {}
         self.notes: dict[int, bytes] = {}
         self.page: int = 0
@@ -133,7 +146,7 @@ class SharedTube(Home):
         self.opening: bool = False
         self.arriving: deque[Put] = deque()
         self.granted: deque[SharedJob] = deque()
-        self.seeks: dict[Seek, None] = {}
+        self.ranked: bytes | None = None
         self.unasked: dict[Waiter, None] = {}
         self.coming: int = 0
         self.refreshed: list[Callable[[EngineError | None, bool], None]] = []
@@ -159,6 +172,19 @@ class SharedTube(Home):
         del self.waiters[waiter]
         self.unasked.pop(waiter, None)
 
+    def linger(self, waiter: Waiter) -> None:
+        """Add a waiter that stays here between its waits."""
+        super().linger(waiter)
+        best = self.best()
+        if best is not None:
+            self._ranking.add(self, best)
+
+    def part(self, waiter: Waiter) -> None:
+        """Remove a waiter that has stayed here."""
+        super().part(waiter)
+        if self.lingering is None:
+            self._ranking.drop(self)
+
     def on_time(self, now: float) -> None:
         """Make due jobs ready and end a pause."""
         self._schedule.tube_time(self, now)
@@ -173,6 +199,8 @@ class SharedTube(Home):
             segment.rank = best
             heapq.heappush(self._order, (best, segment.number))
             self._compact()
+        if self.lingering is not None:
+            self._ranking.add(self, best)
         self._agenda.request_soon(self)
 
     def _compact(self) -> None:
@@ -236,7 +264,6 @@ class SharedTube(Home):
     def best(self) -> bytes | None:
         """Return the key of the most urgent job that is expected in it."""
         if not self._order and not self._noted:
-            # A waiter on a thousand tubes asks each of them for every job.
             return None
         top = self._top()
         best = None if top is None else top.forecast.best()
@@ -254,6 +281,8 @@ class SharedTube(Home):
             if len(self._noted) > 2 * len(self.notes) + STALE_MAX:
                 self._noted = [note for note in self.notes.values() if note_head(note).ready]
                 heapq.heapify(self._noted)
+            if self.lingering is not None:
+                self._ranking.add(self, made[:KEY_SIZE])
             self._agenda.request_soon(self)
         if head.due_key is not None:
             self.expect(head.due_key)
@@ -306,8 +335,6 @@ class SharedTube(Home):
         self.open = None
         self.granted.clear()
         self.notes = {}
-        # What was noted has to be looked for again.
-        self.look_anew()
         for committer in list(self.committers.values()):
             committer.abandon(reason)
         self.committers = {}
@@ -326,11 +353,6 @@ class SharedTube(Home):
     def doubt(self) -> None:
         """Take note that not all is known of it, until the next look."""
         self.live = False
-
-    def look_anew(self) -> None:
-        """Have whoever asks whether there is a job look at it once more."""
-        for seek in self.seeks:
-            seek.looked = False
 
     def put_no_more(self, segment: View) -> None:
         """Have further puts go to another segment."""

@@ -32,12 +32,13 @@ __all__ = ["Scout"]
 
 logger = logging.getLogger(__name__)
 
-# Tubes that somebody waits on are looked at this often whatever the news tell, in seconds, so many at once: where all news come over links,
-# where some are read from records, and where others do things that are not told here.
+# Tubes that somebody waits on are looked at this often whatever the news tell, in seconds: where all news come over links, where some are
+# read from records, and where others do things that are not told here.
 RECHECK_RARELY: Final = 30.0
 RECHECK_EVERY: Final = 5.0
 RECHECK_OFTEN: Final = 1.0
-RECHECK_AT_ONCE: Final = 500
+# How many tubes are looked at together.
+LOOK_AT_ONCE: Final = 500
 # How many segments that are not in use here a look reads anew: where a tube has more of them, they take turns.
 NOTES_A_LOOK: Final = 10_000
 
@@ -94,6 +95,28 @@ class Scout:
         if not tube.refreshing:
             tube.refreshing = True
             self._agenda.spawn(self._refresh(tube))
+
+    def refresh_all(self, tubes: list[SharedTube], then: Callable[[EngineError | None, bool], None]) -> None:
+        """Look at the segments of tubes anew, and call back for each of them; see `refresh`."""
+        if len(tubes) > 1:
+            self._agenda.spawn(self._refresh_all(tubes, then))
+        else:
+            self.refresh(tubes[0], then)
+
+    async def _refresh_all(self, tubes: list[SharedTube], then: Callable[[EngineError | None, bool], None]) -> None:
+        for start in range(0, len(tubes), LOOK_AT_ONCE):
+            some = tubes[start : start + LOOK_AT_ONCE]
+            passed: set[SharedTube] | None = None
+            try:
+                passed = await self._look_at(some)
+            except EngineError as error:
+                # One of them may be where nobody answers.
+                logger.info("tubes cannot be looked at together, so each is looked at alone: %s", error)
+            for tube in some:
+                if passed is None:
+                    self.refresh(tube, then)
+                else:
+                    then(None, tube not in passed)
 
     async def _refresh(self, tube: SharedTube) -> None:
         callbacks = tube.refreshed
@@ -246,7 +269,7 @@ class Scout:
     def look_again(self, tube: SharedTube) -> None:
         """Take note that a tube has changed, and look at it if somebody waits for its jobs."""
         tube.doubt()
-        if tube.waiters:
+        if tube.waited_for():
             self.refresh(tube)
 
     def doubt_all(self) -> None:
@@ -268,11 +291,11 @@ class Scout:
         if now - self._rechecked >= every and not self._rechecking:
             self._rechecked = now
             self._rechecking = True
-            self._agenda.spawn(self._recheck([tube for tube in self._registry.known_tubes() if tube.waiters]))
+            self._agenda.spawn(self._recheck([tube for tube in self._registry.known_tubes() if tube.waited_for()]))
 
     async def _recheck(self, tubes: list[SharedTube]) -> None:
         """Look at some tubes, and at the rest afterwards."""
-        some, rest = tubes[:RECHECK_AT_ONCE], tubes[RECHECK_AT_ONCE:]
+        some, rest = tubes[:LOOK_AT_ONCE], tubes[LOOK_AT_ONCE:]
         try:
             await self._look_at(some)
         except StoreError as error:

@@ -1,0 +1,93 @@
+"""Tubes by their most urgent jobs: a waiter on a thousand tubes need not ask each of them for every job."""
+
+import heapq
+from typing import TYPE_CHECKING, Final
+
+from beanspiked.engine.contract import Waiter
+from beanspiked.engine.timers import Clock
+
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.tubes.tube import SharedTube
+
+__all__ = ["Ranking"]
+
+# So many entries may be stale beside one for each tube.
+STALE_MAX: Final = 16
+# So many tubes of other waiters are passed over before a waiter's own tubes are asked one by one.
+PASS_MAX: Final = 32
+
+
+class Ranking:
+    """The tubes that waiters on many tubes wait for, as far as jobs are expected in them.
+
+    A tube's `ranked` is the key that it stands under, which is never greater than that of its most urgent job.
+
+    Args:
+        clock: This process's time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._order: list[tuple[bytes, int, SharedTube]] = []
+        self._count: int = 0
+
+    def add(self, tube: "SharedTube", key: bytes) -> None:
+        """Take note that a job with this key is expected in a tube."""
+        if tube.ranked is not None and tube.ranked <= key:
+            return
+        self._count += tube.ranked is None
+        tube.ranked = key
+        heapq.heappush(self._order, (key, tube.id, tube))
+        self._compact()
+
+    def drop(self, tube: "SharedTube") -> None:
+        """Forget a tube, until something is added to it."""
+        if tube.ranked is not None:
+            tube.ranked = None
+            self._count -= 1
+            self._compact()
+
+    def _compact(self) -> None:
+        if len(self._order) > 2 * self._count + STALE_MAX:
+            self._order = [(key, id, tube) for key, id, tube in self._order if tube.ranked == key]  # noqa: A001 - a tube's
+            heapq.heapify(self._order)
+
+    def most_urgent(self, waiter: Waiter, tubes: "list[SharedTube]") -> "SharedTube | None":
+        """Return the one of a waiter's tubes with the most urgent job that may be taken now."""
+        now = self._clock.now()
+        if not waiter.lingers:
+            return _first_of(tubes, now)
+        order = self._order
+        passed: list[tuple[bytes, int, SharedTube]] = []
+        found: SharedTube | None = None
+        while order and found is None and len(passed) < PASS_MAX:
+            entry = heapq.heappop(order)
+            tube = entry[2]
+            if tube.ranked != entry[0]:
+                continue
+            best = tube.best()
+            if best is None:
+                self.drop(tube)
+            elif best != entry[0]:
+                tube.ranked = best
+                heapq.heappush(order, (best, tube.id, tube))
+            else:
+                passed.append(entry)
+                if tube.waits(waiter) and not tube.paused(now):
+                    found = tube
+        for entry in passed:
+            heapq.heappush(order, entry)
+        if found is None and len(passed) == PASS_MAX:
+            return _first_of(tubes, now)
+        return found
+
+
+def _first_of(tubes: "list[SharedTube]", now: float) -> "SharedTube | None":
+    found: SharedTube | None = None
+    least: bytes | None = None
+    for tube in tubes:
+        key = tube.best()
+        if key is not None and (least is None or key < least) and not tube.paused(now):
+            found = tube
+            least = key
+    return found

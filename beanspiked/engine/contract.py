@@ -70,6 +70,10 @@ class ReadyListener:
         """A tube may have ready jobs now, and somebody waits for them: take at most so many."""
         raise NotImplementedError
 
+    def alone(self) -> bool:
+        """Tell whether one client is served now, so that nobody else waits while it is."""
+        return False
+
 
 class Answer(Later):
     """What a look tells, once it is done.

@@ -19,6 +19,7 @@ from beanspiked.engine.contract import (
     RESERVED,
     STATE_NAMES,
     Answer,
+    Counts,
     Job,
     ReadyListener,
     Tube,
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 # Clients parse the version and decide by it, so it is the version of the protocol.
 BEANSTALKD_VERSION: Final = "1.13"
 NO_OTHERS: Final = TubeUse()
+COUNTED: Final = ("urgent", "ready", "reserved", "delayed", "buried")
 
 # How long all sessions together may run before the sockets are read again, in seconds. Due timers have as much time.
 TURN: Final = 0.002
@@ -198,11 +200,14 @@ class Broker(ReadyListener):
                 waiter.serve(job)
             except Exception as error:
                 logger.error("internal error: job %d was not given to its waiter", job.id, exc_info=error)
-                if tube.waits(waiter):
-                    tube.expel(waiter)
+                tube.expel(waiter)
                 waiter.on_failure(error)
                 if job.holder is None and job.state == RESERVED:
                     self.engine.give_back(job, timed_out=False)
+
+    def alone(self) -> bool:
+        """Tell whether there is one connection."""
+        return self.connections == 1
 
     def plan(self, calls: int) -> None:
         """Divide a turn among the sessions that have work, including `calls` sessions that are about to be called."""
@@ -212,9 +217,8 @@ class Broker(ReadyListener):
         """Call everything that is due by now."""
         self._alarm_at = NEVER
         self._soon = False
-        if self.next_turn:
-            self.runnable.extend(self.next_turn)
-            self.next_turn = []
+        self.runnable.extend(self.next_turn)
+        self.next_turn.clear()
         now = self.now()
         if self.timers.next_at() <= now:
             if self.alarm is not None:
@@ -317,13 +321,7 @@ class Broker(ReadyListener):
             total = [mine + theirs for mine, theirs in zip(total, siblings.counters, strict=True)]
         journal = self.engine.journal_stats()
         uname = os.uname()
-        fields: list[tuple[str, object]] = [
-            ("current-jobs-urgent", counts.urgent),
-            ("current-jobs-ready", counts.ready),
-            ("current-jobs-reserved", counts.reserved),
-            ("current-jobs-delayed", counts.delayed),
-            ("current-jobs-buried", counts.buried),
-        ]
+        fields = by_state(counts)
         fields += [(name, total[verb]) for name, verb in STATS_NAMES]
         fields += [
             ("job-timeouts", total[VERB_COUNT]),
@@ -385,11 +383,7 @@ class Broker(ReadyListener):
         left = int(tube.paused_until - self.now()) if tube.pause else 0
         return [
             ("name", quoted(tube.name)),
-            ("current-jobs-urgent", counts.urgent),
-            ("current-jobs-ready", counts.ready),
-            ("current-jobs-reserved", counts.reserved),
-            ("current-jobs-delayed", counts.delayed),
-            ("current-jobs-buried", counts.buried),
+            *by_state(counts),
             ("total-jobs", tube.total_jobs + others.total_jobs),
             ("current-using", tube.using + others.using),
             ("current-watching", tube.watching + others.watching),
@@ -399,3 +393,8 @@ class Broker(ReadyListener):
             ("pause", int(tube.pause)),
             ("pause-time-left", max(0, left)),
         ]
+
+
+def by_state(counts: Counts) -> list[tuple[str, object]]:
+    """Return the fields that `stats` and `stats-tube` have in common."""
+    return [(f"current-jobs-{state}", getattr(counts, state)) for state in COUNTED]

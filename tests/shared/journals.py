@@ -35,10 +35,13 @@ def crash(directory: Path, copy: Path) -> Path:
 class Store:
     """An engine over a real journal. Each method waits until its change is on disk."""
 
-    def __init__(self, directory: Path, clock: VirtualClock, wire: Wire, fsync_ms: int = -1) -> None:
+    def __init__(
+        self, directory: Path, clock: VirtualClock, wire: Wire, fsync_ms: int = -1, *, alone: bool = False
+    ) -> None:
         self.news = threading.Event()
         self.journal = Journal(directory, clock, fsync_ms=fsync_ms)
         self.journal.notify = self.news.set
+        self.journal.alone = lambda: alone
         self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
         self.engine.load(self.journal.reading.chunks(), *self.journal.reading.state())
         self.journal.start()
@@ -63,6 +66,7 @@ class Store:
     def wait(self, later: Later | None) -> None:
         assert later is not None
         self.engine.flush()
+        self.journal.settle()
         while not later.done:
             assert self.news.wait(10)
             self.news.clear()
@@ -97,6 +101,8 @@ class Stores:
         self.wire = wire
         self.clock = wire.clock
         self.fsync_ms = -1
+        # Whether its event loop may commit, where every commit is synced.
+        self.alone = False
         self.now: Store | None = None
 
     def close(self) -> None:
@@ -106,7 +112,7 @@ class Stores:
 
     def open(self) -> Store:
         self.close()
-        self.now = Store(self.directory, self.clock, self.wire, self.fsync_ms)
+        self.now = Store(self.directory, self.clock, self.wire, self.fsync_ms, alone=self.alone)
         return self.now
 
 

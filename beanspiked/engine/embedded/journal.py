@@ -1,6 +1,7 @@
 """The journal: a log that holds every change before its reply leaves, and a SQLite database into which the log is folded.
 
-A commit is one frame that a writer thread appends to the log and syncs; changes that are added meanwhile go into the next frame. The
+A commit is one frame that a writer thread appends to the log and syncs; changes that are added meanwhile go into the next frame. While one
+client is alone and the disk is quick, the event loop does this itself: to wake the writer and then the loop takes as long as a sync. The
 folder, another thread, brings the database up to date: only the last state of jobs that still live goes there, so there is nothing to
 compact.
 
@@ -31,7 +32,7 @@ from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull, StoreU
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
 
-__all__ = ["Journal"]
+__all__ = ["SETTLED_AT_ONCE", "Journal"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ WAIT_SECONDS: Final = 5.0
 # Where filling a file takes less time than folding the other, it grows meanwhile, and each commit waits: up to so many seconds,
 # and longer the larger it is. So nobody waits for the end of a fold, and changes that come in masses are slowed down.
 SLOWED_SECONDS: Final = 0.03
+# After a commit of the event loop that took so many seconds, the writer commits for a while: somebody may come meanwhile.
+TOO_LONG_SECONDS: Final = 0.002
+SLOW_FOR_SECONDS: Final = 1.0
+# How many outcomes are reported before others have their turn.
+SETTLED_AT_ONCE: Final = 500
 
 
 class Journal(Keeper):
@@ -51,7 +57,8 @@ class Journal(Keeper):
         fsync_ms: Sync at least this often, in milliseconds; 0 syncs every commit before its replies; negative syncs only what is folded.
 
     Attributes:
-        notify: Called from the writer thread when outcomes wait for `settle`.
+        notify: Called when outcomes wait for `settle`, usually from the writer thread.
+        alone: Tells whether nobody waits for the event loop but whoever asked for the changes of this turn.
         reading: Reads what the journal holds when it is opened.
 
     Raises:
@@ -62,6 +69,7 @@ class Journal(Keeper):
         super().__init__()
         self.directory = Path(directory)
         self.notify: Callable[[], object] = lambda: None
+        self.alone: Callable[[], bool] = lambda: False
         self._clock = clock
         self._fsync_seconds = fsync_ms / 1000
         self._added: list[Write] = []
@@ -69,6 +77,10 @@ class Journal(Keeper):
         # What the writer has done, a batch and its error each. Of the first one some may be settled.
         self._outbox: deque[tuple[list[Write], EngineError | None]] = deque()
         self._settled: int = 0
+        # How many batches the writer was given, and how many it has done.
+        self._given: int = 0
+        self._done: int = 0
+        self._slow_until = 0.0
         self._closing: Later | None = None
         self._closed = False
         # Since when there are commits that are not synced; 0 if there are none.
@@ -133,10 +145,40 @@ class Journal(Keeper):
         self._added.append(write)
 
     def flush(self) -> None:
-        """Pass the changes of this turn to the writer."""
-        if self._added:
+        """Write the changes of this turn, or pass them to the writer."""
+        if not self._added:
+            return
+        batch, self._added = self._added, []
+        if self._given == self._done and self.alone() and self._commit_here(batch):
+            if self.settle(SETTLED_AT_ONCE):
+                self.notify()
             batch, self._added = self._added, []
-            self._inbox.put(batch)
+            if not batch:
+                return
+        self._given += 1
+        self._inbox.put(batch)
+
+    def _commit_here(self, batch: list[Write]) -> bool:
+        """Commit a batch in the event loop's thread, while the writer has nothing to do; return False if the writer has to."""
+        log, stats = self._log, self.stats
+        began = time.monotonic()
+        if self._fsync_seconds or stats.full or stats.distrusted or began < self._slow_until:
+            return False
+        pieces = encode(batch, self._clock.ahead())
+        if not log.current.room(sum(map(len, pieces))) or not log.lock.acquire(blocking=False):
+            return False
+        try:
+            log.append(pieces, sync=True)
+        except OSError:
+            # The writer fails as well, and says so.
+            return False
+        finally:
+            log.lock.release()
+            if time.monotonic() - began > TOO_LONG_SECONDS:
+                self._slow_until = began + SLOW_FOR_SECONDS
+        self._count(batch, began)
+        self._succeed(batch)
+        return True
 
     def settle(self, most: int = ALL) -> bool:
         """Report up to `most` outcomes of the writer, in the event loop's thread.
@@ -189,10 +231,12 @@ class Journal(Keeper):
         open_ = True
         while open_:
             batch: list[Write] = []
+            taken = 0
             with contextlib.suppress(queue.Empty):
                 part = self._inbox.get(timeout=self._until_sync())
                 while part is not None:
                     batch += part
+                    taken += len(part) > 0
                     part = self._inbox.get_nowait()
                 open_ = False
             if batch:
@@ -201,6 +245,7 @@ class Journal(Keeper):
                 except Exception as error:
                     logger.critical("%s: the writer failed; its batch is refused", self.directory, exc_info=error)
                     self._refuse(batch, StoreFailed("the journal's writer failed"))
+                self._done += taken
                 self.notify()
             if self._until_sync() == 0.0 or (self._unsynced_at and self._fsync_seconds > 0 and not open_):
                 self._sync()

@@ -21,8 +21,6 @@ __all__ = ["start"]
 
 logger = logging.getLogger(__name__)
 
-# How many outcomes of the journal are reported before others have their turn.
-AT_ONCE: Final = 500
 # How often a long load is reported, in seconds: to the caller, and in the log.
 PROGRESS_SECONDS: Final = 1.0
 LOG_SECONDS: Final = 5.0
@@ -53,7 +51,7 @@ def start(
     """
     if directory is None:
         return EmbeddedEngine(timers, listener)
-    from beanspiked.engine.embedded.journal import Journal  # noqa: PLC0415 - SQLite is only loaded where it is used
+    from beanspiked.engine.embedded.journal import SETTLED_AT_ONCE, Journal  # noqa: PLC0415 - SQLite is only loaded where it is used
 
     journal = Journal(directory, timers.clock, fsync_ms)
     engine = EmbeddedEngine(timers, listener, journal)
@@ -71,11 +69,12 @@ def start(
         )
 
     def settle() -> None:
-        if journal.settle(AT_ONCE):
+        if journal.settle(SETTLED_AT_ONCE):
             soon(settle)
         turn()
 
     journal.notify = lambda: soon(settle)
+    journal.alone = listener.alone
     journal.start()
     return engine
 

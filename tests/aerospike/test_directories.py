@@ -8,6 +8,7 @@ import pytest
 from memory import MemoryStore
 from segments import RECORDS, run
 
+from beanspiked.engine.aerospike.store.keys import placed, record_of
 from beanspiked.engine.aerospike.store.lister import ALIVE_MAX, Lister, Numbers
 from beanspiked.engine.aerospike.store.seam import Directory, Page, Refused, Ring
 
@@ -260,6 +261,12 @@ def test_numbers_rise_at_each_record_however_often_the_ring_grows() -> None:
         assert max(last) < 8 << 6
 
     run(check())
+
+
+def test_a_ring_that_has_grown_takes_its_new_records_first() -> None:
+    records = [record_of(placed(n, 64, 5)) for n in range(128)]
+    assert all(record >= 32 for record in records[:32])
+    assert sorted(records[:64]) == sorted(records[64:]) == list(range(64))
 
 
 def test_numbers_that_others_have_overtaken_do_not_make_the_ring_grow() -> None:

@@ -85,6 +85,10 @@ def placed(n: int, size: int, base: int) -> int:
     generation = base + n // size
     # An odd factor changes only the order.
     factor = (generation * 0x9E3779B97F4A7C15 >> 20) | 1
+    if base > 1 and n < size:
+        # The ring has just been doubled, since nearly all records of its lower half are in use. Its upper half comes first.
+        half = size // 2
+        return generation << RING_BITS | ((n * factor) % half + (half if n < half else 0))
     return generation << RING_BITS | (n * factor) % size
 
 

@@ -26,8 +26,12 @@ __all__ = ["Lifecycle"]
 logger = logging.getLogger(__name__)
 
 # How many tubes a sweep looks at together, and how many of them it lets go of side by side.
-SWEEP_AT_ONCE: Final = 256
+SWEEP_AT_ONCE: Final = 64
 LANES: Final = 8
+# A sweep of many tubes is spread over so many seconds: all at once, the ends of their segments would hold up clients.
+SWEEP_SECONDS: Final = 30.0
+# How many segments are seen to before others have a turn.
+SEGMENTS_AT_ONCE: Final = 256
 
 
 class Lifecycle:
@@ -89,8 +93,8 @@ class Lifecycle:
         try:
             record = (await self._store.directories([tube.name]))[0]
             numbers = await self._lister.everywhere(tube.name, record)
-            for start in range(0, len(numbers), SWEEP_AT_ONCE):
-                sizes = await self._store.sizes(numbers[start : start + SWEEP_AT_ONCE])
+            for start in range(0, len(numbers), SEGMENTS_AT_ONCE):
+                sizes = await self._store.sizes(numbers[start : start + SEGMENTS_AT_ONCE])
                 if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
                     return
             await self._membership.look()
@@ -114,7 +118,10 @@ class Lifecycle:
         await self._retirement.go_on()
         since, self._swept = self._swept, self._agenda.step()
         tubes = self._registry.known_tubes()
+        pause = SWEEP_SECONDS * SWEEP_AT_ONCE / max(SWEEP_AT_ONCE, len(tubes))
         for start in range(0, len(tubes), SWEEP_AT_ONCE):
+            if start:
+                await asyncio.sleep(pause)
             await self._sweep(tubes[start : start + SWEEP_AT_ONCE], since)
 
     async def let_begin_anew(self, name: str, record: "Directory") -> None:
@@ -152,8 +159,6 @@ class Lifecycle:
         for committer in closing:
             # So many operations at once are enough.
             await committer.turn()
-        # However many tubes there are that need nothing: others have a turn.
-        await asyncio.sleep(0)
 
     async def _put_down(self, tube: SharedTube, since: int) -> list[tuple[int, int]]:
         """Keep no more than notes of segments that have not been used since a step; return their leases."""
@@ -163,7 +168,7 @@ class Lifecycle:
                 lease = tube.put_down(committer)
                 if lease:
                     leases.append((committer.number, lease))
-            if count % SWEEP_AT_ONCE == 0:
+            if count % SEGMENTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return leases
 

@@ -57,6 +57,8 @@ class Records:
         self._prefix = prefix
         self._lull = Lull()
         self._aside = SetAside()
+        # By set, whether the record that was claimed last was new: such records come in long runs.
+        self._claims_new: dict[str, bool] = {}
         self._known = exp.Or(exp.Not(exp.BinExists("f")), exp.LE(exp.IntBin("f"), newest))
 
     def _set(self, name: str) -> str:
@@ -131,8 +133,7 @@ class Records:
     async def claim(self, key: Key, number: int, free: Any, made: list[Any], again: list[Any]) -> None:
         """Make a record, or use a free one again under a higher number. Raises Refused if it is not free or has a higher number."""
         guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
-        # In the first round through the ring most records are new, later most exist.
-        first = number >> RING_BITS <= 1
+        first = self._claims_new.get(key[1], number >> RING_BITS <= 1)
         try:
             if first:
                 await self.change(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
@@ -143,6 +144,7 @@ class Records:
                 raise
         else:
             return
+        self._claims_new[key[1]] = not first
         if first:
             await self.change(key, again, guard)
         else:

@@ -264,9 +264,11 @@ def test_numbers_rise_at_each_record_however_often_the_ring_grows() -> None:
 
 
 def test_a_ring_that_has_grown_takes_its_new_records_first() -> None:
-    records = [record_of(placed(n, 64, 5)) for n in range(128)]
-    assert all(record >= 32 for record in records[:32])
-    assert sorted(records[:64]) == sorted(records[64:]) == list(range(64))
+    numbers = [placed(n, 64, 5) for n in range(32 + 2 * 64)]
+    records = list(map(record_of, numbers))
+    assert sorted(records[:32]) == list(range(32, 64))
+    assert sorted(records[32:96]) == sorted(records[96:]) == list(range(64))
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_numbers_that_others_have_overtaken_do_not_make_the_ring_grow() -> None:

@@ -11,7 +11,7 @@ from aerospike import exception as client_errors
 
 from beanspiked.engine.aerospike.store.aerospike.calls import Caller
 from beanspiked.engine.aerospike.store.aerospike.changes import TOGETHER_MAX, Changes
-from beanspiked.engine.aerospike.store.aerospike.pace import OVER, SLOW_FOR, Pace
+from beanspiked.engine.aerospike.store.aerospike.pace import FEW, OVER, SLOW_FOR, Lull, Pace
 from beanspiked.engine.aerospike.store.seam import Busy, Change, Outcome, StoreError
 
 NOTHING_LEFT = [("head", value) for value in ([], [], [], 0, 0, 0, 0, 0)]
@@ -173,5 +173,18 @@ def test_the_event_loop_waits_for_nobody_while_a_node_does_not_answer(bench: Ben
         assert await bench.change() == [(ON_A_THREAD, 1)]
         bench.caller.agreement.gone("a")
         assert await bench.change() == [(HERE, 1)]
+
+    asyncio.run(check())
+
+
+def test_only_the_calls_of_a_turn_that_has_few_are_made_one_after_the_other() -> None:
+    async def check() -> None:
+        lull = Lull()
+        assert [lull.here() for _ in range(FEW + 1)] == [True] * FEW + [False]
+        await asyncio.sleep(0)
+        # As many are expected again, until a turn has had few.
+        assert not lull.here()
+        await asyncio.sleep(0)
+        assert lull.here()
 
     asyncio.run(check())

@@ -82,14 +82,21 @@ def lease_session(lease: int) -> int:
 
 def placed(n: int, size: int, base: int) -> int:
     """Return the number for the n-th count of a ring, from 0. The ring's size is a power of two."""
+    if base > 1:
+        # The ring has been doubled, since nearly all of its records were in use. A generation of the new ones alone comes first.
+        half = size // 2
+        if n < half:
+            return base << RING_BITS | half + _shuffled(n, half, base)
+        n -= half
+        base += 1
     generation = base + n // size
+    return generation << RING_BITS | _shuffled(n, size, generation)
+
+
+def _shuffled(n: int, size: int, generation: int) -> int:
     # An odd factor changes only the order.
     factor = (generation * 0x9E3779B97F4A7C15 >> 20) | 1
-    if base > 1 and n < size:
-        # The ring has just been doubled, since nearly all records of its lower half are in use. Its upper half comes first.
-        half = size // 2
-        return generation << RING_BITS | ((n * factor) % half + (half if n < half else 0))
-    return generation << RING_BITS | (n * factor) % size
+    return (n * factor) % size
 
 
 def record_of(number: int) -> int:

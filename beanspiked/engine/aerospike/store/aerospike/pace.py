@@ -17,6 +17,8 @@ OVER: Final = 16
 # After an answer that took this long, in seconds, threads wait for a while, whatever the average.
 TOO_LONG: Final = 0.025
 SLOW_FOR: Final = 1.0
+# So many calls that change a record each, one after the other, take less time than threads need to make them side by side.
+FEW: Final = 4
 
 
 class Pace:
@@ -48,19 +50,18 @@ class Pace:
 
 
 class Lull:
-    """Whether no more than one call is made in a turn of the event loop."""
+    """Whether no more than a few calls are made in a turn of the event loop."""
 
     def __init__(self) -> None:
         self._asked = 0
         self._asked_before = 0
 
-    def alone(self) -> bool:
-        """Count a call; tell whether it is probably the only one of this turn."""
+    def here(self) -> bool:
+        """Count a call; tell whether it and the others of this turn are probably few."""
         self._asked += 1
-        if self._asked > 1:
-            return False
-        asyncio.get_running_loop().call_soon(self._end)
-        return self._asked_before <= 1
+        if self._asked == 1:
+            asyncio.get_running_loop().call_soon(self._end)
+        return max(self._asked, self._asked_before) <= FEW
 
     def _end(self) -> None:
         self._asked_before = self._asked

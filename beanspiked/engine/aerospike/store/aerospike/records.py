@@ -81,7 +81,7 @@ class Records:
     ) -> list[tuple[str, Any]]:
         """Change a record; return the results of the operations.
 
-        While the store is quick, the event loop itself makes a call that is alone; see Changes.
+        While the store is quick, the event loop itself makes the calls of a turn that has few; see Changes.
 
         Raises:
             Fenced: The record is missing, and `exists` does not allow the store to make it.
@@ -89,7 +89,7 @@ class Records:
         """
         await self.caller.ready()
         results: list[tuple[str, Any]]
-        if self._lull.alone() and self.pace.quick() and self.caller.steady():
+        if self._lull.here() and self.pace.quick() and self.caller.steady():
             began = self.pace.now()
             try:
                 # With the next try a thread learns why the node filtered it out.

@@ -282,6 +282,8 @@ def front_ends(found: dict[str, Any]) -> str:
             f"{busy['median ms']:.1f} ms",
         ],
         ["the same, 99th percentile", f"{busy['p99 ms']:.1f} ms"],
+        ["in the second half of the time, median", f"{busy['later median ms']:.1f} ms"],
+        ["the same, 99th percentile", f"{busy['later p99 ms']:.1f} ms"],
         [f"processor time of that other, which waits on {busy['watched']:,} tubes", f"{busy['part']:.1%} of a core"],
         ["the same, before the puts", f"{busy['part before']:.1%} of a core"],
         ["operations of two idle front-ends", f"{idle['operations/s']:.1f} a second"],

@@ -101,6 +101,8 @@ async def busy(fronts: list[Server], arguments: argparse.Namespace) -> dict[str,
     failed = [error for error in await asyncio.gather(*waiting, return_exceptions=True) if isinstance(error, Exception)]
     if failed:
         raise failed[0]
+    # At first nearly all puts make a segment each.
+    later = sorted(delays[len(delays) // 2 :])
     delays.sort()
     put, refused = (sum(figures) for figures in zip(*puts, strict=True))
     found = {
@@ -112,13 +114,16 @@ async def busy(fronts: list[Server], arguments: argparse.Namespace) -> dict[str,
         "woken/s": len(delays) / arguments.seconds,
         "median ms": statistics.median(delays),
         "p99 ms": delays[len(delays) * 99 // 100],
+        "later median ms": statistics.median(later),
+        "later p99 ms": later[len(later) * 99 // 100],
         "part": used / arguments.seconds,
         "part before": idle / SETTLE_S,
     }
     print(
         f"{len(fronts)} front-ends, {found['puts/s']:,.0f} puts/s ({refused} refused) over {arguments.tubes:,} tubes,"
         f" one waits on {arguments.watched:,}: {found['woken/s']:,.0f} jobs/s woken after"
-        f" {found['median ms']:.1f} ms in a median, p99 {found['p99 ms']:.1f};"
+        f" {found['median ms']:.1f} ms in a median, p99 {found['p99 ms']:.1f},"
+        f" in the second half {found['later median ms']:.1f} and {found['later p99 ms']:.1f};"
         f" it takes {found['part']:.1%} of a core, before the puts {found['part before']:.1%}"
     )
     return found

@@ -43,7 +43,7 @@ WAIT_SECONDS: Final = 5.0
 SLOWED_SECONDS: Final = 0.03
 # After a commit of the event loop that took so many seconds, the writer commits for a while: somebody may come meanwhile.
 TOO_LONG_SECONDS: Final = 0.002
-SLOW_FOR_SECONDS: Final = 1.0
+SLOW_FOR_SECONDS: Final = 0.1
 # How many outcomes are reported before others have their turn.
 SETTLED_AT_ONCE: Final = 500
 

@@ -212,12 +212,10 @@ def _reserve_job(session: Session, command: Command, answer: Answer | None) -> N
 
 def _delete(session: Session, command: Command, answer: Answer | None) -> None:
     job = session.engine.find_job(command.id) if answer is None else answer.job
-    if job is None:
-        session.out.add(replies.NOT_FOUND)
-    elif job.holder is session.holds:
+    if job is not None and job.holder is session.holds:
         session.holds.let_go(job)
         _reply_change(session, session.engine.delete(job), replies.DELETED, job)
-    elif job.state != RESERVED:
+    elif job is not None and job.state != RESERVED:
         _reply(session, session.engine.delete(job), replies.DELETED)
     else:
         session.out.add(replies.NOT_FOUND)

@@ -36,12 +36,12 @@ class Store:
     """An engine over a real journal. Each method waits until its change is on disk."""
 
     def __init__(
-        self, directory: Path, clock: VirtualClock, wire: Wire, fsync_ms: int = -1, *, alone: bool = False
+        self, directory: Path, clock: VirtualClock, wire: Wire, fsync_ms: int = -1, *, lone_client: bool = False
     ) -> None:
         self.news = threading.Event()
         self.journal = Journal(directory, clock, fsync_ms=fsync_ms)
         self.journal.notify = self.news.set
-        self.journal.alone = lambda: alone
+        self.journal.alone = lambda: lone_client
         self.engine = EmbeddedEngine(Timers(clock), wire.broker, self.journal)
         self.engine.load(self.journal.reading.chunks(), *self.journal.reading.state())
         self.journal.start()
@@ -112,7 +112,7 @@ class Stores:
 
     def open(self) -> Store:
         self.close()
-        self.now = Store(self.directory, self.clock, self.wire, self.fsync_ms, alone=self.alone)
+        self.now = Store(self.directory, self.clock, self.wire, self.fsync_ms, lone_client=self.alone)
         return self.now
 
 

@@ -98,8 +98,7 @@ class World:
     def front_end(self, skew: float = 0.0, formats: Formats = FORMATS) -> FrontEnd:
         made = FrontEnd(self, skew, formats)
         if len(self.front_ends) % 2:
-            # In every other one, whoever waits stays in its tubes.
-            made.broker.linger_from = 1
+            made.broker.linger_from = 1  # whoever waits there stays in its tubes
         self.front_ends.append(made)
         return made
 

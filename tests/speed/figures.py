@@ -277,10 +277,7 @@ def front_ends(found: dict[str, Any]) -> str:
     """Return the table of front_ends.py, and when it was measured."""
     busy, idle = found["busy"], found["idle"]
     lines = [
-        [
-            f"a put at one of {busy['front-ends'] - 1} front-ends wakes a reserve at another",
-            f"{busy['median ms']:.1f} ms",
-        ],
+        [f"a put at one of {busy['front-ends'] - 1} wakes a reserve at another", f"{busy['median ms']:.1f} ms"],
         ["the same, 99th percentile", f"{busy['p99 ms']:.1f} ms"],
         ["in the second half of the time, median", f"{busy['later median ms']:.1f} ms"],
         ["the same, 99th percentile", f"{busy['later p99 ms']:.1f} ms"],
@@ -289,7 +286,7 @@ def front_ends(found: dict[str, Any]) -> str:
         ["operations of two idle front-ends", f"{idle['operations/s']:.1f} a second"],
         ["processor time of an idle front-end", f"{idle['part']:.1%} of a core"],
     ]
-    load = f"{busy['puts/s']:,.0f} puts a second over {busy['tubes']:,} tubes"
+    load = f"{busy['puts/s']:,.0f} puts a second over {busy['tubes']:,} tubes, {busy['front-ends']} front-ends"
     return f"{table([load, ''], lines)}\n\n{measured(list(found.values()))}"
 
 

@@ -1,15 +1,14 @@
 """Tubes by their most urgent jobs: a waiter on a thousand tubes need not ask each of them for every job."""
 
 import heapq
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
+from beanspiked.engine.aerospike.segment.surroundings import Home
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.timers import Clock
 
-if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.tubes.tube import SharedTube
-
-__all__ = ["Ranking"]
+__all__ = ["RankedTube", "Ranking"]
 
 # So many entries may be stale beside one for each tube.
 STALE_MAX: Final = 16
@@ -17,10 +16,30 @@ STALE_MAX: Final = 16
 PASS_MAX: Final = 32
 
 
+class RankedTube(Home):
+    """A tube that may stand in a ranking.
+
+    Attributes:
+        ranked: The key that it stands under there, never greater than that of its most urgent job; None if it does not.
+    """
+
+    __slots__ = ("ranked",)
+
+    def __init__(self, id: int, name: str) -> None:  # noqa: A002 - as its base
+        super().__init__(id, name)
+        self.ranked: bytes | None = None
+
+    def best(self) -> bytes | None:
+        """Return the key of the most urgent job that is expected in it."""
+        raise NotImplementedError
+
+    def paused(self, now: float) -> bool:
+        """Tell whether no job may be taken now."""
+        raise NotImplementedError
+
+
 class Ranking:
     """The tubes that waiters on many tubes wait for, as far as jobs are expected in them.
-
-    A tube's `ranked` is the key that it stands under, which is never greater than that of its most urgent job.
 
     Args:
         clock: This process's time.
@@ -28,10 +47,10 @@ class Ranking:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._order: list[tuple[bytes, int, SharedTube]] = []
+        self._order: list[tuple[bytes, int, RankedTube]] = []
         self._count: int = 0
 
-    def add(self, tube: "SharedTube", key: bytes) -> None:
+    def add(self, tube: RankedTube, key: bytes) -> None:
         """Take note that a job with this key is expected in a tube."""
         if tube.ranked is not None and tube.ranked <= key:
             return
@@ -40,7 +59,7 @@ class Ranking:
         heapq.heappush(self._order, (key, tube.id, tube))
         self._compact()
 
-    def drop(self, tube: "SharedTube") -> None:
+    def drop(self, tube: RankedTube) -> None:
         """Forget a tube, until something is added to it."""
         if tube.ranked is not None:
             tube.ranked = None
@@ -52,14 +71,14 @@ class Ranking:
             self._order = [(key, id, tube) for key, id, tube in self._order if tube.ranked == key]  # noqa: A001 - a tube's
             heapq.heapify(self._order)
 
-    def most_urgent(self, waiter: Waiter, tubes: "list[SharedTube]") -> "SharedTube | None":
+    def most_urgent(self, waiter: Waiter, tubes: Sequence[RankedTube]) -> RankedTube | None:
         """Return the one of a waiter's tubes with the most urgent job that may be taken now."""
         now = self._clock.now()
         if not waiter.lingers:
             return _first_of(tubes, now)
         order = self._order
-        passed: list[tuple[bytes, int, SharedTube]] = []
-        found: SharedTube | None = None
+        passed: list[tuple[bytes, int, RankedTube]] = []
+        found: RankedTube | None = None
         while order and found is None and len(passed) < PASS_MAX:
             entry = heapq.heappop(order)
             tube = entry[2]
@@ -82,8 +101,8 @@ class Ranking:
         return found
 
 
-def _first_of(tubes: "list[SharedTube]", now: float) -> "SharedTube | None":
-    found: SharedTube | None = None
+def _first_of(tubes: Sequence[RankedTube], now: float) -> RankedTube | None:
+    found: RankedTube | None = None
     least: bytes | None = None
     for tube in tubes:
         key = tube.best()

@@ -8,13 +8,13 @@ from typing import Final
 
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
-from beanspiked.engine.aerospike.segment.surroundings import Home, Surroundings
+from beanspiked.engine.aerospike.segment.surroundings import Surroundings
 from beanspiked.engine.aerospike.segment.view import View
 from beanspiked.engine.aerospike.store.keys import key_ms
 from beanspiked.engine.aerospike.store.seam import Head
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.notes import KEY_SIZE, note_head, note_number, note_of
-from beanspiked.engine.aerospike.tubes.ranking import Ranking
+from beanspiked.engine.aerospike.tubes.ranking import RankedTube, Ranking
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
@@ -63,7 +63,7 @@ class Schedule:
         raise NotImplementedError
 
 
-class SharedTube(Home):
+class SharedTube(RankedTube):
     """A tube and what is known of its segments.
 
     Args:
@@ -83,7 +83,6 @@ class SharedTube(Home):
         opening: Whether a segment is being made.
         arriving: Puts that wait for a segment.
         granted: Taken jobs that were not handed over yet; empty at the end of each turn.
-        ranked: The key that it stands under in the ranking, or None.
         unasked: Waiters whose jobs have not all been requested, but for those that linger. One whose jobs were requested in another tube
             may be among them.
         coming: How many jobs are being requested of it.
@@ -117,7 +116,6 @@ class SharedTube(Home):
         "opening",
         "page",
         "promoting",
-        "ranked",
         "refreshed",
         "refreshing",
         "unasked",
@@ -146,7 +144,6 @@ class SharedTube(Home):
         self.opening: bool = False
         self.arriving: deque[Put] = deque()
         self.granted: deque[SharedJob] = deque()
-        self.ranked: bytes | None = None
         self.unasked: dict[Waiter, None] = {}
         self.coming: int = 0
         self.refreshed: list[Callable[[EngineError | None, bool], None]] = []

@@ -66,7 +66,6 @@ class Store:
     def wait(self, later: Later | None) -> None:
         assert later is not None
         self.engine.flush()
-        self.journal.settle()
         while not later.done:
             assert self.news.wait(10)
             self.news.clear()

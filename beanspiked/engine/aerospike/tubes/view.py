@@ -167,7 +167,9 @@ class Scout:
                 self._timetable.wait_for_due(tube)
             # What is in a segment that no jobs are asked of may be more urgent than all that is known.
             whole = tube not in look.passed and not any(committer.tube is tube for committer in self._agenda.suspended)
-            tube.live = whole and followed and self._news.follows(tube.name)
+            if whole and followed and self._news.follows(tube.name):
+                # A look that began before the news were followed, and ends after one that made it live, changes nothing.
+                tube.live = True
             self._agenda.request_soon(tube)
         for tube in due:
             await self._timetable.promote_due(tube)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TUBES = ["default", "a", "b", "c"]
 CLIENTS = 4
-# Who does what: to which tube, or after how long.
+# Each step names a client, its action, a tube, and a number: a priority, or seconds.
 steps = st.tuples(
     st.integers(0, CLIENTS - 1),
     st.sampled_from(
@@ -156,7 +156,7 @@ def test_a_job_that_comes_while_it_lingers_is_left_to_others(here: World, linger
     assert linger.take().startswith(b"RESERVED %d " % third)
 
 
-def test_the_ranking_forgets_tubes_that_are_waited_for_no_more(here: World, linger: Client) -> None:
+def test_the_ranking_forgets_tubes_that_are_waited_for_no_more(linger: Client) -> None:
     for round_ in range(10):
         tubes = watch_some(linger, b"t%d-" % round_)
         for tube in tubes:
@@ -168,4 +168,3 @@ def test_the_ranking_forgets_tubes_that_are_waited_for_no_more(here: World, ling
         for tube in tubes:
             linger.ask(b"ignore %b\r\n" % tube)
     assert len(linger.front_end.engine.takes._ranking._order) < 40
-    here.run(1.0)

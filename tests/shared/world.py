@@ -98,7 +98,7 @@ class World:
     def front_end(self, skew: float = 0.0, formats: Formats = FORMATS) -> FrontEnd:
         made = FrontEnd(self, skew, formats)
         if len(self.front_ends) % 2:
-            made.broker.linger_from = 1  # whoever waits there stays in its tubes
+            made.broker.linger_from = 1  # its clients stay in their tubes between reserves
         self.front_ends.append(made)
         return made
 

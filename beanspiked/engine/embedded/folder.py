@@ -249,7 +249,7 @@ class Folder:
             part.net.keep(whole)
             self._commit(part)
             if not self._empty_wal():
-                # A checkpoint makes the database grow. The reserve has room for that, too.
+                # A checkpoint makes the database grow, and takes that room from the reserve.
                 with self._room.lend():
                     self._empty_wal()
         return None

@@ -164,16 +164,19 @@ class Journal(Keeper):
         began = time.monotonic()
         if self._fsync_seconds or stats.full or stats.distrusted or began < self._slow_until:
             return False
-        pieces = encode(batch, self._clock.ahead())
-        if not log.current.room(sum(map(len, pieces))) or not log.lock.acquire(blocking=False):
-            return False
         try:
-            log.append(pieces, sync=True)
-        except OSError:
-            # The writer fails as well, and says so.
+            pieces = encode(batch, self._clock.ahead())
+            if not log.current.room(sum(map(len, pieces))) or not log.lock.acquire(blocking=False):
+                return False
+            try:
+                log.append(pieces, sync=True)
+            finally:
+                log.lock.release()
+        except Exception as error:  # noqa: BLE001 - whatever it is, each change gets a reply
+            # The writer tries again, in parts, and reports what fails.
+            logger.info("%s: the writer has to commit: %s", self.directory, error)
             return False
         finally:
-            log.lock.release()
             if time.monotonic() - began > TOO_LONG_SECONDS:
                 self._slow_until = began + SLOW_FOR_SECONDS
         self._count(batch, began)

@@ -39,7 +39,7 @@ class RankedTube(Home):
 
 
 class Ranking:
-    """The tubes that waiters on many tubes wait for, as far as jobs are expected in them.
+    """Orders tubes by their most urgent jobs. It has those tubes that waiters on many tubes wait for and that expect a job.
 
     Args:
         clock: This process's time.

@@ -113,6 +113,7 @@ SHARED = [
     "engine/aerospike/store/keys.py",
     "engine/aerospike/store/lister.py",
     "engine/aerospike/store/pairs.py",
+    "engine/aerospike/store/request.py",
     "engine/aerospike/store/tasks.py",
     "engine/aerospike/tubes/agenda.py",
     "engine/aerospike/tubes/announcing.py",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from changes import sent
 from segments import (
     LEASE,
     NEVER,
@@ -371,14 +371,14 @@ def test_changes_of_many_segments_at_the_same_time_are_each_as_if_alone(store: S
             await store.apply(number, LEASE, puts(1, 2, 3))
         # Every third has no such lease, every fourth is gone.
         changes = [
-            store.apply(
+            (
                 number + 1000 if number % 4 == 0 else number,
                 NEVER if number % 3 == 0 else LEASE,
                 Change(4, {READY: jobs(4), DELAYED: jobs(5, queue=DELAYED)}, take=2),
             )
             for number in numbers
         ]
-        outcomes = await asyncio.gather(*changes, return_exceptions=True)
+        outcomes = await sent(store, changes)
         for number, outcome in zip(numbers, outcomes, strict=True):
             if number % 3 == 0 or number % 4 == 0:
                 assert isinstance(outcome, Fenced)

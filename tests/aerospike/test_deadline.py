@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asd import NAMESPACE, Node, connected, note_build
+from changes import sent
 from segments import LEASE, key_of, puts, run, whole
 
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
@@ -97,19 +98,16 @@ def test_nothing_is_written_to_a_node_that_is_known_to_sleep(node: Freezable) ->
         # As the watch has it after its question was not answered.
         store.caller.agreement.silent("it", 0)
 
-        def changes() -> list[Any]:
-            return [store.apply(number, LEASE, puts(1)) for number in range(1, 41)]
-
+        changes = [(number, LEASE, puts(1)) for number in range(1, 41)]
         node.freeze()
-        outcomes = await asyncio.gather(*changes(), store.close(1), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [Busy] * 41
+        assert [type(outcome) for outcome in await sent(store, changes)] == [Busy] * 40
+        with pytest.raises(Busy):
+            await store.close(1)
         node.wake()
         # It answers, but as long as the watch has not heard of it, nobody knows whether the others have left it out.
-        outcomes = await asyncio.gather(*changes(), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [Busy] * 40
+        assert [type(outcome) for outcome in await sent(store, changes)] == [Busy] * 40
         store.caller.agreement.gone("it")
-        outcomes = await asyncio.gather(*changes(), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [Outcome] * 40
+        assert [type(outcome) for outcome in await sent(store, changes)] == [Outcome] * 40
 
     run(check())
     store.caller.close()

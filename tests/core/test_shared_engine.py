@@ -250,7 +250,7 @@ def test_large_puts_at_once_take_their_numbers_together_and_no_body_is_removed_t
     client.ask(b"use other\r\n")
     client.ask(b"watch other\r\n")
     client.ask(b"ignore default\r\n")
-    client.front_end.engine.tube("default").open.close()
+    client.front_end.inside(client.front_end.engine.tube("default").open.close)
     here.run(10.0)
     assert len(dropped) == len(set(dropped)) >= 100
     assert not here.cluster._bodies

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aerospike import exception as client_errors
 from aerospike_helpers.expressions import base as exp
+from changes import sent
 
 from beanspiked.engine.aerospike.store.aerospike.calls import Caller
 from beanspiked.engine.aerospike.store.aerospike.changes import Changes
@@ -66,10 +67,8 @@ def told(client: Client) -> list[type]:
         pace = Pace(lambda: 0.0)
         if not here:
             pace.slow()
-        changes = Changes(caller, pace)
-        changes._asked_before = len(client.answers)
-        taking = [changes.apply(("test", "seg", number), 1, Change(take=1)) for number in range(len(client.answers))]
-        outcomes = await asyncio.gather(*taking, return_exceptions=True)
+        changes = Changes(caller, pace, lambda number: ("test", "seg", number))
+        outcomes = await sent(changes, [(number, 1, Change(take=1)) for number in range(len(client.answers))])
         caller.close()
         return [type(outcome) for outcome in outcomes]
 

@@ -5,6 +5,7 @@ It is as sound as the real store: the same contract tests run on both.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -32,6 +33,7 @@ from beanspiked.engine.aerospike.store.seam import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from beanspiked.engine.aerospike.store.request import Request, Told
     from beanspiked.engine.aerospike.store.seam import Entries
     from beanspiked.engine.contract import StoreStats, TubeSizes
 
@@ -161,6 +163,7 @@ class MemoryStore(SessionCalls, DirectoryCalls):
         self.newest = newest
         self._cluster = cluster
         self._transport = transport
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def _if_known(self, name: str, number: int, operation: Callable[[], Any]) -> Any:
         """Change a segment unless its format is unknown. Raises Newer."""
@@ -181,6 +184,30 @@ class MemoryStore(SessionCalls, DirectoryCalls):
         """See SegmentStore."""
         outcome: Outcome = await self._send("apply", self._cluster.apply, number, lease, change)
         return outcome
+
+    def send(self, requests: Sequence[Request], told: Told) -> None:
+        """See SegmentStore. Outcomes that are there at the same time are told together."""
+        done: list[Request] = []
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            together = done[:]
+            done.clear()
+            told(together)
+
+        async def carry_out(request: Request) -> None:
+            try:
+                request.outcome = await self.apply(request.number, request.lease, request.change)
+            except Exception as error:  # noqa: BLE001 - it is told
+                request.outcome = error
+            done.append(request)
+            if len(done) == 1:
+                loop.call_soon(tell)
+
+        for request in requests:
+            task = loop.create_task(carry_out(request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         """See SegmentStore."""

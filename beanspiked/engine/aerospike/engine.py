@@ -86,7 +86,7 @@ class SharedEngine(Commands):
         lister: What enters segments in directories, and takes them out.
         scout: What looks at what others did.
         timetable: What makes due jobs ready, and keeps pauses.
-        agenda: What is in flight, and what begins at the end of a turn.
+        agenda: What is in flight, and what begins next.
         room: Whether the store has room.
         retirement: What lets segments die.
         lifecycle: What lets go of tubes.
@@ -114,7 +114,7 @@ class SharedEngine(Commands):
         self.news: News = News(
             store, network or Apart(), self.tasks.spawn_lasting, monotonic, lambda: secrets.token_bytes(NONCE_SIZE)
         )
-        self.agenda: Agenda = Agenda(self.news, self.tasks, turn)
+        self.agenda: Agenda = Agenda(store, self.news, self.tasks, turn)
         self.around: Around = Around(store, formats, timers.clock, self.tasks, self.agenda, self.news, self.unread)
         clock = ServerClock(timers.clock.now, monotonic)
         self.timetable: Timetable = Timetable(
@@ -248,10 +248,6 @@ class SharedEngine(Commands):
         """Return this process's time, in seconds since the epoch."""
         return self._clock.now()
 
-    def flush(self) -> None:
-        """Send on what was asked for in this turn of the event loop."""
-        self.agenda.flush()
-
     def measure(self) -> None:
         """Count from now on what becomes of the store's calls."""
         self.store.measure()
@@ -284,7 +280,7 @@ class SharedEngine(Commands):
         """Wait until nothing is on its way to any segment."""
         for tube in self.registry.known_tubes():
             for committer in list(tube.committers.values()):
-                while committer.running:
+                while committer.under_way():
                     await committer.turn()
 
     async def _close(self, later: Later) -> None:

@@ -2,13 +2,14 @@
 
 from beanspiked.engine.aerospike.segment.jobs import Command, HeldChange, Put, Steal
 from beanspiked.engine.aerospike.store.keys import due_key, ready_key
+from beanspiked.engine.aerospike.store.request import Request
 from beanspiked.engine.aerospike.store.seam import DELAYED, READY, Change, Move, Settlement
 from beanspiked.engine.contract import Waiter
 
 __all__ = ["Batch"]
 
 
-class Batch:
+class Batch(Request):
     """Changes of one segment that are done together or not at all.
 
     Args:
@@ -22,7 +23,7 @@ class Batch:
 
     Attributes:
         puts, held_changes, asks, steal: As given, less what was told already.
-        change: All of it, as the store takes it.
+        change, number, lease, outcome: See Request.
         mark: The engine's step at which it began.
         until: When it is given up if no command waits for it and its segment is busy, in seconds since the epoch.
     """
@@ -38,12 +39,12 @@ class Batch:
         few: bool = False,
         steal: Steal | None = None,
     ) -> None:
+        super().__init__(_change(puts, held_changes, take, close, slots, few))
         self.puts: list[Put] = puts
         self.held_changes: list[HeldChange] = held_changes
         self.asks: list[tuple[Waiter, int]] = asks
         self.steal: Steal | None = steal
         self._slots: int = slots
-        self.change: Change = _change(puts, held_changes, take, close, slots, few)
         self.mark: int = 0
         self.until: float = 0.0
 

@@ -1,10 +1,10 @@
 """One front-end's side of one segment: carries what is asked of it to the store, one operation at a time.
 
 What arrives while an operation is in flight goes out together when it returns, so an idle segment costs one round trip a command and a
-busy one batches by itself. What is done after each outcome, and what commands are told, is decided in commit.py.
+busy one batches by itself. An operation that succeeds, as nearly all do, takes no coroutine: the agenda sends those of all segments
+together, and hands out their outcomes. What is done after each outcome, and what commands are told, is decided in commit.py.
 """
 
-import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Final
@@ -54,65 +54,111 @@ class Committer(View):
         self._renewed: int = 0
         # The whole segment, when it was just read.
         self._segment: Segment | None = None
-        # What waited for the next operation when sessions were let go on.
-        self._waiting: int = 0
+        # How many commands are worth waiting for before the next operation begins, or 0; how many have come; the looks in vain since.
+        self._wanted: int = 0
+        self._gathered: int = 0
+        self._looks: int = 0
 
-    def start(self) -> None:
-        """Begin with what has come in, unless an operation is in flight."""
-        if not self.running and not self.gone and self.inbox.pending():
-            self.running = True
-            self.used = self.around.step()
-            self.around.in_flight(self, True)
+    # --- one operation for what has come in
+
+    def begin(self) -> Batch | None:
+        """Begin with what has come in, unless an operation is in flight; return the change to be sent, if that is all there is to do."""
+        if self.running or self.gone or not self.inbox.pending():
+            return None
+        self.running = True
+        self.used = self.around.step()
+        self.around.in_flight(self, True)
+        takes_singly = bool(self.unknown) and self.inbox.only_asks()
+        if not self.lease or self.inbox.steals or takes_singly or not self.around.alive():
             self.around.spawn(self._run())
+            return None
+        try:
+            batch = self._next_batch()
+            batch.number = self.number
+            batch.lease = self.lease
+            batch.mark = self.used
+            self._commit.begin(batch)
+        except Exception as error:  # noqa: BLE001 - `_crashed` logs it
+            self._crashed(error)
+            self._come_to_rest(0)
+            return None
+        return batch
+
+    def end(self, batch: Batch) -> None:
+        """The outcome of a change that `begin` returned is known."""
+        outcome = batch.outcome
+        if not isinstance(outcome, Outcome):
+            self.around.spawn(self._run_on(batch, outcome))
+            return
+        told = len(batch.puts) + len(batch.held_changes) + batch.change.take
+        try:
+            self._commit.applied()
+            self._handover.done(batch, outcome.taken, outcome.head)
+        except Exception as error:  # noqa: BLE001 - `_crashed` logs it
+            self._crashed(error)
+        self._come_to_rest(told)
+
+    def _come_to_rest(self, told: int) -> None:
+        """End an operation that told so many commands what became of them."""
+        self._commit.forget()
+        self.running = False
+        self.around.in_flight(self, False)
+        self.release_turns()
+        if self.closed:
+            self.around.may_end(self)
+        waiting = self.inbox.count()
+        if told >= ALONE:
+            self._gathered = waiting
+            self._wanted = told + waiting
+            self._looks = 0
+        if told >= ALONE or (self.inbox.pending() and not self.gone):
+            self.around.wake(self)
+
+    def gathers(self) -> bool:
+        """Tell whether to wait for another look at the sockets, so that those who have just got a reply can ask for more.
+
+        Micro-optimization: what they ask for goes along with the next operation and with those who wait already. An operation costs a
+        hundred times as much as a look. Nobody waits for a clock here, and a client that is alone does not wait at all.
+        """
+        if not self._wanted:
+            return False
+        waiting = self.inbox.count()
+        self._looks = 0 if waiting > self._gathered else self._looks + 1
+        self._gathered = waiting
+        if waiting < self._wanted and self._looks < LOOKS_MAX:
+            return True
+        self._wanted = 0
+        return False
+
+    # --- what takes several operations
 
     async def _run(self) -> None:
         try:
-            while self.inbox.pending() and not self.gone:
-                if not self.lease:
-                    await self._carry(Batch([], [], []), ATTACHING)
-                    continue
-                told = 0
-                if self.inbox.steals:
-                    await self._carry(Batch([], [], [], steal=self.inbox.steals.pop(0)))
-                elif self.unknown and self.inbox.only_asks():
-                    await self._take_singly()
-                else:
-                    batch = self._next_batch()
-                    told = len(batch.puts) + len(batch.held_changes) + batch.change.take
-                    await self._carry(batch)
-                self.release_turns()
-                await self._gather_on(told, told + self._waiting)
-        except Exception as error:
-            logger.error("internal error; segment %d is given up", self.number, exc_info=error)
-            self._tell(self._commit.crashed())
-        finally:
-            self._commit.forget()
-            self.running = False
-            self.around.in_flight(self, False)
-            self.release_turns()
-            if self.closed:
-                self.around.may_end(self)
+            if not self.lease:
+                await self._carry(Batch([], [], []), ATTACHING)
+            elif self.inbox.steals:
+                await self._carry(Batch([], [], [], steal=self.inbox.steals.pop(0)))
+            elif self.unknown and self.inbox.only_asks():
+                await self._take_singly()
+            else:
+                await self._carry(self._next_batch())
+        except Exception as error:  # noqa: BLE001 - `_crashed` logs it
+            self._crashed(error)
+        self._come_to_rest(0)
 
-    async def _gather_on(self, told: int, in_play: int) -> None:
-        """Let those who have just got a reply ask for more, so that it goes along with the next operation and with those who wait already.
-
-        Micro-optimization: an operation costs a hundred times as much as a look at the sockets. Nobody waits for a clock here, and a
-        client that is alone does not wait at all.
-        """
-        if told < ALONE:
-            return
-        looks = 0
-        waiting = self.inbox.count()
-        self.around.gather(1)
+    async def _run_on(self, batch: Batch, failure: Exception | None) -> None:
+        """Go on with a change that failed."""
         try:
-            while waiting < in_play and looks < LOOKS_MAX:
-                await asyncio.sleep(0)
-                self.around.send_on()
-                now = self.inbox.count()
-                looks = 0 if now > waiting else looks + 1
-                waiting = now
-        finally:
-            self.around.gather(-1)
+            if not isinstance(failure, StoreError):
+                raise failure or AssertionError("a change without an outcome")
+            await self._go_through(self._tell(self._failed(failure)), batch)
+        except Exception as error:  # noqa: BLE001 - `_crashed` logs it
+            self._crashed(error)
+        self._come_to_rest(0)
+
+    def _crashed(self, error: Exception) -> None:
+        logger.error("internal error; segment %d is given up", self.number, exc_info=error)
+        self._tell(self._commit.crashed())
 
     def _next_batch(self) -> Batch:
         """Make one change of what has come in."""
@@ -131,8 +177,11 @@ class Committer(View):
 
     async def _carry(self, batch: Batch, state: str = "") -> None:
         """Carry one batch through, whatever happens on the way."""
+        await self._go_through(self._commit.begin(batch, state), batch)
+
+    async def _go_through(self, action: str, batch: Batch) -> None:
+        """Do what is to be done with a batch until it is over."""
         commit = self._commit
-        action = commit.begin(batch, state)
         while action != END:
             if action != SEND:
                 action = self._tell(await self._go_on(action, batch))
@@ -256,7 +305,6 @@ class Committer(View):
         """Tell everybody what became of their commands, and let sessions go on; return what is to be done next."""
         if step is not DONE:
             self._tell_failures(step)
-        self._waiting = self.inbox.count()
         self.around.turn_over()
         return step.action
 

@@ -99,7 +99,7 @@ class Surroundings:
         raise NotImplementedError
 
     def wake(self, segment: "View") -> None:
-        """Have a segment's operation begin at the end of this turn."""
+        """Have a segment's operation begin in the next pass of the event loop."""
         raise NotImplementedError
 
     def in_flight(self, segment: "View", running: bool) -> None:
@@ -108,14 +108,6 @@ class Surroundings:
 
     def suspended(self, segment: "View", aside: bool) -> None:
         """Take note that a segment does not answer, or that jobs are asked of it again."""
-        raise NotImplementedError
-
-    def gather(self, waiting: int) -> None:
-        """One segment more, or less, waits for what the sockets bring."""
-        raise NotImplementedError
-
-    def send_on(self) -> None:
-        """Send on what was asked for."""
         raise NotImplementedError
 
     def turn_over(self) -> None:

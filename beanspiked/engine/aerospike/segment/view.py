@@ -195,9 +195,13 @@ class View:
         self.inbox.close = True
         self.around.wake(self)
 
+    def under_way(self) -> bool:
+        """Tell whether an operation is in flight, or is about to begin."""
+        return self.running or (self.inbox.pending() and not self.gone)
+
     async def turn(self) -> None:
-        """Wait until the operation in flight has ended, or has failed for too long."""
-        if self.running:
+        """Wait until the operation in flight, or the one that is about to begin, has ended or has failed for too long."""
+        if self.under_way():
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._turns.append(future)
             await future
@@ -294,6 +298,8 @@ class View:
             steal.fail(reason)
         self.around.put_elsewhere(self.tube, puts)
         self.around.advance_seeks(self.tube, anew=True)
+        if not self.running:
+            self.release_turns()
 
     def put_elsewhere(self, puts: list[Put]) -> None:
         """Let puts that were surely not done, and all that wait, go to another segment, and take no more."""

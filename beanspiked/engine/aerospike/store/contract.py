@@ -9,6 +9,7 @@ from beanspiked.engine.aerospike.store.seam import FIRST
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from beanspiked.engine.aerospike.store.request import Request, Told
     from beanspiked.engine.aerospike.store.seam import (
         Change,
         Directory,
@@ -118,6 +119,14 @@ class SegmentStore(DirectoryStore, Protocol):
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """Change a segment under a lease. Raises Fenced without the lease."""
+
+    def send(self, requests: Sequence[Request], told: Told) -> None:
+        """Change segments, each by an operation of its own; see `apply`.
+
+        Args:
+            requests: The changes. No two of them are of the same segment.
+            told: Called with those whose outcomes have become known: in this call or later, all at once or some at a time.
+        """
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         """Rename a lease and read it, in one write. May be repeated. Raises Fenced if neither the old nor the new lease is there."""

@@ -1,15 +1,23 @@
-"""What is in flight, and what begins at the end of this turn."""
+"""What is in flight, and what begins next."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from beanspiked.engine.aerospike.cluster.news import News
+from beanspiked.engine.aerospike.segment.batch import Batch
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.surroundings import Home
+from beanspiked.engine.aerospike.store.request import Request
 from beanspiked.engine.aerospike.store.tasks import Tasks
 
+if TYPE_CHECKING:
+    from beanspiked.engine.aerospike.store.contract import SegmentStore
+
 __all__ = ["Agenda", "Requester"]
+
+logger = logging.getLogger(__name__)
 
 
 class Requester:
@@ -25,31 +33,34 @@ class Requester:
 
 
 class Agenda:
-    """What the end of a turn does.
+    """What is asked for in one pass of the event loop is sent in the next, together.
 
     Args:
+        store: The store.
         news: This front-end's news.
         tasks: What runs coroutines.
-        turn: Lets sessions go on; calls `flush` at its end.
+        turn: Lets sessions go on.
 
     Attributes:
         requester: What requests jobs; to be set before anything is begun.
         running: Segments with an operation in flight.
         suspended: Segments that do not answer, of which no jobs are requested for now.
-        gathering: How many segments wait for what the sockets bring in this pass of the event loop.
     """
 
-    def __init__(self, news: News, tasks: Tasks, turn: Callable[[], None]) -> None:
+    def __init__(self, store: "SegmentStore", news: News, tasks: Tasks, turn: Callable[[], None]) -> None:
         self.requester: Requester = Requester()
         self.running: dict[Committer, None] = {}
         self.suspended: dict[Committer, None] = {}
-        self.gathering: int = 0
+        self._store = store
         self._news = news
         self._tasks = tasks
         self._turn = turn
         self._step: int = 0
         self._awake: dict[Committer, None] = {}
         self._to_request: dict[Home, None] = {}
+        # Whether `_pass` is going to be called.
+        self._due: bool = False
+        self._sent: dict[Request, Committer] = {}
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a coroutine beside everything else. Its end ends a turn, so what it does last becomes known without a word of it."""
@@ -66,13 +77,15 @@ class Agenda:
         return self._step
 
     def request_soon(self, tube: Home) -> None:
-        """Have jobs of a tube requested at the end of this turn, if somebody waits for them."""
+        """Have jobs of a tube requested in the next pass, if somebody waits for them."""
         if tube.waited_for():
             self._to_request[tube] = None
+            self._come_back()
 
     def wake(self, committer: Committer) -> None:
-        """Have a segment's operation begin at the end of this turn."""
+        """Have a segment's operation begin in the next pass."""
         self._awake[committer] = None
+        self._come_back()
 
     def busy(self) -> list[Committer]:
         """List the segments with an operation in flight, or one that is about to begin."""
@@ -84,20 +97,38 @@ class Agenda:
         self._news.flush()
         self._turn()
 
-    def flush(self) -> None:
-        """Send on what was asked for in this turn of the event loop, unless more comes in the same pass: then it goes along with that."""
-        if not self.gathering:
-            self.send_on()
+    def _come_back(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._pass)
 
-    def send_on(self) -> None:
-        """Send on what was asked for."""
+    def _pass(self) -> None:
+        """Request jobs, and send the changes of all segments that are awake."""
+        self._due = False
         while self._to_request:
             to_request = self._to_request
             self._to_request = {}
             for tube in to_request:
-                self.requester.request_jobs(tube)
-        if self._awake:
-            awake = self._awake
-            self._awake = {}
-            for committer in awake:
-                committer.start()
+                try:
+                    self.requester.request_jobs(tube)
+                except Exception as error:
+                    logger.error("internal error: no jobs were requested of tube %s", tube.name, exc_info=error)
+        awake = self._awake
+        self._awake = {}
+        batches: list[Request] = []
+        for committer in awake:
+            if committer.gathers():
+                self.wake(committer)
+                continue
+            batch = committer.begin()
+            if batch is not None:
+                batches.append(batch)
+                self._sent[batch] = committer
+        if batches:
+            self._store.send(batches, self._told)
+
+    def _told(self, requests: list[Request]) -> None:
+        """Hand out the outcomes of changes, all before anybody goes on."""
+        for request in requests:
+            self._sent.pop(request).end(cast(Batch, request))
+        self.turn_over()

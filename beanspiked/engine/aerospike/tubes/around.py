@@ -115,7 +115,7 @@ class Around(Surroundings):
         self._tasks.spawn(coroutine)
 
     def wake(self, segment: View) -> None:
-        """Have a segment's operation begin at the end of this turn."""
+        """Have a segment's operation begin in the next pass of the event loop."""
         self._agenda.wake(cast(Committer, segment))
 
     def in_flight(self, segment: View, running: bool) -> None:
@@ -131,14 +131,6 @@ class Around(Surroundings):
             self._agenda.suspended[cast(Committer, segment)] = None
         else:
             self._agenda.suspended.pop(cast(Committer, segment), None)
-
-    def gather(self, waiting: int) -> None:
-        """One segment more, or less, waits for what the sockets bring."""
-        self._agenda.gathering += waiting
-
-    def send_on(self) -> None:
-        """Send on what was asked for."""
-        self._agenda.send_on()
 
     def turn_over(self) -> None:
         """Let sessions go on: something became known."""

@@ -150,7 +150,6 @@ class Lifecycle:
                 committer = tube.open
                 tube.open = None
                 committer.close()
-                committer.start()
                 closing.append(committer)
             elif _rests(tube):
                 resting.append(tube)

@@ -179,6 +179,10 @@ class Caller:
 
     # --- from the event loop
 
+    def usable(self) -> bool:
+        """Tell whether there is a client, and the nodes can be trusted."""
+        return self.client is not None and not self.agreement.doubtful()
+
     async def ready(self) -> None:
         """Wait until the nodes can be trusted. Raises Busy without a client, or if that takes too long."""
         if self.client is None:

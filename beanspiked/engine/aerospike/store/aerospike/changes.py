@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections import deque
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import aerospike
 from aerospike import exception as client_errors
@@ -43,6 +43,7 @@ from beanspiked.engine.aerospike.store.aerospike.heads import (
     head_of_results,
 )
 from beanspiked.engine.aerospike.store.aerospike.workers import hand_over
+from beanspiked.engine.aerospike.store.request import Request
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
@@ -51,6 +52,7 @@ from beanspiked.engine.aerospike.store.seam import (
     Busy,
     Change,
     Outcome,
+    StoreError,
     Unknown,
 )
 
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
     from beanspiked.engine.aerospike.store.aerospike.calls import Caller, Key
     from beanspiked.engine.aerospike.store.aerospike.pace import Pace
+    from beanspiked.engine.aerospike.store.request import Told
 
 __all__ = ["Changes"]
 
@@ -79,21 +82,8 @@ TOGETHER_MAX: Final = 32
 LEASES_KNOWN: Final = 4096
 
 
-class Request(NamedTuple):
-    """A change of a segment.
-
-    Attributes:
-        key: The segment's record.
-        lease, change: The lease, and the change under it.
-    """
-
-    key: Key
-    lease: int
-    change: Change
-
-
 class Changes:
-    """Carries out changes, all of one turn of the event loop together.
+    """Carries out changes; those that are sent together, or wait at the same time, together.
 
     While the store answers quickly, the event loop waits for it: to wake a thread and then the loop would take as long as the answer.
     When the store is slow, or a node does not answer, threads wait.
@@ -101,83 +91,92 @@ class Changes:
     Args:
         caller: Calls the client.
         pace: How quickly the store answers.
+        key: Returns the key of a segment's record.
     """
 
-    def __init__(self, caller: Caller, pace: Pace) -> None:
+    def __init__(self, caller: Caller, pace: Pace, key: Callable[[int], Key]) -> None:
         self._caller = caller
         self._pace = pace
-        self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
-        # How many changes this turn of the event loop has had, and how many the last turn with any.
-        self._asked = 0
-        self._asked_before = 0
+        self._key = key
+        self._waiting: deque[tuple[Request, Told]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
         # One for each call that is due and has not begun. Threads may append and pop at once.
         self._called: deque[None] = deque()
 
-    async def apply(self, key: Key, lease: int, change: Change) -> Outcome:
-        """Change a segment under a lease, together with all other changes that wait."""
-        await self._caller.ready()
+    async def apply(self, number: int, lease: int, change: Change) -> Outcome:
+        """Change a segment under a lease."""
+        request = Request(change)
+        request.number = number
+        request.lease = lease
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.send([request], lambda _: None if told.done() else told.set_result(None))
+        await told
+        if isinstance(request.outcome, Exception):
+            raise request.outcome
+        assert request.outcome is not None
+        return request.outcome
+
+    def send(self, requests: Sequence[Request], told: Told) -> None:
+        """Change segments; see SegmentStore."""
+        if self._caller.usable():
+            self._send(requests, told)
+            return
+        task = asyncio.get_running_loop().create_task(self._send_once_usable(requests, told))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_once_usable(self, requests: Sequence[Request], told: Told) -> None:
+        failure: StoreError | None = None
+        try:
+            await self._caller.ready()
+        except StoreError as error:
+            failure = error
+        if failure is None:
+            self._send(requests, told)
+            return
+        for request in requests:
+            request.outcome = failure
+        told(list(requests))
+
+    def _send(self, requests: Sequence[Request], told: Told) -> None:
+        if not self._waiting and len(requests) <= TOGETHER_MAX and not self._called and self._may_wait_here():
+            self._carry_out(requests, here=True)
+            told(list(requests))
+            return
         loop = asyncio.get_running_loop()
-        request = Request(key, lease, change)
-        self._asked += 1
-        if self._asked == 1:
-            # After all changes of this turn.
-            loop.call_soon(self._begin)
-            if self._asked_before <= 1 and self._may_wait_here():
-                # This is probably the only one.
-                (outcome,) = self._carry_out([request], here=True)
-                if isinstance(outcome, Exception):
-                    raise outcome
-                return outcome
-        future: asyncio.Future[Outcome] = loop.create_future()
-        self._waiting.append((request, future))
-        return await future
-
-    def apply_now(self, key: Key, lease: int, change: Change) -> Outcome:
-        """Change a segment under a lease from this thread."""
-        return _read_outcome(change, self._caller.operate(key, _all_ops(lease, change)))
-
-    def _begin(self) -> None:
-        self._asked_before = self._asked
-        self._asked = 0
-        if len(self._waiting) <= TOGETHER_MAX and not self._called and self._may_wait_here():
-            together, futures = self._next()
-            if together:
-                _tell_all(futures, self._carry_out(together, here=True))
+        self._waiting.extend([(request, told) for request in requests])
         while len(self._called) * TOGETHER_MAX < len(self._waiting):
             self._called.append(None)
-            self._caller.workers.run(self._apply_waiting)
+            self._caller.workers.run(partial(self._carry_out_waiting, loop))
 
     def _may_wait_here(self) -> bool:
         return self._pace.quick() and self._caller.steady()
 
-    def _next(self) -> tuple[list[Request], list[asyncio.Future[Outcome]]]:
-        """Take the requests that have waited longest, and their futures."""
+    def _carry_out_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Carry out the changes that have waited longest, on a worker thread."""
+        self._called.pop()
         together: list[Request] = []
-        futures: list[asyncio.Future[Outcome]] = []
+        told: dict[Told, list[Request]] = {}
         with contextlib.suppress(IndexError):
             while len(together) < TOGETHER_MAX:
-                request, future = self._waiting.popleft()
+                request, tell = self._waiting.popleft()
                 together.append(request)
-                futures.append(future)
-        return together, futures
-
-    def _apply_waiting(self) -> None:
-        """Carry out the changes that wait, on a worker thread."""
-        self._called.pop()
-        together, futures = self._next()
+                told.setdefault(tell, []).append(request)
         if together:
             # If none waits, another thread has taken them.
-            hand_over(futures[0], _tell_all, futures, self._carry_out(together, here=False))
+            self._carry_out(together, here=False)
+            hand_over(loop, _tell_all, told)
 
-    def _carry_out(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
-        """Send changes; return the outcome of each."""
+    def _carry_out(self, together: Sequence[Request], *, here: bool) -> None:
+        """Send changes, and note the outcome of each."""
         began = self._pace.now()
         outcomes = self._try(together, here=here)
         self._pace.answered(began)
         tally = self._caller.tally
         if tally is not None:
             tally.add("change", self._pace.now() - began, outcomes)
-        return outcomes
+        for request, outcome in zip(together, outcomes, strict=True):
+            request.outcome = outcome
 
     def _try(self, together: Sequence[Request], *, here: bool) -> list[Outcome | Exception]:
         try:
@@ -193,12 +192,14 @@ class Changes:
     def _send_here(self, together: Sequence[Request]) -> list[Outcome | Exception]:
         """Send changes from the event loop."""
         if len(together) > 1:
-            return self._send(together, HERE_BATCH_POLICY, self._too_late_here)
-        key, lease, change = together[0]
+            return self._send_batch(together, HERE_BATCH_POLICY, self._too_late_here)
+        request = together[0]
+        key = self._key(request.number)
         try:
-            return [_read_outcome(change, self._caller.operate_here(key, _all_ops(lease, change)))]
+            results = self._caller.operate_here(key, _all_ops(request.lease, request.change))
         except client_errors.FilteredOut:
             return [self._too_late_here(key, 0)]
+        return [_read_outcome(request.change, results)]
 
     def _too_late_here(self, key: Key, until_ms: int) -> Busy:  # noqa: ARG002 - as Caller.too_late
         """Make the error of a change that reached the node too late. With the next try a thread learns the node's time."""
@@ -208,15 +209,17 @@ class Changes:
     def _send_to_who_answers(self, together: Sequence[Request]) -> list[Outcome | Exception]:
         """Send changes, except to nodes that do not answer."""
         if len(together) == 1:
-            key, lease, change = together[0]
-            return [self.apply_now(key, lease, change)]
-        silent = self._caller.silent([request.key for request in together])
-        answering = [request for request in together if request.key not in silent]
-        sent = iter(self._send(answering, BATCH_WRITE_POLICY, self._caller.too_late) if answering else [])
+            request = together[0]
+            ops = _all_ops(request.lease, request.change)
+            return [_read_outcome(request.change, self._caller.operate(self._key(request.number), ops))]
+        keys = [self._key(request.number) for request in together]
+        silent = self._caller.silent(keys)
+        answering = [request for request, key in zip(together, keys, strict=True) if key not in silent]
+        sent = iter(self._send_batch(answering, BATCH_WRITE_POLICY, self._caller.too_late) if answering else [])
         busy = "the node does not answer that has it"
-        return [Busy(busy) if request.key in silent else next(sent) for request in together]
+        return [Busy(busy) if key in silent else next(sent) for key in keys]
 
-    def _send(
+    def _send_batch(
         self, together: Sequence[Request], policy: dict[str, Any], too_late: Callable[[Key, int], Busy]
     ) -> list[Outcome | Exception]:
         """Send changes in one batch."""
@@ -225,8 +228,12 @@ class Changes:
         if filtered is not None:
             policy = {**policy, "expressions": filtered}
         writes = [
-            batch_records.Write(key, _change_ops(lease, change) + _reads_after(change), policy=BATCH_RECORD_POLICY)
-            for key, lease, change in together
+            batch_records.Write(
+                self._key(request.number),
+                _change_ops(request.lease, request.change) + _reads_after(request.change),
+                policy=BATCH_RECORD_POLICY,
+            )
+            for request in together
         ]
         batch = batch_records.BatchRecords(writes)
         untold = CODE_TIMEOUT
@@ -245,7 +252,7 @@ class Changes:
         if untold not in NEVER_SENT:
             untold = CODE_TIMEOUT
         return [
-            too_late(request.key, until_ms)
+            too_late(self._key(request.number), until_ms)
             if record.result == CODE_FILTERED_OUT
             else _outcome_of_record(request.change, record, untold)
             for request, record in zip(together, batch.batch_records, strict=True)
@@ -265,14 +272,9 @@ def _outcome_of_record(change: Change, record: Any, untold: int) -> Outcome | Ex
         return error
 
 
-def _tell_all(futures: Sequence[asyncio.Future[Outcome]], outcomes: Sequence[Outcome | Exception]) -> None:
-    for future, outcome in zip(futures, outcomes, strict=True):
-        if future.done():
-            continue
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+def _tell_all(told: Mapping[Told, list[Request]]) -> None:
+    for tell, requests in told.items():
+        tell(requests)
 
 
 # --- the operations of a change

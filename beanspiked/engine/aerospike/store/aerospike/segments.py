@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from beanspiked.engine.aerospike.store.aerospike.calls import Key
+    from beanspiked.engine.aerospike.store.request import Request, Told
     from beanspiked.engine.aerospike.store.seam import Entries
 
 __all__ = ["Segments"]
@@ -78,7 +79,7 @@ class Segments(Records):
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
         super().__init__(client, namespace, prefix, newest)
-        self.changes: Changes = Changes(self.caller, self.pace)
+        self.changes: Changes = Changes(self.caller, self.pace, self._segment_key)
 
     def _segment_key(self, number: int) -> Key:
         return self.key("seg", record_of(number))
@@ -87,7 +88,11 @@ class Segments(Records):
 
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """See SegmentStore."""
-        return await self.changes.apply(self._segment_key(number), lease, change)
+        return await self.changes.apply(number, lease, change)
+
+    def send(self, requests: Sequence[Request], told: Told) -> None:
+        """See SegmentStore."""
+        self.changes.send(requests, told)
 
     async def settle(self, number: int, lease: int, renewed: int) -> Settlement:
         """See SegmentStore."""

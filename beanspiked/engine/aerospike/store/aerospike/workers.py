@@ -89,15 +89,15 @@ def _carry_out(function: Callable[[], Any], future: asyncio.Future[Any]) -> None
     try:
         result = function()
     except Exception as error:  # noqa: BLE001 - it is raised where the call was asked for
-        hand_over(future, _fail, future, error)
+        hand_over(future.get_loop(), _fail, future, error)
     else:
-        hand_over(future, _succeed, future, result)
+        hand_over(future.get_loop(), _succeed, future, result)
 
 
-def hand_over(future: asyncio.Future[Any], callback: Callable[..., None], *args: object) -> None:
-    """Let a future's event loop make a call. If the loop has ended, nothing waits for the future any more."""
+def hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: object) -> None:
+    """Let an event loop make a call. If the loop has ended, nothing waits for the outcome any more."""
     with contextlib.suppress(RuntimeError):
-        future.get_loop().call_soon_threadsafe(callback, *args)
+        loop.call_soon_threadsafe(callback, *args)
 
 
 def _succeed(future: asyncio.Future[Any], result: object) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from changes import sent
 from segments import (
+    ATTACH,
     LEASE,
     NEVER,
     OTHER,
@@ -263,7 +264,7 @@ def test_without_its_lease_nothing_of_a_change_applies(store: SegmentStore, chan
     ("failure", "operation", "arguments"),
     [
         (Refused, "create", ("later", NEVER)),
-        (Refused, "attach", (LEASE,)),
+        (Refused, "apply", (LEASE, ATTACH)),
         (Fenced, "settle", (NEVER, lease_key(9, 2))),
         (Fenced, "number_bodies", (NEVER, 9)),
         (Refused, "shift", (READY, [key_of(1), key_of(9)], BURIED, jobs(1, 9, queue=BURIED))),

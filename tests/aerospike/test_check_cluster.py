@@ -236,7 +236,7 @@ def test_a_record_that_is_called_large_enough_holds_a_full_segment(
     async def fill() -> None:
         await store.create(1, "t" * 200, leases[0])
         for lease in leases[1:]:
-            await store.attach(1, lease)
+            await store.apply(1, lease, Change(attach=True))
         for first in range(0, jobs, 512):
             slots = range(first, min(first + 512, jobs))
             # Reserved once, each job has counters.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from memory import Cluster, MemoryStore
-from segments import LEASE, OTHER, RECORDS, RENEWED, jobs, puts, run
+from segments import ATTACH, LEASE, OTHER, RECORDS, RENEWED, jobs, puts, run
 from versions import NEXT, NEXT_FORM
 
 from beanspiked.engine.aerospike.engine import SharedEngine
@@ -67,8 +67,10 @@ def test_who_does_not_know_its_format_gets_no_lease_of_a_segment(both: Both) -> 
     async def check() -> None:
         await newer.create(1, "t", LEASE, NEXT_FORM)
         with pytest.raises(Fenced):
-            await older.attach(1, OTHER)
-        await newer.attach(1, OTHER)
+            await older.apply(1, OTHER, ATTACH)
+        with pytest.raises(Fenced):
+            await older.settle_attach(1, OTHER, RENEWED)
+        await newer.apply(1, OTHER, ATTACH)
 
     run(check())
 
@@ -180,7 +182,7 @@ def test_records_of_before_there_were_numbers_are_read_and_used_again(real: Aero
         assert await real.news([7]) == [b"[1,[]]"]
         assert await real.read_bodies([(1, 1)]) == [b"body"]
         assert await real.reserve_numbers("segment", 1) == last + 5
-        await real.attach(1, OTHER)
+        await real.apply(1, OTHER, ATTACH)
         await real.wipe(1)
         assert await real.retire(1)
         await real.create(1 + RECORDS, "t", RENEWED)

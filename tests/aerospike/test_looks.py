@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segments import LEASE, filled, head_of, key_of, opened, puts, run
+from segments import ATTACH, LEASE, filled, head_of, key_of, opened, puts, run
 
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, lease_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, HEAD_KEYS, OPEN, READY, Change, Head, Sizes
@@ -78,9 +78,9 @@ def test_the_segments_that_a_session_has_leases_in_are_found(store: SegmentStore
     async def check() -> None:
         for number in range(1, 6):
             await store.create(number, "tube", lease_key(7, number))
-        await store.attach(3, lease_key(8, 1))
-        await store.attach(5, lease_key(8, 2))
-        await store.attach(5, lease_key(8, 3))
+        await store.apply(3, lease_key(8, 1), ATTACH)
+        await store.apply(5, lease_key(8, 2), ATTACH)
+        await store.apply(5, lease_key(8, 3), ATTACH)
         await store.reclaim(2, lease_key(7, 2))
         await store.settle(4, lease_key(7, 4), lease_key(7, 2**32 - 1))
         assert await store.leased_by(7) == [1, 3, 4, 5]

@@ -41,11 +41,11 @@ def test_the_memory_store_has_room_or_not_as_it_is_told() -> None:
 
 # How often a walk takes each operation.
 WEIGHTS = {
-    "apply": 50,
+    "apply": 60,
     "shift": 14,
     "settle": 8,
+    "settle_attach": 4,
     "reclaim": 3,
-    "attach": 10,
     "create": 6,
     "remove": 8,
     "close": 1,
@@ -99,6 +99,7 @@ class Walk:
         self.slot = 0
         self.used: dict[int, list[int]] = {number: [] for number in self.NUMBERS}
         self.settled: dict[int, list[tuple[int, int]]] = {number: [] for number in self.NUMBERS}
+        self.settled_attaches: dict[int, list[tuple[int, int]]] = {number: [] for number in self.NUMBERS}
 
     async def step(self) -> tuple[str, tuple[Any, ...]]:
         """Choose an operation and its arguments, most of them good ones."""
@@ -140,14 +141,13 @@ class Walk:
     def create(self, segment: Segment) -> tuple[Any, ...]:
         return segment.number, self.random.choice(self.TUBES), self.fresh(segment.number)
 
-    def attach(self, segment: Segment) -> tuple[Any, ...]:
-        there = [*segment.leases]
-        taken = there and self.random.random() < 0.2
-        return segment.number, self.random.choice(there) if taken else self.fresh(segment.number)
-
     def apply(self, segment: Segment) -> tuple[Any, ...]:
+        attach = self.random.random() < 0.17
         lease = self.lease(segment)
-        held = [*segment.leases.get(lease, jobs(1))]
+        if attach:
+            taken = segment.leases and self.random.random() < 0.2
+            lease = self.random.choice([*segment.leases]) if taken else self.fresh(segment.number)
+        held = [] if attach else [*segment.leases.get(lease, jobs(1))]
         new: dict[str, dict[bytes, bytes]] = {}
         if segment.state == OPEN:
             for queue in self.random.choices(QUEUES, k=self.random.randrange(4)):
@@ -165,6 +165,7 @@ class Walk:
             moves=moves,
             take=self.random.choice([0, 0, 1, 2, 20]),
             close=self.random.random() < 0.01,
+            attach=attach,
         )
         return segment.number, lease, change
 
@@ -172,6 +173,15 @@ class Walk:
         past = self.settled[segment.number]
         if not past or self.random.random() < 0.6:
             past.append((self.lease(segment), self.fresh(segment.number)))
+            return segment.number, *past[-1]
+        return segment.number, *self.random.choice(past)
+
+    def settle_attach(self, segment: Segment) -> tuple[Any, ...]:
+        past = self.settled_attaches[segment.number]
+        if not past or self.random.random() < 0.6:
+            there = segment.leases and self.random.random() < 0.5
+            lease = self.random.choice([*segment.leases]) if there else self.fresh(segment.number)
+            past.append((lease, self.fresh(segment.number)))
             return segment.number, *past[-1]
         return segment.number, *self.random.choice(past)
 

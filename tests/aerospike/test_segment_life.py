@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from segments import (
+    ATTACH,
     LEASE,
     OTHER,
     QUEUES,
@@ -22,7 +23,7 @@ from segments import (
     whole,
 )
 
-from beanspiked.engine.aerospike.store.keys import lease_key, lease_session, ready_key
+from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
@@ -59,7 +60,7 @@ def test_a_new_segment_is_empty_and_open_and_its_makers(store: SegmentStore) -> 
 @pytest.mark.parametrize(
     ("operation", "arguments"),
     [
-        ("attach", (LEASE,)),
+        ("apply", (LEASE, ATTACH)),
         ("apply", (LEASE, puts(1))),
         ("settle", (LEASE, RENEWED)),
         ("shift", (READY, [key_of(1)], BURIED, jobs(1, queue=BURIED))),
@@ -86,25 +87,12 @@ def test_an_absent_segment_has_no_head_and_nothing_to_reclaim(store: SegmentStor
     run(check())
 
 
-def test_a_lease_is_attached_once(store: SegmentStore) -> None:
-    async def check() -> None:
-        await opened(store, 1)
-        await store.attach(1, OTHER)
-        assert (await whole(store)).leases == {LEASE: {}, OTHER: {}}
-        await store.apply(1, OTHER, Change(take=1))
-        with pytest.raises(Refused):
-            await store.attach(1, OTHER)
-        assert (await whole(store)).leases == {LEASE: {}, OTHER: jobs(1)}
-
-    run(check())
-
-
 def test_a_segment_is_closed_once(store: SegmentStore) -> None:
     async def check() -> None:
         await opened(store, 1)
         assert [await store.close(1) for _ in range(3)] == [True, False, False]
         assert ((await whole(store)).state, (await head_of(store)).state) == (CLOSED, CLOSED)
-        await store.attach(1, OTHER)
+        await store.apply(1, OTHER, ATTACH)
         assert (await store.apply(1, OTHER, Change(take=1))).taken == [*jobs(1).items()]
 
     run(check())
@@ -113,7 +101,7 @@ def test_a_segment_is_closed_once(store: SegmentStore) -> None:
 def test_a_segment_retires_when_it_is_closed_and_empty(store: SegmentStore) -> None:
     async def check() -> None:
         await opened(store)
-        await store.attach(1, OTHER)
+        await store.apply(1, OTHER, ATTACH)
         assert not await store.retire(1)
         await store.close(1)
         assert [await store.retire(1), await store.retire(1)] == [True, True]
@@ -149,7 +137,7 @@ def test_a_segment_with_a_job_anywhere_does_not_retire(store: SegmentStore, plac
 @pytest.mark.parametrize(
     ("operation", "arguments"),
     [
-        ("attach", (OTHER,)),
+        ("apply", (OTHER, ATTACH)),
         ("apply", (LEASE, puts(2))),
         ("settle", (LEASE, RENEWED)),
         ("number_bodies", (LEASE, 1)),
@@ -235,7 +223,7 @@ def test_a_segment_whose_record_is_used_again_is_gone(store: SegmentStore) -> No
         assert (await store.read(1), await store.heads([1]), await store.sizes([1])) == (None, [OVER], [None])
         assert await store.reclaim(1, LEASE) == 0
         for gone in (
-            store.attach(1, OTHER),
+            store.apply(1, OTHER, ATTACH),
             store.apply(1, LEASE, puts(1)),
             store.settle(1, LEASE, lease_key(7, 3)),
             store.number_bodies(1, LEASE, 9),
@@ -314,22 +302,6 @@ def test_a_shift_to_nowhere_deletes_all_jobs_or_none(store: SegmentStore) -> Non
     run(check())
 
 
-def test_a_lease_may_have_a_negative_number(store: SegmentStore) -> None:
-    async def check() -> None:
-        await filled(store)
-        await store.attach(1, -(1 << 60))
-        await store.shift(1, READY, [key_of(1)], -(1 << 60), None)
-        settlement = await store.settle(1, -(1 << 60), -5)
-        assert dict(settlement.held) == jobs(1)
-        with pytest.raises(Fenced):
-            await store.apply(1, -(1 << 60), Change(moves=[Move(key_of(1))]))
-        await store.apply(1, -5, Change(moves=[Move(key_of(1))]))
-        assert await store.reclaim(1, -5) == 0
-        assert (await whole(store)).leases.keys() == {LEASE, OTHER}
-
-    run(check())
-
-
 def test_a_job_is_removed_from_its_queue_once(store: SegmentStore) -> None:
     async def check() -> None:
         await filled(store)
@@ -350,34 +322,3 @@ def test_a_job_that_is_held_or_elsewhere_is_not_removed(store: SegmentStore) -> 
         assert await whole(store) == before
 
     run(check())
-
-
-def test_a_reclaimed_lease_gives_its_jobs_back_and_fences_its_owner(store: SegmentStore) -> None:
-    async def check() -> None:
-        await filled(store)
-        assert [await store.reclaim(1, LEASE) for _ in range(2)] == [2, 0]
-        segment = await whole(store)
-        assert (segment.ready, segment.leases) == (jobs(1, 2, 5, 6), {OTHER: jobs(7)})
-        assert await held_in(store) == 1
-        with pytest.raises(Fenced):
-            await store.apply(1, LEASE, Change(moves=[Move(key_of(5))]))
-        assert await store.reclaim(1, OTHER) == 1
-        assert (await held_in(store), (await whole(store)).leases) == (0, {})
-
-    run(check())
-
-
-def test_an_empty_lease_is_reclaimed_too(store: SegmentStore) -> None:
-    async def check() -> None:
-        await opened(store, 1)
-        assert await store.reclaim(1, LEASE) == 0
-        assert (await whole(store)).leases == {}
-        with pytest.raises(Fenced):
-            await store.apply(1, LEASE, puts(2))
-
-    run(check())
-
-
-def test_leases_name_their_session() -> None:
-    assert lease_session(lease_key(2**31 - 1, 2**32 - 1)) == 2**31 - 1
-    assert lease_key(2**31 - 1, 2**32 - 1) < 2**63

@@ -190,10 +190,16 @@ def test_a_record_of_a_newer_format_is_left_alone_and_what_was_sent_is_in_doubt(
 
 def test_a_segment_that_gives_no_lease_is_given_up_only_if_it_is_gone() -> None:
     assert Walk("attach").go("fenced").abandon is not None
-    for outcome in ("busy", "full", "too big", "unknown", "damaged"):
+    for outcome in ("busy", "full", "too big"):
         step = Walk("attach").go(outcome)
         assert step.action == WAIT
         assert step.reason is not None
+
+
+def test_what_was_taken_under_a_lease_that_may_have_been_made_is_looked_for() -> None:
+    walk = Walk("attach and take")
+    assert walk.go("unknown").action == SETTLE
+    assert walk.go("applied").done
 
 
 def test_an_outcome_that_cannot_be_is_a_bug() -> None:

@@ -76,7 +76,7 @@ class Counted:
 
     async def transport(self, name: str, operation: Any) -> Any:
         # Not its heartbeats and what else it does all the time.
-        if name in ("create", "enlist", "attach", "shift", "apply", "settle", "reclaim", "close", "retire", "unlist"):
+        if name in ("create", "enlist", "shift", "apply", "settle", "reclaim", "close", "retire", "unlist"):
             self.count += 1
             if self.count == self.at:
                 self.do()

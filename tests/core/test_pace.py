@@ -58,7 +58,7 @@ class Bench:
         self.store = Store()
         self.caller = Caller(self.store)
         self.pace = Pace(lambda: self.store.time)
-        self.changes = Changes(self.caller, self.pace, lambda number: ("test", "seg", number))
+        self.changes = Changes(self.caller, self.pace, lambda number: ("test", "seg", number), None)
 
     async def change(self, count: int = 1) -> list[tuple[bool, int]]:
         """Change segments together; return who asked, and for how many at once."""

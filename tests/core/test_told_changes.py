@@ -67,7 +67,7 @@ def told(client: Client) -> list[type]:
         pace = Pace(lambda: 0.0)
         if not here:
             pace.slow()
-        changes = Changes(caller, pace, lambda number: ("test", "seg", number))
+        changes = Changes(caller, pace, lambda number: ("test", "seg", number), None)
         outcomes = await sent(changes, [(number, 1, Change(take=1)) for number in range(len(client.answers))])
         caller.close()
         return [type(outcome) for outcome in outcomes]

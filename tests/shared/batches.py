@@ -87,11 +87,12 @@ BATCHES: Final[dict[str, Callable[[], Batch]]] = {
     "asks": lambda: Batch([], [], asks(), take=3, slots=SLOTS),
     "all": lambda: Batch([a_put()], [a_change(None), a_change(BURIED, insists=True)], asks(), 3, True, SLOTS),
     "steal": lambda: Batch([], [], [], slots=SLOTS, steal=Steal(a_job(), READY, UNTIL)),
-    "attach": lambda: Batch([], [], []),
+    "attach": lambda: Batch([], [], [], attach=True),
+    "attach and take": lambda: Batch([], [], asks(), take=3, attach=True),
     "look": lambda: Batch([], [], []),
 }
 
-STATES: Final = {"attach": commits.ATTACHING, "look": commits.LOOKING}
+STATES: Final = {"look": commits.LOOKING}
 
 
 def a_segment(last_slot: int, *slots: int) -> Segment:

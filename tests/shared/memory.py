@@ -47,7 +47,7 @@ RECORDS: Final = 1 << 14
 RECORD_MAX: Final = 1 << 20
 # The operations that write to a tube's shard, and those that write to the record that their first argument names. Others read, or are rare.
 OF_TUBES: Final = {"enlist", "unlist", "pause", "forget_tube", "add_counters", "list_page", "unlist_page"}
-WRITES: Final = OF_TUBES | {"apply", "attach", "settle", "shift", "remove", "reclaim", "close", "retire", "wipe"}
+WRITES: Final = OF_TUBES | {"apply", "settle", "shift", "remove", "reclaim", "close", "retire", "wipe"}
 
 
 class Cluster(SegmentRecords, SessionRecords, DirectoryRecords):
@@ -173,16 +173,10 @@ class MemoryStore(SessionCalls, DirectoryCalls):
         """See SegmentStore."""
         await self._send("create", self._cluster.create, number, tube, lease, form, page, self.newest)
 
-    async def attach(self, number: int, lease: int) -> None:
-        """See SegmentStore."""
-        try:
-            await self._if_known("attach", number, partial(self._cluster.attach, number, lease))
-        except Newer as error:
-            raise Fenced(str(error)) from error
-
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """See SegmentStore."""
-        outcome: Outcome = await self._send("apply", self._cluster.apply, number, lease, change)
+        send = self._unless_unknown if change.attach else self._sent
+        outcome: Outcome = await send("apply", number, partial(self._cluster.apply, number, lease, change))
         return outcome
 
     def send(self, requests: Sequence[Request], told: Told) -> None:
@@ -213,6 +207,22 @@ class MemoryStore(SessionCalls, DirectoryCalls):
         """See SegmentStore."""
         made: Settlement = await self._send("settle", self._cluster.settle, number, lease, renewed)
         return made
+
+    async def settle_attach(self, number: int, lease: int, renewed: int) -> Settlement:
+        """See SegmentStore."""
+        operation = partial(self._cluster.settle_attach, number, lease, renewed)
+        made: Settlement = await self._unless_unknown("settle_attach", number, operation)
+        return made
+
+    async def _sent(self, name: str, number: int, operation: Callable[[], Any]) -> Any:  # noqa: ARG002 - as `_unless_unknown`
+        return await self._transport(name, operation)
+
+    async def _unless_unknown(self, name: str, number: int, operation: Callable[[], Any]) -> Any:
+        """Change a segment unless its format is unknown. Raises Fenced then."""
+        try:
+            return await self._if_known(name, number, operation)
+        except Newer as error:
+            raise Fenced(str(error)) from error
 
     async def read(self, number: int) -> Segment | None:
         """See SegmentStore."""

@@ -135,6 +135,8 @@ class SegmentRecords:
     def apply(self, number: int, lease: int, change: Change) -> Outcome:
         """See SegmentStore."""
         record = self._segment(number)
+        if change.attach:
+            self.attach(number, lease)
         held = self._lease(record, lease)
         self._check_size(record, change)
         for name, entries in change.puts.items():
@@ -175,6 +177,17 @@ class SegmentRecords:
             del record.leases[lease]
         held = record.leases[renewed]
         return Settlement(record.last_slot, dict(held))
+
+    def settle_attach(self, number: int, lease: int, renewed: int) -> Settlement:
+        """See SegmentStore."""
+        record = self._segment(number)
+        if record.state == DEAD:
+            raise Fenced(f"segment {number} is dead")
+        former = record.leases.setdefault(lease, {})
+        if renewed not in record.leases:
+            record.leases[renewed] = former
+            record.leases[lease] = {}
+        return Settlement(record.last_slot, dict(record.leases[renewed]))
 
     def read(self, number: int) -> Segment | None:
         """See SegmentStore."""

@@ -37,6 +37,15 @@ class CreatingContext(Cluster):
         return record.leases.setdefault(lease, {})
 
 
+class AttachSettledByARename(Cluster):
+    """A change that was to make its lease is settled as any other: if it comes late, it makes the lease once more."""
+
+    def settle_attach(self, number: int, lease: int, renewed: int) -> Settlement:
+        settlement = super().settle_attach(number, lease, renewed)
+        self._segment(number).leases.pop(lease)
+        return settlement
+
+
 class PutBeforeListing(MemoryStore):
     """A segment is listed in its directory some time after its first put (H6)."""
 
@@ -170,6 +179,7 @@ PLANTED: dict[str, Planted] = {
     "a put is done whatever the highest slot says": (MemoryStore, EverythingHappened),
     "a put is not done whatever the highest slot says": (MemoryStore, NothingHappened),
     "a lease context that creates": (MemoryStore, CreatingContext),
+    "an attach settled by renaming": (MemoryStore, AttachSettledByARename),
     "a put before listing": (PutBeforeListing, Cluster),
     "a page unlisted with segments in it": (MemoryStore, PageUnlistedFirst),
     "a take settled by a read": (SettledByARead, Cluster),

@@ -20,6 +20,8 @@ LEASE = lease_key(7, 1)
 RENEWED = lease_key(7, 2)
 OTHER = lease_key(8, 1)
 NEVER = lease_key(9, 1)
+# Makes a lease and nothing else.
+ATTACH = Change(attach=True)
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -52,7 +54,7 @@ async def opened(store: SegmentStore, *slots: int) -> None:
 async def filled(store: SegmentStore) -> None:
     """Make segment 1 with jobs 1 and 2 ready, 3 delayed, 4 buried, 5 and 6 held by LEASE, 7 by OTHER."""
     await store.create(1, "tube", LEASE)
-    await store.attach(1, OTHER)
+    await store.apply(1, OTHER, ATTACH)
     await store.apply(1, LEASE, puts(5, 6, 7))
     await store.apply(1, LEASE, Change(take=2))
     await store.apply(1, OTHER, Change(take=1))

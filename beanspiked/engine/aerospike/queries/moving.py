@@ -127,7 +127,7 @@ class Moving:
         for serial in range(SERIALS_TO_ATTACH):
             lease = pair_lease(pair, serial, leaving=leaving)
             try:
-                await self._ends.once(partial(self._store.attach, number, lease))
+                await self._ends.once(partial(self._store.apply, number, lease, Change(attach=True)))
             except Unknown:
                 continue
             return lease

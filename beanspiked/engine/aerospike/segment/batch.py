@@ -20,6 +20,7 @@ class Batch(Request):
         slots: The highest slot that was given to earlier puts.
         few: Whether few jobs are expected in the segment; see Change.
         steal: The one reservation that it consists of, or None.
+        attach: Whether it makes the lease first.
 
     Attributes:
         puts, held_changes, asks, steal: As given, less what was told already.
@@ -38,8 +39,9 @@ class Batch(Request):
         slots: int = 0,
         few: bool = False,
         steal: Steal | None = None,
+        attach: bool = False,
     ) -> None:
-        super().__init__(_change(puts, held_changes, take, close, slots, few))
+        super().__init__(_change(puts, held_changes, take, close, slots, few, attach))
         self.puts: list[Put] = puts
         self.held_changes: list[HeldChange] = held_changes
         self.asks: list[tuple[Waiter, int]] = asks
@@ -103,7 +105,9 @@ class Batch(Request):
 
     def _change_again(self) -> None:
         change = self.change
-        self.change = _change(self.puts, self.held_changes, change.take, change.close, self._slots, change.few)
+        self.change = _change(
+            self.puts, self.held_changes, change.take, change.close, self._slots, change.few, change.attach
+        )
 
     def applied(self, settlement: Settlement, took: bool) -> bool:
         """Tell by what its segment holds whether it was applied; `took` tells whether the lease holds new jobs."""
@@ -117,7 +121,9 @@ class Batch(Request):
         return took or not self.held_changes
 
 
-def _change(puts: list[Put], held_changes: list[HeldChange], take: int, close: bool, slots: int, few: bool) -> Change:
+def _change(
+    puts: list[Put], held_changes: list[HeldChange], take: int, close: bool, slots: int, few: bool, attach: bool
+) -> Change:
     queues: dict[str, dict[bytes, bytes]] = {}
     slot = slots
     if puts:
@@ -140,4 +146,4 @@ def _change(puts: list[Put], held_changes: list[HeldChange], take: int, close: b
         if not change.stays
     ]
     replaced = {change.job.place: change.packed for change in held_changes if change.stays}
-    return Change(slot if puts else 0, queues, replaced, moves, take, close, few)
+    return Change(slot if puts else 0, queues, replaced, moves, take, close, few, attach)

@@ -17,12 +17,13 @@ from beanspiked.engine.aerospike.segment.step import DONE, END, READ, SEND, SETT
 from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Fenced, Full, Refused, Segment, Settlement, StoreError
 from beanspiked.engine.errors import EngineError, JobGone, OutcomeUnknown, StoreFailed, StoreFull
 
-__all__ = ["ATTACHING", "LOOKING", "PUTS_WAIT", "Commit"]
+__all__ = ["LOOKING", "PUTS_WAIT", "Commit"]
 
 # Puts that a segment has not taken for so long go to another one, in seconds.
 PUTS_WAIT: Final = 0.5
 
-# States. What was sent: a request for a lease, a read before jobs are taken one by one, a batch with puts, one without, one reservation.
+# States. What was sent: a change that makes its lease first, a read before jobs are taken one by one, a batch with puts, one without,
+# one reservation.
 ATTACHING: Final = "attaching"
 LOOKING: Final = "looking"
 PUTTING: Final = "putting"
@@ -77,7 +78,7 @@ class Commit:
         self._batch: Batch | None = None
 
     def begin(self, batch: Batch, state: str = "") -> str:
-        """Begin with a batch, or with ATTACHING or LOOKING, for which it is empty; return what is to be done."""
+        """Begin with a batch, or with LOOKING, for which it is empty; return what is to be done."""
         self._batch = batch
         self.state = state or sent(batch)
         return SEND
@@ -132,7 +133,9 @@ class Commit:
 
 def sent(batch: Batch) -> str:
     """Return the state of a batch that is sent."""
-    return PUTTING if batch.puts else CHANGING if batch.steal is None else STEALING
+    return (
+        ATTACHING if batch.change.attach else PUTTING if batch.puts else CHANGING if batch.steal is None else STEALING
+    )
 
 
 def outcome_of(error: StoreError) -> str:
@@ -162,7 +165,7 @@ def acknowledge(commit: Commit, _batch: Batch) -> Step:
 
 
 def finish(commit: Commit, _batch: Batch) -> Step:
-    """The lease is there, or the segment was read."""
+    """The segment was read."""
     commit.state = ENDED
     return Step(END)
 
@@ -367,8 +370,8 @@ def in_doubt(
 # What is to be done, for each state and each outcome that it can have. An outcome that is missing in a row cannot be.
 # fmt: off
 TABLE: Final[dict[str, dict[str, Callable[[Commit, Batch], Step]]]] = {
-    ATTACHING:     {APPLIED: finish, BUSY: pause, FULL: pause, REFUSED: pause, FENCED: no_segment,
-                    UNKNOWN: pause, UNREADABLE: pause, OVER: give_up, CRASHED: crash},
+    ATTACHING:     {APPLIED: acknowledge, BUSY: pause, FULL: pause, REFUSED: pause, FENCED: no_segment,
+                    UNKNOWN: settle, UNREADABLE: unreadable, OVER: give_up, CRASHED: crash},
     LOOKING:       {APPLIED: finish, BUSY: pause, FULL: pause, REFUSED: pause, FENCED: pause,
                     UNKNOWN: pause, UNREADABLE: pause, OVER: give_up, CRASHED: crash},
     PUTTING:       {APPLIED: acknowledge, BUSY: retry, FULL: fail_puts, REFUSED: move_puts, FENCED: see,

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Final
 
 from beanspiked.engine.aerospike.segment.batch import Batch
-from beanspiked.engine.aerospike.segment.commit import ATTACHING, LOOKING, Commit
+from beanspiked.engine.aerospike.segment.commit import LOOKING, Commit
 from beanspiked.engine.aerospike.segment.handover import Handover
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
 from beanspiked.engine.aerospike.segment.step import DONE, END, READ, SEND, SETTLE, WAIT, Step
@@ -69,15 +69,13 @@ class Committer(View):
         self.used = self.around.step()
         self.around.in_flight(self, True)
         takes_singly = bool(self.unknown) and self.inbox.only_asks()
-        if not self.lease or self.inbox.steals or takes_singly or not self.around.alive():
+        if not self.around.alive() or (self.lease and (self.inbox.steals or takes_singly)):
             self.around.spawn(self._run())
             return None
         try:
             batch = self._next_batch()
-            batch.number = self.number
-            batch.lease = self.lease
-            batch.mark = self.used
             self._commit.begin(batch)
+            self._address(batch)
         except Exception as error:  # noqa: BLE001 - `_crashed` logs it
             self._crashed(error)
             self._come_to_rest(0)
@@ -92,8 +90,7 @@ class Committer(View):
             return
         told = len(batch.puts) + len(batch.held_changes) + batch.change.take
         try:
-            self._commit.applied()
-            self._handover.done(batch, outcome.taken, outcome.head)
+            self._done(batch, self._commit.applied(), outcome)
         except Exception as error:  # noqa: BLE001 - `_crashed` logs it
             self._crashed(error)
         self._come_to_rest(told)
@@ -134,11 +131,9 @@ class Committer(View):
 
     async def _run(self) -> None:
         try:
-            if not self.lease:
-                await self._carry(Batch([], [], []), ATTACHING)
-            elif self.inbox.steals:
+            if self.lease and self.inbox.steals:
                 await self._carry(Batch([], [], [], steal=self.inbox.steals.pop(0)))
-            elif self.unknown and self.inbox.only_asks():
+            elif self.lease and self.unknown and self.inbox.only_asks():
                 await self._take_singly()
             else:
                 await self._carry(self._next_batch())
@@ -162,7 +157,8 @@ class Committer(View):
 
     def _next_batch(self) -> Batch:
         """Make one change of what has come in."""
-        batch = self.inbox.next_batch(self.slots, few=self._few(), takes=not self.unknown)
+        takes, attach = not self.unknown, not self.lease
+        batch = self.inbox.next_batch(self.slots, few=self._few(), takes=takes, attach=attach)
         batch.until = self.around.now() + ANSWER_WITHIN
         self.slots += len(batch.puts)
         return batch
@@ -189,37 +185,37 @@ class Committer(View):
             if not self.around.alive():
                 action = self._tell(commit.over())
                 continue
-            batch.mark = self.around.step()
+            self._address(batch)
             try:
                 outcome = await self._operation(batch)
             except StoreError as error:
                 failure = error
             else:
-                step = commit.applied()
-                if step.done:
-                    self._handover.done(batch, outcome.taken, outcome.head)
-                action = self._tell(step)
+                action = self._tell(self._done(batch, commit.applied(), outcome))
                 continue
             action = self._tell(self._failed(failure))
 
+    def _address(self, batch: Batch) -> None:
+        """Write on a batch where it goes. Each try to attach has a lease of its own."""
+        batch.number = self.number
+        batch.lease = self.session.next_lease() if batch.change.attach else self.lease
+        batch.mark = self.around.step()
+
+    def _done(self, batch: Batch, step: Step, outcome: Outcome) -> Step:
+        """What was sent was applied."""
+        if batch.change.attach:
+            self.lease = batch.lease
+        if step.done:
+            self._handover.done(batch, outcome.taken, outcome.head)
+        return step
+
     def _operation(self, batch: Batch) -> Coroutine[object, object, Outcome]:
         """Return the operation that a batch is sent with."""
-        state = self._commit.state
-        if state == ATTACHING:
-            return self._attach()
-        if state == LOOKING:
+        if self._commit.state == LOOKING:
             return self._look()
         if batch.steal is not None:
             return self._shift(batch.steal)
-        return self.around.store.apply(self.number, self.lease, batch.change)
-
-    async def _attach(self) -> Outcome:
-        """Get a lease. In doubt, too, each attempt has one of its own; the audit finds one that was left behind."""
-        lease = self.session.next_lease()
-        await self.around.store.attach(self.number, lease)
-        self.lease = lease
-        self.has_succeeded()
-        return NOTHING
+        return self.around.store.apply(self.number, batch.lease, batch.change)
 
     async def _look(self) -> Outcome:
         """Read the segment."""
@@ -266,7 +262,8 @@ class Committer(View):
         if not self._renewed:
             self._renewed = self.session.next_lease()
         try:
-            settlement = await self.around.store.settle(self.number, self.lease, self._renewed)
+            settle = self.around.store.settle_attach if batch.change.attach else self.around.store.settle
+            settlement = await settle(self.number, batch.lease, self._renewed)
         except StoreError as error:
             failure = error
         else:

@@ -47,13 +47,14 @@ class Inbox:
         self.asks.append((waiter, count))
         self.wanted += count
 
-    def next_batch(self, slots: int, *, few: bool, takes: bool) -> Batch:
+    def next_batch(self, slots: int, *, few: bool, takes: bool, attach: bool = False) -> Batch:
         """Make one change of what came first, and of all that was asked for.
 
         Args:
             slots: The highest slot that was given to earlier puts; the new ones get the next (segment-protocol H4).
             few: Whether few jobs are expected in the segment besides.
             takes: Whether it may take jobs.
+            attach: Whether it makes the lease first.
         """
         puts = self.puts[:BATCH_MAX]
         self.puts = self.puts[BATCH_MAX:]
@@ -68,7 +69,7 @@ class Inbox:
         close = self.close and not self.puts
         if close:
             self.close = False
-        return Batch(puts, held_changes, asks, wanted, close, slots, few)
+        return Batch(puts, held_changes, asks, wanted, close, slots, few, attach=attach)
 
     def take_puts(self) -> list[Put]:
         """Take out all puts."""

@@ -111,14 +111,8 @@ class SegmentStore(DirectoryStore, Protocol):
         Raises Refused if its record has another segment that is not dead, a higher number or a newer format.
         """
 
-    async def attach(self, number: int, lease: int) -> None:
-        """Give a session an empty lease, once.
-
-        Raises Fenced if the segment is gone, dead or of an unknown format, Refused if the lease exists.
-        """
-
     async def apply(self, number: int, lease: int, change: Change) -> Outcome:
-        """Change a segment under a lease. Raises Fenced without the lease."""
+        """Change a segment under a lease, which the change may make first. Raises Fenced without the lease."""
 
     def send(self, requests: Sequence[Request], told: Told) -> None:
         """Change segments, each by an operation of its own; see `apply`.
@@ -245,6 +239,13 @@ class SegmentStore(DirectoryStore, Protocol):
         """Close the store. No other method may be called after this."""
 
     # --- bodies
+
+    async def settle_attach(self, number: int, lease: int, renewed: int) -> Settlement:
+        """Settle a change of unknown outcome that was to make its lease first: what it took moves to the renewed lease. May be repeated.
+
+        The former lease stays, empty, so that the change cannot make it any more. The audit removes it. Raises Fenced if the segment is
+        gone, dead or of an unknown format.
+        """
 
     async def number_bodies(self, number: int, lease: int, count: int) -> int:
         """Take `count` numbers for bodies of a segment; return the first. Raises Fenced without the lease.

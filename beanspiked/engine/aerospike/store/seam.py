@@ -152,6 +152,8 @@ class Change:
         moves: Jobs that leave the lease. They must be in it.
         take: How many of the first ready jobs to move into the lease.
         close: Whether to close the segment.
+        attach: Whether to make the lease first. Then the operation raises Fenced if the segment is gone, dead or of an unknown format, and
+            Refused if the lease exists.
         few: Whether each queue will probably have fewer than HEAD_KEYS jobs. If one has more, the head may count only its first
             HEAD_KEYS.
     """
@@ -163,6 +165,7 @@ class Change:
     take: int = 0
     close: bool = False
     few: bool = False
+    attach: bool = False
 
 
 class Head(NamedTuple):

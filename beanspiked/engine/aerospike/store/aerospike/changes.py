@@ -47,6 +47,7 @@ from beanspiked.engine.aerospike.store.request import Request
 from beanspiked.engine.aerospike.store.seam import (
     BURIED,
     CLOSED,
+    DEAD,
     DELAYED,
     READY,
     Busy,
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.aerospike.pace import Pace
     from beanspiked.engine.aerospike.store.request import Told
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "lease_ops"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ HERE_BATCH_POLICY: Final = {
     "concurrent": True,
 }
 BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
+ONCE: Final = {**SORTED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY}
 # How many changes go out together at most, since the first waits for the last.
 TOGETHER_MAX: Final = 32
 # For how many leases to keep the parts that depend on the lease only: to make them costs as much as to send them.
@@ -92,12 +94,14 @@ class Changes:
         caller: Calls the client.
         pace: How quickly the store answers.
         key: Returns the key of a segment's record.
+        known: Holds for records of known formats, as an expression.
     """
 
-    def __init__(self, caller: Caller, pace: Pace, key: Callable[[int], Key]) -> None:
+    def __init__(self, caller: Caller, pace: Pace, key: Callable[[int], Key], known: Any) -> None:
         self._caller = caller
         self._pace = pace
         self._key = key
+        self._known = known
         self._waiting: deque[tuple[Request, Told]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         # One for each call that is due and has not begun. Threads may append and pop at once.
@@ -196,7 +200,7 @@ class Changes:
         request = together[0]
         key = self._key(request.number)
         try:
-            results = self._caller.operate_here(key, _all_ops(request.lease, request.change))
+            results = self._caller.operate_here(key, self._all_ops(request))
         except client_errors.FilteredOut:
             return [self._too_late_here(key, 0)]
         return [_read_outcome(request.change, results)]
@@ -210,8 +214,8 @@ class Changes:
         """Send changes, except to nodes that do not answer."""
         if len(together) == 1:
             request = together[0]
-            ops = _all_ops(request.lease, request.change)
-            return [_read_outcome(request.change, self._caller.operate(self._key(request.number), ops))]
+            results = self._caller.operate(self._key(request.number), self._all_ops(request))
+            return [_read_outcome(request.change, results)]
         keys = [self._key(request.number) for request in together]
         silent = self._caller.silent(keys)
         answering = [request for request, key in zip(together, keys, strict=True) if key not in silent]
@@ -230,7 +234,7 @@ class Changes:
         writes = [
             batch_records.Write(
                 self._key(request.number),
-                _change_ops(request.lease, request.change) + _reads_after(request.change),
+                self._ops(request) + _reads_after(request.change),
                 policy=BATCH_RECORD_POLICY,
             )
             for request in together
@@ -258,6 +262,20 @@ class Changes:
             for request, record in zip(together, batch.batch_records, strict=True)
         ]
 
+    def _ops(self, request: Request) -> list[Any]:
+        """Make the operations of a change."""
+        ops = _change_ops(request.lease, request.change)
+        return [self.alive(request.number), *lease_ops(request.lease), *ops] if request.change.attach else ops
+
+    def alive(self, number: int) -> Any:
+        """Fail the whole change unless the segment is alive and of a known format. A filter's answer could mean that it came too late."""
+        alive = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD), self._known)
+        return expression_operations.expression_read("no", exp.Cond(alive, True, exp.Unknown()).compile())
+
+    def _all_ops(self, request: Request) -> list[Any]:
+        """Make the operations of a single change, and the reads after it."""
+        return [*self._ops(request), *(FEW_READS if request.change.few else HEAD_OPS)]
+
 
 def _outcome_of_record(change: Change, record: Any, untold: int) -> Outcome | Exception:
     """Return the outcome of one change of a batch; `untold` is its code if the answer lacks it."""
@@ -283,7 +301,7 @@ def _tell_all(told: Mapping[Told, list[Request]]) -> None:
 def _change_ops(lease: int, change: Change) -> list[Any]:
     """Make the operations of a change; a take comes last."""
     context, fence = _fence(lease)
-    ops: list[Any] = [fence]
+    ops: list[Any] = [] if change.attach else [fence]
     for name, entries in change.puts.items():
         ops.append(map_operations.map_put_items(name, entries, SORTED))
     if change.last_slot:
@@ -307,11 +325,6 @@ def _change_ops(lease: int, change: Change) -> list[Any]:
     return ops
 
 
-def _all_ops(lease: int, change: Change) -> list[Any]:
-    """Make the operations of a single change, and the reads after it."""
-    return [*_change_ops(lease, change), *(FEW_READS if change.few else HEAD_OPS)]
-
-
 def _reads_after(change: Change) -> list[Any]:
     """Return the reads after a change in a batch."""
     if not change.few:
@@ -324,6 +337,14 @@ def _fence(lease: int) -> tuple[list[Any], Any]:
     """Return the context of a lease, and the operation that fails without the lease."""
     context = [cdt_ctx.cdt_ctx_map_key(lease)]
     return context, map_operations.map_size("held", context)
+
+
+def lease_ops(lease: int) -> list[Any]:
+    """Make an empty lease, which must not exist."""
+    return [
+        map_operations.map_put("held", lease, {}, ONCE),
+        map_operations.map_set_policy("held", SORTED, [cdt_ctx.cdt_ctx_map_key(lease)]),
+    ]
 
 
 @lru_cache(LEASES_KNOWN)

@@ -19,13 +19,11 @@ from aerospike_helpers.operations import expression_operations, map_operations, 
 
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.calls import (
-    CODE_FILTERED_OUT,
     QUERY_POLICY,
     SORTED,
-    code_of,
     read_off,
 )
-from beanspiked.engine.aerospike.store.aerospike.changes import Changes
+from beanspiked.engine.aerospike.store.aerospike.changes import Changes, lease_ops
 from beanspiked.engine.aerospike.store.aerospike.heads import (
     HEAD_OPS,
     LEASE_READS,
@@ -67,7 +65,10 @@ __all__ = ["Segments"]
 
 QUEUES: Final = (READY, DELAYED, BURIED)
 MAPS: Final = (*QUEUES, "held")
-ONCE: Final = {**SORTED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY}
+ONCE_AT_MOST: Final = {
+    **SORTED,
+    "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY | aerospike.MAP_WRITE_FLAGS_NO_FAIL,
+}
 
 
 class Segments(Records):
@@ -79,7 +80,7 @@ class Segments(Records):
 
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
         super().__init__(client, namespace, prefix, newest)
-        self.changes: Changes = Changes(self.caller, self.pace, self._segment_key)
+        self.changes: Changes = Changes(self.caller, self.pace, self._segment_key, self._known)
 
     def _segment_key(self, number: int) -> Key:
         return self.key("seg", record_of(number))
@@ -106,8 +107,23 @@ class Segments(Records):
         except Fenced:
             # An earlier try may have moved the lease. Only a write tells, since a stale copy may answer a read.
             results = await self.change(key, [_fence(renewed), operations.write("settled", renewed), *reads])
-        jobs = {bytes(job): bytes(packed) for job, packed in sorted(results[-1][1].items())}
-        return Settlement(results[-2][1], jobs)
+        return _settlement(results)
+
+    async def settle_attach(self, number: int, lease: int, renewed: int) -> Settlement:
+        """See SegmentStore."""
+        held = exp.MapBin("held")
+        there = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_COUNT, exp.ResultType.INTEGER, renewed, held)
+        old = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_VALUE, exp.ResultType.MAP, lease, held)
+        moved = exp_map.MapPut(None, SORTED, lease, {}, exp_map.MapPut(None, SORTED, renewed, old, held))
+        ops = [
+            self.changes.alive(number),
+            map_operations.map_put("held", lease, {}, ONCE_AT_MOST),
+            map_operations.map_set_policy("held", SORTED, [cdt_ctx.cdt_ctx_map_key(lease)]),
+            _write_map("held", exp.Cond(exp.Eq(there, 0), moved, held)),
+            operations.read("hwm"),
+            map_operations.map_get_by_key("held", renewed, aerospike.MAP_RETURN_VALUE),
+        ]
+        return _settlement(await self.change(self._segment_key(number), ops))
 
     async def number_bodies(self, number: int, lease: int, count: int) -> int:
         """See SegmentStore."""
@@ -147,23 +163,13 @@ class Segments(Records):
             operations.write("nheld", 0),
             operations.write("page", page),
         ]
-        leased = _lease_ops(lease)
+        leased = lease_ops(lease)
         # The maps keep their index: it takes 3 bytes a job, and saves a third of the cluster's work with a thousand jobs.
         made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
         cleared = [map_operations.map_clear(name) for name in MAPS]
         free = exp.And(exp.Eq(exp.IntBin("st"), DEAD), self._known)
         key, new, again = self._segment_key(number), [*head, *made, *leased], [*head, *cleared, *leased]
         await self.claim(key, number, free, new, again)
-
-    async def attach(self, number: int, lease: int) -> None:
-        """See SegmentStore."""
-        guard = exp.And(numbered(number), exp.NE(exp.IntBin("st"), DEAD), self._known)
-        try:
-            await self.change(self._segment_key(number), _lease_ops(lease), guard)
-        except Refused as error:
-            if code_of(error) == CODE_FILTERED_OUT:
-                raise Fenced(f"segment {number} is gone, dead or of a newer format") from error
-            raise
 
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
@@ -284,17 +290,15 @@ class Segments(Records):
         return sorted({number for number in found if type(number) is int})
 
 
+def _settlement(results: Sequence[tuple[str, Any]]) -> Settlement:
+    """Decode the last two results of a settle: the highest slot, and what the lease holds."""
+    jobs = {bytes(job): bytes(packed) for job, packed in sorted(results[-1][1].items())}
+    return Settlement(results[-2][1], jobs)
+
+
 def _fence(lease: int) -> Any:
     """Fail the whole change without the lease."""
     return map_operations.map_size("held", [cdt_ctx.cdt_ctx_map_key(lease)])
-
-
-def _lease_ops(lease: int) -> list[Any]:
-    """Make an empty lease, which must not exist."""
-    return [
-        map_operations.map_put("held", lease, {}, ONCE),
-        map_operations.map_set_policy("held", SORTED, [cdt_ctx.cdt_ctx_map_key(lease)]),
-    ]
 
 
 def _write_map(name: str, value: Any) -> Any:

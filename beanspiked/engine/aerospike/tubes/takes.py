@@ -94,6 +94,7 @@ class Takes(Requester):
             not (unasked or lingering)
             or self._membership.session.over
             or (tube.pause and tube.paused(self._clock.now()))
+            or not (lingering or self._any_may_ask(tube))
         ):
             return
         claims = self._claims
@@ -135,13 +136,20 @@ class Takes(Requester):
         tube.coming += count
         return count
 
+    def _any_may_ask(self, tube: SharedTube) -> bool:
+        """Tell whether there is a waiter that need not wait for a look: each segment that is asked is an object, others are notes."""
+        for waiter in tube.unasked:
+            seek = self._seeks.get(waiter)
+            if seek is None or not _wait_for_look(tube, seek):
+                return True
+        return False
+
     def _may_ask(self, tube: SharedTube, waiter: Waiter) -> bool:
         """Tell whether a waiter's next job is to come from this tube: not if another of its tubes has a more urgent one."""
         seek = self._seeks.get(waiter)
         if seek is None:
             return True
-        if seek.refreshing and (len(seek.tubes) > 1 or not tube.live):
-            # The look may find a more urgent job. A tube whose news are followed has no such surprises.
+        if _wait_for_look(tube, seek):
             return False
         if len(seek.tubes) > 1:
             first = self._ranking.most_urgent(waiter, seek.tubes)
@@ -385,3 +393,8 @@ class Takes(Requester):
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
         self.advance_seeks(tube)
+
+
+def _wait_for_look(tube: SharedTube, seek: Seek) -> bool:
+    """Tell whether a look may find a job that is more urgent than those of a tube. One whose news are followed has no such surprises."""
+    return seek.refreshing > 0 and (len(seek.tubes) > 1 or not tube.live)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from world import World
 
+from beanspiked.engine.aerospike.store.seam import Busy
+
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable, Iterator
 
     from world import Client
 
@@ -46,3 +49,32 @@ def test_the_time_for_which_a_process_was_frozen_does_not_count(
     client.front_end.inside(lambda: stuck.set_result(None))
     here.run(1.0)
     assert client.received == b"TIMED_OUT\r\n"
+
+
+@pytest.mark.parametrize("failing", range(1, 9))
+def test_a_poll_misses_no_job_while_another_look_at_its_tube_fails(failing: int) -> None:
+    for seed in range(12):
+        here = World(seed, links=False)
+        for _ in range(4):
+            # A segment each.
+            producer = here.front_end().connect()
+            here.run(0.5)
+            producer.put()
+        polling = here.front_end()
+        here.run(3.0)
+        # The second one's tubes are looked at together, beside the first one's look.
+        one, two = polling.connect(), polling.connect()
+        two.ask(b"watch other\r\n")
+        calls = iter(range(1, 1000))
+        head = here.cluster.head
+
+        def answering(number: int, calls: Iterator[int] = calls, head: Callable[[int], Any] = head) -> Any:
+            if next(calls) == failing:
+                raise Busy("14")
+            return head(number)
+
+        here.cluster.head = answering  # type: ignore[method-assign]
+        for client in (one, two):
+            client.post(b"reserve-with-timeout 0\r\n")
+        here.run(5.0)
+        assert (one.take()[:8], two.take()[:8]) == (b"RESERVED", b"RESERVED"), seed

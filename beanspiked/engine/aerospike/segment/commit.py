@@ -133,9 +133,11 @@ class Commit:
 
 def sent(batch: Batch) -> str:
     """Return the state of a batch that is sent."""
-    return (
-        ATTACHING if batch.change.attach else PUTTING if batch.puts else CHANGING if batch.steal is None else STEALING
-    )
+    if batch.change.attach:
+        return ATTACHING
+    if batch.puts:
+        return PUTTING
+    return CHANGING if batch.steal is None else STEALING
 
 
 def outcome_of(error: StoreError) -> str:

@@ -130,5 +130,10 @@ class Agenda:
     def _told(self, requests: list[Request]) -> None:
         """Hand out the outcomes of changes, all before anybody goes on."""
         for request in requests:
-            self._sent.pop(request).end(cast(Batch, request))
+            committer = self._sent.pop(request)
+            try:
+                committer.end(cast(Batch, request))
+            except Exception as error:
+                # The others of the same call must be told nevertheless.
+                logger.error("internal error in segment %d", committer.number, exc_info=error)
         self.turn_over()

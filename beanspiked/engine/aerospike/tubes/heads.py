@@ -63,7 +63,7 @@ class Heads:
         while look.unread:
             part = look.unread[-READ_AT_ONCE:]
             del look.unread[-READ_AT_ONCE:]
-            part = [(tube, number) for tube, number in part if not _in_use(look, tube, number)]
+            part = [(tube, number) for tube, number in part if not _want_if_in_use(look, tube, number)]
             heads: list[Head | None] | None = None
             try:
                 heads = await self._store.heads([number for _, number in part])
@@ -73,7 +73,7 @@ class Heads:
                 look.wanted += [tube.committer_of(number) for tube, number in part]
                 continue
             for (tube, number), head in zip(part, heads, strict=True):
-                if not _in_use(look, tube, number):
+                if not _want_if_in_use(look, tube, number):
                     self._note(tube, number, head)
 
     def _note(self, tube: SharedTube, number: int, head: Head | None) -> None:
@@ -149,8 +149,8 @@ class Heads:
         return found
 
 
-def _in_use(look: Look, tube: SharedTube, number: int) -> bool:
-    """Tell whether a segment is in use here by now. Then the look reads it as such: nothing may be known of it yet."""
+def _want_if_in_use(look: Look, tube: SharedTube, number: int) -> bool:
+    """Have a look read a segment as one in use, if it is by now: nothing may be known of it yet. Tell whether it is."""
     committer = tube.committers.get(number)
     if committer is not None:
         look.wanted.append(committer)

@@ -140,7 +140,7 @@ class Takes(Requester):
         """Tell whether there is a waiter that need not wait for a look: each segment that is asked is an object, others are notes."""
         for waiter in tube.unasked:
             seek = self._seeks.get(waiter)
-            if seek is None or not _wait_for_look(tube, seek):
+            if seek is None or not _waits_for_look(tube, seek):
                 return True
         return False
 
@@ -149,7 +149,7 @@ class Takes(Requester):
         seek = self._seeks.get(waiter)
         if seek is None:
             return True
-        if _wait_for_look(tube, seek):
+        if _waits_for_look(tube, seek):
             return False
         if len(seek.tubes) > 1:
             first = self._ranking.most_urgent(waiter, seek.tubes)
@@ -395,6 +395,6 @@ class Takes(Requester):
         self.advance_seeks(tube)
 
 
-def _wait_for_look(tube: SharedTube, seek: Seek) -> bool:
+def _waits_for_look(tube: SharedTube, seek: Seek) -> bool:
     """Tell whether a look may find a job that is more urgent than those of a tube. One whose news are followed has no such surprises."""
     return seek.refreshing > 0 and (len(seek.tubes) > 1 or not tube.live)

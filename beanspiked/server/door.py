@@ -105,6 +105,10 @@ class Door:
         if self._held is not None and now >= self.again_at and self._hand_over(self._held):
             self._held = None
         self._set_open(self._may_accept(now))
+        if self._open and self._refusing:
+            # Perhaps no client waits, so that no event would tell that it is over.
+            for sock in self._sockets:
+                self._accept_from(sock)
 
     def close(self) -> None:
         """Accept no more clients."""
@@ -140,6 +144,10 @@ class Door:
             try:
                 client, _ = sock.accept()
             except BlockingIOError:
+                if self._refusing:
+                    # No client waits any more.
+                    self._refusing = False
+                    logger.warning("new connections are accepted again")
                 return
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
@@ -160,9 +168,6 @@ class Door:
                 self._handed += 1
                 place.handed += 1
                 place.last_handed = self._handed
-                if self._refusing:
-                    self._refusing = False
-                    logger.warning("new connections are accepted again")
                 return True
         self._refuse("no worker can take more")
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.later import Later
@@ -78,6 +79,9 @@ class Server(Acceptor):
             self._accepting = True
             for listener in self._listeners:
                 self._poller.add(listener.sock.fileno(), listener, READABLE)
+                if self._refusing:
+                    # Perhaps no client waits, so that no event would tell that it is over.
+                    self._loop.call_soon(partial(self.accept_from, listener.sock))
 
     def _stop_accepting(self) -> None:
         if self._accepting:
@@ -105,6 +109,8 @@ class Server(Acceptor):
                 logger.debug("accept: %s", error)
                 continue
             self.adopt(sock)
+        if self._refusing:
+            self._loop.call_soon(partial(self.accept_from, listening))
 
     def adopt(self, sock: socket.socket) -> None:
         """Serve a client."""

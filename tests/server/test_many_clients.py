@@ -251,6 +251,18 @@ def test_want_of_descriptors_is_logged_once_and_once_when_it_is_over(servers: Se
 
 
 @either_way
+def test_the_end_of_the_want_is_logged_though_nobody_waits_for_it(servers: Servers) -> None:
+    server = servers.start(within=["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"])
+    clients = []
+    # The client that takes the last descriptor is answered after the server has missed the next one.
+    while "cannot accept connections" not in server.log():
+        clients.append(server.connect())
+        clients[-1].ask(b"list-tube-used")
+    clients[0].close()
+    assert until(lambda: "accepted again" in server.log())
+
+
+@either_way
 @pytest.mark.slow
 def test_ten_thousand_idle_connections_cost_memory_only_and_give_it_back(servers: Servers) -> None:
     count = 10_000

@@ -150,11 +150,22 @@ def test_more_clients_than_workers_have_descriptors_for_wait_until_one_leaves(ho
     late.sock.settimeout(0.3)
     with pytest.raises(TimeoutError):
         late.met()
-    assert server.log().count("cannot accept") == 1
     visitors[7].close()
     late.sock.settimeout(WITHIN_S)
     assert late.met().worker == visitors[7].worker
-    assert until(lambda: "accepted again" in server.log())
+
+
+def test_want_of_places_is_logged_once_and_once_when_it_is_over(house: House) -> None:
+    server = house.open(2, files=60)
+    visitors = house.met(server, 60)
+    late = [house.visit(server) for _ in range(3)]
+    for leaving, visitor in zip(visitors, late, strict=False):
+        assert until(lambda: server.log().count("cannot accept") == 1)
+        assert "accepted again" not in server.log()
+        leaving.close()
+        visitor.met()
+    assert until(lambda: server.log().count("accepted again") == 1)
+    assert server.log().count("cannot accept") == 1
 
 
 # --- a worker dies

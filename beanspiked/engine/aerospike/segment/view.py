@@ -10,7 +10,7 @@ from beanspiked.engine.aerospike.segment.forecast import Forecast
 from beanspiked.engine.aerospike.segment.inbox import Inbox
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, Put, SharedJob, Steal
 from beanspiked.engine.aerospike.segment.surroundings import Home, LeaseSource, Surroundings
-from beanspiked.engine.aerospike.store.keys import LAST_SLOT
+from beanspiked.engine.aerospike.store.keys import LAST_SLOT, OTHERS_LATER_US, moved
 from beanspiked.engine.aerospike.store.seam import FIRST, OPEN, Head
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError, StoreFailed
@@ -120,6 +120,15 @@ class View:
             self.unknown.intersection_update(head.first_keys)
         known = [key for key in head.first_keys if key not in self.unknown]
         return head._replace(first_keys=known, ready=max(len(known), head.ready - len(self.unknown)) if known else 0)
+
+    def best(self) -> bytes | None:
+        """Return the key by which the most urgent job that is expected here is taken in its turn."""
+        best = self.forecast.best()
+        return best if best is None or self.owned else moved(best, OTHERS_LATER_US)
+
+    def askable(self, bound: bytes | None) -> int:
+        """Count the expected jobs whose turn surely comes before a bound."""
+        return self.forecast.askable(bound if bound is None or self.owned else moved(bound, -OTHERS_LATER_US))
 
     def accepts(self, put: Put) -> bool:
         """Tell whether a put may go here."""

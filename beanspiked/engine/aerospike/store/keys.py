@@ -7,6 +7,7 @@ __all__ = [
     "DUE_KEY",
     "GENERATIONS_A_SIZE",
     "LAST_SLOT",
+    "OTHERS_LATER_US",
     "RING_BITS",
     "RING_MAX",
     "SERIAL_BITS",
@@ -16,6 +17,7 @@ __all__ = [
     "key_ms",
     "lease_key",
     "lease_session",
+    "moved",
     "placed",
     "put_us",
     "ready_key",
@@ -40,6 +42,11 @@ FORMER_RING: Final = 1 << 20
 # A lease is session << SERIAL_BITS | serial. Each attach and each settling takes the session's next serial.
 SERIAL_BITS: Final = 32
 
+# Of jobs with the same priority, a front-end takes those of its own segments first: those of others have their turn so much later, in
+# microseconds. News of them take about that long, so the order of puts at two front-ends is not known any better. Without it, two
+# front-ends with clients on one tube take each other's jobs, and pay for an operation in two segments instead of one.
+OTHERS_LATER_US: Final = 10_000
+
 READY_KEY: Final = Struct(">IQH")
 DUE_KEY: Final = Struct(">HIH")
 
@@ -53,6 +60,12 @@ def put_us(key: bytes) -> int:
     """Return when a ready job was put, in microseconds."""
     at: int = READY_KEY.unpack_from(key)[1]
     return at
+
+
+def moved(key: bytes, us: int) -> bytes:
+    """Return the key of a ready job as if it had been put so many microseconds later, or earlier."""
+    pri, at, slot = READY_KEY.unpack(key)
+    return READY_KEY.pack(pri, max(0, at + us), slot)
 
 
 def due_key(at_ms: int, slot: int) -> bytes:

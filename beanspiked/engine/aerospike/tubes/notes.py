@@ -3,10 +3,10 @@
 from struct import Struct
 from typing import Final
 
-from beanspiked.engine.aerospike.store.keys import key_ms
+from beanspiked.engine.aerospike.store.keys import OTHERS_LATER_US, key_ms, moved
 from beanspiked.engine.aerospike.store.seam import Head
 
-__all__ = ["KEY_SIZE", "note_due_ms", "note_empty", "note_head", "note_number", "note_of"]
+__all__ = ["note_due_ms", "note_empty", "note_head", "note_number", "note_of", "turn_of"]
 
 # First ready key, number, due time in ms, ready jobs, other jobs, state. As bytes, notes with ready jobs are in the order of these.
 NOTE: Final = Struct(">14sHIHIHHB")
@@ -27,6 +27,11 @@ def note_of(number: int, head: Head) -> bytes:
 def note_number(note: bytes) -> int:
     """Return the segment's number."""
     return int.from_bytes(note[14:20], "big")
+
+
+def turn_of(note: bytes) -> bytes:
+    """Return the key by which its most urgent job is taken in its turn. There must be one."""
+    return moved(note[:KEY_SIZE], OTHERS_LATER_US)
 
 
 def note_due_ms(note: bytes) -> int:

@@ -103,7 +103,7 @@ class Takes(Requester):
             if found is None:
                 return
             committer, bound = found
-            room = committer.forecast.askable(bound)
+            room = committer.askable(bound)
             before = room
             sated: list[Waiter] = []
             if room > 0:

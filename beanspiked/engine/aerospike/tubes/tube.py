@@ -13,7 +13,7 @@ from beanspiked.engine.aerospike.segment.view import View
 from beanspiked.engine.aerospike.store.keys import key_ms
 from beanspiked.engine.aerospike.store.seam import Head
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
-from beanspiked.engine.aerospike.tubes.notes import KEY_SIZE, note_head, note_number, note_of
+from beanspiked.engine.aerospike.tubes.notes import note_head, note_number, note_of, turn_of
 from beanspiked.engine.aerospike.tubes.ranking import RankedTube, Ranking
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError
@@ -188,7 +188,7 @@ class SharedTube(RankedTube):
 
     def rank(self, segment: View) -> None:
         """Take note that a segment's most urgent job may have changed."""
-        best = None if segment.suspended else segment.forecast.best()
+        best = None if segment.suspended else segment.best()
         if best is None:
             segment.rank = None
             return
@@ -212,15 +212,15 @@ class SharedTube(RankedTube):
         noted = self._first_noted()
         first = self._top()
         while noted is not None:
-            best = None if first is None else first.forecast.best()
-            if best is not None and best <= noted[:KEY_SIZE]:
+            best = None if first is None else first.best()
+            if best is not None and best <= noted[0]:
                 break
-            self.committer_of(note_number(noted))
+            self.committer_of(noted[1])
             noted = self._first_noted()
             first = self._top()
         if first is None:
             return None
-        bound = None if noted is None else noted[:KEY_SIZE]
+        bound = None if noted is None else noted[0]
         if len(self._order) == 1:
             return first, bound
         entry = heapq.heappop(self._order)
@@ -230,7 +230,7 @@ class SharedTube(RankedTube):
             heapq.heappop(self._order)
             second = self._top()
         heapq.heappush(self._order, entry)
-        best = None if second is None else second.forecast.best()
+        best = None if second is None else second.best()
         return first, best if bound is None or (best is not None and best < bound) else bound
 
     def _top(self) -> Committer | None:
@@ -242,7 +242,7 @@ class SharedTube(RankedTube):
             if committer is None or committer.rank != key:
                 heapq.heappop(order)
                 continue
-            best = committer.forecast.best()
+            best = committer.best()
             if best == key:
                 return committer
             heapq.heappop(order)
@@ -251,21 +251,21 @@ class SharedTube(RankedTube):
                 heapq.heappush(order, (best, number))
         return None
 
-    def _first_noted(self) -> bytes | None:
-        """Return the note of the segment with the most urgent job of those that are not in use."""
+    def _first_noted(self) -> tuple[bytes, int] | None:
+        """Return the segment with the most urgent job of those that are not in use, behind the key of its turn."""
         noted = self._noted
         while noted and self.notes.get(note_number(noted[0])) != noted[0]:
             heapq.heappop(noted)
-        return noted[0] if noted else None
+        return (turn_of(noted[0]), note_number(noted[0])) if noted else None
 
     def best(self) -> bytes | None:
         """Return the key of the most urgent job that is expected in it."""
         if not self._order and not self._noted:
             return None
         top = self._top()
-        best = None if top is None else top.forecast.best()
+        best = None if top is None else top.best()
         noted = self._first_noted()
-        return best if noted is None or (best is not None and best <= noted[:KEY_SIZE]) else noted[:KEY_SIZE]
+        return best if noted is None or (best is not None and best <= noted[0]) else noted[0]
 
     def note(self, number: int, head: Head) -> None:
         """Take note of what a segment holds that is not in use here."""
@@ -279,7 +279,7 @@ class SharedTube(RankedTube):
                 self._noted = [note for note in self.notes.values() if note_head(note).ready]
                 heapq.heapify(self._noted)
             if self.lingering is not None:
-                self._ranking.add(self, made[:KEY_SIZE])
+                self._ranking.add(self, turn_of(made))
             self._agenda.request_soon(self)
         if head.due_key is not None:
             self.expect(head.due_key)

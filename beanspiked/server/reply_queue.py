@@ -19,6 +19,8 @@ WRITE_CHUNK: Final = 262144
 LARGE_PIECE: Final = 65536
 # How many changes of one connection may be on their way to the store at once.
 UNSETTLED_MAX: Final = 1000
+# How many replies that have left may stand before those that have not.
+LEFT_MAX: Final = 100
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -110,8 +112,9 @@ class ReplyQueue:
         self.choked: bool = False
         self._known: list[bytes] = []
         self._dirty: bool = False
-        # The first reply that is not known, and all after it; None if all are known: an empty deque takes 760 bytes.
-        self._slots: deque[Slot] | None = None
+        # The first reply that is not known, and all after it, behind some that have left; None if all are known.
+        self._slots: list[Slot] | None = None
+        self._left: int = 0
         self._slot_bytes: int = 0
 
     def full(self) -> bool:
@@ -146,7 +149,7 @@ class ReplyQueue:
     def add_later(self, later: Later, pending: PendingReply) -> None:
         """Reply when a change is settled."""
         if self._slots is None:
-            self._slots = deque()
+            self._slots = []
         self._slots.append(pending)
         self.unsettled += 1
         later.tell(pending)
@@ -161,14 +164,27 @@ class ReplyQueue:
         """Send the replies that are next in order, and let the connection go on."""
         slots = self._slots
         assert slots is not None, "a reply becomes known once"
-        while slots and slots[0].reply:
-            data = slots.popleft().reply
+        known = self._known
+        left = self._left
+        count = len(slots)
+        while left < count:
+            slot = slots[left]
+            data = slot.reply
+            if not data:
+                break
+            slot.reply = b""
+            left += 1
             self._slot_bytes -= len(data)
-            self._known.append(data)
             self.size += len(data)
-        if not slots:
+            known.append(data)
+        if left == count:
             self._slots = None
-        if self._known and not self._dirty:
+            left = 0
+        elif left > LEFT_MAX:
+            del slots[:left]
+            left = 0
+        self._left = left
+        if known and not self._dirty:
             self._mark()
         gate = self.gate
         if not self.unsettled and gate.why == OWN_CHANGES:
@@ -253,7 +269,7 @@ class TimedReplyQueue(ReplyQueue):
         self._timed.append(Timed(verb, began, self._waited + self._waiting(), self._latencies.stands_for))
 
     def _waiting(self) -> int:
-        return 0 if self._slots is None else len(self._slots)
+        return 0 if self._slots is None else len(self._slots) - self._left
 
     def _drain(self) -> None:
         before = self._waiting()

@@ -4,7 +4,7 @@ Numbers are little-endian. A record begins with its kind (one byte) and its size
 epoch by the wall clock. Every value is absolute, so a record that is applied twice does no harm.
 """
 
-from struct import Struct, unpack_from
+from struct import Struct, pack, unpack_from
 from typing import Final
 
 from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Job
@@ -33,6 +33,8 @@ HEAD: Final = Struct("<BI")
 HEAD_SIZE: Final = 5
 # What a change of a row counts when it is estimated how much has to be written.
 CHANGE_BYTES: Final = 64
+# Kind, size and id: how a put begins.
+PUT_START: Final = Struct("<BIQ")
 # ..., id, pri, delay, ttr, born, place, retries, raw_size, failed, length of the tube's name, length of the metadata.
 PUT_HEAD: Final = Struct("<BIQIddddqqBBI")
 PUT_SIZE: Final = 71
@@ -64,16 +66,18 @@ def encode(batch: list[Write], ahead: float) -> list[bytes]:
     """
     pieces: list[bytes] = []
     records: list[bytes] = []
-    gone: list[bytes] = []
+    gone: list[int] = []
     for write in batch:
         op = write.op
         body = b""
         if op == PUT:
             job = write.jobs[0]
             body = job.body
-            records.append(_put(job, write.due + ahead, ahead))
-        elif op in (DELETE, DROP):
-            gone += [ID.pack(job.id) for job in write.jobs]
+            _put(records, job, write.due + ahead, ahead)
+        elif op == DELETE:
+            gone.append(write.jobs[0].id)
+        elif op == DROP:
+            gone += [job.id for job in write.jobs]
         elif op in (RELEASE, BURY):
             records.append(_state(write, ahead))
         elif op == KICK:
@@ -104,19 +108,23 @@ def encode(batch: list[Write], ahead: float) -> list[bytes]:
             records = []
     if gone:
         records.append(HEAD.pack(DELETE, HEAD_SIZE + 8 * len(gone)))
-        records += gone
+        records.append(pack(f"<{len(gone)}Q", *gone))
     pieces.append(b"".join(records))
     return pieces
 
 
-def _put(job: Job, place: float, ahead: float) -> bytes:
+def _put(records: list[bytes], job: Job, place: float, ahead: float) -> None:
+    """Add the record of a put, without the body."""
     details = job.details
     tube = job.tube.name.encode()
     size = PUT_SIZE + len(tube) + len(job.body)
     if details is None:
         born = job.born + ahead
-        head = PUT_HEAD.pack(PUT, size, job.id, job.pri, job.delay, job.ttr, born, place, 0, PLAIN, False, len(tube), 0)
-        return head + tube
+        records.append(
+            PUT_HEAD.pack(PUT, size, job.id, job.pri, job.delay, job.ttr, born, place, 0, PLAIN, False, len(tube), 0)
+        )
+        records.append(tube)
+        return
     metadata = details.metadata.encode()
     # The time that its producer gave is the wall clock's already.
     born = job.born + ahead if details.born == 0.0 else job.born
@@ -135,7 +143,7 @@ def _put(job: Job, place: float, ahead: float) -> bytes:
         len(tube),
         len(metadata),
     )
-    return head + tube + metadata
+    records += [head, tube, metadata]
 
 
 def _state(write: Write, ahead: float) -> bytes:
@@ -180,8 +188,8 @@ class Net:
         self.gone: set[int] = set()
         self.pauses: dict[str, tuple[float, float]] = {}
         self.last_id: int = 0
-        # Where the records of the jobs are that were put and not deleted.
-        self._puts: dict[int, tuple[bytes, int]] = {}
+        # Where the records of the jobs are that were put and not deleted, and their sizes.
+        self._puts: dict[int, tuple[bytes, int, int]] = {}
         self._put_bytes: int = 0
 
     def take(self, data: bytes) -> None:
@@ -193,14 +201,17 @@ class Net:
         at = 0
         while at < len(data):
             kind = data[at]
+            if kind == PUT:
+                # Of nearly all jobs only this is needed: they are deleted before the log is folded.
+                _, put_size, put_id = PUT_START.unpack_from(data, at)
+                self._puts[put_id] = (data, at, put_size)
+                self._put_bytes += put_size
+                self.last_id = max(self.last_id, put_id)
+                at += put_size
+                continue
             size: int = HEAD.unpack_from(data, at)[1]
             end = at + size
-            if kind == PUT:
-                put_id: int = PUT_HEAD.unpack_from(data, at)[2]
-                self._puts[put_id] = (data, at)
-                self._put_bytes += size
-                self.last_id = max(self.last_id, put_id)
-            elif kind == DELETE:
+            if kind == DELETE:
                 self._delete(data, at + HEAD_SIZE, end)
             elif kind in (RELEASE, BURY):
                 self._change_state(data, at, end)
@@ -237,8 +248,7 @@ class Net:
         """Forget the jobs that were put and of which nothing is left in what more changes come to."""
         for job_id in list(self._puts):
             if job_id not in later:
-                record, at = self._puts.pop(job_id)
-                self._put_bytes -= HEAD.unpack_from(record, at)[1]
+                self._put_bytes -= self._puts.pop(job_id)[2]
                 self.changed.pop(job_id, None)
 
     def put_ids(self) -> list[int]:
@@ -247,10 +257,10 @@ class Net:
 
     def row(self, job_id: int) -> Row:
         """Return a job that was put and not deleted."""
-        data, at = self._puts[job_id]
+        data, at, size = self._puts[job_id]
         (
             _,
-            size,
+            _,
             _,
             pri,
             delay,
@@ -300,8 +310,7 @@ class Net:
             if place is None:
                 self.gone.add(job_id)
             else:
-                record, at = place
-                self._put_bytes -= HEAD.unpack_from(record, at)[1]
+                self._put_bytes -= place[2]
             if self.changed:
                 self.changed.pop(job_id, None)
 

@@ -39,6 +39,7 @@ EMBEDDED = [
     "engine/embedded/loading.py",
     "engine/embedded/looks.py",
     "engine/embedded/records.py",
+    "engine/embedded/rendezvous.py",
     "engine/embedded/scan.py",
     "engine/embedded/slices.py",
     "engine/embedded/table.py",

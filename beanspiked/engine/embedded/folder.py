@@ -31,6 +31,11 @@ FOLD_BYTES: Final = 1 << 19
 # How many bytes are folded, and how many jobs deleted, at a time on a full disk.
 PART_BYTES: Final = 1 << 20
 FEW_DELETED: Final = 20
+# How long a change waits for the log to be folded when that is full, in seconds.
+WAIT_SECONDS: Final = 5.0
+# Where filling a file takes less time than folding the other, it grows meanwhile, and each commit waits: up to so many seconds,
+# and longer the larger it is. So nobody waits for the end of a fold, and changes that come in masses are slowed down.
+SLOWED_SECONDS: Final = 0.03
 # What a generator returns that has ended.
 DONE: Final = object()
 # Give pages back to the file system when this many, and a quarter of all, are free.
@@ -57,6 +62,7 @@ class Folder:
     Attributes:
         error: Why the log cannot be folded, or None.
         lack: How the disk was found to be full for the last time, or None.
+        patient: Whether the writer may wait for room in the log.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Folder:
     ) -> None:
         self.error: EngineError | None = None
         self.lack: StoreFull | None = None
+        self.patient: bool = True
         self._path = path
         # SQLite's name of it, also when the database's name is a link.
         self._wal_path = Path(f"{path.resolve()}-wal")
@@ -106,6 +113,28 @@ class Folder:
         self._woken.set()
         with self._free:
             self._free.wait_for(lambda: self._log.spare is not None or self.error is not None, seconds)
+
+    def make_way(self, size: int) -> EngineError | None:
+        """Go on in the other file if a frame has no room in this one; return why that is impossible."""
+        log = self._log
+        if log.current.room(size) or not log.has_frames():
+            return None
+        grows = False
+        if log.spare is None and self.error is None and self.patient:
+            share = log.share(size)
+            grows = share <= 1.0
+            self.wait(SLOWED_SECONDS * share * share if grows else WAIT_SECONDS)
+            self.patient = grows or log.spare is not None
+        with log.lock:
+            if log.current.room(size):
+                # The folder has changed the files meanwhile.
+                return None
+            if log.switch():
+                self.wake()
+                return None
+        if grows and self.error is None:
+            return None
+        return self.error or StoreFailed("the log is full, and folding it takes too long")
 
     def close(self, given_back: dict[tuple[int, int], list[int]]) -> None:
         """Fold everything, close the database and the log, and wait for that.

@@ -1,9 +1,8 @@
 """The journal: a log that holds every change before its reply leaves, and a SQLite database into which the log is folded.
 
-A commit is one frame that a writer thread appends to the log and syncs; changes that are added meanwhile go into the next frame. While one
-client is alone and the disk is quick, the event loop does this itself: to wake the writer and then the loop takes as long as a sync. The
-folder, another thread, brings the database up to date: only the last state of jobs that still live goes there, so there is nothing to
-compact.
+A commit is one frame that a writer thread appends to the log and syncs; changes that are added meanwhile go into the next frame. While the
+disk is quick, the event loop waits a moment for that; while one client is alone, it does it itself. The folder, another thread, brings the
+database up to date: only the last state of jobs that still live goes there, so there is nothing to compact.
 
 The directory also holds `lock`, beanstalkd's own name and kind of lock, so that neither server opens a directory that the other uses; and
 `reserve`, space that is given up when the disk is full so that deletes still find room. Until it can be reserved again, puts are refused.
@@ -26,6 +25,7 @@ from beanspiked.engine.embedded.keeper import Keeper
 from beanspiked.engine.embedded.log import Log
 from beanspiked.engine.embedded.reading import Reading
 from beanspiked.engine.embedded.records import encode
+from beanspiked.engine.embedded.rendezvous import Rendezvous
 from beanspiked.engine.embedded.room import NO_ROOM, Room
 from beanspiked.engine.embedded.write import PUT, Write
 from beanspiked.engine.errors import EngineError, StoreFailed, StoreFull, StoreUnusable
@@ -36,11 +36,6 @@ __all__ = ["SETTLED_AT_ONCE", "Journal"]
 
 logger = logging.getLogger(__name__)
 
-# How long a change waits for the log to be folded when that is full, in seconds.
-WAIT_SECONDS: Final = 5.0
-# Where filling a file takes less time than folding the other, it grows meanwhile, and each commit waits: up to so many seconds,
-# and longer the larger it is. So nobody waits for the end of a fold, and changes that come in masses are slowed down.
-SLOWED_SECONDS: Final = 0.03
 # After a commit of the event loop that took so many seconds, the writer commits for a while: somebody may come meanwhile.
 TOO_LONG_SECONDS: Final = 0.002
 SLOW_FOR_SECONDS: Final = 0.1
@@ -81,11 +76,11 @@ class Journal(Keeper):
         self._given: int = 0
         self._done: int = 0
         self._slow_until = 0.0
+        self._rendezvous = Rendezvous()
         self._closing: Later | None = None
         self._closed = False
         # Since when there are commits that are not synced; 0 if there are none.
         self._unsynced_at = 0.0
-        self._patient = True
         self._complained = False
         self._given_back: dict[tuple[int, int], list[int]] = {}
         self._lock = Lock(self.directory)
@@ -146,17 +141,23 @@ class Journal(Keeper):
 
     def flush(self) -> None:
         """Write the changes of this turn, or pass them to the writer."""
-        if not self._added:
-            return
-        batch, self._added = self._added, []
-        if self._given == self._done and self.alone() and self._commit_here(batch):
-            if self.settle(SETTLED_AT_ONCE):
-                self.notify()
+        while self._added:
             batch, self._added = self._added, []
-            if not batch:
-                return
+            here = self._given == self._done and self.alone() and self._commit_here(batch)
+            if (here or self._written_soon(batch)) and self.settle(SETTLED_AT_ONCE):
+                self.notify()
+
+    def _written_soon(self, batch: list[Write]) -> bool:
+        """Pass a batch to the writer. While that is quick and has no other, wait a moment for it; tell whether the batch is done."""
+        awaits = self._given == self._done and not self._fsync_seconds and self._rendezvous.is_quick()
         self._given += 1
+        if not awaits:
+            self._inbox.put(batch)
+            return False
+        self._rendezvous.expect()
         self._inbox.put(batch)
+        self._rendezvous.wait()
+        return self._given == self._done
 
     def _commit_here(self, batch: list[Write]) -> bool:
         """Commit a batch in the event loop's thread, while the writer has nothing to do; return False if the writer has to."""
@@ -249,7 +250,8 @@ class Journal(Keeper):
                     logger.critical("%s: the writer failed; its batch is refused", self.directory, exc_info=error)
                     self._refuse(batch, StoreFailed("the journal's writer failed"))
                 self._done += taken
-                self.notify()
+                if not self._rendezvous.meet():
+                    self.notify()
             if self._until_sync() == 0.0 or (self._unsynced_at and self._fsync_seconds > 0 and not open_):
                 self._sync()
         self._folder.close(self._given_back)
@@ -278,7 +280,7 @@ class Journal(Keeper):
             self._refuse(puts, self._folder.lack or StoreFull("the disk is full"))
             puts = []
         # A log that stays full is waited for once, and not for each part.
-        self._patient = True
+        self._folder.patient = True
         whole = others + puts
         error = self._commit(whole) if whole else None
         if error is None:
@@ -324,7 +326,7 @@ class Journal(Keeper):
         began = time.monotonic()
         try:
             pieces = encode(batch, self._clock.ahead())
-            error = self._make_way(sum(map(len, pieces)))
+            error = self._folder.make_way(sum(map(len, pieces)))
             # The log grows for what frees space.
             if error is not None and any(write.op == PUT for write in batch):
                 return error
@@ -345,6 +347,7 @@ class Journal(Keeper):
     def _count(self, batch: list[Write], began: float) -> None:
         stats = self.stats
         now = time.monotonic()
+        self._rendezvous.took(now - began)
         stats.commits += 1
         stats.records += sum([len(write.jobs) or 1 for write in batch])
         stats.commit_seconds += now - began
@@ -355,28 +358,6 @@ class Journal(Keeper):
             if self._fsync_seconds > 0:
                 # The writer has to wake up in time.
                 self._inbox.put([])
-
-    def _make_way(self, size: int) -> EngineError | None:
-        """Go on in the other file if a frame has no room in this one; return why that is impossible."""
-        log = self._log
-        if log.current.room(size) or not log.has_frames():
-            return None
-        grows = False
-        if log.spare is None and self._folder.error is None and self._patient:
-            share = log.share(size)
-            grows = share <= 1.0
-            self._folder.wait(SLOWED_SECONDS * share * share if grows else WAIT_SECONDS)
-            self._patient = grows or log.spare is not None
-        with log.lock:
-            if log.current.room(size):
-                # The folder has changed the files meanwhile.
-                return None
-            if log.switch():
-                self._folder.wake()
-                return None
-        if grows and self._folder.error is None:
-            return None
-        return self._folder.error or StoreFailed("the log is full, and folding it takes too long")
 
     def _sync(self) -> None:
         """Sync all earlier commits; after a sync that failed, write them again."""

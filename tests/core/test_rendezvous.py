@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from beanspiked.engine.later import Later
 
-PROVEN = 200
+MANY = 1000
+
+
+def shown(meeting: Rendezvous, seconds: float) -> int:
+    """Let many commits take so long; return for how many of the last hundred the event loop waits."""
+    waits = []
+    for _ in range(MANY):
+        waits.append(meeting.expect())
+        meeting.took(seconds)
+        meeting.meet()
+    return sum(waits[-100:])
 
 
 @pytest.fixture
@@ -24,8 +34,7 @@ def store(stores: Stores) -> Store:
     """Open a journal that syncs every commit, with a disk that has shown that it is quick."""
     stores.fsync_ms = 0
     opened = stores.open()
-    for _ in range(PROVEN):
-        opened.journal._rendezvous.took(0.0)
+    assert shown(opened.journal._rendezvous, 0.0) == 100
     return opened
 
 
@@ -76,25 +85,25 @@ def test_what_ends_after_the_moment_is_reported_nevertheless(store: Store, stuck
         stuck.clear()
 
 
-def test_nobody_waits_before_the_disk_has_shown_that_it_is_quick(stores: Stores) -> None:
-    stores.fsync_ms = 0
-    assert not stores.open().journal._rendezvous.is_quick()
-
-
-def test_nobody_waits_once_commits_are_slow_and_waits_again_later() -> None:
+def test_for_a_slow_disk_the_event_loop_waits_rarely_and_for_one_that_is_quick_again_always() -> None:
     meeting = Rendezvous()
-    for _ in range(PROVEN):
-        meeting.took(0.0001)
-    assert meeting.is_quick()
-    meeting.took(0.050)
-    assert not meeting.is_quick()
-    for _ in range(PROVEN):
-        meeting.took(0.0001)
-    assert meeting.is_quick()
+    assert shown(meeting, 0.0006) < 10
+    assert shown(meeting, 0.0001) == 100
+    assert shown(meeting, 0.005) < 10
+    assert shown(meeting, 0.0001) == 100
+
+
+def test_what_a_commit_takes_while_nobody_waits_for_it_says_nothing_about_the_disk() -> None:
+    meeting = Rendezvous()
+    assert shown(meeting, 0.0001) == 100
+    for _ in range(MANY):
+        meeting.took(1.0)
+    assert meeting.expect()
 
 
 def test_a_writer_that_comes_late_wakes_nobody_too_early() -> None:
     meeting = Rendezvous()
+    assert shown(meeting, 0.0001) == 100
     meeting.expect()
     meeting.wait()
     assert not meeting.meet()

@@ -149,15 +149,12 @@ class Journal(Keeper):
 
     def _written_soon(self, batch: list[Write]) -> bool:
         """Pass a batch to the writer. While that is quick and has no other, wait a moment for it; tell whether the batch is done."""
-        awaits = self._given == self._done and not self._fsync_seconds and self._rendezvous.is_quick()
+        awaited = self._given == self._done and not self._fsync_seconds and self._rendezvous.expect()
         self._given += 1
-        if not awaits:
-            self._inbox.put(batch)
-            return False
-        self._rendezvous.expect()
         self._inbox.put(batch)
-        self._rendezvous.wait()
-        return self._given == self._done
+        if awaited:
+            self._rendezvous.wait()
+        return awaited and self._given == self._done
 
     def _commit_here(self, batch: list[Write]) -> bool:
         """Commit a batch in the event loop's thread, while the writer has nothing to do; return False if the writer has to."""

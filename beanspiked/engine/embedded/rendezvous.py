@@ -11,12 +11,15 @@ __all__ = ["Rendezvous"]
 # The event loop waits while commits usually take less than the first, and never longer than the second, in seconds.
 QUICK_SECONDS: Final = 0.0005
 MOST_SECONDS: Final = 0.001
+# While they take longer, it waits for one of so many, to learn when the disk is quick again. Of the others nothing can be learnt: their
+# writer contends for the interpreter.
+TRIED_EVERY: Final = 16
 # The weight of one commit in what is usual.
-WEIGHT: Final = 0.1
+WEIGHT: Final = 0.2
 
 
 class Rendezvous:
-    """One waits for the other, for a moment. At first nobody does: the disk has to show that it is quick.
+    """One waits for the other, for a moment. At first that is rare: the disk has to show that it is quick.
 
     Attributes:
         quick: What commits usually take on a quick disk, at most, in seconds.
@@ -26,29 +29,33 @@ class Rendezvous:
     def __init__(self) -> None:
         self.quick: float = QUICK_SECONDS
         self.moment: float = MOST_SECONDS
-        self._usual = 1.0
+        self._usual = 2 * QUICK_SECONDS
+        self._passed = 0
+        self._timed = False
         self._awaited = False
         self._finished = threading.Lock()
         self._finished.acquire()
 
-    def took(self, seconds: float) -> None:
-        """Learn how long a commit took."""
-        self._usual += WEIGHT * (seconds - self._usual)
-
-    def is_quick(self) -> bool:
-        """Tell whether to wait for the next commit."""
-        return self._usual < self.quick
-
-    def expect(self) -> None:
-        """Announce that the event loop is going to wait, before the writer gets anything to do."""
+    def expect(self) -> bool:
+        """Decide whether the event loop waits for a commit. Ask this before the writer gets it, while the writer has nothing to do."""
+        self._passed += 1
+        if self._usual >= self.quick and self._passed % TRIED_EVERY:
+            return False
         # The writer may have come when an earlier wait was over.
         self._finished.acquire(blocking=False)
-        self._awaited = True
+        self._timed = self._awaited = True
+        return True
 
     def wait(self) -> None:
         """Wait for the writer. Afterwards ask whether it has finished: if it has not, `meet` will tell it that nobody waits."""
         self._finished.acquire(timeout=self.moment)
         self._awaited = False
+
+    def took(self, seconds: float) -> None:
+        """Learn how long a commit took."""
+        if self._timed:
+            self._timed = False
+            self._usual += WEIGHT * (seconds - self._usual)
 
     def meet(self) -> bool:
         """Let the event loop go on, from the writer that has counted its batch as done; tell whether it waits."""

@@ -1,4 +1,4 @@
-"""Whose turn it is: the order in which a front-end takes jobs of its own segments and of those that others put into."""
+"""A front-end takes the jobs of its own segments first, unless those of others are more urgent or clearly older."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from world import World
 if TYPE_CHECKING:
     from world import Client, FrontEnd
 
-# What puts at different front-ends may lie apart without an order (README: a few milliseconds).
+# What puts at different front-ends may lie apart without an order (README: some ten milliseconds).
 UNORDERED_S = 0.010
 PUT = b"put %d 0 600 1\r\nx\r\n"
 

@@ -1,4 +1,4 @@
-"""Where the event loop waits a moment for the journal's writer, while the disk is quick.
+"""The event loop waits a moment for the journal's writer while the disk is quick.
 
 Two threads that work by turns lose less than two that contend for the interpreter; and what arrives meanwhile goes into one commit.
 """
@@ -19,7 +19,7 @@ WEIGHT: Final = 0.2
 
 
 class Rendezvous:
-    """One waits for the other, for a moment. At first that is rare: the disk has to show that it is quick.
+    """Lets the event loop wait for the writer. At first it seldom does: the disk has to show that it is quick.
 
     Attributes:
         quick: What commits usually take on a quick disk, at most, in seconds.

@@ -7,12 +7,14 @@ decides which step runs next, how long it takes and which step fails. So the sam
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memory import Cluster, MemoryStore
+from world_client import Client
 from world_loop import SimAlarm, SimClock, SimLoop, SimNetwork
 
 from beanspiked.engine.aerospike.engine import SharedEngine
@@ -21,11 +23,9 @@ from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.store.seam import READY, Busy, Outcome, StoreError, Unknown
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.server.broker import Broker
-from beanspiked.server.flow import Flow
-from beanspiked.server.reply_queue import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from memory_sessions import SessionState
 
@@ -82,11 +82,13 @@ class World:
             lambda: round(1_700_000_000_000 + self.time * 1000), records, pending_max=PENDING_MAX
         )
         self.front_ends: list[FrontEnd] = []
+        self.loops: list[SimLoop] = []  # of those that live
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.down_until = 0.0
         self.steps = 0
         self.left: dict[int, float] = {}
         self._sequence = 0
+        self._running: SimLoop | None = None
 
     def next(self) -> int:
         self._sequence += 1
@@ -100,6 +102,7 @@ class World:
         if len(self.front_ends) % 2:
             made.broker.linger_from = 1  # its clients stay in their tubes between reserves
         self.front_ends.append(made)
+        self.loops.append(made.loop)
         return made
 
     # --- the network
@@ -171,54 +174,69 @@ class World:
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass; stop early when `until` holds, and tell whether it did."""
         end = self.time + seconds
-        while True:
-            while self.step():
-                pass
-            if until is not None and until():
-                return True
-            when = self.next_time()
-            if when > end:
-                self.time = end
-                return until is not None and until()
-            self.time = max(self.time, when)
+        with self._loops_in_turn():
+            while True:
+                while self._step():
+                    pass
+                if until is not None and until():
+                    return True
+                when = self.next_time()
+                if when > end:
+                    self.time = end
+                    return until is not None and until()
+                self.time = max(self.time, when)
 
     def next_time(self) -> float:
         when = self.events[0][0] if self.events else NEVER
-        for front_end in self.front_ends:
-            loop = front_end.loop
-            if loop.dead:
-                continue
+        for loop in self.loops:
             if loop.ready:
                 when = min(when, max(loop.frozen_until, self.time))
-            if loop.later:
+            elif loop.later and loop.later[0][0] < when:
                 when = min(when, max(loop.later[0][0], loop.frozen_until))
         return when
 
     def step(self) -> bool:
         """Run one step that can run now; tell whether there was one."""
-        while self.events and self.events[0][0] <= self.time:
-            heapq.heappop(self.events)[2]()
+        with self._loops_in_turn():
+            return self._step()
+
+    @contextlib.contextmanager
+    def _loops_in_turn(self) -> Iterator[None]:
+        """Restore the running loop in the end. To change it is a system call, so steps of the same loop leave it."""
+        before, self._running = asyncio._get_running_loop(), None
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(before)
+            self._running = None
+
+    def _step(self) -> bool:
+        now = self.time
+        events = self.events
+        while events and events[0][0] <= now:
+            heapq.heappop(events)[2]()
         able = []
-        for front_end in self.front_ends:
-            loop = front_end.loop
-            if loop.dead or loop.frozen_until > self.time:
+        for loop in self.loops:
+            if loop.frozen_until > now:
                 continue
-            while loop.later and loop.later[0][0] <= self.time:
-                loop.ready.append(heapq.heappop(loop.later)[2])
+            later = loop.later
+            while later and later[0][0] <= now:
+                loop.ready.append(heapq.heappop(later)[2])
             if loop.ready:
                 able.append(loop)
         if not able:
             return False
         loop = able[0] if len(able) == 1 else self.chance.choice(able)
         handle = loop.ready.popleft()
-        if not handle.cancelled():
+        if not handle.is_cancelled:
             self.steps += 1
-            before = asyncio._get_running_loop()
-            asyncio._set_running_loop(loop)
+            if loop is not self._running:
+                asyncio._set_running_loop(loop)
+                self._running = loop
             try:
-                handle._run()
-            finally:
-                asyncio._set_running_loop(before)
+                handle.callback(*handle.args)
+            except Exception as error:
+                raise AssertionError(f"seed {self.seed}: {handle.callback}") from error
             if loop.errors:
                 raise AssertionError(f"seed {self.seed}: {loop.errors[0]}")
         return True
@@ -293,7 +311,9 @@ class FrontEnd:
         return made
 
     def kill(self) -> None:
-        self.loop.dead = True
+        if not self.loop.dead:
+            self.loop.dead = True
+            self.world.loops.remove(self.loop)
         self.network.die()
         for client in self.clients:
             client.is_closed = True
@@ -312,89 +332,3 @@ def session_of(world: World, number: int) -> SessionState:
     record = world.cluster.session(number)
     assert record is not None
     return record
-
-
-class Client(Sink):
-    """One connection."""
-
-    def __init__(self, front_end: FrontEnd) -> None:
-        self.front_end = front_end
-        self.received = b""
-        self.is_closed = False
-        front_end.inside(self._open)
-
-    def _open(self) -> None:
-        self.flow = Flow(self.front_end.broker, self)
-        self.front_end.broker.end_turn()
-
-    def write(self, data: bytes) -> None:
-        self.received += data
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def post(self, data: bytes) -> None:
-        """Send bytes. The front-end sees them as soon as it runs."""
-        self.front_end.loop.call_soon(self._receive, data)
-
-    def _receive(self, data: bytes) -> None:
-        self.flow.receive(data)
-        self.front_end.broker.end_turn()
-
-    def hang_up(self) -> None:
-        self.is_closed = True
-        self.front_end.loop.call_soon(self._hang_up)
-
-    def _hang_up(self) -> None:
-        self.flow.close()
-        self.front_end.broker.end_turn()
-
-    def ask(self, data: bytes, seconds: float = 30.0) -> bytes:
-        """Send bytes and return the first whole reply."""
-        self.post(data)
-        assert self.front_end.world.run(seconds, self.answered), f"no reply to {data!r}: {self.received!r}"
-        return self.take()
-
-    def answered(self) -> bool:
-        """Tell whether a whole reply is there."""
-        line, end, rest = self.received.partition(b"\r\n")
-        if not end:
-            return False
-        words = line.split()
-        if words[0] in (b"RESERVED", b"FOUND", b"OK"):
-            return len(rest) >= int(words[-1]) + 2
-        return True
-
-    def take(self) -> bytes:
-        """Take the first whole reply."""
-        line, _, rest = self.received.partition(b"\r\n")
-        words = line.split()
-        size = len(line) + 2
-        if words[0] in (b"RESERVED", b"FOUND", b"OK"):
-            size += int(words[-1]) + 2
-        reply, self.received = self.received[:size], self.received[size:]
-        assert rest is not None
-        return reply
-
-    def put(self, body: bytes = b"x", pri: int = 0, delay: int = 0, ttr: int = 60) -> int:
-        reply = self.ask(b"put %d %d %d %d\r\n%b\r\n" % (pri, delay, ttr, len(body), body))
-        assert reply.startswith(b"INSERTED "), reply
-        return int(reply.split()[1])
-
-    def buried(self, body: bytes = b"x") -> int:
-        """Put a job into an empty tube, reserve it and bury it."""
-        job_id = self.put(body)
-        assert self.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
-        assert self.ask(b"bury %d 0\r\n" % job_id) == b"BURIED\r\n"
-        return job_id
-
-    def stats(self, what: str) -> dict[str, str]:
-        reply = self.ask(what.encode() + b"\r\n")
-        assert reply.startswith(b"OK "), reply
-        return dict(line.split(": ", 1) for line in reply.decode().split("---\n")[1].splitlines() if line)

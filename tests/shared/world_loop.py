@@ -17,13 +17,32 @@ if TYPE_CHECKING:
     from world import FrontEnd, World
 
 
+class SimHandle:
+    """A call that a loop will make. Nothing here uses contexts, so it keeps none."""
+
+    __slots__ = ("args", "callback", "is_cancelled")
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.callback = callback
+        self.args = args
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self.callback, self.args = _nothing, ()
+
+
+def _nothing() -> None:
+    """Do what a cancelled call does."""
+
+
 class SimLoop(asyncio.AbstractEventLoop):
     """The part of an event loop that tasks, futures and timers need."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.ready: deque[asyncio.Handle] = deque()
-        self.later: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self.ready: deque[SimHandle] = deque()
+        self.later: list[tuple[float, int, SimHandle]] = []
         self.frozen_until = 0.0
         self.dead = False
         self.errors: list[dict[str, Any]] = []
@@ -31,22 +50,18 @@ class SimLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.world.time
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> SimHandle:  # noqa: ARG002
+        handle = SimHandle(callback, args)
         self.ready.append(handle)
         return handle
 
-    def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> SimHandle:  # noqa: ARG002
+        handle = SimHandle(callback, args)
         heapq.heappush(self.later, (when, self.world.next(), handle))
         return handle
 
-    def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self.world.time + delay, callback, *args, context=context)
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> SimHandle:  # noqa: ARG002
+        return self.call_at(self.world.time + delay, callback, *args)
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
         return asyncio.Task(coro, loop=self, name=name, context=context)
@@ -65,9 +80,6 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.errors.append(context)
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
 
 
 class SimClock(Clock):
@@ -88,7 +100,7 @@ class SimAlarm(Alarm):
         self.loop = loop
         self.broker = broker
         self.clock = clock
-        self.handle: asyncio.TimerHandle | None = None
+        self.handle: SimHandle | None = None
 
     def set(self, at: float) -> None:
         if self.handle is not None:

@@ -37,6 +37,7 @@ EMBEDDED = [
     "engine/embedded/keeper.py",
     "engine/embedded/lists.py",
     "engine/embedded/loading.py",
+    "engine/embedded/log.py",
     "engine/embedded/looks.py",
     "engine/embedded/records.py",
     "engine/embedded/rendezvous.py",

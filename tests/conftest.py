@@ -5,7 +5,6 @@ tests on it are skipped, which one line says.
 """
 
 import gc
-import importlib.util
 import logging
 import os
 import random
@@ -23,10 +22,7 @@ import beanspiked
 
 
 def pytest_report_header() -> str:
-    spec = importlib.util.find_spec("beanspiked.server.session")
-    assert spec is not None
-    compiled = not str(spec.origin).endswith(".py")
-    return f"beanspiked {beanspiked.__version__}: {'compiled' if compiled else 'pure Python'} core"
+    return f"beanspiked {beanspiked.__version__}: {'compiled' if depth.COMPILED else 'pure Python'} core"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -176,7 +176,9 @@ class Flow(TurnTaker):
                 out.sink.pause_reading()
             else:
                 out.sink.resume_reading()
-        done = gate.why == QUIT or (self._eof and not blocked) or (self._stopping and self._idle())
+        ends = gate.why == QUIT or self._eof or self._stopping
+        gate.at_rest = not ends and self._next is None and not parser.buffered and not self._reading_paused
+        done = ends and (gate.why == QUIT or (self._eof and not blocked) or (self._stopping and self._idle()))
         if done and out.all_known() and gate.why != CLOSED:
             self._finish()
 
@@ -273,6 +275,7 @@ class Flow(TurnTaker):
     def stop(self) -> None:
         """Learn that the server stops. End a waiting reserve without a reply, and close once no job is held."""
         self._stopping = True
+        self.gate.at_rest = False
         if self.gate.why == RESERVING or self._idle():
             self._finish()
 

@@ -34,6 +34,7 @@ class Gate:
         broker: The broker of all connections.
         why: Why the next command waits: one of this module's numbers.
         queued: Whether the broker is about to call the connection.
+        at_rest: Whether a call would do nothing: there is no input, and nothing to end.
         owner: The connection's side of the protocol; None once it is closed. The two refer to each other, and there are no full garbage
             collections to find that.
     """
@@ -42,12 +43,13 @@ class Gate:
         self.broker: Broker = broker
         self.why: int = OPEN
         self.queued: bool = False
+        self.at_rest: bool = True
         self.owner: TurnTaker | None = owner
 
     def wake(self) -> None:
-        """Let the broker call the connection before this turn ends, or in the next one."""
+        """Let the broker call the connection before this turn ends, or in the next one, unless it is at rest."""
         owner = self.owner
-        if owner is not None and not self.queued:
+        if owner is not None and not self.queued and not self.at_rest:
             self.queued = True
             self.broker.runnable.append(owner)
 

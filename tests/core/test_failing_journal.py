@@ -14,10 +14,10 @@ import pytest
 from journals import Stores
 
 from beanspiked.engine.embedded import database as database_module
-from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME
 from beanspiked.engine.embedded.journal import Journal
+from beanspiked.engine.embedded.log import SIZES
 from beanspiked.engine.embedded.room import RESERVE_BYTES, Room
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def test_when_there_is_no_room_puts_fail_and_deletes_do_not(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 15)
-    monkeypatch.setattr(log_module, "MOST_BYTES", 1 << 15)
+    monkeypatch.setattr(SIZES, "first", 1 << 15)
+    monkeypatch.setattr(SIZES, "most", 1 << 15)
     store = stores.open()
     first = store.put(body=b"x" * 3000)
     pages = store.journal._database.execute("PRAGMA page_count").fetchone()[0]

@@ -16,11 +16,10 @@ from beanspiked.engine.contract import DELAYED, Filter
 from beanspiked.engine.embedded import backup as backup_module
 from beanspiked.engine.embedded import database as database_module
 from beanspiked.engine.embedded import folder as folder_module
-from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import APPLICATION_ID, FILE_NAME, log_paths
 from beanspiked.engine.embedded.frames import START
-from beanspiked.engine.embedded.log import read_log
+from beanspiked.engine.embedded.log import SIZES, read_log
 from beanspiked.engine.errors import StoreFull
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def test_a_kill_at_any_step_of_a_fold_changes_nothing(
 ) -> None:
     monkeypatch.setattr(folder_module, "FOLD_BYTES", at_once)
     # All changes fit into one file, and the folder leaves the fold to the test.
-    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 22)
+    monkeypatch.setattr(SIZES, "first", 1 << 22)
     monkeypatch.setattr(folder_module, "HOUSEKEEPING_SECONDS", 3600.0)
     store = stores.open()
     make_every_change(store)

@@ -16,9 +16,9 @@ import pytest
 from journals import FILES, Stores
 
 from beanspiked.engine.embedded import folder as folder_module
-from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME, log_paths
+from beanspiked.engine.embedded.log import SIZES
 from beanspiked.engine.errors import StoreFailed, StoreUnusable
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def test_a_database_that_stays_locked_holds_up_no_change(
 def test_a_database_that_stays_locked_is_waited_for_once_and_not_for_each_change_when_the_log_is_full(
     stores: Stores, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 12)
-    monkeypatch.setattr(log_module, "MOST_BYTES", 1 << 12)
+    monkeypatch.setattr(SIZES, "first", 1 << 12)
+    monkeypatch.setattr(SIZES, "most", 1 << 12)
     store = stores.open()
     first = store.put()
     store.journal._database.execute("PRAGMA busy_timeout = 200")
@@ -206,8 +206,8 @@ def test_a_database_that_stays_locked_is_waited_for_once_and_not_for_each_change
 def test_the_log_grows_while_it_cannot_be_folded_and_is_its_size_again_afterwards(
     stores: Stores, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "FIRST_BYTES", 1 << 14)
-    monkeypatch.setattr(log_module, "MOST_BYTES", 1 << 14)
+    monkeypatch.setattr(SIZES, "first", 1 << 14)
+    monkeypatch.setattr(SIZES, "most", 1 << 14)
     store = stores.open()
     log = store.journal._log
     other.execute("BEGIN IMMEDIATE")

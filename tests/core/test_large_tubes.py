@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from depth import FULL
+from depth import COMPILED, FULL
 from memory_directories import PageRecord
 from memory_segments import SegmentRecord
 from world import World
@@ -70,7 +70,11 @@ def test_notes_are_in_the_order_of_their_most_urgent_jobs() -> None:
 
 
 @pytest.mark.parametrize(
-    "segments", [3000, pytest.param(1_000_000 if FULL else 50_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "segments",
+    [
+        3000,
+        pytest.param(1_000_000 if FULL and COMPILED else 50_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
 )
 def test_a_segment_that_is_not_in_use_costs_200_bytes_at_most(segments: int) -> None:
     here = World(1, latency=(0.00001, 0.00001))

@@ -15,7 +15,7 @@ from beanspiked.engine.embedded import log as log_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME, log_paths
 from beanspiked.engine.embedded.frames import START
-from beanspiked.engine.embedded.log import Log, read_log
+from beanspiked.engine.embedded.log import SIZES, Log, read_log
 from beanspiked.engine.errors import StoreUnusable
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def test_a_log_that_grows_while_it_is_read_is_not_damaged(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_files_grow_with_use_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    monkeypatch.setattr(log_module, "FIRST_BYTES", 1000)
-    monkeypatch.setattr(log_module, "MOST_BYTES", 3000)
+    monkeypatch.setattr(SIZES, "first", 1000)
+    monkeypatch.setattr(SIZES, "most", 3000)
     log = Log(tmp_path, NAME, 0, [])
     for _ in range(2 * times):
         log.append([bytes(log.current.size - 200)], True)
@@ -213,7 +213,7 @@ def test_files_grow_with_use_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_may_grow_to_four_times_its_size_while_the_disk_has_sixteen_times_as_much_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, share: float
 ) -> None:
-    monkeypatch.setattr(log_module, "MOST_BYTES", 3000)
+    monkeypatch.setattr(SIZES, "most", 3000)
     log = Log(tmp_path, NAME, 0, [])
     disk = os.statvfs(tmp_path)
     told = os.statvfs_result((1, 1, disk.f_blocks, disk.f_bfree, free, *tuple(disk)[5:]))

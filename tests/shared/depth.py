@@ -6,6 +6,7 @@ By default only the tests run that find most regressions. With `CI=true` all tes
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,9 +15,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["AT_FULL_DEPTH", "FULL", "absent", "full_depth", "repeated_by"]
+__all__ = ["AT_FULL_DEPTH", "COMPILED", "FULL", "absent", "full_depth", "repeated_by"]
 
 FULL = os.environ.get("CI") == "true"
+# What takes long for its size, and not for what it runs through, runs on the compiled core only.
+COMPILED = not str(getattr(importlib.util.find_spec("beanspiked.server.session"), "origin", "")).endswith(".py")
 REPEATED_BY = "repeated by "
 
 AT_FULL_DEPTH = "at full depth only: CI=true"

@@ -19,12 +19,21 @@ __all__ = ["Found", "Log", "read_log"]
 
 logger = logging.getLogger(__name__)
 
-# A file's size at first and at most, in bytes. It doubles while the disk has many times as much room.
-FIRST_BYTES: Final = 1 << 18
-MOST_BYTES: Final = 16 << 20
+# A file's size doubles while the disk has so many times as much room.
 ROOM_TIMES: Final = 16
 # How many times its size at most a file grows to while the other one is folded.
 GROWN_TIMES: Final = 4
+
+
+class Sizes:
+    """A file's size at first and at most, in bytes."""
+
+    def __init__(self, first: int, most: int) -> None:
+        self.first: int = first
+        self.most: int = most
+
+
+SIZES: Final = Sizes(1 << 18, 16 << 20)
 
 
 class Found(NamedTuple):
@@ -138,8 +147,8 @@ class Log:
                 file.resume(place.header, place.end, place.last)
             for file in free:
                 file.forget()
-                if file.size < FIRST_BYTES:
-                    file.grow(FIRST_BYTES)
+                if file.size < SIZES.first:
+                    file.grow(SIZES.first)
             if used:
                 self.current = used[-1]
             else:
@@ -182,7 +191,7 @@ class Log:
             OSError: The disk cannot be asked.
         """
         disk = os.statvfs(self._directory)
-        return (self.current.end + size) / min(GROWN_TIMES * MOST_BYTES, disk.f_bavail * disk.f_frsize / ROOM_TIMES + 1)
+        return (self.current.end + size) / min(GROWN_TIMES * SIZES.most, disk.f_bavail * disk.f_frsize / ROOM_TIMES + 1)
 
     def switch(self) -> bool:
         """Go on in the other file if that is free, with the lock held; tell whether that was so.
@@ -223,9 +232,9 @@ class Log:
         file = self.full
         assert file is not None
         try:
-            if file.size > MOST_BYTES:
-                file.shrink(MOST_BYTES)
-            size = min(2 * file.size, MOST_BYTES)
+            if file.size > SIZES.most:
+                file.shrink(SIZES.most)
+            size = min(2 * file.size, SIZES.most)
             disk = os.statvfs(self._directory)
             if file.size < size and file.end > file.size // 2 and disk.f_bavail * disk.f_frsize > ROOM_TIMES * size:
                 file.grow(size)

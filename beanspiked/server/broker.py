@@ -95,6 +95,10 @@ class TurnTaker:
         """Send the replies that are known."""
         raise NotImplementedError
 
+    def is_settled(self) -> bool:
+        """Tell whether no change of the connection is on its way to the store."""
+        raise NotImplementedError
+
     def fail(self, error: Exception) -> None:
         """End this connection after a bug."""
         raise NotImplementedError
@@ -227,12 +231,17 @@ class Broker(ReadyListener):
         self.end_turn()
 
     def end_turn(self) -> None:
-        """Let sessions go on that can, then send requests and replies.
+        """Let sessions go on that can; send the replies that are known, the requests to the store, and the replies that these give.
 
         Sessions with commands left over run in the next turn, so that sessions that were just heard need not wait for them.
         """
         if self.runnable and not self._soon:
             self._run()
+        if self.dirty and self.engine.durable:
+            # The engine may wait for its store now. Clients that do not depend on that work meanwhile.
+            dirty = self.dirty
+            self.dirty = [session for session in dirty if not session.is_settled()]
+            self._reply([session for session in dirty if session.is_settled()])
         try:
             self.engine.flush()
         except Exception as error:
@@ -240,11 +249,7 @@ class Broker(ReadyListener):
         if self.dirty:
             dirty = self.dirty
             self.dirty = []
-            for session in dirty:
-                try:
-                    session.flush()
-                except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
-                    session.fail(error)
+            self._reply(dirty)
         alarm = self.alarm
         if alarm is not None:
             hurry = bool(self.runnable or self.next_turn)
@@ -258,6 +263,13 @@ class Broker(ReadyListener):
             if hurry and not self._soon:
                 self._soon = True
                 alarm.soon()
+
+    def _reply(self, dirty: list[TurnTaker]) -> None:
+        for session in dirty:
+            try:
+                session.flush()
+            except Exception as error:  # noqa: BLE001 - a bug ends one connection, not the turn of all
+                session.fail(error)
 
     def _run(self) -> None:
         """Run sessions in order, until the turn is over."""

@@ -266,6 +266,10 @@ class Flow(TurnTaker):
         """Send the replies that are known."""
         self._out.flush()
 
+    def is_settled(self) -> bool:
+        """Tell whether no change of the connection is on its way to the store."""
+        return not self._out.unsettled
+
     # --- the end
 
     def _idle(self) -> bool:

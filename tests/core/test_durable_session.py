@@ -57,6 +57,51 @@ def test_a_reply_that_is_known_waits_for_those_before_it(wire: Wire, journal: Ha
     assert client.take() == b"INSERTED 1\r\nUSING a\r\nUNKNOWN_COMMAND\r\n"
 
 
+class PromptJournal(HandJournal):
+    """Commits while the broker ends a turn, and notes what has left by then."""
+
+    def flush(self) -> None:
+        self.left = [client.take() for client in self.clients]
+        super().flush()
+        sent, self.sent = self.sent, []
+        for write in sent:
+            write.settle()
+
+    clients: tuple[Client, ...] = ()
+
+
+def test_what_does_not_depend_on_a_commit_leaves_before_it_and_the_rest_of_a_connection_in_one_write(
+    wire: Wire,
+) -> None:
+    journal = PromptJournal(wire)
+    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
+    wire.broker.engine = wire.engine
+    writer, other, both = journal.clients = (wire.connect(), wire.connect(), wire.connect())
+    writer.flow.receive(b"put 0 0 9 1\r\nx\r\n")
+    other.flow.receive(b"peek-ready\r\n")
+    both.flow.receive(b"use a\r\nput 0 0 9 1\r\ny\r\nuse b\r\n")
+    wire.broker.end_turn()
+    assert journal.left == [b"", b"NOT_FOUND\r\n", b""]
+    assert (writer.take(), other.take(), both.take()) == (
+        b"INSERTED 1\r\n",
+        b"",
+        b"USING a\r\nINSERTED 2\r\nUSING b\r\n",
+    )
+    assert len(both.writes) == 1
+
+
+def test_a_connection_without_more_commands_is_not_called_once_its_changes_are_committed(wire: Wire) -> None:
+    wire.engine = EmbeddedEngine(wire.timers, wire.broker, PromptJournal(wire))
+    wire.broker.engine = wire.engine
+    client = wire.connect()
+    for commands, again in ((b"put 0 0 9 1\r\nx\r\n" * 2, False), (b"put 0 0 9 1\r\nx\r\npeek 1\r\n", True)):
+        client.flow.receive(commands)
+        wire.broker.end_turn()
+        assert wire.alarm.is_soon == again
+        wire.settle()
+    assert client.take().endswith(b"FOUND 1 1\r\nx\r\n")
+
+
 @pytest.mark.parametrize(
     "look",
     [

@@ -8,7 +8,6 @@ The directory also holds `lock`, beanstalkd's own name and kind of lock, so that
 `reserve`, space that is given up when the disk is full so that deletes still find room. Until it can be reserved again, puts are refused.
 """
 
-import contextlib
 import logging
 import queue
 import threading
@@ -231,15 +230,15 @@ class Journal(Keeper):
     def _run(self) -> None:
         open_ = True
         while open_:
-            batch: list[Write] = []
-            taken = 0
-            with contextlib.suppress(queue.Empty):
-                part = self._inbox.get(timeout=self._until_sync())
-                while part is not None:
-                    batch += part
-                    taken += len(part) > 0
-                    part = self._inbox.get_nowait()
-                open_ = False
+            part = self._next()
+            batch = part or []
+            taken = int(len(batch) > 0)
+            while part is not None and not self._inbox.empty():
+                part = self._inbox.get_nowait()
+                if part:
+                    batch = batch + part
+                    taken += 1
+            open_ = part is not None
             if batch:
                 try:
                     self._commit_all(batch)
@@ -256,6 +255,13 @@ class Journal(Keeper):
         self._closed = True
         self.notify()
 
+    def _next(self) -> list[Write] | None:
+        """Wait for the next batch, or until it is time to sync; return None once there will be no more."""
+        try:
+            return self._inbox.get(timeout=self._until_sync())
+        except queue.Empty:
+            return []
+
     def _until_sync(self) -> float | None:
         """Return how many seconds are left until the next sync; None if none is needed."""
         if self._fsync_seconds <= 0 or not self._unsynced_at:
@@ -271,18 +277,20 @@ class Journal(Keeper):
                 return
         if self.stats.full and self._folder.error is None:
             self.stats.full = not self._room.restore()
-        puts = [write for write in batch if write.op == PUT]
-        others = [write for write in batch if write.op != PUT]
         if self.stats.full:
+            puts = [write for write in batch if write.op == PUT]
+            batch = [write for write in batch if write.op != PUT]
             self._refuse(puts, self._folder.lack or StoreFull("the disk is full"))
-            puts = []
+            if not batch:
+                return
         # A log that stays full is waited for once, and not for each part.
         self._folder.patient = True
-        whole = others + puts
-        error = self._commit(whole) if whole else None
+        error = self._commit(batch)
         if error is None:
-            self._succeed(whole)
+            self._succeed(batch)
             return
+        puts = [write for write in batch if write.op == PUT]
+        others = [write for write in batch if write.op != PUT]
         if isinstance(error, StoreFull):
             self._room.release()
         if others and self._commit(others) is None:
@@ -308,7 +316,7 @@ class Journal(Keeper):
                     self.stats.full = not self._room.restore()
 
     def _succeed(self, batch: list[Write]) -> None:
-        if any(write.op == PUT for write in batch):
+        if self._complained and any(write.op == PUT for write in batch):
             self._complained = False
         self._outbox.append((batch, None))
 
@@ -323,7 +331,8 @@ class Journal(Keeper):
         began = time.monotonic()
         try:
             pieces = encode(batch, self._clock.ahead())
-            error = self._folder.make_way(sum(map(len, pieces)))
+            size = sum(map(len, pieces))
+            error = None if self._log.current.room(size) else self._folder.make_way(size)
             # The log grows for what frees space.
             if error is not None and any(write.op == PUT for write in batch):
                 return error

@@ -4,10 +4,14 @@ import re
 import time
 
 import pytest
-from twins.pair import Pair
+from twins.pair import GRACE_S, MismatchError, Pair
 from twins.timed import ROUND_S, SCENARIOS, Scenario
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+# A busy machine may hold up a round so long that it proves nothing: rounds come 1.5 s apart, for times of 1 and 2 s.
+LATE_S = 0.4
+ATTEMPTS = 5
 
 
 class Play:
@@ -54,15 +58,33 @@ class Play:
         return self.jobs[place] if place < len(self.jobs) else 999999999
 
 
-def test_time_passes_alike(pair: Pair) -> None:
+def play_all(pair: Pair) -> bool:
+    """Play all scenarios. Return False if the servers differ, but a round was late: then a time may be over for one of them only.
+
+    Raises:
+        MismatchError: They differ, and each round was in time.
+    """
     pair.restart()
     plays = [Play(pair, number, scenario) for number, scenario in enumerate(SCENARIOS)]
     start = time.monotonic()
+    late = 0.0
     for number in range(max(len(play.rounds) for play in plays) + 1):
-        time.sleep(max(0.0, start + number * ROUND_S - time.monotonic()))
-        for play in plays:
-            play.wake()
-        pair.settle()
-        for play in plays:
-            play.play(number)
+        begins = start + number * ROUND_S
+        time.sleep(max(0.0, begins - time.monotonic()))
+        try:
+            for play in plays:
+                play.wake()
+            pair.settle()
+            for play in plays:
+                play.play(number)
+        except MismatchError:
+            if max(late, time.monotonic() - GRACE_S - begins) < LATE_S:
+                raise
+            return False
+        late = max(late, time.monotonic() - begins)
     pair.agree(b"stats\r\nlist-tubes\r\n", 2)
+    return True
+
+
+def test_time_passes_alike(pair: Pair) -> None:
+    assert any(play_all(pair) for _ in range(ATTEMPTS))

@@ -56,6 +56,7 @@ SERVER = [
     "server/broker.py",
     "server/clock.py",
     "server/connection.py",
+    "server/contract.py",
     "server/flow.py",
     "server/gate.py",
     "server/holds.py",

@@ -363,6 +363,10 @@ class TubeEngine:
         """Delete all jobs of a tube, reserved ones included, but those on their way. Fails with StoreFull or StoreFailed."""
         raise NotImplementedError
 
+    def gathers(self) -> bool:
+        """Tell whether the next `flush` takes so long that more commands should come before it."""
+        return False
+
     def flush(self) -> None:
         """Send on what was asked for in this turn of the event loop."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from beanspiked.engine.timers import NEVER
-from beanspiked.server.broker import Alarm, Broker
+from beanspiked.server.broker import Broker
+from beanspiked.server.contract import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

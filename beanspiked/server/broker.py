@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from mypy_extensions import mypyc_attr
-
 from beanspiked.engine.contract import (
     ALL,
     DELAYED,
@@ -30,10 +28,11 @@ from beanspiked.engine.later import Later
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
 from beanspiked.protocol.yaml import quoted
+from beanspiked.server.contract import Alarm, Siblings, TurnTaker
 from beanspiked.server.instance import instance_id
 from beanspiked.server.times import Times
 
-__all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Alarm", "Broker", "Siblings", "TurnTaker"]
+__all__ = ["BEANSTALKD_VERSION", "TURN", "UNWATCHED", "Broker"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,62 +45,6 @@ COUNTED: Final = ("urgent", "ready", "reserved", "delayed", "buried")
 TURN: Final = 0.002
 # How many commands a session executes, and how many sessions run, before the clock is read.
 UNWATCHED: Final = 8
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Alarm:
-    """The part of an event loop that the broker calls."""
-
-    def set(self, at: float) -> None:
-        """Call `Broker.on_alarm` at this time, in seconds since the epoch; replaces an earlier one."""
-        raise NotImplementedError
-
-    def soon(self) -> None:
-        """Call `Broker.on_alarm` in the next turn."""
-        raise NotImplementedError
-
-    def hear(self) -> None:
-        """Read all sockets. A client that spoke in time must not miss a deadline because this process was late."""
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Siblings:
-    """The other workers of a server, for the broker.
-
-    Attributes:
-        workers: How many workers the server has, this one included.
-        answered: How many of the others answered when they were last asked.
-        counters: The sums of their counters (`Broker.counters`); empty if none answered.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self.workers: int = workers
-        self.answered: int = 0
-        self.counters: list[int] = []
-
-    def ask(self) -> Later:
-        """Ask them for their counters. The outcome is known when these have come or the time is up."""
-        raise NotImplementedError
-
-
-class TurnTaker:
-    """One connection's side of the protocol, for the broker."""
-
-    def run(self) -> None:
-        """Execute received commands until one has to wait or the connection has had its share of the turn."""
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """Send the replies that are known."""
-        raise NotImplementedError
-
-    def is_settled(self) -> bool:
-        """Tell whether no change of the connection is on its way to the store."""
-        raise NotImplementedError
-
-    def fail(self, error: Exception) -> None:
-        """End this connection after a bug."""
-        raise NotImplementedError
 
 
 class Broker(ReadyListener):
@@ -238,17 +181,13 @@ class Broker(ReadyListener):
         if self.runnable and not self._soon:
             self._run()
         if self.dirty and self.engine.durable:
-            # The engine may wait for its store now. Clients that do not depend on that work meanwhile.
-            dirty = self.dirty
-            self.dirty = [session for session in dirty if not session.is_settled()]
-            self._reply([session for session in dirty if session.is_settled()])
+            self.reply_early()
         try:
             self.engine.flush()
         except Exception as error:
             logger.error("internal error: the engine did not send its requests", exc_info=error)
         if self.dirty:
-            dirty = self.dirty
-            self.dirty = []
+            dirty, self.dirty = self.dirty, []
             self._reply(dirty)
         alarm = self.alarm
         if alarm is not None:
@@ -263,6 +202,12 @@ class Broker(ReadyListener):
             if hurry and not self._soon:
                 self._soon = True
                 alarm.soon()
+
+    def reply_early(self) -> None:
+        """Send the replies that depend on no change of this turn. The engine may wait for its store soon; these clients need not."""
+        dirty = self.dirty
+        self.dirty = [session for session in dirty if not session.is_settled()]
+        self._reply([session for session in dirty if session.is_settled()])
 
     def _reply(self, dirty: list[TurnTaker]) -> None:
         for session in dirty:

@@ -9,7 +9,8 @@ from beanspiked.protocol import commands as verbs
 from beanspiked.protocol import replies
 from beanspiked.protocol.commands import VERB_COUNT, Command
 from beanspiked.protocol.parser import Parser
-from beanspiked.server.broker import UNWATCHED, Broker, TurnTaker
+from beanspiked.server.broker import UNWATCHED, Broker
+from beanspiked.server.contract import TurnTaker
 from beanspiked.server.gate import CHANGE, CLOSED, LOOK, OPEN, OWN_CHANGES, QUIT, RESERVING, Gate
 from beanspiked.server.reply_queue import WRITE_CHUNK, Sink
 from beanspiked.server.session import Session

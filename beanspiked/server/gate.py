@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from beanspiked.engine.later import Later
-from beanspiked.server.broker import Broker, TurnTaker
+from beanspiked.server.broker import Broker
+from beanspiked.server.contract import TurnTaker
 
 __all__ = ["CHANGE", "CLOSED", "LOOK", "OPEN", "OWN_CHANGES", "QUIT", "RESERVING", "Gate"]
 

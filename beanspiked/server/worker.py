@@ -8,8 +8,8 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.later import Later
-from beanspiked.server.broker import Siblings
 from beanspiked.server.channel import CLIENT, COUNT, COUNTERS, ENDED, HELLO, TOTAL, UP, Channel
+from beanspiked.server.contract import Siblings
 from beanspiked.server.poller import READABLE, Poller, Ready
 
 if TYPE_CHECKING:

@@ -10,12 +10,15 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from simulated import HandJournal
 from suite import either_io
 
+from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.protocol.commands import LIST_TUBE_USED
-from beanspiked.server.broker import TURN, TurnTaker
+from beanspiked.server.broker import TURN
 from beanspiked.server.connection import HIGH_WATER, Acceptor, Connection
-from beanspiked.server.poller import READABLE, Poller, Ready
+from beanspiked.server.contract import TurnTaker
+from beanspiked.server.poller import EVENTS_A_TURN, GATHER, READABLE, Poller, Ready
 from beanspiked.server.sockets import (
     NativeSockets,
     Sockets,
@@ -89,8 +92,38 @@ def site(wire: Wire, sockets: Sockets, pairs: Callable[[int], list[Pair]]) -> Si
     return Site(wire, sockets, pairs)
 
 
+@pytest.fixture
+def journal(wire: Wire) -> HandJournal:
+    journal = HandJournal(wire)
+    wire.engine = wire.broker.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
+    return journal
+
+
 def put(body: bytes) -> bytes:
     return b"put 0 0 60 %d\r\n%b\r\n" % (len(body), body)
+
+
+def test_clients_who_speak_during_a_turn_with_changes_share_its_commit(site: Site, journal: HandJournal) -> None:
+    connections = [site.connect() for _ in range(EVENTS_A_TURN + 20)]
+    for _, client in connections:
+        client.sendall(put(b"x"))
+    site.poller.turn()
+    assert journal.batches == [len(connections)]
+
+
+def test_a_turn_with_changes_ends_though_commands_keep_coming(
+    wire: Wire, journal: HandJournal, pairs: Callable[[int], list[Pair]]
+) -> None:
+    class Talkative(Sockets):
+        def wait(self, seconds: float, most: int) -> list[tuple[int, int, bytes | None]]:
+            client.sendall(put(b"x"))
+            wire.clock.time += GATHER / 4
+            return super().wait(seconds, most)
+
+    site = Site(wire, Talkative("talkative"), pairs)
+    _, client = site.connect()
+    site.poller.turn()
+    assert [3 <= batch <= 6 for batch in journal.batches] == [True]
 
 
 def test_replies_leave_at_the_end_of_the_turn(site: Site) -> None:

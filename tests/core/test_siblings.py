@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from beanspiked.engine.later import Later
-from beanspiked.server.broker import Siblings
 from beanspiked.server.channel import HELLO, Channel, pair
+from beanspiked.server.contract import Siblings
 from beanspiked.server.worker import NoParentError, Others, Worker
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.embedded.keeper import Keeper
 from beanspiked.engine.timers import NEVER, Clock, Timers
-from beanspiked.server.broker import Alarm, Broker
+from beanspiked.server.broker import Broker
+from beanspiked.server.contract import Alarm
 from beanspiked.server.flow import Flow
 from beanspiked.server.reply_queue import Sink
 
@@ -162,6 +163,9 @@ class HandJournal(Keeper):
 
     def add(self, write: Write) -> None:
         self.added.append(write)
+
+    def gathers(self) -> bool:
+        return bool(self.added)
 
     def flush(self) -> None:
         if self.added:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from beanspiked.engine.timers import NEVER, Clock
-from beanspiked.server.broker import Alarm, Broker
+from beanspiked.server.broker import Broker
+from beanspiked.server.contract import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -368,6 +368,10 @@ class EmbeddedEngine(TubeEngine):
             else:
                 self._delete(moved)
 
+    def gathers(self) -> bool:
+        """Tell whether the next `flush` takes so long that more commands should come before it."""
+        return self._journal is not None and self._journal.gathers()
+
     def flush(self) -> None:
         """Let the journal start to write the changes of this turn."""
         if self._journal is not None:

@@ -138,6 +138,10 @@ class Journal(Keeper):
         """Add a change; it is written with the next `flush`."""
         self._added.append(write)
 
+    def gathers(self) -> bool:
+        """Tell whether the next `flush` takes so long that more changes should come before it."""
+        return len(self._added) > 0 and self._given == self._done and not self.alone()
+
     def flush(self) -> None:
         """Write the changes of this turn, or pass them to the writer."""
         while self._added:

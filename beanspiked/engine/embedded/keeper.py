@@ -24,6 +24,10 @@ class Keeper:
         """Add a change; it is written with the next `flush`."""
         raise NotImplementedError
 
+    def gathers(self) -> bool:
+        """Tell whether the next `flush` takes so long that more changes should come before it."""
+        return False
+
     def flush(self) -> None:
         """Start to write the changes of this turn."""
         raise NotImplementedError

@@ -205,9 +205,14 @@ class Broker(ReadyListener):
 
     def reply_early(self) -> None:
         """Send the replies that depend on no change of this turn. The engine may wait for its store soon; these clients need not."""
-        dirty = self.dirty
-        self.dirty = [session for session in dirty if not session.is_settled()]
-        self._reply([session for session in dirty if session.is_settled()])
+        dirty, self.dirty = self.dirty, []
+        settled: list[TurnTaker] = []
+        for session in dirty:
+            if session.is_settled():
+                settled.append(session)
+            else:
+                self.dirty.append(session)
+        self._reply(settled)
 
     def _reply(self, dirty: list[TurnTaker]) -> None:
         for session in dirty:

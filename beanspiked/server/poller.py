@@ -30,8 +30,8 @@ UNWATCHED_EVENTS: Final = 16
 # between command and reply: 500 x 1 took a tenth more processor time. There is no limit while a connection has commands left over, since
 # the wait would find the same sockets again and again. There is none on a shared store either, where more commands share an operation.
 EVENTS_A_TURN: Final = 64
-# How long a turn with changes goes on while more commands come, in seconds. A commit takes longer than to hear a few clients: with 50 x 1 a
-# tenth more jobs, with 2 x 1 a quarter. (To look again when none have come gained nothing more.)
+# How long a turn with changes looks for more commands, in seconds; those of its last look still have their TURN. A commit takes longer than
+# to hear a few clients: with 50 x 1 a tenth more jobs, with 2 x 1 a quarter. (To look again when none have come gained nothing more.)
 GATHER: Final = 0.0005
 # Before due timers run, the sockets are read until nothing more comes, but only this many times.
 ROUNDS: Final = 64

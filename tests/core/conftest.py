@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from journals import Stores
-from simulated import Wire
+from simulated import HandJournal, Wire, keep
 from suite import EITHER_IO, either_io
 from world import Client, World
 
@@ -36,6 +36,14 @@ def client(here: World) -> Client:
 @pytest.fixture
 def wire() -> Wire:
     return Wire()
+
+
+@pytest.fixture
+def journal(wire: Wire) -> HandJournal:
+    """A journal that the test commits by hand; the wire's engine keeps its changes there."""
+    journal = HandJournal(wire)
+    keep(wire, journal)
+    return journal
 
 
 @pytest.fixture

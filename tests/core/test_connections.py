@@ -13,7 +13,6 @@ import pytest
 from simulated import HandJournal
 from suite import either_io
 
-from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.protocol.commands import LIST_TUBE_USED
 from beanspiked.server.broker import TURN
 from beanspiked.server.connection import HIGH_WATER, Acceptor, Connection
@@ -90,13 +89,6 @@ class Site:
 @pytest.fixture
 def site(wire: Wire, sockets: Sockets, pairs: Callable[[int], list[Pair]]) -> Site:
     return Site(wire, sockets, pairs)
-
-
-@pytest.fixture
-def journal(wire: Wire) -> HandJournal:
-    journal = HandJournal(wire)
-    wire.engine = wire.broker.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
-    return journal
 
 
 def put(body: bytes) -> bytes:

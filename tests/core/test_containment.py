@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from simulated import Client, HandJournal, VirtualAlarm
+from simulated import Client, HandJournal, VirtualAlarm, keep
 
 from beanspiked.engine.contract import PLAIN
 from beanspiked.engine.embedded.engine import EmbeddedEngine
@@ -159,8 +159,7 @@ def test_a_bug_in_what_follows_a_change_holds_up_nobody_else() -> None:
 @pytest.mark.planted_bug
 def test_a_bug_in_an_outcome_leaves_no_reply_out_for_ever(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = HandJournal(wire)
-    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
-    wire.broker.engine = wire.engine
+    keep(wire, journal)
     unlucky, other = wire.connect(), wire.connect()
     unlucky.flow.receive(b"put 0 0 9 1\r\nx\r\n")
     other.flow.receive(b"put 0 0 9 1\r\nx\r\n")

@@ -5,22 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from simulated import HandJournal
+from simulated import HandJournal, keep
 
-from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.errors import StoreFailed, StoreFull
 from beanspiked.protocol import commands as verbs
 
 if TYPE_CHECKING:
     from simulated import Client, Wire
-
-
-@pytest.fixture
-def journal(wire: Wire) -> HandJournal:
-    journal = HandJournal(wire)
-    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
-    wire.broker.engine = wire.engine
-    return journal
 
 
 def held_job(wire: Wire, journal: HandJournal, ttr: int = 60) -> tuple[Client, int]:
@@ -60,6 +51,8 @@ def test_a_reply_that_is_known_waits_for_those_before_it(wire: Wire, journal: Ha
 class PromptJournal(HandJournal):
     """Commits while the broker ends a turn, and notes what has left by then."""
 
+    clients: tuple[Client, ...] = ()
+
     def flush(self) -> None:
         self.left = [client.take() for client in self.clients]
         super().flush()
@@ -67,15 +60,12 @@ class PromptJournal(HandJournal):
         for write in sent:
             write.settle()
 
-    clients: tuple[Client, ...] = ()
-
 
 def test_what_does_not_depend_on_a_commit_leaves_before_it_and_the_rest_of_a_connection_in_one_write(
     wire: Wire,
 ) -> None:
     journal = PromptJournal(wire)
-    wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
-    wire.broker.engine = wire.engine
+    keep(wire, journal)
     writer, other, both = journal.clients = (wire.connect(), wire.connect(), wire.connect())
     writer.flow.receive(b"put 0 0 9 1\r\nx\r\n")
     other.flow.receive(b"peek-ready\r\n")
@@ -91,8 +81,7 @@ def test_what_does_not_depend_on_a_commit_leaves_before_it_and_the_rest_of_a_con
 
 
 def test_a_connection_without_more_commands_is_not_called_once_its_changes_are_committed(wire: Wire) -> None:
-    wire.engine = EmbeddedEngine(wire.timers, wire.broker, PromptJournal(wire))
-    wire.broker.engine = wire.engine
+    keep(wire, PromptJournal(wire))
     client = wire.connect()
     for commands, again in ((b"put 0 0 9 1\r\nx\r\n" * 2, False), (b"put 0 0 9 1\r\nx\r\npeek 1\r\n", True)):
         client.flow.receive(commands)

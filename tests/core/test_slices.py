@@ -6,9 +6,8 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from simulated import HandJournal
+from simulated import HandJournal, keep
 
-from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
@@ -169,8 +168,7 @@ class TestWithAJournal:
     @pytest.fixture
     def journal(self, wire: Wire) -> HandJournal:
         journal = HandJournal(wire)
-        wire.engine = EmbeddedEngine(wire.timers, wire.broker, journal)
-        wire.broker.engine = wire.engine
+        keep(wire, journal)
         return journal
 
     def test_a_kick_of_many_jobs_is_written_in_slices(self, wire: Wire, journal: HandJournal) -> None:

@@ -180,3 +180,8 @@ class HandJournal(Keeper):
             write.settle(error)
         self.wire.broker.end_turn()
         self.wire.settle()
+
+
+def keep(wire: Wire, journal: Keeper) -> None:
+    """Have the wire's engine keep its changes in a journal."""
+    wire.engine = wire.broker.engine = EmbeddedEngine(wire.timers, wire.broker, journal)

@@ -228,7 +228,7 @@ class World:
             return False
         loop = able[0] if len(able) == 1 else self.chance.choice(able)
         handle = loop.ready.popleft()
-        if not handle.is_cancelled:
+        if handle.callback is not None:
             self.steps += 1
             if loop is not self._running:
                 asyncio._set_running_loop(loop)

@@ -21,20 +21,14 @@ if TYPE_CHECKING:
 class SimHandle:
     """A call that a loop will make. Nothing here uses contexts, so it keeps none."""
 
-    __slots__ = ("args", "callback", "is_cancelled")
+    __slots__ = ("args", "callback")
 
     def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.callback = callback
+        self.callback: Callable[..., Any] | None = callback
         self.args = args
-        self.is_cancelled = False
 
     def cancel(self) -> None:
-        self.is_cancelled = True
-        self.callback, self.args = _nothing, ()
-
-
-def _nothing() -> None:
-    """Do what a cancelled call does."""
+        self.callback, self.args = None, ()
 
 
 class SimLoop(asyncio.AbstractEventLoop):

@@ -336,6 +336,7 @@ class Journal(Keeper):
         try:
             pieces = encode(batch, self._clock.ahead())
             size = sum(map(len, pieces))
+            # Nearly each frame has room; the folder, which is not compiled, is asked about the others.
             error = None if self._log.current.room(size) else self._folder.make_way(size)
             # The log grows for what frees space.
             if error is not None and any(write.op == PUT for write in batch):

@@ -15,7 +15,7 @@ from beanspiked.engine.embedded.database import PRIVATE, log_paths
 from beanspiked.engine.embedded.frames import Frame, Header, LogFile, frames_of, header_of, relied_on
 from beanspiked.engine.errors import StoreUnusable
 
-__all__ = ["Found", "Log", "read_log"]
+__all__ = ["SIZES", "Found", "Log", "Sizes", "read_log"]
 
 logger = logging.getLogger(__name__)
 

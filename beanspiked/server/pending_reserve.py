@@ -18,6 +18,8 @@ __all__ = ["PendingReserve"]
 LINGER_FOR: Final = 2.0
 # Each job of a tube looks at all who linger there. So many more of them than tubes would cost as much as to enter and leave the tubes.
 LINGERERS_A_TUBE: Final = 8
+# For so many seconds after a reserve came, news of jobs that were put before it may be on their way.
+NEWS_WITHIN: Final = 1.0
 
 
 class PendingReserve(Waiter):
@@ -40,6 +42,7 @@ class PendingReserve(Waiter):
         self._tubes = tubes
         self._holds = holds
         self._out = out
+        self._asked_at: float = 0.0
         self._until: float = NEVER
         self._seek: Later | None = None
         self._hung_up: bool = False
@@ -67,6 +70,7 @@ class PendingReserve(Waiter):
             self.grant(job)
             return
         now = self._broker.now()
+        self._asked_at = now
         self._until = now + timeout
         reply = b"" if engine.shared else self._verdict(now)
         if reply:
@@ -76,10 +80,7 @@ class PendingReserve(Waiter):
         self._broker.waiting += 1
         self._enter()
         if engine.shared:
-            seek = engine.seek(self, self._tubes.watched, timeout > 0 and not self._hung_up)
-            if seek is not None:
-                self._seek = seek
-                self._gate.when(seek, self._answered)
+            if self._look(patient=timeout > 0 and not self._hung_up):
                 return
             reply = self._verdict(now)
             if reply:
@@ -87,6 +88,15 @@ class PendingReserve(Waiter):
                 self._out.add(reply)
                 return
         self._schedule()
+
+    def _look(self, *, patient: bool) -> bool:
+        """Ask a shared store for a job; tell whether the answer is to come. A patient look may leave it to the wait."""
+        engine = self._broker.engine
+        seek = engine.seek(self, self._tubes.watched, patient) if engine.shared else None
+        if seek is not None:
+            self._seek = seek
+            self._gate.when(seek, self._answered)
+        return seek is not None
 
     def _verdict(self, now: float) -> bytes:
         """Return the reply of a reserve that need not wait; empty for one that has to."""
@@ -107,9 +117,17 @@ class PendingReserve(Waiter):
         self._replied()
 
     def hang_up(self) -> None:
-        """Learn that the client sends no more: end this wait, and let later reserves not wait."""
+        """Learn that the client sends no more: end this wait, and let later reserves not wait.
+
+        A reserve that has just begun is answered like one with a timeout of zero: a shared store may have a job for it.
+        """
+        if self._hung_up:
+            return
         self._hung_up = True
-        if self._gate.why == RESERVING:
+        if self._gate.why != RESERVING:
+            return
+        new = self._seek is not None or self._broker.now() < self._asked_at + NEWS_WITHIN
+        if not (new and self._look(patient=False)):
             self._end(replies.TIMED_OUT)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""A poll of a shared engine is answered, even if its look for a job does not end."""
+"""A poll of a shared engine is answered, even if its look for a job does not end; so is a reserve behind which the client sends no more."""
 
 from __future__ import annotations
 
@@ -78,3 +78,56 @@ def test_a_poll_misses_no_job_while_another_look_at_its_tube_fails(failing: int)
             client.post(b"reserve-with-timeout 0\r\n")
         here.run(5.0)
         assert (one.take()[:8], two.take()[:8]) == (b"RESERVED", b"RESERVED"), seed
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("command", [b"reserve", b"reserve-with-timeout 0", b"reserve-with-timeout 100"])
+def test_a_half_close_behind_a_reserve_leaves_no_ready_job_behind(command: bytes, links: bool) -> None:
+    for moment in range(40):
+        here = World(moment, links=links)
+        producer, consumer = here.front_end().connect(), here.front_end().connect()
+        here.run(3.0)
+        producer.put()
+        consumer.post(command + b"\r\n")
+        # The end comes while the store is asked, or soon after.
+        here.run(moment * 0.001)
+        if not consumer.received:
+            consumer.half_close()
+            here.run(2.0)
+        assert consumer.take()[:8] == b"RESERVED", moment
+
+
+def test_a_half_close_right_behind_a_reserve_finds_a_job_whose_news_are_on_their_way() -> None:
+    for seed in range(20):
+        here = World(seed, links=False)
+        producer, consumer = here.front_end().connect(), here.front_end().connect()
+        # From now on the consumer's front-end follows the tube's news.
+        assert consumer.ask(b"reserve-with-timeout 2\r\n") == b"TIMED_OUT\r\n"
+        producer.put()
+        consumer.post(b"reserve\r\n")
+        consumer.half_close()
+        here.run(2.0)
+        assert consumer.take()[:8] == b"RESERVED", seed
+
+
+@pytest.mark.parametrize("after", [0.0, 0.005, 0.5, 5.0])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_half_close_ends_a_wait_for_which_no_job_is_there(after: float, links: bool) -> None:
+    here = World(1, links=links)
+    client = here.front_end().connect()
+    here.run(3.0)
+    client.post(b"reserve\r\nreserve\r\nlist-tube-used\r\n")
+    here.run(after)
+    client.half_close()
+    here.run(0.5)
+    assert client.received == b"TIMED_OUT\r\nTIMED_OUT\r\nUSING default\r\n"
+    assert client.is_closed
+
+
+def test_the_end_of_a_long_wait_asks_the_store_for_nothing(here: World, client: Client) -> None:
+    client.post(b"reserve\r\n")
+    here.run(3.0)
+    client.half_close()
+    # Not even a moment passes.
+    here.run(0.0)
+    assert client.received == b"TIMED_OUT\r\n"

@@ -44,6 +44,14 @@ class Client(Sink):
         self.flow.receive(data)
         self.front_end.broker.end_turn()
 
+    def half_close(self) -> None:
+        """Send no more."""
+        self.front_end.loop.call_soon(self._half_close)
+
+    def _half_close(self) -> None:
+        self.flow.receive_eof()
+        self.front_end.broker.end_turn()
+
     def hang_up(self) -> None:
         self.is_closed = True
         self.front_end.loop.call_soon(self._hang_up)

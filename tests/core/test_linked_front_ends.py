@@ -216,6 +216,41 @@ def test_a_tube_is_heard_of_no_more_some_time_after_the_last_one_waited() -> Non
     assert not second.engine.news.mesh._wants
 
 
+@pytest.mark.parametrize("pause", [3.0, 12.0, 20.0, 70.0])
+def test_a_reserve_finds_at_once_what_was_put_elsewhere_while_nobody_waited(pause: float) -> None:
+    here, first, second = pair()
+    producer, consumer = first.connect(), second.connect()
+    woken(here, producer, consumer)
+    for _ in range(3):
+        here.run(pause)
+        producer.put()
+        began = here.time
+        job_id = int(consumer.ask(b"reserve\r\n").split()[1])
+        assert here.time - began < 0.1
+        consumer.ask(b"delete %d\r\n" % job_id)
+
+
+def test_what_was_put_while_a_link_was_down_is_found_when_it_is_back() -> None:
+    here, first, second = pair()
+    producer, consumer = first.connect(), second.connect()
+    woken(here, producer, consumer)
+    consumer.post(b"reserve\r\n")
+    here.run(0.5)
+    for _ in range(20):
+        link = first.engine.news.mesh._hearers[second.engine.membership.session.number]
+        first.inside(link.wire.abort)
+        # The last look of the time without a link is over.
+        assert here.run(5.0, lambda: second.engine.news.mesh._dial_at and second.engine.news.mesh._sources == {})
+        while not second.engine.news.mesh._sources:
+            here.run(0.0005)
+        producer.put()
+        assert here.run(1.0, consumer.answered)
+        job_id = int(consumer.take().split()[1])
+        consumer.ask(b"delete %d\r\n" % job_id)
+        consumer.post(b"reserve\r\n")
+        here.run(3.0)
+
+
 def test_strangers_find_the_door_shut_when_too_many_stand_there() -> None:
     here, first, second = pair()
     mesh = first.engine.news.mesh

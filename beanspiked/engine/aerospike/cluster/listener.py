@@ -110,6 +110,10 @@ class NewsListener:
         """Stop relying on what is known of tubes: it is no longer kept up to date."""
         raise NotImplementedError
 
+    def unfollowed(self, name: str) -> None:
+        """Stop relying on what is known of a tube: its news are not heard any more."""
+        raise NotImplementedError
+
     def followed(self, name: str) -> None:
         """Note that all others send news of a tube from now on."""
         raise NotImplementedError

@@ -44,7 +44,11 @@ class MeshListener:
         raise NotImplementedError
 
     def links_changed(self) -> None:
-        """Note that there is one link more or less, or that a link tells of more tubes."""
+        """Note that there is one link more, or that a link tells of more tubes."""
+        raise NotImplementedError
+
+    def link_lost(self) -> None:
+        """Note that there is one link less."""
         raise NotImplementedError
 
 
@@ -307,7 +311,7 @@ class Mesh(LinkOwner):
             if end.subscriber.open:
                 # The other end was there a moment ago and may be back.
                 self._dial_at[end.subscriber.peer] = self.now() + 1.0
-                self.listener.links_changed()
+                self.listener.link_lost()
 
     def hears(self, session: int) -> bool:
         """Tell whether a session hears this front-end's news over a link."""

@@ -222,6 +222,7 @@ class News(MeshListener):
                 self._until[tube] = now + HEAR_FOR
                 continue
             unwanted.append(tube)
+            self.listener.unfollowed(self._names[tube])
             del self._until[tube]
             del self._names[tube]
             self._unfollowed.pop(tube, None)
@@ -287,6 +288,11 @@ class News(MeshListener):
         if session not in self.others:
             self._follow_anew()
             self.listener.met()
+
+    def link_lost(self) -> None:
+        """See MeshListener: news of others are missed from now on."""
+        self._follow_anew()
+        self.wake()
 
     def links_changed(self) -> None:
         """See MeshListener: news of others may have been missed until now."""

@@ -34,6 +34,12 @@ class Hearing(NewsListener):
         """Doubt what is known of all tubes: it grows old."""
         self._view.doubt_all()
 
+    def unfollowed(self, name: str) -> None:
+        """Doubt what is known of a tube: it grows old."""
+        tube = self._registry.known_tube(name)
+        if tube is not None:
+            tube.doubt()
+
     def followed(self, name: str) -> None:
         """Look at a tube once more of which all others tell from now on: what they did until now was not told."""
         tube = self._registry.known_tube(name)

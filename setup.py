@@ -123,6 +123,7 @@ SHARED = [
     "engine/aerospike/tubes/around.py",
     "engine/aerospike/tubes/due.py",
     "engine/aerospike/tubes/heads.py",
+    "engine/aerospike/tubes/forgetting.py",
     "engine/aerospike/tubes/hearing.py",
     "engine/aerospike/tubes/held.py",
     "engine/aerospike/tubes/leftovers.py",

@@ -67,8 +67,8 @@ def consume(client: Client) -> None:
 # --- tubes
 
 
-def used_once(put_through: FrontEnd, taken_through: FrontEnd) -> None:
-    for number in range(5):
+def used_once(put_through: FrontEnd, taken_through: FrontEnd, tubes: int = 5) -> None:
+    for number in range(tubes):
         name = b"reply-%d" % number
         producer, consumer = using(put_through, name), watching(taken_through, name)
         producer.put()
@@ -97,6 +97,61 @@ def test_a_tube_with_jobs_keeps_its_segment_open(here: World) -> None:
     here.run(2 * TWO_SWEEPS)
     assert states(here) == [OPEN]
     assert [*here.cluster.tubes()] == ["tube"]
+
+
+def test_a_tube_that_is_used_again_and_again_keeps_its_segment_open(here: World) -> None:
+    putting, taking = here.front_end(), here.front_end()
+    here.run(2.0)
+    create, made = here.cluster.create, []
+
+    def counted(number: int, *how: Any) -> None:
+        made.append(number)
+        create(number, *how)
+
+    here.cluster.create = counted  # type: ignore[method-assign]
+    consumer = watching(taking, b"tube")
+    for _ in range(12):
+        producer = using(putting, b"tube")
+        producer.put()
+        producer.hang_up()
+        consume(consumer)
+        here.run(50.0)
+    assert len(made) == 1
+    consumer.hang_up()
+    here.run(2 * TWO_SWEEPS)
+    assert states(here) == [DEAD]
+    assert here.cluster.tubes() == {}
+
+
+def test_many_tubes_are_forgotten_with_one_look_at_how_others_use_theirs(here: World) -> None:
+    one, other = here.front_end(), here.front_end()
+    here.run(2.0)
+    sessions, looks = one.engine.store.sessions, []
+
+    async def counted() -> Any:
+        looks.append(here.time)
+        return await sessions()
+
+    used_once(one, other, 200)
+    one.engine.store.sessions = counted  # type: ignore[method-assign]
+    here.run(2 * TWO_SWEEPS)
+    assert here.cluster.tubes() == {}
+    # Once in three seconds it looks anyhow.
+    assert len(looks) < 2 * TWO_SWEEPS / 3 + 20
+
+
+def test_a_tube_that_is_over_twice_while_it_is_forgotten_counts_no_job_twice(here: World) -> None:
+    front_end = here.front_end()
+    here.run(2.0)
+    tube = front_end.engine.registry.tube("tube")
+    tube.total_jobs = 3
+    front_end.inside(lambda: front_end.engine.forget(tube))
+    # The first time is being looked into.
+    here.run(0.0005)
+    tube.total_jobs += 2
+    front_end.inside(lambda: front_end.engine.forget(tube))
+    here.run(1.0)
+    assert tube.total_jobs == 0
 
 
 def test_tubes_are_let_go_of_while_no_segment_can_be_looked_at(here: World) -> None:

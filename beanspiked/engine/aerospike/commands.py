@@ -12,8 +12,8 @@ from beanspiked.engine.aerospike.queries.kicks import Kicks
 from beanspiked.engine.aerospike.queries.listing import Lists, parse_place
 from beanspiked.engine.aerospike.segment.jobs import SharedJob, Steal
 from beanspiked.engine.aerospike.store.tasks import ANSWER_WITHIN
+from beanspiked.engine.aerospike.tubes.forgetting import Forgetting
 from beanspiked.engine.aerospike.tubes.held import Holdings
-from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
 from beanspiked.engine.aerospike.tubes.puts import Puts
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.takes import Takes
@@ -46,7 +46,7 @@ class Commands(TubeEngine):
     Attributes:
         membership: The session, and the other front-ends.
         registry: The tubes that are known here.
-        lifecycle: What lets go of tubes.
+        forgetting: What lets tubes begin anew.
         puts: How jobs come into segments.
         takes: Who waits for jobs, and who gets which.
         holdings: The jobs held here, and how they leave.
@@ -61,7 +61,7 @@ class Commands(TubeEngine):
 
     membership: Membership
     registry: Registry
-    lifecycle: Lifecycle
+    forgetting: Forgetting
     puts: Puts
     takes: Takes
     holdings: Holdings
@@ -90,7 +90,7 @@ class Commands(TubeEngine):
 
     def forget(self, tube: Tube) -> None:
         """A tube that nobody uses, and that has no job, begins anew: without its counters and its pause."""
-        self.lifecycle.forget(cast(SharedTube, tube))
+        self.forgetting.forget(cast(SharedTube, tube))
 
     # --- puts
 

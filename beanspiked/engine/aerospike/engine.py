@@ -34,6 +34,7 @@ from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.around import Around
 from beanspiked.engine.aerospike.tubes.due import Timetable
+from beanspiked.engine.aerospike.tubes.forgetting import Forgetting
 from beanspiked.engine.aerospike.tubes.hearing import Hearing
 from beanspiked.engine.aerospike.tubes.held import Holdings
 from beanspiked.engine.aerospike.tubes.leftovers import Leftovers
@@ -89,6 +90,7 @@ class SharedEngine(Commands):
         agenda: What is in flight, and what begins next.
         room: Whether the store has room.
         retirement: What lets segments die.
+        forgetting: What lets tubes begin anew.
         lifecycle: What lets go of tubes.
         leftovers: What finishes what others have left behind.
     """
@@ -139,15 +141,9 @@ class SharedEngine(Commands):
             self.retirement,
             self.timetable,
         )
+        self.forgetting: Forgetting = Forgetting(store, self.membership, self.tasks, self.lister, self.registry)
         self.lifecycle: Lifecycle = Lifecycle(
-            store,
-            self.membership,
-            self.tasks,
-            self.agenda,
-            self.lister,
-            self.registry,
-            self.retirement,
-            self.scout,
+            store, self.agenda, self.registry, self.forgetting, self.retirement, self.scout
         )
         self.holdings: Holdings = Holdings(
             store,
@@ -158,7 +154,7 @@ class SharedEngine(Commands):
             formats,
             self.room,
             self.retirement,
-            self.lifecycle,
+            self.forgetting,
         )
         self.takes: Takes = Takes(
             timers.clock,
@@ -185,7 +181,7 @@ class SharedEngine(Commands):
         )
         pair_ends = PairEnds(store, self.tasks, self.membership, formats, self.retirement, self.scout, chance)
         self.leftovers: Leftovers = Leftovers(
-            store, self.membership, self.lister, self.retirement, self.lifecycle, pair_ends
+            store, self.membership, self.lister, self.retirement, self.forgetting, pair_ends
         )
         self.around.connect(
             self.membership, self.room, self.retirement, self.scout, self.holdings, self.takes, self.puts

@@ -37,8 +37,9 @@ PASSES_APART: Final = 60.0
 # The pause after a pass that could not look at everything.
 PASS_AGAIN: Final = 5.0
 RECLAIMS_AT_ONCE: Final = 2
-# How many segments are searched for leases at once.
-AUDITED_AT_ONCE: Final = 250
+# How many segments are searched for leases at once. An audit of many is spread over so many seconds: nobody waits for it.
+AUDITED_AT_ONCE: Final = 100
+AUDIT_SECONDS: Final = 30.0
 
 
 class Burial:
@@ -253,10 +254,16 @@ class Burial:
         session = self._sessions.session
         if session.over:
             return
-        known = self._tubes.known_leases()
         unknown: set[int] = set()
         numbers = await self._store.leased_by(session.number)
+        pause = AUDIT_SECONDS * AUDITED_AT_ONCE / max(AUDITED_AT_ONCE, len(numbers))
         for start in range(0, len(numbers), AUDITED_AT_ONCE):
+            if start:
+                await asyncio.sleep(pause)
+            current = self._sessions.session
+            if current is not session or current.over:
+                return
+            known = self._tubes.known_leases()
             # Only the leases are read: the jobs may have a hundred megabytes.
             for segment in await self._store.leases(numbers[start : start + AUDITED_AT_ONCE]):
                 if segment is None:

@@ -15,7 +15,7 @@ from beanspiked.engine.aerospike.store.keys import due_key, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Full, Newer, Refused
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
-from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.forgetting import Forgetting
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.room import Room
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
@@ -42,7 +42,7 @@ class Holdings:
         formats: The formats of jobs that this front-end knows.
         room: Whether the store has room.
         retirement: What removes bodies.
-        lifecycle: What lets tubes begin anew.
+        forgetting: What lets tubes begin anew.
 
     Attributes:
         jobs: The jobs, by id.
@@ -58,7 +58,7 @@ class Holdings:
         formats: Formats,
         room: Room,
         retirement: Retirement,
-        lifecycle: Lifecycle,
+        forgetting: Forgetting,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -68,7 +68,7 @@ class Holdings:
         self._formats = formats
         self._room = room
         self._retirement = retirement
-        self._lifecycle = lifecycle
+        self._forgetting = forgetting
         self.jobs: dict[int, SharedJob] = {}
         # Commands that wait for the change of a job that is in flight, and until when.
         self._waits: dict[Later, tuple[SharedJob, float]] = {}
@@ -242,7 +242,7 @@ class Holdings:
             if job.body_number:
                 self._retirement.drop_body(job, job.body_number)
             if not job.tube.using and not job.tube.watching:
-                self._lifecycle.forget(cast(SharedTube, job.tube))
+                self._forgetting.forget(cast(SharedTube, job.tube))
 
     def lose(self, job: SharedJob) -> None:
         """A held job is not this front-end's any more."""

@@ -12,7 +12,7 @@ from beanspiked.engine.aerospike.cluster.session import Sessions
 from beanspiked.engine.aerospike.segment.codec import unpack
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, PARTS, Head, StoreError
-from beanspiked.engine.aerospike.tubes.lifecycle import Lifecycle
+from beanspiked.engine.aerospike.tubes.forgetting import Forgetting
 from beanspiked.engine.aerospike.tubes.pair_ends import PairEnds
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.errors import DamagedEntry
@@ -41,7 +41,7 @@ class Leftovers:
         sessions: What is known of the sessions.
         lister: What tells which segments a tube has.
         retirement: What lets segments die.
-        lifecycle: What lets tubes begin anew.
+        forgetting: What lets tubes begin anew.
         pair_ends: What finishes moves of jobs.
 
     Attributes:
@@ -54,14 +54,14 @@ class Leftovers:
         sessions: Sessions,
         lister: Lister,
         retirement: Retirement,
-        lifecycle: Lifecycle,
+        forgetting: Forgetting,
         pair_ends: PairEnds,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._lister = lister
         self._retirement = retirement
-        self._lifecycle = lifecycle
+        self._forgetting = forgetting
         self._pair_ends = pair_ends
         self.old_ms: int = OLD_MS
         # Which part of all tubes is looked at next, and the segments of earlier ones that were not.
@@ -96,7 +96,7 @@ class Leftovers:
             numbers = await self._lister.everywhere(name, record)
             self._segments += [(name, number) for number in numbers]
         else:
-            await self._lifecycle.let_begin_anew(name, record)
+            await self._forgetting.let_begin_anew(name, record)
 
     async def _look_at_segments(self) -> None:
         """Let segments end that are over, and finish moves whose makers are dead."""

@@ -1,17 +1,14 @@
-"""How tubes end: one that nobody uses here is let go of, and one without jobs anywhere begins anew."""
+"""How tubes end here: one that nobody uses is let go of, and its segments that are finished."""
 
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.segment.committer import Committer
-from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import StoreError, Unknown
-from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
-from beanspiked.engine.aerospike.tubes.notes import note_empty
+from beanspiked.engine.aerospike.tubes.forgetting import FORGOTTEN_AT_ONCE, Forgetting
 from beanspiked.engine.aerospike.tubes.registry import DEFAULT, Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
@@ -19,7 +16,6 @@ from beanspiked.engine.aerospike.tubes.view import Scout
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
-    from beanspiked.engine.aerospike.store.seam import Directory
 
 __all__ = ["Lifecycle"]
 
@@ -39,11 +35,9 @@ class Lifecycle:
 
     Args:
         store: The store.
-        membership: The sessions.
-        tasks: What runs coroutines.
         agenda: What is in flight.
-        lister: What tells which segments a tube has.
         registry: The tubes that are known here.
+        forgetting: What lets tubes begin anew.
         retirement: What lets segments die.
         view: What looks at segments.
     """
@@ -51,67 +45,20 @@ class Lifecycle:
     def __init__(
         self,
         store: "SegmentStore",
-        membership: Membership,
-        tasks: Tasks,
         agenda: Agenda,
-        lister: Lister,
         registry: Registry,
+        forgetting: Forgetting,
         retirement: Retirement,
         view: Scout,
     ) -> None:
         self._store = store
-        self._membership = membership
-        self._tasks = tasks
         self._agenda = agenda
-        self._lister = lister
         self._registry = registry
+        self._forgetting = forgetting
         self._retirement = retirement
         self._view = view
         # The step at which the last sweep began.
         self._swept: int = 0
-
-    def forget(self, tube: SharedTube) -> None:
-        """A tube that nobody uses, and that has no job, begins anew: without its counters and its pause."""
-        if tube.using or tube.watching or tube.name == DEFAULT or self._tasks.closing:
-            return
-        if not (tube.total_jobs or tube.deletes or tube.pauses or tube.pause) or tube.arriving:
-            return
-        for committer in tube.committers.values():
-            if committer.busy() or not committer.idle_and_empty():
-                return
-        if not all(map(note_empty, tube.notes.values())):
-            return
-        counted = (tube.total_jobs, tube.deletes, tube.pauses)
-        tube.forgetting = self._tasks.spawn(self._forget(tube, tube.forgetting, counted, tube.paused_until))
-
-    async def _forget(
-        self, tube: SharedTube, former: "asyncio.Task[None] | None", counted: tuple[int, int, int], paused_until: float
-    ) -> None:
-        """Forget what was counted until now, unless others have jobs or users of the tube."""
-        if former is not None:
-            await former
-        try:
-            record = (await self._store.directories([tube.name]))[0]
-            numbers = await self._lister.everywhere(tube.name, record)
-            for start in range(0, len(numbers), SEGMENTS_AT_ONCE):
-                sizes = await self._store.sizes(numbers[start : start + SEGMENTS_AT_ONCE])
-                if any(size is not None and size.ready + size.delayed + size.buried + size.held for size in sizes):
-                    return
-            await self._membership.look()
-            await self._membership.usages()
-            if self._membership.used_elsewhere(tube.name):
-                return
-            if record is not None and (record.pause_ms or any(record.counters.values())):
-                await self._store.forget_tube(tube.name)
-        except StoreError as error:
-            logger.info("tube %s is remembered: %s", tube.name, error)
-            return
-        tube.total_jobs -= counted[0]
-        tube.deletes -= counted[1]
-        tube.pauses -= counted[2]
-        if tube.pause and tube.paused_until == paused_until:
-            tube.pause = 0.0
-            tube.paused_until = 0.0
 
     async def sweep(self) -> None:
         """Let go of tubes that nobody here uses, and of all segments that are finished."""
@@ -119,20 +66,25 @@ class Lifecycle:
         since, self._swept = self._swept, self._agenda.step()
         tubes = self._registry.known_tubes()
         pause = SWEEP_SECONDS * SWEEP_AT_ONCE / max(SWEEP_AT_ONCE, len(tubes))
+        resting: list[SharedTube] = []
         for start in range(0, len(tubes), SWEEP_AT_ONCE):
             if start:
                 await asyncio.sleep(pause)
-            await self._sweep(tubes[start : start + SWEEP_AT_ONCE], since)
+            resting += await self._sweep(tubes[start : start + SWEEP_AT_ONCE], since)
+            if len(resting) >= FORGOTTEN_AT_ONCE:
+                await self._let_go(resting)
+                resting = []
+        await self._let_go(resting)
 
-    async def let_begin_anew(self, name: str, record: "Directory") -> None:
-        """Let a tube without segments begin anew, without counters and pause, unless somebody uses it or its pause lasts."""
-        paused = record.paused_until_ms > self._membership.clock.server_ms()
-        if not (paused or self._registry.known_tube(name) is not None or self._membership.used_elsewhere(name)):
-            await self._store.forget_tube(name)
-
-    async def _sweep(self, tubes: list[SharedTube], since: int) -> None:
-        # Nobody here learns otherwise that others have emptied their segments.
-        unseen = [tube for tube in tubes if (tube.committers or tube.notes) and not tube.waited_for()]
+    async def _sweep(self, tubes: list[SharedTube], since: int) -> list[SharedTube]:
+        """Close what is not needed any more; return the tubes that can be let go of."""
+        kept = {tube for tube in tubes if _recurs(tube, since)}
+        # Nobody here learns otherwise that others have emptied their segments. A put has just told of the one that it went into.
+        unseen = [
+            tube
+            for tube in tubes
+            if not tube.waited_for() and len(tube.committers) + len(tube.notes) > (1 if tube in kept else 0)
+        ]
         try:
             await self._view.look_at_known(unseen)
         except StoreError as error:
@@ -144,7 +96,7 @@ class Lifecycle:
         closing: list[Committer] = []
         resting: list[SharedTube] = []
         for tube in tubes:
-            if _in_use(tube):
+            if tube in kept or _in_use(tube):
                 continue
             if tube.open is not None and tube.open.idle_and_empty():
                 committer = tube.open
@@ -153,11 +105,10 @@ class Lifecycle:
                 closing.append(committer)
             elif _rests(tube):
                 resting.append(tube)
-        lanes = [self._let_go(resting[lane::LANES]) for lane in range(min(LANES, len(resting)))]
-        await asyncio.gather(*lanes)
         for committer in closing:
             # So many operations at once are enough.
             await committer.turn()
+        return resting
 
     async def _put_down(self, tube: SharedTube, since: int) -> list[tuple[int, int]]:
         """Keep no more than notes of segments that have not been used since a step; return their leases."""
@@ -172,10 +123,14 @@ class Lifecycle:
         return leases
 
     async def _let_go(self, tubes: list[SharedTube]) -> None:
-        """Let go of tubes that take no puts here, one after the other."""
+        """Let go of tubes that take no puts here."""
+        for tube in tubes:
+            self._forgetting.forget(tube)
+        await asyncio.gather(*[self._let_go_in_turn(tubes[lane::LANES]) for lane in range(min(LANES, len(tubes)))])
+
+    async def _let_go_in_turn(self, tubes: list[SharedTube]) -> None:
         for tube in tubes:
             try:
-                self.forget(tube)
                 await self._registry.forgotten(tube.name)
                 await self._hand_over_counters(tube)
             except StoreError as error:
@@ -199,6 +154,14 @@ class Lifecycle:
         tube.total_jobs -= counted[0]
         tube.deletes -= counted[1]
         tube.pauses -= counted[2]
+
+
+def _recurs(tube: SharedTube, since: int) -> bool:
+    """Tell whether a tube took puts here more than once, and since a step: its segment stays open for the next one.
+
+    To end a segment and to make another one costs seven operations; a put that finds one takes one.
+    """
+    return tube.open is not None and tube.open.used >= since and tube.total_jobs > 1
 
 
 def _rests(tube: SharedTube) -> bool:

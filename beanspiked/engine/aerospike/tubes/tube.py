@@ -92,7 +92,7 @@ class SharedTube(RankedTube):
         next_due: When the first known delayed job is due, by the server's clock in ms; 0 without one.
         promoting: Whether due jobs are being made ready.
         wanted_until: Until when its news are asked for, at least, by this process's clock.
-        forgetting: The task that forgets its counters and its pause, or None.
+        forgetting: Done when its counters and its pause are forgotten, or remembered after all; None if it never began anew.
     """
 
     __slots__ = (
@@ -151,7 +151,7 @@ class SharedTube(RankedTube):
         self.live: bool = False
         self.next_due: int = 0
         self.promoting: bool = False
-        self.forgetting: asyncio.Task[None] | None = None
+        self.forgetting: asyncio.Future[None] | None = None
         self.wanted_until: float = 0.0
         self._order: list[tuple[bytes, int]] = []
         # Notes of segments with ready jobs, most urgent first. Some are not true any more.

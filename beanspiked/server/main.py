@@ -204,9 +204,10 @@ class Service:
         # A full collection visits every job: a million jobs stop the loop for a second. Nothing here relies on it, since the server
         # takes connections apart when they close. Young garbage is still collected.
         gc.freeze()
-        # A thousand commands in flight are many short-lived objects: to visit them each time takes up to a tenth of the processor. A
-        # middle generation of 20,000 objects takes milliseconds; tests/speed shows the pauses. With a shared store no job stays here.
-        gc.set_threshold(8000 if self._settings.shared is None else 20000, 2, 1000000)
+        # A thousand commands in flight are many short-lived objects: to visit them each time takes up to a tenth of the processor. With a
+        # shared store most objects stay, a score for each segment, and to visit 10,000 of them takes ten milliseconds.
+        young, middle = (8000, 2) if self._settings.shared is None else (5000, 1)
+        gc.set_threshold(young, middle, 1000000)
         # Jobs that came due while no server ran become ready before the first command.
         broker.on_alarm()
         self._server.accept()

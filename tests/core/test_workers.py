@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from functools import partial
 
 import pytest
@@ -18,6 +21,37 @@ def test_what_is_asked_for_is_done_and_its_outcome_returned() -> None:
 
     workers = Workers(2, "test")
     asyncio.run(check())
+    workers.close()
+
+
+class CallError(Exception):
+    """Can be watched until nobody refers to it any more."""
+
+
+def test_the_error_of_a_call_is_no_garbage_that_only_the_collector_finds() -> None:
+    def fail() -> None:
+        error = CallError()
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def check() -> None:
+        with contextlib.suppress(CallError):
+            await workers.do(fail)
+        # The thread lets go of it a moment later.
+        await workers.do(lambda: None)
+        await asyncio.sleep(0)
+
+    errors: list[weakref.ref[CallError]] = []
+    workers = Workers(1, "test")
+    gc.disable()
+    try:
+        asyncio.run(check())
+        assert errors[0]() is None
+    finally:
+        gc.enable()
     workers.close()
 
 

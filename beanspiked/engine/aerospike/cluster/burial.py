@@ -256,6 +256,8 @@ class Burial:
             return
         unknown: set[int] = set()
         numbers = await self._store.leased_by(session.number)
+        # Leases that are made from now on may be suspected; the next audit knows better.
+        known = self._tubes.known_leases()
         pause = AUDIT_SECONDS * AUDITED_AT_ONCE / max(AUDITED_AT_ONCE, len(numbers))
         for start in range(0, len(numbers), AUDITED_AT_ONCE):
             if start:
@@ -263,7 +265,6 @@ class Burial:
             current = self._sessions.session
             if current is not session or current.over:
                 return
-            known = self._tubes.known_leases()
             # Only the leases are read: the jobs may have a hundred megabytes.
             for segment in await self._store.leases(numbers[start : start + AUDITED_AT_ONCE]):
                 if segment is None:

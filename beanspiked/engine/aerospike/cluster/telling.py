@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 # For at most this many tubes it is made at each heartbeat.
 TOLD_AT_ONCE: Final = 500
 # For more tubes it is made only so often that making it takes one part in this many of the time.
-SHARE: Final = 20
+SHARE: Final = 50
 
 
 class Telling:

@@ -44,7 +44,11 @@ class Workers:
         """Let a thread make a call; return its result or raise its error."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._add(partial(_carry_out, function, future))
-        return await future
+        try:
+            return await future
+        finally:
+            # An error refers to this frame by its traceback, and the future to the error: a cycle that only the collector would find.
+            del future
 
     def close(self) -> None:
         """Wait until the threads have made all calls, and end them."""
@@ -92,6 +96,9 @@ def _carry_out(function: Callable[[], Any], future: asyncio.Future[Any]) -> None
         hand_over(future.get_loop(), _fail, future, error)
     else:
         hand_over(future.get_loop(), _succeed, future, result)
+    finally:
+        # See Workers.do.
+        del function, future
 
 
 def hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: object) -> None:

@@ -13,9 +13,11 @@ from world import World
 from beanspiked.engine.aerospike.cluster.mesh import STRANGERS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from world import Client, FrontEnd
+
+    from beanspiked.engine.aerospike.store.seam import Directory
 
 
 class CountingStore(MemoryStore):
@@ -214,6 +216,25 @@ def test_a_tube_is_heard_of_no_more_some_time_after_the_last_one_waited() -> Non
     client.hang_up()
     here.run(12.0)
     assert not second.engine.news.mesh._wants
+
+
+def test_the_looks_that_no_news_call_for_are_spread_over_time() -> None:
+    here, _, second = pair()
+    client = second.connect()
+    client.post(b"".join(b"watch tube-%d\r\n" % number for number in range(199)) + b"reserve\r\n")
+    here.run(5.0)
+    looked: Counter[str] = Counter()
+    directories = second.engine.store.directories
+
+    async def noted(tubes: Sequence[str]) -> list[Directory | None]:
+        assert len(tubes) < 10
+        looked.update(tubes)
+        return await directories(tubes)
+
+    second.engine.store.directories = noted  # type: ignore[method-assign]
+    here.run(65.0)
+    assert len(looked) == 200
+    assert max(looked.values()) <= 3
 
 
 @pytest.mark.parametrize("pause", [3.0, 12.0, 20.0, 70.0])

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 RECHECK_RARELY: Final = 30.0
 RECHECK_EVERY: Final = 5.0
 RECHECK_OFTEN: Final = 1.0
+# Where all news come over links, such a look finds something only after a fault: it is spread over so many seconds, or ticks.
+SPREAD_OVER: Final = 25
 # How many tubes are looked at together.
 LOOK_AT_ONCE: Final = 500
 # How many segments that are not in use here a look reads anew: where a tube has more of them, they take turns.
@@ -83,6 +85,9 @@ class Scout:
         self._timetable = timetable
         self._heads: Heads = Heads(store, clock, retirement)
         self._rechecked: float = 0.0
+        # The tubes that are still to be looked at, and at how many each tick looks.
+        self._left: list[SharedTube] = []
+        self._part: int = 0
         self._rechecking: bool = False
 
     def refresh(self, tube: SharedTube, then: Callable[[EngineError | None, bool], None] | None = None) -> None:
@@ -287,13 +292,22 @@ class Scout:
     # --- what is looked at whatever is heard
 
     def recheck(self, now: float) -> None:
-        """Look at the tubes that are waited for, if that is due."""
+        """Look at the tubes that are waited for, if that is due. Called once a second."""
+        if self._rechecking:
+            return
         news = self._news
-        every = RECHECK_RARELY if news.all_linked() else RECHECK_EVERY if news.all_followed() else RECHECK_OFTEN
-        if now - self._rechecked >= every and not self._rechecking:
+        linked = news.all_linked()
+        every = RECHECK_RARELY if linked else RECHECK_EVERY if news.all_followed() else RECHECK_OFTEN
+        if now - self._rechecked >= every:
+            missed = not self._rechecked
             self._rechecked = now
+            self._left = [tube for tube in self._registry.known_tubes() if tube.waited_for()]
+            self._part = len(self._left) // SPREAD_OVER + 1 if linked and not missed else len(self._left)
+        tubes = [tube for tube in self._left[: self._part] if tube.waited_for()]
+        del self._left[: self._part]
+        if tubes:
             self._rechecking = True
-            self._agenda.spawn(self._recheck([tube for tube in self._registry.known_tubes() if tube.waited_for()]))
+            self._agenda.spawn(self._recheck(tubes))
 
     async def _recheck(self, tubes: list[SharedTube]) -> None:
         """Look at some tubes, and at the rest afterwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +236,24 @@ def test_the_looks_that_no_news_call_for_are_spread_over_time() -> None:
     here.run(65.0)
     assert len(looked) == 200
     assert max(looked.values()) <= 3
+
+
+def test_those_looks_reach_all_tubes_however_long_each_takes() -> None:
+    here, _, second = pair()
+    client = second.connect()
+    client.post(b"".join(b"watch tube-%d\r\n" % number for number in range(199)) + b"reserve\r\n")
+    here.run(5.0)
+    looked: set[str] = set()
+    directories = second.engine.store.directories
+
+    async def slow(tubes: Sequence[str]) -> list[Directory | None]:
+        looked.update(tubes)
+        await asyncio.sleep(2.5)
+        return await directories(tubes)
+
+    second.engine.store.directories = slow  # type: ignore[method-assign]
+    here.run(120.0)
+    assert len(looked) == 200
 
 
 @pytest.mark.parametrize("pause", [3.0, 12.0, 20.0, 70.0])

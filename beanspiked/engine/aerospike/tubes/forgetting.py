@@ -159,13 +159,15 @@ class Forgetting:
                 # The others are forgotten.
                 logger.info("tube %s is remembered: %s", ending.tube.name, error)
                 del found[ending]
-        while listed:
-            part, listed = listed[:SEGMENTS_AT_ONCE], listed[SEGMENTS_AT_ONCE:]
+        for start in range(0, len(listed), SEGMENTS_AT_ONCE):
+            part = [entry for entry in listed[start : start + SEGMENTS_AT_ONCE] if entry[0] in found]
+            if not part:
+                await asyncio.sleep(0)
+                continue
             sizes = await self._store.sizes([number for _, number in part])
             for (ending, _), size in zip(part, sizes, strict=True):
                 if size is not None and size.ready + size.delayed + size.buried + size.held:
                     found.pop(ending, None)
-            listed = [entry for entry in listed if entry[0] in found]
 
 
 def _tell(endings: list[Ending]) -> None:

@@ -159,7 +159,7 @@ class Lifecycle:
 def _recurs(tube: SharedTube, since: int) -> bool:
     """Tell whether a tube took puts here more than once, and since a step: its segment stays open for the next one.
 
-    To end a segment and to make another one costs seven operations; a put that finds one takes one.
+    To end a segment and to make another one takes six operations more than a put that finds one.
     """
     return tube.open is not None and tube.open.used >= since and tube.total_jobs > 1
 

@@ -298,8 +298,9 @@ class Scout:
         news = self._news
         linked = news.all_linked()
         every = RECHECK_RARELY if linked else RECHECK_EVERY if news.all_followed() else RECHECK_OFTEN
-        if now - self._rechecked >= every:
-            missed = not self._rechecked
+        missed = not self._rechecked
+        # A round that takes longer goes on to its end: otherwise its last tubes might never have their turn.
+        if now - self._rechecked >= every and (missed or not linked or not self._left):
             self._rechecked = now
             self._left = [tube for tube in self._registry.known_tubes() if tube.waited_for()]
             self._part = len(self._left) // SPREAD_OVER + 1 if linked and not missed else len(self._left)

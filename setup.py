@@ -109,6 +109,7 @@ SHARED = [
     "engine/aerospike/segment/surroundings.py",
     "engine/aerospike/segment/view.py",
     "engine/aerospike/store/aerospike/changes.py",
+    "engine/aerospike/store/aerospike/conditions.py",
     "engine/aerospike/store/aerospike/heads.py",
     "engine/aerospike/store/entries.py",
     "engine/aerospike/store/fields.py",

@@ -142,6 +142,7 @@ def test_an_entry_that_is_full_takes_no_other_segment(small: SegmentStore) -> No
             await small.enlist("tube", number)
         with pytest.raises(Refused):
             await small.enlist("tube", 3)
+        assert await entry(small, "tube") == Directory([1, 2])
         await small.unlist("tube", 1)
         await small.enlist("tube", 3)
         assert await entry(small, "tube") == Directory([2, 3])

@@ -33,6 +33,7 @@ from beanspiked.engine.aerospike.store.aerospike.calls import (
     meaning_of,
     read_off,
 )
+from beanspiked.engine.aerospike.store.aerospike.conditions import NUMBER, Template, numbered
 from beanspiked.engine.aerospike.store.aerospike.heads import (
     FEW_READS,
     FEW_READS_AFTER_TAKE,
@@ -82,6 +83,8 @@ ONCE: Final = {**SORTED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONL
 TOGETHER_MAX: Final = 32
 # For how many leases to keep the parts that depend on the lease only: to make them costs as much as to send them.
 LEASES_KNOWN: Final = 4096
+# For how many sizes of takes to keep the parts that depend on the size only.
+COUNTS_KNOWN: Final = 64
 
 
 class Changes:
@@ -101,7 +104,8 @@ class Changes:
         self._caller = caller
         self._pace = pace
         self._key = key
-        self._known = known
+        alive = exp.And(numbered(NUMBER), exp.NE(exp.IntBin("st"), DEAD), known)
+        self._alive = Template(exp.Cond(alive, True, exp.Unknown()))
         self._waiting: deque[tuple[Request, Told]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         # One for each call that is due and has not begun. Threads may append and pop at once.
@@ -269,8 +273,7 @@ class Changes:
 
     def alive(self, number: int) -> Any:
         """Fail the whole change unless the segment is alive and of a known format. A filter's answer could mean that it came too late."""
-        alive = exp.And(exp.Eq(exp.IntBin("no"), number), exp.NE(exp.IntBin("st"), DEAD), self._known)
-        return expression_operations.expression_read("no", exp.Cond(alive, True, exp.Unknown()).compile())
+        return expression_operations.expression_read("no", self._alive.of(number))
 
     def _all_ops(self, request: Request) -> list[Any]:
         """Make the operations of a single change, and the reads after it."""
@@ -351,14 +354,20 @@ def lease_ops(lease: int) -> list[Any]:
 def _take_ops(lease: int, count: int) -> list[Any]:
     """Move the first ready jobs into a lease, and return them."""
     context, _ = _fence(lease)
+    counted, into_lease, removed = _takes(count)
+    return [counted, expression_operations.expression_write("held", into_lease.within(context)), removed]
+
+
+@lru_cache(COUNTS_KNOWN)
+def _takes(count: int) -> tuple[Any, Template, Any]:
+    """Return the parts of a take that are the same for all leases: to count the jobs, to copy them into a lease, to remove them."""
     best = exp_map.MapGetByIndexRange(None, aerospike.MAP_RETURN_ORDERED_MAP, 0, count, exp.MapBin(READY))
     taken = arithmetic.Min(count, exp_map.MapSize(None, exp.MapBin(READY)))
-    with_them = exp_map.MapPutItems(context, SORTED, best, exp.MapBin("held"))
-    return [
+    return (
         expression_operations.expression_write("nheld", arithmetic.Add(exp.IntBin("nheld"), taken).compile()),
-        expression_operations.expression_write("held", with_them.compile()),
+        Template(exp_map.MapPutItems(_fence(0)[0], SORTED, best, exp.MapBin("held"))),
         map_operations.map_remove_by_index_range(READY, 0, count, aerospike.MAP_RETURN_KEY_VALUE),
-    ]
+    )
 
 
 def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,8 @@ from typing import Any, Final
 from aerospike_helpers.expressions import arithmetic
 from aerospike_helpers.expressions import base as exp
 
+from beanspiked.engine.aerospike.store.aerospike.conditions import both, compiled
+
 __all__ = ["NODE_NOW_MS", "Deadline"]
 
 NODE_NOW_MS: Final = arithmetic.Add(arithmetic.Div(exp.LastUpdateTime(), 1_000_000), exp.SinceUpdateTime())
@@ -36,7 +38,7 @@ class Deadline:
         self._latest_ms: int | None = None
         self._before_ms: int | None = None
         self._since_ms: int = _local_ms()
-        self._filter: tuple[int, Any, Any] = (0, None, None)
+        self._filter: tuple[int, Any] = (0, None)
 
     def seen(self, node_ms: int) -> bool:
         """Note a node's time, which it has just told; tell whether its clock is ahead of all others by more than a step."""
@@ -52,24 +54,23 @@ class Deadline:
         known = self._ahead_ms
         self._ahead_ms = max(self._latest_ms, self._latest_ms if self._before_ms is None else self._before_ms)
         if known != self._ahead_ms:
-            self._filter = (0, None, None)
+            self._filter = (0, None)
         return known is not None and ahead > known + STEP_MS
 
     def filter(self, guard: Any = None) -> tuple[int, Any]:
         """Return the deadline of a write that is sent now, in ms of a node's clock, and the compiled filter, with a guard if given.
 
-        While no node's time is known, these are 0 and the guard alone.
+        While no node's time is known, these are 0 and the guard alone. The guard may be compiled.
         """
         if self._ahead_ms is None:
-            return 0, None if guard is None else guard.compile()
+            return 0, None if guard is None else compiled(guard)
         until_ms = _local_ms() + self._ahead_ms + self._within_ms
         until_ms += STEP_MS - until_ms % STEP_MS
-        known, expression, compiled = self._filter
+        known, in_time = self._filter
         if known != until_ms:
-            expression = exp.LE(NODE_NOW_MS, until_ms)
-            compiled = expression.compile()
-            self._filter = (until_ms, expression, compiled)
-        return until_ms, compiled if guard is None else exp.And(expression, guard).compile()
+            in_time = exp.LE(NODE_NOW_MS, until_ms).compile()
+            self._filter = (until_ms, in_time)
+        return until_ms, in_time if guard is None else both(in_time, guard)
 
 
 def _local_ms() -> int:

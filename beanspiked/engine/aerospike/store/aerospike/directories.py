@@ -22,7 +22,8 @@ from aerospike_helpers.operations import expression_operations, map_operations, 
 
 from beanspiked.engine.aerospike.store import entries
 from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, SORTED
-from beanspiked.engine.aerospike.store.aerospike.records import Records, numbered
+from beanspiked.engine.aerospike.store.aerospike.conditions import numbered
+from beanspiked.engine.aerospike.store.aerospike.records import Records, lower
 from beanspiked.engine.aerospike.store.entries import (
     ITEM_COUNTER,
     ITEM_PAGE,
@@ -61,8 +62,8 @@ DECODED_AT_ONCE: Final = 16
 SALT_SIZE: Final = 16
 # How many records of each kind there are at first. The number grows to at most three times as many as were ever alive at once.
 RINGS: Final = {"segment": 1 << 14, "page": 1 << 10}
-ITEMS: Final = exp.MapBin("items")
 SEGS: Final = exp.MapBin("segs")
+EMPTY_PAGE: Final = lower(exp.Eq(exp_map.MapSize(None, SEGS), 0))
 # The bins of a new shard.
 SHARD: Final = [operations.write("f", FORMAT), map_operations.map_create("items", aerospike.MAP_KEY_ORDERED, True)]
 SHARD_READS: Final = [operations.read("f"), operations.read("items")]
@@ -94,9 +95,9 @@ class Directories(Records):
             await self.secret()
         return self._shard_key(tube)
 
-    async def change_entry(self, tube: str, ops: list[Any], guard: Any = None) -> None:
-        """Change a tube's entry. Raises Refused if the guard does not hold."""
-        await self.begin(await self._shard(tube), SHARD, ops, guard)
+    async def change_entry(self, tube: str, ops: list[Any]) -> list[tuple[str, Any]]:
+        """Change a tube's entry; return the results of the operations."""
+        return await self.begin(await self._shard(tube), SHARD, ops)
 
     # --- shards, on a worker thread
 
@@ -119,10 +120,15 @@ class Directories(Records):
 
     async def enlist(self, tube: str, number: int) -> None:
         """See SegmentStore."""
-        name = numbered_item(tube, ITEM_SEGMENT, number)
-        count = exp_map.MapGetByKeyRange(None, aerospike.MAP_RETURN_COUNT, *items_of(tube, ITEM_SEGMENT), ITEMS)
-        there = exp_map.MapGetByKey(None, aerospike.MAP_RETURN_EXISTS, exp.ResultType.BOOLEAN, name, ITEMS)
-        await self.change_entry(tube, [_put(name, 0)], exp.Or(there, exp.LT(count, self.inline_max)))
+        listed = items_of(tube, ITEM_SEGMENT)
+        ops = [
+            _put(numbered_item(tube, ITEM_SEGMENT, number), 0),
+            map_operations.map_get_by_key_range("items", *listed, aerospike.MAP_RETURN_COUNT),
+        ]
+        # To count them beforehand would be a condition, which costs more than to take back the entry of one tube in many.
+        if (await self.change_entry(tube, ops))[-1][1] > self.inline_max:
+            await self.unlist(tube, number)
+            raise Refused(f"{self.inline_max} segments are listed")
 
     async def unlist(self, tube: str, number: int) -> bool:
         """See SegmentStore."""
@@ -203,8 +209,7 @@ class Directories(Records):
         bins = {"f": FORMAT, "no": number, "tube": tube, "st": OPEN}
         ops = [operations.write(name, value) for name, value in bins.items()]
         made = [map_operations.map_create("segs", aerospike.MAP_KEY_ORDERED, False), *ops]
-        empty = exp.Eq(exp_map.MapSize(None, SEGS), 0)
-        await self.claim(self._page_key(number), number, empty, made, ops)
+        await self.claim(self._page_key(number), number, EMPTY_PAGE, made, ops)
 
     async def list_page(self, tube: str, page: int) -> None:
         """See SegmentStore."""

@@ -20,6 +20,7 @@ from beanspiked.engine.aerospike.store.aerospike.calls import (
     code_of,
     meaning,
 )
+from beanspiked.engine.aerospike.store.aerospike.conditions import NUMBER, Template
 from beanspiked.engine.aerospike.store.aerospike.pace import Lull, Pace
 from beanspiked.engine.aerospike.store.formats import NEWEST, SetAside
 from beanspiked.engine.aerospike.store.keys import RING_BITS
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from beanspiked.engine.aerospike.store.aerospike.calls import Key
 
-__all__ = ["Records", "numbered"]
+__all__ = ["Records", "lower"]
 
 Result = TypeVar("Result")
 
@@ -130,15 +131,22 @@ class Records:
                 raise
         return await self.change(key, ops, guard)
 
-    async def claim(self, key: Key, number: int, free: Any, made: list[Any], again: list[Any]) -> None:
-        """Make a record, or use a free one again under a higher number. Raises Refused if it is not free or has a higher number."""
-        guard = exp.And(free, exp.LT(exp.IntBin("no"), number))
+    async def claim(self, key: Key, number: int, free: Template, made: list[Any], again: list[Any]) -> None:
+        """Make a record, or use a free one again under a higher number. Raises Refused if it is not free or has a higher number.
+
+        Args:
+            key: The record.
+            number: Its number from now on.
+            free: Holds for a record that is free; see `lower`.
+            made: The operations that make it.
+            again: Those that make it anew.
+        """
         first = self._claims_new.get(key[1], number >> RING_BITS <= 1)
         try:
             if first:
                 await self.change(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
             else:
-                await self.change(key, again, guard)
+                await self.change(key, again, free.of(number))
         except (Fenced, Refused) as error:
             if code_of(error) != (CODE_EXISTS if first else CODE_NOT_FOUND):
                 raise
@@ -146,7 +154,7 @@ class Records:
             return
         self._claims_new[key[1]] = not first
         if first:
-            await self.change(key, again, guard)
+            await self.change(key, again, free.of(number))
         else:
             await self.change(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
 
@@ -171,6 +179,6 @@ class Records:
         ]
 
 
-def numbered(number: int) -> Any:
-    """Return a guard: the record has this number."""
-    return exp.Eq(exp.IntBin("no"), number)
+def lower(free: Any) -> Template:
+    """Return the condition under which a record is claimed: it is free, and its number is lower."""
+    return Template(exp.And(free, exp.LT(exp.IntBin("no"), NUMBER)))

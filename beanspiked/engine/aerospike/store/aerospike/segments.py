@@ -24,6 +24,7 @@ from beanspiked.engine.aerospike.store.aerospike.calls import (
     read_off,
 )
 from beanspiked.engine.aerospike.store.aerospike.changes import Changes, lease_ops
+from beanspiked.engine.aerospike.store.aerospike.conditions import NUMBER, Template, numbered
 from beanspiked.engine.aerospike.store.aerospike.heads import (
     HEAD_OPS,
     LEASE_READS,
@@ -31,7 +32,7 @@ from beanspiked.engine.aerospike.store.aerospike.heads import (
     SIZE_READS,
     head_of_results,
 )
-from beanspiked.engine.aerospike.store.aerospike.records import Records, numbered
+from beanspiked.engine.aerospike.store.aerospike.records import Records, lower
 from beanspiked.engine.aerospike.store.formats import NEWEST
 from beanspiked.engine.aerospike.store.keys import SERIAL_BITS, lease_session, record_of
 from beanspiked.engine.aerospike.store.seam import (
@@ -65,6 +66,9 @@ __all__ = ["Segments"]
 
 QUEUES: Final = (READY, DELAYED, BURIED)
 MAPS: Final = (*QUEUES, "held")
+# The maps keep their index: it takes 3 bytes a job, and saves a third of the cluster's work with a thousand jobs.
+MADE: Final = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
+CLEARED: Final = [map_operations.map_clear(name) for name in MAPS]
 ONCE_AT_MOST: Final = {
     **SORTED,
     "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY | aerospike.MAP_WRITE_FLAGS_NO_FAIL,
@@ -81,6 +85,12 @@ class Segments(Records):
     def __init__(self, client: Any, namespace: str, prefix: str = "bsd_", newest: int = NEWEST) -> None:
         super().__init__(client, namespace, prefix, newest)
         self.changes: Changes = Changes(self.caller, self.pace, self._segment_key, self._known)
+        state, empty = exp.IntBin("st"), [exp.Eq(exp_map.MapSize(None, exp.MapBin(name)), 0) for name in QUEUES]
+        nobody_holds = exp.Eq(exp.IntBin("nheld"), 0)
+        self._is_dead = lower(exp.And(exp.Eq(state, DEAD), self._known))
+        self._is_open = Template(exp.And(numbered(NUMBER), exp.Eq(state, OPEN), self._known))
+        self._is_over = Template(exp.And(numbered(NUMBER), exp.Eq(state, CLOSED), nobody_holds, self._known, *empty))
+        self._is_alive = Template(exp.And(numbered(NUMBER), exp.NE(state, DEAD), self._known))
 
     def _segment_key(self, number: int) -> Key:
         return self.key("seg", record_of(number))
@@ -164,18 +174,13 @@ class Segments(Records):
             operations.write("page", page),
         ]
         leased = lease_ops(lease)
-        # The maps keep their index: it takes 3 bytes a job, and saves a third of the cluster's work with a thousand jobs.
-        made = [map_operations.map_create(name, aerospike.MAP_KEY_ORDERED, True) for name in MAPS]
-        cleared = [map_operations.map_clear(name) for name in MAPS]
-        free = exp.And(exp.Eq(exp.IntBin("st"), DEAD), self._known)
-        key, new, again = self._segment_key(number), [*head, *made, *leased], [*head, *cleared, *leased]
-        await self.claim(key, number, free, new, again)
+        new, again = [*head, *MADE, *leased], [*head, *CLEARED, *leased]
+        await self.claim(self._segment_key(number), number, self._is_dead, new, again)
 
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
-        guard = exp.And(numbered(number), exp.Eq(exp.IntBin("st"), OPEN), self._known)
         try:
-            await self.change(self._segment_key(number), [operations.write("st", CLOSED)], guard)
+            await self.change(self._segment_key(number), [operations.write("st", CLOSED)], self._is_open.of(number))
         except Refused:
             await self._there(number)
             return False
@@ -183,23 +188,15 @@ class Segments(Records):
 
     async def retire(self, number: int) -> bool:
         """See SegmentStore."""
-        guard = exp.And(
-            numbered(number),
-            exp.Eq(exp.IntBin("st"), CLOSED),
-            exp.Eq(exp.IntBin("nheld"), 0),
-            self._known,
-            *[exp.Eq(exp_map.MapSize(None, exp.MapBin(name)), 0) for name in QUEUES],
-        )
         ops = [operations.write("st", DEAD), map_operations.map_clear("held")]
         try:
-            await self.change(self._segment_key(number), ops, guard)
+            await self.change(self._segment_key(number), ops, self._is_over.of(number))
         except Refused:
             return (await self._there(number)).state == DEAD
         return True
 
     async def wipe(self, number: int) -> int:
         """See SegmentStore."""
-        guard = exp.And(numbered(number), exp.NE(exp.IntBin("st"), DEAD), self._known)
         ops = [
             operations.read("nheld"),
             *[map_operations.map_size(name) for name in QUEUES],
@@ -208,7 +205,7 @@ class Segments(Records):
             operations.write("st", CLOSED),
         ]
         try:
-            results = await self.change(self._segment_key(number), ops, guard)
+            results = await self.change(self._segment_key(number), ops, self._is_alive.of(number))
         except Refused:
             await self._there(number)
             return 0

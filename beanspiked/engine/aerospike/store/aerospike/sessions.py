@@ -15,8 +15,9 @@ from aerospike_helpers.operations import expression_operations, map_operations, 
 
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.calls import SORTED
+from beanspiked.engine.aerospike.store.aerospike.conditions import numbered
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS
-from beanspiked.engine.aerospike.store.aerospike.records import Records, numbered
+from beanspiked.engine.aerospike.store.aerospike.records import Records
 from beanspiked.engine.aerospike.store.aerospike.workers import look_until
 from beanspiked.engine.aerospike.store.formats import NEWEST
 from beanspiked.engine.aerospike.store.seam import FIRST, Fenced, Newer, Refused, SessionRecord

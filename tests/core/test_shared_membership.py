@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from failing import busy_for
 from world import World, session_of
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
@@ -183,6 +184,20 @@ def test_what_is_told_of_tubes_whose_last_user_has_died_goes_though_one_of_them_
     here.run(600.0)
     assert here.cluster.tubes() == {}
     assert not other.leaving
+
+
+@pytest.mark.parametrize("busy", ["sessions", "forget_tube"])
+def test_a_tube_begins_anew_though_the_store_is_busy_for_a_moment(here: World, busy: str) -> None:
+    client = here.front_end().connect()
+    here.run(3.0)
+    client.ask(b"use t\r\n")
+    assert client.ask(b"delete %d\r\n" % client.put()) == b"DELETED\r\n"
+    assert client.ask(b"pause-tube t 100\r\n") == b"PAUSED\r\n"
+    setattr(here.cluster, busy, busy_for(here, 0.3, getattr(here.cluster, busy)))
+    client.ask(b"use default\r\n")
+    client.ask(b"use t\r\n")
+    stats = client.stats("stats-tube t")
+    assert [stats[name] for name in ("total-jobs", "cmd-delete", "cmd-pause-tube", "pause")] == ["0"] * 4
 
 
 def test_a_paused_tube_that_nobody_uses_stays_paused(here: World) -> None:

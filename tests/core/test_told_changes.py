@@ -10,10 +10,11 @@ from aerospike import exception as client_errors
 from aerospike_helpers.expressions import base as exp
 from changes import sent
 
-from beanspiked.engine.aerospike.store.aerospike.calls import Caller
+from beanspiked.engine.aerospike.store.aerospike.calls import Caller, code_of
 from beanspiked.engine.aerospike.store.aerospike.changes import Changes
 from beanspiked.engine.aerospike.store.aerospike.pace import Pace
-from beanspiked.engine.aerospike.store.seam import Busy, Change, Outcome, Unknown
+from beanspiked.engine.aerospike.store.aerospike.together import Together
+from beanspiked.engine.aerospike.store.seam import Busy, Change, Fenced, Full, Outcome, Refused, Unknown
 
 BINS = {
     "keys": [],
@@ -118,3 +119,52 @@ def test_no_guard_has_failed_where_the_clock_cannot_be_read() -> None:
     with pytest.raises(Busy):
         caller.operate(("test", "ses", 1), [], exp.Eq(exp.IntBin("dead"), 0))
     caller.close()
+
+
+# --- of writes of other records
+
+
+def written(client: Client, guard: Any = None) -> list[Any]:
+    """Write a record for each answer of a client, together."""
+
+    async def write() -> list[Any]:
+        caller = Caller(client)
+        caller.deadline.seen(10**12)
+        together = Together(caller, Pace(lambda: 0.0))
+        keys = [("test", "ctl", number) for number in range(len(client.answers))]
+        outcomes = await asyncio.gather(*[together.write(key, [], 0, guard) for key in keys], return_exceptions=True)
+        caller.close()
+        return outcomes
+
+    return asyncio.run(write())
+
+
+def test_each_write_has_its_own_outcome_and_what_the_node_answered() -> None:
+    outcomes = written(Client((0, {"items": 3}), (2, None), (5, None), (8, None), (14, None)))
+    assert outcomes[0] == {"items": 3}
+    assert [(type(error), code_of(error)) for error in outcomes[1:]] == [
+        (Fenced, 2),
+        (Refused, 5),
+        (Full, 8),
+        (Busy, 14),
+    ]
+
+
+def test_a_write_that_nothing_was_said_of_is_in_doubt() -> None:
+    outcomes = written(Client((0, {"items": 3}), UNSAID, raises=client_errors.ClientError("no batch", -1)))
+    assert [type(outcome) for outcome in outcomes] == [dict, Unknown]
+
+
+def test_no_guard_has_failed_in_a_batch_where_the_clock_cannot_be_read() -> None:
+    guard = exp.Eq(exp.IntBin("dead"), 0)
+    assert [type(outcome) for outcome in written(Client(TOO_LATE, TOO_LATE), guard)] == [Busy, Busy]
+
+
+def test_a_guard_has_failed_where_the_node_had_time() -> None:
+    class Timely(Client):
+        def operate(self, *_: Any, **__: Any) -> Any:
+            return None, None, {"now": 0}
+
+    guard = exp.Eq(exp.IntBin("dead"), 0)
+    assert [type(outcome) for outcome in written(Timely(TOO_LATE, TOO_LATE), guard)] == [Refused, Refused]
+    assert [type(outcome) for outcome in written(Timely(TOO_LATE, TOO_LATE))] == [Busy, Busy]

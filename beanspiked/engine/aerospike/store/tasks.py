@@ -123,13 +123,17 @@ class Tasks:
             # Outside the `except`: otherwise compiled code makes this error the context of every error that happens during the wait.
             await self.pause_between_tries()
 
+    def for_a_while(self) -> Callable[[], float]:
+        """Return until when to try again, for `repeat`: for as long as a store has to answer, from now on."""
+        until = self._now() + ANSWER_WITHIN
+        return lambda: until
+
     async def try_for_a_while(
         self, operation: Callable[[], Coroutine[Any, Any, Result]], *final: type[StoreError]
     ) -> Result:
         """Repeat an operation for as long as a store has to answer. After that raises StoreFailed. Raises final failures as they are."""
-        until = self._now() + ANSWER_WITHIN
         try:
-            return await self.repeat(operation, lambda: until, *final)
+            return await self.repeat(operation, self.for_a_while(), *final)
         except StoreError as error:
             if isinstance(error, (*FINAL, *final)):
                 raise

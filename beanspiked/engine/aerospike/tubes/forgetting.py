@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -116,10 +117,7 @@ class Forgetting:
                 endings = list(islice(self._waiting.values(), FORGOTTEN_AT_ONCE))
                 for ending in endings:
                     del self._waiting[ending.tube]
-                try:
-                    await self._forget(endings)
-                except StoreError as error:
-                    logger.info("%d tubes are remembered: %s", len(endings), error)
+                await self._forget(endings)
                 _tell(endings)
         finally:
             self._working = False
@@ -128,20 +126,17 @@ class Forgetting:
             self._waiting.clear()
 
     async def _forget(self, endings: list[Ending]) -> None:
-        """Forget what was counted until now, unless others have jobs or users of the tubes. Raises StoreError."""
-        records = await self._store.directories([ending.tube.name for ending in endings])
-        found = dict(zip(endings, records, strict=True))
-        await self._leave_out_those_with_jobs(found)
-        if not found:
+        """Forget what was counted until now, unless others have jobs or users of the tubes."""
+        until = self._tasks.for_a_while()
+        try:
+            unused = await self._tasks.repeat(partial(self._unused, endings), until)
+        except StoreError as error:
+            logger.info("%d tubes are remembered: %s", len(endings), error)
             return
-        await self._membership.look()
-        await self._membership.usages()
-        unused = [ending for ending in found if not self._membership.used_elsewhere(ending.tube.name)]
-        for ending in unused:
-            record = found[ending]
+        for ending, record in unused.items():
             if record is not None and (record.pause_ms or any(record.counters.values())):
                 try:
-                    await self._store.forget_tube(ending.tube.name)
+                    await self._tasks.repeat(partial(self._store.forget_tube, ending.tube.name), until)
                 except StoreError as error:
                     logger.info("tube %s is remembered: %s", ending.tube.name, error)
                     continue
@@ -149,6 +144,17 @@ class Forgetting:
             again = self._waiting.get(ending.tube)
             if again is not None:
                 again.less(ending)
+
+    async def _unused(self, endings: list[Ending]) -> "dict[Ending, Directory | None]":
+        """Return the tubes that have no users and no jobs anywhere, with their entries. Raises StoreError."""
+        records = await self._store.directories([ending.tube.name for ending in endings])
+        found = dict(zip(endings, records, strict=True))
+        await self._leave_out_those_with_jobs(found)
+        if found:
+            await self._membership.look()
+            await self._membership.usages()
+        used = self._membership.used_elsewhere
+        return {ending: record for ending, record in found.items() if not used(ending.tube.name)}
 
     async def _leave_out_those_with_jobs(self, found: "dict[Ending, Directory | None]") -> None:
         listed: list[tuple[Ending, int]] = []

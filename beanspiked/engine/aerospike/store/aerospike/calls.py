@@ -295,7 +295,7 @@ class Caller:
         except client_errors.FilteredOut:
             if guard is None:
                 raise self.too_late(key, until_ms) from None
-            if until_ms and not self._in_time(key, until_ms):
+            if until_ms and not self.in_time(key, until_ms):
                 # The node did nothing: the write came too late, or the guard did not hold. The next try tells which.
                 raise Busy("it came too late, by the clock of the node") from None
             raise
@@ -314,11 +314,11 @@ class Caller:
 
     def too_late(self, key: Key, until_ms: int) -> Busy:
         """Make the error of a write that only its deadline can have stopped; learn the node's time."""
-        if self._in_time(key, until_ms):
+        if self.in_time(key, until_ms):
             logger.error("a node refused a write before its deadline; the write is tried again")
         return Busy("it came too late, by the clock of the node")
 
-    def _in_time(self, key: Key, until_ms: int) -> bool:
+    def in_time(self, key: Key, until_ms: int) -> bool:
         """Tell whether a record's node reads a time before a deadline; False if its time cannot be read."""
         try:
             return self.node_now(key) <= until_ms

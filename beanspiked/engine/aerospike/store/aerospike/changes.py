@@ -23,12 +23,8 @@ from aerospike_helpers.operations import expression_operations, map_operations, 
 
 from beanspiked.engine.aerospike.store.aerospike.calls import (
     CODE_FILTERED_OUT,
-    CODE_PARAMETER,
-    CODE_TIMEOUT,
     HERE_WITHIN_MS,
-    NEVER_SENT,
     SORTED,
-    WRITE_WITHIN_MS,
     meaning,
     meaning_of,
     read_off,
@@ -43,6 +39,7 @@ from beanspiked.engine.aerospike.store.aerospike.heads import (
     head_of_few,
     head_of_results,
 )
+from beanspiked.engine.aerospike.store.aerospike.together import BATCH_WRITE_POLICY, TOGETHER_MAX, send_batch
 from beanspiked.engine.aerospike.store.aerospike.workers import hand_over
 from beanspiked.engine.aerospike.store.request import Request
 from beanspiked.engine.aerospike.store.seam import (
@@ -69,7 +66,6 @@ __all__ = ["Changes", "lease_ops"]
 
 logger = logging.getLogger(__name__)
 
-BATCH_WRITE_POLICY: Final = {"max_retries": 0, "total_timeout": 1000, "socket_timeout": WRITE_WITHIN_MS}
 # The call asks all nodes at the same time, so the event loop waits once, not once a node.
 HERE_BATCH_POLICY: Final = {
     **BATCH_WRITE_POLICY,
@@ -79,8 +75,6 @@ HERE_BATCH_POLICY: Final = {
 }
 BATCH_RECORD_POLICY: Final = {"exists": aerospike.POLICY_EXISTS_UPDATE, "ttl": aerospike.TTL_NEVER_EXPIRE}
 ONCE: Final = {**SORTED, "map_write_flags": aerospike.MAP_WRITE_FLAGS_CREATE_ONLY}
-# How many changes go out together at most, since the first waits for the last.
-TOGETHER_MAX: Final = 32
 # For how many leases to keep the parts that depend on the lease only: to make them costs as much as to send them.
 LEASES_KNOWN: Final = 4096
 # For how many sizes of takes to keep the parts that depend on the size only.
@@ -231,10 +225,7 @@ class Changes:
         self, together: Sequence[Request], policy: dict[str, Any], too_late: Callable[[Key, int], Busy]
     ) -> list[Outcome | Exception]:
         """Send changes in one batch."""
-        caller = self._caller
-        until_ms, filtered = caller.deadline.filter()
-        if filtered is not None:
-            policy = {**policy, "expressions": filtered}
+        until_ms, in_time = self._caller.deadline.filter()
         writes = [
             batch_records.Write(
                 self._key(request.number),
@@ -243,27 +234,12 @@ class Changes:
             )
             for request in together
         ]
-        batch = batch_records.BatchRecords(writes)
-        untold = CODE_TIMEOUT
-        try:
-            caller.client.batch_write(batch, policy_batch=policy)
-        except client_errors.AerospikeError as error:
-            if error.code == CODE_PARAMETER:
-                raise
-            # The nodes may have carried out some nevertheless, and answered.
-            logger.warning("a batch of changes failed: %s", error)
-            untold = error.code or untold
-        except Exception:
-            logger.exception("the answer to a batch of changes cannot be read")
-        else:
-            untold = batch.result or untold
-        if untold not in NEVER_SENT:
-            untold = CODE_TIMEOUT
+        records, untold = send_batch(self._caller, writes, policy, in_time)
         return [
             too_late(self._key(request.number), until_ms)
             if record.result == CODE_FILTERED_OUT
             else _outcome_of_record(request.change, record, untold)
-            for request, record in zip(together, batch.batch_records, strict=True)
+            for request, record in zip(together, records, strict=True)
         ]
 
     def _ops(self, request: Request) -> list[Any]:

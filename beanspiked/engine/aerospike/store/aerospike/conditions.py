@@ -48,9 +48,9 @@ class Template:
         return [(code, kind, {**fixed, "ctx": context}, operands), *self._compiled[1:]]
 
 
-def both(first: Compiled, second: Condition) -> Compiled:
-    """Return a compiled expression that holds where both do."""
-    return [BEGIN, *first, *compiled(second), END]
+def both(first: Compiled | None, second: Condition) -> Compiled:
+    """Return a compiled expression that holds where both do. There may be no first one."""
+    return compiled(second) if first is None else [BEGIN, *first, *compiled(second), END]
 
 
 def compiled(condition: Condition) -> Compiled:

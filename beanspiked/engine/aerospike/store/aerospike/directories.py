@@ -95,8 +95,8 @@ class Directories(Records):
             await self.secret()
         return self._shard_key(tube)
 
-    async def change_entry(self, tube: str, ops: list[Any]) -> list[tuple[str, Any]]:
-        """Change a tube's entry; return the results of the operations."""
+    async def change_entry(self, tube: str, ops: list[Any]) -> dict[str, Any]:
+        """Change a tube's entry; return the last result of each bin."""
         return await self.begin(await self._shard(tube), SHARD, ops)
 
     # --- shards, on a worker thread
@@ -126,7 +126,7 @@ class Directories(Records):
             map_operations.map_get_by_key_range("items", *listed, aerospike.MAP_RETURN_COUNT),
         ]
         # To count them beforehand would be a condition, which costs more than to take back the entry of one tube in many.
-        if (await self.change_entry(tube, ops))[-1][1] > self.inline_max:
+        if (await self.change_entry(tube, ops))["items"] > self.inline_max:
             await self.unlist(tube, number)
             raise Refused(f"{self.inline_max} segments are listed")
 
@@ -137,10 +137,10 @@ class Directories(Records):
     async def _drop(self, tube: str, name: bytes) -> bool:
         ops = [map_operations.map_remove_by_key("items", name, aerospike.MAP_RETURN_COUNT)]
         try:
-            results = await self.change(await self._shard(tube), ops)
+            results = await self.alter(await self._shard(tube), ops)
         except Fenced:
             return False
-        return bool(results[0][1])
+        return bool(results["items"])
 
     async def directories(self, tubes: Sequence[str]) -> list[Directory | None]:
         """See SegmentStore."""
@@ -187,7 +187,7 @@ class Directories(Records):
             for kind in (ITEM_COUNTER, ITEM_PAUSE)
         ]
         with contextlib.suppress(Fenced):
-            await self.change(await self._shard(tube), ops)
+            await self.alter(await self._shard(tube), ops)
 
     async def add_counters(self, tube: str, counters: Mapping[str, int]) -> None:
         """See SegmentStore."""
@@ -222,10 +222,10 @@ class Directories(Records):
         guard = exp.And(numbered(page), exp.Eq(exp.IntBin("st"), OPEN), room)
         ops = [map_operations.map_put("segs", number, 0, SORTED)]
         try:
-            results = await self.change(self._page_key(page), ops, guard)
+            results = await self.alter(self._page_key(page), ops, guard)
         except Fenced as error:
             raise Refused(f"page {page} is not there") from error
-        size: int = results[0][1]
+        size: int = results["segs"]
         return size < self.page_max
 
     async def leave_page(self, page: int, number: int) -> int | None:
@@ -250,7 +250,7 @@ class Directories(Records):
         """See SegmentStore."""
         guard = exp.And(numbered(page), exp.Or(exp.Eq(exp.IntBin("st"), DEAD), exp.Eq(exp_map.MapSize(None, SEGS), 0)))
         try:
-            await self.change(self._page_key(page), [operations.write("st", DEAD)], guard)
+            await self.alter(self._page_key(page), [operations.write("st", DEAD)], guard)
         except Fenced:
             return False
         except Refused:
@@ -273,7 +273,8 @@ class Directories(Records):
         made = [operations.write(name, value) for name, value in begun.items()]
         ops = [operations.increment("n", count), *[operations.read(name) for name in ("n", "size", "base")]]
         results = await self.begin(self.key("ctl", f"ring-{ring}"), made, ops)
-        last, size, base = (value for _, value in results[-3:])
+        values: list[Any] = [results.get(name) for name in ("n", "size", "base")]
+        last, size, base = values
         if not all(type(value) is int for value in (last, size, base)) or size & (size - 1) or not 0 < size <= RING_MAX:
             raise Damaged(f"the ring of {ring}s is malformed")
         return Ring(last - count, size, base)

@@ -22,6 +22,7 @@ from beanspiked.engine.aerospike.store.aerospike.calls import (
 )
 from beanspiked.engine.aerospike.store.aerospike.conditions import NUMBER, Template
 from beanspiked.engine.aerospike.store.aerospike.pace import Lull, Pace
+from beanspiked.engine.aerospike.store.aerospike.together import Together
 from beanspiked.engine.aerospike.store.formats import NEWEST, SetAside
 from beanspiked.engine.aerospike.store.keys import RING_BITS
 from beanspiked.engine.aerospike.store.seam import Fenced, Refused
@@ -57,6 +58,7 @@ class Records:
         self._namespace = namespace
         self._prefix = prefix
         self._lull = Lull()
+        self._together = Together(self.caller, self.pace)
         self._aside = SetAside()
         # By set, whether the record that was claimed last was new: such records come in long runs.
         self._claims_new: dict[str, bool] = {}
@@ -82,36 +84,52 @@ class Records:
     ) -> list[tuple[str, Any]]:
         """Change a record; return the results of the operations.
 
-        While the store is quick, the event loop itself makes the calls of a turn that has few; see Changes.
-
         Raises:
             Fenced: The record is missing, and `exists` does not allow the store to make it.
             Refused: The guard does not hold, or the record is there and `exists` does not allow that.
         """
         await self.caller.ready()
-        results: list[tuple[str, Any]]
-        if self._lull.here() and self.pace.quick() and self.caller.steady():
-            began = self.pace.now()
-            try:
-                # With the next try a thread learns why the node filtered it out.
-                with contextlib.suppress(client_errors.FilteredOut):
-                    results = self.caller.make_here(key, ops, exists, guard)
-                    return results
-            except client_errors.AerospikeError as error:
-                raise meaning(error) from error
-            finally:
-                self.pace.answered(began)
-                # However many calls follow each other, everything else runs between them.
-                await asyncio.sleep(0)
-        results = await self.caller.call(partial(self.caller.make, key, ops, exists, guard))
+        here = await self._change_here(key, ops, guard, exists)
+        if here is not None:
+            return here
+        results: list[tuple[str, Any]] = await self.caller.call(partial(self.caller.make, key, ops, exists, guard))
+        return results
+
+    async def alter(
+        self, key: Key, ops: list[Any], guard: Any = None, exists: int = aerospike.POLICY_EXISTS_UPDATE
+    ) -> dict[str, Any]:
+        """Change a record, perhaps in one call with others that wait; return the last result of each bin. Raises as `change` does."""
+        await self.caller.ready()
+        results = await self._change_here(key, ops, guard, exists)
+        return await self._together.write(key, ops, exists, guard) if results is None else dict(results)
+
+    async def _change_here(self, key: Key, ops: list[Any], guard: Any, exists: int) -> list[tuple[str, Any]] | None:
+        """Change a record from the event loop while the store is quick and the turn has few calls; None if a thread has to.
+
+        See Changes.
+        """
+        if not (self._lull.here() and self.pace.quick() and self.caller.steady()):
+            return None
+        began = self.pace.now()
+        results: list[tuple[str, Any]] | None = None
+        try:
+            # With the next try a thread learns why the node filtered it out.
+            with contextlib.suppress(client_errors.FilteredOut):
+                results = self.caller.make_here(key, ops, exists, guard)
+        except client_errors.AerospikeError as error:
+            raise meaning(error) from error
+        finally:
+            self.pace.answered(began)
+            # However many calls follow each other, everything else runs between them.
+            await asyncio.sleep(0)
         return results
 
     async def make(self, key: Key, ops: list[Any], guard: Any = None) -> None:
         """Change a record, or make it. Raises Refused if the record is there and the guard does not hold."""
-        await self.change(key, ops, guard, aerospike.POLICY_EXISTS_IGNORE)
+        await self.alter(key, ops, guard, aerospike.POLICY_EXISTS_IGNORE)
 
-    async def begin(self, key: Key, begun: list[Any], ops: list[Any], guard: Any = None) -> list[tuple[str, Any]]:
-        """Change a record; where it is missing, make it first.
+    async def begin(self, key: Key, begun: list[Any], ops: list[Any], guard: Any = None) -> dict[str, Any]:
+        """Change a record; where it is missing, make it first. Return the last result of each bin.
 
         Args:
             key: The record.
@@ -120,16 +138,16 @@ class Records:
             guard: A condition for the change.
         """
         try:
-            return await self.change(key, ops, guard)
+            return await self.alter(key, ops, guard)
         except Fenced as error:
             if code_of(error) != CODE_NOT_FOUND:
                 raise
         try:
-            await self.change(key, begun, exists=aerospike.POLICY_EXISTS_CREATE)
+            await self.alter(key, begun, exists=aerospike.POLICY_EXISTS_CREATE)
         except Refused as error:
             if code_of(error) != CODE_EXISTS:
                 raise
-        return await self.change(key, ops, guard)
+        return await self.alter(key, ops, guard)
 
     async def claim(self, key: Key, number: int, free: Template, made: list[Any], again: list[Any]) -> None:
         """Make a record, or use a free one again under a higher number. Raises Refused if it is not free or has a higher number.
@@ -144,9 +162,9 @@ class Records:
         first = self._claims_new.get(key[1], number >> RING_BITS <= 1)
         try:
             if first:
-                await self.change(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
+                await self.alter(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
             else:
-                await self.change(key, again, free.of(number))
+                await self.alter(key, again, free.of(number))
         except (Fenced, Refused) as error:
             if code_of(error) != (CODE_EXISTS if first else CODE_NOT_FOUND):
                 raise
@@ -154,9 +172,9 @@ class Records:
             return
         self._claims_new[key[1]] = not first
         if first:
-            await self.change(key, again, free.of(number))
+            await self.alter(key, again, free.of(number))
         else:
-            await self.change(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
+            await self.alter(key, made, exists=aerospike.POLICY_EXISTS_CREATE)
 
     async def look(
         self, kind: str, numbers: Sequence[int], keys: list[Key], reads: list[Any], decode: Callable[..., Result | None]

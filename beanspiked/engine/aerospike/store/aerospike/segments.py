@@ -180,7 +180,7 @@ class Segments(Records):
     async def close(self, number: int) -> bool:
         """See SegmentStore."""
         try:
-            await self.change(self._segment_key(number), [operations.write("st", CLOSED)], self._is_open.of(number))
+            await self.alter(self._segment_key(number), [operations.write("st", CLOSED)], self._is_open.of(number))
         except Refused:
             await self._there(number)
             return False
@@ -190,7 +190,7 @@ class Segments(Records):
         """See SegmentStore."""
         ops = [operations.write("st", DEAD), map_operations.map_clear("held")]
         try:
-            await self.change(self._segment_key(number), ops, self._is_over.of(number))
+            await self.alter(self._segment_key(number), ops, self._is_over.of(number))
         except Refused:
             return (await self._there(number)).state == DEAD
         return True

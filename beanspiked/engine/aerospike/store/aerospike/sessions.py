@@ -63,7 +63,7 @@ class Sessions(Records):
             results = await self.begin(key, [operations.write("f", FIRST)], ops, self._known)
         except Refused as error:
             raise Newer(f"{key[2]} is of a format newer than {self.newest}") from error
-        last: int = results[-1][1]
+        last: int = results["last"]
         return last - count + 1
 
     # --- the list

@@ -46,7 +46,7 @@ def read(directory: Path, folded: int = 0) -> list[bytes]:
 # --- power losses
 
 
-@pytest.mark.parametrize("tail", ["nothing", "zeros", "noise", "an older log"])
+@pytest.mark.parametrize("tail", ["zeros", "noise", "an older log"])
 def test_a_power_loss_at_any_byte_leaves_the_batches_before_it(tmp_path: Path, tail: str) -> None:
     if tail == "an older log":
         # The same numbers and places under another salt.
@@ -58,15 +58,21 @@ def test_a_power_loss_at_any_byte_leaves_the_batches_before_it(tmp_path: Path, t
     if tail == "zeros":
         rest = bytes(len(data))
     elif tail == "noise":
-        rest = random.Random(1).randbytes(ends[-1] + 50)
-    elif tail == "nothing":
-        rest = b""
+        rest = random.Random(1).randbytes(len(data))
     for cut in range(START, ends[-1] + 1):
         torn = data[:cut] + rest[cut:]
         path.write_bytes(torn)
         # What was lost may have been what stood there before.
         whole = sum(torn[:end] == data[:end] for end in ends)
         assert read(tmp_path) == BATCHES[:whole], cut
+
+
+def test_a_file_that_had_grown_may_end_anywhere(tmp_path: Path) -> None:
+    path, ends = written(tmp_path, [b"one", b"2" * SIZES.first, b"three"])
+    data = path.read_bytes()
+    for cut in (SIZES.first, ends[1] - 1, ends[1], ends[2] - 1):
+        path.write_bytes(data[:cut])
+        assert read(tmp_path) == ([b"one", b"2" * SIZES.first] if cut >= ends[1] else [b"one"]), cut
 
 
 def test_a_batch_whose_pages_came_to_the_disk_out_of_order_is_dropped(tmp_path: Path) -> None:
@@ -172,7 +178,7 @@ def test_a_body_that_looks_like_a_frame_is_none(tmp_path: Path) -> None:
     data = path.read_bytes()
     at = data.index(planted)
     # As if the log had been written again up to just there.
-    path.write_bytes(data[: ends[0]] + data[at:])
+    path.write_bytes((data[: ends[0]] + data[at:]).ljust(SIZES.first, b"\0"))
     assert read(tmp_path) == [b"one"]
 
 
@@ -256,6 +262,24 @@ def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
     first.unlink()
     with pytest.raises(StoreUnusable, match="frame 1 is missing"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("size", [None, 0, 1000, SIZES.first - 1])
+@pytest.mark.parametrize("other", [False, True])
+def test_a_file_without_its_size_is_told_while_the_log_is_needed(tmp_path: Path, size: int | None, other: bool) -> None:
+    path, _ = written(tmp_path, BATCHES)
+    short = next(file for file in log_paths(tmp_path) if file != path) if other else path
+    folded = len(BATCHES)
+    assert read(tmp_path, folded) == []
+    if size is None:
+        short.unlink()
+    else:
+        os.truncate(short, size)
+    if other or size == SIZES.first - 1 or size == 1000:
+        with pytest.raises(StoreUnusable, match=f"{short}: damaged: it is missing or cut short"):
+            read(tmp_path)
+    # Of a server that ended cleanly one file may be left.
+    assert read(tmp_path, folded) == []
 
 
 def test_a_damaged_log_is_refused_and_left_as_it_is(stores: Stores, tmp_path: Path) -> None:

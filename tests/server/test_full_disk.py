@@ -70,6 +70,23 @@ def test_a_full_disk_loses_nothing_and_deletes_make_room(
 
 
 @ALL_FLAGS
+def test_deletes_of_large_jobs_make_room_too(servers: Servers, small_disk: MakeDisk, flags: list[str]) -> None:
+    disk = small_disk(60)
+    server = servers.start("-b", disk.directory, "-z", "3000000", *flags, within=disk.within)
+    client = server.connect()
+    body = b"x" * 1_000_000
+    jobs: list[int] = []
+    while (reply := client.ask(put(body))).word == b"INSERTED":
+        jobs.append(reply.number)
+    assert reply.line == b"OUT_OF_MEMORY"
+    assert {reply.line for reply in client.ask_all(b"delete %d" % job_id for job_id in jobs)} == {b"DELETED"}
+    give_up_at = time.monotonic() + 10
+    while client.ask(put(body)).word != b"INSERTED":
+        assert time.monotonic() < give_up_at, "puts are still refused"
+        time.sleep(0.05)
+
+
+@ALL_FLAGS
 def test_the_log_says_so_once_and_not_with_every_put(servers: Servers, small_disk: MakeDisk, flags: list[str]) -> None:
     disk = small_disk(32)
     server = servers.start("-b", disk.directory, *flags, within=disk.within)

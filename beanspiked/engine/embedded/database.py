@@ -258,6 +258,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     database: sqlite3.Connection | None = None
     try:
         database = _connect(path)
+        # Debian's SQLite would write zeros over all that is deleted, by way of the write-ahead log: more than the reserve of a full disk.
+        database.execute("PRAGMA secure_delete = OFF")
         # Other programs that write or checkpoint, such as backup tools, hold their locks for moments only.
         database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         database.execute("PRAGMA journal_size_limit = 16777216")

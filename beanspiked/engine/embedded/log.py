@@ -62,14 +62,18 @@ def read_log(directory: Path, journal: bytes, folded: int, take: Callable[[bytes
     """
     files: list[tuple[Header, Path, int]] = []
     found: list[Found] = []
+    short: list[Path] = []
     try:
         # The newer file is looked at first. If it has frames, the older one will get no more, also in a journal that is in use.
         for path in log_paths(directory):
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
+                short.append(path)
                 continue
             files.append((Header(b"", b"", 0), path, fd))
+            if os.fstat(fd).st_size < SIZES.first:
+                short.append(path)
             header = header_of(fd, path)
             if header is None:
                 continue
@@ -109,6 +113,12 @@ def read_log(directory: Path, journal: bytes, folded: int, take: Callable[[bytes
     finally:
         for _, _, fd in files:
             os.close(fd)
+    if short and found:
+        # Both have their size before the first frame is written, and go once all frames are folded.
+        raise StoreUnusable(
+            f"{short[0]}: damaged: it is missing or cut short, and the log has jobs that are not in the database;"
+            " restore it, or move both files of the log away and lose what they hold"
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from failing import always
 from memory import MemoryStore
 from world import Client, FrontEnd, World
 
+from beanspiked.engine.aerospike.cluster import mesh
 from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, lease_key
 from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, OPEN, Busy, StoreError, Unknown
 
@@ -341,3 +342,20 @@ def test_the_order_of_a_tubes_segments_is_as_long_as_they_are_many_however_often
         producer.put(pri=1000 - number)
         consume(consumer)
     assert len(tube_of(putting, "tube")._order) < 25
+
+
+def test_a_link_forgets_tubes_that_were_dropped_while_all_were_wanted(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesh, "WANTS_MAX", 20)
+    front_end, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    for turn in range(5):
+        for number in range(30):
+            client = watching(front_end, b"t%d-%d" % (turn, number))
+            client.ask(b"reserve-with-timeout 0\r\n")
+            client.hang_up()
+        here.run(30.0)
+    (source,) = front_end.engine.news.mesh._sources.values()
+    (hearer,) = other.engine.news.mesh._hearers.values()
+    assert max(len(source.subscriber._wanted), len(hearer.speaker.wants)) <= 20

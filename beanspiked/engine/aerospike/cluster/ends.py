@@ -12,6 +12,8 @@ logger = logging.getLogger(__name__)
 
 # A front-end that leaves this many bytes of news unread loses its link and reads the record instead.
 UNREAD_MAX: Final = 1 << 20
+# An other end that obeys nothing for more pulses does not hear.
+UNHEARD_MAX: Final = 3
 
 
 class LinkOwner:
@@ -130,6 +132,17 @@ class DiallingEnd:
         self.wire: Wire | None = None
         self.spoke_at: float = owner.now()
         self._owner: LinkOwner = owner
+        # How many pulses ago the other end obeyed, while a WANT is open; which it obeyed last then.
+        self._unheard: int = 0
+        self._obeyed: int = 0
+
+    def is_deaf(self) -> bool:
+        """Tell whether the other end has heard nothing for some pulses, though it was told what is wanted. Called at each pulse."""
+        subscriber = self.subscriber
+        heard = subscriber.obeyed != self._obeyed or subscriber.caught_up() or not subscriber.open
+        self._obeyed = subscriber.obeyed
+        self._unheard = 0 if heard else self._unheard + 1
+        return self._unheard > UNHEARD_MAX
 
     def connection_made(self, transport: Wire) -> None:
         """See Ends."""

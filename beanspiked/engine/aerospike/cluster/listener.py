@@ -114,8 +114,8 @@ class NewsListener:
         """Stop relying on what is known of a tube: its news are not heard any more."""
         raise NotImplementedError
 
-    def followed(self, name: str) -> None:
-        """Note that all others send news of a tube from now on."""
+    def followed(self, names: list[str]) -> None:
+        """Note that all others send news of tubes from now on."""
         raise NotImplementedError
 
     def met(self) -> None:

@@ -91,6 +91,8 @@ class Mesh(LinkOwner):
         self._dial_at: dict[int, float] = {}
         self._wants: set[int] = set()
         self._everything: bool = False
+        # The tubes that were named before everything was wanted.
+        self._named: set[int] = set()
         self._items: list[Item] = []
         # Done when a question was answered.
         self._answered: asyncio.Future[None] | None = None
@@ -182,6 +184,9 @@ class Mesh(LinkOwner):
         for source in list(self._sources.values()):
             if source.wire is not None and now - source.spoke_at > SILENT_MAX:
                 logger.info("the link to session %d is silent, its record is read", source.subscriber.peer)
+                source.hang_up()
+            elif source.is_deaf():
+                logger.info("session %d speaks and does not hear, its record is read", source.subscriber.peer)
                 source.hang_up()
 
     def silence(self) -> tuple[int, float]:
@@ -278,6 +283,7 @@ class Mesh(LinkOwner):
             if not self._everything:
                 if len(self._wants) > WANTS_MAX:
                     self._everything = True
+                    self._named = self._wants - {tube}
                     tube = EVERYTHING
                 self._say([tube], [])
 
@@ -289,7 +295,8 @@ class Mesh(LinkOwner):
             self._say([], dropped)
         elif len(self._wants) <= WANTS_MAX // 2:
             self._everything = False
-            self._say(list(self._wants), [EVERYTHING])
+            self._say(list(self._wants), [EVERYTHING, *(self._named - self._wants)])
+            self._named = set()
 
     def _say(self, added: list[int], dropped: list[int]) -> None:
         for source in self._sources.values():

@@ -309,13 +309,16 @@ class News(MeshListener):
         # Links answer one after the other: wait until all have.
         await asyncio.sleep(SEE_AFTER)
         self._seeing = False
-        for count, tube in enumerate(list(self._unfollowed), 1):
-            name = self._names.get(tube)
-            if name is not None and self.follows(name):
-                self._unfollowed.pop(tube, None)
-                self.listener.followed(name)
-            if count % SEE_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        unfollowed = list(self._unfollowed)
+        for start in range(0, len(unfollowed), SEE_AT_ONCE):
+            found: list[str] = []
+            for tube in unfollowed[start : start + SEE_AT_ONCE]:
+                name = self._names.get(tube)
+                if name is not None and self.follows(name):
+                    self._unfollowed.pop(tube, None)
+                    found.append(name)
+            self.listener.followed(found)
+            await asyncio.sleep(0)
 
     # --- what is read
 

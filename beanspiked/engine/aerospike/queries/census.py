@@ -151,6 +151,7 @@ class Census:
     async def tube(self, answer: Answer, name: str) -> None:
         """Find a tube, and count its jobs and users. Raises StoreFailed."""
         await self._registry.forgotten(name)
+        seen = self._timetable.step()
         record = (await self._tasks.try_for_a_while(lambda: self._store.directories([name])))[0]
         await self._tasks.try_for_a_while(self._membership.look)
         numbers = await self._listed(name, record)
@@ -166,7 +167,7 @@ class Census:
         answer.tube = tube = self._registry.tube(name)
         answer.others = others
         if record is not None:
-            self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
+            self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms, seen)
 
     async def sizes(self, answer: Answer, name: str) -> None:
         """Add up the sizes of the bodies of a tube's jobs. Raises StoreFailed."""

@@ -137,5 +137,5 @@ class Changes:
         pause_ms = round(seconds * 1000)
         until_ms = self._membership.clock.server_ms() + pause_ms if pause_ms else 0
         await self._tasks.try_for_a_while(lambda: self._store.pause(tube.name, pause_ms, until_ms))
-        self._timetable.apply_pause(tube, pause_ms, until_ms)
+        self._timetable.apply_pause(tube, pause_ms, until_ms, self._timetable.step())
         self._news.tell(tube.name)

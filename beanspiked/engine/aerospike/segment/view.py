@@ -39,6 +39,7 @@ class View:
         session: The session that its leases are of.
         head: What it was last seen to hold, or None.
         mark: The engine's step at which the operation began that told so.
+        heard: The engine's step at which others last told of a delayed job.
         used: The engine's step at which anything was last asked of it.
         forecast: Which ready jobs it has for whoever asks next.
         held: The jobs in the lease, by key.
@@ -63,6 +64,7 @@ class View:
         self.session: LeaseSource = around.session()
         self.head: Head | None = None
         self.mark: int = 0
+        self.heard: int = 0
         self.used: int = around.step()
         self.forecast: Forecast = Forecast()
         self.held: dict[bytes, SharedJob] = {}
@@ -95,6 +97,15 @@ class View:
         self.forecast.update(self._without_unknown(head), self.inbox.puts, self.inbox.wanted)
         self.tube.rank(self)
 
+    def see(self, head: Head, mark: int) -> None:
+        """Take note of what a look that began at a step has found; news of delayed jobs that have come since stand."""
+        heard = None if self.head is None or self.heard < mark else self.head.due_key
+        if heard is not None and (head.due_key is None or heard < head.due_key):
+            head = head._replace(due_key=heard, delayed=max(head.delayed, 1))
+        self.update_head(head, mark)
+        if head.due_key is not None:
+            self.tube.expect(head.due_key)
+
     def hear(self, key: bytes, count: int) -> None:
         """Somebody else has so many ready jobs here, the first with this key: a hint that an operation of this front-end puts right."""
         if self.gone:
@@ -108,8 +119,14 @@ class View:
 
     def hear_of_delayed(self, key: bytes) -> None:
         """Somebody else has put a delayed job here that is due at this key's time."""
+        if self.gone:
+            return
+        if self.running:
+            # What is on its way may have begun before.
+            self.around.look_at(self)
+        self.heard = self.around.step()
         head = self.head or EMPTY
-        if not self.gone and (head.due_key is None or key < head.due_key):
+        if head.due_key is None or key < head.due_key:
             self.head = head._replace(due_key=key, delayed=max(head.delayed, 1))
 
     def _without_unknown(self, head: Head) -> Head:
@@ -150,9 +167,10 @@ class View:
         return self.running or bool(self.held) or self.inbox.waited_for()
 
     def rests(self, since: int) -> bool:
-        """Tell whether nothing has been asked of it since a step, nor is held, and nothing is to be put."""
+        """Tell whether nothing has been asked of it since a step, nor is held, nothing is to be put, and nobody looks at it."""
         known = self.head is not None and self.closed and not self.gone and not self.suspended
-        return known and self.used < since and not self.running and not self.held and not self.inbox.pending()
+        idle = not (self.running or self.refreshing or self.held or self.inbox.pending())
+        return known and idle and self.used < since
 
     def idle_and_empty(self) -> bool:
         """Tell whether nothing is on its way and, as far as is known, no job is in it."""

@@ -45,12 +45,14 @@ class Agenda:
         requester: What requests jobs; to be set before anything is begun.
         running: Segments with an operation in flight.
         suspended: Segments that do not answer, of which no jobs are requested for now.
+        looked_at: Segments that are being looked at, each by itself.
     """
 
     def __init__(self, store: "SegmentStore", news: News, tasks: Tasks, turn: Callable[[], None]) -> None:
         self.requester: Requester = Requester()
         self.running: dict[Committer, None] = {}
         self.suspended: dict[Committer, None] = {}
+        self.looked_at: dict[Committer, None] = {}
         self._store = store
         self._news = news
         self._tasks = tasks
@@ -88,8 +90,8 @@ class Agenda:
         self._come_back()
 
     def busy(self) -> list[Committer]:
-        """List the segments with an operation in flight, or one that is about to begin."""
-        return [*self.running, *self._awake]
+        """List the segments with an operation or a look in flight, or an operation that is about to begin."""
+        return [*self.running, *self._awake, *self.looked_at]
 
     def turn_over(self) -> None:
         """Let sessions go on, and send on what they ask for: something became known."""

@@ -76,8 +76,15 @@ class Timetable(Schedule):
             self._timers.schedule(tube, tube.paused_until)
         self.wait_for_due(tube)
 
-    def apply_pause(self, tube: SharedTube, pause_ms: int, until_ms: int) -> None:
-        """Take note of a pause."""
+    def step(self) -> int:
+        """Number one more moment, for `apply_pause`."""
+        return self._agenda.step()
+
+    def apply_pause(self, tube: SharedTube, pause_ms: int, until_ms: int, seen: int) -> None:
+        """Take note of a pause that was seen at a step of the engine, or made then, unless a later one is known."""
+        if seen < tube.pause_seen:
+            return
+        tube.pause_seen = seen
         until = self._clock.local_time(until_ms) if until_ms else 0.0
         if pause_ms and until > self._timers.clock.now():
             tube.pause = pause_ms / 1000

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # How many tubes are forgotten together: what all other front-ends tell of their tubes is read once for all of them.
 FORGOTTEN_AT_ONCE: Final = 512
+# Two pauses that end within so many seconds are one, since the clocks of the server and of this process drift.
+SAME_PAUSE: Final = 0.5
 # How many segments are seen to before others have a turn.
 SEGMENTS_AT_ONCE: Final = 256
 
@@ -153,8 +155,14 @@ class Forgetting:
         if found:
             await self._membership.look()
             await self._membership.usages()
-        used = self._membership.used_elsewhere
-        return {ending: record for ending, record in found.items() if not used(ending.tube.name)}
+        return {ending: record for ending, record in found.items() if not self._used(ending, record)}
+
+    def _used(self, ending: Ending, record: "Directory | None") -> bool:
+        """Tell whether others use a tube: a pause that is not known here is theirs, before they have told that they use it."""
+        clock = self._membership.clock
+        until_ms = 0 if record is None else record.paused_until_ms
+        paused = until_ms > clock.server_ms() and abs(clock.local_time(until_ms) - ending.paused_until) > SAME_PAUSE
+        return paused or self._membership.used_elsewhere(ending.tube.name)
 
     async def _leave_out_those_with_jobs(self, found: "dict[Ending, Directory | None]") -> None:
         listed: list[tuple[Ending, int]] = []

@@ -113,7 +113,7 @@ class Heads:
                     # Its operation may have changed what was read.
                     again.append(committer)
                 elif head is not None and head.state != DEAD:
-                    committer.update_head(head, mark)
+                    committer.see(head, mark)
                     if head.state == CLOSED and committer.idle_and_empty():
                         self._retirement.consider(committer)
                 elif not committer.busy():

@@ -40,11 +40,10 @@ class Hearing(NewsListener):
         if tube is not None:
             tube.doubt()
 
-    def followed(self, name: str) -> None:
-        """Look at a tube once more of which all others tell from now on: what they did until now was not told."""
-        tube = self._registry.known_tube(name)
-        if tube is not None and tube.waited_for() and not tube.live:
-            self._view.refresh(tube)
+    def followed(self, names: list[str]) -> None:
+        """Look once more at tubes of which all others tell from now on: what they did until now was not told."""
+        tubes = [tube for name in names if (tube := self._registry.known_tube(name)) is not None]
+        self._view.look_once_more([tube for tube in tubes if tube.waited_for() and not tube.live])
 
     def heard_of(self, name: str) -> None:
         """Look at a tube in which something has changed."""

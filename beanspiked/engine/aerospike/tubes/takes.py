@@ -76,6 +76,7 @@ class Takes(Requester):
         self._holdings = holdings
         self._listener = listener
         self._claims: dict[Waiter, int] = {}
+        self._passed: dict[Waiter, list[SharedTube]] = {}
         self._seeks: dict[Waiter, Seek] = {}
         self._last_seek_at: float = 0.0
         self._expired_at: float = 0.0
@@ -129,6 +130,9 @@ class Takes(Requester):
         """Request jobs of a segment for a waiter, as many as it wants and there are; return how many."""
         claimed = self._claims.get(waiter, 0)
         count = min(waiter.wants - claimed, room)
+        if count <= 0 and claimed:
+            # Its claim, which may be on another tube, may end without a job.
+            self._passed.setdefault(waiter, []).append(tube)
         if count <= 0 or not self._may_ask(tube, waiter):
             return 0
         self._claims[waiter] = claimed + count
@@ -140,7 +144,7 @@ class Takes(Requester):
         """Tell whether there is a waiter that need not wait for a look: each segment that is asked is an object, others are notes."""
         for waiter in tube.unasked:
             seek = self._seeks.get(waiter)
-            if seek is None or not _waits_for_look(tube, seek):
+            if seek is None or not seek.waits_for_look(tube):
                 return True
         return False
 
@@ -149,7 +153,7 @@ class Takes(Requester):
         seek = self._seeks.get(waiter)
         if seek is None:
             return True
-        if _waits_for_look(tube, seek):
+        if seek.waits_for_look(tube):
             return False
         if len(seek.tubes) > 1:
             first = self._ranking.most_urgent(waiter, seek.tubes)
@@ -170,8 +174,12 @@ class Takes(Requester):
             left = claims[waiter] - count
             if left:
                 claims[waiter] = left
-            else:
-                del claims[waiter]
+                continue
+            del claims[waiter]
+            for other in self._passed.pop(waiter, ()):
+                self._agenda.request_soon(other)
+        if told:  # who got no job by its claim may get one of another segment
+            self._agenda.request_soon(tube)
 
     def still_wanted(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> bool:
         """Tell whether a waiter with one of these claims still waits."""
@@ -337,12 +345,9 @@ class Takes(Requester):
     def wants_jobs(self) -> bool:
         """Tell whether a job that becomes ready elsewhere is wanted here, or was lately."""
         now = self._clock.now()
-        if now - self._last_seek_at < FOLLOW_FOR:
-            return True
-        if any(tube.waited_for() for tube in self._registry.known_tubes()):
+        if now - self._last_seek_at >= FOLLOW_FOR and any(tube.waited_for() for tube in self._registry.known_tubes()):
             self._last_seek_at = now
-            return True
-        return False
+        return now - self._last_seek_at < FOLLOW_FOR
 
     # --- jobs that come
 
@@ -393,8 +398,3 @@ class Takes(Requester):
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)
         self.advance_seeks(tube)
-
-
-def _waits_for_look(tube: SharedTube, seek: Seek) -> bool:
-    """Tell whether a look may find a job that is more urgent than those of a tube. One whose news are followed has no such surprises."""
-    return seek.refreshing > 0 and (len(seek.tubes) > 1 or not tube.live)

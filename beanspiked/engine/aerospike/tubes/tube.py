@@ -50,6 +50,10 @@ class Seek(Later):
         self.until: float = until
         self.overtime: float = 0.0
 
+    def waits_for_look(self, tube: "SharedTube") -> bool:
+        """Tell whether a look may find a more urgent job than those of a tube. One whose news are followed has no such surprises."""
+        return self.refreshing > 0 and (len(self.tubes) > 1 or not tube.live)
+
 
 class Schedule:
     """What does something in a tube at its time."""
@@ -89,6 +93,8 @@ class SharedTube(RankedTube):
         refreshed: Whom to call when the next look at it ends.
         refreshing: Whether it is being looked at.
         live: Whether what is known of it is whole: news of it were followed since the last look. Only a look makes it so; see `doubt`.
+        doubts: How often it was doubted: a look that began before the last time does not make it live.
+        pause_seen: The engine's step at which its pause was last made here, or read.
         next_due: When the first known delayed job is due, by the server's clock in ms; 0 without one.
         promoting: Whether due jobs are being made ready.
         wanted_until: Until when its news are asked for, at least, by this process's clock.
@@ -106,6 +112,7 @@ class SharedTube(RankedTube):
         "arriving",
         "coming",
         "committers",
+        "doubts",
         "forgetting",
         "full_until",
         "granted",
@@ -115,6 +122,7 @@ class SharedTube(RankedTube):
         "open",
         "opening",
         "page",
+        "pause_seen",
         "promoting",
         "refreshed",
         "refreshing",
@@ -149,6 +157,8 @@ class SharedTube(RankedTube):
         self.refreshed: list[Callable[[EngineError | None, bool], None]] = []
         self.refreshing: bool = False
         self.live: bool = False
+        self.doubts: int = 0
+        self.pause_seen: int = 0
         self.next_due: int = 0
         self.promoting: bool = False
         self.forgetting: asyncio.Future[None] | None = None
@@ -350,6 +360,7 @@ class SharedTube(RankedTube):
     def doubt(self) -> None:
         """Take note that not all is known of it, until the next look."""
         self.live = False
+        self.doubts += 1
 
     def put_no_more(self, segment: View) -> None:
         """Have further puts go to another segment."""

@@ -149,12 +149,13 @@ class Scout:
         session = self._membership.session
         look = Look(self._agenda.step())
         follows = [self._news.follows(tube.name) for tube in tubes]
+        doubts = [tube.doubts for tube in tubes]
         records = await self._store.directories([tube.name for tube in tubes])
         if session.over:
             raise Busy("the session was over before the look was")
         for tube, record in zip(tubes, records, strict=True):
             if record is not None:
-                self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms)
+                self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms, look.mark)
             await self._list(tube, record, look)
         while look.unread or look.wanted:
             await self._heads.read(look)
@@ -165,14 +166,15 @@ class Scout:
         if session.over:
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
-        for tube, followed in zip(tubes, follows, strict=True):
-            if tube.next_due and tube.next_due <= self._membership.clock.server_ms():
+        for tube, followed, doubted in zip(tubes, follows, doubts, strict=True):
+            # Somebody else may be about to make them ready, and this look have seen them before that.
+            if tube.promoting or (tube.next_due and tube.next_due <= self._membership.clock.server_ms()):
                 due.append(tube)
             elif tube.next_due:
                 self._timetable.wait_for_due(tube)
             # What is in a segment that no jobs are asked of may be more urgent than all that is known.
             whole = tube not in look.passed and not any(committer.tube is tube for committer in self._agenda.suspended)
-            if whole and followed and self._news.follows(tube.name):
+            if whole and followed and tube.doubts == doubted and self._news.follows(tube.name):
                 # A look that began before the news were followed, and ends after one that made it live, changes nothing.
                 tube.live = True
             self._agenda.request_soon(tube)
@@ -225,9 +227,13 @@ class Scout:
                 continue
             if number in listed:
                 look.wanted.append(committer)
-            elif committer is not tube.open and not committer.knows_since(look.mark) and not committer.busy():
-                # It is dead: one that was made here since may not have been listed yet when the list was read. The open one nobody
-                # else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
+            elif (
+                committer is not tube.open
+                and committer.used < look.mark
+                and not (committer.knows_since(look.mark) or committer.busy())
+            ):
+                # It is dead: one that was made here since, or heard of, may not have been listed yet when the list was read. The open
+                # one nobody else closes, so a sweep sees to it: were the list an old copy, it would never be closed.
                 committer.gone = True
                 tube.drop(committer)
 
@@ -237,6 +243,7 @@ class Scout:
             committer.refresh_again = True
             return
         committer.refreshing = True
+        self._agenda.looked_at[committer] = None
         self._agenda.spawn(self._refresh_segment(committer))
 
     async def _refresh_segment(self, committer: Committer) -> None:
@@ -245,6 +252,7 @@ class Scout:
             await self._see_segment(committer)
         finally:
             committer.refreshing = False
+            del self._agenda.looked_at[committer]
         if committer.refresh_again:
             self.refresh_segment(committer)
 
@@ -259,7 +267,7 @@ class Scout:
                     return
                 if not committer.running:
                     if head is not None:
-                        committer.update_head(head, mark)
+                        committer.see(head, mark)
                         self._agenda.requester.advance_seeks(committer.tube)
                     return
                 await committer.turn()
@@ -277,7 +285,13 @@ class Scout:
         """Take note that a tube has changed, and look at it if somebody waits for its jobs."""
         tube.doubt()
         if tube.waited_for():
-            self.refresh(tube)
+            # A look that has begun may have read it before.
+            self.refresh(tube, None if tube.refreshed else _done)
+
+    def look_once_more(self, tubes: list[SharedTube]) -> None:
+        """Look at tubes together, from now on."""
+        if tubes:
+            self.refresh_all(tubes, _done)
 
     def doubt_all(self) -> None:
         """Take note that news may be missed of every tube, until the next look at each."""
@@ -327,3 +341,7 @@ class Scout:
             self._rechecking = bool(rest)
         if rest:
             self._agenda.spawn(self._recheck(rest))
+
+
+def _done(error: EngineError | None, whole: bool) -> None:
+    """Nobody asks how a look has ended."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 import hmac
 import json
 import logging
@@ -124,7 +123,7 @@ class Guard:
         elif scheme.lower() == "basic":
             try:
                 user, _, secret = b64decode(value, validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError) as error:
+            except ValueError as error:
                 raise Unauthorized("the authorization header cannot be read") from error
         if not hmac.compare_digest(secret.encode(), self._options.token.encode()):
             raise Unauthorized("show the secret: as a bearer token, or as the password of any user")
@@ -133,12 +132,12 @@ class Guard:
 
 def _check_host(host: str) -> None:
     """Refuse host names if there is no secret: a page of any site can make its own name point to this machine."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name != "localhost":
-        try:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name != "localhost":
             is_loopback(name)
-        except ValueError as error:
-            raise Misdirected("without a secret, ask by address or as localhost") from error
+    except ValueError as error:
+        raise Misdirected("without a secret, ask by address or as localhost") from error
 
 
 def _check_origin(headers: dict[str, str]) -> None:
@@ -150,8 +149,16 @@ def _check_origin(headers: dict[str, str]) -> None:
     if site is not None:
         if site not in ("same-origin", "none"):
             raise Refused("the request comes from a page of another site")
-    elif origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+    elif origin is not None and _place(origin) != headers.get("host", ""):
         raise Refused("the request comes from a page of another site")
+
+
+def _place(origin: str) -> str | None:
+    """Return an origin's host and port; None if it cannot be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _refuse(problem: Problem, send: Send) -> None:

@@ -70,6 +70,22 @@ def test_without_a_secret_no_name_but_localhost_leads_here(port: Port, make_port
     assert guarded.get("/", Host="queue.example", Authorization=f"Bearer {SECRET}").status_code == 200
 
 
+@pytest.mark.parametrize("host", ["[::1", "[foo]", "::1]"])
+def test_a_host_that_cannot_be_read_does_not_lead_here(port: Port, host: str) -> None:
+    assert port.get("/", Host=host).status_code == 421
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[foo]"])
+def test_an_origin_that_cannot_be_read_is_another_site(port: Port, origin: str) -> None:
+    assert put(port, X_Beanspiked="1", Origin=origin) == 403
+    assert jobs(port) == 0
+
+
+def test_credentials_that_are_not_ascii_are_wrong(make_port: Callable[..., Port]) -> None:
+    answer = make_port(token=SECRET).request("GET", "/", {"Authorization": "Basic \xe9".encode("latin-1")})
+    assert answer.status_code == 401
+
+
 def test_a_read_only_port_changes_nothing(make_port: Callable[..., Port]) -> None:
     port = make_port(read_only=True)
     client = port.wire.connect()

@@ -90,8 +90,11 @@ class Guard:
             await send(message)
 
         try:
-            scope["user"] = self._check(scope)
-            await self._app(scope, receive, send_guarded)
+            user = self._check(scope)
+            # Nothing else needs the server's name. Without it redirects are relative: behind a proxy that ends TLS, an address made here
+            # would lead to plain HTTP.
+            headers = [header for header in scope["headers"] if header[0] != b"host"]
+            await self._app({**scope, "user": user, "server": None, "headers": headers}, receive, send_guarded)
         except Problem as problem:
             if sent:
                 raise

@@ -114,6 +114,15 @@ def test_below_a_prefix_everything_is_found_there_only(make_port: Callable[..., 
     assert port.get("/api/v1/overview", **key).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/queue", "/queue/healthz/", "/queue/api/v1/tubes/"])
+def test_a_redirect_names_no_scheme_and_no_host(make_port: Callable[..., Port], path: str) -> None:
+    port = make_port(prefix="/queue", token=SECRET)
+    answer = port.get(f"{path}?limit=5", Authorization=f"Bearer {SECRET}", Host="queue.example")
+    assert answer.status_code == 307
+    wanted = "/queue/" if path == "/queue" else path.removesuffix("/")
+    assert answer.headers["location"] == f"{wanted}?limit=5"
+
+
 def test_each_change_leaves_a_line_that_says_who_and_what(port: Port, caplog: pytest.LogCaptureFixture) -> None:
     port.post(PUT, body="x")
     port.post("/api/v1/tube/pause?tube=t", seconds=5)

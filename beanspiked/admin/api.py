@@ -30,6 +30,7 @@ __all__ = ["Api"]
 # How many clients may listen for events at a time, and the shortest interval between two events, in seconds.
 MAX_LISTENERS: Final = 16
 EVENT_EVERY: Final = 1.0
+EVENTS: Final = "text/event-stream"
 SORTS: Final = (
     "trouble",
     "ready",
@@ -105,11 +106,16 @@ class Api:
         tube = requests.tube_name(request) if "tube" in request.query_params else None
         return JSONResponse(self._history.shown(tube))
 
-    async def events(self, _: Request) -> Response:
+    async def events(self, request: Request) -> Response:
         """Send the totals again and again, at most once a second (server-sent events)."""
         if self._listeners >= MAX_LISTENERS:
             raise Unavailable(f"{MAX_LISTENERS} clients listen already")
-        return StreamingResponse(self._told(), media_type="text/event-stream")
+        if request.method == "HEAD":
+            # Events have no end, and HEAD shows none.
+            answer = Response(media_type=EVENTS)
+            del answer.headers["content-length"]
+            return answer
+        return StreamingResponse(self._told(), media_type=EVENTS)
 
     async def _told(self) -> AsyncIterator[str]:
         self._listeners += 1

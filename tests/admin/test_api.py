@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64decode
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from suite import API
 
@@ -46,6 +48,16 @@ def test_every_change_is_described_with_the_header_that_it_needs(port: Port) -> 
 
 
 # --- looks
+
+
+def test_head_of_the_events_ends_at_once(port: Port) -> None:
+    async def ask(client: httpx.AsyncClient) -> httpx.Response:
+        async with asyncio.timeout(5):
+            return await client.head(f"{API}/events")
+
+    headers = port.talk(ask).headers
+    assert headers["content-type"].startswith("text/event-stream")
+    assert "content-length" not in headers
 
 
 def test_looks_change_no_counter_of_commands(port: Port, client: Any) -> None:

@@ -107,6 +107,10 @@ class Arguments:
         value = self._left.pop(name, default)
         if not isinstance(value, str) or len(value) > most:
             raise Unusable(f"{name}: not a text of at most {most} characters")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise Unusable(f"{name}: half of a surrogate pair is no character") from error
         return value
 
     def wanted(self, states: Collection[str] = STATE_NAMES) -> Wanted:
@@ -115,15 +119,11 @@ class Arguments:
         if state and state not in states:
             raise Unusable(f"state: not one of {', '.join(states)}")
         lowest, highest = self.number("min_priority", 0), self.number("max_priority", MAX_U32)
-        try:
-            text = self.text("text", "", MAX_TEXT).encode()
-        except UnicodeEncodeError as error:
-            raise Unusable("text: half of a surrogate pair is no character") from error
         return Wanted(
             [STATE_NAMES.index(name) for name in ([state] if state else states)],
             min_age=self.number("min_age", 0),
             min_tries=self.number("min_tries", 0),
-            text=text,
+            text=self.text("text", "", MAX_TEXT).encode(),
             min_pri=lowest,
             max_pri=highest,
             ids=self._ids(),
@@ -155,17 +155,11 @@ class Arguments:
                 return b64decode(self.text("body_base64"), validate=True)
             except (Base64Error, ValueError) as error:
                 raise Unusable(f"body_base64: {error}") from error
-        try:
-            return self.text("body").encode()
-        except UnicodeEncodeError as error:
-            raise Unusable("body: half of a surrogate pair is no character") from error
+        return self.text("body").encode()
 
     def lines(self) -> list[bytes]:
         """Take the bodies of jobs: the lines of a text in `lines`; an empty line is none. Raises Unusable."""
-        try:
-            bodies = [line for line in self.text("lines").encode().split(b"\n") if line]
-        except UnicodeEncodeError as error:
-            raise Unusable("lines: half of a surrogate pair is no character") from error
+        bodies = [line for line in self.text("lines").encode().split(b"\n") if line]
         if not bodies:
             raise Unusable("lines: all are empty")
         return bodies
@@ -173,7 +167,8 @@ class Arguments:
     def end(self) -> None:
         """Raise Unusable if a member was not taken."""
         for name in self._left:
-            raise Unusable(f"{name}: no such argument")
+            # The answer is UTF-8, which has no half of a surrogate pair.
+            raise Unusable(f"{name.encode(errors='replace').decode()}: no such argument")
 
 
 def query(request: Request) -> Arguments:

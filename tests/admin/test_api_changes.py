@@ -46,6 +46,7 @@ def test_a_body_of_any_bytes_is_put_in_base64(port: Port) -> None:
         {"body": "x", "delay": 1 << 32},
         {"body": "x", "colour": "red"},
         {"body": "\ud800"},
+        {"body": "x", "\ud800": 1},
         {"body_base64": "!"},
     ],
 )
@@ -130,6 +131,14 @@ def test_a_delayed_job_with_another_priority_is_due_as_before(port: Port, client
     port.wire.advance(20)
     assert port.post(f"{API}/jobs/1/priority", priority=3).status_code == 200
     assert port.json(f"{API}/jobs/1")["time_left"] == pytest.approx(30)
+
+
+@pytest.mark.parametrize("path", ["jobs/1/bury", "tube/bury-jobs?tube=t"])
+def test_a_reason_that_is_no_text_buries_nothing(port: Port, client: Any, path: str) -> None:
+    client.put()
+    answer = port.post(f"{API}/{path}", reason="\ud800")
+    assert (answer.status_code, answer.json()["error"].partition(":")[0]) == (400, "reason")
+    assert state(port, 1) == "ready"
 
 
 def test_a_buried_job_with_another_priority_is_buried_for_the_same_reason(port: Port, client: Any) -> None:

@@ -32,6 +32,8 @@ def listen(options: AdminOptions) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in options.host else socket.AF_INET)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it. uvicorn sends an answer in two parts: the second would wait until the client acknowledges the first.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((options.host, options.port))
         sock.listen(BACKLOG)
         sock.setblocking(False)

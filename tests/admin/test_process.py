@@ -65,6 +65,15 @@ def ask(sock: socket.socket, words: bytes) -> bytes:
     return sock.recv(65536)
 
 
+def test_an_answer_is_sent_without_waiting_for_acknowledgements() -> None:
+    with (
+        listen(AdminOptions("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname(), 5),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_jobs_and_http_are_served_side_by_side() -> None:
     with both() as here, here.server.dial() as client:
         assert ask(client, b"put 0 0 60 2\r\nhi\r\n") == b"INSERTED 1\r\n"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from beanspiked.admin.entrance import Entrance
+
 if TYPE_CHECKING:
     import socket
     import ssl
@@ -30,14 +32,6 @@ END_WITHIN: Final = 1.0
 MAX_HEADERS: Final = 16384
 
 
-class TooMany(asyncio.Protocol):
-    """Hangs up."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close the connection at once."""
-        transport.close()
-
-
 class HttpServer:
     """Serves an application on one socket.
 
@@ -48,10 +42,9 @@ class HttpServer:
     """
 
     def __init__(self, app: App, context: ssl.SSLContext | None = None, patience: float = PATIENCE) -> None:
-        make: Any = self._protocol
         config = uvicorn.Config(
             app,
-            http=make,
+            http="h11",
             interface="asgi3",
             loop="none",
             ws="none",
@@ -67,7 +60,8 @@ class HttpServer:
         # Clients' faults are not logged.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config.load()
-        config.ssl = context
+        self._config = config
+        self._context = context
         self._server = uvicorn.Server(config)
         # The server handles signals itself.
         vars(self._server)["capture_signals"] = contextlib.nullcontext
@@ -75,29 +69,52 @@ class HttpServer:
         # The point at which each connection waits for its client, and since when.
         self._since: dict[Any, tuple[int, float]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-
-    def _protocol(self, **arguments: Any) -> asyncio.Protocol:
-        if len(arguments["server_state"].connections) >= MAX_CONNECTIONS:
-            return TooMany()
-        protocol: asyncio.Protocol = H11Protocol(**arguments)
-        return protocol
+        # Connections that are not uvicorn's yet: with TLS, until the two sides know each other.
+        self._arriving: dict[Any, asyncio.Task[None]] = {}
+        self._entrance: Entrance | None = None
 
     def begin(self, sock: socket.socket) -> None:
         """Serve from now on."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._server.serve(sockets=[sock])), loop.create_task(self._watch())]
+        self._tasks = [loop.create_task(self._server.serve(sockets=[])), loop.create_task(self._watch())]
+        self._entrance = Entrance(sock, self._welcome)
+        self._entrance.open()
+
+    def _welcome(self, sock: socket.socket) -> None:
+        """Serve a client, or hang up if there are too many."""
+        state = self._server.server_state
+        if len(state.connections | self._arriving.keys()) >= MAX_CONNECTIONS:
+            sock.close()
+            return
+        protocol = H11Protocol(config=self._config, server_state=state, app_state={})
+        self._arriving[protocol] = asyncio.get_running_loop().create_task(self._connect(sock, protocol))
+
+    async def _connect(self, sock: socket.socket, protocol: Any) -> None:
+        patience = None if self._context is None else self._patience
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol, sock, ssl=self._context, ssl_handshake_timeout=patience
+            )
+        except OSError as error:
+            logger.debug("admin port: %s", error)
+        finally:
+            del self._arriving[protocol]
 
     async def end(self) -> None:
         """Stop, and close the connections that are left."""
+        if self._entrance is not None:
+            self._entrance.close()
         self._server.should_exit = True
         self._server.force_exit = True
-        connections = list(self._server.server_state.connections)
-        for connection in connections:
+        for task in self._arriving.values():
+            task.cancel()
+        for connection in list(self._server.server_state.connections):
             connection.transport.abort()
         if self._tasks:
             self._tasks[1].cancel()
             await asyncio.wait(self._tasks, timeout=END_WITHIN)
-        left = [task for task in (*self._tasks, *self._server.server_state.tasks) if not task.done()]
+        tasks = [*self._tasks, *self._arriving.values(), *self._server.server_state.tasks]
+        left = [task for task in tasks if not task.done()]
         for task in left:
             task.cancel()
         if left:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from beanspiked.server.alarm import AnyLoop
     from beanspiked.server.broker import Broker
 
-__all__ = ["Server"]
+__all__ = ["OUT_OF_DESCRIPTORS", "Server"]
 
 logger = logging.getLogger("beanspiked")
 

@@ -52,10 +52,11 @@ class Both:
 
 
 @contextmanager
-def both(*flags: str) -> Iterator[Both]:
+def both(*flags: str, within: tuple[str, ...] = ()) -> Iterator[Both]:
     port = free_port()
     with ExitStack() as stack:
-        server = stack.enter_context(serving(shlex.split(COMMAND), "--admin", str(port), *flags))
+        words = [*within, *shlex.split(COMMAND)]
+        server = stack.enter_context(serving(words, "--admin", str(port), *flags))
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20))
         yield Both(server, client, port)
 
@@ -160,6 +161,25 @@ def test_many_silent_http_clients_delay_no_job() -> None:
         assert longest < 0.5
 
 
+def test_http_clients_that_take_the_last_descriptor_delay_no_job() -> None:
+    with ExitStack() as stack:
+        here = stack.enter_context(both(within=("sh", "-c", 'ulimit -n 40; exec "$@"', "sh")))
+        client = stack.enter_context(here.server.dial())
+        with ExitStack() as idle:
+            for _ in range(60):
+                idle.enter_context(here.dial())
+            give_up_at = time.monotonic() + 5
+            while "admin port: cannot accept connections" not in here.server.log():
+                assert time.monotonic() < give_up_at
+            began = time.monotonic()
+            for _ in range(200):
+                assert ask(client, b"put 0 0 60 2\r\nhi\r\n").startswith(b"INSERTED")
+            assert time.monotonic() - began < 2
+        assert here.get("/healthz").status_code == 200
+        assert here.server.log().count("cannot accept connections") == 1
+        assert "Traceback" not in here.server.log()
+
+
 def test_tls_is_spoken_to_who_shows_the_secret(tmp_path: Path) -> None:
     openssl = shutil.which("openssl") or absent("openssl is not installed")
     key, cert = str(tmp_path / "key"), str(tmp_path / "cert")
@@ -220,11 +240,11 @@ print(*[name for name in sys.modules if name.startswith(("starlette", "uvicorn",
 class Slow:
     """An HTTP server in this process, of little patience."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, context: ssl.SSLContext | None = None) -> None:
         monkeypatch.setattr(http, "LOOK_EVERY", 0.02)
         self.sock = listen(AdminOptions("127.0.0.1", 0))
         self.address = self.sock.getsockname()
-        self.served = http.HttpServer(self.app, patience=0.1)
+        self.served = http.HttpServer(self.app, context, patience=0.1)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
@@ -270,6 +290,10 @@ class Slow:
 )
 def test_a_client_that_falls_silent_loses_its_connection(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     assert Slow(monkeypatch).hung_up(said)
+
+
+def test_a_client_that_falls_silent_before_tls_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Slow(monkeypatch, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)).hung_up(b"")
 
 
 def test_a_client_that_does_not_read_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:

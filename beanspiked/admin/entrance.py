@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.server.server import OUT_OF_DESCRIPTORS
+from beanspiked.server.descriptors import OUT_OF_DESCRIPTORS
 
 if TYPE_CHECKING:
     import socket

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from beanspiked.admin.app import Application
 from beanspiked.admin.http import HttpServer
 from beanspiked.admin.lag import LoopWatch
+from beanspiked.server.descriptors import most_clients
 from beanspiked.server.main import Companion
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class AdminPort(Companion):
         """Serve from now on; the event loop runs."""
         loop = asyncio.get_running_loop()
         broker.measure()
+        server.most = most_clients()
         self._application = Application(self._options, broker, server, self._watch, self._journal)
         self._http = HttpServer(self._application.asgi, self._context)
         self._http.begin(self._sock)

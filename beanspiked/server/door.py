@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-import resource
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.server.channel import CLIENT, Channel
+from beanspiked.server.descriptors import OUT_OF_DESCRIPTORS, most_clients
 
 if TYPE_CHECKING:
     import socket
@@ -24,9 +23,6 @@ logger = logging.getLogger("beanspiked")
 ACCEPTS_A_TURN: Final = 64
 # How long to wait before the next try to accept, in seconds, if no client leaves meanwhile.
 ACCEPT_AGAIN_AFTER: Final = 0.1
-OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# Descriptors that a worker needs for itself, above all for its connections to the store.
-SPARE_DESCRIPTORS: Final = 256
 
 
 class Place:
@@ -91,9 +87,8 @@ class Door:
         self._sockets = sockets
         self._hear = hear
         self._ignore = ignore
-        # A worker with this many clients gets no more; None for no limit.
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._most = None if files == resource.RLIM_INFINITY else max(files // 2, files - SPARE_DESCRIPTORS)
+        # A worker with this many clients gets no more.
+        self._most = most_clients()
         self._handed = 0
         # A client that no worker can take now. While there is one, no other is accepted.
         self._held: socket.socket | None = None
@@ -162,7 +157,7 @@ class Door:
     def _hand_over(self, client: socket.socket) -> bool:
         """Give a client to a worker; return False if all workers have too many, or read no messages."""
         for place in sorted((place for place in self._places if place.up), key=Place.rank):
-            full = self._most is not None and place.handed - place.ended >= self._most
+            full = place.handed - place.ended >= self._most
             if not full and place.channel is not None and place.channel.send(CLIENT, (), [client.fileno()]):
                 client.close()
                 self._handed += 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import logging
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.later import Later
 from beanspiked.server.connection import Acceptor, Connection
+from beanspiked.server.descriptors import OUT_OF_DESCRIPTORS
 from beanspiked.server.poller import READABLE, Poller, Ready
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from beanspiked.server.alarm import AnyLoop
     from beanspiked.server.broker import Broker
 
-__all__ = ["OUT_OF_DESCRIPTORS", "Server"]
+__all__ = ["Server"]
 
 logger = logging.getLogger("beanspiked")
 
@@ -26,7 +27,6 @@ logger = logging.getLogger("beanspiked")
 ACCEPTS_PER_TURN: Final = 64
 # How long to wait before the next try to accept if no connection ends meanwhile, in seconds.
 ACCEPT_AGAIN_AFTER: Final = 1.0
-OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long a stop may take after the drain, in seconds: replies leave, and held jobs become ready.
 REPLY_WITHIN: Final = 2.0
 LEAVE_WITHIN: Final = 1.0
@@ -55,11 +55,13 @@ class Server(Acceptor):
 
     Attributes:
         connections: The open connections.
+        most: While so many are open, no client is accepted.
         when_closed: Called when a connection is gone.
     """
 
     def __init__(self, broker: Broker, poller: Poller, loop: AnyLoop, sockets: list[socket.socket]) -> None:
         self.connections: set[Connection] = set()
+        self.most = sys.maxsize
         self.when_closed: Callable[[], None] | None = None
         self._broker = broker
         self._poller = poller
@@ -91,9 +93,13 @@ class Server(Acceptor):
 
     def accept_from(self, listening: socket.socket) -> None:
         """Accept the clients that wait at a socket, or some of them."""
-        for _ in range(ACCEPTS_PER_TURN):
-            if not self._accepting:
-                return
+        if not self._accepting:
+            return
+        room = self.most - len(self.connections)
+        if room <= 0:
+            self._refuse("the other descriptors are kept back")
+            return
+        for _ in range(min(ACCEPTS_PER_TURN, room)):
             try:
                 sock, _ = listening.accept()
             except BlockingIOError:
@@ -104,7 +110,7 @@ class Server(Acceptor):
                 return
             except OSError as error:
                 if error.errno in OUT_OF_DESCRIPTORS:
-                    self._refuse(error)
+                    self._refuse(str(error.strerror))
                     return
                 logger.debug("accept: %s", error)
                 continue
@@ -119,11 +125,11 @@ class Server(Acceptor):
         self.connections.add(connection)
         logger.info("accept %d", connection.fd)
 
-    def _refuse(self, error: OSError) -> None:
+    def _refuse(self, why: str) -> None:
         """Let clients wait in the backlog. Another try at once would spin (beanstalkd #361, #628, #651). Logs it once."""
         if not self._refusing:
             self._refusing = True
-            logger.warning("cannot accept connections: %s; new clients wait until one ends", error.strerror)
+            logger.warning("cannot accept connections: %s; new clients wait until one ends", why)
         self._stop_accepting()
         self._loop.call_later(ACCEPT_AGAIN_AFTER, self.accept)
 

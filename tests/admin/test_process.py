@@ -180,6 +180,18 @@ def test_http_clients_that_take_the_last_descriptor_delay_no_job() -> None:
         assert "Traceback" not in here.server.log()
 
 
+def test_clients_that_take_all_descriptors_leave_some_to_the_admin_port() -> None:
+    with ExitStack() as stack:
+        here = stack.enter_context(both(within=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh")))
+        idle = [stack.enter_context(here.server.dial()) for _ in range(120)]
+        give_up_at = time.monotonic() + 5
+        while "cannot accept connections: the other descriptors" not in here.server.log():
+            assert time.monotonic() < give_up_at
+        assert here.get("/healthz").status_code == 200
+        idle[0].close()
+        assert ask(idle[50], b"put 0 0 60 2\r\nhi\r\n") == b"INSERTED 1\r\n", "it waited for a place"
+
+
 def test_tls_is_spoken_to_who_shows_the_secret(tmp_path: Path) -> None:
     openssl = shutil.which("openssl") or absent("openssl is not installed")
     key, cert = str(tmp_path / "key"), str(tmp_path / "cert")

@@ -242,6 +242,25 @@ def test_a_segment_that_is_looked_at_is_not_put_down(here: World) -> None:
     assert committer.rests(since)
 
 
+@pytest.mark.parametrize("down", [2.1, 3.0, 4.0])
+@pytest.mark.parametrize("how", ["the end of a pause", "a kick"])
+def test_a_look_that_failed_is_made_once_the_store_answers(how: str, down: float) -> None:
+    here = World(1)
+    worker, operator = clients(here, 2)
+    if how == "a kick":
+        operator.buried()
+    else:
+        operator.put()
+        assert operator.ask(b"pause-tube default 3600\r\n") == b"PAUSED\r\n"
+    here.run(15.0)
+    worker.post(b"reserve\r\n")
+    here.run(3.0)
+    operator.post(b"kick 1\r\n" if how == "a kick" else b"pause-tube default 0\r\n")
+    assert all_answered(here, [operator])
+    here.down_until = here.time + down
+    assert all_answered(here, [worker], down + 3.0)
+
+
 # --- pauses
 
 

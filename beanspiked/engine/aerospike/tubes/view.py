@@ -6,7 +6,7 @@ tell. What a look finds is a hint; an operation of this front-end that began aft
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
 from beanspiked.engine.aerospike.cluster.membership import Membership
@@ -87,6 +87,8 @@ class Scout:
         self._rechecked: float = 0.0
         # The tubes that are still to be looked at, and at how many each tick looks.
         self._left: list[SharedTube] = []
+        # The tubes of which a look has failed.
+        self._missed: dict[SharedTube, None] = {}
         self._part: int = 0
         self._rechecking: bool = False
 
@@ -133,6 +135,8 @@ class Scout:
 
         try:
             error = await self._tasks.failure(look)
+            if error is not None:
+                self._missed[tube] = None
             for callback in callbacks:
                 callback(error, tube not in passed)
         finally:
@@ -273,6 +277,8 @@ class Scout:
                 await committer.turn()
         except EngineError as error:
             logger.info("segment %d: %s", committer.number, error)
+            committer.tube.doubt()
+            self._missed[cast(SharedTube, committer.tube)] = None
 
     def segment_changed(self, tube_name: str, number: int) -> None:
         """Jobs of a segment became ready without an operation under a lease."""
@@ -318,8 +324,12 @@ class Scout:
             self._rechecked = now
             self._left = [tube for tube in self._registry.known_tubes() if tube.waited_for()]
             self._part = len(self._left) // SPREAD_OVER + 1 if linked and not missed else len(self._left)
-        tubes = [tube for tube in self._left[: self._part] if tube.waited_for()]
+        due = dict.fromkeys(self._left[: self._part])
         del self._left[: self._part]
+        if self._membership.reachable:
+            due.update(self._missed)
+            self._missed = {}
+        tubes = [tube for tube in due if tube.waited_for()]
         if tubes:
             self._rechecking = True
             self._agenda.spawn(self._recheck(tubes))

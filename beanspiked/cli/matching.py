@@ -187,8 +187,13 @@ class Matching:
                         if done == self._most:
                             break
                     count = 0
-                    for count in port.change(path, {"tube": self._tube}, said, counted):
-                        progress.show(done + count)
+                    try:
+                        for count in port.change(path, {"tube": self._tube}, said, counted):
+                            progress.show(done + count)
+                    except AdminRefused as error:
+                        # The tube was counted. Without its last job it is gone, and so has none of the other states.
+                        if error.status != NOT_FOUND:
+                            raise
                     done += count
             return done
 

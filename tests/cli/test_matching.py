@@ -156,6 +156,12 @@ def test_only_what_matches_is_deleted(cli: Commands, fruit: str) -> None:
     assert bodies(cli, fruit) == ["green pear", "green apple"]
 
 
+def test_a_tube_that_ends_with_its_last_job_is_cleared(cli: Commands, tube: str) -> None:
+    cli("put", tube, "a", "b")
+    assert cli("clear", tube, "--count").out == "2 jobs\n"
+    assert cli("clear", tube, "--priority", "0-2000", "--yes", "--json").json == {"tube": tube, "deleted": 2}
+
+
 @pytest.mark.parametrize(
     ("command", "matching"), [("kick {} -g red", 1), ("move {} b -g red", 1), ("clear {} -g red", 3), ("clear {}", 5)]
 )

@@ -292,7 +292,11 @@ class _Working:
 
 def _failure(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"ended by {signal.Signals(-code).name}"
+        try:
+            return f"ended by {signal.Signals(-code).name}"
+        except ValueError:
+            # Most real-time signals have no name.
+            return f"ended by signal {-code}"
     return f"exit code {code}" if code else ""
 
 

@@ -73,9 +73,10 @@ def test_a_job_whose_command_fails_is_buried(cli: Commands, tube: str) -> None:
     assert (told["state"], told["pri"]) == ("buried", 3)
 
 
-def test_a_command_that_a_signal_ends_has_failed(cli: Commands, tube: str) -> None:
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (35, "signal 35")])
+def test_a_command_that_a_signal_ends_has_failed(cli: Commands, tube: str, number: int, name: str) -> None:
     cli("put", tube, "a")
-    assert cli("work", tube, "-u", "--", "sh", "-c", "kill -9 $$").said.endswith("ended by SIGKILL; buried")
+    assert cli("work", tube, "-u", "--", "sh", "-c", f"kill -{number} $$").said.endswith(f"ended by {name}; buried")
 
 
 def test_a_command_need_not_read_its_job(cli: Commands, tube: str) -> None:

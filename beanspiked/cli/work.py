@@ -193,25 +193,18 @@ class _Working:
                 return job, told
 
     async def _work(self, conn: Conn, job: Job, told: Stats) -> None:
-        environ = {
-            "BEANSPIKED_JOB_ID": str(job.id),
-            "BEANSPIKED_TUBE": str(told["tube"]),
-            "BEANSPIKED_RELEASES": str(told["releases"]),
-        }
-        process = await self._started(environ)
-        self._processes.add(process)
+        touching = asyncio.create_task(_touch(conn, job.id, number_of(told, "ttr")))
+        touching.add_done_callback(_retrieve)
         began = time.monotonic()
         try:
-            why = await self._watched(conn, job, number_of(told, "ttr"), process)
+            why = await self._carried_out(job, told, touching)
         except JobLost:
             say(
                 f"job {job.id}: its time to run was over before a touch; its command was ended, and another worker may have the job"
             )
             return
         finally:
-            # This also runs when the slot is cancelled or the server is gone: the job then goes to another worker.
-            await _ended(process)
-            self._processes.discard(process)
+            touching.cancel()
         try:
             await self._finish(conn, job, told, why, time.monotonic() - began)
         except ClientError as error:
@@ -219,6 +212,27 @@ class _Working:
                 f"job {job.id}: {why or 'done'}, but the server did not learn it ({error}); another worker may do it again"
             )
             raise
+
+    async def _carried_out(self, job: Job, told: Stats, touching: asyncio.Task[None]) -> str:
+        """Run the command for a job; return why it failed, or nothing.
+
+        Raises:
+            ClientError: The job is lost.
+            Failed: The command cannot be run.
+        """
+        environ = {
+            "BEANSPIKED_JOB_ID": str(job.id),
+            "BEANSPIKED_TUBE": str(told["tube"]),
+            "BEANSPIKED_RELEASES": str(told["releases"]),
+        }
+        process = await self._started(environ)
+        self._processes.add(process)
+        try:
+            return await self._watched(job, process, touching)
+        finally:
+            # This also runs when the slot is cancelled or the server is gone: the job then goes to another worker.
+            await _ended(process)
+            self._processes.discard(process)
 
     async def _started(self, environ: dict[str, str]) -> asyncio.subprocess.Process:
         """Start a command. Raises Failed."""
@@ -242,33 +256,21 @@ class _Working:
             await _ended(process)
             raise
 
-    async def _watched(self, conn: Conn, job: Job, ttr: int, process: asyncio.subprocess.Process) -> str:
-        """Touch a job while its command runs; return why the command failed, or nothing.
+    async def _watched(self, job: Job, process: asyncio.subprocess.Process, touching: asyncio.Task[None]) -> str:
+        """Wait for the end of a command, or of its time; return why the command failed, or nothing.
 
         Raises:
             ClientError: The job is lost.
         """
-        until = time.monotonic() + self._options.timeout if self._options.timeout else None
         ends: asyncio.Task[Any] = asyncio.create_task(process.communicate(job.body))
-        closes: asyncio.Task[Any] = asyncio.create_task(conn.wait_closed())
-        touch_at = time.monotonic() + ttr * TOUCH_AFTER
-        try:
-            while True:
-                wake_at = touch_at if until is None else min(touch_at, until)
-                await asyncio.wait(
-                    {ends, closes}, timeout=max(0.0, wake_at - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
-                )
-                if ends.done():
-                    return _failure(process.returncode)
-                if until is not None and time.monotonic() >= until:
-                    return f"took longer than {self._options.timeout} s"
-                # If the connection is closed, this raises the reason.
-                await conn.ask(requests.touch(job.id))
-                touch_at = time.monotonic() + ttr * TOUCH_AFTER
-        finally:
-            closes.cancel()
-            # This task ends with its command, which `_ended` ends.
-            ends.add_done_callback(_retrieve)
+        # This task ends with its command, which `_ended` ends.
+        ends.add_done_callback(_retrieve)
+        await asyncio.wait({ends, touching}, timeout=self._options.timeout or None, return_when=asyncio.FIRST_COMPLETED)
+        if ends.done():
+            return _failure(process.returncode)
+        if touching.done():
+            touching.result()
+        return f"took longer than {self._options.timeout} s"
 
     async def _finish(self, conn: Conn, job: Job, told: Stats, why: str, took: float) -> None:
         priority, releases = number_of(told, "pri"), number_of(told, "releases")
@@ -288,6 +290,16 @@ class _Working:
                 say(f"job {job.id}: {why}; buried")
         except JobLost:
             say(f"job {job.id}: {why}, after its time to run; another worker may have it")
+
+
+async def _touch(conn: Conn, job_id: int, ttr: int) -> None:
+    """Touch a job from time to time, until this is cancelled. Raises ClientError when the job is lost."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ttr * TOUCH_AFTER):
+                await conn.wait_closed()
+        # If the connection is closed, this raises the reason.
+        await conn.ask(requests.touch(job_id))
 
 
 def _failure(code: int | None) -> str:

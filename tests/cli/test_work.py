@@ -109,6 +109,23 @@ def test_a_job_is_touched_while_its_command_runs(cli: Commands, tube: str) -> No
     assert cli("peek", tube, "--json").json[0]["timeouts"] == 0
 
 
+def test_a_job_is_touched_while_its_command_is_ended(cli: Commands, tube: str) -> None:
+    cli("put", tube, "a", "--ttr", "1")
+    said = cli("work", tube, "-u", "--timeout", "1", "--", "sh", "-c", "trap '' TERM; sleep 2.5").said
+    assert said.endswith("took longer than 1 s; buried")
+    assert cli("peek", tube, "--json").json[0]["timeouts"] == 0
+
+
+def test_a_job_is_touched_while_a_signal_ends_its_command(cli: Commands, tube: str, notes: Path) -> None:
+    cli("put", tube, "a", "--ttr", "1")
+    with working(tube, "--", "sh", "-c", f"trap '' TERM; echo x >> {notes}; sleep 2") as process:
+        eventually(notes.read_text)
+        process.terminate()
+        assert process.wait(20) == 0
+    eventually(lambda: cli.states(tube) == {"ready": 1})
+    assert cli("peek", tube, "--json").json[0]["timeouts"] == 0
+
+
 def test_so_many_commands_run_at_a_time(cli: Commands, tube: str, notes: Path) -> None:
     cli("put", tube, *"abc")
     # Each waits until all three are there.

@@ -128,7 +128,7 @@ class Matching:
         most: How many jobs are changed at most, the first ones of each queue; None for all.
 
     Raises:
-        Failed: No admin port is known, or its secret cannot be read.
+        Failed: No admin port is known, its secret cannot be read, or it cannot search for such a text.
     """
 
     def __init__(self, options: argparse.Namespace, tube: str, states: Sequence[str], most: int | None = None) -> None:
@@ -137,6 +137,10 @@ class Matching:
         self._states = states
         self._most = most
         self._port = _connected(options)
+        try:
+            (options.grep or "").encode()
+        except UnicodeEncodeError as error:
+            raise Failed("--grep: the admin port searches only for text in UTF-8") from error
         low, high = options.priority
         wanted = {"min_age": options.older, "min_tries": options.tries, "min_priority": low, "text": options.grep}
         self._wanted: dict[str, object] = {name: value for name, value in wanted.items() if value}
@@ -268,12 +272,18 @@ def _connected(options: argparse.Namespace) -> AdminConn:
 
 
 def _token(path: str | None) -> str:
+    """Return the secret. Raises Failed, without the secret in the text."""
     if path is None:
-        return os.environ.get(TOKEN_VARIABLE, "")
-    try:
-        return Path(path).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"--admin-token-file: {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+        source, token = TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE, "")
+    else:
+        source = f"--admin-token-file: {path}"
+        try:
+            token = Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failed(f"{source}: {getattr(error, 'strerror', None) or 'not text'}") from error
+    if not (token.isascii() and token.isprintable()):
+        raise Failed(f"{source}: a secret has only printable ASCII characters")
+    return token
 
 
 def _job(port: AdminConn, told: dict[str, Any]) -> tuple[Job, Stats]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import ssl
+import string
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final, Self, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from beanspiked.client.blocking import reason
 from beanspiked.client.errors import AdminRefused, BrokenReply, ServerGone
@@ -49,7 +50,9 @@ class AdminAddress:
         if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
             raise ValueError("must be a URL such as http://HOST:PORT, HOST:PORT or PORT")
         port = (443 if url.scheme == "https" else DEFAULT_PORT) if url.port is None else url.port
-        return cls(host=url.hostname, port=port, tls=url.scheme == "https", prefix=url.path.rstrip("/"))
+        # A request's first line is ASCII.
+        prefix = quote(url.path.rstrip("/"), string.punctuation, errors="surrogateescape")
+        return cls(host=url.hostname, port=port, tls=url.scheme == "https", prefix=prefix)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -61,7 +64,7 @@ class AdminConn:
 
     Args:
         address: The port's address.
-        token: The secret to show; empty for none.
+        token: The secret to show, in printable ASCII characters; empty for none.
     """
 
     def __init__(self, address: AdminAddress, token: str = "") -> None:
@@ -141,7 +144,7 @@ class AdminConn:
                 cast("socket.socket", self._http.sock).settimeout(ANSWER_SECONDS)
             self._http.request(method, target, body, {**self._headers, **(headers or {})})
             response = self._http.getresponse()
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:
             raise self._gone(error) from error
         if response.status >= 400:
             told = _decoded(self._whole(response))
@@ -162,7 +165,7 @@ class AdminConn:
 
     def _gone(self, error: Exception) -> ServerGone:
         self._http.close()
-        text = reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+        text = reason(error) if isinstance(error, (OSError, UnicodeError)) else str(error) or type(error).__name__
         return ServerGone(f"cannot ask the admin port {self.address}: {text}")
 
 

@@ -68,7 +68,7 @@ class Conn:
             else:
                 sock = socket.create_connection((address.host, address.port), connect_seconds)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ServerGone(f"cannot connect to {address}: {reason(error)}") from error
         return cls(address, sock, answer_seconds)
 
@@ -158,9 +158,10 @@ class Conn:
         return out
 
 
-def reason(error: OSError) -> str:
+def reason(error: OSError | UnicodeError) -> str:
     """Say in words why there is no connection."""
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        # A name with an empty part, or one of more than 63 letters, cannot be encoded.
         return "no such host"
     if isinstance(error, TimeoutError):
         return "no answer"

@@ -51,7 +51,7 @@ class Conn(asyncio.Protocol):
                     await loop.create_unix_connection(lambda: conn, address.path)
                 else:
                     await loop.create_connection(lambda: conn, address.host, address.port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ServerGone(f"cannot connect to {address}: {reason(error)}") from error
         return conn
 

@@ -152,6 +152,9 @@ def test_health_is_critical_without_a_server_and_unknown_without_sense(cli: Comm
     assert cli("health", "emails", "-a", "127.0.0.1:1", code=2).out.startswith(
         "CRITICAL - cannot connect to 127.0.0.1:1"
     )
+    assert cli("health", "emails", "-a", "a..b:1", code=2).out.startswith(
+        "CRITICAL - cannot connect to a..b:1: no such host"
+    )
     cli("health", "emails", "--max-reddy", "1", code=3)
 
 

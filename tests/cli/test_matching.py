@@ -239,10 +239,25 @@ def test_the_secret_may_be_in_a_file(
         ("127.0.0.1:1", "cannot ask the admin port http://127.0.0.1:1: connection refused"),
         ("ftp://here", "'ftp://here': must be a URL such as http://HOST:PORT, HOST:PORT or PORT"),
         ("here:port", "'here:port'"),
+        ("a..b:1", "cannot ask the admin port http://a..b:1: no such host"),
+        ("http://127.0.0.1:1/ü", "cannot ask the admin port http://127.0.0.1:1/%C3%BC: connection refused"),
     ],
 )
 def test_a_port_that_cannot_be_asked_is_said_so(cli: Commands, fruit: str, named: str, said: str) -> None:
     assert said in cli("jobs", fruit, "--admin", named, code=1).said
+
+
+@pytest.mark.parametrize("secret", ["a long\nsecret", "a long secr€t"])
+def test_a_secret_that_no_request_can_have_is_not_shown(
+    cli: Commands, tube: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEANSPIKED_ADMIN_TOKEN", secret)
+    said = cli("jobs", tube, code=1).said
+    assert said == "beanspiked: BEANSPIKED_ADMIN_TOKEN: a secret has only printable ASCII characters"
+
+
+def test_bytes_that_are_no_text_are_not_searched_for(cli: Commands, tube: str) -> None:
+    assert "--grep: the admin port searches only for text" in cli("jobs", tube, "--grep", "\udcff", code=1).said
 
 
 def test_the_protocols_port_is_no_admin_port(cli: Commands, fruit: str, server: Running) -> None:
@@ -257,6 +272,7 @@ def test_the_protocols_port_is_no_admin_port(cli: Commands, fruit: str, server: 
         ("here:80", "http://here:80"),
         ("http://[::1]:80/queue/", "http://[::1]:80/queue"),
         ("https://here", "https://here:443"),
+        ("here/a%20b/ü", "http://here:11301/a%20b/%C3%BC"),
     ],
 )
 def test_an_admin_port_has_many_names(text: str, address: str) -> None:

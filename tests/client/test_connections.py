@@ -143,7 +143,7 @@ def test_unix_sockets_do_as_well(connect: Any, kind: str, tmp_path_factory: pyte
 def test_where_nobody_listens_is_said(connect: Any, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    for text in (f"127.0.0.1:{port}", f"unix:{tmp_path}/none", "no.such.host.invalid:1"):
+    for text in (f"127.0.0.1:{port}", f"unix:{tmp_path}/none", "no.such.host.invalid:1", "a..b:1", f"{'a' * 64}:1"):
         with pytest.raises(errors.ServerGone, match="cannot connect to"):
             connect(Address.parse(text))
 

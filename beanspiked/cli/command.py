@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,9 @@ class Failed(Exception):  # noqa: N818 - it says what happened
 
 def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
     """Read the arguments and run the command; return the exit code. A failure is one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not every encoding has all characters of a body.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             code = command(parser.read(words))

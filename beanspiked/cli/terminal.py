@@ -48,7 +48,7 @@ def paint(text: str, style: str) -> str:
 
 def print_json(value: object) -> None:
     """Print a value for scripts."""
-    print(json.dumps(value, ensure_ascii=False))
+    print(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str | int]], styles: dict[str, str] | None = None) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from either import bury
+from either import COMMAND, bury
 
 if TYPE_CHECKING:
     from conftest import Commands
@@ -89,6 +92,18 @@ def test_bodies_do_nothing_to_a_terminal(cli: Commands, tube: str) -> None:
     assert cli("peek", job_id).out.endswith("\n\n\\x1b[2J\\xff\\x00\\r\ttab\n")
     assert "\x1b" not in cli("jobs", tube).out
     assert cli("peek", job_id, "--json").json[0]["body_base64"] == "G1sySv8ADQl0YWI="
+
+
+def test_a_character_that_the_output_cannot_show_is_escaped(cli: Commands, tube: str) -> None:
+    cli("put", tube, "tschüß")
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [*COMMAND, "peek", "--tube", tube]
+    shown, document = (
+        subprocess.run([*words, *more], env=environ, capture_output=True, check=True, timeout=20).stdout
+        for more in ([], ["--json"])
+    )
+    assert shown.endswith(b"tsch\\xfc\\xdf\n")
+    assert json.loads(document)[0]["body"] == "tschüß"
 
 
 def test_jobs_lists_the_next_ones(cli: Commands, tube: str) -> None:

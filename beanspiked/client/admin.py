@@ -165,8 +165,22 @@ class AdminConn:
 
     def _gone(self, error: Exception) -> ServerGone:
         self._http.close()
-        text = reason(error) if isinstance(error, (OSError, UnicodeError)) else str(error) or type(error).__name__
-        return ServerGone(f"cannot ask the admin port {self.address}: {text}")
+        return ServerGone(f"cannot ask the admin port {self.address}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """Say in words why there is no answer."""
+    # The errno of an error of TLS is a number of OpenSSL's own.
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message.removesuffix(".")
+        return f"its certificate is not trusted: {why}; SSL_CERT_FILE names a file of those that are"
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "WRONG_VERSION_NUMBER":
+            return "it does not speak TLS; its URL may begin with http://"
+        return (error.reason or str(error)).lower().replace("_", " ")
+    if isinstance(error, (OSError, UnicodeError)):
+        return reason(error)
+    return str(error) or type(error).__name__
 
 
 def _decoded(document: bytes) -> Any:

@@ -13,6 +13,7 @@ from beanspiked.client.errors import ClientError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from beanspiked.client.blocking import Conn
 
@@ -64,7 +65,10 @@ def _health(options: argparse.Namespace) -> int:
         with connect(options) as conn:
             measured = _measure(conn, options.tube)
     except (ClientError, Failed) as error:
-        print(f"CRITICAL - {error}")
+        if options.json:
+            _print_json(CRITICAL, options.tube, dict.fromkeys(MEASURES), [str(error)])
+        else:
+            print(f"CRITICAL - {error}")
         return CRITICAL
     code, complaints = OK, []
     for name, value in measured.items():
@@ -75,7 +79,7 @@ def _health(options: argparse.Namespace) -> int:
                 complaints.append(f"{name} {value}{MEASURES[name]} is above {limits[level]}{MEASURES[name]}")
                 break
     if options.json:
-        print_json({"status": WORDS[code], "tube": options.tube, **measured, "complaints": complaints})
+        _print_json(code, options.tube, measured, complaints)
         return code
     text = (
         "; ".join(complaints)
@@ -87,6 +91,10 @@ def _health(options: argparse.Namespace) -> int:
     )
     print(f"{WORDS[code]} - {options.tube}: {text} | {data}")
     return code
+
+
+def _print_json(code: int, name: str, measured: Mapping[str, int | None], complaints: list[str]) -> None:
+    print_json({"status": WORDS[code], "tube": name, **measured, "complaints": complaints})
 
 
 def _limit(options: argparse.Namespace, level: str, name: str) -> str:

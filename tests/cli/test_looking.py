@@ -173,5 +173,12 @@ def test_health_is_critical_without_a_server_and_unknown_without_sense(cli: Comm
     cli("health", "emails", "--max-reddy", "1", code=3)
 
 
+def test_health_without_a_server_prints_json_as_well(cli: Commands) -> None:
+    told = cli("health", "emails", "-a", "127.0.0.1:1", "--json", code=2).json
+    (why,) = told.pop("complaints")
+    assert told == {"status": "CRITICAL", "tube": "emails", "age": None, "ready": None, "buried": None}
+    assert why.startswith("cannot connect to 127.0.0.1:1: connection refused")
+
+
 def test_health_of_a_tube_that_is_not_there_is_fine(cli: Commands, tube: str) -> None:
     assert cli("health", tube, "--max-ready", "0").out.startswith("OK - ")

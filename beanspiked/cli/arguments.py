@@ -21,6 +21,8 @@ __all__ = ["STATES", "Parser", "at_least_one", "job_id", "number", "option_strin
 EXIT_USAGE: Final = 5
 DEFAULT_ADDRESS: Final = "127.0.0.1:11300"
 STATES: Final = ("ready", "delayed", "buried")
+# Marks a word that stands behind `--`. No word of a command line has this character.
+NO_OPTION: Final = "\0"
 UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -71,11 +73,18 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """Read the arguments. Prints an error and then raises SystemExit."""
-        options, rest = self.parse_known_args(words)
+        """Read the arguments; options may stand among the others. Prints an error and then raises SystemExit."""
+        place = words.index("--") if "--" in words else len(words)
+        # argparse does not know what stands behind `--` any more once it has taken out the options.
+        marked = [*words[:place], *(f"{NO_OPTION}{word}" for word in words[place + 1 :])]
+        options, rest = self.parse_known_intermixed_args(marked)
         for word in rest:
-            self.error(f"unknown argument: {word}{meant(word.partition('=')[0], option_strings(self))}")
+            given = word.removeprefix(NO_OPTION)
+            self.error(f"unknown argument: {given}{meant(given.partition('=')[0], option_strings(self))}")
         return options
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> object:
+        return super()._get_value(action, arg_string.removeprefix(NO_OPTION))
 
     def error(self, message: str) -> NoReturn:
         """Print an error and exit."""

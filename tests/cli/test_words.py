@@ -68,6 +68,30 @@ def test_a_mistake_is_one_line(cli: Commands, words: str) -> None:
     assert where.endswith("-h for help")
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("a --delay 1h b", ["a", "b"]),
+        ("--delay 1h -- -x b", ["-x", "b"]),
+        ("-- a --", ["a", "--"]),
+    ],
+)
+@pytest.mark.usefixtures("server")
+def test_options_stand_among_other_words_and_none_behind_dashes(
+    cli: Commands, tube: str, words: str, given: list[str]
+) -> None:
+    ids = cli("put", tube, *words.split()).out.split()
+    assert [cli("peek", "--body", job_id).out for job_id in ids] == given
+
+
+@pytest.mark.usefixtures("server")
+def test_a_tube_may_stand_behind_dashes(cli: Commands, tube: str) -> None:
+    cli("put", "--", tube, "-a")
+    cli("kick", tube, "--delayed", "5")
+    cli("work", f"{tube}-2", "--until-empty", tube, "--", "grep", "-q", "-e", "-a")
+    assert cli.states(tube) == {}
+
+
 @pytest.mark.parametrize("command", ["stats", "tubes", "put t a", "clear t -y", "top --once", "wait t"])
 def test_without_a_server_it_is_said_how_to_name_one(cli: Commands, command: str) -> None:
     said = cli(*command.split(), "-a", "127.0.0.1:1", code=1).said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Literal, NoReturn, cast
 from beanspiked.client.address import Address
 
 Mode = Literal["cycle", "put", "drain"]
+
+DEFAULT_ADDRESS = "127.0.0.1:11300"
 
 DEFAULT_JOBS = 50_000
 """Jobs of one run without `--jobs` and `--seconds`."""
@@ -127,9 +130,9 @@ def parser() -> _Parser:
         "server",
         nargs="?",
         type=_address,
-        default=Address(host="127.0.0.1", port=11300),
+        default=os.environ.get("BEANSPIKED_ADDR") or DEFAULT_ADDRESS,
         metavar="SERVER",
-        help="HOST:PORT, [IPV6]:PORT or unix:PATH (127.0.0.1:11300)",
+        help=f"HOST:PORT, [IPV6]:PORT or unix:PATH (BEANSPIKED_ADDR, else {DEFAULT_ADDRESS})",
     )
     add("--vs", type=_address, metavar="SERVER", help="a second server; the order of the two changes each round")
     add("--rounds", type=_count, metavar="N", help="runs per server; medians are printed (1, with --vs 5)")

@@ -178,3 +178,8 @@ class TestUsage:
 
     def test_every_call_has_a_tube_of_its_own(self) -> None:
         assert parse_options([]).tubes != parse_options([]).tubes
+
+    def test_the_environment_names_the_server_unless_an_argument_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BEANSPIKED_ADDR", "unix:/tmp/x")
+        assert str(parse_options([]).server) == "unix:/tmp/x"
+        assert str(parse_options(["127.0.0.1:1"]).server) == "127.0.0.1:1"

@@ -20,9 +20,21 @@ if TYPE_CHECKING:
     from beanspiked.cli.arguments import Parser
     from beanspiked.client.documents import Stats
 
-__all__ = ["BATCH", "EXIT_FAILED", "Failed", "confirm", "connect", "existing", "number_of", "run", "tubes"]
+__all__ = [
+    "BATCH",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "Failed",
+    "confirm",
+    "connect",
+    "existing",
+    "number_of",
+    "run",
+    "tubes",
+]
 
 EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
 # A shell's exit code for a process that SIGPIPE ended.
 EXIT_BROKEN_PIPE: Final = 141
 # How many requests are in flight at a time.
@@ -30,7 +42,16 @@ BATCH: Final = 500
 
 
 class Failed(Exception):  # noqa: N818 - it says what happened
-    """A command failed. The text says why, and what to do."""
+    """A command failed. The text says why, and what to do.
+
+    Args:
+        text: The text.
+        code: The exit code.
+    """
+
+    def __init__(self, text: str, code: int = EXIT_FAILED) -> None:
+        super().__init__(text)
+        self.code: int = code
 
 
 def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
@@ -44,7 +65,7 @@ def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namesp
         except (ClientError, Failed) as error:
             sys.stdout.flush()
             say(error)
-            return EXIT_FAILED
+            return error.code if isinstance(error, Failed) else EXIT_FAILED
         except SystemExit as end:
             code = int(end.code or 0)
         sys.stdout.flush()

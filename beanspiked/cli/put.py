@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.cli.arguments import Parser, number, seconds, tube
-from beanspiked.cli.command import EXIT_FAILED, Failed, connect, run
+from beanspiked.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, Failed, connect, run
 from beanspiked.cli.terminal import Progress, plural, print_json, say
 from beanspiked.client import requests
 from beanspiked.client.errors import ClientError, JobTooBig, Refused
@@ -106,9 +106,12 @@ class _Putting:
             outcomes = conn.ask_all(wanted)
         except (ClientError, KeyboardInterrupt) as error:
             first = numbered[0][0]
-            reason = str(error) or "interrupted"
+            reason, code = (
+                ("interrupted", EXIT_INTERRUPTED) if isinstance(error, KeyboardInterrupt) else (error, EXIT_FAILED)
+            )
             raise Failed(
-                f"{reason}; {plural(len(self.ids))} were put; those of lines {first} to {self.line} may have been put"
+                f"{reason}; {plural(len(self.ids))} were put; those of lines {first} to {self.line} may have been put",
+                code,
             ) from error
         ended: tuple[int, Refused] | None = None
         for (line, _), outcome in zip(numbered, outcomes, strict=True):

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.cli.arguments import Parser, at_least_one, number, seconds, tube
-from beanspiked.cli.command import Failed, number_of, run
+from beanspiked.cli.command import EXIT_INTERRUPTED, Failed, number_of, run
 from beanspiked.cli.terminal import say
 from beanspiked.client import requests
 from beanspiked.client.conn import Conn
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "parser"]
 
-EXIT_INTERRUPTED: Final = 130
 # How long a reserve waits, in seconds. The next one then shows whether the server is still there.
 RESERVE_SECONDS: Final = 60
 # How long a command may take to end after TERM, in seconds.

@@ -29,6 +29,21 @@ def test_put_tells_from_where_to_try_again(cli: Commands, own_server: Running) -
     assert said.endswith("the server is draining and accepts no more jobs; 0 jobs were put: try again from line 2 on")
 
 
+@pytest.mark.usefixtures("own_server")
+def test_put_tells_after_ctrl_c_what_it_may_have_put(cli: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = Conn.ask_all
+
+    def interrupted(self: Conn, wanted: Any) -> Any:
+        outcomes = exchange(self, wanted)
+        if len(wanted) > 1:
+            raise KeyboardInterrupt
+        return outcomes
+
+    monkeypatch.setattr(Conn, "ask_all", interrupted)
+    said = cli("put", "t", stdin=b"a\nb\n", code=130).said
+    assert said == "beanspiked: interrupted; 0 jobs were put; those of lines 1 to 2 may have been put"
+
+
 @pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
 def test_move_leaves_everything_where_the_server_takes_no_more(cli: Commands, own_server: Running, state: str) -> None:
     cli("put", "from", *"abc", "--priority", "7", *(["--delay", "1h"] if state == "delayed" else []))

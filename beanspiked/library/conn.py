@@ -159,6 +159,7 @@ class Conn(ConnBase):
 
         Raises:
             StoreUnusable: The store cannot be reached or used.
+            ConnClosed: The connection was closed before this, or meanwhile.
         """
         if self._opened:
             raise ValueError("a connection is opened once")

@@ -101,8 +101,13 @@ class Core:
     # --- opening and closing
 
     async def open(self, start: Callable[[Broker, Timers, Callable[[], None]], Awaitable[TubeEngine]]) -> None:
-        """Make an engine and start it. Raises StoreUnusable; the caller may then try again."""
-        self.check_process()
+        """Make an engine and start it.
+
+        Raises:
+            StoreUnusable: The caller may try again.
+            ConnClosed: The connection was closed before this, or meanwhile.
+        """
+        self._check_not_closed()
         self.loop = asyncio.get_running_loop()
         timers = Timers(MonotonicClock())
         self.broker = Broker(timers, self._max_job_size, __version__)
@@ -112,6 +117,9 @@ class Core:
         self.broker.engine = await start(self.broker, timers, self._news)
         self._ready = True
         self.broker.on_alarm()
+        if self.closed:
+            await self.close()
+            self._check_not_closed()
 
     def check_open(self) -> None:
         """Raise ConnClosed unless the connection is open, and RuntimeError in another event loop."""
@@ -124,9 +132,14 @@ class Core:
 
     def check_usable(self) -> None:
         """Raise ConnClosed unless the connection is open."""
-        if self.closed or not self._ready:
+        self._check_not_closed()
+        if not self._ready:
+            raise ConnClosed(f"{self.client_id}: not open yet")
+
+    def _check_not_closed(self) -> None:
+        if self.closed:
             self.check_process()
-            raise ConnClosed(f"{self.client_id}: {'closed' if self.closed else 'not open yet'}")
+            raise ConnClosed(f"{self.client_id}: closed")
 
     def check_process(self) -> None:
         """Raise ConnForked in another process."""

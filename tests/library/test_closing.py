@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import beanspiked
 
@@ -33,3 +35,36 @@ def test_a_directory_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
 
     asyncio.run(connect())
     assert stat.S_IMODE((tmp_path / "jobs").stat().st_mode) == 0o700
+
+
+def test_a_connection_that_was_closed_is_not_opened(tmp_path: Path) -> None:
+    async def open_closed() -> None:
+        conn = beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}")
+        await conn.close()
+        with pytest.raises(beanspiked.ConnClosed):
+            await conn.open()
+        # The journal is free.
+        async with beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}"):
+            pass
+
+    asyncio.run(open_closed())
+
+
+def test_a_connection_that_is_closed_while_it_opens_leaves_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def close_meanwhile() -> None:
+        conn = beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}")
+        start = conn._start
+
+        async def start_late(*args: Any) -> Any:
+            await conn.close()
+            return await start(*args)
+
+        monkeypatch.setattr(conn, "_start", start_late)
+        with pytest.raises(beanspiked.ConnClosed):
+            await conn.open()
+        async with beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}"):
+            pass
+
+    asyncio.run(close_meanwhile())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import random
 import signal
@@ -85,13 +86,16 @@ class Worker(OfOneProcess, Generic[Task]):
 
     Args:
         tube: The tube.
-        handler: Called with the decoder's result and the job.
+        handler: Called with the decoder's result and the job. One that is not `async` holds up the event loop, and with it the touches.
         decoder: Called with the body; raises DecodingError, or any other error, if the body is malformed. By default the handler gets
             the body.
         concurrency: How many handlers work at a time.
         max_attempts: How many tries a job has before the worker buries it, tries that timed out included; None for no limit.
         backoff: How long a job waits for its next try, by the number of its tries. The worker does not use its `attempts`.
         chance: Makes the pauses random.
+
+    Raises:
+        TypeError: The handler yields. Nobody would take what it yields, and so it would do nothing.
     """
 
     def __init__(
@@ -109,6 +113,8 @@ class Worker(OfOneProcess, Generic[Task]):
             raise ValueError(f"concurrency: at least 1, not {concurrency}")
         if max_attempts is not None and max_attempts < 1:
             raise ValueError(f"max_attempts: at least 1, not {max_attempts}")
+        if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError("handler: a function that yields does nothing when it is called; take out the yield")
         self._tube = tube
         self._handler = handler
         self._decoder = decoder
@@ -260,7 +266,10 @@ class Worker(OfOneProcess, Generic[Task]):
                 return
         try:
             async with job.keep_alive():
-                await self._handler(task, job)
+                result: object = self._handler(task, job)
+                # A function that is not `async` has done its work by now. To fail here would do it again.
+                if inspect.isawaitable(result):
+                    await result
         except asyncio.CancelledError as error:
             this = asyncio.current_task()
             if this is not None and this.cancelling():

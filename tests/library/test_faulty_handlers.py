@@ -64,6 +64,36 @@ def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> 
     stores.run(check)
 
 
+def test_a_handler_that_is_not_async_works_on_a_job_once(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        seen: list[bytes] = []
+        await tube.put(b"x", ttr=60)
+
+        async def deleted() -> None:
+            while not (await tube.stats()).deleted:  # noqa: ASYNC110 - that is what is to be seen
+                await asyncio.sleep(0.01)
+
+        handler: Any = lambda body, job: seen.append(body)  # noqa: ARG005, E731
+        async with beanspiked.Worker(tube, handler, backoff=beanspiked.Retry(first=0.001)):
+            await asyncio.wait_for(deleted(), 10)
+        assert seen == [b"x"]
+
+    stores.run(check)
+
+
+def test_a_handler_that_yields_is_refused() -> None:
+    async def yields(body: bytes, job: Job) -> Any:
+        yield body, job
+
+    async def check() -> None:
+        async with beanspiked.connect("memory:") as conn:
+            with pytest.raises(TypeError, match="yield"):
+                beanspiked.Worker(conn.use("a"), yields)
+
+    asyncio.run(check())
+
+
 def test_a_handler_that_swallows_its_cancellation_does_not_stop_its_worker(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

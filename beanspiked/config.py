@@ -54,6 +54,8 @@ LONG.update(zip(ADMIN, ADMIN, strict=True))
 SWITCHES: Final = ("no-fsync", "verbose", "version", "help", "lenient-eol", "admin-insecure", "admin-read-only")
 # What an environment variable may set.
 IN_ENVIRONMENT: Final = [name for name in LONG if name not in ("version", "help")]
+# What is not for this process: Kubernetes and Docker links set the port of a service of this name, and commands ask an admin port's URL.
+OTHERS: Final = {"port": ("tcp://",), "admin": ("http://", "https://")}
 
 
 class UsageError(Exception):
@@ -122,8 +124,8 @@ def parse(argv: list[str], environ: Mapping[str, str]) -> Settings:
             return settings
     options = [*_from_environment(environ, {key for key, _, _ in options}), *options]
     settings = _read([option for option in options if option[0] not in ADMIN])
-    if given := {name: values for name in ADMIN if (values := [value for key, value, _ in options if key == name])}:
-        settings.admin = _read_admin(given, environ)
+    if admin := [option for option in options if option[0] in ADMIN]:
+        settings.admin = _read_admin(admin, environ)
     if not any(key in ("-b", "--store") for key, _, _ in options):
         _read_aerospike(settings, environ)
     if settings.workers and settings.shared is None:
@@ -197,10 +199,8 @@ def _from_environment(environ: Mapping[str, str], given: set[str]) -> list[tuple
     for name in IN_ENVIRONMENT:
         variable = "BEANSPIKED_" + name.upper().replace("-", "_")
         value = environ.get(variable, "")
-        if name == "port" and value.startswith("tcp://"):
-            # Kubernetes and Docker links set it for a service of this name; it does not configure this process.
-            continue
-        if not value or LONG[name] in given or (name in ("journal", "store") and given & {"-b", "--store"}):
+        foreign = value.lower().startswith(OTHERS.get(name, ()))
+        if foreign or not value or LONG[name] in given or (name in ("journal", "store") and given & {"-b", "--store"}):
             continue
         if name == "verbose":
             options += [("-V", "", variable)] * _number(value, variable, 0, 9)
@@ -256,13 +256,16 @@ def _read(options: list[tuple[str, str, str]]) -> Settings:
     return settings
 
 
-def _read_admin(given: Mapping[str, list[str]], environ: Mapping[str, str]) -> AdminOptions | None:
+def _read_admin(options: list[tuple[str, str, str]], environ: Mapping[str, str]) -> AdminOptions | None:
     from beanspiked.admin.options import OptionError, read  # noqa: PLC0415 - only where it is used
 
     try:
-        return read(given, environ)
+        return read({name: [value for key, value, _ in options if key == name] for name, _, _ in options}, environ)
     except OptionError as error:
-        raise UsageError(str(error)) from error
+        # The text begins with an option, which may have come from a variable.
+        said = str(error).split()[0].rstrip(":")
+        source = next((source for name, _, source in options if said == f"--{name}"), said)
+        raise UsageError(source + str(error).removeprefix(said)) from error
 
 
 def _chosen(settings: Settings, variable: str) -> str:
@@ -274,11 +277,7 @@ def _chosen(settings: Settings, variable: str) -> str:
 
 def _address_of(store: str, source: str) -> StoreAddress:
     """Read the URL of a shared store."""
-    from beanspiked.ops.url import (  # noqa: PLC0415 - only where it is used
-        AddressError,
-        client_config,
-        parse_address,
-    )
+    from beanspiked.ops.url import AddressError, client_config, parse_address  # noqa: PLC0415 - only where it is used
 
     try:
         address = parse_address(store)

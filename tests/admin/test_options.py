@@ -84,6 +84,25 @@ def test_the_environment_sets_all_of_it() -> None:
     assert name == "reply"
 
 
+@pytest.mark.parametrize("url", ["http://queue.example:11301", "HTTPS://queue.example/q"])
+def test_the_url_that_commands_ask_is_not_an_address_to_listen_on(url: str) -> None:
+    assert parse([], {"BEANSPIKED_ADMIN": url}).admin is None
+    assert told("--admin", "5", BEANSPIKED_ADMIN=url).port == 5
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"BEANSPIKED_ADMIN": "x:1"}, "BEANSPIKED_ADMIN: not an address"),
+        ({"BEANSPIKED_ADMIN": "5", "BEANSPIKED_ADMIN_PREFIX": "q"}, "BEANSPIKED_ADMIN_PREFIX: "),
+        ({"BEANSPIKED_ADMIN_READ_ONLY": "yes"}, "BEANSPIKED_ADMIN_READ_ONLY needs --admin"),
+    ],
+)
+def test_what_is_wrong_with_a_variable_names_the_variable(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=f"^{said}"):
+        parse([], environ)
+
+
 @pytest.mark.parametrize(
     "words",
     [

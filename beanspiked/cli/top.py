@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import sys
 import time
@@ -27,6 +28,10 @@ STDIN: Final = 0
 PAUSE_SECONDS: Final = 600
 # Requests for figures cost the server work, so they take at most this part of the time.
 SHARE: Final = 0.1
+READ_SIZE: Final = 4096
+# A key is a character, or the sequence that a terminal sends for a key without one.
+KEY: Final = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
+BEGUN: Final = re.compile(r"\x1b(?:[\[O][0-9;]*)?\Z")
 UP: Final = ("\x1b[A", "\x1bOA")
 DOWN: Final = ("\x1b[B", "\x1bOB")
 
@@ -83,17 +88,31 @@ def _look(conn: Conn, screen: Screen) -> float:
 def _watch(conn: Conn, screen: Screen, interval: float) -> None:
     with _keys_one_by_one(), screen.live() as live:
         look_at = time.monotonic() + interval
+        begun = ""
         while True:
             live.update(screen.render(), refresh=True)
             if select.select([STDIN], [], [], max(0.0, look_at - time.monotonic()))[0]:
-                key = os.read(STDIN, 32).decode("ascii", "replace")
-                if key in ("q", "Q", "\x04", ""):
+                data = os.read(STDIN, READ_SIZE)
+                keys, begun = _split(begun + data.decode("ascii", "replace"))
+                for key in keys:
+                    if key in ("q", "Q", "\x04"):
+                        return
+                    _press(conn, screen, key)
+                    if key in ("p", "k", "K"):
+                        # The next key is for what the tube is now.
+                        _look(conn, screen)
+                if not data:
                     return
-                _press(conn, screen, key)
-                if key not in ("p", "k", "K"):
-                    continue
+                continue
             took = _look(conn, screen)
             look_at = time.monotonic() + max(interval, took / SHARE)
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    """Split what was read into keys; also return the beginning of a key whose rest is still to come."""
+    found = BEGUN.search(text)
+    end = found.start() if found else len(text)
+    return KEY.findall(text[:end]), text[end:]
 
 
 def _press(conn: Conn, screen: Screen, key: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from either import COMMAND, bury
 
+from beanspiked.cli.top import _split
 from beanspiked.client.address import Address
 from beanspiked.client.blocking import Conn
 
@@ -190,3 +191,33 @@ def test_keys_kick_pause_and_end(cli: Commands, own_server: Running) -> None:
     terminal.wait_for("emails is not paused any more")
     terminal.press("q")
     assert terminal.ended() == 0
+
+
+def test_keys_that_come_together_are_all_heard(cli: Commands, own_server: Running) -> None:
+    pytest.importorskip("rich")
+    cli("put", "emails", *"abc")
+    cli("put", "emails", "d", "--delay", "1h")
+    with Conn.connect(Address.parse(own_server.address)) as conn:
+        bury(conn, "emails", 2)
+    terminal = Terminal()
+    terminal.wait_for("emails")
+    # The third one must not kick the delayed job.
+    terminal.press("\x1b[B\x1b[Akkk")
+    terminal.wait_for("nothing is buried in emails")
+    assert cli.states("emails") == {"ready": 3, "delayed": 1}
+    terminal.press("qq")
+    assert terminal.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("read", "keys", "begun"),
+    [
+        ("qq", ["q", "q"], ""),
+        ("\x1b[A\x1bOBk", ["\x1b[A", "\x1bOB", "k"], ""),
+        ("\x1b[1;5Ap\x1b[", ["\x1b[1;5A", "p"], "\x1b["),
+        ("\x1b", [], "\x1b"),
+        ("\x1bq", ["\x1b", "q"], ""),
+    ],
+)
+def test_a_key_that_is_sent_as_several_characters_stays_whole(read: str, keys: list[str], begun: str) -> None:
+    assert _split(read) == (keys, begun)

@@ -142,12 +142,16 @@ def _serve(words: list[str]) -> int:
     log.guard()
     if settings.workers and "BEANSPIKED_CHANNEL" in os.environ:
         return _work(settings, os.environ.pop("BEANSPIKED_CHANNEL"))
+    bound = False
     try:
         inherited = listeners.inherited(os.environ, os.getpid(), settings.tcp_keepalive)
         descriptors = inherited or listeners.bind(settings)
+        bound = not inherited
         admin = None if settings.admin is None else _listen_to_admins(settings.admin)
         companion = None if settings.workers else _admin_port(settings, admin)
     except listeners.ListenError as error:
+        if bound:
+            listeners.remove_files(settings)
         _say(error)
         return EXIT_LISTEN
     for line in (*settings.notices, *settings.warnings):
@@ -159,7 +163,10 @@ def _serve(words: list[str]) -> int:
     sockets = [socket.socket(fileno=fd) for fd in descriptors]
     if settings.workers:
         return _keep_workers(settings, sockets, admin)
-    return _run(settings, sockets, companion)
+    code = _run(settings, sockets, companion)
+    if code and bound:
+        listeners.remove_files(settings)
+    return code
 
 
 def _keep_workers(settings: Settings, sockets: list[socket.socket], admin: socket.socket | None) -> int:

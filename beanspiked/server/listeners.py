@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from beanspiked.config import Settings
 
-__all__ = ["ListenError", "bind", "inherited"]
+__all__ = ["ListenError", "bind", "inherited", "remove_files"]
 
 # beanstalkd's backlog. The kernel lowers it to net.core.somaxconn.
 BACKLOG: Final = 1024
@@ -65,6 +65,14 @@ def bind(settings: Settings) -> list[int]:
             # Any port will do, but the port that was free on the first address is in use on another.
             if not (taken and binding.port and tries_left):
                 raise
+
+
+def remove_files(settings: Settings) -> None:
+    """Remove the files of the unix sockets that `bind` made, when the start fails after that.
+
+    The sockets must be open still: otherwise another server could have made the files anew.
+    """
+    _remove([name[len("unix:") :] for name in settings.listen if name.startswith("unix:")])
 
 
 # --- TCP
@@ -125,12 +133,7 @@ class Binding:
 
     def undo(self) -> None:
         """Close what was bound and remove the files of unix sockets."""
-        for path in self._paths:
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                # Another process has removed it.
-                continue
+        _remove(self._paths)
         for fd in self._descriptors:
             os.close(fd)
 
@@ -217,6 +220,15 @@ def _bind_unix(path: str, mode: int | None) -> int:
         raise ListenError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     sock.setblocking(False)
     return sock.detach()
+
+
+def _remove(paths: list[str]) -> None:
+    for path in paths:
+        try:
+            os.unlink(path)
+        except (FileNotFoundError, PermissionError):
+            # Another process has removed it, or `-u` has given up the right to do so.
+            continue
 
 
 def _lock(directory: str) -> int:

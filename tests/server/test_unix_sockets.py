@@ -109,7 +109,12 @@ def test_a_start_that_fails_leaves_no_unix_socket_behind(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert run("-l", f"unix:{folder / 'socket'}", "-l", "127.0.0.1", "-p", port).returncode == 111
-    assert not list(folder.iterdir())
+        assert not list(folder.iterdir())
+        assert run("-l", f"unix:{folder / 'socket'}", "--admin", port).returncode == 111
+        assert not list(folder.iterdir())
+    (folder / "no-journal").touch()
+    assert run("-l", f"unix:{folder / 'socket'}", "-b", folder / "no-journal").returncode == 10
+    assert [entry.name for entry in folder.iterdir()] == ["no-journal"]
 
 
 def test_a_port_is_not_looked_up_for_unix_sockets(servers: Servers, folder: Path) -> None:

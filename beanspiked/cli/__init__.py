@@ -227,7 +227,7 @@ def _listen_to_admins(options: AdminOptions) -> socket.socket:
     try:
         from beanspiked.admin.start import listen  # noqa: PLC0415 - loaded only with --admin
     except ModuleNotFoundError as error:
-        raise ListenError(f"--admin needs {error.name}: pip install 'beanspiked[admin]'") from error
+        raise ListenError(f"the admin port needs {error.name}: pip install 'beanspiked[admin]'") from error
     try:
         return listen(options)
     except OSError as error:
@@ -249,7 +249,7 @@ def _admin_port(settings: Settings, sock: socket.socket | None) -> Companion | N
 def _admin_fault(options: AdminOptions, error: OSError) -> Exception:
     from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - likewise
 
-    return ListenError(f"--admin {options.host} port {options.port}: {error.strerror or error}")
+    return ListenError(f"the admin port, {options.host} port {options.port}: {error.strerror or error}")
 
 
 def _become(user: str) -> None:

@@ -211,7 +211,7 @@ def test_tls_is_spoken_to_who_shows_the_secret(tmp_path: Path) -> None:
 
 def test_a_certificate_that_cannot_be_used_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "cert").write_text("no certificate")
-    for file, said in (("none", b"No such file"), ("cert", b"--admin 127.0.0.1 port 0: ")):
+    for file, said in (("none", b"No such file"), ("cert", b"the admin port, 127.0.0.1 port 0: ")):
         name = str(tmp_path / file)
         flags = ["--admin", "0", "--admin-tls-cert", name, "--admin-tls-key", name]
         command = [*shlex.split(COMMAND), "-l", "127.0.0.1", "-p", "0", *flags]
@@ -228,7 +228,7 @@ def test_an_admin_port_that_is_taken_is_said_so() -> None:
         command = [*shlex.split(COMMAND), "-l", "127.0.0.1", "-p", "0", "--admin", str(taken.getsockname()[1])]
         ended = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert ended.returncode == 111
-    assert b"--admin 127.0.0.1 port" in ended.stderr
+    assert b"the admin port, 127.0.0.1 port" in ended.stderr
     assert b"Address already in use" in ended.stderr
 
 

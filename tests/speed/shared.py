@@ -233,6 +233,54 @@ def bare_operations(where: str) -> tuple[float, float, float]:
     return median(times[0]), median(times[1]), median(times[2])
 
 
+def floor(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
+    """Alternate between a front-end with 1,000 tubes, one command in flight in each, and a bare script that makes the same operations."""
+    bare, mine = [], []
+    with front_end(arguments.server, arguments.aerospike, f"s{uuid.uuid4().hex[:6]}_") as server:
+        bsload.run(server, "cycle", 1000, 1, 5000, tubes=1000)
+        for _ in range(arguments.rounds):
+            bare.append(bare_batches(arguments.aerospike))
+            mine.append(bsload.run(server, "cycle", 1000, 1, 10000, tubes=1000).jobs_per_s)
+    ratios = spread([a / b for a, b in zip(mine, bare, strict=True)])
+    print(
+        f"1,000 tubes, one command in flight: {median(mine):,.0f} jobs/s, a bare script {median(bare):,.0f}, {ratios} x"
+    )
+    return {"bare": asdict(spread(bare)), "ours": asdict(spread(mine)), "ratio": asdict(ratios)}
+
+
+def bare_batches(where: str) -> float:
+    """Put, take and delete a job in each of many segments, as many in a call as a front-end sends; return jobs a second."""
+    from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+    from beanspiked.engine.aerospike.store.aerospike.together import TOGETHER_MAX
+    from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
+    from beanspiked.engine.aerospike.store.request import Request
+    from beanspiked.engine.aerospike.store.seam import Change, Move
+
+    def request(number: int, change: Change) -> Request:
+        made = Request(change)
+        made.number, made.lease = number, lease_key(1, number)
+        return made
+
+    segments, rounds = 30 * TOGETHER_MAX, 8
+    with connected(where) as (client, namespace):
+        store = AerospikeStore(client, namespace, f"b{uuid.uuid4().hex[:6]}_")
+        for number in range(1, segments + 1):
+            asyncio.run(store.create(number, "tube", lease_key(1, number)))
+        # From now on writes have a deadline, as a front-end's.
+        store.caller.node_now(store._segment_key(1))
+        began = time.perf_counter()
+        for slot in range(1, rounds + 1):
+            key = ready_key(100, slot, slot)
+            put = Change(last_slot=slot, puts={"ready": {key: b"\0" * 29 + BODY}}, few=True)
+            changes = (put, Change(take=1, few=True), Change(moves=[Move(key)], few=True))
+            for start in range(1, segments, TOGETHER_MAX):
+                for change in changes:
+                    store.changes._send_here([request(n, change) for n in range(start, start + TOGETHER_MAX)])
+        took = time.perf_counter() - began
+        store.caller.close()
+    return segments * rounds / took
+
+
 def idle(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:  # noqa: ARG001 - one shape for all rows
     """Measure the processor time of a front-end that only waits, beside another one."""
     prefix = f"s{uuid.uuid4().hex[:6]}_"
@@ -259,7 +307,7 @@ def stored(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
     return {"bytes": size}
 
 
-ROWS = {"speed": speed, "two": two, "latency": latency, "idle": idle, "stored": stored}
+ROWS = {"speed": speed, "floor": floor, "two": two, "latency": latency, "idle": idle, "stored": stored}
 
 
 def main() -> int:

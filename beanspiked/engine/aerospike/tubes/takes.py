@@ -76,7 +76,7 @@ class Takes(Requester):
         self._holdings = holdings
         self._listener = listener
         self._claims: dict[Waiter, int] = {}
-        self._passed: dict[Waiter, list[SharedTube]] = {}
+        self._passed: dict[Waiter, dict[SharedTube, None]] = {}
         self._seeks: dict[Waiter, Seek] = {}
         self._last_seek_at: float = 0.0
         self._expired_at: float = 0.0
@@ -132,7 +132,7 @@ class Takes(Requester):
         count = min(waiter.wants - claimed, room)
         if count <= 0 and claimed:
             # Its claim, which may be on another tube, may end without a job.
-            self._passed.setdefault(waiter, []).append(tube)
+            self._passed.setdefault(waiter, {})[tube] = None
         if count <= 0 or not self._may_ask(tube, waiter):
             return 0
         self._claims[waiter] = claimed + count

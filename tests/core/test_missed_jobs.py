@@ -6,8 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from failing import for_segment
 from memory import MemoryStore
 from world import World
+
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS
+from beanspiked.engine.aerospike.store.seam import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,6 +137,21 @@ def test_a_delayed_job_whose_news_were_lost_comes_in_time() -> None:
     producer.put(delay=5)
     # The links are back before it is due.
     assert all_answered(here, [worker], 6 + AT_ONCE)
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_due_jobs_come_though_another_segment_with_some_does_not_answer(links: bool) -> None:
+    here = World(1, links=links)
+    worker, *producers = clients(here, 3)
+    for producer in producers:
+        producer.put()
+        takes(worker)
+    worker.post(b"reserve\r\n")
+    here.run(1.0)
+    first, _ = [producer.put(delay=2) for producer in producers]
+    here.run(1.0)
+    here.cluster.shift = for_segment(first >> SLOT_BITS, here.cluster.shift, Busy("11"))  # type: ignore[method-assign]
+    assert all_answered(here, [worker], 1 + 2 * AT_ONCE)
 
 
 @pytest.mark.parametrize("seed", range(36, 48))

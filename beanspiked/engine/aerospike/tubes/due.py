@@ -12,7 +12,7 @@ from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, job_id
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused, StoreError
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.announcing import announce
@@ -122,17 +122,27 @@ class Timetable(Schedule):
         """Make all due jobs of a tube ready."""
         tube.next_due = 0
         await self._use_due(tube)
+        failure: StoreError | None = None
         for committer in list(tube.committers.values()):
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
-                if key_ms(due) > self._clock.server_ms():
+                due_ms = key_ms(due)
+                if due_ms > self._clock.server_ms():
                     tube.expect(due)
                     break
                 try:
                     due = await self._promote_one(committer)
-                except Damaged as error:
-                    logger.info("segment %d: its due jobs stay delayed: %s", committer.number, error)
+                except Damaged as damage:
+                    logger.info("segment %d: its due jobs stay delayed: %s", committer.number, damage)
                     break
+                except StoreError as error:
+                    # Those of other segments are made ready nevertheless, and these later.
+                    failure = error
+                    if tube.next_due == 0 or due_ms < tube.next_due:
+                        tube.next_due = due_ms
+                    break
+        if failure is not None:
+            raise failure
 
     async def _use_due(self, tube: SharedTube) -> None:
         """Take those segments into use that are not, and have due jobs; note when the next one is due."""

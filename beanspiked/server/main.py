@@ -35,8 +35,8 @@ __all__ = ["Companion", "serve"]
 
 logger = logging.getLogger("beanspiked")
 
-# How long a stop waits for the store to close, in seconds.
-CLOSE_WITHIN: Final = 2.0
+# How long a stop waits for the store to close, in seconds. A front-end gives its leases back and stores its counters meanwhile.
+CLOSE_WITHIN: Final = 10.0
 # How much more time a start asks of systemd, in seconds, each second while the journal is being read.
 LOADING_PATIENCE: Final = 30
 NOT_COMPILED: Final = (

@@ -291,6 +291,15 @@ def test_what_was_put_while_a_link_was_down_is_found_when_it_is_back() -> None:
         here.run(3.0)
 
 
+@pytest.mark.parametrize("since", [0.0, 0.25, 0.5, 0.75])
+def test_one_that_was_killed_serves_again_without_an_error(here: World, since: float) -> None:
+    killed = here.front_end()
+    here.run(3.0 + since)
+    killed.kill()
+    client = here.front_end().connect()
+    assert client.put()
+
+
 def test_strangers_find_the_door_shut_when_too_many_stand_there() -> None:
     here, first, second = pair()
     mesh = first.engine.news.mesh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,3 +169,27 @@ def test_a_guard_has_failed_where_the_node_had_time() -> None:
     guard = exp.Eq(exp.IntBin("dead"), 0)
     assert [type(outcome) for outcome in written(Timely(TOO_LATE, TOO_LATE), guard)] == [Refused, Refused]
     assert [type(outcome) for outcome in written(Timely(TOO_LATE, TOO_LATE))] == [Busy, Busy]
+
+
+class Empty(Client):
+    """A client that knows no node any more: its answers are empty, and say so only in passing."""
+
+    def batch_operate(self, *_: Any) -> Any:
+        return SimpleNamespace(result=1, batch_records=[])
+
+    def batch_write(self, batch: Any, *_: Any, **__: Any) -> Any:
+        batch.batch_records = []
+        batch.result = 1
+        return batch
+
+
+def test_an_answer_without_records_is_no_internal_error() -> None:
+    caller = Caller(Empty())
+    for read in (
+        lambda: caller.read_all([("test", "seg", 1)], []),
+        lambda: caller.read_differently([(("t", "s", 1), [])]),
+    ):
+        with pytest.raises(Busy, match="no node answers"):
+            read()
+    caller.close()
+    assert [type(outcome) for outcome in written(Empty((0, None), (0, None)))] == [Unknown, Unknown]

@@ -40,6 +40,8 @@ RECLAIMS_AT_ONCE: Final = 2
 # How many segments are searched for leases at once. An audit of many is spread over so many seconds: nobody waits for it.
 AUDITED_AT_ONCE: Final = 100
 AUDIT_SECONDS: Final = 30.0
+# Of how many tubes the directories are read together, to keep their counters at a stop and after a death.
+KEPT_TOGETHER: Final = 16
 
 
 class Burial:
@@ -145,24 +147,32 @@ class Burial:
 
     async def keep_counters(self, usage: dict[str, list[int]], at_once: int = 1) -> None:
         """Add a dead session's counters to its tubes'. Only the front-end that declared it dead does this, so it happens once."""
+        counted = {
+            name: dict(zip(COUNTER_NAMES, use[3:6], strict=True)) for name, use in usage.items() if any(use[3:6])
+        }
 
-        async def keep(name: str) -> None:
-            counters = dict(zip(COUNTER_NAMES, usage[name][3:6], strict=True))
-            if any(counters.values()):
-                try:
-                    # A tube without segments is over and begins anew; counters that are added now would stay for ever.
-                    record = (await self._store.directories([name]))[0]
-                    await self._sessions.usages()
-                    if (
-                        (record is not None and record.segments)
-                        or self._tubes.used_here(name)
-                        or self._sessions.used_elsewhere(name)
-                    ):
-                        await self._store.add_counters(name, counters)
-                except StoreError as error:
-                    logger.info("counters of tube %s are lost: %s", name, error)
+        async def keep(names: list[str]) -> None:
+            try:
+                records = await self._store.directories(names)
+                await self._sessions.usages()
+            except StoreError as error:
+                logger.info("counters of %d tubes are lost: %s", len(names), error)
+                return
+            for name, record in zip(names, records, strict=True):
+                # A tube without segments is over and begins anew; counters that are added now would stay for ever.
+                lives = record is not None and record.segments
+                if lives or self._tubes.used_here(name) or self._sessions.used_elsewhere(name):
+                    await add(name)
 
-        await _side_by_side(usage, keep, at_once)
+        async def add(name: str) -> None:
+            try:
+                await self._store.add_counters(name, counted[name])
+            except StoreError as error:
+                logger.info("counters of tube %s are lost: %s", name, error)
+
+        names = list(counted)
+        parts = [names[start : start + KEPT_TOGETHER] for start in range(0, len(names), KEPT_TOGETHER)]
+        await _side_by_side(parts, keep, at_once)
 
     async def reclaim(self, number: int, turns: asyncio.Semaphore, at_once: int = 1) -> tuple[int, bool]:
         """Make the jobs that a dead session held ready, and close its segments.

@@ -130,12 +130,11 @@ class Membership(Sessions):
         return self._monotonic() - self._last_good
 
     async def joined(self, seconds: float) -> bool:
-        """Wait until this front-end has a session whose news the others hear; tell whether it has."""
-        if not self._joined.is_set():
-            try:
-                await asyncio.wait_for(self._joined.wait(), seconds)
-            except TimeoutError:
-                return False
+        """Wait until this front-end has a session whose news the others hear; longer if only that is missing. Tell whether it has."""
+        for within in (seconds, MET_WITHIN):
+            if not (self._joined.is_set() or (within == MET_WITHIN and self.session.over)):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._joined.wait(), within)
         return self._joined.is_set()
 
     async def have_session(self, seconds: float) -> None:

@@ -92,15 +92,17 @@ class BulkChanges:
         choice = self._chooser.choose(tube.name, wanted)
         for number in await choice.begin():
             for state in wanted.states:
-                missed = 0
+                missed, size = 0, BATCH_MAX
                 while not bulk.stopped:
                     segment = await choice.read(number)
                     jobs = [] if segment is None else await choice.jobs(segment, state)
                     if segment is None or not jobs:
                         break
-                    done = await change(segment, state, jobs[:BATCH_MAX])
+                    done = await change(segment, state, jobs[:size])
                     bulk.value += done
                     missed = 0 if done else missed + 1
+                    # Where others take jobs meanwhile, few may still be there when many are not.
+                    size = min(2 * size, BATCH_MAX) if done else max(1, size // 2)
                     if missed == LOOKS_MAX:
                         raise StoreFailed(f"jobs of segment {number} are changed by others all the time")
 

@@ -259,14 +259,17 @@ class Caller:
     def read_all(self, keys: Sequence[Key], reads: Sequence[Any]) -> list[dict[str, Any] | None]:
         """Do the same reads on many records in one call; None for a missing record, no bins for one that the reads do not fit."""
         # This call sends the reads once instead of with each key, and takes a sixth of the time.
-        return self._read_off(self.client.batch_operate(list(keys), list(reads), BATCH_READ_POLICY))
+        return self._read_off(self.client.batch_operate(list(keys), list(reads), BATCH_READ_POLICY), len(keys))
 
     def read_differently(self, reads: Sequence[tuple[Key, list[Any]]]) -> list[dict[str, Any] | None]:
         """Do each record's own reads; see read_all."""
         batch = batch_records.BatchRecords([batch_records.Read(key, ops) for key, ops in reads])
-        return self._read_off(self.client.batch_write(batch, BATCH_READ_POLICY))
+        return self._read_off(self.client.batch_write(batch, BATCH_READ_POLICY), len(reads))
 
-    def _read_off(self, batch: Any) -> list[dict[str, Any] | None]:
+    def _read_off(self, batch: Any, count: int) -> list[dict[str, Any] | None]:
+        if len(batch.batch_records) != count:
+            # When the client knows no node any more, its answer is empty.
+            raise Busy(f"{batch.result}: no node answers")
         results: list[dict[str, Any] | None] = []
         for record in batch.batch_records:
             if record.result in ODD:

@@ -58,7 +58,7 @@ def unanswered(client: Any, agreement: Agreement, keys: Sequence[Key]) -> set[Ke
     except client_errors.AerospikeError as error:
         logger.info("the nodes cannot be probed: %s", error)
         return set(keys)
-    if _wakes(client, agreement):
+    if len(probed) != len(keys) or _wakes(client, agreement):
         return set(keys)
     return {key for key, record in zip(keys, probed, strict=True) if record.result not in ANSWERED}
 

@@ -27,7 +27,7 @@ from beanspiked.engine.aerospike.store.aerospike.calls import (
 )
 from beanspiked.engine.aerospike.store.aerospike.conditions import both
 from beanspiked.engine.aerospike.store.aerospike.workers import hand_over
-from beanspiked.engine.aerospike.store.seam import Busy
+from beanspiked.engine.aerospike.store.seam import Busy, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,6 +182,8 @@ def send_batch(caller: Caller, writes: list[Any], policy: dict[str, Any], in_tim
         logger.exception("the answer to a batch of changes cannot be read")
     else:
         untold = batch.result or untold
+    if len(batch.batch_records) != len(writes):
+        raise Unknown(f"{untold}: the answer to a batch of changes is incomplete")
     return batch.batch_records, untold if untold in NEVER_SENT else CODE_TIMEOUT
 
 

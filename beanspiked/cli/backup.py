@@ -47,6 +47,8 @@ def _backup(options: argparse.Namespace) -> int:
     directory, target = options.words
     if not directory or not target:
         parser().error(f"backup: the {'file' if directory else 'directory'} is missing")
+    if "://" in directory:
+        parser().error("backup: a cluster has no journal; back up its namespace with Aerospike's own tools")
     try:
         count = backup(directory, target)
     except StoreUnusable as error:

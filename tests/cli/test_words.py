@@ -207,3 +207,8 @@ def test_completion_carries_out_no_tubes_name(cli: Commands, tube: str, tmp_path
     )
     assert done.stdout == evil
     assert not (tmp_path / "done").exists()
+
+
+def test_a_cluster_has_no_journal_to_back_up(cli: Commands) -> None:
+    ended = cli("backup", "aerospike://127.0.0.1:3000/test", "copy", code=5)
+    assert "a cluster has no journal" in ended.err

@@ -154,6 +154,37 @@ def test_due_jobs_come_though_another_segment_with_some_does_not_answer(links: b
     assert all_answered(here, [worker], 1 + 2 * AT_ONCE)
 
 
+@SEEDS
+def test_a_job_that_comes_due_in_an_outage_is_there_soon_after_it(seed: int) -> None:
+    here = World(seed)
+    worker, producer = clients(here, 2)
+    producer.put()
+    takes(worker)
+    worker.post(b"reserve\r\n")
+    here.run(1.0)
+    producer.put(delay=2)
+    here.run(1.8)
+    here.down_until = here.time + 4.0
+    assert all_answered(here, [worker], 8.0)
+
+
+@SEEDS
+def test_a_poll_waits_for_due_jobs_that_are_being_made_ready(seed: int) -> None:
+    here = World(seed, latency=(0.001, 0.005))
+    producer, _ = clients(here, 2)
+    other, worker = producer.front_end.connect(), producer.front_end.connect()
+    producer.put()
+    takes(worker)
+    other.post(b"reserve-with-timeout 5\r\n")
+    here.run(1.0)
+    for _ in range(2):
+        producer.put(delay=1)
+    here.run(1.0 + here.chance.uniform(0.0, 0.02))
+    if other.answered():
+        other.take()
+    assert worker.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")
+
+
 @pytest.mark.parametrize("seed", range(36, 48))
 def test_news_of_a_delayed_job_outlive_an_operation_that_is_in_flight(seed: int) -> None:
     here = World(seed, latency=(0.001, 0.01))
@@ -299,6 +330,25 @@ def test_a_pause_made_elsewhere_a_moment_ago_outlasts_the_last_user_here(seed: i
     worker = leaving.front_end.connect()
     watch_only(worker, b"t")
     assert worker.ask(b"reserve-with-timeout 1\r\n") == b"TIMED_OUT\r\n"
+
+
+@pytest.mark.parametrize("seed", [81, 87, 91, 191])
+def test_two_front_ends_that_pause_at_once_go_by_what_is_stored(seed: int) -> None:
+    here = World(seed, latency=(0.001, 0.05))
+    worker, operator = clients(here, 2)
+    other = worker.front_end.connect()
+    operator.put()
+    assert operator.ask(b"pause-tube default 3000\r\n") == b"PAUSED\r\n"
+    worker.post(b"reserve\r\n")
+    here.run(1.0)
+    first, second = (other, operator) if seed % 2 else (operator, other)
+    first.post(b"pause-tube default 3600\r\n")
+    here.run(here.chance.uniform(0, 0.05))
+    second.post(b"pause-tube default 0\r\n")
+    here.run(4.0)
+    stored = here.cluster.directory("default")
+    # It may also have been answered in between.
+    assert worker.answered() or (stored is not None and stored.pause_ms)
 
 
 @SEEDS

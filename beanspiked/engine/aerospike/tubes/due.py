@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # So many notes are looked through at once.
 SLICE: Final = 2000
+# Of so many segments due jobs are made ready side by side: who wants one of them waits until all are.
+LANES: Final = 16
 
 
 class Timetable(Schedule):
@@ -122,8 +124,16 @@ class Timetable(Schedule):
         """Make all due jobs of a tube ready."""
         tube.next_due = 0
         await self._use_due(tube)
+        segments = list(tube.committers.values())
+        lanes = [self._promote_lane(tube, segments[lane::LANES]) for lane in range(min(LANES, len(segments)))]
+        for failure in await asyncio.gather(*lanes):
+            if failure is not None:
+                raise failure
+
+    async def _promote_lane(self, tube: SharedTube, committers: list[Committer]) -> StoreError | None:
+        """Make the due jobs of some segments ready, one after the other; return why others stay delayed for now, or None."""
         failure: StoreError | None = None
-        for committer in list(tube.committers.values()):
+        for committer in committers:
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
                 due_ms = key_ms(due)
@@ -141,8 +151,7 @@ class Timetable(Schedule):
                     if tube.next_due == 0 or due_ms < tube.next_due:
                         tube.next_due = due_ms
                     break
-        if failure is not None:
-            raise failure
+        return failure
 
     async def _use_due(self, tube: SharedTube) -> None:
         """Take those segments into use that are not, and have due jobs; note when the next one is due."""

@@ -13,6 +13,7 @@ from beanspiked.engine.aerospike.segment.jobs import SharedJob
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import OPEN, Fenced, StoreError
 from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.errors import JobGone
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
@@ -57,6 +58,9 @@ class Retirement(SegmentEnder):
         number = committer.number
         try:
             if await self._die(number):
+                if committer.inbox.waited_for():
+                    # News were late. Who waits for this one may get jobs of others.
+                    committer.abandon(JobGone("the segment is over"))
                 committer.gone = True
                 committer.tube.drop(committer)
                 await self._clear(committer.tube.name, number)

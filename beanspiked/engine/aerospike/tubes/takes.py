@@ -226,7 +226,7 @@ class Takes(Requester):
 
     def _sure(self, tube: SharedTube) -> bool:
         """Tell whether what is known of a tube is whole, and no due job may be more urgent than the ready ones."""
-        return tube.live and not (tube.next_due and tube.next_due <= self._membership.clock.server_ms())
+        return tube.live and not tube.has_due(self._membership.clock.server_ms())
 
     async def _ask_others(self, seek: Seek) -> None:
         """Ask the others whether they have told everything; if so, no job is ready, and the store need not be asked."""

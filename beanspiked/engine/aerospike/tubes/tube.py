@@ -357,6 +357,10 @@ class SharedTube(RankedTube):
         """Make due jobs ready now, or when the first is due, if somebody waits for them."""
         self._schedule.wait_for_due(self)
 
+    def has_due(self, now_ms: int) -> bool:
+        """Tell whether delayed jobs are due by now, or are being made ready."""
+        return self.promoting or 0 < self.next_due <= now_ms
+
     def doubt(self) -> None:
         """Take note that not all is known of it, until the next look."""
         self.live = False

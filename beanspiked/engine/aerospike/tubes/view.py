@@ -171,8 +171,8 @@ class Scout:
             raise Busy("the session was over before the look was")
         due: list[SharedTube] = []
         for tube, followed, doubted in zip(tubes, follows, doubts, strict=True):
-            # Somebody else may be about to make them ready, and this look have seen them before that.
-            if tube.promoting or (tube.next_due and tube.next_due <= self._membership.clock.server_ms()):
+            # They may be being made ready, and this look have seen them before that.
+            if tube.has_due(self._membership.clock.server_ms()):
                 due.append(tube)
             elif tube.next_due:
                 self._timetable.wait_for_due(tube)

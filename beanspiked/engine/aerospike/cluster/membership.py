@@ -99,6 +99,7 @@ class Membership(Sessions):
         # Whether the next heartbeat goes without a payload.
         self._bare = False
         self._formers: set[int] = set()
+        self._served = False
         self._chores = Chores(tasks.spawn_lasting)
         self.telling: Telling = Telling(tubes, self._chores, monotonic)
         self.burial: Burial = Burial(store, self, tubes, ender, self._chores, monotonic)
@@ -130,9 +131,9 @@ class Membership(Sessions):
         return self._monotonic() - self._last_good
 
     async def joined(self, seconds: float) -> bool:
-        """Wait until this front-end has a session whose news the others hear; longer if only that is missing. Tell whether it has."""
+        """Wait until this front-end has a session whose news the others hear, at a start somewhat longer; tell whether it has."""
         for within in (seconds, MET_WITHIN):
-            if not (self._joined.is_set() or (within == MET_WITHIN and self.session.over)):
+            if not (self._joined.is_set() or (within == MET_WITHIN and (self.session.over or self._served))):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._joined.wait(), within)
         return self._joined.is_set()
@@ -198,10 +199,10 @@ class Membership(Sessions):
         self._announced = None
         self._news.begin(number)
         await self._meet()
-        if self.session.over:
-            return
-        self._joined.set()
-        self.listener.session_began()
+        if not self.session.over:
+            self._joined.set()
+            self._served = True
+            self.listener.session_began()
 
     async def _meet(self) -> None:
         """Wait until the others hear this front-end's news; not for ever, since one of them may be frozen.

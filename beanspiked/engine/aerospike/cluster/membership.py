@@ -132,10 +132,10 @@ class Membership(Sessions):
 
     async def joined(self, seconds: float) -> bool:
         """Wait until this front-end has a session whose news the others hear, at a start somewhat longer; tell whether it has."""
-        for within in (seconds, MET_WITHIN):
-            if not (self._joined.is_set() or (within == MET_WITHIN and (self.session.over or self._served))):
+        for more in (False, True):
+            if not (self._joined.is_set() or (more and (self.session.over or self._served))):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._joined.wait(), within)
+                    await asyncio.wait_for(self._joined.wait(), ABSENT_MS / 1000 if more else seconds)
         return self._joined.is_set()
 
     async def have_session(self, seconds: float) -> None:

@@ -117,7 +117,8 @@ def run(
     world.faults = Faults()
     world.down_until = 0.0
     for front_end in world.front_ends:
-        front_end.loop.frozen_until = min(front_end.loop.frozen_until, world.time + 12.0)
+        # One that had only begun lets commands wait for five seconds when it wakes.
+        front_end.loop.frozen_until = min(front_end.loop.frozen_until, world.time + CALM_FOR - 5.0)
     if mixed:
         # A front-end that knows the new format gives out the jobs of that format.
         world.front_end(formats=NEXT)

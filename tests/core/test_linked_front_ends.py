@@ -219,11 +219,17 @@ def test_a_tube_is_heard_of_no_more_some_time_after_the_last_one_waited() -> Non
     assert not second.engine.news.mesh._wants
 
 
-def test_the_looks_that_no_news_call_for_are_spread_over_time() -> None:
+def waiting_on_many() -> tuple[World, FrontEnd]:
+    """Have a client wait on 200 tubes of one of two front-ends."""
     here, _, second = pair()
     client = second.connect()
     client.post(b"".join(b"watch tube-%d\r\n" % number for number in range(199)) + b"reserve\r\n")
     here.run(5.0)
+    return here, second
+
+
+def test_the_looks_that_no_news_call_for_are_spread_over_time() -> None:
+    here, second = waiting_on_many()
     looked: Counter[str] = Counter()
     directories = second.engine.store.directories
 
@@ -239,10 +245,7 @@ def test_the_looks_that_no_news_call_for_are_spread_over_time() -> None:
 
 
 def test_those_looks_reach_all_tubes_however_long_each_takes() -> None:
-    here, _, second = pair()
-    client = second.connect()
-    client.post(b"".join(b"watch tube-%d\r\n" % number for number in range(199)) + b"reserve\r\n")
-    here.run(5.0)
+    here, second = waiting_on_many()
     looked: set[str] = set()
     directories = second.engine.store.directories
 

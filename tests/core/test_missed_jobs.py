@@ -66,6 +66,14 @@ def all_answered(here: World, waiting: list[Client], within: float = AT_ONCE) ->
     return here.run(within, lambda: all(client.answered() for client in waiting))
 
 
+def holds_and_waits(here: World, worker: Client, producer: Client) -> None:
+    """Have a worker hold a producer's job, so that its segment is in use there, and wait for the next one."""
+    producer.put()
+    takes(worker)
+    worker.post(b"reserve\r\n")
+    here.run(1.0)
+
+
 # --- lost races
 
 
@@ -117,10 +125,7 @@ def test_who_loses_a_race_in_one_tube_gets_the_job_of_another(seed: int, linger:
 def test_a_delayed_job_of_a_segment_in_use_here_comes_in_time(links: bool) -> None:
     here = World(1, links=links)
     worker, producer = clients(here, 2)
-    producer.put()
-    takes(worker)
-    worker.post(b"reserve\r\n")
-    here.run(1.0)
+    holds_and_waits(here, worker, producer)
     producer.put(delay=1)
     assert all_answered(here, [worker], 1 + AT_ONCE)
 
@@ -128,10 +133,7 @@ def test_a_delayed_job_of_a_segment_in_use_here_comes_in_time(links: bool) -> No
 def test_a_delayed_job_whose_news_were_lost_comes_in_time() -> None:
     here = World(1)
     worker, producer = clients(here, 2)
-    producer.put()
-    takes(worker)
-    worker.post(b"reserve\r\n")
-    here.run(1.0)
+    holds_and_waits(here, worker, producer)
     here.cut(here.time, 3.0)
     here.run(0.1)
     producer.put(delay=5)
@@ -158,10 +160,7 @@ def test_due_jobs_come_though_another_segment_with_some_does_not_answer(links: b
 def test_a_job_that_comes_due_in_an_outage_is_there_soon_after_it(seed: int) -> None:
     here = World(seed)
     worker, producer = clients(here, 2)
-    producer.put()
-    takes(worker)
-    worker.post(b"reserve\r\n")
-    here.run(1.0)
+    holds_and_waits(here, worker, producer)
     producer.put(delay=2)
     here.run(1.8)
     here.down_until = here.time + 4.0

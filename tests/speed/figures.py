@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rig.chart import Group, bars
 from rig.published import COROUTINES, THEIRS_MS, THEIRS_PER_S
-from rig.report import BUCKET_NAMES, QUIET, shown, table
+from rig.report import BUCKET_NAMES, measured, shown, table
 from stalls import shown as stalls_shown
 
 if TYPE_CHECKING:
@@ -161,16 +161,6 @@ class Figures:
             for row, line in self.lines(figure, tuple(NAMES))
         ]
         return bars(title, self.sides, groups)
-
-
-def measured(runs: list[dict[str, Any]]) -> str:
-    """Say when and where runs were measured, and whether the machine was quiet."""
-    machine, rounds = runs[0]["machine"], max(run["rounds"] for run in runs)
-    text = f"Measured on {machine['date']}, {machine['cores']} cores ({machine['CPU']}); rounds: {rounds}."
-    others = max(run["others"] for run in runs)
-    if others <= QUIET:
-        return text
-    return f"{text}\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."
 
 
 def stalls(found: dict[str, Any]) -> str:

@@ -318,3 +318,22 @@ def _file_system(path: Path) -> str:
     mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     holding = [(len(where), kind) for where, kind in mounts if path.resolve().is_relative_to(where)]
     return max(holding)[1] if holding else "an unknown file system"
+
+
+def span(values: list[Any]) -> str:
+    """Say what lies between the first and the last of some values."""
+    return " to ".join(dict.fromkeys([str(min(values)), str(max(values))]))
+
+
+def measured(runs: list[dict[str, Any]]) -> str:
+    """Say when and where runs were measured, and whether the machine was quiet."""
+    machine, dates, rounds = (
+        runs[0]["machine"],
+        [run["machine"]["date"] for run in runs],
+        [run["rounds"] for run in runs],
+    )
+    text = f"Measured on {span(dates)}, {machine['cores']} cores ({machine['CPU']}); rounds: {span(rounds)}."
+    others = max(run["others"] for run in runs)
+    if others <= QUIET:
+        return text
+    return f"{text}\nNote: the machine was not quiet: other programs used up to {others:.0%} of its processors."

@@ -132,7 +132,7 @@ class DiallingEnd:
         self.wire: Wire | None = None
         self.spoke_at: float = owner.now()
         self._owner: LinkOwner = owner
-        # How many pulses ago the other end obeyed, while a WANT is open; which it obeyed last then.
+        # The other end has obeyed nothing for so many pulses, while a WANT is open. And: what it had obeyed at the last pulse.
         self._unheard: int = 0
         self._obeyed: int = 0
 

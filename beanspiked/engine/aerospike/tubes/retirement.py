@@ -59,7 +59,7 @@ class Retirement(SegmentEnder):
         try:
             if await self._die(number):
                 if committer.inbox.waited_for():
-                    # News were late. Who waits for this one may get jobs of others.
+                    # Late news had jobs asked of it. Other segments may have some.
                     committer.abandon(JobGone("the segment is over"))
                 committer.gone = True
                 committer.tube.drop(committer)

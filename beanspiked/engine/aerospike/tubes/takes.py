@@ -178,7 +178,7 @@ class Takes(Requester):
             del claims[waiter]
             for other in self._passed.pop(waiter, ()):
                 self._agenda.request_soon(other)
-        if told:  # who got no job by its claim may get one of another segment
+        if told:  # other segments may have jobs for waiters that got none
             self._agenda.request_soon(tube)
 
     def still_wanted(self, tube: SharedTube, asks: list[tuple[Waiter, int]]) -> bool:

@@ -57,6 +57,7 @@ SERVER = [
     "server/clock.py",
     "server/connection.py",
     "server/contract.py",
+    "server/failures.py",
     "server/flow.py",
     "server/gate.py",
     "server/holds.py",

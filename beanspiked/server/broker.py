@@ -29,6 +29,7 @@ from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.protocol.commands import STATS_NAMES, VERB_COUNT
 from beanspiked.protocol.yaml import quoted
 from beanspiked.server.contract import Alarm, Siblings, TurnTaker
+from beanspiked.server.failures import Failures
 from beanspiked.server.instance import instance_id
 from beanspiked.server.times import Times
 
@@ -67,6 +68,7 @@ class Broker(ReadyListener):
         siblings: The other workers, if `stats` counts their commands.
         pid: The process id for `stats`.
         started_at: When the server was started, in seconds since the epoch.
+        failures: Counts the commands that fail because of the store.
         times: Counts the times of jobs and commands; may be None.
         noting: Whether commands are logged or measured now. Each command checks only this.
     """
@@ -102,6 +104,7 @@ class Broker(ReadyListener):
         self.siblings: Siblings | None = None
         self.pid: int = os.getpid()
         self.started_at: float = timers.clock.now()
+        self.failures: Failures = Failures(timers.clock)
         self.times: Times | None = None
         self.alarm: Alarm | None = None
         self._alarm_at: float = NEVER

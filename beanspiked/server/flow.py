@@ -255,6 +255,7 @@ class Flow(TurnTaker):
         self.gate.why = OPEN
         if outcome.error is not None and self._engine.shared:
             self._next = None
+            self._broker.failures.count(outcome.error)
             self._out.add(replies.INTERNAL_ERROR)
         elif why == LOOK:
             self._next = None

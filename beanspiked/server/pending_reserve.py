@@ -171,6 +171,7 @@ class PendingReserve(Waiter):
             return
         self._seek = None
         if seek.error is not None:
+            self._broker.failures.count(seek.error)
             self._end(replies.INTERNAL_ERROR)
         else:
             self.on_time(self._broker.now())

@@ -83,6 +83,10 @@ class PendingReply(Slot):
                 self.reply = replies.NOT_FOUND
             else:
                 self.reply = replies.OUT_OF_MEMORY if isinstance(error, StoreFull) else self._failure
+                broker = queue.gate.broker
+                if broker.engine.shared and not isinstance(error, StoreFull):
+                    # An embedded engine logs the trouble of its disk itself.
+                    broker.failures.count(error)
                 if not isinstance(error, OutcomeUnknown):
                     self.undo()
             queue.filled(self)

@@ -6,6 +6,8 @@ order in which beanstalkd compares prefixes (prot.c: which_cmd); it decides whic
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 __all__ = ["PREFIXES", "STATS_NAMES", "VERB_COUNT", "Command"]
 
 PUT: Final = 0
@@ -103,6 +105,7 @@ STATS_NAMES: Final[list[tuple[str, int]]] = [
 ]
 
 
+@mypyc_attr(free_list_len=1)
 class Command:
     """One command from a connection; arguments that its verb does not have are zero or empty.
 

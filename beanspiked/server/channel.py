@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["CLIENT", "COUNT", "COUNTERS", "ENDED", "HELLO", "TOTAL", "UP", "VARIABLE", "Channel", "Message", "pair"]
+__all__ = ["CLIENT", "CLIENTS", "COUNT", "COUNTERS", "HELLO", "TOTAL", "UP", "VARIABLE", "Channel", "Message", "pair"]
 
 # The variable that tells a worker the descriptor of its end.
 VARIABLE: Final = "BEANSPIKED_CHANNEL"
@@ -20,8 +20,8 @@ HELLO: Final = "hello"
 CLIENT: Final = "client"
 # To the parent: the worker takes clients.
 UP: Final = "up"
-# To the parent: how many of its clients have gone since it began.
-ENDED: Final = "ended"
+# To the parent: how many clients it has taken since it began, and how many of these have gone.
+CLIENTS: Final = "clients"
 # A question for counters, with a number that the asker chose: to the parent for those of the other workers, from it for this one's own.
 COUNT: Final = "count"
 # To the parent: a worker's counters, with the number of the question.

@@ -23,6 +23,8 @@ logger = logging.getLogger("beanspiked")
 ACCEPTS_A_TURN: Final = 64
 # How long to wait before the next try to accept, in seconds, if no client leaves meanwhile.
 ACCEPT_AGAIN_AFTER: Final = 0.1
+# A worker that has not taken a client after this many seconds gets no more until it does: it may be frozen.
+TAKES_WITHIN: Final = 0.3
 
 
 class Place:
@@ -34,7 +36,9 @@ class Place:
         channel: The channel to it, while it has one.
         up: Whether it takes clients.
         handed: How many clients it got.
+        taken: How many of these it has taken.
         ended: How many of these have gone.
+        waits_since: Since when a client waits to be taken, if one does.
         last_handed: When it got the last one, as a number that rises with each client.
         started_at: When it was started.
         start_at: When its replacement starts, if it has died.
@@ -48,7 +52,10 @@ class Place:
         self.channel: Channel | None = None
         self.up = False
         self.handed = 0
+        self.taken = 0
         self.ended = 0
+        self.waits_since = 0.0
+        self._silent = False
         self.last_handed = 0
         self.started_at = 0.0
         self.start_at = 0.0
@@ -58,6 +65,37 @@ class Place:
     def rank(self) -> tuple[int, int]:
         """Return a key that is smallest for the worker that gets the next client: it has the fewest, or has waited longest for one."""
         return self.handed - self.ended, self.last_handed
+
+    def begin(self, channel: Channel) -> None:
+        """Begin with a new worker, which has no clients yet."""
+        self.channel = channel
+        self.handed = self.taken = self.ended = 0
+        self._silent = False
+
+    def hand(self, client: int, now: float) -> bool:
+        """Give it a client; return False if it reads no messages."""
+        if self.channel is None or not self.channel.send(CLIENT, (), [client]):
+            return False
+        if self.taken == self.handed:
+            self.waits_since = now
+        self.handed += 1
+        return True
+
+    def heard(self, taken: int, ended: int) -> None:
+        """Learn how many clients it has taken, and how many of these have gone."""
+        self.taken, self.ended = taken, ended
+        self.waits_since = time.monotonic()
+        if self._silent:
+            self._silent = False
+            logger.warning("worker %d takes clients again", self.number)
+
+    def is_silent(self, now: float) -> bool:
+        """Tell whether a client has waited too long for it. Logs that once."""
+        silent = self.taken < self.handed and now > self.waits_since + TAKES_WITHIN
+        if silent and not self._silent:
+            self._silent = True
+            logger.warning("worker %d (pid %d) takes no clients; new ones go to the others", self.number, self.pid)
+        return silent
 
 
 class Door:
@@ -155,13 +193,13 @@ class Door:
                 return
 
     def _hand_over(self, client: socket.socket) -> bool:
-        """Give a client to a worker; return False if all workers have too many, or read no messages."""
+        """Give a client to a worker; return False if all workers have too many, or are silent."""
+        now = time.monotonic()
         for place in sorted((place for place in self._places if place.up), key=Place.rank):
             full = place.handed - place.ended >= self._most
-            if not full and place.channel is not None and place.channel.send(CLIENT, (), [client.fileno()]):
+            if not full and not place.is_silent(now) and place.hand(client.fileno(), now):
                 client.close()
                 self._handed += 1
-                place.handed += 1
                 place.last_handed = self._handed
                 return True
         self._refuse("no worker can take more")

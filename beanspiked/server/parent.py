@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.server import channel, notify
-from beanspiked.server.channel import COUNT, COUNTERS, ENDED, HELLO, TOTAL, UP, Channel, Message
+from beanspiked.server.channel import CLIENTS, COUNT, COUNTERS, HELLO, TOTAL, UP, Channel, Message
 from beanspiked.server.door import Door, Place
 from beanspiked.server.instance import instance_id
 
@@ -177,8 +177,7 @@ class Parent:
             return
         finally:
             theirs.close()
-        place.channel = ours
-        place.handed = place.ended = 0
+        place.begin(ours)
         self._hear(ours.fileno(), partial(self._listen_to, place, ours))
 
     def _reap(self) -> None:
@@ -265,8 +264,8 @@ class Parent:
             elif not self._ready and place.number == 1:
                 for other in self._places[1:]:
                     self._start(other)
-        elif message.kind == ENDED:
-            place.ended = message.numbers[0]
+        elif message.kind == CLIENTS:
+            place.heard(*message.numbers)
             self._door.again_at = 0.0
         elif message.kind == COUNT:
             self._asked += 1

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.later import Later
-from beanspiked.server.channel import CLIENT, COUNT, COUNTERS, ENDED, HELLO, TOTAL, UP, Channel
+from beanspiked.server.channel import CLIENT, CLIENTS, COUNT, COUNTERS, HELLO, TOTAL, UP, Channel
 from beanspiked.server.contract import Siblings
 from beanspiked.server.poller import READABLE, Poller, Ready
 
@@ -95,7 +95,8 @@ class Worker(Ready):
         self._server = server
         self._loop = loop
         self._stop = stop
-        # How many clients have gone, and whether a message about it is about to leave.
+        # How many clients have come and gone, and whether a message about it is about to leave.
+        self._taken = 0
         self._ended = 0
         self._telling = False
         if self._draining:
@@ -136,6 +137,8 @@ class Worker(Ready):
                 self._siblings.answer(number, answered, counters)
 
     def _take(self, descriptors: list[int]) -> None:
+        self._taken += 1
+        self._tell_soon()
         if descriptors:
             self._server.adopt(socket.socket(fileno=descriptors[0]))
         else:
@@ -145,15 +148,18 @@ class Worker(Ready):
             self._client_ended()
 
     def _client_ended(self) -> None:
-        """Tell the parent in the next turn, with one message for all clients that go in this one."""
         self._ended += 1
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        """Tell the parent in the next turn, with one message for all clients that come and go in this one."""
         if not self._telling:
             self._telling = True
             self._loop.call_soon(self._tell)
 
     def _tell(self) -> None:
         self._telling = False
-        if self._server.when_closed is not None and not self._channel.send(ENDED, [self._ended]):
+        if self._server.when_closed is not None and not self._channel.send(CLIENTS, [self._taken, self._ended]):
             self._telling = True
             self._loop.call_later(TELL_AGAIN_AFTER, self._tell)
 

@@ -17,6 +17,7 @@ import pytest
 from lab.process import until
 from launcher import Farm, ServerProcess
 
+from beanspiked.server.door import TAKES_WITHIN
 from beanspiked.server.parent import PATIENCE
 
 if TYPE_CHECKING:
@@ -166,6 +167,40 @@ def test_want_of_places_is_logged_once_and_once_when_it_is_over(house: House) ->
         visitor.met()
     assert until(lambda: server.log().count("accepted again") == 1)
     assert server.log().count("cannot accept") == 1
+
+
+# --- a worker freezes
+
+
+def test_a_frozen_worker_gets_no_more_clients_until_it_goes_on(house: House) -> None:
+    server = house.open(2)
+    victim, bystander = house.met(server, 2)
+    os.kill(victim.pid, signal.SIGSTOP)
+    try:
+        # The parent cannot know it before a client has waited.
+        unlucky = house.visit(server)
+        time.sleep(2 * TAKES_WITHIN)
+        assert shares(house.met(server, 20)) == {bystander.worker: 20}
+        assert server.log().count(f"worker {victim.worker} (pid {victim.pid}) takes no clients") == 1
+    finally:
+        os.kill(victim.pid, signal.SIGCONT)
+    assert unlucky.met().worker == victim.worker
+    assert until(lambda: f"worker {victim.worker} takes clients again" in server.log())
+    assert shares(house.met(server, 19)) == {victim.worker: 19}
+
+
+def test_while_all_workers_are_frozen_clients_wait_for_the_first_that_goes_on(house: House) -> None:
+    server = house.open(2)
+    visitors = house.met(server, 2)
+    for visitor in visitors:
+        os.kill(visitor.pid, signal.SIGSTOP)
+    early = [house.visit(server) for _ in range(2)]
+    time.sleep(2 * TAKES_WITHIN)
+    late = [house.visit(server) for _ in range(5)]
+    os.kill(visitors[1].pid, signal.SIGCONT)
+    assert shares([visitor.met() for visitor in late]) == {visitors[1].worker: 5}
+    os.kill(visitors[0].pid, signal.SIGCONT)
+    assert {visitor.met().worker for visitor in early} == {1, 2}
 
 
 # --- a worker dies

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from beanspiked.server import log
-from beanspiked.server.channel import CLIENT, COUNT, COUNTERS, ENDED, TOTAL, UP, VARIABLE, Channel
+from beanspiked.server.channel import CLIENT, CLIENTS, COUNT, COUNTERS, TOTAL, UP, VARIABLE, Channel
 from beanspiked.server.notify import notify
 from beanspiked.server.parent import Parent
 
@@ -46,6 +46,7 @@ class StandIn:
         self.draining = bool(hello.numbers[4])
         self.clients: dict[int, socket.socket] = {}
         self.asker: socket.socket | None = None
+        self.taken = 0
         self.ended = 0
         self.left = False
         self.plan = (folder / "plan").read_text().split() if (folder / "plan").exists() else []
@@ -79,6 +80,8 @@ class StandIn:
             if message.kind == CLIENT:
                 client = socket.socket(fileno=message.descriptors[0])
                 self.clients[client.fileno()] = client
+                self.taken += 1
+                self.channel.send(CLIENTS, [self.taken, self.ended])
                 client.sendall(f"{self.number} {os.getpid()} {self.draining}\n".encode())
             elif message.kind == COUNT and "mute" not in self.plan:
                 self.channel.send(COUNTERS, [message.numbers[0], self.number, 10])
@@ -102,7 +105,7 @@ class StandIn:
             self.channel.send(COUNT, [5])
         else:
             self.ended += 1
-            self.channel.send(ENDED, [self.ended])
+            self.channel.send(CLIENTS, [self.taken, self.ended])
             del self.clients[client.fileno()]
             client.close()
 

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["CLIENT", "CLIENTS", "COUNT", "COUNTERS", "HELLO", "TOTAL", "UP", "VARIABLE", "Channel", "Message", "pair"]
+__all__ = [
+    "CLIENT",
+    "CLIENTS",
+    "COUNT",
+    "COUNTERS",
+    "HELLO",
+    "READY",
+    "TOTAL",
+    "UP",
+    "VARIABLE",
+    "Channel",
+    "Message",
+    "pair",
+]
 
 # The variable that tells a worker the descriptor of its end.
 VARIABLE: Final = "BEANSPIKED_CHANNEL"
@@ -20,6 +33,8 @@ HELLO: Final = "hello"
 CLIENT: Final = "client"
 # To the parent: the worker takes clients.
 UP: Final = "up"
+# To the parent: whether it has a session with the store, so that commands succeed.
+READY: Final = "ready"
 # To the parent: how many clients it has taken since it began, and how many of these have gone.
 CLIENTS: Final = "clients"
 # A question for counters, with a number that the asker chose: to the parent for those of the other workers, from it for this one's own.

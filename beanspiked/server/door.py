@@ -35,6 +35,7 @@ class Place:
         pid: Its process, or 0.
         channel: The channel to it, while it has one.
         up: Whether it takes clients.
+        ready: Whether it has told that commands succeed.
         handed: How many clients it got.
         taken: How many of these it has taken.
         ended: How many of these have gone.
@@ -51,6 +52,7 @@ class Place:
         self.pid = 0
         self.channel: Channel | None = None
         self.up = False
+        self.ready = False
         self.handed = 0
         self.taken = 0
         self.ended = 0
@@ -70,7 +72,7 @@ class Place:
         """Begin with a new worker, which has no clients yet."""
         self.channel = channel
         self.handed = self.taken = self.ended = 0
-        self._silent = False
+        self.ready = self._silent = False
 
     def hand(self, client: int, now: float) -> bool:
         """Give it a client; return False if it reads no messages."""

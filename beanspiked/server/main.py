@@ -16,7 +16,7 @@ from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
 from beanspiked.server.loop import Loop
-from beanspiked.server.notify import notify
+from beanspiked.server.notify import ask_for_patience, notify
 from beanspiked.server.poller import Poller
 from beanspiked.server.server import Server
 from beanspiked.server.sockets import open_sockets
@@ -37,8 +37,8 @@ logger = logging.getLogger("beanspiked")
 
 # How long a stop waits for the store to close, in seconds. A front-end gives its leases back and stores its counters meanwhile.
 CLOSE_WITHIN: Final = 10.0
-# How much more time a start asks of systemd, in seconds, each second while the journal is being read.
-LOADING_PATIENCE: Final = 30
+# How often a start looks for its session with a shared store, in seconds.
+LOOK_EVERY: Final = 0.1
 NOT_COMPILED: Final = (
     "the core is not compiled, so each command takes about four times the processor time; "
     "install a C compiler and Python's headers, then install beanspiked again (`make fast` or `pip install .`)"
@@ -216,7 +216,21 @@ class Service:
         if self._worker is not None:
             as_one = self._settings.stats_of == "all"
             self._worker.begin(broker, self._poller, self._server, self._loop, self._stop, as_one=as_one)
-        notify("READY=1")
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell that the server is ready once changes are accepted: without a session with the store, each command fails."""
+        if self._stopping:
+            return
+        ready = self._settings.shared is None or not self._broker.engine.troubles()
+        if self._worker is not None:
+            ready = self._worker.announce(ready=ready) and ready
+        elif ready:
+            notify("READY=1")
+        else:
+            ask_for_patience()
+        if not ready:
+            self._loop.call_later(LOOK_EVERY, self._announce)
 
     def _engine(self) -> TubeEngine:
         settings, broker = self._settings, self._broker
@@ -229,7 +243,7 @@ class Service:
             logger.warning("jobs are in memory only, and lost when the server stops; -b DIR keeps them on disk")
         soon: Callable[[Callable[[], None]], object] = self._loop.call_soon_threadsafe
         return start_embedded(
-            settings.journal, settings.fsync_ms, self._timers, broker, broker.end_turn, soon, _loading
+            settings.journal, settings.fsync_ms, self._timers, broker, broker.end_turn, soon, ask_for_patience
         )
 
     def _drain(self) -> None:
@@ -262,8 +276,3 @@ class Service:
     def _give_up(self) -> None:
         logger.critical("the store did not close within %g s; acknowledged jobs are safe in it", CLOSE_WITHIN)
         self._loop.stop()
-
-
-def _loading() -> None:
-    """Ask systemd for more time; otherwise it ends a start after TimeoutStartSec."""
-    notify(f"EXTEND_TIMEOUT_USEC={LOADING_PATIENCE * 1_000_000}")

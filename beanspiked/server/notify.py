@@ -6,11 +6,13 @@ import logging
 import os
 import socket
 
-__all__ = ["VARIABLE", "notify"]
+__all__ = ["VARIABLE", "ask_for_patience", "notify"]
 
 logger = logging.getLogger("beanspiked")
 
 VARIABLE = "NOTIFY_SOCKET"
+# How much more time a start asks for, in seconds, again and again while the journal is read or there is no session with the store.
+PATIENCE = 30
 
 
 def notify(state: str) -> None:
@@ -25,3 +27,8 @@ def notify(state: str) -> None:
             sock.sendto(state.encode(), address)
     except OSError as error:
         logger.warning("cannot notify systemd at NOTIFY_SOCKET: %s", error)
+
+
+def ask_for_patience() -> None:
+    """Ask systemd for more time; otherwise it ends a start after TimeoutStartSec."""
+    notify(f"EXTEND_TIMEOUT_USEC={PATIENCE * 1_000_000}")

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.server import channel, notify
-from beanspiked.server.channel import CLIENTS, COUNT, COUNTERS, HELLO, TOTAL, UP, Channel, Message
+from beanspiked.server.channel import CLIENTS, COUNT, COUNTERS, HELLO, READY, TOTAL, UP, Channel, Message
 from beanspiked.server.door import Door, Place
 from beanspiked.server.instance import instance_id
 
@@ -86,6 +86,7 @@ class Parent:
         self._door = Door(self._places, sockets, self._hear, self._ignore)
         # Whether all workers have been up at one time. From then on a worker that dies is replaced.
         self._ready = False
+        self._announced = False
         self._draining = False
         self._stopping = False
         self._signals: list[int] = []
@@ -258,12 +259,13 @@ class Parent:
         if message.kind == UP:
             place.up = True
             if all(other.up for other in self._places):
-                if not self._ready:
-                    notify.notify("READY=1")
                 self._ready = True
             elif not self._ready and place.number == 1:
                 for other in self._places[1:]:
                     self._start(other)
+        elif message.kind == READY:
+            place.ready = bool(message.numbers[0])
+            self._announce()
         elif message.kind == CLIENTS:
             place.heard(*message.numbers)
             self._door.again_at = 0.0
@@ -285,6 +287,16 @@ class Parent:
                 question.answered += 1
                 question.total = [sum(two) for two in zip(question.total or [0] * len(counters), counters, strict=True)]
                 self._no_more_from(place, number, question)
+
+    def _announce(self) -> None:
+        """Tell systemd that the server is ready once all workers have a session with the store; until then ask for more time."""
+        if self._announced or self._stopping:
+            return
+        self._announced = all(place.ready for place in self._places)
+        if self._announced:
+            notify.notify("READY=1")
+        else:
+            notify.ask_for_patience()
 
     def _no_more_from(self, place: Place, number: int, question: Question) -> None:
         question.others.discard(place)

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.later import Later
-from beanspiked.server.channel import CLIENT, CLIENTS, COUNT, COUNTERS, HELLO, TOTAL, UP, Channel
+from beanspiked.server.channel import CLIENT, CLIENTS, COUNT, COUNTERS, HELLO, READY, TOTAL, UP, Channel
 from beanspiked.server.contract import Siblings
 from beanspiked.server.poller import READABLE, Poller, Ready
 
@@ -110,6 +110,10 @@ class Worker(Ready):
         server.when_closed = self._client_ended
         poller.add(self._channel.fileno(), self, READABLE)
         self._channel.send(UP)
+
+    def announce(self, *, ready: bool) -> bool:
+        """Tell the parent whether commands succeed by now; return False if it reads too slowly."""
+        return self._channel.send(READY, [int(ready)])
 
     def end(self) -> None:
         """Take no more clients."""

@@ -80,6 +80,33 @@ def fetched(port: int, path: str) -> bytes:
 # --- one server
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_service_manager_learns_that_a_server_is_ready_once_it_has_a_session(
+    servers: Servers, store: str, folder: Path, workers: int
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(20)
+        server = servers.start(
+            "--store", store, "--workers", str(workers), "-V", environ={"NOTIFY_SOCKET": str(folder / "notify")}
+        )
+        while manager.recv(100) != b"READY=1":
+            pass
+        assert server.log().count(": session ") == workers
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_whose_store_cannot_be_reached_is_not_ready(servers: Servers, folder: Path, workers: int) -> None:
+    nobody = f"aerospike://127.0.0.1:{free_port()}/{NAMESPACE}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(20)
+        environ = {"NOTIFY_SOCKET": str(folder / "notify")}
+        server = servers.start("--store", nobody, "--workers", str(workers), wait=False, environ=environ)
+        assert {manager.recv(100) for _ in range(15)} == {b"EXTEND_TIMEOUT_USEC=30000000"}
+        assert server.connect().ask(b"peek 1").line == b"INTERNAL_ERROR"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_workers_conform_as_one_server(two: Server) -> None:

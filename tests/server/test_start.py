@@ -189,11 +189,11 @@ def test_the_first_process_ends_when_it_is_told_before_it_serves(
 def test_the_service_manager_is_asked_for_patience_while_the_journal_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from beanspiked.server import main
+    from beanspiked.server import notify
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
         manager.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
-        main._loading()
+        notify.ask_for_patience()
         assert manager.recv(100) == b"EXTEND_TIMEOUT_USEC=30000000"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from beanspiked.server import log
-from beanspiked.server.channel import CLIENT, CLIENTS, COUNT, COUNTERS, TOTAL, UP, VARIABLE, Channel
+from beanspiked.server.channel import CLIENT, CLIENTS, COUNT, COUNTERS, READY, TOTAL, UP, VARIABLE, Channel
 from beanspiked.server.notify import notify
 from beanspiked.server.parent import Parent
 
@@ -64,6 +64,7 @@ class StandIn:
         # Only its parent is known to a service manager.
         notify("READY=1")
         self.channel.send(UP)
+        self.channel.send(READY, [int("apart" not in self.plan)])
         while True:
             heard = [] if self.left else [self.channel.fileno()]
             for fd in select.select([*heard, *self.clients], [], [])[0]:

@@ -141,6 +141,9 @@ class Flow(TurnTaker):
         unwatched = UNWATCHED
         until = 0.0
         blocked = gate.why != OPEN or out.full()
+        if self._reserve.left and not blocked:
+            self._reserve.go_on()
+            blocked = gate.why != OPEN or out.full()
         while not blocked:
             command = self._next
             if command is None:
@@ -178,7 +181,8 @@ class Flow(TurnTaker):
             else:
                 out.sink.resume_reading()
         ends = gate.why == QUIT or self._eof or self._stopping
-        gate.at_rest = not ends and self._next is None and not parser.buffered and not self._reading_paused
+        waits = self._next is not None or parser.buffered or self._reserve.left
+        gate.at_rest = not (ends or waits or self._reading_paused)
         done = ends and (gate.why == QUIT or (self._eof and not blocked) or (self._stopping and self._idle()))
         if done and out.all_known() and gate.why != CLOSED:
             self._finish()

@@ -9,7 +9,7 @@ from beanspiked.protocol import commands as verbs
 from beanspiked.protocol import replies
 from beanspiked.server.gate import OPEN, RESERVING, Gate
 from beanspiked.server.holds import Holds
-from beanspiked.server.reply_queue import ReplyQueue
+from beanspiked.server.reply_queue import WRITE_CHUNK, ReplyQueue
 from beanspiked.server.tube_choice import TubeChoice
 
 __all__ = ["PendingReserve"]
@@ -33,6 +33,7 @@ class PendingReserve(Waiter):
 
     Attributes:
         since: When the last of the reserves that came after this one was read; 0 if that is not measured.
+        left: How many of these are begun one by one, since the client did not read the replies of those before.
     """
 
     def __init__(self, gate: Gate, tubes: TubeChoice, holds: Holds, out: ReplyQueue) -> None:
@@ -48,6 +49,7 @@ class PendingReserve(Waiter):
         self._hung_up: bool = False
         self._lingers_until: float = 0.0
         self.since: float = 0.0
+        self.left: int = 0
         # What this reserve is measured as, and from when; 0 if it is not.
         self._verb: int = verbs.RESERVE
         self._began: float = 0.0
@@ -133,6 +135,7 @@ class PendingReserve(Waiter):
     def stop(self) -> None:
         """End the wait without a reply."""
         self.wants = 1
+        self.left = 0
         if self._gate.why == RESERVING:
             self._leave()
         self.part()
@@ -218,13 +221,28 @@ class PendingReserve(Waiter):
         if self._began:
             self._out.time(self._verb, self._began)
             self._began = 0.0
-        while self.wants > 1 and self._gate.why == OPEN:
-            self.wants -= 1
+        self.go_on()
+        self._gate.wake()
+
+    def go_on(self) -> None:
+        """Start the next of the reserves that came with this one, unless the client does not read their replies."""
+        out = self._out
+        while (self.wants > 1 or self.left) and self._gate.why == OPEN:
+            if out.size > WRITE_CHUNK:
+                out.flush()
+            if out.full():
+                # From now on a job is taken only when there is room for it.
+                self.left += self.wants - 1
+                self.wants = 1
+                return
+            if self.left:
+                self.left -= 1
+            else:
+                self.wants -= 1
             self._broker.commands[verbs.RESERVE] += 1
             measured = self.since > 0.0 and self._broker.noting and self._broker.sampled()
             self.begin(NEVER)
             if measured and self._gate.why == OPEN:
-                self._out.time(verbs.RESERVE, self.since)
+                out.time(verbs.RESERVE, self.since)
             elif measured:
                 self.time(verbs.RESERVE, self.since)
-        self._gate.wake()

@@ -168,3 +168,19 @@ def test_the_ranking_forgets_tubes_that_are_waited_for_no_more(linger: Client) -
         for tube in tubes:
             linger.ask(b"ignore %b\r\n" % tube)
     assert len(linger.front_end.engine.takes._ranking._order) < 40
+
+
+def test_a_reserve_asks_only_those_tubes_of_which_not_all_is_known(here: World, linger: Client) -> None:
+    tubes = watch_some(linger, b"t")
+    for tube in tubes[:3]:
+        linger.ask(b"use %b\r\n" % tube)
+        linger.put(delay=1000)
+        linger.put()
+    assert linger.ask(b"reserve\r\n").startswith(b"RESERVED")
+    here.run(1.0)
+    takes = linger.front_end.engine.takes
+    asked: list[bytes] = []
+    sure = takes._sure
+    takes._sure = lambda tube: asked.append(tube.name.encode()) or sure(tube)  # type: ignore[method-assign,func-returns-value]
+    assert linger.ask(b"reserve\r\n").startswith(b"RESERVED")
+    assert set(asked) <= set(tubes[:3])

@@ -148,8 +148,7 @@ class Timetable(Schedule):
                 except StoreError as error:
                     # Those of other segments are made ready nevertheless, and these later.
                     failure = error
-                    if tube.next_due == 0 or due_ms < tube.next_due:
-                        tube.next_due = due_ms
+                    tube.expect_at(due_ms)
                     break
         return failure
 
@@ -162,8 +161,8 @@ class Timetable(Schedule):
                 number = note_number(note)
                 if number in tube.notes:
                     tube.committer_of(number)
-            elif due_ms and (tube.next_due == 0 or due_ms < tube.next_due):
-                tube.next_due = due_ms
+            elif due_ms:
+                tube.expect_at(due_ms)
             if count % SLICE == 0:
                 await asyncio.sleep(0)
 

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from beanspiked.engine.aerospike.segment.surroundings import Home
 from beanspiked.engine.contract import Waiter
@@ -33,9 +33,16 @@ class RankedTube(Home):
         """Return the key of the most urgent job that is expected in it."""
         raise NotImplementedError
 
+    def settled(self) -> bool:
+        """Tell whether all is known of it, whatever the time."""
+        raise NotImplementedError
+
     def paused(self, now: float) -> bool:
         """Tell whether no job may be taken now."""
         raise NotImplementedError
+
+
+Ranked = TypeVar("Ranked", bound=RankedTube)
 
 
 class Ranking:
@@ -43,9 +50,13 @@ class Ranking:
 
     Args:
         clock: This process's time.
+
+    Attributes:
+        unsure: Those tubes of such waiters of which something may not be known, or that have delayed jobs; no others need to be asked.
     """
 
     def __init__(self, clock: Clock) -> None:
+        self.unsure: dict[RankedTube, None] = {}
         self._clock = clock
         self._order: list[tuple[bytes, int, RankedTube]] = []
         self._count: int = 0
@@ -65,6 +76,18 @@ class Ranking:
             tube.ranked = None
             self._count -= 1
             self._compact()
+
+    def unsure_of(self, waiter: Waiter, tubes: list[Ranked]) -> list[Ranked]:
+        """Return those of a waiter's tubes of which not all may be known: of thousands of tubes these are few."""
+        if not waiter.lingers:
+            return tubes
+        found: list[RankedTube] = []
+        for tube in list(self.unsure):
+            if tube.settled():
+                del self.unsure[tube]
+            elif tube.waits(waiter):
+                found.append(tube)
+        return cast("list[Ranked]", found)
 
     def _compact(self) -> None:
         if len(self._order) > 2 * self._count + STALE_MAX:

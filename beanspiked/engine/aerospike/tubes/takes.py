@@ -199,7 +199,7 @@ class Takes(Requester):
         homes = cast("list[SharedTube]", tubes)
         now = self._clock.now()
         live = not self._membership.session.over
-        for tube in homes:
+        for tube in self._ranking.unsure_of(waiter, homes):
             if tube.wanted_until <= now:
                 tube.wanted_until = now + WANT_EVERY
                 self._news.want(tube.name)
@@ -214,8 +214,7 @@ class Takes(Requester):
             return None
         self._last_seek_at = now
         self._news.wake()
-        seek = Seek(waiter, homes, patient, now + ANSWER_WITHIN)
-        self._seeks[waiter] = seek
+        seek = self._seeks[waiter] = Seek(waiter, homes, patient, now + ANSWER_WITHIN)
         if likely is not None and live:
             self._agenda.request_soon(likely)
         elif live and self._news.all_linked() and self._at_rest(waiter):
@@ -228,12 +227,15 @@ class Takes(Requester):
         """Tell whether what is known of a tube is whole, and no due job may be more urgent than the ready ones."""
         return tube.live and not tube.has_due(self._membership.clock.server_ms())
 
+    def _unsure(self, seek: Seek) -> list[SharedTube]:
+        return [tube for tube in self._ranking.unsure_of(seek.waiter, seek.tubes) if not self._sure(tube)]
+
     async def _ask_others(self, seek: Seek) -> None:
         """Ask the others whether they have told everything; if so, no job is ready, and the store need not be asked."""
         told = await self._news.all_told()
         if seek.done:
             return
-        if told and all(tube.live for tube in seek.tubes) and self._at_rest(seek.waiter):
+        if told and not self._unsure(seek) and self._at_rest(seek.waiter):
             seek.looked = True
             self._advance(seek)
         else:
@@ -245,7 +247,7 @@ class Takes(Requester):
 
     def _look_for(self, seek: Seek) -> None:
         """Look at the tubes of a seek anew; at all of them unless its waiter goes on waiting."""
-        tubes = [tube for tube in seek.tubes if not (seek.patient and self._sure(tube))]
+        tubes = self._unsure(seek) if seek.patient else seek.tubes
         seek.refreshing = len(tubes)
         seek.partial = False
         session = self._membership.session
@@ -284,7 +286,7 @@ class Takes(Requester):
             elif not seek.patient:
                 # A job may be there that cannot be reached. A patient waiter waits for as long as the store may take to answer.
                 self._settle_seek(seek, StoreFailed("a segment does not answer"))
-        elif seek.patient and all(self._sure(tube) for tube in seek.tubes):
+        elif seek.patient and not self._unsure(seek):
             self._settle_seek(seek, None)
         else:
             self._look_for(seek)
@@ -310,18 +312,16 @@ class Takes(Requester):
             here = [*tube.waiters, *(tube.lingering or ())]
             found = [seeks[waiter] for waiter in here if waiter in seeks]
         for seek in found:
-            if anew:
-                seek.looked = False
+            seek.looked = seek.looked and not anew
             self._advance(seek)
 
     def expire(self, now: float) -> None:
         """Fail the seeks that have waited too long for a store or segment that does not answer; one that is only slow may go on."""
-        reachable = self._membership.reachable
         ran = min(now - self._expired_at, EXPIRE_EVERY)
         self._expired_at = now
         for seek in [seek for seek in self._seeks.values() if seek.until <= now]:
             seek.overtime += min(ran, now - seek.until)
-            if not reachable or self._unknown(seek):
+            if not self._membership.reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
             elif not seek.patient and seek.overtime > POLL_OVERTIME:
                 # The client waits for a reply, whatever delays the look.

@@ -182,6 +182,7 @@ class SharedTube(RankedTube):
     def linger(self, waiter: Waiter) -> None:
         """Add a waiter that stays here between its waits."""
         super().linger(waiter)
+        self._ranking.unsure[self] = None
         best = self.best()
         if best is not None:
             self._ranking.add(self, best)
@@ -191,6 +192,7 @@ class SharedTube(RankedTube):
         super().part(waiter)
         if self.lingering is None:
             self._ranking.drop(self)
+            self._ranking.unsure.pop(self, None)
 
     def on_time(self, now: float) -> None:
         """Make due jobs ready and end a pause."""
@@ -348,10 +350,14 @@ class SharedTube(RankedTube):
 
     def expect(self, due: bytes) -> None:
         """Take note of a delayed job's key."""
-        due_ms = key_ms(due)
+        self.expect_at(key_ms(due))
+        self._schedule.wait_for_due(self)
+
+    def expect_at(self, due_ms: int) -> None:
+        """Take note of when a delayed job is due."""
         if self.next_due == 0 or due_ms < self.next_due:
             self.next_due = due_ms
-        self._schedule.wait_for_due(self)
+            self._be_unsure()
 
     def wait_for_due(self) -> None:
         """Make due jobs ready now, or when the first is due, if somebody waits for them."""
@@ -361,10 +367,19 @@ class SharedTube(RankedTube):
         """Tell whether delayed jobs are due by now, or are being made ready."""
         return self.promoting or 0 < self.next_due <= now_ms
 
+    def settled(self) -> bool:
+        """Tell whether all is known of it, whatever the time, and its news are wanted."""
+        return self.live and not self.next_due and not self.promoting and self.wanted_until > 0
+
     def doubt(self) -> None:
         """Take note that not all is known of it, until the next look."""
         self.live = False
         self.doubts += 1
+        self._be_unsure()
+
+    def _be_unsure(self) -> None:
+        if self.lingering is not None:
+            self._ranking.unsure[self] = None
 
     def put_no_more(self, segment: View) -> None:
         """Have further puts go to another segment."""

@@ -1,0 +1,57 @@
+"""Who waits while the session of another front-end ends."""
+
+from __future__ import annotations
+
+import pytest
+from world import World
+
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS
+from beanspiked.engine.aerospike.store.seam import Unknown
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_who_waits_looks_once_more_only_where_a_dead_session_held_jobs(held: bool) -> None:
+    here = World(1)
+    dying, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    client, waiting = dying.connect(), other.connect()
+    client.ask(b"use t\r\n")
+    client.ask(b"watch t\r\n")
+    waiting.ask(b"watch t\r\n")
+    job_id = client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    if not held:
+        assert client.ask(b"bury %d 0\r\n" % job_id) == b"BURIED\r\n"
+    waiting.post(b"reserve\r\n")
+    here.run(1.0)
+    ready: list[int] = []
+    scout = other.engine.scout
+    changed = scout.segment_changed
+    scout.segment_changed = lambda tube, number: ready.append(number) or changed(tube, number)  # type: ignore[method-assign,func-returns-value]
+    dying.kill()
+    here.run(30.0)
+    assert ready == [job_id >> SLOT_BITS] * held
+    assert waiting.received.startswith(b"RESERVED") == held
+
+
+def test_a_job_that_was_given_back_without_an_answer_is_taken_at_once() -> None:
+    here = World(1)
+    dying, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    client, waiting = dying.connect(), other.connect()
+    job_id = client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    waiting.post(b"reserve\r\n")
+    here.run(1.0)
+    reclaim, reclaimed = here.cluster.reclaim, []
+
+    def unanswered(number: int, lease: int) -> int:
+        reclaim(number, lease)
+        reclaimed.append(here.time)
+        raise Unknown("9: timeout")
+
+    here.cluster.reclaim = unanswered  # type: ignore[method-assign]
+    dying.kill()
+    assert here.run(60.0, waiting.answered)
+    assert waiting.take().startswith(b"RESERVED %d " % job_id)
+    assert here.time - reclaimed[0] < 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from world import World
 
@@ -55,3 +57,28 @@ def test_a_job_that_was_given_back_without_an_answer_is_taken_at_once() -> None:
     assert here.run(60.0, waiting.answered)
     assert waiting.take().startswith(b"RESERVED %d " % job_id)
     assert here.time - reclaimed[0] < 1.0
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
+def test_a_front_end_that_stops_gives_its_segments_back_alone(phase: float) -> None:
+    here = World(1, latency=(0.02, 0.04))
+    stopping, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    client = stopping.connect()
+    for number in range(180):
+        client.ask(b"use t%d\r\n" % number)
+        client.put()
+    found: list[tuple[int, bool]] = []
+    burial = other.engine.membership.burial
+    reclaim = burial.reclaim
+
+    async def noted(*what: Any) -> tuple[int, bool]:
+        outcome = await reclaim(*what)
+        found.append(outcome)
+        return outcome
+
+    burial.reclaim = noted  # type: ignore[method-assign]
+    here.run(phase)
+    stopping.close()
+    here.run(20.0)
+    assert not any(leases for leases, _ in found)

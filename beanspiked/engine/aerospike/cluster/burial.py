@@ -37,6 +37,8 @@ PASSES_APART: Final = 60.0
 # The pause after a pass that could not look at everything.
 PASS_AGAIN: Final = 5.0
 RECLAIMS_AT_ONCE: Final = 2
+# How long a session that another front-end has ended, its own one or one that declared it dead, is left to that front-end.
+LEFT_TO_OTHERS: Final = 4.0
 # How many segments are searched for leases at once. An audit of many is spread over so many seconds: nobody waits for it.
 AUDITED_AT_ONCE: Final = 100
 AUDIT_SECONDS: Final = 30.0
@@ -90,7 +92,9 @@ class Burial:
                 # Only front-ends that know the format of its record declare it dead.
                 continue
             try:
-                if not record.dead and not await self._kill(record):
+                if record.dead:
+                    self._next_passes.setdefault(record.number, self._monotonic() + LEFT_TO_OTHERS)
+                elif not await self._kill(record):
                     continue
             except StoreError as error:
                 # One session must not keep the others from their end.

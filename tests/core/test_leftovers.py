@@ -297,3 +297,17 @@ def test_a_paused_tube_without_jobs_is_listed_until_its_pause_is_over(here: Worl
     here.run(1300.0)
     assert "once" not in here.cluster._directories
     assert here.cluster.tubes() == {}
+
+
+def test_counters_that_are_handed_over_while_their_tube_is_forgotten_are_taken_off_once(here: World) -> None:
+    front_end = here.front_end()
+    client = front_end.connect()
+    here.run(3.0)
+    client.ask(b"use t\r\n")
+    delete(client, client.put())
+    here.run(2.0)
+    engine, tube = front_end.engine, front_end.engine.registry.tube("t")
+    front_end.inside(lambda: engine.tasks.spawn(engine.lifecycle._hand_over_counters(tube)) and None)
+    client.ask(b"use default\r\n")
+    here.run(3.0)
+    assert (tube.total_jobs, tube.deletes) == (0, 0)

@@ -146,14 +146,22 @@ class Lifecycle:
         counted = (tube.total_jobs, tube.deletes, tube.pauses)
         if not any(counted):
             return
+        # They are taken off at once: the tube may be forgotten meanwhile.
+        _count(tube, -1, counted)
         try:
             await self._store.add_counters(tube.name, dict(zip(COUNTER_NAMES, counted, strict=True)))
         except Unknown as error:
             # To add them once more may be once too often.
             logger.info("counters of tube %s may be lost: %s", tube.name, error)
-        tube.total_jobs -= counted[0]
-        tube.deletes -= counted[1]
-        tube.pauses -= counted[2]
+        except StoreError:
+            _count(tube, 1, counted)
+            raise
+
+
+def _count(tube: SharedTube, sign: int, counted: tuple[int, int, int]) -> None:
+    tube.total_jobs += sign * counted[0]
+    tube.deletes += sign * counted[1]
+    tube.pauses += sign * counted[2]
 
 
 def _recurs(tube: SharedTube, since: int) -> bool:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from depth import COMPILED, FULL
+from failing import for_segment
 from memory_directories import PageRecord
 from memory_segments import SegmentRecord
 from world import World
 
 from beanspiked.engine.aerospike.segment.codec import pack_plain
 from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, due_key, ready_key
-from beanspiked.engine.aerospike.store.seam import CLOSED, DELAYED, FIRST, OPEN, PAGE_MAX, READY, Head
+from beanspiked.engine.aerospike.store.seam import CLOSED, DELAYED, FIRST, OPEN, PAGE_MAX, READY, Busy, Head
 from beanspiked.engine.aerospike.tubes.notes import note_due_ms, note_empty, note_head, note_number, note_of
 
 if TYPE_CHECKING:
@@ -111,6 +112,48 @@ def test_no_turn_of_the_loop_is_long_while_a_large_tube_is_opened() -> None:
         turns.append(round((time.thread_time() - begun) * 1000))
     assert here.steps - steps > 20_000
     assert sorted(turns)[-3] <= 10
+
+
+def test_segments_on_a_node_that_does_not_answer_become_no_objects_and_come_back_with_it() -> None:
+    here = World(1, latency=(0.00001, 0.00001))
+    fill(here, "large", 1500)
+    front_end = here.front_end()
+    here.run(2.0)
+    head = here.cluster.head
+
+    def there(number: int) -> Head | None:
+        # The most urgent job is in the last segment.
+        if number % 3 == (RING_MAX + 1499) % 3:
+            raise Busy("11: no answer")
+        return head(number)
+
+    here.cluster.head = there  # type: ignore[method-assign]
+    client = watcher(front_end, b"large")
+    tube = front_end.engine.registry.tube("large")
+    assert int(client.ask(b"reserve\r\n").split()[1]) >> SLOT_BITS == RING_MAX + 1498
+    assert len(tube.notes) + len(tube.committers) == 1500
+    assert len(tube.committers) < 10
+    here.cluster.head = head  # type: ignore[method-assign]
+    assert int(client.ask(b"reserve\r\n").split()[1]) >> SLOT_BITS == RING_MAX + 1499
+
+
+def test_who_waits_while_a_node_does_not_answer_gets_its_jobs_once_it_does() -> None:
+    here = World(1)
+    fill(here, "large", 30)
+    front_end, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    head = here.cluster.head
+    here.cluster.head = for_segment(RING_MAX + 29, head, Busy("11"))  # type: ignore[method-assign]
+    holder = watcher(other, b"large")
+    client = watcher(front_end, b"large")
+    for _ in range(29):
+        assert holder.ask(b"reserve\r\n").startswith(b"RESERVED")
+    assert client.ask(b"reserve\r\n") == b"INTERNAL_ERROR\r\n"
+    client.post(b"reserve\r\n")
+    here.run(1.0)
+    here.cluster.head = head  # type: ignore[method-assign]
+    here.run(3.0)
+    assert client.take().startswith(b"RESERVED %d " % ((RING_MAX + 29) << SLOT_BITS | 1))
 
 
 def test_due_jobs_of_segments_that_are_not_in_use_become_ready() -> None:

@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.segment.committer import Committer
-from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, Head, StoreError
+from beanspiked.engine.aerospike.store.seam import CLOSED, DEAD, OPEN, Head, StoreError
 from beanspiked.engine.aerospike.tubes.notes import note_empty
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # How many segments are read at once: to decode them takes two milliseconds.
 READ_AT_ONCE: Final = 250
+# What is noted of a segment that does not answer: there may be jobs in it, none of which is asked for.
+SILENT: Final = Head((), None, None, 0, 1, 0, 0, OPEN)
 
 
 class Look:
@@ -30,6 +32,7 @@ class Look:
         unread: Segments that are not in use here, with their tubes, whose heads are to be read.
         wanted: Segments in use whose heads are to be read.
         passed: Tubes with segments that do not answer.
+        answered: Whether any segment has answered.
     """
 
     def __init__(self, mark: int) -> None:
@@ -37,6 +40,7 @@ class Look:
         self.unread: list[tuple[SharedTube, int]] = []
         self.wanted: list[Committer] = []
         self.passed: set[SharedTube] = set()
+        self.answered: bool = False
 
 
 class Heads:
@@ -56,10 +60,10 @@ class Heads:
     async def read(self, look: Look) -> None:
         """Read what a look is to read; what has to be read once more remains. Raises StoreError if none of it can be read."""
         await self.read_noted(look)
-        look.wanted = await self._read_heads(look.wanted, look.mark, look.passed)
+        look.wanted = await self._read_heads(look)
 
     async def read_noted(self, look: Look) -> None:
-        """Read the heads of segments that are not in use here; those that do not answer are to be read like those that are."""
+        """Read the heads of segments that are not in use here. Raises StoreError if none can be read."""
         while look.unread:
             part = look.unread[-READ_AT_ONCE:]
             del look.unread[-READ_AT_ONCE:]
@@ -70,11 +74,39 @@ class Heads:
             except StoreError as error:
                 logger.info("segments are read one by one: %s", error)
             if heads is None:
-                look.wanted += [tube.committer_of(number) for tube, number in part]
+                await self._read_singly(look, part)
                 continue
+            look.answered = look.answered or bool(part)
             for (tube, number), head in zip(part, heads, strict=True):
                 if not _want_if_in_use(look, tube, number):
                     self._note(tube, number, head)
+
+    async def _read_singly(self, look: Look, part: list[tuple[SharedTube, int]]) -> None:
+        """Read segments one by one; those that do not answer are noted so that no job is asked of them until they are read again.
+
+        They become no objects: a node that does not answer may have a third of a million segments. Raises StoreError if no segment
+        has answered in this look.
+        """
+        answers = await asyncio.gather(*[self._store.heads([number]) for _, number in part], return_exceptions=True)
+        failure: BaseException | None = None
+        for (tube, number), answer in zip(part, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                look.answered = True
+                if not _want_if_in_use(look, tube, number):
+                    self._note(tube, number, answer[0])
+            elif not isinstance(answer, StoreError):
+                raise answer
+            else:
+                failure = answer
+                look.passed.add(tube)
+                if number not in tube.committers:
+                    tube.note(number, SILENT)
+        if failure is not None and not look.answered:
+            if not look.wanted:
+                raise failure
+            look.wanted = await self._read_heads(look)
+        for tube in {tube for tube, _ in part} & look.passed:
+            tube.doubt()
 
     def _note(self, tube: SharedTube, number: int, head: Head | None) -> None:
         """Take note of what was read of a segment that is not in use here."""
@@ -87,26 +119,28 @@ class Heads:
         if head.state == CLOSED and note_empty(tube.notes[number]):
             self._retirement.consider(tube.committer_of(number))
 
-    async def _read_heads(self, committers: list[Committer], mark: int, passed: set[SharedTube]) -> list[Committer]:
-        """Learn the heads of segments as of a step or later; return those that have to be read once more.
+    async def _read_heads(self, look: Look) -> list[Committer]:
+        """Learn the heads of segments in use as of the look's step or later; return those that have to be read once more.
 
         Tubes of segments that do not answer are added to those that were passed over.
         """
+        mark = look.mark
         wanted: list[Committer] = []
-        for committer in committers:
+        for committer in look.wanted:
             # An operation that began after this look tells as much as the look.
             while committer.running and not committer.suspended and not committer.knows_since(mark):
                 await committer.turn()
             if committer.knows_since(mark):
+                look.answered = True
                 continue
             if committer.running:
-                passed.add(cast(SharedTube, committer.tube))
+                look.passed.add(cast(SharedTube, committer.tube))
             else:
                 wanted.append(committer)
         again: list[Committer] = []
         for start in range(0, len(wanted), READ_AT_ONCE):
             part = wanted[start : start + READ_AT_ONCE]
-            for committer, head in await self._heads(part, passed):
+            for committer, head in await self._heads(part, look):
                 if committer.knows_since(mark):
                     continue
                 if committer.running:
@@ -123,14 +157,15 @@ class Heads:
                         self._retirement.unlist(committer.tube.name, committer.number)
         return again
 
-    async def _heads(self, committers: list[Committer], passed: set[SharedTube]) -> list[tuple[Committer, Head | None]]:
-        """Read the heads of segments; what does not answer is set aside. Raises StoreError if none does."""
+    async def _heads(self, committers: list[Committer], look: Look) -> list[tuple[Committer, Head | None]]:
+        """Read the heads of segments in use; what does not answer is set aside. Raises StoreError if nothing has in this look."""
         try:
             heads = await self._store.heads([committer.number for committer in committers])
         except StoreError:
-            if len(committers) == 1:
+            if len(committers) == 1 and not look.answered:
                 raise
         else:
+            look.answered = True
             return list(zip(committers, heads, strict=True))
         singly = [self._store.heads([committer.number]) for committer in committers]
         answers = await asyncio.gather(*singly, return_exceptions=True)
@@ -138,13 +173,14 @@ class Heads:
         failures: list[BaseException] = []
         for committer, answer in zip(committers, answers, strict=True):
             if not isinstance(answer, BaseException):
+                look.answered = True
                 found.append((committer, answer[0]))
                 continue
             failures.append(answer)
-            if not isinstance(answer, StoreError) or len(failures) == len(committers):
+            if not isinstance(answer, StoreError) or (len(failures) == len(committers) and not look.answered):
                 raise answer
             logger.info("segment %d is passed over: %s", committer.number, answer)
-            passed.add(cast(SharedTube, committer.tube))
+            look.passed.add(cast(SharedTube, committer.tube))
             committer.set_aside(self._clock.now())
         return found
 

@@ -169,6 +169,8 @@ class Scout:
                     look.unread += [(tube, number) for number in tube.unread()]
         if session.over:
             raise Busy("the session was over before the look was")
+        # Those that did not answer are to be looked at again soon.
+        self._missed.update(dict.fromkeys(look.passed))
         due: list[SharedTube] = []
         for tube, followed, doubted in zip(tubes, follows, doubts, strict=True):
             # They may be being made ready, and this look have seen them before that.

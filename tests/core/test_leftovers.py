@@ -254,6 +254,31 @@ def test_counters_of_a_tube_that_is_over_do_not_outlive_who_counted_them(here: W
     assert here.cluster.tubes() == {}
 
 
+@pytest.mark.parametrize("cleanly", [True, False])
+def test_counters_of_a_tube_are_kept_whose_segments_stand_in_pages_only(here: World, cleanly: bool) -> None:
+    here.cluster.inline_max = 1
+    counting, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    client = counting.connect()
+    client.ask(b"use large\r\n")
+    ids = [client.put(b"y" * 1000) for _ in range(300)]
+    (first,) = here.cluster._directories["large"].segments
+    for job_id in ids:
+        if job_id >> SLOT_BITS == first:
+            delete(client, job_id)
+    here.run(130.0)
+    record = here.cluster._directories["large"]
+    assert not record.segments
+    assert record.pages
+    client.hang_up()
+    if cleanly:
+        counting.close()
+        here.run(4.0)
+    counting.kill()
+    here.run(30.0)
+    assert other.connect().stats("stats-tube large")["total-jobs"] == "300"
+
+
 def test_what_a_dead_front_end_has_counted_of_a_tube_without_segments_is_dropped(here: World) -> None:
     # It is not listed, so nobody would come to it.
     here.front_end()

@@ -164,7 +164,7 @@ class Burial:
                 return
             for name, record in zip(names, records, strict=True):
                 # A tube without segments is over and begins anew; counters that are added now would stay for ever.
-                lives = record is not None and record.segments
+                lives = record is not None and (record.segments or record.pages)
                 if lives or self._tubes.used_here(name) or self._sessions.used_elsewhere(name):
                     await add(name)
 

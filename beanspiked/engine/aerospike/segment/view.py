@@ -11,11 +11,11 @@ from beanspiked.engine.aerospike.segment.inbox import Inbox
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, HeldChange, Put, SharedJob, Steal
 from beanspiked.engine.aerospike.segment.surroundings import Home, LeaseSource, Surroundings
 from beanspiked.engine.aerospike.store.keys import LAST_SLOT, OTHERS_LATER_US, moved
-from beanspiked.engine.aerospike.store.seam import FIRST, OPEN, Head
+from beanspiked.engine.aerospike.store.seam import FIRST, HEAD_KEYS, OPEN, Head, Segment
 from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError, StoreFailed
 
-__all__ = ["BYTES_MAX", "EMPTY", "JOBS_MAX", "View"]
+__all__ = ["BYTES_MAX", "EMPTY", "JOBS_MAX", "View", "head_of"]
 
 EMPTY: Final = Head((), None, None, 0, 0, 0, 0, OPEN)
 # A segment takes puts while it holds fewer jobs and bytes than these: each operation copies the whole record.
@@ -337,3 +337,12 @@ class View:
         if self.head is not None:
             self.update_head(self.head, self.mark)
         self.around.put_elsewhere(self.tube, puts)
+
+
+def head_of(segment: Segment) -> Head:
+    """Return what a segment that was read would give next."""
+    ready = list(segment.ready)
+    due = next(iter(segment.delayed), None)
+    last = ready[-1] if ready else None
+    counts = (len(ready), len(segment.delayed), len(segment.buried), segment.held)
+    return Head(ready[:HEAD_KEYS], last, due, *counts, segment.state)

@@ -185,7 +185,12 @@ class Scout:
                 tube.live = True
             self._agenda.request_soon(tube)
         for tube in due:
-            await self._timetable.promote_due(tube)
+            try:
+                await self._timetable.promote_due(tube)
+            except StoreError as error:
+                # There may be jobs in other segments.
+                logger.info("tube %s: not all of its due jobs are ready: %s", tube.name, error)
+                look.passed.add(tube)
         if session.over:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")

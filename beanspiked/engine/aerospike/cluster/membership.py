@@ -1,8 +1,7 @@
 """A front-end among others: its session, the others' sessions, and what those that died leave behind.
 
-Death is a decision and a write (segment-protocol H5). A front-end declares a session dead that has been silent for DEAD_AFTER by the
-server's clock, if its own session was healthy for as long. Only then the leases are taken. The dead session's owner has stopped by itself:
-before each operation, and before it hands out a job, it checks that its last good heartbeat was sent within STOP_AFTER.
+Death is a decision and a write (segment-protocol H5); see burial.py. The dead session's owner has stopped by itself: before each operation,
+and before it hands out a job, it checks that its last good heartbeat was sent within STOP_AFTER.
 """
 
 import asyncio
@@ -148,6 +147,7 @@ class Membership(Sessions):
         warned = False
         started = self._monotonic()
         while not self._ended:
+            refused = False
             try:
                 if self.session.over:
                     if self.session.number and not self.entering:
@@ -162,6 +162,8 @@ class Membership(Sessions):
                     logger.warning("the store answers again")
                     warned = False
             except StoreError as error:
+                refused = isinstance(error, Refused)
+                self.entering = 0 if refused else self.entering
                 self.doubt()
                 self.reachable = self._monotonic() - self._last_good <= 2 * HEARTBEAT_EVERY and not self.session.over
                 silent = self._monotonic() - max(self._last_good, started) > 2 * HEARTBEAT_EVERY
@@ -170,24 +172,24 @@ class Membership(Sessions):
                     logger.warning("the store does not answer; trying again: %s", error)
                 self.alive()
             self.listener.tick()
-            await asyncio.sleep(JOIN_EVERY if self.session.over else HEARTBEAT_EVERY)
+            await asyncio.sleep(JOIN_EVERY if self.session.over and not refused else HEARTBEAT_EVERY)
 
     async def _join(self) -> None:
         mesh = self._news.mesh
         if not mesh.key:
             await mesh.listen(await self._store.secret())
-        number, self.entering = self.entering, 0
+        number = self.entering
         if not number:
-            number = await self._store.reserve_numbers("session", 1)
+            # It is tried until it is refused: each number that is given up takes a record for more than a minute.
+            number = self.entering = await self._store.reserve_numbers("session", 1)
             await self._store.join(number, self.agreement.agreed(await self._store.sessions()))
         self._published = b""
         self.telling.forget()
-        sent = self._monotonic()
-        before = self._now.now()
+        sent, before = self._monotonic(), self._now.now()
         now_ms = await self._store.heartbeat(number, b"{}")
         if self.agreement.others_ahead(number, await self._store.sessions(), DEAD_AFTER * 1000):
-            self.entering = number
             return
+        self.entering = 0
         self.agreement.begin()
         self._news.form = self.agreement.writes
         self.session = Session(number, now_ms - round((before + self._now.now()) * 500), sent)
@@ -254,10 +256,8 @@ class Membership(Sessions):
         payload = None if self._bare else self.telling.payload()
         if payload == self._published:
             payload = None
-        sent = self._monotonic()
-        before = self._now.now()
-        now_ms = 0
-        too_big = False
+        sent, before = self._monotonic(), self._now.now()
+        now_ms, too_big = 0, False
         tells = self.agreement.tells
         self.agreement.told = min(self.agreement.told, tells)
         try:

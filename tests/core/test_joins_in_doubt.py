@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize(("failing", "most"), [("heartbeat", 2), ("claim", 100)])
-def test_few_sessions_are_listed_while_joins_get_no_answer(
-    here: World, failing: str, most: int, applied: bool
-) -> None:
+def test_few_sessions_are_listed_while_joins_get_no_answer(here: World, failing: str, most: int, applied: bool) -> None:
     living = here.front_end()
     here.run(15.0)
     number = living.engine.membership.session.number

@@ -355,9 +355,10 @@ class Scout:
             logger.info("tubes cannot be looked at again yet: %s", failure)
             rest = []
         finally:
+            # Also after a bug: otherwise nothing would be looked at again.
             self._rechecking = bool(rest)
-        if rest:
-            self._agenda.spawn(self._recheck(rest))
+            if rest:
+                self._agenda.spawn(self._recheck(rest))
 
 
 def _done(error: EngineError | None, whole: bool) -> None:

@@ -204,6 +204,10 @@ class TubeEngine:
         """Look for a tube, its counts and its users: None when `find_tube` tells."""
         return None
 
+    def look_some(self, names: list[str]) -> list[Answer]:
+        """Do as look_tube does for some tubes, together; only asked of an engine that needs looks."""
+        raise NotImplementedError
+
     def look_all(self) -> Answer | None:
         """Count all jobs, and find the names of all tubes: None when `counts` and `tubes` tell."""
         return None

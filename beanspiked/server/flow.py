@@ -1,6 +1,7 @@
 """The flow of one connection: when its commands are executed, and when it ends."""
 
 import logging
+from collections import deque
 from typing import Final
 
 from beanspiked.engine.contract import Answer
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 READ_AHEAD: Final = 65536
 # How many reserves of one connection one take may serve.
 RESERVES_AT_ONCE: Final = 1000
+# How many `stats-tube` of one connection a shared engine may look for together.
+LOOKS_AT_ONCE: Final = 100
 
 # Commands whose replies do not depend on the connection's own earlier changes. All others wait until these are committed.
 BLIND: Final = [
@@ -86,6 +89,9 @@ class Flow(TurnTaker):
         self._reserve = self.session.reserve
         # The next command, which the parser has returned already.
         self._next: Command | None = None
+        # The commands directly after the next one whose looks are on their way, and the command after these. Empty without a next one.
+        self._looked: deque[tuple[Command, Answer]] = deque()
+        self._after: Command | None = None
         self._eof: bool = False
         self._stopping: bool = False
         self._reading_paused: bool = False
@@ -235,11 +241,27 @@ class Flow(TurnTaker):
                 self._wait_for(change, command, CHANGE, None)
                 return True
         if self._engine.shared:
-            look = self.session.look(command)
+            look = self._look_ahead(command) if verb == verbs.STATS_TUBE else self.session.look(command)
             if look is not None:
                 self._wait_for(look, command, LOOK, look)
                 return True
         return False
+
+    def _look_ahead(self, command: Command) -> Answer:
+        """Look at a tube, and at those of the commands directly after it that look at tubes as well."""
+        commands = [command]
+        while len(commands) < LOOKS_AT_ONCE and self._after is None:
+            following = self.parser.next()
+            if following is None:
+                break
+            if following.verb != verbs.STATS_TUBE:
+                self._after = following
+                break
+            following.since = self._broker.now() if self._broker.noting else 0.0
+            commands.append(following)
+        looks = self._engine.look_some([one.name for one in commands])
+        self._looked.extend([(commands[at], looks[at]) for at in range(1, len(commands))])
+        return looks[0]
 
     def _wait_for(self, later: Later, command: Command, why: int, answer: Answer | None) -> None:
         self._hold(command, why)
@@ -257,14 +279,28 @@ class Flow(TurnTaker):
         if self._next is not command or self.gate.why != why:
             return
         self.gate.why = OPEN
-        if outcome.error is not None and self._engine.shared:
+        if why == LOOK or (outcome.error is not None and self._engine.shared):
             self._next = None
+            self._answer(command, outcome, answer)
+            self._answer_looked()
+        self.gate.wake()
+
+    def _answer(self, command: Command, outcome: Later, answer: Answer | None) -> None:
+        if outcome.error is not None:
             self._broker.failures.count(outcome.error)
             self._out.add(replies.INTERNAL_ERROR)
-        elif why == LOOK:
-            self._next = None
+        else:
             self._do(command, answer)
-        self.gate.wake()
+
+    def _answer_looked(self) -> None:
+        """Go on with the commands whose looks began together with an earlier one's, as far as these are done."""
+        while self._looked:
+            command, look = self._looked.popleft()
+            if not look.done:
+                self._wait_for(look, command, LOOK, look)
+                return
+            self._answer(command, look, look)
+        self._next, self._after = self._after, None
 
     # --- replies
 
@@ -326,5 +362,6 @@ class Flow(TurnTaker):
 
     def _forget_input(self) -> None:
         """Drop the received commands that have not run."""
-        self._next = None
+        self._next = self._after = None
+        self._looked.clear()
         self.parser.clear()

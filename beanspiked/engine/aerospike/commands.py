@@ -1,5 +1,6 @@
 """The commands of a shared engine: each goes to the part that does it."""
 
+from functools import partial
 from typing import cast
 
 from beanspiked.engine.aerospike.cluster.membership import Membership
@@ -226,7 +227,24 @@ class Commands(TubeEngine):
 
     def look_tube(self, name: str) -> Answer | None:
         """Count a tube's jobs and users."""
-        return self.asking.ask(lambda answer: self.census.tube(answer, name))
+        return self.asking.ask(lambda answer: self.census.some([(name, answer)]))
+
+    def look_some(self, names: list[str]) -> list[Answer]:
+        """Count the jobs and users of some tubes together. One that does not answer concerns no other."""
+        wanted = [(name, Answer()) for name in names]
+        together = Later()
+
+        def known(outcome: Later) -> None:
+            for name, answer in wanted:
+                # Where the whole store is away, another try would only take as long again.
+                if outcome.error is None or len(wanted) == 1 or not self.membership.reachable:
+                    answer.settle(outcome.error)
+                else:
+                    self.asking.do(partial(self.census.some, [(name, answer)]), answer)
+
+        together.then(known)
+        self.asking.do(partial(self.census.some, wanted), together)
+        return [answer for _, answer in wanted]
 
     def look_all(self) -> Answer | None:
         """Count all jobs, and find all tubes."""

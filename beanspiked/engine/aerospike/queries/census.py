@@ -148,20 +148,42 @@ class Census:
 
     # --- tubes
 
-    async def tube(self, answer: Answer, name: str) -> None:
-        """Find a tube, and count its jobs and users. Raises StoreFailed."""
-        await self._registry.forgotten(name)
+    async def some(self, wanted: list[tuple[str, Answer]]) -> None:
+        """Find some tubes, and count the jobs and users of each; the same few reads are for all. Raises StoreFailed."""
+        for name, _ in wanted:
+            await self._registry.forgotten(name)
         seen = self._timetable.step()
-        record = (await self._tasks.try_for_a_while(lambda: self._store.directories([name])))[0]
+        names = list(dict.fromkeys([name for name, _ in wanted]))
+        found = await self._tasks.try_for_a_while(lambda: self._store.directories(names))
         await self._tasks.try_for_a_while(self._membership.look)
-        numbers = await self._listed(name, record)
-        await self.each(name, numbers, lambda _, size: _add(answer.counts, size))
+        records = dict(zip(names, found, strict=True))
+        counted: dict[str, Counts] = {}
+        segments: list[tuple[str, int]] = []
+        for name in names:
+            counted[name] = Counts()
+            segments += [(name, number) for number in await self._listed(name, records[name])]
+        await self._each_of(segments, lambda name, _, size: _add(counted[name], size))
+        usages = await self._membership.usages()
+        for name, answer in wanted:
+            self._tell(answer, name, records[name], counted[name], usages, seen)
+
+    def _tell(
+        self,
+        answer: Answer,
+        name: str,
+        record: "Directory | None",
+        counts: Counts,
+        usages: list[dict[str, list[int]]],
+        seen: int,
+    ) -> None:
+        """Write what was found of a tube into its answer."""
+        answer.counts = counts
         others = _kept_use(record)
-        for usage in await self._membership.usages():
+        for usage in usages:
             use = usage.get(name)
             if use is not None:
                 _add_use(others, use)
-        exists = answer.counts.jobs() or others.using or others.watching or self._paused(record)
+        exists = counts.jobs() or others.using or others.watching or self._paused(record)
         if not exists and self._registry.find_tube(name) is None:
             return
         answer.tube = tube = self._registry.tube(name)

@@ -131,12 +131,8 @@ def _serve(words: list[str]) -> int:
         settings = parse(words, os.environ)
     except UsageError as error:
         return _refuse(error)
-    if settings.action == "version":
-        print(f"beanspiked {__version__}")
-        return 0
-    if settings.action == "help":
-        sys.stdout.write(usage())
-        return 0
+    if settings.action in ("version", "help"):
+        return _print(f"beanspiked {__version__}\n" if settings.action == "version" else usage())
     from beanspiked.server import listeners, log  # noqa: PLC0415 - argument errors need neither
 
     log.guard()
@@ -167,6 +163,16 @@ def _serve(words: list[str]) -> int:
     if code and bound:
         listeners.remove_files(settings)
     return code
+
+
+def _print(text: str) -> int:
+    from beanspiked.cli.printing import printing  # noqa: PLC0415 - a server needs no commands
+
+    def written() -> int:
+        sys.stdout.write(text)
+        return 0
+
+    return printing(written)
 
 
 def _keep_workers(settings: Settings, sockets: list[socket.socket], admin: socket.socket | None) -> int:

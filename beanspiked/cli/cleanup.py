@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from beanspiked.cli.printing import printing
+
 __all__ = ["OPTIONS", "main"]
 
 # The options for a shell's completion.
@@ -14,4 +16,4 @@ def main(words: list[str]) -> int:
     """Run the command; return the exit code."""
     from beanspiked.ops.cleanup import main as cleanup  # noqa: PLC0415 - not to complete
 
-    return cleanup(words)
+    return printing(lambda: cleanup(words))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from beanspiked.cli.printing import printing
 from beanspiked.cli.terminal import say
 from beanspiked.client import requests
 from beanspiked.client.blocking import Conn
@@ -35,8 +35,6 @@ __all__ = [
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
-# A shell's exit code for a process that SIGPIPE ended.
-EXIT_BROKEN_PIPE: Final = 141
 # How many requests are in flight at a time.
 BATCH: Final = 500
 
@@ -59,25 +57,18 @@ def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namesp
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Not every encoding has all characters of a body.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
+
+    def carried_out() -> int:
         try:
-            code = command(parser.read(words))
+            return command(parser.read(words))
         except (ClientError, Failed) as error:
             sys.stdout.flush()
             say(error)
             return error.code if isinstance(error, Failed) else EXIT_FAILED
         except SystemExit as end:
-            code = int(end.code or 0)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of the output has gone. Drop the rest of the buffer without an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_BROKEN_PIPE
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        say(f"input or output: {error.strerror}")
-        return EXIT_FAILED
-    return code
+            return int(end.code or 0)
+
+    return printing(carried_out)
 
 
 def connect(options: argparse.Namespace) -> Conn:

@@ -114,6 +114,31 @@ def test_a_closed_pipe_ends_it_quietly(server: Running) -> None:
     assert server.process.poll() is None
 
 
+# What prints without a server.
+PRINTING = [["-h"], ["-v"], ["tubes", "-h"], ["completion", "bash"], ["check", "-h"], ["cleanup", "-h"]]
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
+def test_no_command_minds_a_closed_pipe(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*COMMAND, *words], stdout=write, stderr=subprocess.PIPE, timeout=20, check=False)
+    os.close(write)
+    assert done.stderr == b""
+    assert done.returncode in (0, 141)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [["-h"], ["-v"], ["check", "-h"]], ids=" ".join)
+def test_a_full_disk_is_said_whatever_is_printed(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
+    assert (done.returncode, done.stderr.decode().strip()) == (
+        1,
+        "beanspiked: input or output: No space left on device",
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.usefixtures("server")
 def test_a_full_disk_is_said() -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "number_of",
     "run",
     "tubes",
+    "unreachable",
 ]
 
 EXIT_FAILED: Final = 1
@@ -76,7 +77,12 @@ def connect(options: argparse.Namespace) -> Conn:
     try:
         return Conn.connect(options.address)
     except ServerGone as error:
-        raise ServerGone(f"{error}; set the server's address with -a or BEANSPIKED_ADDR") from error
+        raise unreachable(error) from error
+
+
+def unreachable(error: ServerGone) -> ServerGone:
+    """Return the error of a first connection that failed, with what to do."""
+    return ServerGone(f"{error}; set the server's address with -a or BEANSPIKED_ADDR")
 
 
 def confirm(question: str, typed: str, name: str) -> None:

@@ -37,7 +37,8 @@ def parser() -> Parser:
         "  beanspiked put images --whole < picture.jpg",
     )
     words.add_argument("tube", type=tube, metavar="TUBE")
-    words.add_argument("bodies", nargs="*", metavar="BODY")
+    # Without a default argparse would say that it is required.
+    words.add_argument("bodies", nargs="*", default=[], metavar="BODY")
     words.add_argument(
         "-p",
         "--priority",

@@ -11,11 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.cli.arguments import Parser, at_least_one, number, seconds, tube
-from beanspiked.cli.command import EXIT_INTERRUPTED, Failed, number_of, run
+from beanspiked.cli.command import EXIT_INTERRUPTED, Failed, number_of, run, unreachable
 from beanspiked.cli.terminal import say
 from beanspiked.client import requests
 from beanspiked.client.conn import Conn
-from beanspiked.client.errors import ClientError, JobLost
+from beanspiked.client.errors import ClientError, JobLost, ServerGone
 
 if TYPE_CHECKING:
     import argparse
@@ -166,6 +166,8 @@ class _Working:
                     return
             except ClientError as error:
                 if not self._connected:
+                    if isinstance(error, ServerGone):
+                        raise unreachable(error) from error
                     raise
                 if not self._said:
                     say(f"{error}; trying again until it is back")

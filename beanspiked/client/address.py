@@ -33,8 +33,10 @@ class Address:
             host = host[1:-1]
         elif ":" in host:
             raise ValueError("an IPv6 address needs brackets, such as [::1]:11300")
-        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        if not (colon and host and port.isascii() and port.isdigit()):
             raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH")
+        if not 0 < int(port) < 65536:
+            raise ValueError("the port must be a number from 1 to 65535")
         return cls(host=host, port=int(port))
 
     def __str__(self) -> str:

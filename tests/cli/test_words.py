@@ -69,6 +69,17 @@ def test_a_mistake_is_one_line(cli: Commands, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("put", "the following arguments are required: TUBE"),
+        ("stats -a h:99999", "argument -a/--address: 'h:99999': the port must be a number from 1 to 65535"),
+    ],
+)
+def test_a_mistake_is_named_as_it_is(cli: Commands, words: str, wrong: str) -> None:
+    assert cli(*words.split(), code=5).err.splitlines()[0] == f"beanspiked: {wrong}"
+
+
+@pytest.mark.parametrize(
     ("words", "given"),
     [
         ("a --delay 1h b", ["a", "b"]),
@@ -92,9 +103,12 @@ def test_a_tube_may_stand_behind_dashes(cli: Commands, tube: str) -> None:
     assert cli.states(tube) == {}
 
 
-@pytest.mark.parametrize("command", ["stats", "tubes", "put t a", "clear t -y", "top --once", "wait t"])
+@pytest.mark.parametrize(
+    "command", ["stats", "tubes", "put t a", "clear t -y", "top --once", "wait t", "work t -- true"]
+)
 def test_without_a_server_it_is_said_how_to_name_one(cli: Commands, command: str) -> None:
-    said = cli(*command.split(), "-a", "127.0.0.1:1", code=1).said
+    name, *words = command.split()
+    said = cli(name, "-a", "127.0.0.1:1", *words, code=1).said
     assert said == (
         "beanspiked: cannot connect to 127.0.0.1:1: connection refused; set the server's address with -a or BEANSPIKED_ADDR"
     )

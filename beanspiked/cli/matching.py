@@ -46,6 +46,14 @@ PAGE: Final = 100
 TUBES_PAGE: Final = 200
 
 
+class _Filter(argparse.Action):
+    """Notes that a filter was given, even one that applies to all jobs."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.filtered = True
+
+
 def add_admin(words: Parser) -> None:
     """Add the options that name the admin port."""
     words.add_argument(
@@ -60,20 +68,28 @@ def add_admin(words: Parser) -> None:
 
 def add_filter(words: Parser) -> None:
     """Add the options that choose the jobs."""
-    words.add_argument("-g", "--grep", metavar="TEXT", help="only jobs whose body contains this text")
+    words.set_defaults(filtered=False)
+    words.add_argument("-g", "--grep", action=_Filter, metavar="TEXT", help="only jobs whose body contains this text")
     words.add_argument(
         "-o",
         "--older",
+        action=_Filter,
         type=seconds,
         default=0,
         metavar="TIME",
         help="only jobs that were put at least this long ago: 90s, 5m, 2h, 1d",
     )
     words.add_argument(
-        "--tries", type=number, default=0, metavar="N", help="only jobs that were reserved at least this often"
+        "--tries",
+        action=_Filter,
+        type=number,
+        default=0,
+        metavar="N",
+        help="only jobs that were reserved at least this often",
     )
     words.add_argument(
         "--priority",
+        action=_Filter,
         type=_range,
         default=(0, MAX_U32),
         metavar="LOW-HIGH",
@@ -99,7 +115,8 @@ def _range(text: str) -> tuple[int, int]:
 
 def filtered(options: argparse.Namespace) -> bool:
     """Tell whether a filter was given."""
-    return bool(options.grep or options.older or options.tries or options.priority != (0, MAX_U32))
+    given: bool = options.filtered
+    return given
 
 
 def over_admin(options: argparse.Namespace) -> bool:

@@ -138,6 +138,14 @@ def test_only_what_matches_moves_and_stays_as_it_is(cli: Commands, fruit: str) -
     assert (cli.states(other), bodies(cli, other)) == ({"buried": 1}, ["green apple"])
 
 
+@pytest.mark.parametrize("words", ["--older 0s", "--tries 0", "--priority 0-4294967295"])
+def test_a_filter_that_applies_to_all_jobs_is_one(cli: Commands, fruit: str, words: str) -> None:
+    other = f"{fruit}-other"
+    assert cli("move", fruit, other, "-s", "buried", *words.split(), "-y").out == f"2 jobs moved to {other}\n"
+    # Over the protocol they would arrive ready.
+    assert cli.states(other) == {"buried": 2}
+
+
 def test_a_number_of_those_that_match_is_kicked(cli: Commands, fruit: str, ports: tuple[Running, int]) -> None:
     assert cli("kick", fruit, "1", "--count", "--admin", ports[1]).out == "1 job\n"
     assert cli("kick", fruit, "1", "--yes", "--admin", ports[1]).out == "1 job kicked\n"

@@ -21,6 +21,8 @@ Server options; BEANSPIKED_<LONG_NAME> in the environment sets the same:
      --workers N          serve a cluster's jobs with N processes, each a front-end; one that dies is replaced
      --stats-of all|worker
                           count in stats what all workers did (the default), or the one that is asked
+     --io auto|native|python
+                          read sockets with a C function or with Python's; auto, the default: in C where that is installed
      --lenient-eol        also accept a bare LF as the end of a line
      --drain-timeout S    before a stop, give clients up to S seconds to finish the jobs they hold (default 0)
  -c, -n                   ignored, as in beanstalkd

@@ -39,3 +39,20 @@ def test_few_sessions_are_listed_while_joins_get_no_answer(here: World, failing:
     here.run(200.0)
     assert client.ask(b"reserve-with-timeout 0\r\n").startswith((b"RESERVED", b"TIMED_OUT"))
     assert len(here.cluster._listed) == 2
+
+
+def test_a_front_end_alone_joins_though_its_first_claim_is_lost(here: World) -> None:
+    claim = here.cluster.claim
+    lost: list[int] = []
+
+    def once_lost(session: int, *arguments: Any) -> Any:
+        if not lost:
+            lost.append(session)
+            raise Unknown("9: no answer")
+        return claim(session, *arguments)
+
+    here.cluster.claim = once_lost  # type: ignore[method-assign]
+    client = here.front_end().connect()
+    here.run(5.0)
+    assert lost
+    client.put()

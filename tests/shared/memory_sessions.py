@@ -11,6 +11,7 @@ from memory_directories import Calls
 from beanspiked.engine.aerospike.store.seam import (
     FIRST,
     NEVER_WROTE,
+    Fenced,
     Refused,
     SessionRecord,
     TooBig,
@@ -96,6 +97,8 @@ class SessionRecords:
 
     def heartbeat(self, session: int, payload: bytes | None, writes: int) -> int:
         """See SegmentStore."""
+        if session in self._listed and self._slots.get(session, 0) not in self._sessions:
+            raise Fenced(f"session {session} never joined")
         record = self.session(session)
         if session not in self._listed or record is None or record.dead:
             raise Refused(f"session {session} is dead")

@@ -21,7 +21,7 @@ from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.cluster.session import KnownSession, Session, Sessions
 from beanspiked.engine.aerospike.cluster.telling import Telling
 from beanspiked.engine.aerospike.cluster.usage import unpack_usage
-from beanspiked.engine.aerospike.store.seam import Refused, StoreError, TooBig
+from beanspiked.engine.aerospike.store.seam import Busy, Refused, StoreError, TooBig, Unknown
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.errors import StoreFailed
 from beanspiked.engine.timers import Clock
@@ -160,10 +160,10 @@ class Membership(Sessions):
                 self._formers.clear()
                 if warned:
                     logger.warning("the store answers again")
-                    warned = False
+                warned = False
             except StoreError as error:
-                refused = isinstance(error, Refused)
-                self.entering = 0 if refused else self.entering
+                if not isinstance(error, (Busy, Unknown)):  # Those may succeed with the next try.
+                    refused, self.entering = True, 0
                 self.doubt()
                 self.reachable = self._monotonic() - self._last_good <= 2 * HEARTBEAT_EVERY and not self.session.over
                 silent = self._monotonic() - max(self._last_good, started) > 2 * HEARTBEAT_EVERY

@@ -20,4 +20,5 @@ def mapping(fields: Iterable[tuple[str, object]]) -> bytes:
 
 def sequence(items: Iterable[str]) -> bytes:
     """Write a list of bare strings."""
-    return ("---\n" + "".join([f"- {item}\n" for item in items])).encode()
+    lines = "\n- ".join(items)
+    return f"---\n- {lines}\n".encode() if lines else b"---\n"

@@ -252,6 +252,7 @@ class Census:
         records = await self._records()
         usages = await self._membership.usages()
         listed = sum([len(record.segments) + PAGE_MAX * len(record.pages) for record in records.values()])
+        await asyncio.sleep(0)
         if listed + sum([len(usage) for usage in usages]) <= COUNTED_MAX:
             filled = set(await self._count_all(answer, records))
         else:
@@ -295,7 +296,10 @@ class Census:
         return filled
 
     async def _in_order(self, records: "dict[str, Directory]", filled: set[str]) -> list[str]:
-        """List those tubes that are used here, in their order; then those filled, paused or used elsewhere, by age."""
+        """List those tubes that are used here, in their order; then those filled, paused or used elsewhere, by age.
+
+        The records are dropped a few at a time: to free many thousand of them takes as long as a turn.
+        """
         elsewhere: dict[str, None] = {}
         for usage in await self._membership.usages():
             for number, (name, use) in enumerate(list(usage.items()), 1):
@@ -304,7 +308,8 @@ class Census:
                 if number % TUBES_AT_ONCE == 0:
                     await asyncio.sleep(0)
         ages: list[tuple[int, str]] = []
-        for number, (name, record) in enumerate(list(records.items()), 1):
+        for number, name in enumerate(list(records), 1):
+            record = records.pop(name)
             if name in filled or name in elsewhere or self._paused(record):
                 ages.append((record.first(), name))
             if number % TUBES_AT_ONCE == 0:
@@ -314,15 +319,20 @@ class Census:
         for start in range(0, len(ages), TUBES_AT_ONCE):
             parts += sorted(ages[start : start + TUBES_AT_ONCE])
             await asyncio.sleep(0)
+        ages.clear()
         parts.sort(key=_age)
+        parts.reverse()
         await asyncio.sleep(0)
         found = dict.fromkeys(self._registry.used_names())
-        for number, (_, name) in enumerate(parts, 1):
-            found[name] = None
-            if number % TUBES_AT_ONCE == 0:
+        while parts:
+            found[parts.pop()[1]] = None
+            if len(parts) % TUBES_AT_ONCE == 0:
                 await asyncio.sleep(0)
         found.update(elsewhere)
-        return list(found)
+        names = list(found)
+        # The reply is made in a turn of its own.
+        await asyncio.sleep(0)
+        return names
 
     def _paused(self, record: "Directory | None") -> bool:
         return record is not None and record.paused_until_ms > self._membership.clock.server_ms()

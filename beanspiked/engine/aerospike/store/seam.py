@@ -323,9 +323,9 @@ class SessionRecord:
     tells: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Directory:
-    """A tube's entry. It exists while it has an item.
+    """A tube's entry. It exists while it has an item. It is not frozen: to make thousands for a list would take twice as long.
 
     Attributes:
         segments: The segments listed in the entry itself, in the order of their numbers.
@@ -343,7 +343,10 @@ class Directory:
 
     def first(self) -> int:
         """Return the lowest number of a segment or page in the entry; 0 without any."""
-        return min([*self.segments[:1], *self.pages[:1]], default=0)
+        segments, pages = self.segments, self.pages
+        if not (segments and pages):
+            return (segments or pages or (0,))[0]
+        return min(segments[0], pages[0])
 
 
 class Page(NamedTuple):

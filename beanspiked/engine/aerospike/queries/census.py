@@ -251,12 +251,16 @@ class Census:
         """
         records = await self._records()
         usages = await self._membership.usages()
-        listed = sum([len(record.segments) + PAGE_MAX * len(record.pages) for record in records.values()])
-        await asyncio.sleep(0)
+        listed = 0
+        filled: set[str] = set()
+        for number, (name, record) in enumerate(records.items(), 1):
+            if record.segments or record.pages:
+                listed += len(record.segments) + PAGE_MAX * len(record.pages)
+                filled.add(name)
+            if number % TUBES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         if listed + sum([len(usage) for usage in usages]) <= COUNTED_MAX:
             filled = set(await self._count_all(answer, records))
-        else:
-            filled = {name for name, record in records.items() if record.segments or record.pages}
         answer.names = await self._in_order(records, filled)
 
     async def _records(self) -> "dict[str, Directory]":

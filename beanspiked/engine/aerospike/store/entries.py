@@ -40,6 +40,9 @@ ITEM_PAGE: Final = b"p"
 ITEM_SEGMENT: Final = b"s"
 ITEM_PAUSE: Final = b"w"
 NUMBER_SIZE: Final = 8
+# Most of the many thousand entries that are read at once have neither.
+NO_PAGES: Final[list[int]] = []
+NO_COUNTERS: Final[dict[str, int]] = {}
 
 
 def item(tube: str, kind: bytes, name: str = "") -> bytes:
@@ -70,7 +73,7 @@ def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None
     """Decode the entries in a shard's items. Leave out damaged ones, and report them."""
     parts: dict[bytes, list[tuple[bytes, Any]]] = {}
     for key, value in items.items():
-        name, zero, what = bytes(key).partition(b"\0") if isinstance(key, bytes | bytearray) else (b"", b"", b"")
+        name, zero, what = bytes(key).partition(b"\0") if isinstance(key, (bytes, bytearray)) else (b"", b"", b"")
         if zero:
             parts.setdefault(name, []).append((what, value))
         else:
@@ -78,7 +81,7 @@ def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None
     read: dict[str, Directory] = {}
     for name, found in parts.items():
         try:
-            read[name.decode()] = _directory(sorted(found))
+            read[name.decode()] = _directory(sorted(found) if len(found) > 1 else found)
         except Damaged as error:
             damaged(f"the entry of tube {name!r}", error)
         except UnicodeDecodeError:
@@ -88,20 +91,24 @@ def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None
 
 def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
     """Decode an entry's items, sorted by key. Raises Damaged."""
-    numbered: dict[bytes, list[int]] = {ITEM_SEGMENT: [], ITEM_PAGE: []}
-    counters: dict[str, int] = {}
+    segments: list[int] = []
+    pages, counters = NO_PAGES, NO_COUNTERS
     pause = until = 0
     for what, value in items:
         kind, name = what[:1], what[1:]
-        if kind in numbered and len(name) == NUMBER_SIZE:
-            numbered[kind].append(int.from_bytes(name, "big"))
+        if kind == ITEM_SEGMENT and len(name) == NUMBER_SIZE:
+            segments.append(int.from_bytes(name, "big"))
+        elif kind == ITEM_PAGE and len(name) == NUMBER_SIZE:
+            if pages is NO_PAGES:
+                pages = []
+            pages.append(int.from_bytes(name, "big"))
         elif kind == ITEM_COUNTER and type(value) is int:
-            counters[name.decode("utf-8", "replace")] = value
+            counters = {**counters, name.decode("utf-8", "replace"): value}
         elif kind == ITEM_PAUSE and isinstance(value, list) and [type(part) for part in value] == [int, int]:
             pause, until = value
         else:
             raise Damaged(f"an item of it is odd: {what!r:.50}")
-    return Directory(numbered[ITEM_SEGMENT], pause, until, counters, numbered[ITEM_PAGE])
+    return Directory(segments, pause, until, counters, pages)
 
 
 def page(number: int, bins: Bins, _newest: int = FORMAT) -> Page | None:

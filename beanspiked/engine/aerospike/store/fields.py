@@ -59,7 +59,7 @@ def text(bins: Bins, name: str) -> str:
 def blob(bins: Bins, name: str) -> bytes:
     """Return a bin's bytes."""
     value = bins.get(name)
-    if not isinstance(value, bytes | bytearray):
+    if not isinstance(value, (bytes, bytearray)):
         # bytes(value) would make a million zeros of the number 1,000,000.
         raise unexpected(name, value)
     return bytes(value)
@@ -87,13 +87,13 @@ def entries(name: str, value: object) -> dict[bytes, bytes]:
         raise unexpected(name, value)
     for key, packed in value.items():
         _check_key(name, key)
-        if not isinstance(packed, bytes | bytearray):
+        if not isinstance(packed, (bytes, bytearray)):
             raise unexpected(f"a job in {name}", packed)
     return {bytes(key): bytes(packed) for key, packed in sorted(value.items())}
 
 
 def _check_key(name: str, key: object) -> None:
-    if not isinstance(key, bytes | bytearray):
+    if not isinstance(key, (bytes, bytearray)):
         raise unexpected(f"a key of {name}", key)
     if len(key) < KEY_MIN:
         raise Damaged(f"a key of {name} has {len(key)} bytes")

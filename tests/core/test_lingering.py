@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from depth import on_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import Wire
@@ -170,6 +171,7 @@ def test_the_ranking_forgets_tubes_that_are_waited_for_no_more(linger: Client) -
     assert len(linger.front_end.engine.takes._ranking._order) < 40
 
 
+@on_source
 def test_a_reserve_asks_only_those_tubes_of_which_not_all_is_known(here: World, linger: Client) -> None:
     tubes = watch_some(linger, b"t")
     for tube in tubes[:3]:

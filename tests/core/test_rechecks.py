@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from depth import on_source
 
 from beanspiked.engine.aerospike.tubes import view
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from world import World
 
 
+@on_source
 @pytest.mark.planted_bug
 def test_a_bug_in_one_of_many_looks_ends_neither_the_round_nor_the_later_ones(
     here: World, monkeypatch: pytest.MonkeyPatch

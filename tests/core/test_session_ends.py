@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from depth import on_source
 from world import World
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
 from beanspiked.engine.aerospike.store.seam import Unknown
 
 
+@on_source
 @pytest.mark.parametrize("held", [False, True])
 def test_who_waits_looks_once_more_only_where_a_dead_session_held_jobs(held: bool) -> None:
     here = World(1)
@@ -59,6 +61,7 @@ def test_a_job_that_was_given_back_without_an_answer_is_taken_at_once() -> None:
     assert here.time - reclaimed[0] < 1.0
 
 
+@on_source
 @pytest.mark.parametrize("phase", [0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
 def test_a_front_end_that_stops_gives_its_segments_back_alone(phase: float) -> None:
     here = World(1, latency=(0.02, 0.04))

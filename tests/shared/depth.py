@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["AT_FULL_DEPTH", "COMPILED", "FULL", "absent", "full_depth", "repeated_by"]
+__all__ = ["AT_FULL_DEPTH", "COMPILED", "FULL", "absent", "full_depth", "on_source", "repeated_by"]
 
 FULL = os.environ.get("CI") == "true"
 # What takes long for its size, and not for what it runs through, runs on the compiled core only.
@@ -25,6 +25,8 @@ REPEATED_BY = "repeated by "
 AT_FULL_DEPTH = "at full depth only: CI=true"
 
 full_depth = pytest.mark.skipif(not FULL, reason=AT_FULL_DEPTH)
+# For tests that replace a method of the core.
+on_source = pytest.mark.skipif(COMPILED, reason="methods of a compiled core cannot be replaced: tested on the source")
 
 
 def absent(what: str) -> NoReturn:

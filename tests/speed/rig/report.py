@@ -283,7 +283,7 @@ def machine(data_dir: Path) -> dict[str, str]:
     return {
         "CPU": _cpu_model(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "journals on": _file_system(data_dir),
         "date": time.strftime("%Y-%m-%d"),
     }

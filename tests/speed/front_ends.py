@@ -25,8 +25,7 @@ from rig.process import Server
 from rig.report import keep, used_by_others
 from shared import counted, front_end
 
-# Puts leave about when they are due: producers that send several at once would measure their own bursts.
-EVERY_S = 0.005
+EVERY_S = 0.02
 SETTLE_S = 5.0
 WAITERS = 4
 CHUNK = 200

@@ -6,7 +6,7 @@ import io
 import sys
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.cli.printing import printing
+from beanspiked.cli.printing import EXIT_FAILED, printing
 from beanspiked.cli.terminal import say
 from beanspiked.client import requests
 from beanspiked.client.blocking import Conn
@@ -34,7 +34,6 @@ __all__ = [
     "unreachable",
 ]
 
-EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 # How many requests are in flight at a time.
 BATCH: Final = 500

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-__all__ = ["printing"]
+__all__ = ["EXIT_FAILED", "printing"]
 
 EXIT_FAILED: Final = 1
 # A shell's exit code for a process that SIGPIPE ended.

@@ -293,7 +293,7 @@ class Flow(TurnTaker):
             self._do(command, answer)
 
     def _answer_looked(self) -> None:
-        """Go on with the commands whose looks began together with an earlier one's, as far as these are done."""
+        """Answer the following commands whose tubes were looked at together with the first, up to one whose look is not done."""
         while self._looked:
             command, look = self._looked.popleft()
             if not look.done:

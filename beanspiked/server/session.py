@@ -76,14 +76,14 @@ class Session:
             HANDLERS[verb](self, command, answer)
 
     def look(self, command: Command) -> Answer | None:
-        """Let a shared engine read the job or tube of a command; None if this process knows it."""
+        """Let a shared engine read the job or tube of a command; None if this process knows it. Flow looks for `stats-tube` itself."""
         verb = command.verb
         engine = self.engine
         if verb in (verbs.DELETE, verbs.PEEK, verbs.STATS_JOB, verbs.KICK_JOB, verbs.RESERVE_JOB):
             return engine.look_job(command.id, NEEDED.get(verb, WHOLE))
         if verb in PEEKED:
             return engine.look_next(self.tubes.used, PEEKED[verb])
-        if verb in (verbs.STATS_TUBE, verbs.PAUSE_TUBE):
+        if verb == verbs.PAUSE_TUBE:
             return engine.look_tube(command.name)
         if verb == verbs.LIST_TUBES:
             return engine.look_names()

@@ -186,3 +186,17 @@ def test_a_reserve_asks_only_those_tubes_of_which_not_all_is_known(here: World, 
     takes._sure = lambda tube: asked.append(tube.name.encode()) or sure(tube)  # type: ignore[method-assign,func-returns-value]
     assert linger.ask(b"reserve\r\n").startswith(b"RESERVED")
     assert set(asked) <= set(tubes[:3])
+
+
+def test_a_waiter_is_told_of_its_own_tubes_only_however_many_others_are_in_doubt(here: World, linger: Client) -> None:
+    front_end, other = linger.front_end, linger.front_end.connect()
+    mine = watch_some(linger, b"t")
+    other.ask(b"".join(b"watch other-%d\r\n" % number for number in range(4 * len(mine))))
+    for client in (linger, other):
+        client.post(b"reserve\r\n")
+    here.run(3.0)
+    ranking = front_end.engine.takes._ranking
+    front_end.inside(front_end.engine.scout.doubt_all)
+    assert len(ranking.unsure) > 2 * len(mine)
+    waiter, watched = linger.flow._reserve, linger.flow.session.tubes.watched
+    assert {tube.name for tube in ranking.unsure_of(waiter, watched)} == {tube.name for tube in watched}

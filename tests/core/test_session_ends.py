@@ -1,4 +1,4 @@
-"""Who waits while the session of another front-end ends."""
+"""What a waiting client notices when the session of another front-end ends."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class Burial:
         if segment.empty():
             over.append(segment)
             return len(leases)
-        # Whoever waits looks once more, so not where nothing was held: a front-end that ends has thousands of empty leases.
+        # This makes all waiters look once more. An empty lease needs no look, and a front-end that ends has thousands of them.
         changed = any(segment.leases[lease] for lease in leases)
         try:
             for lease in leases:

@@ -262,11 +262,11 @@ class Committer(View):
 
     async def _settle(self, batch: Batch) -> Step:
         """Move the lease on, to learn what became of an operation."""
-        self._renewed = self._renewed or self.session.next_lease()
         try:
             if batch.change.attach:
                 settlement = await self._settle_attach(batch.lease)
             else:
+                self._renewed = self._renewed or self.session.next_lease()
                 settlement = await self.around.store.settle(self.number, batch.lease, self._renewed)
         except StoreError as error:
             failure = error

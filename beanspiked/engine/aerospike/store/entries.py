@@ -103,7 +103,9 @@ def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
                 pages = []
             pages.append(int.from_bytes(name, "big"))
         elif kind == ITEM_COUNTER and type(value) is int:
-            counters = {**counters, name.decode("utf-8", "replace"): value}
+            if counters is NO_COUNTERS:
+                counters = {}
+            counters[name.decode("utf-8", "replace")] = value
         elif kind == ITEM_PAUSE and isinstance(value, list) and [type(part) for part in value] == [int, int]:
             pause, until = value
         else:

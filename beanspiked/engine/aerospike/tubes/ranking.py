@@ -81,10 +81,12 @@ class Ranking:
         """Return those of a waiter's tubes of which not all may be known: of thousands of tubes these are few."""
         if not waiter.lingers:
             return tubes
-        found: list[RankedTube] = []
-        for tube in list(self.unsure):
+        unsure, found = self.unsure, []
+        # Other waiters' tubes may be many more than this one's.
+        candidates = list(unsure) if len(unsure) <= len(tubes) else [tube for tube in tubes if tube in unsure]
+        for tube in candidates:
             if tube.settled():
-                del self.unsure[tube]
+                del unsure[tube]
             elif tube.waits(waiter):
                 found.append(tube)
         return cast("list[Ranked]", found)

@@ -26,14 +26,17 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let workers that share the tests begin with the longest, so that none of them is busy alone at the end."""
+    """Leave slow tests to CI, and let workers that share the tests begin with the longest, so that none is busy alone at the end."""
 
     def allowed_s(item: pytest.Item) -> float:
         limit = item.get_closest_marker("timeout")
         return limit.args[0] if limit else float(config.getini("timeout"))
 
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(depth.full_depth)
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (item.get_closest_marker("slow") is None, -allowed_s(item)))
+        items.sort(key=lambda item: (not any(map(item.get_closest_marker, ("slow", "scaled"))), -allowed_s(item)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -134,7 +137,10 @@ KEPT = (
 
 # How long an example takes tells how busy the machine is.
 hypothesis.settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "any machine",
+    max_examples=100 if depth.FULL else 25,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any machine")
 

@@ -11,7 +11,7 @@ import pytest
 from depth import FULL, absent, full_depth
 from suite import CHOSEN_IO, COMMAND, EITHER_IO, address_of, conformance, either_io
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.scaled, pytest.mark.real]
 
 # Without the tests that wait for deadlines, which a server keeps whatever its sockets are.
 QUICK = ("-m", "not slow")

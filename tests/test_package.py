@@ -159,7 +159,6 @@ def test_the_compiler_is_fetched_where_its_want_is_to_be_an_error() -> None:
     assert "mypy" in told_by_setup("needs", BEANSPIKED_PURE="0", CC="no-such-cc")
 
 
-@pytest.mark.slow
 @pytest.mark.real
 def test_the_installed_command_works_alone() -> None:
     if importlib.util.find_spec("beanspiked.server.session").origin.endswith(".py"):  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from depth import full_depth
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.parametrize(
     "command",
     [

@@ -10,7 +10,7 @@ from console import EVIL_BODY, EVIL_TUBE
 if TYPE_CHECKING:
     from console import Console
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.xdist_group("chromium")]
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("chromium")]
 
 
 def test_the_overview_needs_nothing_from_elsewhere(console: Console) -> None:

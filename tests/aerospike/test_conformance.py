@@ -10,7 +10,7 @@ import pytest
 from asd import NAMESPACE, forget
 from suite import address_of, conformance
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.scaled, pytest.mark.real]
 
 
 @pytest.mark.timeout(300)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import pytest
+from depth import FULL
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -363,9 +364,9 @@ class SharedMachine(ServerMachine):
         super().compare(stats, expected)
 
 
-SharedMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
-TestOnASharedStore = pytest.mark.slow(SharedMachine.TestCase)
-ServerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
-DurableMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+SharedMachine.TestCase.settings = settings(max_examples=100 if FULL else 25, stateful_step_count=60)
+TestOnASharedStore = pytest.mark.scaled(SharedMachine.TestCase)
+ServerMachine.TestCase.settings = settings(max_examples=100 if FULL else 25, stateful_step_count=60)
+DurableMachine.TestCase.settings = settings(max_examples=100 if FULL else 25, stateful_step_count=60)
 TestInMemory = ServerMachine.TestCase
 TestWithAJournal = DurableMachine.TestCase

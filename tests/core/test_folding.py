@@ -10,6 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+from depth import FULL
 from journals import Store, Stores, crash, described
 
 from beanspiked.engine.contract import DELAYED, Filter
@@ -57,6 +58,7 @@ def make_every_change(store: Store) -> None:
             store.journal.reading.folded = 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [150, folder_module.FOLD_BYTES], ids=["in parts", "whole"])
 def test_a_kill_at_any_step_of_a_fold_changes_nothing(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
@@ -266,7 +268,7 @@ def test_sqlites_fault_of_a_quota_or_a_limit_is_a_full_disk(
 # --- crashes at random
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(20 if FULL else 3))
 def test_after_a_crash_at_a_random_moment_what_was_acknowledged_is_there(
     seed: int, stores: Stores, tmp_path: Path
 ) -> None:

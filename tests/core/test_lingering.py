@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from depth import on_source
+from depth import FULL, on_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import Wire
@@ -71,7 +71,7 @@ def replies(linger_from: int, what: list[tuple[int, str, str, int]]) -> list[byt
 
 
 @given(st.lists(steps, max_size=60))
-@settings(max_examples=200)
+@settings(max_examples=200 if FULL else 50)
 def test_the_replies_are_those_of_one_that_leaves_its_tubes(what: list[tuple[int, str, str, int]]) -> None:
     assert replies(1, what) == replies(1000, what)
 

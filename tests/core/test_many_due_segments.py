@@ -40,6 +40,7 @@ def silence(here: World, error: StoreError) -> None:
         setattr(here.cluster, name, for_segment(SILENT, getattr(here.cluster, name), error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [Busy("11: no answer"), Unknown("9: no answer")])
 def test_jobs_that_come_due_are_given_though_one_segment_does_not_answer(here: World, error: StoreError) -> None:
     front_end, other = here.front_end(), here.front_end()
@@ -57,6 +58,7 @@ def test_jobs_that_come_due_are_given_though_one_segment_does_not_answer(here: W
             assert client.ask(b"reserve\r\n", 5.0).startswith(b"RESERVED ")
 
 
+@pytest.mark.slow
 def test_jobs_of_a_segment_that_answers_again_become_ready(here: World) -> None:
     front_end = here.front_end()
     fill(here)

@@ -51,6 +51,7 @@ def test_the_time_for_which_a_process_was_frozen_does_not_count(
     assert client.received == b"TIMED_OUT\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", range(1, 9))
 def test_a_poll_misses_no_job_while_another_look_at_its_tube_fails(failing: int) -> None:
     for seed in range(12):

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from depth import FULL
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -75,7 +76,7 @@ def test_what_follows_is_not_told_when_too_much_stands_before_it() -> None:
     assert queue.following(0.0, 6, None, most=3, steps=10) is not None
 
 
-QueueMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
+QueueMachine.TestCase.settings = settings(max_examples=100 if FULL else 30, stateful_step_count=40)
 TestQueue = QueueMachine.TestCase
 
 

@@ -11,9 +11,9 @@ from twins.machine import bound
 from twins.pair import Pair
 
 SECONDS = float(os.environ.get("BEANSPIKED_DIFFERENTIAL_SECONDS", "0"))
-EXAMPLES = 70 if FULL else 30
+EXAMPLES = 70 if FULL else 8
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(max(600, SECONDS + 900))]
+pytestmark = [pytest.mark.real, pytest.mark.scaled, pytest.mark.timeout(max(600, SECONDS + 900))]
 
 COMMON = settings(
     stateful_step_count=25,

@@ -135,6 +135,7 @@ def test_a_job_that_somebody_else_deleted_is_no_longer_there_also_for_who_keeps_
 # --- closing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["create", "apply", "write_body", "directory", "wipe"])
 def test_closing_leaves_no_call_waiting(operation: str) -> None:
     async def check(conn: SimulatedConn) -> None:

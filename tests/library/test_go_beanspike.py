@@ -58,7 +58,9 @@ def test_time_of_birth(stores: Stores) -> None:
     stores.run(check)
 
 
-@pytest.mark.parametrize("body", [random.Random(5).randbytes(16 * 1024), b"a text, again and again " * 700])
+@pytest.mark.parametrize(
+    "body", [random.Random(5).randbytes(16 * 1024), b"a text, again and again " * 700], ids=["random", "text"]
+)
 def test_reserve_compressed(stores: Stores, body: bytes) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

@@ -27,7 +27,9 @@ async def client_of(serving: beanspiked.Serving, tube: str) -> greenstalk.Client
     return await asyncio.to_thread(greenstalk.Client, (host, int(port)), encoding=None, use=tube, watch=tube)
 
 
-@pytest.mark.parametrize("body", [b"", b"small", SQUEEZABLE, random.Random(4).randbytes(9000)])
+@pytest.mark.parametrize(
+    "body", [b"", b"small", SQUEEZABLE, random.Random(4).randbytes(9000)], ids=["none", "small", "squeezable", "random"]
+)
 def test_a_wire_client_gets_what_the_library_put(stores: Stores, body: bytes) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

@@ -32,7 +32,7 @@ SEED = int(os.environ.get("BEANSPIKED_CRASH_SEED") or secrets.randbits(32))
 WAYS = [[], [], [], ["-f", "0"], ["-f", "50"], ["-F"]]
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.timeout(60 + 10 * ROUNDS)
 def test_every_acknowledged_change_survives_a_crash_and_the_next(servers: Servers, journal: Path) -> None:
     chance = random.Random(SEED)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from depth import FULL
 from lab.client import put
 from lab.process import until
 
@@ -80,7 +79,7 @@ def fill(client: Client, chance: random.Random, jobs: dict[int, bytes]) -> None:
                 refused += 1
 
 
-@pytest.mark.parametrize("seed", range(8 if FULL else 2))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_disk_that_is_filled_and_emptied_again_and_again_stays_usable(
     servers: Servers, small_disk: Callable[[int], SmallDisk], faults: dict[str, str], seed: int
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_service_manager_learns_that_a_server_is_ready_once_it_has_a_session
         assert server.log().count(": session ") == workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_whose_store_cannot_be_reached_is_not_ready(servers: Servers, folder: Path, workers: int) -> None:
     nobody = f"aerospike://127.0.0.1:{free_port()}/{NAMESPACE}"

@@ -46,6 +46,7 @@ def test_nothing_becomes_more_with_time() -> None:
         assert often <= first.operations.get(name, 0.0) + OPERATIONS_MORE, name
 
 
+@pytest.mark.slow
 def test_what_becomes_more_is_noticed() -> None:
     life = Life(2)
     life.live(0.05)

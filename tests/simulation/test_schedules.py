@@ -21,11 +21,11 @@ pytestmark = KILLS
 
 # `BEANSPIKED_SEEDS=0-1999` runs two thousand schedules of each kind, and `SEED-SEED` a single one again.
 ASKED = os.environ.get("BEANSPIKED_SEEDS")
-CHUNK = 50
-SCHEDULES = 300 if FULL else 150
+CHUNK = 50 if FULL else 5
+SCHEDULES = 300 if FULL else 20
 # Several times as much happens in each of these.
-MIXED_CHUNK = 20 if FULL else 6
-MIXED = 20 if FULL else 6
+MIXED_CHUNK = 20
+MIXED = 20 if FULL else 1
 # Where the search for a planted fault begins that shows itself late; it goes on should the engine have changed.
 SHOWN_BY = {
     "a body dropped before its entry": 388,
@@ -46,7 +46,7 @@ def seeds(count: int, together: int) -> list[range]:
     return [range(start, min(start + together, last + 1)) for start in range(first, last + 1, together)]
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.parametrize("chunk", seeds(SCHEDULES, CHUNK), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
 def test_no_reply_is_a_lie_and_nothing_acknowledged_is_lost(chunk: range) -> None:
     for seed in chunk:
@@ -54,7 +54,7 @@ def test_no_reply_is_a_lie_and_nothing_acknowledged_is_lost(chunk: range) -> Non
             schedule.run(seed, harsh=seed % 5 == 4)
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.parametrize("chunk", seeds(MIXED, MIXED_CHUNK), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
 def test_jobs_that_are_moved_and_cleared_are_in_one_place_or_deleted(chunk: range) -> None:
     for seed in chunk:
@@ -76,7 +76,7 @@ class Forms(Cluster):
         self.made[form] += 1
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.parametrize("plan", [plan for plan in schedule.PLANS if plan != "as it is"])
 @pytest.mark.parametrize("chunk", seeds(MIXED, MIXED_CHUNK), ids=lambda chunk: f"{chunk.start}-{chunk.stop - 1}")
 def test_two_versions_side_by_side_lose_nothing_and_bury_nothing(chunk: range, plan: str) -> None:
@@ -99,13 +99,13 @@ def test_the_same_seed_is_the_same_run() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 def test_sessions_read_from_a_stale_copy_do_no_harm() -> None:
-    for seed in range(30 if FULL else 10):
+    for seed in range(30 if FULL else 3):
         schedule.run(seed, store_class=planted.StaleSessions)
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.parametrize("fault", planted.PLANTED)
 def test_a_planted_fault_is_noticed(fault: str) -> None:
     store_class, cluster_class = planted.PLANTED[fault]
@@ -120,7 +120,7 @@ def test_a_planted_fault_is_noticed(fault: str) -> None:
         search()
 
 
-@pytest.mark.slow
+@pytest.mark.scaled
 @pytest.mark.parametrize("fault", planted.PLANTED_IN_MOVES)
 def test_a_fault_planted_in_moves_is_noticed(fault: str) -> None:
     store_class, cluster_class = planted.PLANTED_IN_MOVES[fault]

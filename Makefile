@@ -39,11 +39,11 @@ fast: $(VENV)/.fast
 # The workers find the tests compiled by the rule below; else each of them compiles all.
 test: export PYTHONDONTWRITEBYTECODE :=
 # On the installed package, compiled where there is a compiler. With CI=true all is compiled, tested at full depth, and the core's
-# tests run again on the source as it is. Tests also wait for sockets and clocks, so four at a time keep two processors busy.
+# quicker tests run again on the source as it is. Tests also wait for sockets and clocks, so four at a time keep two processors busy.
 test: $(VENV)/$(if $(filter true,$(CI)),.fast,.installed) $(VENV)/.test-packages
 	$(BIN)/pytest -n 4 --dist loadgroup $(ARGS)
 ifeq ($(CI),true)
-	PYTHONPATH=$(CURDIR) $(BIN)/pytest -n 2 tests/core $(ARGS)
+	CI= PYTHONPATH=$(CURDIR) $(BIN)/pytest -n 4 --dist loadgroup tests/core $(ARGS)
 endif
 
 # Which lines and branches of the core no test reaches.

@@ -40,6 +40,7 @@ def test_the_documents_show_the_committed_figures() -> None:
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_figure_that_somebody_typed_is_found_and_made_anew(copy: Path, name: str) -> None:
     made = (copy / name).read_text()

@@ -146,6 +146,7 @@ def told_by_setup(function: str, **environ: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environ", "why"),
     [({"BEANSPIKED_PURE": "1"}, "BEANSPIKED_PURE=1"), ({"CC": "no-such-cc"}, "there is no C compiler (no-such-cc)")],

@@ -64,6 +64,7 @@ class TestErrors:
     def test_server_that_closes(self, bench: Bench, fake: FakeServer) -> None:
         assert f"{fake.address} closed the connection" in bench.error(fake.address, "--tube", "t")
 
+    @pytest.mark.slow
     @fakes({b"ignore": b""}, {b"put": b""}, {b"put": b"INSERTED 1\r\n"}, {b"put": b"INSERT"})
     def test_server_that_does_not_reply(self, bench: Bench, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
         assert load.NO_REPLY_SECONDS == 30

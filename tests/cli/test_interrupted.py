@@ -76,6 +76,7 @@ def dying(steps: int) -> Callable[..., Any]:
     return ask_all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["ready", "delayed", "buried"])
 def test_a_move_that_is_killed_between_its_steps_loses_no_job(
     cli: Commands, own_server: Running, state: str, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def test_a_job_is_touched_while_its_command_runs(cli: Commands, tube: str) -> No
     assert cli("peek", tube, "--json").json[0]["timeouts"] == 0
 
 
+@pytest.mark.slow
 def test_a_job_is_touched_while_its_command_is_ended(cli: Commands, tube: str) -> None:
     cli("put", tube, "a", "--ttr", "1")
     said = cli("work", tube, "-u", "--timeout", "1", "--", "sh", "-c", "trap '' TERM; sleep 2.5").said
@@ -116,6 +117,7 @@ def test_a_job_is_touched_while_its_command_is_ended(cli: Commands, tube: str) -
     assert cli("peek", tube, "--json").json[0]["timeouts"] == 0
 
 
+@pytest.mark.slow
 def test_a_job_is_touched_while_a_signal_ends_its_command(cli: Commands, tube: str, notes: Path) -> None:
     cli("put", tube, "a", "--ttr", "1")
     with working(tube, "--", "sh", "-c", f"trap '' TERM; echo x >> {notes}; sleep 2") as process:

@@ -338,6 +338,7 @@ def test_a_body_may_hold_any_bytes(producer: Queue, worker: Queue, body: bytes) 
     assert worker.reserve() == (id_, body)
 
 
+@pytest.mark.slow
 @with_every_client()
 def test_hundreds_of_jobs_arrive_once_each_and_in_order(producer: Queue, worker: Queue, tube: str) -> None:
     ids = [producer.put(f"job {number}".encode()) for number in range(300)]
@@ -351,6 +352,7 @@ def test_hundreds_of_jobs_arrive_once_each_and_in_order(producer: Queue, worker:
     assert producer.stats_tube(tube)["current-jobs-ready"] == 0
 
 
+@pytest.mark.slow
 @with_every_client("put_all")
 def test_commands_sent_together_are_answered_in_order(producer: Queue, worker: Queue) -> None:
     bodies = [f"job {number}".encode() for number in range(500)]

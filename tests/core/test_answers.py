@@ -133,6 +133,7 @@ def test_the_oldest_ready_job_of_each_tube_is_told_whoever_put_it(here: World, c
     assert oldest()["t"] == pytest.approx(began + 20, abs=3)
 
 
+@pytest.mark.slow
 def test_no_turn_of_the_loop_is_long_while_very_many_tubes_are_told(here: World, client: Client) -> None:
     front_end = client.front_end
     for number in range(20_000):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from world import World
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize(("failing", "most"), [("heartbeat", 2), ("claim", 100)])
 def test_few_sessions_are_listed_while_joins_get_no_answer(here: World, failing: str, most: int, applied: bool) -> None:

@@ -46,6 +46,7 @@ def state_of(here: World, number: int) -> int:
 # --- segments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [CLOSED, DEAD])
 def test_a_segment_that_is_over_and_listed_is_unlisted_though_nobody_knows_its_tube(here: World, state: int) -> None:
     for _ in range(3):

@@ -91,6 +91,7 @@ def test_a_move_leaves_all_jobs_as_they_were_in_the_other_tube() -> None:
     assert where(here) == {b"buried": ["buried in b"], b"ready": ["ready in b"], b"delayed": ["delayed in b"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(1, STEPS_MAX))
 def test_a_kill_before_any_operation_of_a_move_leaves_each_job_once(step: int) -> None:
     here = World(1)
@@ -177,6 +178,7 @@ def test_a_move_that_fails_tells_so_and_is_finished_later(monkeypatch: pytest.Mo
 # --- the names of leases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queue", [READY, DELAYED, BURIED])
 @pytest.mark.parametrize("serial", [0, (1 << 20) - 1])
 def test_a_lease_of_a_pair_tells_the_other_segment_and_the_queue(queue: str, serial: int) -> None:

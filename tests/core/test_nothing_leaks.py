@@ -124,6 +124,7 @@ def test_a_tube_that_is_used_again_and_again_keeps_its_segment_open(here: World)
     assert here.cluster.tubes() == {}
 
 
+@pytest.mark.slow
 def test_many_tubes_are_forgotten_with_one_look_at_how_others_use_theirs(here: World) -> None:
     one, other = here.front_end(), here.front_end()
     here.run(2.0)

@@ -209,6 +209,7 @@ def test_how_tubes_are_used_elsewhere_concerns_nobody_if_it_cannot_be_read(odd: 
     assert client.stats("stats-tube default")["current-watching"] == "1"
 
 
+@pytest.mark.slow
 @given(
     st.integers(min_value=1, max_value=9),
     st.sampled_from([b"", b"}", b'],"', b"0", b"{", b"null"]),

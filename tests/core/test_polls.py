@@ -81,6 +81,7 @@ def test_a_poll_misses_no_job_while_another_look_at_its_tube_fails(failing: int)
         assert (one.take()[:8], two.take()[:8]) == (b"RESERVED", b"RESERVED"), seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("command", [b"reserve", b"reserve-with-timeout 0", b"reserve-with-timeout 100"])
 def test_a_half_close_behind_a_reserve_leaves_no_ready_job_behind(command: bytes, links: bool) -> None:

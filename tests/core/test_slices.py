@@ -144,6 +144,7 @@ def test_many_who_wait_for_a_paused_tube_are_served_in_slices(slow: Wire) -> Non
     assert order == sorted(order), "the longest-waiting first"
 
 
+@pytest.mark.slow
 def test_watching_costs_the_same_with_many_tubes(wire: Wire) -> None:
     client = wire.connect()
     client.send(b"".join(b"watch t%d\r\n" % number for number in range(100_000)))

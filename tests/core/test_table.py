@@ -58,6 +58,7 @@ def test_a_shard_goes_with_its_last_job_and_comes_again(table: JobTable, jobs: l
     assert table.all() == [jobs[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_a_shard_finds_and_lists_its_jobs_however_many_it_has(seed: int) -> None:
     chance = random.Random(seed)

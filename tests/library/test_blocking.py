@@ -74,6 +74,7 @@ def test_a_job_is_kept_alive_while_the_program_blocks(conn: blocking.Conn, store
         conn.delete_tube(stores.tube)
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_connection(conn: blocking.Conn, stores: Stores) -> None:
     tube = conn.use(stores.tube)
     got: list[bytes] = []

@@ -88,6 +88,7 @@ def test_the_error_of_a_pools_process_comes_back() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_waits_as_another_task_forks_fails_in_the_child_and_goes_on_in_the_parent(stores: Stores) -> None:
     run(
         """

@@ -193,6 +193,7 @@ def test_example_reserve_batch(stores: Stores) -> None:
     stores.run(check)
 
 
+@pytest.mark.slow
 def test_example_reserve_and_keep_loop(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

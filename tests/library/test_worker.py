@@ -340,6 +340,7 @@ def test_a_soak_of_many_jobs_that_fail_at_random_loses_none() -> None:
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_a_soak_on_every_store_loses_none(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         record = await soak(conn, stores.tube, 1500, 50, "2")

@@ -23,6 +23,7 @@ def damage(journal: Path, job_id: int) -> None:
         database.execute("UPDATE job SET raw_size = 3, body = x'f0f0f0f0' WHERE id = ?", (job_id,))
 
 
+@pytest.mark.slow
 def test_a_damaged_body_keeps_nobody_waiting(servers: Servers, journal: Path) -> None:
     server = servers.start("-b", journal)
     ids = [server.connect().put(delay=2) for _ in range(3)]

@@ -257,6 +257,7 @@ def test_the_directory_shrinks_also_after_a_restart(servers: Servers, journal: P
 # --- backup
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_journal_under_load_holds_every_job_acknowledged_before(
     servers: Servers, journal: Path, tmp_path: Path
 ) -> None:

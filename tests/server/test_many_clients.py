@@ -84,6 +84,7 @@ def test_a_paused_client_gets_every_reply_when_it_reads_again(servers: Servers) 
     assert all(client.reply().data == body for _ in range(1000))
 
 
+@pytest.mark.slow
 @either_way
 @pytest.mark.parametrize("journaled", [False, True], ids=["in memory", "journaled"])
 def test_a_client_that_puts_without_reading_is_bounded(
@@ -133,6 +134,7 @@ def test_announced_bodies_that_do_not_come_cost_nothing(servers: Servers) -> Non
     assert server.rss_bytes() - before < BOUND
 
 
+@pytest.mark.slow
 @either_way
 @pytest.mark.parametrize(
     "data",
@@ -234,6 +236,7 @@ def connect_all(server: Server, client: Client, count: int, source: str) -> list
     return sockets
 
 
+@pytest.mark.slow
 @either_way
 def test_want_of_descriptors_is_logged_once_and_once_when_it_is_over(servers: Servers) -> None:
     server = servers.start(within=["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"])

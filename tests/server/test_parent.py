@@ -239,6 +239,7 @@ def test_a_worker_that_stops_on_its_own_gets_no_more_clients(house: House) -> No
     assert server.cpu_s() - before < 0.05
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_is_replaced_more_and_more_slowly(house: House) -> None:
     server = house.open(2)
     victim, bystander = house.met(server, 2)

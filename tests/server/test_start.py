@@ -59,6 +59,7 @@ def test_a_client_may_connect_while_the_journal_is_read_and_is_answered_after(
     print(f"the first reply came {1000 * (answered_at - connected_at):.0f} ms after the connect")
 
 
+@pytest.mark.slow
 def test_what_clients_send_while_the_journal_is_read_is_all_answered(servers: Servers, many_jobs: Path) -> None:
     server = servers.start("-b", many_jobs, wait=False)
     clients = [Client(server.dial_when_listening) for _ in range(20)]

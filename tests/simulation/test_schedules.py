@@ -22,10 +22,10 @@ pytestmark = KILLS
 # `BEANSPIKED_SEEDS=0-1999` runs two thousand schedules of each kind, and `SEED-SEED` a single one again.
 ASKED = os.environ.get("BEANSPIKED_SEEDS")
 CHUNK = 50 if FULL else 5
-SCHEDULES = 300 if FULL else 20
+SCHEDULES = 200 if FULL else 20
 # Several times as much happens in each of these.
-MIXED_CHUNK = 20
-MIXED = 20 if FULL else 1
+MIXED_CHUNK = 10
+MIXED = 10 if FULL else 1
 # Where the search for a planted fault begins that shows itself late; it goes on should the engine have changed.
 SHOWN_BY = {
     "a body dropped before its entry": 388,
@@ -90,6 +90,7 @@ def test_two_versions_side_by_side_lose_nothing_and_bury_nothing(chunk: range, p
         assert plan == "side by side" or Forms.made[NEXT_FORM] > 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_run() -> None:
     first, second = schedule.run(7), schedule.run(7)
     assert (first.replies, first.world.steps, first.by_id.keys()) == (

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import secrets
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -54,6 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background jobs ignore SIGINT, and servers would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from depth import COMPILED, FULL
-from failing import for_segment
+from failing import always, for_segment
 from memory_directories import PageRecord
 from memory_segments import SegmentRecord
 from world import World
@@ -184,3 +184,48 @@ def test_a_segment_that_was_used_and_rests_is_put_down_and_its_lease_given_up() 
     leases = here.cluster.segment(kept >> SLOT_BITS).leases
     assert {lease >> 32 for lease in leases} == {other.engine.membership.session.number}
     assert client.ask(b"reserve\r\n").startswith(b"RESERVED %d " % kept)
+
+
+@pytest.mark.parametrize("command", [b"reserve\r\n", b"reserve-with-timeout 0\r\n"])
+def test_a_sweep_hides_no_job_of_segments_that_do_not_answer_it(command: bytes) -> None:
+    here = World(1)
+    fill(here, "large", 30)
+    front_end, _ = here.front_end(), here.front_end()
+    here.run(3.0)
+    client = watcher(front_end, b"large")
+    client.ask(b"use large\r\n")
+    # Its own jobs are more urgent, so nothing is asked of the other segments.
+    for _ in range(3):
+        client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED")
+    head = here.cluster.head
+    here.cluster.head = always(Busy("11"))  # type: ignore[method-assign]
+    front_end.inside(lambda: front_end.engine.tasks.spawn(front_end.engine.lifecycle.sweep()))
+    here.run(0.5)
+    here.cluster.head = head  # type: ignore[method-assign]
+    assert [client.ask(b"reserve\r\n").split()[0] for _ in range(2)] == [b"RESERVED"] * 2
+    client.post(command)
+    here.run(1.0)
+    assert client.take().startswith(b"RESERVED %d " % ((RING_MAX + 29) << SLOT_BITS | 1))
+
+
+def test_one_who_waits_since_a_sweep_began_gets_the_due_jobs_of_segments_that_do_not_answer_it() -> None:
+    here = World(1)
+    fill(here, "large", 30, DELAYED)
+    front_end, _ = here.front_end(), here.front_end()
+    here.run(3.0)
+    client = watcher(front_end, b"large")
+    here.run(49.0)
+    # Then it looks at what is waited for again after half a minute.
+    front_end.engine.scout.look_everywhere()
+    assert client.ask(b"reserve-with-timeout 3\r\n") == b"TIMED_OUT\r\n"
+    head = here.cluster.head
+    here.cluster.head = always(Busy("11"))  # type: ignore[method-assign]
+    front_end.inside(lambda: front_end.engine.tasks.spawn(front_end.engine.lifecycle.sweep()))
+    here.run(0.0002)
+    client.post(b"reserve\r\n")
+    here.run(0.5)
+    here.cluster.head = head  # type: ignore[method-assign]
+    assert here.time < 60.0
+    here.run(62.0 - here.time)
+    assert client.take().startswith(b"RESERVED ")

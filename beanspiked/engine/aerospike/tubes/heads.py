@@ -101,12 +101,13 @@ class Heads:
                 look.passed.add(tube)
                 if number not in tube.committers:
                     tube.note(number, SILENT)
+        for tube in {tube for tube, _ in part} & look.passed:
+            # Also if this look fails: what was known of their jobs is gone.
+            tube.doubt()
         if failure is not None and not look.answered:
             if not look.wanted:
                 raise failure
             look.wanted = await self._read_heads(look)
-        for tube in {tube for tube, _ in part} & look.passed:
-            tube.doubt()
 
     def _note(self, tube: SharedTube, number: int, head: Head | None) -> None:
         """Take note of what was read of a segment that is not in use here."""

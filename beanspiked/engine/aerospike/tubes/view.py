@@ -205,8 +205,12 @@ class Scout:
         for tube in tubes:
             look.wanted += tube.committers.values()
             look.unread += [(tube, number) for number in tube.next_noted(NOTES_A_LOOK)]
-        while look.unread or look.wanted:
-            await self._heads.read(look)
+        try:
+            while look.unread or look.wanted:
+                await self._heads.read(look)
+        finally:
+            # Somebody may wait there by now, for jobs of segments that did not answer.
+            self._missed.update(dict.fromkeys(look.passed))
 
     async def _list(self, tube: SharedTube, record: Directory | None, look: Look) -> None:
         """Find out which segments of a tube are to be read: those in use, new ones, and of the others those whose turn it is.

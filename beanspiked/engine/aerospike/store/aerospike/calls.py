@@ -86,8 +86,10 @@ HERE_CHANGE_POLICY: Final = {**HERE_POLICY, "exists": aerospike.POLICY_EXISTS_UP
 # The order of all maps.
 SORTED: Final = {"map_order": aerospike.MAP_KEY_ORDERED}
 REMOVE_POLICY: Final = {name: value for name, value in WRITE_POLICY.items() if name != "ttl"}
-READ_POLICY: Final = {"max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
-BATCH_READ_POLICY: Final = {"max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
+# A node that has just come back may be asked first, and until its data is moved it lacks what was written meanwhile.
+NEWEST_COPY: Final = {"read_mode_ap": aerospike.POLICY_READ_MODE_AP_ALL}
+READ_POLICY: Final = {**NEWEST_COPY, "max_retries": 2, "total_timeout": 1000, "socket_timeout": 300}
+BATCH_READ_POLICY: Final = {**NEWEST_COPY, "max_retries": 2, "total_timeout": 2000, "socket_timeout": 500}
 # By default a node that does not answer keeps the calling thread for half a minute.
 QUERY_POLICY: Final = {"max_retries": 0, "total_timeout": 10_000, "socket_timeout": 1000}
 # proto.h: the answers of nodes, and of the client where negative.

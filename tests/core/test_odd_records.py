@@ -84,6 +84,18 @@ def test_a_key_too_short_for_a_time_and_a_slot_is_damaged() -> None:
         decoding.segment(7, {**SEGMENT, "delayed": {b"xx": b"job"}})
 
 
+@pytest.mark.parametrize("length", [13, 15])
+def test_the_key_of_a_ready_job_is_damaged_unless_it_has_its_three_parts(length: int) -> None:
+    key = ready_key(1, 2, 1).ljust(length, b"x")[:length]
+    with pytest.raises(Damaged, match=f"{length} bytes"):
+        decoding.segment(7, {**SEGMENT, "ready": {key: b"job"}})
+    for name in ("keys", "last"):
+        with pytest.raises(Damaged, match=f"{length} bytes"):
+            decoding.head(7, {**HEAD, name: [key]})
+    with pytest.raises(Damaged, match=f"{length} bytes"):
+        decoding.sizes(7, {**SIZES, "first": [key]})
+
+
 def test_a_record_that_cannot_be_read_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     aside = decoding.SetAside()
     for _ in range(3):

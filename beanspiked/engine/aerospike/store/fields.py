@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from beanspiked.engine.aerospike.store.keys import DUE_KEY
-from beanspiked.engine.aerospike.store.seam import Damaged
+from beanspiked.engine.aerospike.store.keys import DUE_KEY, READY_KEY
+from beanspiked.engine.aerospike.store.seam import READY, Damaged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ __all__ = [
     "unexpected",
 ]
 
-# A key has a time and a slot, or more.
+# A key has a time and a slot, or more. That of a ready job, which is taken apart, has its own size.
 KEY_MIN: Final = DUE_KEY.size
 
 
@@ -86,30 +86,30 @@ def entries(name: str, value: object) -> dict[bytes, bytes]:
     if not isinstance(value, dict):
         raise unexpected(name, value)
     for key, packed in value.items():
-        _check_key(name, key)
+        _check_key(name, key, ready=name == READY)
         if not isinstance(packed, (bytes, bytearray)):
             raise unexpected(f"a job in {name}", packed)
     return {bytes(key): bytes(packed) for key, packed in sorted(value.items())}
 
 
-def _check_key(name: str, key: object) -> None:
+def _check_key(name: str, key: object, *, ready: bool) -> None:
     if not isinstance(key, (bytes, bytearray)):
         raise unexpected(f"a key of {name}", key)
-    if len(key) < KEY_MIN:
+    if len(key) < KEY_MIN or (ready and len(key) != READY_KEY.size):
         raise Damaged(f"a key of {name} has {len(key)} bytes")
 
 
-def key_list(bins: Bins, name: str) -> Sequence[bytes]:
-    """Return a bin's list of keys of jobs."""
+def key_list(bins: Bins, name: str, *, ready: bool) -> Sequence[bytes]:
+    """Return a bin's list of keys of jobs, which are ready or are not."""
     keys = bins.get(name)
     if not isinstance(keys, list):
         raise unexpected(name, keys)
     for key in keys:
-        _check_key(name, key)
+        _check_key(name, key, ready=ready)
     return keys
 
 
-def first_key(bins: Bins, name: str) -> bytes | None:
+def first_key(bins: Bins, name: str, *, ready: bool = False) -> bytes | None:
     """Return the first of a bin's keys, or None if there is none."""
-    keys = key_list(bins, name)
+    keys = key_list(bins, name, ready=ready)
     return keys[0] if keys else None

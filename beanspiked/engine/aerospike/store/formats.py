@@ -156,8 +156,8 @@ def head(number: int, bins: Bins, newest: int = NEWEST) -> Head | None:
     form(bins, newest)
     ready, delayed, buried, held = _counts(bins)
     return Head(
-        fields.key_list(bins, "keys"),
-        fields.first_key(bins, "last"),
+        fields.key_list(bins, "keys", ready=True),
+        fields.first_key(bins, "last", ready=True),
         fields.first_key(bins, "due"),
         ready,
         delayed,
@@ -179,7 +179,7 @@ def sizes(number: int, bins: Bins, newest: int = NEWEST) -> Sizes | None:
         buried,
         held,
         fields.number(bins, "urgent"),
-        fields.first_key(bins, "first"),
+        fields.first_key(bins, "first", ready=True),
         fields.first_key(bins, "due"),
         fields.first_key(bins, "oldest"),
         fields.number(bins, "hwm"),

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aerospike
 from aerospike import exception as client_errors
 from aerospike_helpers.operations import operations
+from memory import MemoryStore
+from world import World
 
+from beanspiked.engine.aerospike.store.aerospike import bodies
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
 
 BINS = {"f": 1, "no": 1, "nr": 1, "body": b"body"}
 
@@ -54,3 +62,43 @@ def test_records_are_found_that_a_node_lacks_which_has_just_come_back() -> None:
             store.caller.close()
 
     asyncio.run(check())
+
+
+class WokenClient:
+    """A cluster of which the node is asked that has just woken; it is up to date the second time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def batch_operate(self, keys: list[Any], *_: Any) -> Any:
+        self.asked += 1
+        code = 2 if self.asked == 1 else 0
+        records = [SimpleNamespace(key=key, result=code, record=(key, {}, BINS)) for key in keys]
+        return SimpleNamespace(batch_records=records, result=0)
+
+
+def test_a_body_is_lost_for_certain_only_if_it_is_missing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "LOST_AFTER", 0.0)
+
+    async def check() -> None:
+        store = AerospikeStore(WokenClient(), "test")
+        try:
+            assert await store.read_bodies([(1, 1)], sure=True) == [b"body"]
+        finally:
+            store.caller.close()
+
+    asyncio.run(check())
+
+
+class BehindStore(MemoryStore):
+    """No body is there at first."""
+
+    async def read_bodies(self, names: Sequence[tuple[int, int]], *, sure: bool = False) -> list[bytes | None]:
+        return await super().read_bodies(names) if sure else [None for _ in names]
+
+
+def test_a_job_is_buried_only_if_its_body_is_lost_for_certain() -> None:
+    here = World(1, store_class=BehindStore)
+    client = here.front_end().connect()
+    job_id = client.put(here.chance.randbytes(5000))
+    assert client.ask(b"reserve-with-timeout 1\r\n").startswith(b"RESERVED %d " % job_id)

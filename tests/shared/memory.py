@@ -312,7 +312,7 @@ class MemoryStore(SessionCalls, DirectoryCalls):
         """See SegmentStore."""
         await self._send("write_body", self._cluster.write_body, number, body_number, body, form)
 
-    async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
+    async def read_bodies(self, names: Sequence[tuple[int, int]], *, sure: bool = False) -> list[bytes | None]:  # noqa: ARG002 - it has one copy
         """See SegmentStore."""
         return [await self._send("read_body", self._cluster.read_body, name, self.newest) for name in names]
 

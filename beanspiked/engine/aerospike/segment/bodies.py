@@ -21,11 +21,14 @@ BLOCK: Final = 64
 
 
 async def fetch_bodies(
-    store: "SegmentStore", jobs: list[SharedJob]
+    store: "SegmentStore", jobs: list[SharedJob], *, sure: bool = False
 ) -> tuple[list[SharedJob], list[tuple[SharedJob, str]]]:
-    """Fetch the bodies that lie outside; return the jobs that are whole, and the others with what is wrong with them."""
+    """Fetch the bodies that lie outside; return the jobs that are whole, and the others with what is wrong with them.
+
+    For `sure` see SegmentStore.read_bodies.
+    """
     names = [(job.number, job.body_number) for job in jobs if job.body_number]
-    bodies = iter(await store.read_bodies(names) if names else [])
+    bodies = iter(await store.read_bodies(names, sure=sure) if names else [])
     whole: list[SharedJob] = []
     broken: list[tuple[SharedJob, str]] = []
     for job in jobs:

@@ -256,8 +256,13 @@ class SegmentStore(DirectoryStore, Protocol):
     async def write_body(self, number: int, body_number: int, body: bytes, form: int = FIRST) -> None:
         """Write a large body outside its segment. Comes before the put of its job."""
 
-    async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Read bodies by segment and body number. Raises Newer."""
+    async def read_bodies(self, names: Sequence[tuple[int, int]], *, sure: bool = False) -> list[bytes | None]:
+        """Read bodies by segment and body number. Raises Newer.
+
+        Args:
+            names: The bodies.
+            sure: Say that a body is lost only if it is missing for longer than a node may be behind that has just come back.
+        """
 
     async def drop_bodies(self, names: Sequence[tuple[int, int]]) -> None:
         """Remove those bodies that are there."""

@@ -260,7 +260,7 @@ class Holdings:
         async def fetch(wanted: list[SharedJob]) -> EngineError | None:
             async def work() -> None:
                 found: tuple[list[SharedJob], list[tuple[SharedJob, str]]]
-                found = await self._tasks.try_for_a_while(lambda: fetch_bodies(self._store, wanted))
+                found = await self._tasks.try_for_a_while(lambda: fetch_bodies(self._store, wanted, sure=True))
                 whole.extend(found[0])
                 for job, reason in found[1]:
                     if job.committer is not None:

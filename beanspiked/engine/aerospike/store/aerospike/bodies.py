@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Bodies"]
 
+# How long a body has to be missing before it is lost, in seconds. A node that was frozen for long may be asked before it knows that it was
+# left out, and has none of the later bodies. Within this time the nodes' answers tell that it is back, and reads wait until all agree.
+LOST_AFTER: Final = 1.5
 BODY_READS: Final = [operations.read("f"), operations.read("body")]
 
 
@@ -39,9 +43,13 @@ class Bodies(Records):
         bins = {"f": form, "no": number, "nr": body_number, "body": body}
         await self.caller.call(lambda: self.caller.client.put(key, bins, policy=WRITE_POLICY))
 
-    async def read_bodies(self, names: Sequence[tuple[int, int]]) -> list[bytes | None]:
+    async def read_bodies(self, names: Sequence[tuple[int, int]], *, sure: bool = False) -> list[bytes | None]:
         """See SegmentStore."""
-        found = await self.caller.read_many([self._body_key(*name) for name in names], BODY_READS)
+        keys = [self._body_key(*name) for name in names]
+        found = await self.caller.read_many(keys, BODY_READS)
+        if sure and None in found:
+            await asyncio.sleep(LOST_AFTER)
+            found = await self.caller.read_many(keys, BODY_READS)
         return [
             None if bins is None else self._body(f"body {body_number} of segment {number}", bins)
             for (number, body_number), bins in zip(names, found, strict=True)

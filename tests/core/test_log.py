@@ -6,7 +6,7 @@ import errno
 import os
 import random
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from journals import FILES, Stores, crash
@@ -17,10 +17,6 @@ from beanspiked.engine.embedded.database import FILE_NAME, log_paths
 from beanspiked.engine.embedded.frames import START
 from beanspiked.engine.embedded.log import SIZES, Log, read_log
 from beanspiked.engine.errors import StoreUnusable
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 NAME = b"the same"
 BATCHES = [b"one", b"the second batch", b"", b"3" * 100, b"the last batch of all"]
@@ -266,20 +262,54 @@ def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [None, 0, 1000, SIZES.first - 1])
 @pytest.mark.parametrize("other", [False, True])
-def test_a_file_without_its_size_is_told_while_the_log_is_needed(tmp_path: Path, size: int | None, other: bool) -> None:
+@pytest.mark.parametrize("folded", [0, len(BATCHES)])
+def test_a_file_without_its_size_is_told(tmp_path: Path, size: int | None, other: bool, folded: int) -> None:
     path, _ = written(tmp_path, BATCHES)
     short = next(file for file in log_paths(tmp_path) if file != path) if other else path
-    folded = len(BATCHES)
-    assert read(tmp_path, folded) == []
+    assert read(tmp_path, folded) == BATCHES[folded:]
     if size is None:
         short.unlink()
     else:
         os.truncate(short, size)
-    if other or size == SIZES.first - 1 or size == 1000:
-        with pytest.raises(StoreUnusable, match=f"{short}: damaged: it is missing or cut short"):
-            read(tmp_path)
-    # Of a server that ended cleanly one file may be left.
-    assert read(tmp_path, folded) == []
+    with pytest.raises(StoreUnusable, match=f"{short}: damaged: it is missing or cut short"):
+        read(tmp_path, folded)
+
+
+def test_a_missing_file_with_all_that_is_not_folded_is_told(tmp_path: Path) -> None:
+    log = Log(tmp_path, NAME, 0, [])
+    log.append([b"folded"], True)
+    assert log.switch()
+    log.folded()
+    log.append([b"not folded"], True)
+    log.close(remove=False)
+    assert read(tmp_path, 1) == [b"not folded"]
+    log.current.path.unlink()
+    with pytest.raises(StoreUnusable, match=f"{log.current.path}: damaged: it is missing or cut short"):
+        read(tmp_path, 1)
+
+
+def test_a_crash_while_a_log_is_removed_leaves_one_that_lacks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, NAME, 0, [])
+    log.append([b"folded"], True)
+    assert log.switch()
+    unlink = Path.unlink
+    gone: list[Path] = []
+
+    def unlink_one(path: Path, missing_ok: bool = False) -> None:
+        if gone:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        gone.append(path)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_one)
+    with pytest.raises(PermissionError):
+        log.close(remove=True)
+    assert sum(path.exists() for path in log_paths(tmp_path)) == 1
+    assert read(tmp_path, 1) == []
+    Log(tmp_path, NAME, 1, []).close(remove=False)
+    assert read(tmp_path, 1) == []
 
 
 def test_a_damaged_log_is_refused_and_left_as_it_is(stores: Stores, tmp_path: Path) -> None:

@@ -113,10 +113,11 @@ def read_log(directory: Path, journal: bytes, folded: int, take: Callable[[bytes
     finally:
         for _, _, fd in files:
             os.close(fd)
-    if short and found:
-        # Both have their size before the first frame is written, and go once all frames are folded.
+    if short and any(header.journal for header, _, _ in files):
+        # Both have their size before either has a header, and lose their headers before either goes. So it was in use: what is missing
+        # may be all that was not folded, however old what the other one holds.
         raise StoreUnusable(
-            f"{short[0]}: damaged: it is missing or cut short, and the log has jobs that are not in the database;"
+            f"{short[0]}: damaged: it is missing or cut short, and the log may have jobs that are not in the database;"
             " restore it, or move both files of the log away and lose what they hold"
         )
     return found
@@ -159,6 +160,12 @@ class Log:
                 file.forget()
                 if file.size < SIZES.first:
                     file.grow(SIZES.first)
+            # The files' names have to be on disk, too, before a header says that there are two of them.
+            fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
             if used:
                 self.current = used[-1]
             else:
@@ -166,12 +173,9 @@ class Log:
                 self.current.begin(journal, folded + 1)
             self.full = used[0] if len(used) > 1 else None
             self.spare = free[0] if free else None
-            # The files' names have to be on disk, too.
-            fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            if self.spare is not None:
+                # No frame has this number. The header tells that the log is in use, should the other file be missing.
+                self.spare.begin(journal, 0)
         except OSError as error:
             for file in files:
                 file.close()
@@ -256,7 +260,11 @@ class Log:
 
     def close(self, remove: bool) -> None:
         """Close the files, and remove them if all is folded."""
-        for file in self._files:
-            if remove:
+        if remove:
+            # After a crash between the two, the one that is left must not seem to lack the other.
+            for file in self._files:
+                file.forget()
+            for file in self._files:
                 file.path.unlink(missing_ok=True)
+        for file in self._files:
             file.close()

@@ -289,7 +289,7 @@ def test_a_missing_file_with_all_that_is_not_folded_is_told(tmp_path: Path) -> N
 
 
 def test_a_crash_while_a_log_is_removed_leaves_one_that_lacks_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = Log(tmp_path, NAME, 0, [])
     log.append([b"folded"], True)
@@ -304,8 +304,8 @@ def test_a_crash_while_a_log_is_removed_leaves_one_that_lacks_nothing(
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink_one)
-    with pytest.raises(PermissionError):
-        log.close(remove=True)
+    log.close(remove=True)
+    assert "nothing in it is needed: Permission denied" in caplog.text
     assert sum(path.exists() for path in log_paths(tmp_path)) == 1
     assert read(tmp_path, 1) == []
     Log(tmp_path, NAME, 1, []).close(remove=False)

@@ -260,11 +260,19 @@ class Log:
 
     def close(self, remove: bool) -> None:
         """Close the files, and remove them if all is folded."""
-        if remove:
-            # After a crash between the two, the one that is left must not seem to lack the other.
+        try:
+            if remove:
+                # After a crash between the two, the one that is left must not seem to lack the other.
+                for file in self._files:
+                    file.forget()
+                for file in self._files:
+                    file.path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning(
+                "%s: the log cannot be removed, but nothing in it is needed: %s",
+                self._directory,
+                error.strerror or error,
+            )
+        finally:
             for file in self._files:
-                file.forget()
-            for file in self._files:
-                file.path.unlink(missing_ok=True)
-        for file in self._files:
-            file.close()
+                file.close()

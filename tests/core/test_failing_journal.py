@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import resource
 import shutil
 import sqlite3
 from pathlib import Path
@@ -145,6 +146,28 @@ def test_a_first_start_that_ended_too_early_does_not_spoil_the_directory(stores:
     database.close()
     assert (tmp_path / FILE_NAME).stat().st_size > 0
     assert stores.open().put() == 1
+
+
+def test_a_backup_for_which_there_is_no_room_blames_its_file_and_leaves_none(stores: Stores, tmp_path: Path) -> None:
+    store = stores.open()
+    for _ in range(20):
+        store.put(body=b"x" * 20_000)
+    stores.close()
+    target = tmp_path / "copy"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="copy"):
+            backup(stores.directory, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not target.exists()
+
+
+def test_a_backup_of_a_directory_that_cannot_be_looked_at_blames_the_directory(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnusable, match="File name too long"):
+        backup(tmp_path / ("x" * 300), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_backup_that_reads_does_not_hold_up_the_writer(stores: Stores, tmp_path: Path) -> None:

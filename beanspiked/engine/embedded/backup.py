@@ -1,13 +1,21 @@
 """Copies a journal, also that of a running server."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
 from pathlib import Path
 from typing import Final
 
-from beanspiked.engine.embedded.database import APPLICATION_ID, FILE_NAME, PRIVATE, name_and_folded, open_read_only
+from beanspiked.engine.embedded.database import (
+    APPLICATION_ID,
+    FILE_NAME,
+    PRIVATE,
+    failed_by,
+    name_and_folded,
+    open_read_only,
+)
 from beanspiked.engine.embedded.log import read_log
 from beanspiked.engine.embedded.records import Net
 from beanspiked.engine.embedded.statements import fold
@@ -29,7 +37,11 @@ def backup(directory: str | Path, target: str | Path) -> int:
         OSError: The target cannot be written.
     """
     source = Path(directory) / FILE_NAME
-    if not source.is_file():
+    try:
+        there = source.is_file()
+    except OSError as error:
+        raise StoreUnusable(f"{source}: {error.strerror}") from error
+    if not there:
         raise StoreUnusable(f"{source}: no such file")
     # Made first and exclusively, so that no file is overwritten.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
@@ -57,6 +69,11 @@ def backup(directory: str | Path, target: str | Path) -> int:
             count: int = copy.execute("SELECT count(*) FROM job").fetchone()[0]
         done = True
     except sqlite3.Error as error:
+        # Only the copy is written.
+        if failed_by(error, sqlite3.SQLITE_FULL):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target)) from error
         raise StoreUnusable(f"{source}: {error}") from error
     finally:
         if not done:

@@ -31,7 +31,7 @@ class Look:
         mark: The step at which it began.
         unread: Segments that are not in use here, with their tubes, whose heads are to be read.
         wanted: Segments in use whose heads are to be read.
-        passed: Tubes with segments that do not answer.
+        passed: Tubes with segments that do not answer, in the order in which that was seen.
         answered: Whether any segment has answered.
     """
 
@@ -39,7 +39,7 @@ class Look:
         self.mark: int = mark
         self.unread: list[tuple[SharedTube, int]] = []
         self.wanted: list[Committer] = []
-        self.passed: set[SharedTube] = set()
+        self.passed: dict[SharedTube, None] = {}
         self.answered: bool = False
 
 
@@ -98,12 +98,13 @@ class Heads:
                 raise answer
             else:
                 failure = answer
-                look.passed.add(tube)
+                look.passed[tube] = None
                 if number not in tube.committers:
                     tube.note(number, SILENT)
-        for tube in {tube for tube, _ in part} & look.passed:
-            # Also if this look fails: what was known of their jobs is gone.
-            tube.doubt()
+        for tube in dict.fromkeys(tube for tube, _ in part):
+            if tube in look.passed:
+                # Also if this look fails: what was known of their jobs is gone.
+                tube.doubt()
         if failure is not None and not look.answered:
             if not look.wanted:
                 raise failure
@@ -135,7 +136,7 @@ class Heads:
                 look.answered = True
                 continue
             if committer.running:
-                look.passed.add(cast(SharedTube, committer.tube))
+                look.passed[cast(SharedTube, committer.tube)] = None
             else:
                 wanted.append(committer)
         again: list[Committer] = []
@@ -181,7 +182,7 @@ class Heads:
             if not isinstance(answer, StoreError) or (len(failures) == len(committers) and not look.answered):
                 raise answer
             logger.info("segment %d is passed over: %s", committer.number, answer)
-            look.passed.add(cast(SharedTube, committer.tube))
+            look.passed[cast(SharedTube, committer.tube)] = None
             committer.set_aside(self._clock.now())
         return found
 

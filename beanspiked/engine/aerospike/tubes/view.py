@@ -113,7 +113,7 @@ class Scout:
     async def _refresh_all(self, tubes: list[SharedTube], then: Callable[[EngineError | None, bool], None]) -> None:
         for start in range(0, len(tubes), LOOK_AT_ONCE):
             some = tubes[start : start + LOOK_AT_ONCE]
-            passed: set[SharedTube] | None = None
+            passed: dict[SharedTube, None] | None = None
             try:
                 passed = await self._look_at(some)
             except EngineError as error:
@@ -128,7 +128,7 @@ class Scout:
     async def _refresh(self, tube: SharedTube) -> None:
         callbacks = tube.refreshed
         tube.refreshed = []
-        passed: set[SharedTube] = set()
+        passed: dict[SharedTube, None] = {}
 
         async def look() -> None:
             passed.update(await self._tasks.try_for_a_while(lambda: self._look_at([tube])))
@@ -144,7 +144,7 @@ class Scout:
         if tube.refreshed:
             self.refresh(tube)
 
-    async def _look_at(self, tubes: list[SharedTube]) -> set[SharedTube]:
+    async def _look_at(self, tubes: list[SharedTube]) -> dict[SharedTube, None]:
         """Read tubes' directories and the heads of their segments; promote what is due, and retire what is finished.
 
         Returns those tubes of which segments were passed over, since they do not answer.
@@ -170,7 +170,7 @@ class Scout:
         if session.over:
             raise Busy("the session was over before the look was")
         # Those that did not answer are to be looked at again soon.
-        self._missed.update(dict.fromkeys(look.passed))
+        self._missed.update(look.passed)
         due: list[SharedTube] = []
         for tube, followed, doubted in zip(tubes, follows, doubts, strict=True):
             # They may be being made ready, and this look have seen them before that.
@@ -190,7 +190,7 @@ class Scout:
             except StoreError as error:
                 # There may be jobs in other segments.
                 logger.info("tube %s: not all of its due jobs are ready: %s", tube.name, error)
-                look.passed.add(tube)
+                look.passed[tube] = None
         if session.over:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")
@@ -210,7 +210,7 @@ class Scout:
                 await self._heads.read(look)
         finally:
             # Somebody may wait there by now, for jobs of segments that did not answer.
-            self._missed.update(dict.fromkeys(look.passed))
+            self._missed.update(look.passed)
 
     async def _list(self, tube: SharedTube, record: Directory | None, look: Look) -> None:
         """Find out which segments of a tube are to be read: those in use, new ones, and of the others those whose turn it is.

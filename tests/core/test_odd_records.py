@@ -110,6 +110,18 @@ def test_a_session_whose_record_misses_bins_can_still_be_silent() -> None:
     assert (record.dead, record.silent_ms, record.payload) == (False, 20_000, b"")
 
 
+@pytest.mark.parametrize("odd", [0, -1, -(1 << 62)])
+def test_a_format_below_the_first_is_none_that_anybody_agrees_on(odd: int) -> None:
+    sound = {"no": 5, "silent": 10, "dead": 0, "payload": b""}
+    for name in ("reads", "writes"):
+        record = decoding.session(5, 1, {**sound, name: odd}, decoding.SetAside())
+        assert (record.reads, record.writes) == (1, 1)
+        with pytest.raises(Damaged, match=f"{name} is {odd}"):
+            decoding.whole_session({**sound, name: odd})
+    with pytest.raises(Damaged, match=f"f is {odd}"):
+        decoding.segment(7, {**SEGMENT, "f": odd})
+
+
 def batch(*results: tuple[int, Any]) -> Any:
     """Make a client that gives these results for the records of a batch."""
     records = [SimpleNamespace(result=code, record=(None, None, bins)) for code, bins in results]

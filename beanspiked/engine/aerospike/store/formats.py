@@ -97,9 +97,17 @@ class SetAside:
 
 def form(bins: Bins, newest: int = NEWEST) -> int:
     """Return a record's format. Raises Newer for an unknown one."""
-    found = fields.optional_number(bins, "f", FIRST)
+    found = _format(bins, "f")
     if found > newest:
         raise Newer(f"it is of format {found}, and this version knows those up to {newest}")
+    return found
+
+
+def _format(bins: Bins, name: str) -> int:
+    """Return the format that a bin names, the first where the bin is missing. Raises Damaged if there is none such."""
+    found = fields.optional_number(bins, name, FIRST)
+    if found < FIRST:
+        raise Damaged(f"{name} is {found}")
     return found
 
 
@@ -230,8 +238,8 @@ def session(number: int, slot: int, bins: Bins | None, aside: SetAside, newest: 
             bins = None
     if bins is None:
         return SessionRecord(number, False, NEVER_WROTE, b"")
-    reads = aside.read(f"what {what} reads", partial(fields.optional_number, bins, "reads", FIRST)) or FIRST
-    writes = aside.read(f"what {what} writes", partial(fields.optional_number, bins, "writes", FIRST)) or FIRST
+    reads = aside.read(f"what {what} reads", partial(_format, bins, "reads")) or FIRST
+    writes = aside.read(f"what {what} writes", partial(_format, bins, "writes")) or FIRST
     silent_ms = fields.number(bins, "silent")
     try:
         form(bins, newest)
@@ -264,7 +272,7 @@ def whole_session(bins: Bins) -> None:
     form(bins)
     fields.number(bins, "dead")
     for name in ("reads", "writes"):
-        fields.optional_number(bins, name, FIRST)
+        _format(bins, name)
     fields.blob(bins, "payload")
 
 

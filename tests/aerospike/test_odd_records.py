@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from segments import run
 
 from beanspiked.engine.aerospike.store.keys import lease_key
-from beanspiked.engine.aerospike.store.seam import Damaged, Refused
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Refused
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
@@ -55,6 +56,27 @@ def test_odd_news_sessions_and_directories_keep_their_neighbours_from_nothing(
             assert {"t1", "t3"} <= set(await real.tubes())
 
     run(check())
+
+
+def test_an_index_that_somebody_has_removed_is_made_again(
+    real: AerospikeStore, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        await real.create(1, "t", lease_key(9, 1))
+        client.index_remove("test", real._set("held"))
+        found: list[int] = []
+        for _ in range(50):
+            with contextlib.suppress(Busy):
+                found = await real.leased_by(9)
+                break
+            await asyncio.sleep(0.1)
+        assert found == [1]
+        assert "is gone, and is made again" in caplog.text
+
+    try:
+        run(check())
+    finally:
+        asyncio.run(real.prepare())
 
 
 @pytest.mark.parametrize("name", ["dead", "no"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from functools import partial
 from types import MappingProxyType
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from beanspiked.engine.contract import StoreStats
 
 __all__ = ["AerospikeStore"]
+
+logger = logging.getLogger(__name__)
 
 # How long, and how often, taking over an older cluster is tried while it fails, in seconds.
 TAKEN_OVER_WITHIN: Final = 5.0
@@ -99,6 +102,18 @@ class AerospikeStore(Segments, Sessions, Directories, Bodies):
             self.caller.client.index_map_keys_create(
                 self._namespace, self._set("seg"), "held", aerospike.INDEX_NUMERIC, name
             )
+
+    async def leased_by(self, session: int) -> list[int]:
+        """See SegmentStore. If somebody has removed the index, this makes it again, and the next try may find it."""
+        try:
+            return await super().leased_by(session)
+        except StoreError as error:
+            if not isinstance(error.__cause__, client_errors.IndexNotFound):
+                raise
+            missing = error
+        logger.warning("the index that finds the leases of the dead is gone, and is made again")
+        await self.prepare()
+        raise missing
 
     async def has_room(self) -> bool:
         """See SegmentStore."""

@@ -119,6 +119,9 @@ class Scout:
             except EngineError as error:
                 # One of them may be where nobody answers.
                 logger.info("tubes cannot be looked at together, so each is looked at alone: %s", error)
+            except Exception as bug:
+                # Only those who wait for the tube that has it get an error.
+                logger.error("internal error", exc_info=bug)
             for tube in some:
                 if passed is None:
                     self.refresh(tube, then)

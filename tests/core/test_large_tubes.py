@@ -229,3 +229,13 @@ def test_one_who_waits_since_a_sweep_began_gets_the_due_jobs_of_segments_that_do
     assert here.time < 60.0
     here.run(62.0 - here.time)
     assert client.take().startswith(b"RESERVED ")
+
+
+def test_jobs_of_a_segment_that_is_listed_twice_are_counted_once() -> None:
+    here = World(1)
+    fill(here, "large", PAGE_MAX + 1)
+    # As after an entering that was not answered: the next try may go to another page.
+    here.cluster._pages[1].segments.add(RING_MAX)
+    client = here.front_end().connect()
+    assert client.stats("stats-tube large")["current-jobs-ready"] == str(PAGE_MAX + 1)
+    assert client.stats("stats")["current-jobs-ready"] == str(PAGE_MAX + 1)

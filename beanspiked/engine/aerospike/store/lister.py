@@ -200,12 +200,12 @@ class Lister:
         return numbers, idle
 
     async def everywhere(self, tube: str, record: "Directory | None") -> list[int]:
-        """Return all segments of a tube, in its entry and in pages."""
+        """Return all segments of a tube, in its entry and in pages, each once: one whose entering was in doubt may be in two pages."""
         if record is None:
             return []
-        numbers = list(record.segments)
+        numbers = dict.fromkeys(record.segments)
         for start in range(0, len(record.pages), PAGES_AT_ONCE):
             found, _ = await self.in_pages(tube, record.pages[start : start + PAGES_AT_ONCE])
-            numbers.extend(found)
+            numbers.update(dict.fromkeys(found))
             await asyncio.sleep(0)
-        return numbers
+        return list(numbers)

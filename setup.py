@@ -108,6 +108,7 @@ SHARED = [
     "engine/aerospike/segment/jobs.py",
     "engine/aerospike/segment/step.py",
     "engine/aerospike/segment/surroundings.py",
+    "engine/aerospike/segment/tries.py",
     "engine/aerospike/segment/view.py",
     "engine/aerospike/store/aerospike/changes.py",
     "engine/aerospike/store/aerospike/conditions.py",

@@ -78,3 +78,39 @@ def test_a_try_to_settle_an_attach_that_was_applied_and_not_answered_loses_no_jo
     assert taking.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
     assert not unanswered
     assert taking.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_try_to_settle_an_attach_that_overtakes_the_next_one_or_comes_after_it_hides_no_job(
+    here: World, answered: bool
+) -> None:
+    putting, taking = here.front_end().connect(), here.front_end().connect()
+    here.run(3.0)
+    job_id = putting.put()
+    apply, settle_attach = here.cluster.apply, here.cluster.settle_attach
+    late: list[tuple[Any, ...]] = []
+
+    def unanswered(of: int, lease: int, change: Change) -> Any:
+        outcome = apply(of, lease, change)
+        if change.attach and change.take:
+            here.cluster.apply = apply  # type: ignore[method-assign]
+            raise Unknown("9: applied, and not answered")
+        return outcome
+
+    def settle(of: int, lease: int, renewed: int) -> Any:
+        late.append((of, lease, renewed))
+        if len(late) == 1:
+            raise Unknown("9: on its way")
+        here.cluster.settle_attach = settle_attach  # type: ignore[method-assign]
+        if answered:
+            settle_attach(*late[0])
+            return settle_attach(*late[1])
+        settle_attach(*late[1])
+        settle_attach(*late[0])
+        raise Unknown("9: applied, and not answered")
+
+    here.cluster.apply = unanswered  # type: ignore[method-assign]
+    here.cluster.settle_attach = settle  # type: ignore[method-assign]
+    assert taking.ask(b"reserve\r\n", 5.0).startswith(b"RESERVED %d " % job_id)
+    assert len(late) == 2
+    assert taking.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"

@@ -5,7 +5,6 @@ busy one batches by itself. An operation that succeeds, as nearly all do, takes 
 together, and hands out their outcomes. What is done after each outcome, and what commands are told, is decided in commit.py.
 """
 
-import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Final
@@ -16,6 +15,7 @@ from beanspiked.engine.aerospike.segment.handover import Handover
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN, SharedJob, Steal
 from beanspiked.engine.aerospike.segment.step import DONE, END, READ, SEND, SETTLE, WAIT, Step
 from beanspiked.engine.aerospike.segment.surroundings import Home, Surroundings
+from beanspiked.engine.aerospike.segment.tries import Tries
 from beanspiked.engine.aerospike.segment.view import EMPTY, View, head_of
 from beanspiked.engine.aerospike.store.seam import (
     DEAD,
@@ -27,10 +27,8 @@ from beanspiked.engine.aerospike.store.seam import (
     Outcome,
     Refused,
     Segment,
-    Settlement,
     StoreError,
     TooBig,
-    Unknown,
 )
 from beanspiked.engine.errors import DamagedEntry, NewerEntry
 
@@ -52,9 +50,9 @@ class Committer(View):
         super().__init__(around, tube, number, lease, owned)
         self._handover: Handover = Handover(self)
         self._commit: Commit = Commit()
-        # The lease that the present one is being moved on to, or 0; if it was to be made, see `_settle_attach`.
+        # The lease that the present one is being moved on to, or 0; if it was to be made, after which tries.
         self._renewed: int = 0
-        self._tries: list[tuple[int, int]] = []
+        self._tries: Tries = Tries(around)
         # The whole segment, when it was just read.
         self._segment: Segment | None = None
         # How many commands are worth waiting for before the next operation begins, or 0; how many have come; the looks in vain since.
@@ -264,7 +262,8 @@ class Committer(View):
         """Move the lease on, to learn what became of an operation."""
         try:
             if batch.change.attach:
-                settlement = await self._settle_attach(batch.lease)
+                settlement = await self._tries.settle(self.session, self.number, batch.lease)
+                self._renewed = self._tries.renewed
             else:
                 self._renewed = self._renewed or self.session.next_lease()
                 settlement = await self.around.store.settle(self.number, batch.lease, self._renewed)
@@ -273,7 +272,7 @@ class Committer(View):
         else:
             self.lease = self._renewed
             self._renewed = 0
-            self._tries = []
+            self._tries.forget()
             self.has_succeeded()
             taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
             step = self._commit.settled(settlement, bool(taken))
@@ -287,22 +286,6 @@ class Committer(View):
         if self.session.over and not isinstance(failure, Fenced):
             return self._commit.over()
         return self._failed(failure)
-
-    async def _settle_attach(self, lease: int) -> Settlement:
-        """Move on a lease that was to be made.
-
-        A try that comes late makes the lease that it names, again if that was moved on. So what a try in doubt has made is moved once more.
-        """
-        for tried, further in self._tries:
-            self._renewed = further
-            with contextlib.suppress(Fenced):
-                return await self.around.store.settle(self.number, tried, further)
-        self._renewed = self.session.next_lease()
-        try:
-            return await self.around.store.settle_attach(self.number, lease, self._renewed)
-        except Unknown:
-            self._tries.append((self._renewed, self.session.next_lease()))
-            raise
 
     async def _what_is_left(self) -> Segment | None:
         """Read the segment whose lease is gone, and find out whether the session is over. None if nothing is known of it."""

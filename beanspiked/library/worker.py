@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from beanspiked.engine import forks
 from beanspiked.library.core import OfOneProcess
 from beanspiked.library.errors import ConnClosed, ConnForked, DecodingError, EngineError, JobLost
+from beanspiked.library.job_info import MAX_SECONDS
 from beanspiked.library.retry import Retry
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ def _stopped_by(signals: tuple[signal.Signals, ...], stop: Callable[[], None]) -
 def _stop_all(number: int) -> None:
     for stop in list(_stoppers[number]):
         stop()
+
+
+def _said(error: BaseException) -> str:
+    """Return an error's kind and text. The text may be made by the program's own code, which may fail."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - whatever it is, it must not end the worker
+        return type(error).__name__
 
 
 def _leave_signals() -> None:
@@ -260,7 +269,7 @@ class Worker(OfOneProcess, Generic[Task]):
             try:
                 task = self._decoder(job.body)
             except Exception as error:  # noqa: BLE001 - whatever the decoder raises, the body is to blame
-                text = str(error) if isinstance(error, DecodingError) else f"{type(error).__name__}: {error}"
+                text = str(error) if isinstance(error, DecodingError) else _said(error)
                 logger.warning("job %d of %s cannot be decoded: %s", job.id, self._tube.name, text)
                 await self._bury(job, text)
                 return
@@ -306,9 +315,9 @@ class Worker(OfOneProcess, Generic[Task]):
         tries = job.retries + job.timeouts + 1
         logger.warning("job %d of tube %s failed in try %d", job.id, self._tube.name, tries, exc_info=error)
         if self._max_attempts is not None and tries >= self._max_attempts:
-            await self._bury(job, f"{type(error).__name__}: {error}")
+            await self._bury(job, _said(error))
         else:
-            pause = self._backoff.pause(tries, self._chance)
+            pause = min(self._backoff.pause(tries, self._chance), MAX_SECONDS)
             await self._insist(job, lambda: job.release(pause, count_retry=True, failed=True))
 
     async def _bury(self, job: Job, reason: str) -> None:

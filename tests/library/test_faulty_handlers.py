@@ -27,6 +27,17 @@ async def fails(body: bytes, job: Job) -> None:  # noqa: ARG001
     raise ValueError("\ud800")
 
 
+class Unspeakable(Exception):  # noqa: N818 - it cannot say what is wrong
+    """An error without a text."""
+
+    def __str__(self) -> str:
+        raise KeyError("what")
+
+
+async def cannot_say_why(body: bytes, job: Job) -> None:  # noqa: ARG001
+    raise Unspeakable
+
+
 async def waits_for_what_was_cancelled(body: bytes, job: Job) -> None:  # noqa: ARG001
     future = asyncio.get_running_loop().create_future()
     future.cancel()
@@ -46,7 +57,7 @@ def unlogged() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("unlogged")
-@pytest.mark.parametrize("handler", [fails, waits_for_what_was_cancelled, learns_of_another_jobs_loss])
+@pytest.mark.parametrize("handler", [fails, cannot_say_why, waits_for_what_was_cancelled, learns_of_another_jobs_loss])
 def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
@@ -60,6 +71,40 @@ def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> 
         backoff = beanspiked.Retry(first=0.001, longest=0.001)
         async with beanspiked.Worker(tube, handler, concurrency=2, max_attempts=2, backoff=backoff):
             await asyncio.wait_for(all_buried(), 10)
+
+    stores.run(check)
+
+
+@pytest.mark.usefixtures("unlogged")
+def test_a_worker_outlives_a_decoder_that_cannot_say_why_it_failed(stores: Stores) -> None:
+    def decoder(body: bytes) -> bytes:  # noqa: ARG001
+        raise Unspeakable
+
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        for _ in range(2):
+            await tube.put(b"", ttr=60)
+        async with beanspiked.Worker(tube, fails, decoder=decoder):
+            async with asyncio.timeout(10):
+                while (await tube.stats()).buried < 2:  # noqa: ASYNC110 - that is what is to be seen
+                    await asyncio.sleep(0.01)
+        buried = await tube.peek_buried()
+        assert buried is not None
+        assert buried.reason == "Unspeakable"
+
+    stores.run(check)
+
+
+@pytest.mark.usefixtures("unlogged")
+def test_a_pause_that_is_longer_than_a_delay_may_be_is_the_longest_delay(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        for _ in range(2):
+            await tube.put(b"", ttr=60)
+        async with beanspiked.Worker(tube, fails, backoff=beanspiked.Retry(first=1e12, longest=1e12)):
+            async with asyncio.timeout(10):
+                while (await tube.stats()).delayed < 2:  # noqa: ASYNC110 - that is what is to be seen
+                    await asyncio.sleep(0.01)
 
     stores.run(check)
 

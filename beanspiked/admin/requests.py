@@ -7,6 +7,8 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.requests import ClientDisconnect
+
 from beanspiked.admin.errors import TooLarge, Unusable
 from beanspiked.engine.contract import STATE_NAMES, Filter
 from beanspiked.protocol.lines import MAX_U32, valid_tube_name
@@ -180,10 +182,14 @@ def query(request: Request) -> Arguments:
 async def arguments(request: Request) -> Arguments:
     """Read a request's JSON object. An empty body is an empty object. Raises TooLarge and Unusable."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"a request has at most {MAX_BODY} bytes")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY:
+                raise TooLarge(f"a request has at most {MAX_BODY} bytes")
+    except ClientDisconnect as gone:
+        # Nobody reads the answer; an error that is not a Problem would be logged as a bug.
+        raise Unusable("the request is not complete") from gone
     if not body:
         return Arguments({})
     try:

@@ -20,10 +20,13 @@ import httpx
 import pytest
 from depth import absent
 from launcher import ServerProcess, free_port, serving
+from starlette.requests import Request
 from suite import COMMAND
 
 from beanspiked.admin import http
+from beanspiked.admin.errors import Problem
 from beanspiked.admin.options import AdminOptions
+from beanspiked.admin.requests import arguments
 from beanspiked.admin.start import listen
 
 if TYPE_CHECKING:
@@ -135,6 +138,16 @@ def test_a_connection_is_shown_and_closed() -> None:
         assert here.client.delete("/api/v1/connections/0-0", headers=MARK).status_code == 404
         assert here.client.delete(f"/api/v1/connections/{shown['id']}", headers=MARK).status_code == 200
         assert client.recv(10) == b""
+
+
+def test_a_client_that_hangs_up_within_its_request_is_no_bug() -> None:
+    messages = [{"type": "http.request", "body": b'{"bo', "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    with pytest.raises(Problem, match="not complete"):
+        asyncio.run(arguments(Request({"type": "http", "method": "POST", "headers": []}, receive)))
 
 
 def test_with_a_journal_its_figures_are_told(tmp_path: Any) -> None:

@@ -270,3 +270,24 @@ def test_one_line_says_that_a_reader_makes_the_log_grow_and_one_that_it_is_over(
         store.journal._folder.keep_house()
     assert len(lines()) == 2
     assert log.stat().st_size == 0
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, "log.0", "log.1"])
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_file_that_is_removed_or_replaced_while_it_is_in_use_is_told_once(
+    stores: Stores, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, how: str
+) -> None:
+    folder = stores.open().journal._folder
+    folder.keep_house()
+    assert "replaced" not in caplog.text
+    path = stores.directory / name
+    if how == "removed":
+        path.unlink()
+    else:
+        other = tmp_path / "other"
+        other.write_bytes(path.read_bytes())
+        other.rename(path)
+    folder.keep_house()
+    folder.keep_house()
+    told = [record.message for record in caplog.records if record.levelname == "CRITICAL"]
+    assert told == [f"{path} was removed or replaced while it is in use: jobs may be lost when the server ends"]

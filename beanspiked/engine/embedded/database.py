@@ -21,6 +21,7 @@ __all__ = [
     "PRIVATE",
     "SCHEMA_VERSION",
     "Lock",
+    "Watch",
     "failed_by",
     "log_paths",
     "name_and_folded",
@@ -149,6 +150,39 @@ def _lock(directory: Path) -> int:
 def log_paths(directory: Path) -> list[Path]:
     """Return the paths of the log's files."""
     return [directory / "log.0", directory / "log.1"]
+
+
+class Watch:
+    """Tells when a file of an open journal is removed or replaced. The journal goes on with the one that it has, which nobody else sees.
+
+    Args:
+        paths: The files, which exist.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._known: dict[Path, tuple[int, int] | None] = {path: _identity(path) for path in paths}
+
+    def look(self) -> None:
+        """Log each file that is not there any more, once."""
+        for path in list(self._known):
+            try:
+                gone = _identity(path) != self._known[path]
+            except OSError as error:
+                logger.debug("%s: cannot be looked at: %s", path, error)
+                continue
+            if gone:
+                del self._known[path]
+                logger.critical(
+                    "%s was removed or replaced while it is in use: jobs may be lost when the server ends", path
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return (status.st_dev, status.st_ino)
 
 
 def prepare(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from beanspiked.engine import forks
 from beanspiked.engine.contract import JournalStats
-from beanspiked.engine.embedded.database import failed_by, no_waiting
+from beanspiked.engine.embedded.database import Watch, failed_by, log_paths, no_waiting
 from beanspiked.engine.embedded.frames import START, LogFile
 from beanspiked.engine.embedded.log import Log
 from beanspiked.engine.embedded.parts import Part, read_part
@@ -93,6 +93,7 @@ class Folder:
         self._given_back: dict[tuple[int, int], list[int]] = {}
         self._pinned = False
         self._untidy = False
+        self._files = Watch([path, *log_paths(path.parent)])
         # Which frame was the first one in the log, and since when.
         self._oldest = (0, 0.0)
         # Held in SQLite.
@@ -329,7 +330,8 @@ class Folder:
             return bool(self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
 
     def keep_house(self) -> None:
-        """Give free pages back, a chunk at a time."""
+        """Give free pages back, a chunk at a time, and see whether the files are still there."""
+        self._files.look()
         try:
             if self._stats.full:
                 # Giving pages back takes room for the write-ahead log first.

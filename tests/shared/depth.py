@@ -15,12 +15,14 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["AT_FULL_DEPTH", "COMPILED", "FULL", "absent", "full_depth", "on_source", "repeated_by"]
+__all__ = ["AT_FULL_DEPTH", "COMPILED", "FULL", "absent", "full_depth", "on_source", "repeated_by", "seeds"]
 
 FULL = os.environ.get("CI") == "true"
 # What takes long for its size, and not for what it runs through, runs on the compiled core only.
 COMPILED = not str(getattr(importlib.util.find_spec("beanspiked.server.session"), "origin", "")).endswith(".py")
 REPEATED_BY = "repeated by "
+# `BEANSPIKED_SEEDS=0-1999` runs two thousand random worlds of each kind, and `SEED-SEED` a single one again.
+ASKED = os.environ.get("BEANSPIKED_SEEDS")
 
 AT_FULL_DEPTH = "at full depth only: CI=true"
 
@@ -34,6 +36,15 @@ def absent(what: str) -> NoReturn:
     if FULL:
         pytest.fail(f"{what}, and CI=true asks for it", pytrace=False)
     pytest.skip(what)
+
+
+def seeds(count: int, together: int, first: int = 0) -> list[range]:
+    """Return some seeds, or those that were asked for, in parts that run one after the other."""
+    last = first + count - 1
+    if ASKED:
+        begin, _, end = ASKED.partition("-")
+        first, last = int(begin), int(end or begin)
+    return [range(start, min(start + together, last + 1)) for start in range(first, last + 1, together)]
 
 
 @contextlib.contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections import Counter
 from typing import ClassVar
 
 import planted
 import pytest
 import schedule
-from depth import FULL, repeated_by
+from depth import FULL, repeated_by, seeds
 from killed import KILLS
 from memory import Cluster
 from versions import NEXT_FORM
@@ -19,8 +18,6 @@ from beanspiked.engine.aerospike.store.seam import FIRST
 
 pytestmark = KILLS
 
-# `BEANSPIKED_SEEDS=0-1999` runs two thousand schedules of each kind, and `SEED-SEED` a single one again.
-ASKED = os.environ.get("BEANSPIKED_SEEDS")
 CHUNK = 50 if FULL else 5
 SCHEDULES = 200 if FULL else 20
 # Several times as much happens in each of these.
@@ -35,15 +32,6 @@ SHOWN_BY = {
     "a move settled by a read": 24,
     "a session's end that takes jobs on the move": 14,
 }
-
-
-def seeds(count: int, together: int) -> list[range]:
-    """Return the first seeds, or those that were asked for, in parts that run one after the other."""
-    first, last = 0, count - 1
-    if ASKED:
-        begin, _, end = ASKED.partition("-")
-        first, last = int(begin), int(end or begin)
-    return [range(start, min(start + together, last + 1)) for start in range(first, last + 1, together)]
 
 
 @pytest.mark.scaled

@@ -84,12 +84,12 @@ $(VENV)/.test-packages: $(VENV)/.packages pyproject.toml | $(VENV)/.compiler
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.packages $(SOURCES) | $(VENV)/.compiler
-	$(call INSTALL,compiling the embedded server for about half a minute (make fast compiles the rest),BEANSPIKED_GROUPS=embedded)
+	$(call INSTALL,compiling the embedded server for about a minute (make fast compiles the rest),BEANSPIKED_GROUPS=embedded)
 	@rm -f $(VENV)/.fast
 	@touch $@
 
 $(VENV)/.fast: $(VENV)/.packages $(SOURCES) | $(VENV)/.compiler
-	$(call INSTALL,compiling everything for one to two minutes)
+	$(call INSTALL,compiling everything for two to four minutes)
 	@touch $@ $(VENV)/.installed
 
 clean:

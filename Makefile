@@ -36,10 +36,10 @@ run: $(VENV)/.installed
 
 fast: $(VENV)/.fast
 
-# The workers find the tests compiled by the rule below; else each of them compiles all.
-test: export PYTHONDONTWRITEBYTECODE :=
 # On the installed package, compiled where there is a compiler. With CI=true all is compiled, tested at full depth, and the core's
 # quicker tests run again on the source as it is. Tests also wait for sockets and clocks, so four at a time keep two processors busy.
+# All find the tests' bytecode, which .test-packages makes; else each of them compiles all.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/$(if $(filter true,$(CI)),.fast,.installed) $(VENV)/.test-packages
 	$(BIN)/pytest -n 4 --dist loadgroup $(ARGS)
 ifeq ($(CI),true)
@@ -80,7 +80,7 @@ $(VENV)/.compiler: $(VENV)/.packages setup.py
 $(VENV)/.test-packages: $(VENV)/.packages pyproject.toml | $(VENV)/.compiler
 	@echo "beanspiked: fetching what the tests need"
 	@echo "$(call NAMED,project/optional-dependencies/test)" | $(PIP) install --requirement /dev/stdin
-	@PYTHONPATH=$(CURDIR) $(BIN)/pytest --collect-only -qq >/dev/null
+	@PYTHONPATH=$(CURDIR) $(BIN)/pytest --collect-only -qq >/dev/null || echo "beanspiked: the tests cannot be collected; their run says why"
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.packages $(SOURCES) | $(VENV)/.compiler

@@ -242,26 +242,13 @@ class Crowd:
         if what == "kill":
             victim.kill()
             self._front_end()
-        elif what == "freeze":
-            victim.freeze(chance.uniform(0.1, 3))
-        elif what == "long freeze":
-            victim.freeze(chance.uniform(5, 20))
-        elif what == "store":
-            world.down_until = world.time + chance.uniform(0.1, 9)
         elif what == "cut":
             world.cut(world.time, chance.uniform(0.1, 5))
+        elif what == "leave":
+            self._front_end()
+            victim.leave()
         else:
-            self._leave(victim)
-
-    def _leave(self, victim: FrontEnd) -> None:
-        """Stop a front-end in order, and start another one in its place."""
-        self._front_end()
-        for client in victim.clients:
-            if not client.is_closed:
-                client.hang_up()
-        victim.close()
-        # Then its process ends.
-        self.world.at(self.world.time + 2.0, victim.kill)
+            victim.befall(what, chance)
 
     def calm(self) -> None:
         """End all failures, and let everybody read on. In half of the runs everybody wants more jobs than there are."""

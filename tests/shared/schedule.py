@@ -112,7 +112,7 @@ def run(
             replaced.pop(0)
             victim = first[len(replaced)]
             if not victim.loop.dead and not victim.leaving:
-                leave(world, chance, everybody, victim, chance.choice(after))
+                leave(world, chance, victim, chance.choice(after))
     # Peace: nothing fails any more, and all clients finish.
     world.faults = Faults()
     world.down_until = 0.0
@@ -150,24 +150,15 @@ def strike(
     if what == "kill":
         victim.kill()
         world.front_end(chance.uniform(-3, 3), after[0] if len(after) == 1 else chance.choice(after))
-    elif what == "freeze":
-        victim.freeze(chance.uniform(0.1, 3))
-    elif what == "long freeze":
-        victim.freeze(chance.uniform(5, 25))
-    elif what == "store":
-        world.down_until = world.time + chance.uniform(0.1, 9)
     elif what == "leave":
-        leave(world, chance, everybody, victim, after[0] if len(after) == 1 else chance.choice(after))
+        leave(world, chance, victim, after[0] if len(after) == 1 else chance.choice(after))
+    elif what != "hang up":
+        victim.befall(what, chance)
     elif everybody:
         chance.choice(everybody).client.hang_up()
 
 
-def leave(world: World, chance: random.Random, everybody: list[Person], victim: FrontEnd, formats: Formats) -> None:
+def leave(world: World, chance: random.Random, victim: FrontEnd, formats: Formats) -> None:
     """Stop a front-end in order, and start another one in its place."""
     world.front_end(chance.uniform(-3, 3), formats)
-    for person in everybody:
-        if person.front_end is victim:
-            person.client.hang_up()
-    victim.close()
-    # Then its process ends.
-    world.at(world.time + 2.0, victim.kill)
+    victim.leave()

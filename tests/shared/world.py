@@ -321,6 +321,23 @@ class FrontEnd:
     def freeze(self, seconds: float) -> None:
         self.loop.frozen_until = self.world.time + seconds
 
+    def befall(self, what: str, chance: random.Random) -> None:
+        """Let something fail for a while: this front-end ("freeze", "long freeze") or the store of all ("store")."""
+        if what == "freeze":
+            self.freeze(chance.uniform(0.1, 3))
+        elif what == "long freeze":
+            self.freeze(chance.uniform(5, 25))
+        else:
+            self.world.down_until = self.world.time + chance.uniform(0.1, 9)
+
+    def leave(self) -> None:
+        """Hang up on all clients, and stop in order; then the process ends."""
+        for client in self.clients:
+            if not client.is_closed:
+                client.hang_up()
+        self.close()
+        self.world.at(self.world.time + 2.0, self.kill)
+
     def close(self) -> None:
         """Stop in order."""
         self.leaving = True

@@ -89,7 +89,7 @@ $(VENV)/.installed: $(VENV)/.packages $(SOURCES) | $(VENV)/.compiler
 	@touch $@
 
 $(VENV)/.fast: $(VENV)/.packages $(SOURCES) | $(VENV)/.compiler
-	$(call INSTALL,compiling everything for two to four minutes)
+	$(call INSTALL,compiling everything for one to three minutes)
 	@touch $@ $(VENV)/.installed
 
 clean:

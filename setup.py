@@ -114,6 +114,7 @@ SHARED = [
     "engine/aerospike/store/aerospike/conditions.py",
     "engine/aerospike/store/aerospike/heads.py",
     "engine/aerospike/store/aerospike/together.py",
+    "engine/aerospike/store/directory.py",
     "engine/aerospike/store/entries.py",
     "engine/aerospike/store/fields.py",
     "engine/aerospike/store/formats.py",

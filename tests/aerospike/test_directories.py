@@ -8,9 +8,10 @@ import pytest
 from memory import MemoryStore
 from segments import RECORDS, run
 
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.keys import placed, record_of
 from beanspiked.engine.aerospike.store.lister import ALIVE_MAX, Lister, Numbers
-from beanspiked.engine.aerospike.store.seam import Directory, Page, Refused, Ring
+from beanspiked.engine.aerospike.store.seam import Page, Refused, Ring
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore

@@ -10,8 +10,9 @@ from segments import run
 
 from beanspiked.engine.aerospike.store.aerospike.calls import meaning
 from beanspiked.engine.aerospike.store.aerospike.tally import Tally
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.keys import lease_key
-from beanspiked.engine.aerospike.store.seam import FIRST, Directory, Fenced, Refused
+from beanspiked.engine.aerospike.store.seam import FIRST, Fenced, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator

@@ -10,9 +10,10 @@ from aerospike import exception as client_errors
 from segments import run
 
 from beanspiked.engine.aerospike.store.aerospike import upgrade
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.keys import lease_key
 from beanspiked.engine.aerospike.store.lister import Lister
-from beanspiked.engine.aerospike.store.seam import Busy, Directory
+from beanspiked.engine.aerospike.store.seam import Busy
 from beanspiked.engine.errors import StoreUnusable
 
 if TYPE_CHECKING:

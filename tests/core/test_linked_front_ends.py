@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from world import Client, FrontEnd
 
-    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.store.directory import Directory
 
 
 class CountingStore(MemoryStore):

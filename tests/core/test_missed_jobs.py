@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from world import Client
 
-    from beanspiked.engine.aerospike.store.seam import Directory, Head
+    from beanspiked.engine.aerospike.store.directory import Directory
+    from beanspiked.engine.aerospike.store.seam import Head
 
 PUT = b"put 0 0 60 1\r\nx\r\n"
 # The longest that a job may take to reach a waiter, in seconds: a few operations, and news.

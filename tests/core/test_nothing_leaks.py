@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.store.directory import Directory
     from beanspiked.engine.aerospike.tubes.tube import SharedTube
 
 # Every minute a front-end sweeps: after two of them it has closed a segment, and let go of its tube.

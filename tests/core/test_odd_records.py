@@ -20,8 +20,9 @@ from beanspiked.engine.aerospike.cluster.usage import PACK_ABOVE, pack_usage, un
 from beanspiked.engine.aerospike.store import entries
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, due_key, lease_key, ready_key
-from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Directory
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged
 
 if TYPE_CHECKING:
     from world import Client, FrontEnd

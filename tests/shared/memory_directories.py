@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.keys import record_of
 from beanspiked.engine.aerospike.store.seam import (
     DEAD,
@@ -14,7 +15,6 @@ from beanspiked.engine.aerospike.store.seam import (
     OPEN,
     PAGE_MAX,
     PARTS,
-    Directory,
     Fenced,
     Page,
     Refused,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.keys import key_ms, put_us
 from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes
@@ -12,12 +12,12 @@ from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from beanspiked.engine.aerospike.cluster.membership import Membership
     from beanspiked.engine.aerospike.store.contract import SegmentStore
+    from beanspiked.engine.aerospike.store.directory import Directory
     from beanspiked.engine.aerospike.store.lister import Lister
-    from beanspiked.engine.aerospike.store.seam import Directory
     from beanspiked.engine.aerospike.store.tasks import Tasks
     from beanspiked.engine.aerospike.tubes.due import Timetable
     from beanspiked.engine.aerospike.tubes.registry import Registry
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Census"]
 
 logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 
 # How many segments are counted at once, so many times side by side.
 SIZES_AT_ONCE: Final = 250
@@ -253,12 +255,9 @@ class Census:
         usages = await self._membership.usages()
         listed = 0
         filled: set[str] = set()
-        for number, (name, record) in enumerate(records.items(), 1):
-            if record.segments or record.pages:
-                listed += len(record.segments) + PAGE_MAX * len(record.pages)
-                filled.add(name)
-            if number % TUBES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        for part in _parts(list(records)):
+            listed += _add_filled(filled, records, part)
+            await asyncio.sleep(0)
         if listed + sum([len(usage) for usage in usages]) <= COUNTED_MAX:
             filled = set(await self._count_all(answer, records))
         answer.names = await self._in_order(records, filled)
@@ -306,40 +305,58 @@ class Census:
         """
         elsewhere: dict[str, None] = {}
         for usage in await self._membership.usages():
-            for number, (name, use) in enumerate(list(usage.items()), 1):
-                if use[0] or use[1]:
-                    elsewhere[name] = None
-                if number % TUBES_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        ages: list[tuple[int, str]] = []
-        for number, name in enumerate(list(records), 1):
-            record = records.pop(name)
-            if name in filled or name in elsewhere or self._paused(record):
-                ages.append((record.first(), name))
-            if number % TUBES_AT_ONCE == 0:
+            for uses in _parts(list(usage.items())):
+                elsewhere.update(dict.fromkeys([name for name, use in uses if use[0] or use[1]]))
                 await asyncio.sleep(0)
-        # Parts that are in order are put together quickly.
-        parts: list[tuple[int, str]] = []
-        for start in range(0, len(ages), TUBES_AT_ONCE):
-            parts += sorted(ages[start : start + TUBES_AT_ONCE])
+        ages: list[tuple[int, str]] = []
+        for part in _parts(list(records)):
+            ages += self._ages([(name, records.pop(name)) for name in part], filled, elsewhere)
             await asyncio.sleep(0)
-        ages.clear()
-        parts.sort(key=_age)
-        parts.reverse()
+        # Parts that are in order are put together quickly.
+        ages.sort(key=_age, reverse=True)
         await asyncio.sleep(0)
         found = dict.fromkeys(self._registry.used_names())
-        while parts:
-            found[parts.pop()[1]] = None
-            if len(parts) % TUBES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        while ages:
+            found.update(dict.fromkeys([name for _, name in reversed(ages[-TUBES_AT_ONCE:])]))
+            del ages[-TUBES_AT_ONCE:]
+            await asyncio.sleep(0)
         found.update(elsewhere)
         names = list(found)
         # The reply is made in a turn of its own.
         await asyncio.sleep(0)
         return names
 
+    def _ages(
+        self, rows: "list[tuple[str, Directory]]", filled: set[str], elsewhere: dict[str, None]
+    ) -> list[tuple[int, str]]:
+        """Return some tubes that exist, the youngest first."""
+        ages = [
+            (record.first(), name)
+            for name, record in rows
+            if name in filled or name in elsewhere or self._paused(record)
+        ]
+        ages.sort(reverse=True)
+        return ages
+
     def _paused(self, record: "Directory | None") -> bool:
         return record is not None and record.paused_until_ms > self._membership.clock.server_ms()
+
+
+def _parts(rows: list[Row]) -> "Iterator[list[Row]]":
+    """Cut a long list into parts that others have a turn between."""
+    for start in range(0, len(rows), TUBES_AT_ONCE):
+        yield rows[start : start + TUBES_AT_ONCE]
+
+
+def _add_filled(filled: set[str], records: "dict[str, Directory]", names: list[str]) -> int:
+    """Add those of the tubes that list segments; return how many segments that may be."""
+    listed = 0
+    for name in names:
+        record = records[name]
+        if record.segments or record.pages:
+            listed += len(record.segments) + PAGE_MAX * len(record.pages)
+            filled.add(name)
+    return listed
 
 
 def _age(aged: tuple[int, str]) -> int:

@@ -9,10 +9,10 @@ from beanspiked.engine.aerospike.store.seam import FIRST
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from beanspiked.engine.aerospike.store.directory import Directory
     from beanspiked.engine.aerospike.store.request import Request, Told
     from beanspiked.engine.aerospike.store.seam import (
         Change,
-        Directory,
         Entries,
         Head,
         Leases,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.engine.aerospike.store import fields
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.formats import FORMAT, checked
-from beanspiked.engine.aerospike.store.seam import DEAD, Damaged, Directory, Page
+from beanspiked.engine.aerospike.store.seam import DEAD, Damaged, Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import TypeAlias
 
     Bins: TypeAlias = Mapping[str, Any]
@@ -40,9 +41,8 @@ ITEM_PAGE: Final = b"p"
 ITEM_SEGMENT: Final = b"s"
 ITEM_PAUSE: Final = b"w"
 NUMBER_SIZE: Final = 8
-# Most of the many thousand entries that are read at once have neither.
-NO_PAGES: Final[list[int]] = []
-NO_COUNTERS: Final[dict[str, int]] = {}
+# To look the method up for each of many thousand numbers takes longer than to read them.
+read_number: Final = int.from_bytes
 
 
 def item(tube: str, kind: bytes, name: str = "") -> bytes:
@@ -71,46 +71,55 @@ def items(bins: Bins) -> dict[bytes, Any]:
 
 def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None]) -> dict[str, Directory]:
     """Decode the entries in a shard's items. Leave out damaged ones, and report them."""
-    parts: dict[bytes, list[tuple[bytes, Any]]] = {}
+    read: dict[bytes, Directory] = {}
+    odd: dict[bytes, bytes] = {}
     for key, value in items.items():
-        name, zero, what = bytes(key).partition(b"\0") if isinstance(key, (bytes, bytearray)) else (b"", b"", b"")
-        if zero:
-            parts.setdefault(name, []).append((what, value))
-        else:
+        name, zero, what = key.partition(b"\0") if isinstance(key, bytes) else (b"", b"", b"")
+        if not zero:
             damaged("an item of a shard", fields.unexpected("a key", key))
-    read: dict[str, Directory] = {}
-    for name, found in parts.items():
+            continue
+        entry = read.get(name)
+        if entry is None:
+            read[name] = entry = Directory([])
+        if not _add(entry, what, value):
+            odd[name] = what
+    for name, what in odd.items():
+        damaged(f"the entry of tube {name!r}", Damaged(f"an item of it is odd: {what!r:.50}"))
+        del read[name]
+    found: dict[str, Directory] = {}
+    for name, entry in read.items():
         try:
-            read[name.decode()] = _directory(sorted(found) if len(found) > 1 else found)
-        except Damaged as error:
-            damaged(f"the entry of tube {name!r}", error)
+            found[name.decode()] = entry
         except UnicodeDecodeError:
             damaged(f"the entry of tube {name!r}", Damaged("its name is odd"))
-    return read
+    return found
 
 
-def _directory(items: Sequence[tuple[bytes, Any]]) -> Directory:
-    """Decode an entry's items, sorted by key. Raises Damaged."""
-    segments: list[int] = []
-    pages, counters = NO_PAGES, NO_COUNTERS
-    pause = until = 0
-    for what, value in items:
-        kind, name = what[:1], what[1:]
-        if kind == ITEM_SEGMENT and len(name) == NUMBER_SIZE:
-            segments.append(int.from_bytes(name, "big"))
-        elif kind == ITEM_PAGE and len(name) == NUMBER_SIZE:
-            if pages is NO_PAGES:
-                pages = []
-            pages.append(int.from_bytes(name, "big"))
-        elif kind == ITEM_COUNTER and type(value) is int:
-            if counters is NO_COUNTERS:
-                counters = {}
-            counters[name.decode("utf-8", "replace")] = value
-        elif kind == ITEM_PAUSE and isinstance(value, list) and [type(part) for part in value] == [int, int]:
-            pause, until = value
-        else:
-            raise Damaged(f"an item of it is odd: {what!r:.50}")
-    return Directory(segments, pause, until, counters, pages)
+def _add(entry: Directory, what: bytes, value: Any) -> bool:
+    """Add an item to an entry; return False if the item is damaged."""
+    kind, name = what[:1], what[1:]
+    if kind == ITEM_SEGMENT and len(name) == NUMBER_SIZE:
+        _append(entry.segments, name)
+    elif kind == ITEM_PAGE and len(name) == NUMBER_SIZE:
+        if not entry.pages:
+            entry.pages = []
+        _append(entry.pages, name)
+    elif kind == ITEM_COUNTER and type(value) is int:
+        if not entry.counters:
+            entry.counters = {}
+        entry.counters[name.decode("utf-8", "replace")] = value
+    elif kind == ITEM_PAUSE and isinstance(value, list) and [type(part) for part in value] == [int, int]:
+        entry.pause_ms, entry.paused_until_ms = value
+    else:
+        return False
+    return True
+
+
+def _append(numbers: list[int], number: bytes) -> None:
+    """Append a number; items come in the order of their keys unless somebody else wrote the map."""
+    numbers.append(read_number(number, "big"))
+    if len(numbers) > 1 and numbers[-1] < numbers[-2]:
+        numbers.sort()
 
 
 def page(number: int, bins: Bins, _newest: int = FORMAT) -> Page | None:

@@ -14,7 +14,7 @@ from beanspiked.engine.aerospike.store.seam import Full, Refused, Ring
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import DirectoryStore
-    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.store.directory import Directory
 
 __all__ = ["Lister", "Numbers"]
 

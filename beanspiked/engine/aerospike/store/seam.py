@@ -43,7 +43,6 @@ __all__ = [
     "Busy",
     "Change",
     "Damaged",
-    "Directory",
     "Fenced",
     "Full",
     "Head",
@@ -321,32 +320,6 @@ class SessionRecord:
     address: str = ""
     listens: Sequence[int] | None = None
     tells: bool = True
-
-
-@dataclass(slots=True)
-class Directory:
-    """A tube's entry. It exists while it has an item. It is not frozen: to make thousands for a list would take twice as long.
-
-    Attributes:
-        segments: The segments listed in the entry itself, in the order of their numbers.
-        pause_ms: The length of the last pause.
-        paused_until_ms: When the pause ends, by the server's clock; 0 without one.
-        counters: The counts of sessions that are over.
-        pages: The pages that list all other segments.
-    """
-
-    segments: Sequence[int]
-    pause_ms: int = 0
-    paused_until_ms: int = 0
-    counters: Mapping[str, int] = field(default_factory=dict)
-    pages: Sequence[int] = field(default_factory=list)
-
-    def first(self) -> int:
-        """Return the lowest number of a segment or page in the entry; 0 without any."""
-        segments, pages = self.segments, self.pages
-        if not (segments and pages):
-            return (segments or pages or (0,))[0]
-        return min(segments[0], pages[0])
 
 
 class Page(NamedTuple):

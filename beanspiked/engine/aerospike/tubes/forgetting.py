@@ -16,7 +16,7 @@ from beanspiked.engine.aerospike.tubes.tube import SharedTube
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
-    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.store.directory import Directory
 
 __all__ = ["FORGOTTEN_AT_ONCE", "Forgetting"]
 

@@ -19,7 +19,7 @@ from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
-    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.store.directory import Directory
 
 __all__ = ["Leftovers"]
 

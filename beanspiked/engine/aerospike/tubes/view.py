@@ -13,8 +13,9 @@ from beanspiked.engine.aerospike.cluster.membership import Membership
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import ANSWER_WITHIN
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.lister import PAGES_AT_ONCE, Lister
-from beanspiked.engine.aerospike.store.seam import Busy, Directory, StoreError
+from beanspiked.engine.aerospike.store.seam import Busy, StoreError
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.due import Timetable

@@ -24,6 +24,7 @@ from beanspiked.engine.aerospike.store import entries
 from beanspiked.engine.aerospike.store.aerospike.calls import READ_POLICY, SORTED
 from beanspiked.engine.aerospike.store.aerospike.conditions import numbered
 from beanspiked.engine.aerospike.store.aerospike.records import Records, lower
+from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.entries import (
     ITEM_COUNTER,
     ITEM_PAGE,
@@ -42,7 +43,6 @@ from beanspiked.engine.aerospike.store.seam import (
     PAGE_MAX,
     PARTS,
     Damaged,
-    Directory,
     Fenced,
     Page,
     Refused,

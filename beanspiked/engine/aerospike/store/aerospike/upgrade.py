@@ -26,7 +26,7 @@ from beanspiked.engine.aerospike.store.seam import Damaged, Fenced
 from beanspiked.engine.errors import StoreUnusable
 
 if TYPE_CHECKING:
-    from beanspiked.engine.aerospike.store.seam import Directory
+    from beanspiked.engine.aerospike.store.directory import Directory
 
 __all__ = ["Former", "take_over"]
 

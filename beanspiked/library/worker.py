@@ -34,7 +34,8 @@ BACKOFF: Final = Retry(first=1.0, multiplier=2.0, longest=1024.0)
 # The pause between two tries when the store fails, in seconds.
 STORE_AGAIN: Final = Retry(first=0.1, longest=5.0)
 MAX_REASON: Final = 1000
-
+# These end a program or a generator. Any other error is the job's, even one that is no Exception: a panic of a module in Rust, for example.
+NO_FAULTS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 # The workers of this process that a signal stops, by signal.
 _stoppers: dict[int, list[Callable[[], None]]] = {}
@@ -268,7 +269,9 @@ class Worker(OfOneProcess, Generic[Task]):
         if self._decoder is not None:
             try:
                 task = self._decoder(job.body)
-            except Exception as error:  # noqa: BLE001 - whatever the decoder raises, the body is to blame
+            except NO_FAULTS:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever the decoder raises, the body is to blame
                 text = str(error) if isinstance(error, DecodingError) else _said(error)
                 logger.warning("job %d of %s cannot be decoded: %s", job.id, self._tube.name, text)
                 await self._bury(job, text)
@@ -286,10 +289,10 @@ class Worker(OfOneProcess, Generic[Task]):
             # The handler awaited something that was cancelled; this worker was not.
             await self._failed(job, error)
             return
-        except ConnForked:
-            # The parent's handler has the job.
+        except (ConnForked, *NO_FAULTS):
+            # After a fork the parent's handler has the job.
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the handler raises, its job is tried again
+        except BaseException as error:  # noqa: BLE001 - whatever the handler raises, its job is tried again
             await self._failed(job, error)
             return
         if job.held:

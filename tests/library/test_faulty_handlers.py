@@ -38,6 +38,14 @@ async def cannot_say_why(body: bytes, job: Job) -> None:  # noqa: ARG001
     raise Unspeakable
 
 
+class Panic(BaseException):
+    """What a module that is written in Rust raises when it panics."""
+
+
+async def panics(body: bytes, job: Job) -> None:  # noqa: ARG001
+    raise Panic
+
+
 async def waits_for_what_was_cancelled(body: bytes, job: Job) -> None:  # noqa: ARG001
     future = asyncio.get_running_loop().create_future()
     future.cancel()
@@ -57,7 +65,9 @@ def unlogged() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("unlogged")
-@pytest.mark.parametrize("handler", [fails, cannot_say_why, waits_for_what_was_cancelled, learns_of_another_jobs_loss])
+@pytest.mark.parametrize(
+    "handler", [fails, cannot_say_why, panics, waits_for_what_was_cancelled, learns_of_another_jobs_loss]
+)
 def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
@@ -76,9 +86,10 @@ def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> 
 
 
 @pytest.mark.usefixtures("unlogged")
-def test_a_worker_outlives_a_decoder_that_cannot_say_why_it_failed(stores: Stores) -> None:
+@pytest.mark.parametrize("error", [Unspeakable, Panic])
+def test_a_worker_outlives_its_decoders_faults(stores: Stores, error: type[BaseException]) -> None:
     def decoder(body: bytes) -> bytes:  # noqa: ARG001
-        raise Unspeakable
+        raise error
 
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
@@ -90,7 +101,7 @@ def test_a_worker_outlives_a_decoder_that_cannot_say_why_it_failed(stores: Store
                     await asyncio.sleep(0.01)
         buried = await tube.peek_buried()
         assert buried is not None
-        assert buried.reason == "Unspeakable"
+        assert buried.reason.startswith(error.__name__)
 
     stores.run(check)
 

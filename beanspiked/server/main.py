@@ -266,6 +266,8 @@ class Service:
         self._server.stop(self._settings.drain_timeout).then(lambda _: self._close())
 
     def _close(self) -> None:
+        # Nobody can put any more. Once Python ends, it handles no signals, and this one would end the process by its default.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         closed = self._broker.engine.close()
         if closed is None:
             self._loop.stop()

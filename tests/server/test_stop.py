@@ -190,3 +190,14 @@ def test_a_drained_server_stops_as_well(servers: Servers) -> None:
     assert until(lambda: client.stats()["draining"] == "true")
     assert client.ask(put(b"x")).line == b"DRAINING"
     assert server.terminate() == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--admin", "0"]], ids=["our own loop", "asyncio"])
+def test_a_request_to_drain_that_comes_late_does_not_end_the_process(servers: Servers, flags: list[str]) -> None:
+    server = servers.start(*flags)
+    server.connect().put_all([b""] * 20000)
+    server.process.send_signal(signal.SIGTERM)
+    while server.process.poll() is None:
+        server.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.0005)
+    assert server.wait() == 0

@@ -36,6 +36,8 @@ EXIT_SETUID: Final = 34
 EXIT_LISTEN: Final = 111
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
+# With fewer descriptors a journal cannot be opened and served.
+LEAST_FILES: Final = 24
 # The length of the longest error, in characters, so that a terminal shows nearly all of it.
 MAX_ERROR: Final = 200
 
@@ -133,6 +135,10 @@ def _serve(words: list[str]) -> int:
         return _refuse(error)
     if settings.action in ("version", "help"):
         return _print(f"beanspiked {__version__}\n" if settings.action == "version" else usage())
+    files = os.sysconf("SC_OPEN_MAX")
+    if 0 <= files < LEAST_FILES:
+        _say(f"a server needs {LEAST_FILES} open files or more, and the limit (ulimit -n) is {files}")
+        return EXIT_LISTEN
     from beanspiked.server import listeners, log  # noqa: PLC0415 - argument errors need neither
 
     log.guard()

@@ -154,6 +154,20 @@ def test_a_usage_error_stays_on_the_screen(words: list[str]) -> None:
     assert where.endswith("-h for help")
 
 
+@pytest.mark.parametrize("files", [8, 12, 23])
+def test_too_small_a_limit_of_open_files_is_one_line(journal: Path, files: int) -> None:
+    within = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
+    result = run("-l", "127.0.0.1", "-p", "0", "-b", journal, within=within)
+    assert result.returncode == 111
+    assert result.stderr == f"beanspiked: a server needs 24 open files or more, and the limit (ulimit -n) is {files}\n"
+
+
+def test_the_smallest_limit_of_open_files_is_enough(servers: Servers, journal: Path) -> None:
+    server = servers.start("-b", journal, within=["sh", "-c", 'ulimit -n 24; exec "$@"', "sh"])
+    assert server.connect().put() == 1
+    assert server.terminate() == 0
+
+
 @pytest.mark.parametrize("command", [[], ["check"], ["cleanup"]], ids=" ".join)
 def test_help_is_the_whole_usage(command: list[str]) -> None:
     result = run(*command, "-h")

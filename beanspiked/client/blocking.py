@@ -23,6 +23,8 @@ CONNECT_SECONDS: Final = 10.0
 # In seconds. A front-end may wait ten seconds for its cluster's nodes to agree.
 ANSWER_SECONDS: Final = 30.0
 READ_SIZE: Final = 1 << 18
+# The longest wait of one poll, in seconds, since it takes some weeks at most. A reserve may take years.
+LONGEST_WAIT: Final = 86400.0
 
 T = TypeVar("T")
 
@@ -143,9 +145,12 @@ class Conn:
         # It does both at once, since a server whose replies are not read may stop reading.
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if out else 0))
         began = time.monotonic()
-        events = self._poll.poll(None if silence is None else silence * 1000)
-        if not events:
-            raise ServerGone(f"{self.address}: no answer for {time.monotonic() - began:.0f} seconds")
+        left = silence
+        while not (events := self._poll.poll(None if left is None else min(left, LONGEST_WAIT) * 1000)):
+            if silence is not None:
+                left = began + silence - time.monotonic()
+                if left <= 0:
+                    raise ServerGone(f"{self.address}: no answer for {time.monotonic() - began:.0f} seconds")
         _, event = events[0]
         if event & ~select.POLLOUT:
             data = self._socket.recv(READ_SIZE)

@@ -16,6 +16,7 @@ from beanspiked.client import blocking, errors, requests
 from beanspiked.client.address import Address
 from beanspiked.client.conn import Conn
 from beanspiked.client.requests import Job
+from beanspiked.protocol.lines import MAX_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -203,6 +204,20 @@ def test_a_server_that_fails_ends_the_connection(
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(coroutine)
+
+
+def test_a_reserve_may_wait_as_long_as_the_protocol_allows(connect: Any, address: Address) -> None:
+    with connect(address) as conn, from_blocking(address) as other:
+        other.ask(requests.use("years"))
+        conn.ask(requests.watch("years"))
+        later = threading.Timer(0.1, lambda: other.ask(requests.put(b"at last")))
+        later.start()
+        try:
+            job = conn.ask(requests.reserve_with_timeout(MAX_TIMEOUT))
+        finally:
+            later.join()
+        assert job.body == b"at last"
+        assert conn.ask(requests.delete(job.id))
 
 
 def test_a_reserve_that_is_given_up_leaves_no_job_behind(address: Address) -> None:

@@ -200,6 +200,8 @@ class Conn(ConnBase):
             ValueError: The name is not 1 to 200 letters, digits and `-+/;.$_()`, or begins with `-` (protocol.txt).
         """
         self._core.check_usable()
+        if not isinstance(name, str):
+            raise TypeError(f"a tube's name is a str, not {name!r}")
         tube = self._tubes.get(name)
         if tube is None:
             if not valid_tube_name(name.encode("utf-8", "replace")):
@@ -273,6 +275,8 @@ def _made(directory: str | None) -> str | None:
 
 def _store_of(url: str) -> StoreAddress | str | None:
     """Read a store's URL: a cluster, a journal's directory, or None for memory. Raises ValueError."""
+    if not isinstance(url, str):
+        raise TypeError(f"a store is named by a str, not {url!r}")
     if url == MEMORY:
         return None
     if url.startswith(SQLITE) and url != SQLITE:

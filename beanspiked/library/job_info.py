@@ -107,16 +107,19 @@ def retries_of(details: Details) -> int:
 
 
 def checked_priority(priority: int) -> int:
-    """Return a priority. Raises ValueError if it is out of range."""
+    """Return a priority as a plain number. Raises ValueError if it is out of range."""
     if not isinstance(priority, int):
         raise TypeError(f"priority: a whole number, not {priority!r}")
     if not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"priority: from 0 to {MAX_PRIORITY}, not {priority}")
-    return priority
+    # True and False are numbers, too, but would be written as words.
+    return int(priority)
 
 
 def checked_text(text: str, name: str) -> str:
-    """Return a text. Raises ValueError if it is too long."""
+    """Return a text. Raises ValueError if it is too long, and TypeError if it is none."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: a str, not {text!r}")
     size = len(text.encode())
     if size > MAX_TEXT:
         raise ValueError(f"{name}: at most {MAX_TEXT} bytes, not {size}")

@@ -108,7 +108,7 @@ class TubeBase(OfOneProcess):
         core.check_open()
         delay_s = seconds_of(delay, "delay")
         ttr_s = seconds_of(ttr, "ttr")
-        checked_priority(priority)
+        pri = checked_priority(priority)
         stored, raw_size = core.stored(body, compress)
         if born is not None and not 0 <= born <= MAX_BORN:
             raise ValueError(f"born: seconds since 1970, not {born}")
@@ -119,7 +119,7 @@ class TubeBase(OfOneProcess):
         tries = 0
         while True:
             number = engine.new_id()
-            later = engine.put(self._state, number, priority, delay_s, ttr_s, stored, details)
+            later = engine.put(self._state, number, pri, delay_s, ttr_s, stored, details)
             tries += 1
             try:
                 job_id = await core.done(later, "put", self.name) or number
@@ -204,7 +204,7 @@ class TubeBase(OfOneProcess):
 
         This reads every job, since there is no index of metadata.
         """
-        if not metadata:
+        if not checked_text(metadata, "metadata"):
             raise ValueError("metadata: must not be empty")
         self._core.check_open()
         found = self._core.broker.engine.find(self._state, metadata)

@@ -116,6 +116,44 @@ def test_arguments_that_cannot_be_leave_the_job_held(stores: Stores) -> None:
     stores.run(check)
 
 
+def test_what_is_no_text_is_a_type_error_and_the_job_stays_held(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        await tube.put(b"x")
+        job = await reserved(tube)
+        wrong: Any
+        for wrong in (5, b"bytes", ["list"]):
+            with pytest.raises(TypeError, match="store"):
+                beanspiked.connect(wrong)
+            with pytest.raises(TypeError, match="name"):
+                conn.use(wrong)
+            with pytest.raises(TypeError, match="name"):
+                await conn.delete_tube(wrong)
+            with pytest.raises(TypeError, match="metadata"):
+                await tube.put(b"y", metadata=wrong)
+            with pytest.raises(TypeError, match="metadata"):
+                await tube.find(wrong)
+            with pytest.raises(TypeError, match="reason"):
+                await job.bury(wrong)
+        assert job.held
+        assert (await tube.stats()).jobs == 1
+        assert await job.delete()
+
+    stores.run(check)
+
+
+def test_a_priority_is_shown_as_a_number(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        await tube.put(b"x", priority=True)
+        info = await tube.peek_ready()
+        assert info is not None
+        assert repr(info.priority) == "1"
+        assert await tube.delete(info.id)
+
+    stores.run(check)
+
+
 def test_a_job_that_somebody_else_deleted_is_no_longer_there_also_for_who_keeps_it_alive(stores: Stores) -> None:
     if not stores.shared:
         pytest.skip("the store belongs to one process")

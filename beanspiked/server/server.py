@@ -69,6 +69,8 @@ class Server(Acceptor):
         self._listeners = [Listener(self, sock) for sock in sockets]
         self._accepting = False
         self._refusing = False
+        # Whether the next try to accept is planned. Each plan makes a try, and each try that is in vain makes a plan.
+        self._trying_again = False
         self._stopped: Later | None = None
         # The next step of the stop, once its wait is over.
         self._next: Callable[[], None] | None = None
@@ -131,7 +133,13 @@ class Server(Acceptor):
             self._refusing = True
             logger.warning("cannot accept connections: %s; new clients wait until one ends", why)
         self._stop_accepting()
-        self._loop.call_later(ACCEPT_AGAIN_AFTER, self.accept)
+        if not self._trying_again:
+            self._trying_again = True
+            self._loop.call_later(ACCEPT_AGAIN_AFTER, self._try_again)
+
+    def _try_again(self) -> None:
+        self._trying_again = False
+        self.accept()
 
     def closed(self, connection: Connection) -> None:
         """Note that a connection is gone, and its descriptor with it."""

@@ -276,6 +276,10 @@ class Worker(OfOneProcess, Generic[Task]):
                 logger.warning("job %d of %s cannot be decoded: %s", job.id, self._tube.name, text)
                 await self._bury(job, text)
                 return
+        this = asyncio.current_task()
+        assert this is not None
+        # An earlier handler may have cancelled this task itself and gone on, as some timeouts do.
+        asked_before = this.cancelling()
         try:
             async with job.keep_alive():
                 result: object = self._handler(task, job)
@@ -283,8 +287,7 @@ class Worker(OfOneProcess, Generic[Task]):
                 if inspect.isawaitable(result):
                     await result
         except asyncio.CancelledError as error:
-            this = asyncio.current_task()
-            if this is not None and this.cancelling():
+            if this.cancelling() > asked_before:
                 raise
             # The handler awaited something that was cancelled; this worker was not.
             await self._failed(job, error)

@@ -176,6 +176,30 @@ def test_a_handler_that_swallows_its_cancellation_does_not_stop_its_worker(store
     stores.run(check)
 
 
+def test_a_handler_that_cancels_itself_and_goes_on_leaves_the_next_ones_faults_what_they_are(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+
+        async def handle(body: bytes, job: Job) -> None:
+            if body == b"first":
+                this = asyncio.current_task()
+                assert this is not None
+                this.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+            else:
+                await waits_for_what_was_cancelled(body, job)
+
+        await tube.put(b"first", priority=0, ttr=60)
+        await tube.put(b"second", ttr=60)
+        async with beanspiked.Worker(tube, handle, max_attempts=1):
+            async with asyncio.timeout(10):
+                while (await tube.stats()).buried < 1:  # noqa: ASYNC110 - that is what is to be seen
+                    await asyncio.sleep(0.01)
+
+    stores.run(check)
+
+
 def test_a_job_that_always_takes_longer_than_it_may_is_buried(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

@@ -162,3 +162,14 @@ def test_no_turn_of_the_loop_is_long_while_very_many_tubes_are_told(here: World,
     finally:
         gc.enable()
     assert max(best) < 0.01
+
+
+def test_a_job_whose_body_is_on_its_way_to_its_holder_is_shown_with_its_body(here: World, client: Client) -> None:
+    front_end = client.front_end
+    body = b"".join(b"%d" % number for number in range(15_000))
+    job_id = client.put(body)
+    looking, holder = front_end.connect(), front_end.connect()
+    holder.post(b"reserve\r\n")
+    assert here.run(1, lambda: job_id in front_end.engine.holdings.jobs)
+    assert not holder.received
+    assert looking.ask(b"peek %d\r\n" % job_id) == b"FOUND %d %d\r\n%b\r\n" % (job_id, len(body), body)

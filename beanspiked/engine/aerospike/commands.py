@@ -217,7 +217,7 @@ class Commands(TubeEngine):
 
     def look_job(self, job_id: int, need: int = WHOLE) -> Answer | None:
         """Read a job that is not held here."""
-        if job_id in self.holdings.jobs:
+        if self.holdings.tells(job_id, need) is not None:
             return None
         return self.asking.ask(lambda answer: self.finder.by_id(answer, job_id, need))
 

@@ -90,7 +90,7 @@ class Finder:
         """Find one job, in whatever state. Raises StoreFailed if what is needed of it is lost or damaged."""
         found = await self._by_id(job_id, need)
         # Whoever has reserved it here meanwhile knows more of it.
-        answer.job = self._holdings.jobs.get(job_id) or found
+        answer.job = self._holdings.tells(job_id, need) or found
 
     async def _by_id(self, job_id: int, need: int) -> SharedJob | None:
         number, slot = job_id >> SLOT_BITS, job_id & SLOT_MASK

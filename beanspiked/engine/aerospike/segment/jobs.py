@@ -92,6 +92,10 @@ class SharedJob(Job):
         """Return its slot in its segment."""
         return self.id & MASK
 
+    def lacks_body(self) -> bool:
+        """Tell whether its body lies outside and is not there yet: it is never empty."""
+        return self.body_number > 0 and not self.body
+
     def unfold(self, outside: bytes | None) -> None:
         """Make its body what was put, from what is stored here or outside. Raises DamagedEntry."""
         stored = self.stored if outside is None else outside

@@ -19,7 +19,7 @@ from beanspiked.engine.aerospike.tubes.forgetting import Forgetting
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.room import Room
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
-from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED
+from beanspiked.engine.contract import GIVEN_UP, PLAIN, RESERVED, WHOLE
 from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Clock
@@ -72,6 +72,11 @@ class Holdings:
         self.jobs: dict[int, SharedJob] = {}
         # Commands that wait for the change of a job that is in flight, and until when.
         self._waits: dict[Later, tuple[SharedJob, float]] = {}
+
+    def tells(self, job_id: int, need: int) -> SharedJob | None:
+        """Return a held job of which is known here what is needed: its body may still be on its way."""
+        job = self.jobs.get(job_id)
+        return None if job is None or (need == WHOLE and job.lacks_body()) else job
 
     def in_flight(self, job_id: int) -> Later | None:
         """Return the end of the change of a held job that is in flight; it fails if the job's segment does not answer."""

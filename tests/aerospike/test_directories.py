@@ -207,7 +207,7 @@ def test_a_lister_finds_room_for_any_number_of_segments_and_takes_all_of_them_ou
         record = await entry(small, "tube")
         assert record is not None
         assert (list(record.segments), len(record.pages)) == ([1, 2], 6)
-        assert sorted(await lister.everywhere("tube", record)) == list(range(1, 21))
+        assert sorted((await lister.everywhere({"tube": record}))["tube"]) == list(range(1, 21))
         for number, page in where.items():
             await lister.unlist("tube", number, page)
             await lister.unlist("tube", number, page)

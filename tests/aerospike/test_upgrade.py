@@ -45,7 +45,7 @@ async def check_moved(store: AerospikeStore) -> None:
     tubes = await store.tubes()
     assert tubes["a"] == Directory([1, FORMER_RING + 2], counters={"total_jobs": 7, "pauses": 1})
     assert tubes["c"] == Directory([], 5000, 1 << 41)
-    assert sorted(await Lister(store).everywhere("b", tubes["b"])) == list(range(10, 1000))
+    assert sorted((await Lister(store).everywhere({"b": tubes["b"]}))["b"]) == list(range(10, 1000))
 
 
 def test_its_directories_are_moved_and_its_segments_found(real: AerospikeStore, client: Any) -> None:

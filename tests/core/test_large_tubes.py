@@ -108,7 +108,8 @@ def test_no_turn_of_the_loop_is_long_while_a_large_tube_is_opened() -> None:
     steps = here.steps
     while not client.answered():
         begun = time.thread_time()
-        here.step() or here.run(0.001)
+        if not here.step():
+            here.time = max(here.time, here.next_time())
         turns.append(round((time.thread_time() - begun) * 1000))
     assert here.steps - steps > 20_000
     assert sorted(turns)[-3] <= 10

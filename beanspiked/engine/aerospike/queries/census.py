@@ -12,7 +12,7 @@ from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
 from beanspiked.engine.errors import StoreFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from beanspiked.engine.aerospike.cluster.membership import Membership
     from beanspiked.engine.aerospike.store.contract import SegmentStore
@@ -36,6 +36,8 @@ SIDE_BY_SIDE: Final = 4
 COUNTED_MAX: Final = 1000
 # How many tubes are gone through before others have their turn.
 TUBES_AT_ONCE: Final = 500
+# The pages of how many tubes are read together when all jobs are counted.
+PAGED_AT_ONCE: Final = 32
 
 
 class Census:
@@ -74,10 +76,10 @@ class Census:
     async def segments(self, name: str) -> list[int]:
         """List all segments of a tube. Raises StoreFailed."""
         record = (await self._tasks.try_for_a_while(lambda: self._store.directories([name])))[0]
-        return await self._listed(name, record)
+        return (await self._listed({name: record}))[name]
 
-    async def _listed(self, name: str, record: "Directory | None") -> list[int]:
-        return await self._tasks.try_for_a_while(lambda: self._lister.everywhere(name, record))
+    async def _listed(self, records: "Mapping[str, Directory | None]") -> dict[str, list[int]]:
+        return await self._tasks.try_for_a_while(lambda: self._lister.everywhere(records))
 
     async def promote(self, name: str, number: int) -> bytes | None:
         """Make due jobs of a segment ready. Returns the key of its next delayed job, see promote_segment. Raises StoreFailed."""
@@ -159,11 +161,9 @@ class Census:
         found = await self._tasks.try_for_a_while(lambda: self._store.directories(names))
         await self._tasks.try_for_a_while(self._membership.look)
         records = dict(zip(names, found, strict=True))
-        counted: dict[str, Counts] = {}
-        segments: list[tuple[str, int]] = []
-        for name in names:
-            counted[name] = Counts()
-            segments += [(name, number) for number in await self._listed(name, records[name])]
+        counted = {name: Counts() for name in names}
+        listed = await self._listed(records)
+        segments = [(name, number) for name in names for number in listed[name]]
         await self._each_of(segments, lambda name, _, size: _add(counted[name], size))
         usages = await self._membership.usages()
         for name, answer in wanted:
@@ -276,9 +276,16 @@ class Census:
         `firsts` gets, by tube, when the oldest one was put of the ready jobs that are next in their segments, in microseconds.
         """
         wanted: list[tuple[str, int]] = []
+        paged: dict[str, Directory] = {}
         for count, (name, record) in enumerate(list(records.items()), 1):
-            segments = await self._listed(name, record) if record.pages else record.segments
-            wanted += [(name, segment) for segment in segments]
+            if record.pages:
+                paged[name] = record
+            else:
+                wanted += [(name, segment) for segment in record.segments]
+            if len(paged) == PAGED_AT_ONCE or count == len(records):
+                for known, segments in (await self._listed(paged)).items():
+                    wanted += [(known, segment) for segment in segments]
+                paged = {}
             if count % TUBES_AT_ONCE == 0:
                 await asyncio.sleep(0)
         filled: dict[str, Counts] = {}

@@ -110,7 +110,7 @@ class Timetable(Schedule):
         try:
             failed = False
             try:
-                await self._tasks.try_for_a_while(lambda: self.promote_due(tube))
+                await self._tasks.try_for_a_while(lambda: self._promote_tube(tube))
             except EngineError as error:
                 failed = True
                 logger.info("tube %s: its due jobs are not ready yet: %s", tube.name, error)
@@ -120,20 +120,27 @@ class Timetable(Schedule):
             tube.promoting = False
         self.wait_for_due(tube)
 
-    async def promote_due(self, tube: SharedTube) -> None:
-        """Make all due jobs of a tube ready."""
-        tube.next_due = 0
-        await self._use_due(tube)
-        segments = list(tube.committers.values())
-        lanes = [self._promote_lane(tube, segments[lane::LANES]) for lane in range(min(LANES, len(segments)))]
-        for failure in await asyncio.gather(*lanes):
-            if failure is not None:
-                raise failure
+    async def _promote_tube(self, tube: SharedTube) -> None:
+        for failure in (await self.promote_due([tube])).values():
+            raise failure
 
-    async def _promote_lane(self, tube: SharedTube, committers: list[Committer]) -> StoreError | None:
-        """Make the due jobs of some segments ready, one after the other; return why others stay delayed for now, or None."""
-        failure: StoreError | None = None
-        for committer in committers:
+    async def promote_due(self, tubes: list[SharedTube]) -> dict[SharedTube, StoreError]:
+        """Make all due jobs of tubes ready; return the tubes of which some stay delayed for now, each with a reason."""
+        segments: list[tuple[SharedTube, Committer]] = []
+        for tube in tubes:
+            tube.next_due = 0
+            await self._use_due(tube)
+            segments += [(tube, committer) for committer in tube.committers.values()]
+        failures: dict[SharedTube, StoreError] = {}
+        lanes = [self._promote_lane(segments[lane::LANES], failures) for lane in range(min(LANES, len(segments)))]
+        await asyncio.gather(*lanes)
+        return failures
+
+    async def _promote_lane(
+        self, segments: list[tuple[SharedTube, Committer]], failures: dict[SharedTube, StoreError]
+    ) -> None:
+        """Make the due jobs of some segments ready, one after the other."""
+        for tube, committer in segments:
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
                 due_ms = key_ms(due)
@@ -147,10 +154,9 @@ class Timetable(Schedule):
                     break
                 except StoreError as error:
                     # Those of other segments are made ready nevertheless, and these later.
-                    failure = error
+                    failures[tube] = error
                     tube.expect_at(due_ms)
                     break
-        return failure
 
     async def _use_due(self, tube: SharedTube) -> None:
         """Take those segments into use that are not, and have due jobs; note when the next one is due."""

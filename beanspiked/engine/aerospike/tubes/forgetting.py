@@ -168,7 +168,8 @@ class Forgetting:
         listed: list[tuple[Ending, int]] = []
         for ending, record in list(found.items()):
             try:
-                listed += [(ending, number) for number in await self._lister.everywhere(ending.tube.name, record)]
+                numbers = await self._lister.everywhere({ending.tube.name: record})
+                listed += [(ending, number) for number in numbers[ending.tube.name]]
             except StoreError as error:
                 # The others are forgotten.
                 logger.info("tube %s is remembered: %s", ending.tube.name, error)

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # How many segments are read at once: to decode them takes two milliseconds.
 READ_AT_ONCE: Final = 250
+# How many such reads are made side by side.
+SIDE_BY_SIDE: Final = 4
 # What is noted of a segment that does not answer: there may be jobs in it, none of which is asked for.
 SILENT: Final = Head((), None, None, 0, 1, 0, 0, OPEN)
 
@@ -65,21 +67,27 @@ class Heads:
     async def read_noted(self, look: Look) -> None:
         """Read the heads of segments that are not in use here. Raises StoreError if none can be read."""
         while look.unread:
-            part = look.unread[-READ_AT_ONCE:]
-            del look.unread[-READ_AT_ONCE:]
-            part = [(tube, number) for tube, number in part if not _want_if_in_use(look, tube, number)]
-            heads: list[Head | None] | None = None
-            try:
-                heads = await self._store.heads([number for _, number in part])
-            except StoreError as error:
-                logger.info("segments are read one by one: %s", error)
-            if heads is None:
+            parts: list[list[tuple[SharedTube, int]]] = []
+            while look.unread and len(parts) < SIDE_BY_SIDE:
+                part = look.unread[-READ_AT_ONCE:]
+                del look.unread[-READ_AT_ONCE:]
+                parts.append([(tube, number) for tube, number in part if not _want_if_in_use(look, tube, number)])
+            reads = [self._store.heads([number for _, number in part]) for part in parts]
+            silent: list[list[tuple[SharedTube, int]]] = []
+            for part, heads in zip(parts, await asyncio.gather(*reads, return_exceptions=True), strict=True):
+                if isinstance(heads, StoreError):
+                    logger.info("segments are read one by one: %s", heads)
+                    silent.append(part)
+                    continue
+                if isinstance(heads, BaseException):
+                    raise heads
+                look.answered = look.answered or bool(part)
+                for (tube, number), head in zip(part, heads, strict=True):
+                    if not _want_if_in_use(look, tube, number):
+                        self._note(tube, number, head)
+                await asyncio.sleep(0)
+            for part in silent:
                 await self._read_singly(look, part)
-                continue
-            look.answered = look.answered or bool(part)
-            for (tube, number), head in zip(part, heads, strict=True):
-                if not _want_if_in_use(look, tube, number):
-                    self._note(tube, number, head)
 
     async def _read_singly(self, look: Look, part: list[tuple[SharedTube, int]]) -> None:
         """Read segments one by one; those that do not answer are noted so that no job is asked of them until they are read again.

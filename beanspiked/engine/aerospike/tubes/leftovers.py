@@ -93,8 +93,8 @@ class Leftovers:
 
     async def _look_at_tube(self, name: str, record: "Directory") -> None:
         if record.segments or record.pages:
-            numbers = await self._lister.everywhere(name, record)
-            self._segments += [(name, number) for number in numbers]
+            numbers = await self._lister.everywhere({name: record})
+            self._segments += [(name, number) for number in numbers[name]]
         else:
             await self._forgetting.let_begin_anew(name, record)
 

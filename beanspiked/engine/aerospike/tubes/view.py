@@ -4,8 +4,9 @@ A tube that somebody waits for is looked at when somebody asks, when there are n
 tell. What a look finds is a hint; an operation of this front-end that began after it knows better. Only a look makes a tube live.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
@@ -44,6 +45,31 @@ SPREAD_OVER: Final = 25
 LOOK_AT_ONCE: Final = 500
 # How many segments that are not in use here a look reads anew: where a tube has more of them, they take turns.
 NOTES_A_LOOK: Final = 10_000
+
+
+class Listing:
+    """What the directory of a tube tells in a look.
+
+    Args:
+        tube: The tube.
+
+    Attributes:
+        in_use: Its segments in use when the directory had been read.
+        listed: Those of them that are listed.
+    """
+
+    def __init__(self, tube: SharedTube) -> None:
+        self.tube: SharedTube = tube
+        self.in_use: dict[int, Committer] = dict(tube.committers)
+        self.listed: set[int] = set()
+
+    def find(self, numbers: Sequence[int], look: Look) -> None:
+        """Take note of segments that are listed, and have those read that are new here."""
+        for number in numbers:
+            if number in self.in_use:
+                self.listed.add(number)
+            elif number not in self.tube.notes and number not in self.tube.committers:
+                look.unread.append((self.tube, number))
 
 
 class Scout:
@@ -164,7 +190,7 @@ class Scout:
         for tube, record in zip(tubes, records, strict=True):
             if record is not None:
                 self._timetable.apply_pause(tube, record.pause_ms, record.paused_until_ms, look.mark)
-            await self._list(tube, record, look)
+        await self._list(tubes, records, look)
         while look.unread or look.wanted:
             await self._heads.read(look)
             for tube in tubes:
@@ -188,13 +214,10 @@ class Scout:
                 # A look that began before the news were followed, and ends after one that made it live, changes nothing.
                 tube.live = True
             self._agenda.request_soon(tube)
-        for tube in due:
-            try:
-                await self._timetable.promote_due(tube)
-            except StoreError as error:
-                # There may be jobs in other segments.
-                logger.info("tube %s: not all of its due jobs are ready: %s", tube.name, error)
-                look.passed[tube] = None
+        for tube, failure in (await self._timetable.promote_due(due)).items():
+            # There may be jobs in other segments.
+            logger.info("tube %s: not all of its due jobs are ready: %s", tube.name, failure)
+            look.passed[tube] = None
         if session.over:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")
@@ -216,32 +239,36 @@ class Scout:
             # Somebody may wait there by now, for jobs of segments that did not answer.
             self._missed.update(look.passed)
 
-    async def _list(self, tube: SharedTube, record: Directory | None, look: Look) -> None:
-        """Find out which segments of a tube are to be read: those in use, new ones, and of the others those whose turn it is.
+    async def _list(self, tubes: list[SharedTube], records: list[Directory | None], look: Look) -> None:
+        """Find out which segments of tubes are to be read: those in use, new ones, and of the others those whose turn it is.
 
         However many pages there are, others have turns, and not more than a part of it is in memory at once.
         """
-        in_use = dict(tube.committers)
-        look.unread += [(tube, number) for number in tube.next_noted(NOTES_A_LOOK)]
-        numbers = [] if record is None else list(record.segments)
-        pages = [] if record is None else record.pages
-        listed: set[int] = set()
-        start = 0
-        while True:
-            for number in numbers:
-                if number in in_use:
-                    listed.add(number)
-                elif number not in tube.notes and number not in tube.committers:
-                    look.unread.append((tube, number))
-            if start >= len(pages):
-                break
+        listings = [Listing(tube) for tube in tubes]
+        pages: list[tuple[Listing, int]] = []
+        for listing, record in zip(listings, records, strict=True):
+            look.unread += [(listing.tube, number) for number in listing.tube.next_noted(NOTES_A_LOOK)]
+            if record is not None:
+                listing.find(record.segments, look)
+                pages += [(listing, page) for page in record.pages]
+        for start in range(0, len(pages), PAGES_AT_ONCE):
             if len(look.unread) >= READ_AT_ONCE:
                 await self._heads.read_noted(look)
-            numbers, idle = await self._lister.in_pages(tube.name, pages[start : start + PAGES_AT_ONCE])
-            for page in idle:
-                self._retirement.come_back_to_page(tube.name, page)
-            start += PAGES_AT_ONCE
-        for number, committer in in_use.items():
+            part = pages[start : start + PAGES_AT_ONCE]
+            found = await self._lister.in_pages([(listing.tube.name, page) for listing, page in part])
+            for (listing, page), numbers in zip(part, found, strict=True):
+                listing.find(numbers, look)
+                if numbers:
+                    await asyncio.sleep(0)
+                else:
+                    self._retirement.come_back_to_page(listing.tube.name, page)
+        for listing in listings:
+            self._want_listed(listing, look)
+
+    def _want_listed(self, listing: Listing, look: Look) -> None:
+        """Have those segments in use read that are listed, and let go of those that are dead."""
+        tube, listed = listing.tube, listing.listed
+        for number, committer in listing.in_use.items():
             if tube.committers.get(number) is not committer:
                 continue
             if number in listed:

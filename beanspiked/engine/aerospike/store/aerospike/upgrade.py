@@ -139,7 +139,7 @@ async def _former_directory(store: Former, name: str) -> Directory | None:
 
 async def _move(store: Former, lister: Lister, name: str, record: Directory) -> None:
     """Enter a record's content in the tube's entry, except the items that are there already."""
-    known = set(await lister.everywhere(name, (await store.directories([name]))[0]))
+    known = set((await lister.everywhere({name: (await store.directories([name]))[0]}))[name])
     page = 0
     for number in record.segments:
         if number not in known:

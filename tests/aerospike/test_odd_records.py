@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from segments import run
 
-from beanspiked.engine.aerospike.store.keys import lease_key
-from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Refused
+from beanspiked.engine.aerospike.store.keys import due_key, lease_key
+from beanspiked.engine.aerospike.store.request import Request
+from beanspiked.engine.aerospike.store.seam import Busy, Change, Damaged, Outcome, Refused
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
@@ -94,5 +95,54 @@ def test_a_session_that_does_not_say_whether_it_is_dead_or_whose_it_is_sends_no_
             await asyncio.sleep(0.05)
             assert await real.kill(session, 10)
             assert [record.dead for record in await real.sessions()][-1]
+
+    run(check())
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("nheld", "text"),
+        ("nheld", None),
+        ("st", 1.5),
+        ("delayed", {b"xx": b"job"}),
+        ("delayed", {7: b"job"}),
+        ("ready", {b"0123456789": b"job"}),
+    ],
+)
+def test_damage_that_the_answer_to_a_change_shows_is_told_as_such(
+    real: AerospikeStore, client: Any, caplog: pytest.LogCaptureFixture, name: str, odd: Any, few: bool, together: bool
+) -> None:
+    change = Change(puts={"buried": {due_key(1, 1): b"job"}}, last_slot=1)
+    change.few = few
+
+    async def check() -> None:
+        for number in (1, 2):
+            await real.create(number, "t", lease_key(9, number))
+        client.put(real._segment_key(2), {name: odd})
+        numbers = (1, 2) if together else (2,)
+        requests = [Request(change) for _ in numbers]
+        for number, request in zip(numbers, requests, strict=True):
+            request.number, request.lease = number, lease_key(9, number)
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        real.send(requests, lambda _: told.set_result(None))
+        await told
+        assert isinstance(requests[-1].outcome, Damaged)
+        if together:
+            assert isinstance(requests[0].outcome, Outcome)
+
+    run(check())
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("name", "odd"), [("hwm", "text"), ("held", {lease_key(9, 2): {7: b"job"}})])
+def test_damage_that_a_settle_meets_is_told_as_such(real: AerospikeStore, client: Any, name: str, odd: Any) -> None:
+    async def check() -> None:
+        await real.create(2, "t", lease_key(9, 2))
+        client.put(real._segment_key(2), {name: odd})
+        with pytest.raises(Damaged):
+            await real.settle(2, lease_key(9, 2), lease_key(9, 3))
 
     run(check())

@@ -18,6 +18,7 @@ __all__ = [
     "entries",
     "first_key",
     "key_list",
+    "keys",
     "mapping",
     "number",
     "numbers",
@@ -101,12 +102,19 @@ def _check_key(name: str, key: object, *, ready: bool) -> None:
 
 def key_list(bins: Bins, name: str, *, ready: bool) -> Sequence[bytes]:
     """Return a bin's list of keys of jobs, which are ready or are not."""
-    keys = bins.get(name)
-    if not isinstance(keys, list):
-        raise unexpected(name, keys)
-    for key in keys:
-        _check_key(name, key, ready=ready)
-    return keys
+    return keys(name, bins.get(name), ready=ready)
+
+
+def keys(name: str, value: object, *, ready: bool) -> Sequence[bytes]:
+    """Return a list of keys of jobs, which are ready or are not."""
+    if not isinstance(value, list):
+        raise unexpected(name, value)
+    usual = READY_KEY.size if ready else DUE_KEY.size
+    for key in value:
+        # Micro-optimization: every answer to a change has many keys.
+        if type(key) is not bytes or len(key) != usual:
+            _check_key(name, key, ready=ready)
+    return value
 
 
 def first_key(bins: Bins, name: str, *, ready: bool = False) -> bytes | None:

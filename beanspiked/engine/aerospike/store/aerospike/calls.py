@@ -23,7 +23,7 @@ from beanspiked.engine.aerospike.store.aerospike.nodes import Agreement, NodeWat
 from beanspiked.engine.aerospike.store.aerospike.probe import Key, check_node, unanswered
 from beanspiked.engine.aerospike.store.aerospike.tally import Tally
 from beanspiked.engine.aerospike.store.aerospike.workers import Workers
-from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Full, Refused, StoreError, TooBig, Unknown
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Fenced, Full, Refused, StoreError, TooBig, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -367,9 +367,11 @@ def meaning_of(code: int, in_doubt: bool | None, text: str) -> StoreError:
 
 
 def read_off(read: Callable[[Answer], Result], answer: Answer) -> Result:
-    """Decode the answer to a change. Raises Unknown if that fails, since the change was made nevertheless."""
+    """Decode the answer to a change. Raises Damaged if the record is, and Unknown after a bug, since the change was made nevertheless."""
     try:
         return read(answer)
+    except Damaged:
+        raise
     except Exception as error:
         logger.exception("the answer to a change cannot be read")
         raise Unknown("its answer cannot be read") from error

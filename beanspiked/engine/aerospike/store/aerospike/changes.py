@@ -52,7 +52,6 @@ from beanspiked.engine.aerospike.store.seam import (
     Change,
     Outcome,
     StoreError,
-    Unknown,
 )
 
 if TYPE_CHECKING:
@@ -265,7 +264,7 @@ def _outcome_of_record(change: Change, record: Any, untold: int) -> Outcome | Ex
         return meaning_of(untold, record.in_doubt, "nothing was said of it in a batch")
     try:
         return read_off(partial(_outcome_of_bins, change), record.record[2])
-    except Unknown as error:
+    except StoreError as error:
         return error
 
 
@@ -351,7 +350,7 @@ def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
 
 
 def _read_outcome(change: Change, results: Any) -> Outcome:
-    """Decode the result of a single change. Raises Unknown."""
+    """Decode the result of a single change. Raises Damaged or Unknown."""
     return read_off(partial(_outcome_of_results, change), results)
 
 
@@ -365,7 +364,7 @@ def _outcome_of_bins(change: Change, bins: Mapping[str, Any]) -> Outcome:
     """Decode the result of a change in a batch."""
     if change.few:
         ready = bins["keys" if change.take else READY]
-        head = head_of_few(ready, bins[DELAYED], bins[BURIED], bins["nheld"], bins["st"])
+        head = head_of_few(ready, bins[DELAYED], bins[BURIED], bins.get("nheld"), bins.get("st"))
     else:
         head = head_of_bins(bins)
     return Outcome(_pairs(bins[READY]) if change.take else [], head)

@@ -9,6 +9,7 @@ from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
+from beanspiked.engine.aerospike.store import fields
 from beanspiked.engine.aerospike.store.keys import ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, HEAD_KEYS, READY, Head
 
@@ -43,7 +44,18 @@ HEAD_OPS: Final = [
 
 def head_of_results(results: Sequence[tuple[str, Any]]) -> Head:
     """Decode the results of HEAD_OPS, at the end of an operation's results."""
-    keys, last, due, ready, delayed, buried, held, state = [value for _, value in results[-len(HEAD_OPS) :]]
+    return _head(*[value for _, value in results[-len(HEAD_OPS) :]])
+
+
+def _head(keys: Any, last: Any, due: Any, ready: int, delayed: int, buried: int, held: Any, state: Any) -> Head:
+    """Make a head of the answer to a change. Raises Damaged."""
+    if type(held) is not int:
+        raise fields.unexpected("nheld", held)
+    if type(state) is not int:
+        raise fields.unexpected("st", state)
+    fields.keys(READY, keys, ready=True)
+    fields.keys(READY, last, ready=True)
+    fields.keys(DELAYED, due, ready=False)
     return Head(keys, last[0] if last else None, due[0] if due else None, ready, delayed, buried, held, state)
 
 
@@ -82,23 +94,22 @@ FEW_READS_AFTER_TAKE: Final = [_keys_read("keys", READY, 0, HEAD_KEYS), *FEW_REA
 
 
 def head_of_bins(bins: Mapping[str, Any]) -> Head:
-    """Decode the results of HEAD_READS for a segment that is in use here."""
-    return Head(
+    """Decode the results of HEAD_READS for a segment that is in use here. Raises Damaged."""
+    return _head(
         bins["keys"],
-        bins["last"][0] if bins["last"] else None,
-        bins["due"][0] if bins["due"] else None,
+        bins["last"],
+        bins["due"],
         bins["ready-n"],
         bins["delayed-n"],
         bins["buried-n"],
-        bins["nheld"],
-        bins["st"],
+        bins.get("nheld"),
+        bins.get("st"),
     )
 
 
-def head_of_few(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: int, state: int) -> Head:
-    """Make a head of the results of FEW_READS. If there are more jobs than expected, it covers only the first ones."""
-    last = ready[-1] if ready else None
-    return Head(ready, last, delayed[0] if delayed else None, len(ready), len(delayed), buried, held, state)
+def head_of_few(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: Any, state: Any) -> Head:
+    """Make a head of the results of FEW_READS. If there are more jobs than expected, it covers only the first ones. Raises Damaged."""
+    return _head(ready, ready[-1:], delayed[:1], len(ready), len(delayed), buried, held, state)
 
 
 # --- looks over many segments; formats.py decodes them

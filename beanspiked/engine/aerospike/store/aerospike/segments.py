@@ -17,6 +17,7 @@ from aerospike_helpers.expressions import base as exp
 from aerospike_helpers.expressions import map as exp_map
 from aerospike_helpers.operations import expression_operations, map_operations, operations
 
+from beanspiked.engine.aerospike.store import fields
 from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.calls import (
     QUERY_POLICY,
@@ -288,9 +289,8 @@ class Segments(Records):
 
 
 def _settlement(results: Sequence[tuple[str, Any]]) -> Settlement:
-    """Decode the last two results of a settle: the highest slot, and what the lease holds."""
-    jobs = {bytes(job): bytes(packed) for job, packed in sorted(results[-1][1].items())}
-    return Settlement(results[-2][1], jobs)
+    """Decode the last two results of a settle: the highest slot, and what the lease holds. Raises Damaged."""
+    return Settlement(fields.number(dict(results[-2:-1]), "hwm"), fields.entries("a lease", results[-1][1]))
 
 
 def _fence(lease: int) -> Any:

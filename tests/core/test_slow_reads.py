@@ -91,3 +91,11 @@ def test_figures_of_many_tubes_are_read_side_by_side() -> None:
         assert b"\ncurrent-jobs-ready: 4\n" in client.ask(b"")
     assert client.stats("stats")["current-jobs-ready"] == str(4 * TUBES)
     assert here.time - began < 25 * CALL
+
+
+@pytest.mark.parametrize(("command", "front_ends", "ready"), [("stats", 1, TUBES), ("stats-tube tube-0", 8, 8)])
+def test_due_jobs_that_nobody_waits_for_are_made_ready_side_by_side(command: str, front_ends: int, ready: int) -> None:
+    here, client, _ = filled(front_ends, delay=3)
+    began = here.time
+    assert client.stats(command)["current-jobs-ready"] == str(ready)
+    assert here.time - began < 15 * CALL

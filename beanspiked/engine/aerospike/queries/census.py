@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.keys import key_ms, put_us
 from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes
+from beanspiked.engine.aerospike.tubes.due import LANES
 from beanspiked.engine.aerospike.tubes.registry import tube_usage
 from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
 from beanspiked.engine.errors import StoreFailed
@@ -101,18 +102,26 @@ class Census:
             some = parts[start : start + SIDE_BY_SIDE]
             # Side by side: while the client reads one answer the cluster works at the next.
             answers = await asyncio.gather(*[self._sizes([number for _, number in part], most) for part in some])
-            for part, sizes in zip(some, answers, strict=True):
-                for (name, number), counted in zip(part, sizes, strict=True):
-                    size = counted
-                    if size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
-                        size = await self._size_without_due(name, number, size, now_ms)
-                    if size is not None:
-                        see(name, number, size)
+            places = [place for part in some for place in part]
+            counted = dict(zip(places, [size for sizes in answers for size in sizes], strict=True))
+            await self._make_ready(counted, now_ms)
+            for (name, number), size in counted.items():
+                if size is not None:
+                    see(name, number, size)
 
-    async def _size_without_due(self, name: str, number: int, counted: Sizes, now_ms: int) -> Sizes | None:
+    async def _make_ready(self, counted: "dict[tuple[str, int], Sizes | None]", now_ms: int) -> None:
+        """Make the due jobs of segments ready, of some segments side by side, and replace the sizes of these."""
+        due = [(place, size) for place, size in counted.items() if _is_due(size, now_ms)]
+
+        async def lane(segments: "list[tuple[tuple[str, int], Sizes | None]]") -> None:
+            for (name, number), size in segments:
+                counted[name, number] = await self._size_without_due(name, number, size, now_ms)
+
+        await asyncio.gather(*[lane(due[start::LANES]) for start in range(min(LANES, len(due)))])
+
+    async def _size_without_due(self, name: str, number: int, size: Sizes | None, now_ms: int) -> Sizes | None:
         """Make a segment's due jobs ready; return its sizes then."""
-        size: Sizes | None = counted
-        while size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms:
+        while _is_due(size, now_ms):
             try:
                 due = await self.promote(name, number)
             except Damaged as error:
@@ -209,42 +218,34 @@ class Census:
         counted = await self._count_all(answer, records, firsts)
         now_ms = self._membership.clock.server_ms()
         found = set(counted)
-        for number, here in enumerate(self._registry.known_tubes(), 1):
-            if self._registry.find_tube(here.name) is not None:
-                found.add(here.name)
-            if number % TUBES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        for tubes in _parts(self._registry.known_tubes()):
+            found.update([tube.name for tube in tubes if self._registry.find_tube(tube.name) is not None])
+            await asyncio.sleep(0)
         uses: dict[str, TubeUse] = {}
-        for number, (name, record) in enumerate(list(records.items()), 1):
-            uses[name] = _kept_use(record)
-            if record.paused_until_ms > now_ms:
-                found.add(name)
-            if number % TUBES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        for names in _parts(list(records)):
+            uses.update({name: _kept_use(records[name]) for name in names})
+            found.update([name for name in names if records[name].paused_until_ms > now_ms])
+            await asyncio.sleep(0)
         for usage in await self._membership.usages():
-            for number, (name, use) in enumerate(list(usage.items()), 1):
-                total = uses.get(name)
-                if total is None:
-                    uses[name] = total = TubeUse()
-                _add_use(total, use)
-                if use[0] or use[1]:
-                    found.add(name)
-                if number % TUBES_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        for number, name in enumerate(list(found), 1):
-            sight = TubeSight(name, counted.get(name) or Counts(), uses.get(name) or TubeUse())
-            if name in firsts:
-                sight.oldest = self._membership.clock.local_time(firsts[name] // 1000)
-            tube = self._registry.known_tube(name)
-            if tube is not None:
-                _add_use(sight.use, tube_usage(tube))
-            known = records.get(name)
-            if known is not None and known.paused_until_ms > now_ms:
-                sight.pause = known.pause_ms / 1000
-                sight.paused_until = self._membership.clock.local_time(known.paused_until_ms)
-            answer.tubes.append(sight)
-            if number % TUBES_AT_ONCE == 0:
+            for part in _parts(list(usage.items())):
+                for name, use in part:
+                    _add_use(uses.setdefault(name, TubeUse()), use)
+                found.update([name for name, use in part if use[0] or use[1]])
                 await asyncio.sleep(0)
+        for names in _parts(list(found)):
+            for name in names:
+                sight = TubeSight(name, counted.get(name) or Counts(), uses.get(name) or TubeUse())
+                if name in firsts:
+                    sight.oldest = self._membership.clock.local_time(firsts[name] // 1000)
+                tube = self._registry.known_tube(name)
+                if tube is not None:
+                    _add_use(sight.use, tube_usage(tube))
+                known = records.get(name)
+                if known is not None and known.paused_until_ms > now_ms:
+                    sight.pause = known.pause_ms / 1000
+                    sight.paused_until = self._membership.clock.local_time(known.paused_until_ms)
+                answer.tubes.append(sight)
+            await asyncio.sleep(0)
 
     async def names(self, answer: Answer) -> None:
         """Find the names of all tubes that exist. Raises StoreFailed.
@@ -276,18 +277,15 @@ class Census:
         `firsts` gets, by tube, when the oldest one was put of the ready jobs that are next in their segments, in microseconds.
         """
         wanted: list[tuple[str, int]] = []
-        paged: dict[str, Directory] = {}
-        for count, (name, record) in enumerate(list(records.items()), 1):
-            if record.pages:
-                paged[name] = record
-            else:
-                wanted += [(name, segment) for segment in record.segments]
-            if len(paged) == PAGED_AT_ONCE or count == len(records):
-                for known, segments in (await self._listed(paged)).items():
-                    wanted += [(known, segment) for segment in segments]
-                paged = {}
-            if count % TUBES_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        for names in _parts(list(records)):
+            paged = [name for name in names if records[name].pages]
+            for start in range(0, len(paged), PAGED_AT_ONCE):
+                some = {name: records[name] for name in paged[start : start + PAGED_AT_ONCE]}
+                for name, segments in (await self._listed(some)).items():
+                    wanted += [(name, segment) for segment in segments]
+            listed = [(name, records[name].segments) for name in names if not records[name].pages]
+            wanted += [(name, segment) for name, segments in listed for segment in segments]
+            await asyncio.sleep(0)
         filled: dict[str, Counts] = {}
 
         def see(name: str, _: int, size: Sizes) -> None:
@@ -364,6 +362,11 @@ def _add_filled(filled: set[str], records: "dict[str, Directory]", names: list[s
             listed += len(record.segments) + PAGE_MAX * len(record.pages)
             filled.add(name)
     return listed
+
+
+def _is_due(size: Sizes | None, now_ms: int) -> bool:
+    """Tell whether a segment has due jobs that are not ready yet."""
+    return size is not None and size.due_key is not None and key_ms(size.due_key) <= now_ms
 
 
 def _age(aged: tuple[int, str]) -> int:

@@ -24,7 +24,7 @@ from beanspiked.engine.timers import Timers
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
-__all__ = ["Timetable"]
+__all__ = ["LANES", "Timetable"]
 
 logger = logging.getLogger(__name__)
 

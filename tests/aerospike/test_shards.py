@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -37,3 +38,20 @@ def test_names_that_fill_a_shard_of_one_cluster_are_spread_over_another(
     assert len(chosen) > 15
     monkeypatch.setattr(real, "_salt", b"of another cluster")
     assert max(Counter(real._shard_key(name) for name in chosen).values()) <= 3
+
+
+def test_a_salt_that_the_cluster_has_lost_is_put_back(real: AerospikeStore, client: Any) -> None:
+    salt = asyncio.run(real.secret())
+    client.remove(real.key("ctl", "shards"))
+    assert asyncio.run(real.secret()) == salt
+    assert asyncio.run(next(others(real, client)).secret()) == salt
+
+
+def test_a_salt_that_another_front_end_has_made_anew_is_read(real: AerospikeStore, client: Any) -> None:
+    salt, before = asyncio.run(real.secret()), real._shard_key("tube")
+    client.remove(real.key("ctl", "shards"))
+    other = next(others(real, client))
+    made = asyncio.run(other.secret())
+    assert made != salt
+    assert asyncio.run(real.secret()) == made
+    assert real._shard_key("tube") == other._shard_key("tube") != before

@@ -101,3 +101,23 @@ def test_a_front_end_whose_record_another_has_by_now_learns_that_it_is_dead_and_
     assert len({former, number_of(frozen), number_of(successor)}) == 3
     assert client.ask(b"touch %d\r\n" % job_id) == b"TOUCHED\r\n"
     assert sorted(here.cluster.listed_sessions()) == sorted(map(number_of, (staying, successor, frozen)))
+
+
+def test_a_front_end_whose_cluster_has_another_key_begins_anew_with_it(here: World) -> None:
+    stayed = here.front_end()
+    here.run(3.0)
+    client = stayed.connect()
+    client.put()
+    former = number_of(stayed)
+    # Another one has made it, since the nodes had lost the first.
+    here.cluster.key = b"made anew"
+    here.run(10.0)
+    membership = stayed.engine.membership
+    assert not membership.session.over
+    assert number_of(stayed) != former
+    other = here.front_end()
+    here.run(3.0)
+    waiting = other.connect()
+    waiting.post(b"reserve-with-timeout 5\r\n")
+    assert stayed.engine.news.mesh.hears(number_of(other))
+    assert other.engine.news.mesh.hears(number_of(stayed))

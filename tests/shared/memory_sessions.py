@@ -54,6 +54,7 @@ class SessionRecords:
     def __init__(self, now_ms: Callable[[], int], record_max: int) -> None:
         self.now_ms = now_ms
         self.record_max = record_max
+        self.key = b"known to this cluster's own only"
         self._counters: dict[str, int] = {}
         # The slot of each listed session, and the last slots of sessions that are not listed any more.
         self._listed: dict[int, int] = {}
@@ -122,7 +123,7 @@ class SessionRecords:
 
     def secret(self) -> bytes:
         """See SegmentStore."""
-        return b"known to this cluster's own only"
+        return self.key
 
     def resign(self, session: int) -> None:
         """See SegmentStore."""

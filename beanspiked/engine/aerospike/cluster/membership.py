@@ -144,8 +144,7 @@ class Membership(Sessions):
 
     async def run(self) -> None:
         """Join, and send a heartbeat every second, for as long as this process serves."""
-        warned = False
-        started = self._monotonic()
+        warned, started = False, self._monotonic()
         while not self._ended:
             refused = False
             try:
@@ -175,9 +174,7 @@ class Membership(Sessions):
             await asyncio.sleep(JOIN_EVERY if self.session.over and not refused else HEARTBEAT_EVERY)
 
     async def _join(self) -> None:
-        mesh = self._news.mesh
-        if not mesh.key:
-            await mesh.listen(await self._store.secret())
+        await self._news.mesh.listen(await self._store.secret())
         number = self.entering
         if not number:
             # It is tried until it is refused: each number that is given up takes a record for more than a minute.
@@ -233,12 +230,8 @@ class Membership(Sessions):
         live = [record for record in self.records if not record.dead and record.number != self.session.number]
         mesh = self._news.mesh
         return all(
-            mesh.hears(record.number) or self._listens_to_this(record) or record.silent_ms > ABSENT_MS
-            for record in live
+            mesh.hears(record.number) or self.listens_here(record) or record.silent_ms > ABSENT_MS for record in live
         )
-
-    def _listens_to_this(self, record: KnownSession) -> bool:
-        return record.listens is None or self.session.number in record.listens
 
     async def _announce(self) -> None:
         """Announce how this front-end hears the others' news and tells its own, unless that was announced before."""
@@ -328,6 +321,7 @@ class Membership(Sessions):
             looked = self._monotonic()
             try:
                 await self.look()
+                self._chores.begin("key", self._check_key)
                 await self.burial.bury()
             except StoreError as error:
                 self.doubt()
@@ -337,6 +331,12 @@ class Membership(Sessions):
                 self._chores.begin("audit", self.burial.audit)
                 self._chores.begin("sweep", self.listener.sweep)
                 self._chores.begin("leftovers", self.listener.look_through)
+
+    async def _check_key(self) -> None:
+        """End the session if the cluster has lost its key and has got another one: tubes are elsewhere under that one."""
+        if await self._store.secret() != self._news.mesh.key and not self.session.over:
+            logger.error("the cluster has lost data, and has another key now; held jobs are given up")
+            self._over()
 
     async def look(self) -> None:
         """Read the others' sessions."""
@@ -349,8 +349,7 @@ class Membership(Sessions):
         self.records = [
             (before.get(record.number) or KnownSession(record.number)).read(record, now) for record in found
         ]
-        listed = {record.number for record in self.records}
-        self.burial.know(listed)
+        self.burial.know({record.number for record in self.records})
         others = [record for record in self.records if record.number != self.session.number]
         self.others = [record.number for record in others if not record.dead]
         if session is self.session and not session.over:
@@ -361,7 +360,7 @@ class Membership(Sessions):
             self.listener.others_changed()
         self._news.know(
             [
-                Other(record.number, record.address, self._listens_to_this(record), record.tells)
+                Other(record.number, record.address, self.listens_here(record), record.tells)
                 for record in others
                 if not record.dead
             ],

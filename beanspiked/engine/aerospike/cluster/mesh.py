@@ -98,9 +98,10 @@ class Mesh(LinkOwner):
         self._answered: asyncio.Future[None] | None = None
 
     async def listen(self, key: bytes) -> None:
-        """Let others dial. Called once, when the cluster's key is known."""
+        """Let others dial. Called before each session, since a cluster that has lost its data has another key."""
         self.key = key
-        self.address = await self._network.listen(self._accept)
+        if not self.address:
+            self.address = await self._network.listen(self._accept)
 
     def begin(self, session: int) -> None:
         """Begin with a new session: links of the last one are over."""

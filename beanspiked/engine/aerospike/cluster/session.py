@@ -144,6 +144,10 @@ class Sessions:
         """Judge no other session for a while: something failed here."""
         self.healthy_since = self._monotonic()
 
+    def listens_here(self, record: KnownSession) -> bool:
+        """Tell whether a front-end reads the news of this one from its record."""
+        return record.listens is None or self.session.number in record.listens
+
     def forget_other(self, number: int) -> None:
         """Drop a session that was declared dead: the tubes that it uses do not count any more."""
         self.others = [other for other in self.others if other != number]

@@ -194,7 +194,10 @@ class SegmentStore(DirectoryStore, Protocol):
         """Say how a session hears news; see SessionRecord. Raises Refused if it is dead, Fenced if it never joined."""
 
     async def secret(self) -> bytes:
-        """Return random bytes that only readers of the cluster know. The first call makes them. Raises Damaged."""
+        """Read random bytes that only readers of the cluster know. The first call makes them. Raises Damaged.
+
+        If the cluster has lost them, the last ones that this front-end has read are put back: where tubes are depends on them.
+        """
 
     async def resign(self, session: int) -> None:
         """Declare this front-end's own session dead. May be repeated."""

@@ -87,7 +87,7 @@ class Directories(Records):
 
     async def secret(self) -> bytes:
         """See SegmentStore."""
-        return await self.caller.call(self.salt)
+        return await self.caller.call(self._read_salt)
 
     async def _shard(self, tube: str) -> Key:
         """Return the key of a tube's shard."""
@@ -102,14 +102,21 @@ class Directories(Records):
     # --- shards, on a worker thread
 
     def salt(self) -> bytes:
-        """Return the cluster's salt. The first front-end that needs it makes it."""
-        if not self._salt:
-            key = self.key("ctl", "shards")
+        """Return the cluster's salt, as this front-end has read it last."""
+        return self._salt or self._read_salt()
+
+    def _read_salt(self) -> bytes:
+        """Read the cluster's salt. The first front-end makes it, and any other puts it back that has read it before it was lost."""
+        key = self.key("ctl", "shards")
+        try:
+            bins = self.caller.client.get(key, READ_POLICY)[2]
+        except client_errors.RecordNotFound:
+            salt = self._salt or secrets.token_bytes(SALT_SIZE)
+            made = [operations.write("f", FORMAT), operations.write("salt", salt)]
             with contextlib.suppress(client_errors.RecordExistsError):
-                made = [operations.write("f", FORMAT), operations.write("salt", secrets.token_bytes(SALT_SIZE))]
                 self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
-            bins = checked(self.caller.client.get(key, READ_POLICY)[2])
-            self._salt = blob(bins, "salt")
+            bins = self.caller.client.get(key, READ_POLICY)[2]
+        self._salt = blob(checked(bins), "salt")
         return self._salt
 
     def _shard_key(self, tube: str) -> Key:

@@ -16,6 +16,7 @@ from aerospike.exception import AerospikeError
 
 from beanspiked.engine.aerospike.segment.codec import FORMATS
 from beanspiked.engine.aerospike.store import fields, formats
+from beanspiked.engine.aerospike.store.aerospike.client import told_by
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot
 from beanspiked.engine.aerospike.store.seam import Damaged, Newer
 from beanspiked.engine.errors import DamagedEntry, NewerEntry
@@ -93,7 +94,7 @@ def _look(
         try:
             records = query.results({**SCAN_POLICY, "partition_filter": {"begin": begin, "count": SLICE}})
         except AerospikeError as error:
-            found.append(Finding("warning", f"{place[1]} cannot be searched: {error.code}: {error.msg}"))
+            found.append(Finding("warning", f"{place[1]} cannot be searched: {error.code}: {told_by(error)}"))
             return seen, begin, found
         for key, _, values in records:
             seen += 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aerospike.exception import AerospikeError
 from segments import LEASE, run
 from versions import NEXT, NEXT_FORM
 
 from beanspiked.engine.aerospike.segment.codec import Packed, pack
+from beanspiked.engine.aerospike.store.aerospike.calls import meaning
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, ready_key
 from beanspiked.engine.aerospike.store.seam import READY, Change
 from beanspiked.ops.records import NAMED_MAX, set_aside
@@ -112,3 +114,33 @@ def test_what_there_was_no_time_for_is_said(filled: AerospikeStore, client: Any)
     assert len(lines) == 6
     assert lines[0] == f"warning: only 7 % of {prefix}ctl was searched for records that cannot be read"
     assert lines[-1] == f"warning: only 0 % of {prefix}body was searched for records that cannot be read"
+
+
+class Failing:
+    """A client and its queries, while a node has not yet the partitions that it is asked for."""
+
+    def get(self, _: object) -> None:
+        raise self.error()
+
+    def query(self, *_: object) -> Failing:
+        return self
+
+    def select(self, *_: object) -> None:
+        pass
+
+    def results(self, _: object) -> None:
+        raise self.error()
+
+    def error(self) -> AerospikeError:
+        parts = "\n".join(f"11,1,127.0.0.1:3000,Partition {number} unavailable" for number in (7, 8))
+        error = AerospikeError()
+        error.code, error.msg = 11, f"AEROSPIKE_ERR_CLUSTER\nsub-errors:\n{parts}\n"
+        return error
+
+
+def test_an_error_with_a_line_for_each_partition_is_told_on_one_line() -> None:
+    what = "11: AEROSPIKE_ERR_CLUSTER: 11,1,127.0.0.1:3000,Partition 7 unavailable"
+    told = [text for _, text in set_aside(Failing(), "test", "bsd_")]
+    assert f"bsd_seg cannot be searched: {what}" in told
+    assert not any("\n" in text for text in told)
+    assert str(meaning(Failing().error())) == what

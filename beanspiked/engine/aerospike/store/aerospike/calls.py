@@ -18,6 +18,7 @@ from aerospike_helpers.batch import records as batch_records
 from aerospike_helpers.operations import expression_operations
 
 from beanspiked.engine import forks
+from beanspiked.engine.aerospike.store.aerospike.client import told_by
 from beanspiked.engine.aerospike.store.aerospike.deadline import NODE_NOW_MS, Deadline
 from beanspiked.engine.aerospike.store.aerospike.nodes import Agreement, NodeWatch
 from beanspiked.engine.aerospike.store.aerospike.probe import Key, check_node, unanswered
@@ -354,7 +355,7 @@ def meaning(error: client_errors.AerospikeError) -> Exception:
     if error.code == CODE_PARAMETER:
         bug: Exception = error
         return bug
-    return meaning_of(error.code or 0, error.in_doubt, error.msg or "")
+    return meaning_of(error.code or 0, error.in_doubt, told_by(error))
 
 
 def meaning_of(code: int, in_doubt: bool | None, text: str) -> StoreError:

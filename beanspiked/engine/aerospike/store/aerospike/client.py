@@ -15,7 +15,7 @@ from beanspiked.places import host_port
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-__all__ = ["connect", "reasons"]
+__all__ = ["connect", "reasons", "told_by"]
 
 
 def connect(config: Mapping[str, Any]) -> Any:
@@ -69,6 +69,12 @@ def _connect(config: Mapping[str, Any], named: Collection[str]) -> Any:
     finally:
         # The handler stays: a thread of the client may be about to call it.
         aerospike.set_log_level(aerospike.LOG_LEVEL_OFF)
+
+
+def told_by(error: AerospikeError) -> str:
+    """Say on one line what the client says of an error. A query's error has a line for each node or partition: the first is enough."""
+    what, _, details = (error.msg or "").partition("\nsub-errors:\n")
+    return ": ".join(part for part in (what, details.partition("\n")[0]) if part)
 
 
 _logged: Final[list[str]] = []

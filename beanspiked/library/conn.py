@@ -184,7 +184,13 @@ class Conn(ConnBase):
         if self._store is None or isinstance(self._store, str):
             from beanspiked.engine.embedded.start import start  # noqa: PLC0415 - see above
 
-            soon = asyncio.get_running_loop().call_soon_threadsafe
+            loop = asyncio.get_running_loop()
+
+            def soon(callback: Callable[[], None]) -> None:
+                # If the loop is closed, no call waits for an outcome any more.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(callback)
+
             with forks.undisturbed():
                 return start(_made(self._store), 0, timers, broker, turn, soon)
         from beanspiked.engine.aerospike.start import connect  # noqa: PLC0415 - likewise

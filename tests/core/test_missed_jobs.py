@@ -53,6 +53,12 @@ def clients(here: World, count: int) -> list[Client]:
     return [front_end.connect() for front_end in front_ends]
 
 
+def paused_ms(here: World) -> int:
+    directory = here.cluster.directory("default")
+    assert directory is not None
+    return directory.pause_ms
+
+
 def watch_only(client: Client, *tubes: bytes) -> None:
     for tube in tubes:
         client.ask(b"watch %b\r\n" % tube)
@@ -256,6 +262,7 @@ def test_the_end_of_a_pause_during_a_look_is_not_missed(seed: int) -> None:
     here.run(1.0)
     # The worker's front-end looks at the tube.
     other.post(b"pause-tube default 1800\r\n")
+    assert here.run(1.0, lambda: paused_ms(here) == 1_800_000)
     here.run(here.chance.uniform(0, 0.1))
     assert operator.ask(b"pause-tube default 0\r\n") == b"PAUSED\r\n"
     assert all_answered(here, [worker])

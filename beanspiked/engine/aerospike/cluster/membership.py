@@ -321,7 +321,8 @@ class Membership(Sessions):
             looked = self._monotonic()
             try:
                 await self.look()
-                self._chores.begin("key", self._check_key)
+                if self.others and not rarely:  # Front-ends with different keys cannot link.
+                    self._chores.begin("key", self._check_key)
                 await self.burial.bury()
             except StoreError as error:
                 self.doubt()

@@ -197,7 +197,7 @@ def test_example_reserve_batch(stores: Stores) -> None:
 def test_example_reserve_and_keep_loop(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)
-        await asyncio.gather(*[tube.put(b"", ttr=1.0) for _ in range(300)])
+        await asyncio.gather(*[tube.put(b"", ttr=3.0) for _ in range(300)])
         released = 0
         working = 0
         all_working = asyncio.Event()
@@ -215,7 +215,7 @@ def test_example_reserve_and_keep_loop(stores: Stores) -> None:
         worker = beanspiked.Worker(tube, handler, concurrency=300)
         worker.start()
         await asyncio.wait_for(all_working.wait(), 20)
-        await asyncio.sleep(2)
+        await asyncio.sleep(4.5)
         assert (working, released) == (300, 0)
         await worker.close(grace=0)
         assert released == 300

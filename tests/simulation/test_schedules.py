@@ -19,7 +19,7 @@ from beanspiked.engine.aerospike.store.seam import FIRST
 pytestmark = KILLS
 
 CHUNK = 50 if FULL else 5
-SCHEDULES = 200 if FULL else 20
+SCHEDULES = 150 if FULL else 20
 # Several times as much happens in each of these.
 MIXED_CHUNK = 10
 MIXED = 10 if FULL else 1

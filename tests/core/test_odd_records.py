@@ -157,6 +157,17 @@ def test_one_odd_entry_of_a_shard_keeps_no_other_from_being_read() -> None:
     assert len(told) == 7
 
 
+def test_an_entry_whose_items_are_out_of_order_is_read_in_order() -> None:
+    numbers = list(range(20_000, 0, -1))
+    items = {
+        entries.numbered_item("a", kind, number): 0
+        for number in numbers
+        for kind in (entries.ITEM_SEGMENT, entries.ITEM_PAGE)
+    }
+    found = entries.directories(items, lambda what, _: pytest.fail(what))
+    assert found == {"a": Directory(numbers[::-1], pages=numbers[::-1])}
+
+
 # --- with front-ends at work
 
 

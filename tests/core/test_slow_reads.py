@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from world import Client
 
-    from beanspiked.engine.aerospike.store.seam import Directory, Head, Page, Sizes
+    from beanspiked.engine.aerospike.store.directory import Directory
+    from beanspiked.engine.aerospike.store.seam import Head, Page, Sizes
 
 TUBES = 32
 # What a call takes, there and back, in seconds.

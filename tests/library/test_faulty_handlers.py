@@ -86,8 +86,8 @@ def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> 
 
 
 @pytest.mark.usefixtures("unlogged")
-@pytest.mark.parametrize("error", [Unspeakable, Panic])
-def test_a_worker_outlives_its_decoders_faults(stores: Stores, error: type[BaseException]) -> None:
+@pytest.mark.parametrize(("error", "reason"), [(Unspeakable, "Unspeakable"), (Panic, "Panic: ")])
+def test_a_worker_outlives_its_decoders_faults(stores: Stores, error: type[BaseException], reason: str) -> None:
     def decoder(body: bytes) -> bytes:  # noqa: ARG001
         raise error
 
@@ -101,7 +101,7 @@ def test_a_worker_outlives_its_decoders_faults(stores: Stores, error: type[BaseE
                     await asyncio.sleep(0.01)
         buried = await tube.peek_buried()
         assert buried is not None
-        assert buried.reason.startswith(error.__name__)
+        assert buried.reason == reason
 
     stores.run(check)
 

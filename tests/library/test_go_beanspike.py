@@ -215,7 +215,7 @@ def test_example_reserve_and_keep_loop(stores: Stores) -> None:
         worker = beanspiked.Worker(tube, handler, concurrency=300)
         worker.start()
         await asyncio.wait_for(all_working.wait(), 20)
-        await asyncio.sleep(4.5)
+        await asyncio.sleep(6)
         assert (working, released) == (300, 0)
         await worker.close(grace=0)
         assert released == 300

@@ -88,6 +88,10 @@ def directories(items: Mapping[Any, Any], damaged: Callable[[str, Damaged], None
         del read[name]
     found: dict[str, Directory] = {}
     for name, entry in read.items():
+        # Items come in the order of their keys, unless somebody else wrote the map.
+        for numbers in (entry.segments, entry.pages):
+            if len(numbers) > 1:
+                numbers.sort()
         try:
             found[name.decode()] = entry
         except UnicodeDecodeError:
@@ -99,11 +103,11 @@ def _add(entry: Directory, what: bytes, value: Any) -> bool:
     """Add an item to an entry; return False if the item is damaged."""
     kind, name = what[:1], what[1:]
     if kind == ITEM_SEGMENT and len(name) == NUMBER_SIZE:
-        _append(entry.segments, name)
+        entry.segments.append(read_number(name, "big"))
     elif kind == ITEM_PAGE and len(name) == NUMBER_SIZE:
         if not entry.pages:
             entry.pages = []
-        _append(entry.pages, name)
+        entry.pages.append(read_number(name, "big"))
     elif kind == ITEM_COUNTER and type(value) is int:
         if not entry.counters:
             entry.counters = {}
@@ -113,13 +117,6 @@ def _add(entry: Directory, what: bytes, value: Any) -> bool:
     else:
         return False
     return True
-
-
-def _append(numbers: list[int], number: bytes) -> None:
-    """Append a number; items come in the order of their keys unless somebody else wrote the map."""
-    numbers.append(read_number(number, "big"))
-    if len(numbers) > 1 and numbers[-1] < numbers[-2]:
-        numbers.sort()
 
 
 def page(number: int, bins: Bins, _newest: int = FORMAT) -> Page | None:

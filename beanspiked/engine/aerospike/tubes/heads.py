@@ -14,7 +14,7 @@ from beanspiked.engine.timers import Clock
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
-__all__ = ["READ_AT_ONCE", "Heads", "Look"]
+__all__ = ["UNREAD_MAX", "Heads", "Look"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 READ_AT_ONCE: Final = 250
 # How many such reads are made side by side.
 SIDE_BY_SIDE: Final = 4
+# How many segments a look notes before it reads them.
+UNREAD_MAX: Final = READ_AT_ONCE * SIDE_BY_SIDE
 # What is noted of a segment that does not answer: there may be jobs in it, none of which is asked for.
 SILENT: Final = Head((), None, None, 0, 1, 0, 0, OPEN)
 

@@ -20,7 +20,7 @@ from beanspiked.engine.aerospike.store.seam import Busy, StoreError
 from beanspiked.engine.aerospike.store.tasks import Tasks
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.due import Timetable
-from beanspiked.engine.aerospike.tubes.heads import READ_AT_ONCE, Heads, Look
+from beanspiked.engine.aerospike.tubes.heads import UNREAD_MAX, Heads, Look
 from beanspiked.engine.aerospike.tubes.registry import Registry
 from beanspiked.engine.aerospike.tubes.retirement import Retirement
 from beanspiked.engine.aerospike.tubes.tube import SharedTube
@@ -50,10 +50,8 @@ NOTES_A_LOOK: Final = 10_000
 class Listing:
     """What the directory of a tube tells in a look.
 
-    Args:
-        tube: The tube.
-
     Attributes:
+        tube: The tube.
         in_use: Its segments in use when the directory had been read.
         listed: Those of them that are listed.
     """
@@ -251,8 +249,10 @@ class Scout:
             if record is not None:
                 listing.find(record.segments, look)
                 pages += [(listing, page) for page in record.pages]
+            if len(look.unread) >= UNREAD_MAX:
+                await self._heads.read_noted(look)
         for start in range(0, len(pages), PAGES_AT_ONCE):
-            if len(look.unread) >= READ_AT_ONCE:
+            if len(look.unread) >= UNREAD_MAX:
                 await self._heads.read_noted(look)
             part = pages[start : start + PAGES_AT_ONCE]
             found = await self._lister.in_pages([(listing.tube.name, page) for listing, page in part])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import stat
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +17,8 @@ import beanspiked
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from beanspiked import Conn
 
 
 def test_closing_keeps_how_often_jobs_were_reserved(tmp_path: Path) -> None:
@@ -68,3 +73,40 @@ def test_a_connection_that_is_closed_while_it_opens_leaves_the_store(
             pass
 
     asyncio.run(close_meanwhile())
+
+
+def test_changes_on_their_way_are_written_although_their_event_loop_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    failed: list[threading.Thread | None] = []
+    sync = os.fdatasync
+    others = set(threading.enumerate())
+
+    def late(fd: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise OSError("left to the writer")
+        begun.set()
+        ended.wait(10)
+        sync(fd)
+
+    async def forget_to_close() -> Conn:
+        conn = await beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}")
+        monkeypatch.setattr(os, "fdatasync", late)
+        put = asyncio.create_task(conn.use("a").put(b"x"))
+        assert await asyncio.to_thread(begun.wait, 10)
+        assert not put.done()
+        return conn
+
+    monkeypatch.setattr(threading, "excepthook", lambda error: failed.append(error.thread))
+    conn = asyncio.run(forget_to_close())
+    ended.set()
+    # Its threads end once they have written everything. The connection itself cannot be closed any more.
+    conn._core.broker.engine.close()
+    until = time.monotonic() + 10
+    for thread in set(threading.enumerate()) - others:
+        thread.join(until - time.monotonic())
+        assert not thread.is_alive()
+    assert others.issuperset(failed)
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs" / "jobs.sqlite")) as database:
+        assert database.execute("SELECT body FROM job").fetchall() == [(b"x",)]

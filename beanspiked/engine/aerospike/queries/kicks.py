@@ -1,15 +1,18 @@
 """Kicks: buried and delayed jobs are made ready, each by an operation that is guarded by what was seen."""
 
+import asyncio
 import heapq
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.links import CHANGED
+from beanspiked.engine.aerospike.queries.choosing import JOBS_AT_ONCE
 from beanspiked.engine.aerospike.queries.finder import QUEUES
 from beanspiked.engine.aerospike.segment.codec import Formats, Packed
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob
 from beanspiked.engine.aerospike.store.keys import job_slot, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused, Sizes, Unknown
+from beanspiked.engine.aerospike.store.tasks import LANES, side_by_side
 from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFailed
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Kicks"]
 
 logger = logging.getLogger(__name__)
+
+# How many jobs are chosen at a time. Their segments are read anew for the next ones.
+CHOSEN_MAX: Final = 4096
 
 
 class Kicks:
@@ -87,38 +93,70 @@ class Kicks:
         """Kick jobs of one queue over segments, in the order of their keys; return their number."""
         order = [(key[:-2], number) for key, number in first]
         heapq.heapify(order)
-        left = bound
-        while order and left:
-            number = heapq.heappop(order)[1]
-            at_once = min(left, BATCH_MAX)
-            jobs: dict[bytes, Packed] = {}
-            try:
-                entries = await self._entries(number, queue)
-            except Damaged as error:
-                logger.info("jobs of segment %d are not kicked: %s", number, error)
-                continue
-            for key, packed in entries.items():
-                if len(jobs) > at_once:
-                    # So many are moved, and the next one's place is known.
-                    break
-                job = self._finder.unpack(number, key, packed)
-                if job is not None:
-                    jobs[key] = job
-            # This segment's jobs up to the first one of the next segment.
-            limit = order[0] if order else None
-            rest = list(jobs)
-            some = [key for key in rest[:at_once] if limit is None or (key[:-2], number) <= limit]
-            if some:
+        done = 0
+
+        async def kick(segment: tuple[int, dict[bytes, Packed]]) -> None:
+            nonlocal done
+            number, jobs = segment
+            keys = list(jobs)
+            for start in range(0, len(keys), BATCH_MAX):
+                some = keys[start : start + BATCH_MAX]
                 kicked = await self.make_ready(number, queue, {key: jobs[key] for key in some})
                 if kicked:
-                    left -= kicked
+                    done += kicked
                     self.changed(tube, number)
-                if kicked == len(some):
-                    rest = rest[kicked:]
-                # Otherwise somebody changed it: look again.
-            if rest:
-                heapq.heappush(order, (rest[0][:-2], number))
-        return bound - left
+                if kicked < len(some):
+                    # Somebody changed it: look again.
+                    next_keys[number] = some[0]
+                    return
+
+        while order and done < bound:
+            chosen, next_keys = await self._choose(queue, order, min(bound - done, CHOSEN_MAX))
+            await side_by_side(list(chosen.items()), kick)
+            for number, key in next_keys.items():
+                heapq.heappush(order, (key[:-2], number))
+        return done
+
+    async def _choose(
+        self, queue: str, order: list[tuple[bytes, int]], most: int
+    ) -> tuple[dict[int, dict[bytes, Packed]], dict[int, bytes]]:
+        """Read the segments that are next in the order; return their first jobs, by segment, and where those go on that have more."""
+        found: list[tuple[bytes, int, bytes, Packed]] = []
+        next_keys: dict[int, bytes] = {}
+
+        async def read(number: int) -> None:
+            count = 0
+            for key, packed in (await self._readable_entries(number, queue)).items():
+                job = self._finder.unpack(number, key, packed)
+                if job is not None:
+                    found.append((key[:-2], number, key, job))
+                    count += 1
+                if count > most:
+                    # So many are chosen at most, and the next one's place is known.
+                    break
+                if count % JOBS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+
+        while order and (len(found) < most or order[0] < found[-1][:2]):
+            some: list[int] = []
+            while order and len(some) < LANES and (len(found) < most or order[0] < found[-1][:2]):
+                some.append(heapq.heappop(order)[1])
+            await side_by_side(some, read)
+            found.sort()
+            for _, number, key, _ in found[most:]:
+                next_keys[number] = min(key, next_keys.get(number, key))
+            del found[most:]
+        chosen: dict[int, dict[bytes, Packed]] = {}
+        for _, number, key, job in found:
+            chosen.setdefault(number, {})[key] = job
+        return chosen, next_keys
+
+    async def _readable_entries(self, number: int, queue: str) -> "Mapping[bytes, bytes]":
+        try:
+            return await self._entries(number, queue)
+        except Damaged as error:
+            logger.info("jobs of segment %d are not kicked: %s", number, error)
+            return {}
 
     async def _entries(self, number: int, queue: str) -> "Mapping[bytes, bytes]":
         segment = await self._finder.read(number)

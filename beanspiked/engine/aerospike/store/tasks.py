@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from typing import Any, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.seam import Damaged, Fenced, Refused, StoreError
 from beanspiked.engine.errors import EngineError, StoreFailed
 
-__all__ = ["ANSWER_WITHIN", "Tasks"]
+__all__ = ["ANSWER_WITHIN", "LANES", "Tasks", "side_by_side"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +19,37 @@ ANSWER_WITHIN: Final = 2.0
 # Pauses between tries of the same operation, in seconds: the first and the longest.
 TRY_AGAIN_AFTER: Final = 0.02
 TRY_AGAIN_LATER: Final = 0.5
+# With how many of many things something is done side by side.
+LANES: Final = 16
 # How long a permanent coroutine pauses after a bug, in seconds.
 BUG_STOPS_FOR: Final = 1.0
 
 # The failures that another try cannot cure.
 FINAL: Final = (Fenced, Refused, Damaged)
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+async def side_by_side(
+    items: Sequence[Item], work: Callable[[Item], Coroutine[Any, Any, None]], most: int = LANES
+) -> None:
+    """Do something with each of many things, with some of them at the same time; begin with no more after a failure, which is raised."""
+    rest = iter(items)
+
+    async def lane() -> None:
+        try:
+            for item in rest:
+                await work(item)
+        except BaseException:
+            for _ in rest:
+                pass
+            raise
+
+    lanes = [lane() for _ in range(min(most, len(items)))]
+    for outcome in await asyncio.gather(*lanes, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 class Tasks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 from memory_segments import SegmentRecord
 from world import World
@@ -9,6 +11,14 @@ from world import World
 from beanspiked.engine.aerospike.segment.codec import pack_plain
 from beanspiked.engine.aerospike.store.keys import RING_MAX, due_key, job_slot
 from beanspiked.engine.aerospike.store.seam import BURIED, CLOSED, FIRST, READY
+from beanspiked.engine.contract import BURIED as IS_BURIED
+from beanspiked.engine.contract import Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from beanspiked.engine.aerospike.engine import SharedEngine
+    from beanspiked.engine.later import Later
 
 SEGMENTS = 100
 JOBS = 50
@@ -51,3 +61,24 @@ def test_jobs_of_many_segments_are_kicked_soon_and_the_oldest_first(slow: World,
         for key in slow.cluster.segment(RING_MAX + place).queues[READY]
     ]
     assert sorted(ready) == [(1 + number // SEGMENTS, number % SEGMENTS) for number in range(kicked)]
+
+
+CHANGES: dict[str, Callable[[SharedEngine], Later | None]] = {
+    "clear": lambda engine: engine.clear(engine.tube("wide"), Filter()),
+    "move": lambda engine: engine.move(engine.tube("wide"), engine.tube("other"), Filter()),
+    "kick": lambda engine: engine.kick_jobs(engine.tube("wide"), Filter()),
+    "count": lambda engine: engine.count_jobs(engine.tube("wide"), Filter(text=b"x")),
+    "list": lambda engine: engine.list_jobs(engine.tube("wide"), IS_BURIED, Filter(), "", 1000),
+    "find": lambda engine: engine.find(engine.tube("wide"), "metadata"),
+    "delete": lambda engine: engine.delete_tube(engine.tube("wide")),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_goes_through_many_segments_ends_soon(slow: World, what: str) -> None:
+    begun: list[Any] = []
+    slow.front_ends[0].inside(lambda: begun.append(CHANGES[what](slow.front_ends[0].engine)))
+    assert slow.run({"move": 12.0, "count": 1.0, "find": 1.0}.get(what, 4.0), lambda: begun[0].done)
+    assert begun[0].error is None
+    if what in ("clear", "move", "kick", "count"):
+        assert begun[0].value == SEGMENTS * JOBS

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.engine.aerospike.queries.finder import QUEUES
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob
 from beanspiked.engine.aerospike.store.seam import Fenced, Refused, Segment, StoreError, Unknown
+from beanspiked.engine.aerospike.store.tasks import LANES, side_by_side
 from beanspiked.engine.contract import BURIED, DELAYED, Bulk, Filter
 from beanspiked.engine.errors import StoreFailed
 from beanspiked.engine.filters import UNHELD
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from beanspiked.engine.aerospike.queries.choosing import Chooser
+    from beanspiked.engine.aerospike.queries.choosing import Choice, Chooser
     from beanspiked.engine.aerospike.queries.kicks import Kicks
     from beanspiked.engine.aerospike.queries.moving import Moving
     from beanspiked.engine.aerospike.store.contract import SegmentStore
@@ -90,21 +91,26 @@ class BulkChanges:
 
     async def _change(self, bulk: Bulk, tube: "SharedTube", wanted: Filter, change: "Change") -> None:
         choice = self._chooser.choose(tube.name, wanted)
-        for number in await choice.begin():
-            for state in wanted.states:
-                missed, size = 0, BATCH_MAX
-                while not bulk.stopped:
-                    segment = await choice.read(number)
-                    jobs = [] if segment is None else await choice.jobs(segment, state)
-                    if segment is None or not jobs:
-                        break
-                    done = await change(segment, state, jobs[:size])
-                    bulk.value += done
-                    missed = 0 if done else missed + 1
-                    # Where others take jobs meanwhile, few may still be there when many are not.
-                    size = min(2 * size, BATCH_MAX) if done else max(1, size // 2)
-                    if missed == LOOKS_MAX:
-                        raise StoreFailed(f"jobs of segment {number} are changed by others all the time")
+        numbers = await choice.begin()
+        # The bodies that lie outside of a segment take room while they are searched.
+        await side_by_side(numbers, partial(self._change_in, bulk, choice, wanted, change), 1 if wanted.text else LANES)
+
+    async def _change_in(self, bulk: Bulk, choice: "Choice", wanted: Filter, change: "Change", number: int) -> None:
+        """Change the jobs of one segment."""
+        for state in wanted.states:
+            missed, size = 0, BATCH_MAX
+            while not bulk.stopped:
+                segment = await choice.read(number)
+                jobs = [] if segment is None else await choice.jobs(segment, state)
+                if segment is None or not jobs:
+                    break
+                done = await change(segment, state, jobs[:size])
+                bulk.value += done
+                missed = 0 if done else missed + 1
+                # Where others take jobs meanwhile, few may still be there when many are not.
+                size = min(2 * size, BATCH_MAX) if done else max(1, size // 2)
+                if missed == LOOKS_MAX:
+                    raise StoreFailed(f"jobs of segment {number} are changed by others all the time")
 
     async def _delete(self, tube: "SharedTube", segment: Segment, state: int, jobs: list[SharedJob]) -> int:
         """Delete jobs, all of them or none. Raises StoreFailed."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from beanspiked.engine.aerospike.queries.finder import QUEUES, place_of
 from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Newer, Refused, StoreError
+from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFailed
 
 if TYPE_CHECKING:
@@ -113,21 +114,25 @@ class Changes:
     async def delete_tube(self, tube: "SharedTube") -> None:
         """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced. Raises StoreFailed."""
         newer: Newer | None = None
-        for number in await self._census.segments(tube.name):
+
+        async def wipe(number: int) -> None:
+            nonlocal newer
             try:
-                deleted = await self._tasks.try_for_a_while(lambda: self._store.wipe(number))  # noqa: B023
+                deleted = await self._tasks.try_for_a_while(lambda: self._store.wipe(number))
             except Fenced:
-                continue
+                return
             except Newer as error:
                 logger.warning("segment %d is not deleted: %s", number, error)
                 newer = error
-                continue
+                return
             tube.deletes += deleted
             committer = tube.committers.get(number)
             if committer is not None:
                 committer.abandon(JobGone("the tube was deleted"))
             tube.notes.pop(number, None)
             await self._retirement.end(tube.name, number)
+
+        await side_by_side(await self._census.segments(tube.name), wipe)
         if newer is not None:
             raise newer
 

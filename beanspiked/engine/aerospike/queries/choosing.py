@@ -96,6 +96,11 @@ class Choice:
             logger.warning("segment %d is left out: %s", number, error)
         return None
 
+    async def read_together(self, numbers: list[int]) -> list[Segment]:
+        """Read a few segments; those that are gone or cannot be read are left out. Raises StoreFailed."""
+        segments = await asyncio.gather(*[self.read(number) for number in numbers])
+        return [segment for segment in segments if segment is not None]
+
     async def jobs(self, segment: Segment, state: int) -> list[SharedJob]:
         """List the jobs of a segment in a state that the filter wants, in the order of their queue; those that cannot be read are not."""
         if state not in self._wanted.states:

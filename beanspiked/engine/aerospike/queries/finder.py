@@ -1,5 +1,6 @@
 """Which jobs there are: by their id, by their metadata, or the next one of a tube."""
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -8,6 +9,7 @@ from beanspiked.engine.aerospike.segment.codec import Formats, Packed
 from beanspiked.engine.aerospike.segment.jobs import SharedJob, job_id
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Segment, Sizes
+from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import PLACE, RESERVED, WHOLE, Answer
@@ -181,19 +183,24 @@ class Finder:
 
     async def with_metadata(self, answer: Answer, name: str, metadata: str) -> None:
         """List the ids of a tube's jobs, buried ones left out, that were put with this metadata. Raises StoreFailed."""
-        for number in await self._census.segments(name):
+
+        async def look_through(number: int) -> None:
             try:
                 segment = await self.read(number)
             except Damaged as error:
                 logger.info("segment %d is not looked through: %s", number, error)
-                continue
+                return
             if segment is None:
-                continue
+                return
             for entries in (segment.queue(READY), segment.queue(DELAYED), *segment.leases.values()):
                 for key, packed in entries.items():
                     unpacked = self.unpack(number, key, packed)
                     if unpacked is not None and unpacked.metadata == metadata:
                         answer.ids.append(job_id(number, job_slot(key)))
+            # Of many segments each takes a millisecond to be understood.
+            await asyncio.sleep(0)
+
+        await side_by_side(await self._census.segments(name), look_through)
 
 
 def place_of(segment: Segment, slot: int) -> tuple[str, bytes, bytes] | None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from beanspiked.engine.aerospike.segment.jobs import SharedJob
 from beanspiked.engine.aerospike.store.keys import job_slot
+from beanspiked.engine.aerospike.store.tasks import LANES
 from beanspiked.engine.contract import BURIED, DELAYED, READY, RESERVED, Counts, Filter, Listing
 from beanspiked.engine.filters import LIMIT_MAX
 from beanspiked.engine.later import Later
@@ -75,8 +76,10 @@ class Lists:
         found: list[tuple[Place, SharedJob]] = []
         # One more than are listed tells whether there are more.
         while order and (len(found) <= limit or order[0] <= found[limit][0][:2]):
-            segment = await choice.read(heapq.heappop(order)[1])
-            if segment is not None:
+            some: list[int] = []
+            while order and len(some) < LANES and (len(found) <= limit or order[0] <= found[limit][0][:2]):
+                some.append(heapq.heappop(order)[1])
+            for segment in await choice.read_together(some):
                 for job in await choice.jobs(segment, state):
                     place = place_of(job)
                     if place > after:
@@ -105,8 +108,8 @@ class Lists:
             await self._census.each(name, numbers, see)
             counted.value = sum([counts.of_state(state) for state in set(wanted.states)])
             return
-        for number in numbers:
-            segment = await choice.read(number)
-            if segment is not None:
+        for start in range(0, len(numbers), LANES):
+            for segment in await choice.read_together(numbers[start : start + LANES]):
                 for state in set(wanted.states):
-                    counted.value += len(await choice.jobs(segment, state))
+                    found = await choice.jobs(segment, state)
+                    counted.value += len(found)

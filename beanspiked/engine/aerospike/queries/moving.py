@@ -62,6 +62,7 @@ class Moving:
         self._ends = pair_ends
         self._retirement = retirement
         self._scout = scout
+        self._making = asyncio.Lock()
 
     async def move(self, source: Segment, state: int, jobs: list[SharedJob], target: "SharedTube") -> int:
         """Move jobs of one segment and state; return how many have moved: some may be gone by then. Raises EngineError."""
@@ -101,7 +102,9 @@ class Moving:
     async def _make(self, target: "SharedTube") -> "Committer":
         """Make a segment that takes no puts. Raises StoreFull or StoreFailed."""
         try:
-            made = await self._tasks.try_for_a_while(lambda: self._puts.create(target), Full)
+            # One after the other: where there is no page with room, each would make one.
+            async with self._making:
+                made = await self._tasks.try_for_a_while(lambda: self._puts.create(target), Full)
         except TooBig as error:
             raise StoreFull("the directory is full") from error
         if made is None:

@@ -24,7 +24,7 @@ from beanspiked.admin.lag import LoopWatch
 from beanspiked.admin.matching import Matching
 from beanspiked.admin.outcomes import Outcomes
 from beanspiked.admin.snapshot import Snapshot, Snapshots
-from beanspiked.engine.errors import EngineError, JobGone, StoreFull
+from beanspiked.engine.errors import EngineError, JobGone, StoreFailed, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,7 +118,13 @@ class Application:
         dialect = request.query_params.get("compat", "")
         if dialect not in dialects.DIALECTS:
             raise Unusable(f"compat: not one of {', '.join(filter(None, dialects.DIALECTS))}")
-        snapshot = await self.snapshots.get()
+        try:
+            snapshot = await self.snapshots.get()
+        except StoreFailed:
+            if dialect:
+                raise
+            # What tells of the trouble is told all the same.
+            snapshot = self.snapshots.without_jobs()
         rendering = self._rendering.get(dialect)
         if rendering is None or rendering[0] is not snapshot or rendering[1].cancelled():
             text = dialects.render(dialect, snapshot, self._options, self._watch, self._journal, self._broker.times)

@@ -57,7 +57,7 @@ def summed(name: str, known: TubeRow | None, row: TubeRow) -> TubeRow:
 
 
 def of_server(snapshot: Snapshot) -> list[Family]:
-    """Make the families of beanstalkd's own figures."""
+    """Make the families of beanstalkd's own figures. Those of jobs and tubes are left out while these are not known."""
     totals, number = snapshot.totals, snapshot.number
     version = by(
         gauge("beanstalkd_build_info", "The version of the server."),
@@ -79,15 +79,15 @@ def of_server(snapshot: Snapshot) -> list[Family]:
         "mode",
         [("user", float(str(totals["rusage-utime"]))), ("system", float(str(totals["rusage-stime"])))],
     )
+    known = [jobs, gauge("beanstalkd_current_tubes", "Tubes.", number("current-tubes"))] if snapshot.whole else []
     return [
-        gauge("beanstalkd_up", "Whether the server answers.", 1),
+        gauge("beanstalkd_up", "Whether the server answers, and its store.", snapshot.whole),
         version,
-        jobs,
+        *known,
         commands,
         counter("beanstalkd_job_timeouts", "Reservations that timed out.", number("job-timeouts")),
         counter("beanstalkd_jobs", "Jobs that were put.", number("total-jobs")),
         gauge("beanstalkd_max_job_size_bytes", "The largest job.", number("max-job-size")),
-        gauge("beanstalkd_current_tubes", "Tubes.", number("current-tubes")),
         gauge("beanstalkd_current_connections", "Open connections.", number("current-connections")),
         gauge("beanstalkd_current_producers", "Connections that have put a job.", number("current-producers")),
         gauge("beanstalkd_current_workers", "Connections that have reserved.", number("current-workers")),

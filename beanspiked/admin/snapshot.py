@@ -8,14 +8,14 @@ from math import log10
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.admin.slices import sliced
-from beanspiked.engine.contract import TubeUse
+from beanspiked.engine.contract import Answer, TubeUse
 from beanspiked.server import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from beanspiked.admin.outcomes import Outcomes
-    from beanspiked.engine.contract import Answer, Counts, JournalStats, StoreStats, Tube, TubeSight
+    from beanspiked.engine.contract import Counts, JournalStats, StoreStats, Tube, TubeSight
 
 __all__ = ["Snapshot", "Snapshots", "TubeRow"]
 
@@ -113,6 +113,7 @@ class Snapshot:
         dropped: How many lines of the log were dropped.
         tubes: The tubes, in no particular order.
         seconds: How long it took to make.
+        whole: Whether jobs and tubes are known; not while a shared store does not answer.
     """
 
     def __init__(self, at: float, totals: dict[str, object], journal: JournalStats, troubles: list[str]) -> None:
@@ -124,6 +125,7 @@ class Snapshot:
         self.dropped = log.dropped()
         self.tubes: list[TubeRow] = []
         self.seconds = 0.0
+        self.whole = True
 
     def number(self, name: str) -> int:
         """Return one of the totals, which is a whole number."""
@@ -156,6 +158,12 @@ class Snapshots:
             self._making.add_done_callback(self._made)
         # A client that hangs up does not cancel the snapshot for others.
         return await asyncio.shield(self._making)
+
+    def without_jobs(self) -> Snapshot:
+        """Return what this process knows by itself, while a shared store does not answer."""
+        snapshot, _, _ = self._begin(Answer())
+        snapshot.whole = False
+        return snapshot
 
     async def row(self, name: str) -> TubeRow | None:
         """Return a tube of the snapshot. Look now at a tube that is newer than the snapshot. Raises StoreFailed as `get` does."""

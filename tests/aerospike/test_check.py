@@ -123,6 +123,14 @@ TLS = "Failed to connect to seed db1 3000. AEROSPIKE_ERR_CONNECTION Socket conne
 
 UNTRUSTED = "SSL_connect failed: error:0A000086:SSL routines::certificate verify failed"
 
+NOBODY = "SSL_connect I/O error: 111"
+
+RESET = "SSL_connect I/O error: 104"
+
+PLAIN = "SSL_connect failed: error:0A00010B:SSL routines::wrong version number"
+
+SILENT = "wait_readable failed: 1"
+
 MISNAMED = "TLS name 'db1' mismatch"
 
 PEER = "Failed to connect to peer 192.0.2.2 3000. AEROSPIKE_ERR_CONNECTION Socket write error: 111, 192.0.2.2:3000"
@@ -140,6 +148,10 @@ OTHER = "Failed to refresh seed node peers db1 3000. AEROSPIKE_ERR_CLIENT Invali
             [UNTRUSTED, TLS],
             ["db1:3000: has a certificate from no authority known here: name yours in SSL_CERT_FILE"],
         ),
+        ([NOBODY, TLS], ["db1:3000: connection refused"]),
+        ([RESET, TLS], ["db1:3000: does not speak TLS"]),
+        ([PLAIN, TLS], ["db1:3000: does not speak TLS"]),
+        ([SILENT, TLS], ["db1:3000: does not answer"]),
         (
             [MISNAMED, UNTRUSTED, TLS],
             ["db1:3000: has a certificate with another name: tls=NAME in the URL says which one to expect"],

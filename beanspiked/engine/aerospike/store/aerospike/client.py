@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -95,7 +96,10 @@ REASONS: Final = (
     ("ERR_TIMEOUT", "does not answer"),
     ("TLS name", "has a certificate with another name: tls=NAME in the URL says which one to expect"),
     ("certificate verify failed", "has a certificate from no authority known here: name yours in SSL_CERT_FILE"),
-    ("SSL_connect I/O error", "does not speak TLS"),
+    # A node without TLS resets the connection; other servers answer in plain text.
+    (f"SSL_connect I/O error: {errno.ECONNRESET}", "does not speak TLS"),
+    ("wrong version number", "does not speak TLS"),
+    ("wait_readable failed", "does not answer"),
     ("Bad file descriptor", "closed the connection: it is no Aerospike node, or expects TLS"),
 )
 # The addition for an address that only the cluster named.
@@ -119,7 +123,7 @@ def reasons(logged: Sequence[str], named: Collection[str], through: str) -> Iter
             continue
         host, port, reason = failed.groups()
         all_said = "; ".join([*details, reason])
-        number = re.search(r"error: (\d+)(?:,| from)", reason)
+        number = re.search(r"error: (\d+)(?:,|;| from)", all_said)
         known = next((text for part, text in REASONS if part in all_said), None)
         plain = known or (os.strerror(int(number[1])).lower() if number else all_said)
         details.clear()

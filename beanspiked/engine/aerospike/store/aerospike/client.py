@@ -123,7 +123,7 @@ def reasons(logged: Sequence[str], named: Collection[str], through: str) -> Iter
             continue
         host, port, reason = failed.groups()
         all_said = "; ".join([*details, reason])
-        number = re.search(r"error: (\d+)(?:,|;| from)", all_said)
+        number = re.search(r"error: ([1-9]\d*)(?:,|;| from)", all_said)
         known = next((text for part, text in REASONS if part in all_said), None)
         plain = known or (os.strerror(int(number[1])).lower() if number else all_said)
         details.clear()

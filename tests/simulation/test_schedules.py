@@ -29,7 +29,7 @@ SHOWN_BY = {
     "a page unlisted with segments in it": 66,
     "a kill judged by a read": 118,
     "a put is not done whatever the highest slot says": 28,
-    "an attach settled by renaming": 160,
+    "an attach settled by renaming": 664,
     "a move settled by a read": 24,
     "a session's end that takes jobs on the move": 24,
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.cli.printing import EXIT_FAILED, printing
 from beanspiked.cli.terminal import say
 from beanspiked.client import requests
-from beanspiked.client.blocking import Conn
+from beanspiked.client.blocking import ANSWER_SECONDS, CONNECT_SECONDS, Conn
 from beanspiked.client.errors import ClientError, ServerGone
 from beanspiked.spelling import meant
 
@@ -71,10 +71,10 @@ def run(parser: Parser, words: Sequence[str], command: Callable[[argparse.Namesp
     return printing(carried_out)
 
 
-def connect(options: argparse.Namespace) -> Conn:
-    """Connect to the server that the options name. Raises ServerGone."""
+def connect(options: argparse.Namespace, within: float = ANSWER_SECONDS) -> Conn:
+    """Connect to the server that the options name, which has so many seconds for each reply. Raises ServerGone."""
     try:
-        return Conn.connect(options.address)
+        return Conn.connect(options.address, connect_seconds=min(within, CONNECT_SECONDS), answer_seconds=within)
     except ServerGone as error:
         raise unreachable(error) from error
 

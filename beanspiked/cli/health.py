@@ -25,6 +25,8 @@ WARNING: Final = 1
 CRITICAL: Final = 2
 UNKNOWN: Final = 3
 WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+# As long as those guidelines give a check.
+TIMEOUT: Final = 10
 # The measures and their units in the performance data.
 MEASURES: Final = {"age": "s", "ready": "", "buried": ""}
 
@@ -51,6 +53,14 @@ def parser() -> Parser:
         )
         words.add_argument(f"--{level}-ready", type=number, metavar="N", help=f"more ready jobs are {says}")
         words.add_argument(f"--{level}-buried", type=number, metavar="N", help=f"more buried jobs are {says}")
+    words.add_argument(
+        "-t",
+        "--timeout",
+        type=seconds,
+        default=TIMEOUT,
+        metavar="TIME",
+        help=f"an answer that takes longer is critical (default {TIMEOUT}s)",
+    )
     words.add_json()
     return words
 
@@ -62,7 +72,7 @@ def main(words: list[str]) -> int:
 
 def _health(options: argparse.Namespace) -> int:
     try:
-        with connect(options) as conn:
+        with connect(options, max(1, options.timeout)) as conn:
             measured = _measure(conn, options.tube)
     except (ClientError, Failed) as error:
         if options.json:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from beanspiked.client.address import Address
     from beanspiked.client.requests import Request
 
-__all__ = ["Conn"]
+__all__ = ["ANSWER_SECONDS", "CONNECT_SECONDS", "Conn"]
 
 CONNECT_SECONDS: Final = 10.0
 # In seconds. A front-end may wait ten seconds for its cluster's nodes to agree.

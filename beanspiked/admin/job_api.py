@@ -156,7 +156,8 @@ class JobApi:
         reason = given.text("reason", "", MAX_REASON)
         wanted = given.meant(("ready", "delayed"))
         given.end()
-        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.bury(number, reason))
+        # A worker may have reserved some since they were found.
+        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.bury(number, reason, wanted.states))
         return await self._bulk(request, f"bury in {tube} {wanted}", "buried", bulk)
 
     async def duplicate_jobs(self, request: Request) -> Response:
@@ -184,7 +185,8 @@ class JobApi:
         priority = given.number("priority", None)
         wanted = given.meant(UNHELD)
         given.end()
-        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.set_priority(number, priority))
+        states = wanted.states
+        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.set_priority(number, priority, states))
         return await self._bulk(request, f"priority {priority} in {tube} of {wanted}", "changed", bulk)
 
     async def set_delays(self, request: Request) -> Response:
@@ -194,7 +196,8 @@ class JobApi:
         delay = given.number("delay", None)
         wanted = given.meant(UNHELD)
         given.end()
-        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.set_delay(number, delay))
+        states = wanted.states
+        bulk = await self._matching.each(tube, wanted, lambda number: self._jobs.set_delay(number, delay, states))
         return await self._bulk(request, f"delay {delay} in {tube} of {wanted}", "changed", bulk)
 
     async def _bulk(self, request: Request, what: str, done: str, bulk: Bulk) -> Response:

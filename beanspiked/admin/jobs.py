@@ -11,7 +11,7 @@ from beanspiked.engine.errors import DamagedEntry, EngineError, JobGone
 from beanspiked.engine.timers import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from beanspiked.admin.outcomes import Outcomes
     from beanspiked.engine.contract import Job, Tube
@@ -24,6 +24,8 @@ SHOWN_BYTES: Final = 65536
 MAX_PUT: Final = 1 << 20
 # The states of jobs that nobody holds.
 UNHELD: Final = {"ready": READY, "delayed": DELAYED, "buried": BURIED}
+# The states of jobs that can be buried.
+UNBURIED: Final = (READY, DELAYED, RESERVED)
 
 
 class Taken(Waiter):
@@ -132,15 +134,15 @@ class Jobs:
 
         return await self._change(job_id, PLACE, give_back, RESERVED)
 
-    async def bury(self, job_id: int, reason: str) -> str:
-        """Bury a job that is not buried; return its tube's name."""
-        taken = await self._take(job_id, READY, DELAYED, RESERVED)
+    async def bury(self, job_id: int, reason: str, states: Iterable[int] = UNBURIED) -> str:
+        """Bury a job in one of these states, which is not buried; return its tube's name."""
+        taken = await self._take(job_id, *states)
         return await self._put_back(taken, lambda job: self._broker.engine.bury(job, job.pri, reason))
 
-    async def set_priority(self, job_id: int, priority: int) -> str:
+    async def set_priority(self, job_id: int, priority: int, states: Iterable[int] = UNHELD.values()) -> str:
         """Give a job that nobody holds another priority; return its tube's name. It stays ready, delayed or buried."""
         engine = self._broker.engine
-        taken = await self._take(job_id, READY, DELAYED, BURIED)
+        taken = await self._take(job_id, *states)
 
         def back(job: Job) -> Later | None:
             if taken.state == BURIED:
@@ -150,9 +152,9 @@ class Jobs:
 
         return await self._put_back(taken, back)
 
-    async def set_delay(self, job_id: int, delay: float) -> str:
+    async def set_delay(self, job_id: int, delay: float, states: Iterable[int] = UNHELD.values()) -> str:
         """Make a job that nobody holds ready after so many seconds; return its tube's name."""
-        taken = await self._take(job_id, READY, DELAYED, BURIED)
+        taken = await self._take(job_id, *states)
         return await self._put_back(taken, lambda job: self._broker.engine.release(job, job.pri, delay))
 
     async def duplicate(self, job_id: int) -> tuple[str, int]:

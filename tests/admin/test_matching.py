@@ -219,6 +219,28 @@ def test_of_a_selection_only_jobs_that_can_be_changed_are(port: Port) -> None:
     assert count(port) == 4
 
 
+@pytest.mark.parametrize(
+    ("change", "said", "meanwhile"),
+    [
+        ("bury-jobs", {"state": "ready", "ids": [2]}, b"reserve-job 2\r\n"),
+        ("priority", {"state": "buried", "priority": 3}, b"kick-job 1\r\n"),
+        ("delay", {"state": "buried", "delay": 9}, b"kick-job 1\r\n"),
+    ],
+)
+def test_a_job_that_has_left_the_state_since_it_was_found_is_left_out(
+    port: Port, client: Any, monkeypatch: pytest.MonkeyPatch, change: str, said: dict[str, Any], meanwhile: bytes
+) -> None:
+    each = matching._side_by_side
+
+    async def later(*found: Any) -> None:
+        client.send(meanwhile)
+        await each(*found)
+
+    monkeypatch.setattr(matching, "_side_by_side", later)
+    answer = port.post(f"{API}/tube/{change}?tube=t", **said).json()
+    assert list(answer.values()) == [0]
+
+
 @pytest.mark.parametrize("ids", ["1", [1.5], [True], [-1], list(range(1001))])
 @pytest.mark.usefixtures("client")
 def test_what_is_no_selection_changes_nothing(port: Port, ids: Any) -> None:

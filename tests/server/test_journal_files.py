@@ -334,6 +334,18 @@ def test_a_backup_of_what_is_no_journal_fails_and_leaves_no_file(journal: Path, 
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_backup_of_a_journal_of_a_newer_version_fails_and_leaves_no_file(
+    journal: Path, tmp_path: Path, filled: list[int]
+) -> None:
+    assert filled
+    with contextlib.closing(sqlite3.connect(journal / FILE)) as newer:
+        newer.execute("PRAGMA user_version = 1000")
+    result = run("backup", journal, tmp_path / "copy")
+    assert (result.returncode, len(result.stderr.splitlines())) == (10, 1)
+    assert "version 1000" in result.stderr
+    assert not (tmp_path / "copy").exists()
+
+
 @pytest.mark.parametrize("words", [[], ["one"], ["one", "two", "three"]])
 def test_a_backup_needs_a_directory_and_a_file(words: list[str]) -> None:
     result = run("backup", *words)

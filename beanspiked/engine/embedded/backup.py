@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from beanspiked.engine.embedded.database import (
-    APPLICATION_ID,
     FILE_NAME,
     PRIVATE,
+    check_version,
     failed_by,
     name_and_folded,
     open_read_only,
@@ -32,7 +32,7 @@ def backup(directory: str | Path, target: str | Path) -> int:
     """Copy a journal, also that of a running server, to a new file; return the number of jobs in the copy.
 
     Raises:
-        StoreUnusable: There is no journal in the directory, or it is damaged.
+        StoreUnusable: There is no journal in the directory, or it is damaged, or of a newer version.
         FileExistsError: The target exists.
         OSError: The target cannot be written.
     """
@@ -51,8 +51,7 @@ def backup(directory: str | Path, target: str | Path) -> int:
             contextlib.closing(open_read_only(source)) as live,
             contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy,
         ):
-            if live.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise StoreUnusable(f"{source}: not a journal of beanspiked")
+            check_version(source, live)
             net, last = _begin(live, Path(directory))
             # Without a second file beside the copy, which a full disk would leave behind.
             copy.execute("PRAGMA journal_mode = MEMORY")

@@ -245,14 +245,17 @@ def _version(path: Path) -> int:
     """Return the version of a journal of ours that this version can read; 0 for an empty database."""
     try:
         with contextlib.closing(open_read_only(path)) as database:
-            application = database.execute("PRAGMA application_id").fetchone()[0]
-            version: int = database.execute("PRAGMA user_version").fetchone()[0]
             tables: int = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            # A first start may have been ended before it had made the tables.
+            return check_version(path, database) if tables else 0
     except sqlite3.Error as error:
         raise StoreUnusable(f"{path}: {error}") from error
-    if (application, version, tables) == (0, 0, 0):
-        # A first start was ended before it had made the tables.
-        return 0
+
+
+def check_version(path: Path, database: sqlite3.Connection) -> int:
+    """Return the version of a journal. Raises StoreUnusable if it is none of ours, or of a version that this one does not know."""
+    application = database.execute("PRAGMA application_id").fetchone()[0]
+    version: int = database.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
         raise StoreUnusable(f"{path}: not a journal of beanspiked; it is left unchanged")
     if version > SCHEMA_VERSION:

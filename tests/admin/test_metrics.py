@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from beanspiked.admin.lag import LoopWatch
 from beanspiked.admin.slices import busiest, page_of, sliced
-from beanspiked.engine.contract import Answer
+from beanspiked.admin.snapshot import Snapshot, Snapshots
 from beanspiked.engine.errors import StoreFailed
 from beanspiked.server.times import Sample, Times
 
@@ -68,14 +68,13 @@ def test_the_figures_of_stats_have_the_names_of_other_built_in_servers(port: Por
 def test_a_server_whose_store_does_not_answer_tells_what_it_knows_by_itself(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silent = Answer()
-    silent.settle(StoreFailed("the store cannot be reached"))
-    engine = port.wire.engine
-    monkeypatch.setattr(engine, "look_tubes", lambda: silent)
-    monkeypatch.setattr(engine, "troubles", lambda: ["there is no session with the store"])
+    async def unknown(_: Snapshots) -> Snapshot:
+        raise StoreFailed("the store cannot be reached")
+
+    monkeypatch.setattr(Snapshots, "get", unknown)
     port.wire.connect().put()
     found = metrics(port)
-    assert (found["beanstalkd_up"], found["beanspiked_ready"]) == ({(): 0}, {(): 0})
+    assert found["beanstalkd_up"] == {(): 0}
     assert found["beanstalkd_current_connections"] == {(): 1}
     assert not {"beanstalkd_current_jobs", "beanstalkd_current_tubes", "beanstalkd_tube_current_jobs"} & set(found)
     # These have no name for it.

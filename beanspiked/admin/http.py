@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
+    from starlette.types import Receive, Scope, Send
+
     from beanspiked.admin.guard import App
 
 __all__ = ["MAX_CONNECTIONS", "HttpServer"]
@@ -42,8 +44,13 @@ class HttpServer:
     """
 
     def __init__(self, app: App, context: ssl.SSLContext | None = None, patience: float = PATIENCE) -> None:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            # Only `end` cancels a request, once its client is gone; uvicorn would log that as an error of the application.
+            with contextlib.suppress(asyncio.CancelledError):
+                await app(scope, receive, send)
+
         config = uvicorn.Config(
-            app,
+            answer,
             http="h11",
             interface="asgi3",
             loop="none",

@@ -336,3 +336,24 @@ def test_a_client_that_is_between_two_requests_keeps_it(monkeypatch: pytest.Monk
 def test_more_clients_than_there_is_room_for_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MAX_CONNECTIONS", 0)
     assert Slow(monkeypatch).hung_up(b"", wait=1.0)
+
+
+def test_a_request_that_the_end_cuts_off_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        begun = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - it does not answer
+            begun.set()
+            await asyncio.Event().wait()
+
+        sock = listen(AdminOptions("127.0.0.1", 0))
+        served = http.HttpServer(app)
+        served.begin(sock)
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        await served.end()
+        writer.close()
+
+    asyncio.run(run())
+    assert not caplog.records

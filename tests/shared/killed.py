@@ -11,5 +11,5 @@ __all__ = ["KILLS"]
 KILLS = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-    pytest.mark.usefixtures("what_was_killed_goes"),
+    pytest.mark.usefixtures("what_was_killed_goes", "what_was_logged_goes"),
 ]

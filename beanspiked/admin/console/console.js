@@ -629,7 +629,9 @@ function connectionsPage() {
 
 // --- pages, keys and live updates
 
+let opened;
 function open() {
+  opened = location.hash;
   const [, page, name] = location.hash.match(/^#\/(tube|connections)?\/?(.*)$/) ?? [];
   if (page === "tube") view = tubePage(decodeURIComponent(name));
   else view = page === "connections" ? connectionsPage() : overviewPage();
@@ -729,6 +731,9 @@ document.addEventListener("keydown", (event) => {
 });
 document.getElementById("help").addEventListener("click", help);
 document.addEventListener("visibilitychange", listen);
-addEventListener("hashchange", open);
+addEventListener("hashchange", () => {
+  // After two quick keys there are two such events, and at the second one the page is open and may have the focus.
+  if (opened !== location.hash) open();
+});
 open();
 listen();

@@ -71,10 +71,18 @@ def test_a_server_whose_store_does_not_answer_tells_what_it_knows_by_itself(
     async def unknown(_: Snapshots) -> Snapshot:
         raise StoreFailed("the store cannot be reached")
 
+    own = Snapshots.without_jobs
+
+    def troubled(self: Snapshots) -> Snapshot:
+        snapshot = own(self)
+        snapshot.troubles = ["there is no session with the store"]
+        return snapshot
+
     monkeypatch.setattr(Snapshots, "get", unknown)
+    monkeypatch.setattr(Snapshots, "without_jobs", troubled)
     port.wire.connect().put()
     found = metrics(port)
-    assert found["beanstalkd_up"] == {(): 0}
+    assert (found["beanstalkd_up"], found["beanspiked_ready"]) == ({(): 0}, {(): 0})
     assert found["beanstalkd_current_connections"] == {(): 1}
     assert not {"beanstalkd_current_jobs", "beanstalkd_current_tubes", "beanstalkd_tube_current_jobs"} & set(found)
     # These have no name for it.

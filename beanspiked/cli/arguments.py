@@ -140,6 +140,14 @@ def seconds(text: str) -> int:
     return value
 
 
+def some_time(text: str) -> int:
+    """Read a time that is not 0."""
+    value = seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be at least 1s")
+    return value
+
+
 def _number(text: str, limit: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20) or int(text) > limit:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {limit}")

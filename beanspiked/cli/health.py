@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from beanspiked.cli.arguments import Parser, number, seconds, tube
+from beanspiked.cli.arguments import Parser, number, seconds, some_time, tube
 from beanspiked.cli.command import Failed, connect, number_of, run
 from beanspiked.cli.looks import next_of
 from beanspiked.cli.terminal import print_json
@@ -56,7 +56,7 @@ def parser() -> Parser:
     words.add_argument(
         "-t",
         "--timeout",
-        type=seconds,
+        type=some_time,
         default=TIMEOUT,
         metavar="TIME",
         help=f"an answer that takes longer is critical (default {TIMEOUT}s)",
@@ -72,7 +72,7 @@ def main(words: list[str]) -> int:
 
 def _health(options: argparse.Namespace) -> int:
     try:
-        with connect(options, max(1, options.timeout)) as conn:
+        with connect(options, options.timeout) as conn:
             measured = _measure(conn, options.tube)
     except (ClientError, Failed) as error:
         if options.json:

@@ -150,7 +150,7 @@ class Conn:
             if silence is not None:
                 left = began + silence - time.monotonic()
                 if left <= 0:
-                    raise ServerGone(f"{self.address}: no answer for {time.monotonic() - began:.0f} seconds")
+                    raise ServerGone(f"{self.address}: no answer for {time.monotonic() - began:.0f} s")
         _, event = events[0]
         if event & ~select.POLLOUT:
             data = self._socket.recv(READ_SIZE)

@@ -85,7 +85,7 @@ class Conn(asyncio.Protocol):
             async with asyncio.timeout(None if wait is None else self._answer_seconds + wait):
                 return cast("T", await future)
         except TimeoutError:
-            error = ServerGone(f"{self.address}: no answer for {self._answer_seconds + (wait or 0):.0f} seconds")
+            error = ServerGone(f"{self.address}: no answer for {self._answer_seconds + (wait or 0):.0f} s")
             self._fail(error)
             raise error from None
         except asyncio.CancelledError:

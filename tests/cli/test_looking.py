@@ -172,13 +172,14 @@ def test_health_is_critical_without_a_server_and_unknown_without_sense(cli: Comm
         "CRITICAL - cannot connect to a..b:1: no such host"
     )
     cli("health", "emails", "--max-reddy", "1", code=3)
+    cli("health", "emails", "--timeout", "0", code=3)
 
 
 def test_health_is_critical_when_the_server_does_not_answer_in_time(cli: Commands) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         result = cli("health", "emails", "--timeout", "1s", "-a", address, code=2)
-    assert result.out == f"CRITICAL - {address}: no answer for 1 seconds\n"
+    assert result.out == f"CRITICAL - {address}: no answer for 1 s\n"
 
 
 def test_health_without_a_server_prints_json_as_well(cli: Commands) -> None:

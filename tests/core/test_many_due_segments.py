@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 import pytest
 from failing import for_segment
+from memory import MemoryStore
 from memory_segments import SegmentRecord
 from world import Client, FrontEnd, World
 
 from beanspiked.engine.aerospike.segment.codec import pack_plain
 from beanspiked.engine.aerospike.store.keys import RING_MAX, due_key
 from beanspiked.engine.aerospike.store.seam import CLOSED, DELAYED, FIRST, Busy, StoreError, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from beanspiked.engine.aerospike.store.seam import Head
 
 SEGMENTS = 300
 SILENT = RING_MAX + 170
@@ -74,3 +83,43 @@ def test_jobs_of_a_segment_that_answers_again_become_ready(here: World) -> None:
     assert client.ask(b"reserve-with-timeout 0\r\n") == b"INTERNAL_ERROR\r\n"
     here.cluster.read, here.cluster.shift = read, shift  # type: ignore[method-assign]
     assert client.ask(b"reserve\r\n", 10.0).startswith(b"RESERVED ")
+
+
+class Together(MemoryStore):
+    """A store that reads many heads in the time of one, as a cluster does."""
+
+    async def heads(self, numbers: Sequence[int]) -> list[Head | None]:
+        """See SegmentStore."""
+        heads = await asyncio.gather(*[MemoryStore.heads(self, [number]) for number in numbers])
+        return [head for [head] in heads]
+
+
+@pytest.fixture
+def slow() -> World:
+    """A cluster each of whose calls takes 100 ms, with a front-end and a tube whose jobs have been due for a while."""
+    here = World(1, latency=(0.05, 0.05), store_class=Together)
+    here.front_end()
+    fill(here)
+    here.run(DUE_IN + 1.0)
+    return here
+
+
+def test_a_poll_gets_a_ready_job_long_before_all_due_ones_are_ready(slow: World) -> None:
+    client = watching(slow.front_ends[0])
+    assert client.ask(b"reserve-with-timeout 0\r\n", 1.5).startswith(b"RESERVED ")
+    # Those that come meanwhile do not wait for the rest either.
+    for _ in range(5):
+        assert client.ask(b"reserve-with-timeout 0\r\n", 0.5).startswith(b"RESERVED ")
+
+
+def test_polls_that_are_faster_than_due_jobs_become_ready_get_all_of_them(slow: World) -> None:
+    clients = [watching(slow.front_ends[0]) for _ in range(SEGMENTS // 5)]
+    jobs = set()
+    for _ in range(5):
+        for client in clients:
+            client.post(b"reserve-with-timeout 0\r\n")
+        slow.run(10.0)
+        jobs.update(client.take() for client in clients)
+    assert all(reply.startswith(b"RESERVED ") for reply in jobs)
+    assert len(jobs) == SEGMENTS
+    assert clients[0].ask(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"

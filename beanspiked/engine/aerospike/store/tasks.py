@@ -67,11 +67,11 @@ class Tasks:
         self.closing: bool = False
         self._now = now
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         # The tasks that only end with the front-end.
         self._lasting: set[asyncio.Task[None]] = set()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def spawn(self, coroutine: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
         """Run a coroutine beside everything else."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
@@ -98,7 +98,7 @@ class Tasks:
                 continue
             await asyncio.sleep(BUG_STOPS_FOR)
 
-    def _reap(self, task: "asyncio.Task[None]") -> None:
+    def _reap(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("internal error", exc_info=task.exception())

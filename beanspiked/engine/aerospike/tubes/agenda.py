@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from beanspiked.engine.aerospike.cluster.news import News
 from beanspiked.engine.aerospike.segment.batch import Batch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Agenda", "Requester"]
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class Requester:
@@ -64,13 +66,13 @@ class Agenda:
         self._due: bool = False
         self._sent: dict[Request, Committer] = {}
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def spawn(self, coroutine: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
         """Run a coroutine beside everything else. Its end ends a turn, so what it does last becomes known without a word of it."""
         task = self._tasks.spawn(coroutine)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:  # noqa: ARG002 - however it ended
+    def _ended(self, task: "asyncio.Task[Any]") -> None:  # noqa: ARG002 - however it ended
         self.turn_over()
 
     def step(self) -> int:

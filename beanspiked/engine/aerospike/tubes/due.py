@@ -13,25 +13,23 @@ from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, job_id
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused, StoreError
-from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.store.tasks import LANES, Tasks, side_by_side
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.announcing import announce
 from beanspiked.engine.aerospike.tubes.notes import note_due_ms, note_number
-from beanspiked.engine.aerospike.tubes.tube import Schedule, SharedTube
-from beanspiked.engine.errors import DamagedEntry, EngineError, NewerEntry
+from beanspiked.engine.aerospike.tubes.tube import PROMOTE_MS, Schedule, SharedTube
+from beanspiked.engine.errors import DamagedEntry, NewerEntry
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
 
-__all__ = ["LANES", "Timetable"]
+__all__ = ["Timetable"]
 
 logger = logging.getLogger(__name__)
 
 # So many notes are looked through at once.
 SLICE: Final = 2000
-# Of so many segments due jobs are made ready side by side: who wants one of them waits until all are.
-LANES: Final = 16
 
 
 class Timetable(Schedule):
@@ -99,48 +97,58 @@ class Timetable(Schedule):
 
     def wait_for_due(self, tube: SharedTube) -> None:
         """Promote due jobs now, or when the first is due, if somebody waits for them."""
-        if tube.next_due and tube.waited_for() and not tube.promoting:
+        if tube.next_due and tube.waited_for() and tube.promotion is None:
             if tube.next_due <= self._clock.server_ms():
-                tube.promoting = True
-                self._agenda.spawn(self._promote(tube))
+                self._begin(tube, asyncio.Semaphore(LANES))
             else:
                 self._timers.schedule(tube, self._clock.local_time(tube.next_due))
 
-    async def _promote(self, tube: SharedTube) -> None:
+    async def promote_due(self, tubes: list[SharedTube]) -> list[SharedTube]:
+        """Wait until the due jobs of tubes are ready; where that takes long, until each tube has a ready job.
+
+        Returns those tubes of which due jobs stay delayed for now, since their segments do not answer.
+        """
+        room = asyncio.Semaphore(LANES)
+        promotions = [self._begin(tube, room) for tube in tubes]
+        left = promotions
+        while left:
+            await asyncio.wait(left, timeout=PROMOTE_MS / 1000)
+            # Each of the others has to wait for its first one.
+            left = [
+                task for tube, task in zip(tubes, promotions, strict=True) if not task.done() and tube.best() is None
+            ]
+        return [tube for tube, task in zip(tubes, promotions, strict=True) if task.done() and not task.result()]
+
+    def _begin(self, tube: SharedTube, room: asyncio.Semaphore) -> "asyncio.Task[bool]":
+        """Make due jobs of a tube ready, if that is not done already; each segment waits for room."""
+        if tube.promotion is None:
+            tube.promotion = self._agenda.spawn(self._promote(tube, room))
+        return tube.promotion
+
+    async def _promote(self, tube: SharedTube, room: asyncio.Semaphore) -> bool:
+        """Make due jobs of a tube ready; tell whether all are."""
+        tube.promoting_since = tube.promoting_since or self._clock.server_ms()
+        whole = True
         try:
-            failed = False
-            try:
-                await self._tasks.try_for_a_while(lambda: self._promote_tube(tube))
-            except EngineError as error:
-                failed = True
-                logger.info("tube %s: its due jobs are not ready yet: %s", tube.name, error)
-            if failed:
-                await self._tasks.pause_between_tries()
+            while whole and 0 < tube.next_due <= self._clock.server_ms():
+                tube.next_due = 0
+                whole = await self._promote_segments(tube, room)
+            if whole:
+                tube.promoting_since = 0
+            else:
+                failing = (self._clock.server_ms() - tube.promoting_since) / 1000
+                await self._tasks.pause_between_tries(self._timers.clock.now() - failing)
         finally:
-            tube.promoting = False
+            tube.promotion = None
         self.wait_for_due(tube)
+        return whole
 
-    async def _promote_tube(self, tube: SharedTube) -> None:
-        for failure in (await self.promote_due([tube])).values():
-            raise failure
+    async def _promote_segments(self, tube: SharedTube, room: asyncio.Semaphore) -> bool:
+        """Make the jobs ready that are due in a tube's segments; tell whether all of these answered."""
+        await self._use_due(tube)
+        failures: list[StoreError] = []
 
-    async def promote_due(self, tubes: list[SharedTube]) -> dict[SharedTube, StoreError]:
-        """Make all due jobs of tubes ready; return the tubes of which some stay delayed for now, each with a reason."""
-        segments: list[tuple[SharedTube, Committer]] = []
-        for tube in tubes:
-            tube.next_due = 0
-            await self._use_due(tube)
-            segments += [(tube, committer) for committer in tube.committers.values()]
-        failures: dict[SharedTube, StoreError] = {}
-        lanes = [self._promote_lane(segments[lane::LANES], failures) for lane in range(min(LANES, len(segments)))]
-        await asyncio.gather(*lanes)
-        return failures
-
-    async def _promote_lane(
-        self, segments: list[tuple[SharedTube, Committer]], failures: dict[SharedTube, StoreError]
-    ) -> None:
-        """Make the due jobs of some segments ready, one after the other."""
-        for tube, committer in segments:
+        async def promote(committer: Committer) -> None:
             due = None if committer.head is None else committer.head.due_key
             while due is not None and not committer.gone:
                 due_ms = key_ms(due)
@@ -148,15 +156,21 @@ class Timetable(Schedule):
                     tube.expect(due)
                     break
                 try:
-                    due = await self._promote_one(committer)
+                    async with room:
+                        due = await self._promote_one(committer)
                 except Damaged as damage:
                     logger.info("segment %d: its due jobs stay delayed: %s", committer.number, damage)
                     break
                 except StoreError as error:
                     # Those of other segments are made ready nevertheless, and these later.
-                    failures[tube] = error
+                    failures.append(error)
                     tube.expect_at(due_ms)
                     break
+
+        await side_by_side(list(tube.committers.values()), promote)
+        if failures:
+            logger.info("tube %s: not all of its due jobs are ready yet: %s", tube.name, failures[0])
+        return not failures
 
     async def _use_due(self, tube: SharedTube) -> None:
         """Take those segments into use that are not, and have due jobs; note when the next one is due."""

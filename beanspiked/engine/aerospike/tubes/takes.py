@@ -82,13 +82,9 @@ class Takes(Requester):
         self._expired_at: float = 0.0
         self._delivering: bool = False
 
-    # --- requests
-
-    def request_jobs(self, tube: Home) -> None:
+    def request_jobs(self, home: Home) -> None:
         """Request a tube's jobs, the most urgent first, for waiters whose jobs have not all been requested."""
-        self._request(cast(SharedTube, tube))
-
-    def _request(self, tube: SharedTube) -> None:
+        tube = cast(SharedTube, home)
         unasked = tube.unasked
         lingering = tube.lingering
         if (
@@ -281,11 +277,15 @@ class Takes(Requester):
             if not seek.patient and self._coming(seek):
                 # A job that was requested for a waiter with another job by now goes to the one that has waited longest.
                 return
-            if not self._unknown(seek):
-                self._settle_seek(seek, None)
-            elif not seek.patient:
+            if self._unknown(seek):
                 # A job may be there that cannot be reached. A patient waiter waits for as long as the store may take to answer.
-                self._settle_seek(seek, StoreFailed("a segment does not answer"))
+                if not seek.patient:
+                    self._settle_seek(seek, StoreFailed("a segment does not answer"))
+            elif not seek.patient and any(tube.has_due(self._membership.clock.server_ms()) for tube in seek.tubes):
+                # The look did not wait for all of them, and others took what was ready then.
+                self._look_for(seek)
+            else:
+                self._settle_seek(seek, None)
         elif seek.patient and not self._unsure(seek):
             self._settle_seek(seek, None)
         else:
@@ -324,7 +324,6 @@ class Takes(Requester):
             if not self._membership.reachable or self._unknown(seek):
                 self._settle_seek(seek, StoreFailed("the store does not answer"))
             elif not seek.patient and seek.overtime > POLL_OVERTIME:
-                # The client waits for a reply, whatever delays the look.
                 logger.error("a look for a job did not end for %.0f s; its client gets an error", now - seek.until)
                 self._settle_seek(seek, StoreFailed("the look for a job did not end"))
             else:

@@ -19,8 +19,10 @@ from beanspiked.engine.contract import Waiter
 from beanspiked.engine.errors import EngineError
 from beanspiked.engine.later import Later
 
-__all__ = ["Schedule", "Seek", "SharedTube"]
+__all__ = ["PROMOTE_MS", "Schedule", "Seek", "SharedTube"]
 
+# So long, in milliseconds, ready jobs wait for due ones that may be more urgent.
+PROMOTE_MS: Final = 500
 # A tube's order may hold so many entries beside two for each segment.
 STALE_MAX: Final = 16
 
@@ -96,7 +98,8 @@ class SharedTube(RankedTube):
         doubts: How often it was doubted: a look that began before the last time does not make it live.
         pause_seen: The engine's step at which its pause was last made here, or read.
         next_due: When the first known delayed job is due, by the server's clock in ms; 0 without one.
-        promoting: Whether due jobs are being made ready.
+        promotion: What makes its due jobs ready now, if anything.
+        promoting_since: Since when due jobs are made ready, by the server's clock in ms; 0 once all are.
         wanted_until: Until when its news are asked for, at least, by this process's clock.
         forgetting: Done when its counters and its pause are forgotten, or remembered after all; None if it never began anew.
     """
@@ -123,7 +126,8 @@ class SharedTube(RankedTube):
         "opening",
         "page",
         "pause_seen",
-        "promoting",
+        "promoting_since",
+        "promotion",
         "refreshed",
         "refreshing",
         "unasked",
@@ -160,7 +164,8 @@ class SharedTube(RankedTube):
         self.doubts: int = 0
         self.pause_seen: int = 0
         self.next_due: int = 0
-        self.promoting: bool = False
+        self.promotion: asyncio.Task[bool] | None = None
+        self.promoting_since: int = 0
         self.forgetting: asyncio.Future[None] | None = None
         self.wanted_until: float = 0.0
         self._order: list[tuple[bytes, int]] = []
@@ -364,12 +369,14 @@ class SharedTube(RankedTube):
         self._schedule.wait_for_due(self)
 
     def has_due(self, now_ms: int) -> bool:
-        """Tell whether delayed jobs are due by now, or are being made ready."""
-        return self.promoting or 0 < self.next_due <= now_ms
+        """Tell whether jobs are due that may be more urgent than the ready ones. These do not wait long for it."""
+        if self.promoting_since and now_ms - self.promoting_since >= PROMOTE_MS and self.best() is not None:
+            return False
+        return self.promotion is not None or 0 < self.next_due <= now_ms
 
     def settled(self) -> bool:
         """Tell whether all is known of it, whatever the time, and its news are wanted."""
-        return self.live and not self.next_due and not self.promoting and self.wanted_until > 0
+        return self.live and not self.next_due and self.promotion is None and self.wanted_until > 0
 
     def doubt(self) -> None:
         """Take note that not all is known of it, until the next look."""

@@ -212,10 +212,9 @@ class Scout:
                 # A look that began before the news were followed, and ends after one that made it live, changes nothing.
                 tube.live = True
             self._agenda.request_soon(tube)
-        for tube, failure in (await self._timetable.promote_due(due)).items():
+        if due:
             # There may be jobs in other segments.
-            logger.info("tube %s: not all of its due jobs are ready: %s", tube.name, failure)
-            look.passed[tube] = None
+            look.passed.update(dict.fromkeys(await self._timetable.promote_due(due)))
         if session.over:
             # Its segments are not known any more, so nothing was learnt of them.
             raise Busy("the session was over before the look was")

@@ -6,9 +6,9 @@ server's clock, if its own session was healthy for as long. Only then the leases
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.cluster.chores import Chores
 from beanspiked.engine.aerospike.cluster.listener import LocalTubes, SegmentEnder
@@ -17,6 +17,7 @@ from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.store.keys import lease_session
 from beanspiked.engine.aerospike.store.pairs import pairs_of
 from beanspiked.engine.aerospike.store.seam import NEVER_WROTE, OPEN, Damaged, StoreError
+from beanspiked.engine.aerospike.store.tasks import side_by_side
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["DEAD_AFTER", "Burial"]
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 # All in seconds.
 DEAD_AFTER: Final = 10.0
@@ -176,7 +175,7 @@ class Burial:
 
         names = list(counted)
         parts = [names[start : start + KEPT_TOGETHER] for start in range(0, len(names), KEPT_TOGETHER)]
-        await _side_by_side(parts, keep, at_once)
+        await side_by_side(parts, keep, at_once)
 
     async def reclaim(self, number: int, turns: asyncio.Semaphore, at_once: int = 1) -> tuple[int, bool]:
         """Make the jobs that a dead session held ready, and close its segments.
@@ -220,9 +219,9 @@ class Burial:
 
         async with turns:
             leased = await self._store.leased_by(number)
-        await _side_by_side(leased, take_back, at_once)
+        await side_by_side(leased, take_back, at_once)
         # Jobs come first: empty segments end afterwards.
-        await _side_by_side(over, end, at_once)
+        await side_by_side(over, end, at_once)
         leases = sum(found)
         if leases:
             logger.info("session %d: %d leases taken back", number, leases)
@@ -323,14 +322,3 @@ class Burial:
                     await self._ender.end(segment.tube, number)
                 self._sessions.listener.became_ready(segment.tube, segment.number)
         return unknown
-
-
-async def _side_by_side(items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, None]], at_once: int) -> None:
-    """Do something with each item, with some of them at once."""
-    left = iter(items)
-
-    async def some() -> None:
-        for item in left:
-            await work(item)
-
-    await asyncio.gather(*[some() for _ in range(at_once)])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.keys import key_ms, put_us
 from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes
-from beanspiked.engine.aerospike.tubes.due import LANES
+from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.aerospike.tubes.registry import tube_usage
 from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
 from beanspiked.engine.errors import StoreFailed
@@ -113,11 +113,11 @@ class Census:
         """Make the due jobs of segments ready, of some segments side by side, and replace the sizes of these."""
         due = [(place, size) for place, size in counted.items() if _is_due(size, now_ms)]
 
-        async def lane(segments: "list[tuple[tuple[str, int], Sizes | None]]") -> None:
-            for (name, number), size in segments:
-                counted[name, number] = await self._size_without_due(name, number, size, now_ms)
+        async def make_ready(segment: "tuple[tuple[str, int], Sizes | None]") -> None:
+            (name, number), size = segment
+            counted[name, number] = await self._size_without_due(name, number, size, now_ms)
 
-        await asyncio.gather(*[lane(due[start::LANES]) for start in range(min(LANES, len(due)))])
+        await side_by_side(due, make_ready)
 
     async def _size_without_due(self, name: str, number: int, size: Sizes | None, now_ms: int) -> Sizes | None:
         """Make a segment's due jobs ready; return its sizes then."""

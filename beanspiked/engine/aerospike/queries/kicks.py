@@ -136,16 +136,16 @@ class Kicks:
                     break
                 if count % JOBS_AT_ONCE == 0:
                     await asyncio.sleep(0)
+            found.sort()
+            for _, other, key, _ in found[most:]:
+                next_keys[other] = min(key, next_keys.get(other, key))
+            del found[most:]
 
         while order and (len(found) < most or order[0] < found[-1][:2]):
             some: list[int] = []
             while order and len(some) < LANES and (len(found) < most or order[0] < found[-1][:2]):
                 some.append(heapq.heappop(order)[1])
             await side_by_side(some, read)
-            found.sort()
-            for _, number, key, _ in found[most:]:
-                next_keys[number] = min(key, next_keys.get(number, key))
-            del found[most:]
         chosen: dict[int, dict[bytes, Packed]] = {}
         for _, number, key, job in found:
             chosen.setdefault(number, {})[key] = job

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.engine.aerospike.cluster.usage import COUNTER_NAMES
 from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.store.seam import StoreError, Unknown
+from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.forgetting import FORGOTTEN_AT_ONCE, Forgetting
 from beanspiked.engine.aerospike.tubes.registry import DEFAULT, Registry
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 # How many tubes a sweep looks at together, and how many of them it lets go of side by side.
 SWEEP_AT_ONCE: Final = 64
-LANES: Final = 8
+LET_GO_AT_ONCE: Final = 8
 # A sweep of many tubes is spread over so many seconds: all at once, the ends of their segments would hold up clients.
 SWEEP_SECONDS: Final = 30.0
 # How many segments are seen to before others have a turn.
@@ -92,7 +93,7 @@ class Lifecycle:
         leases: list[tuple[int, int]] = []
         for tube in tubes:
             leases += await self._put_down(tube, since)
-        await asyncio.gather(*[self._retirement.give_up(leases[lane::LANES]) for lane in range(LANES)])
+        await side_by_side(leases, self._retirement.give_up, LET_GO_AT_ONCE)
         closing: list[Committer] = []
         resting: list[SharedTube] = []
         for tube in tubes:
@@ -126,20 +127,20 @@ class Lifecycle:
         """Let go of tubes that take no puts here."""
         for tube in tubes:
             self._forgetting.forget(tube)
-        await asyncio.gather(*[self._let_go_in_turn(tubes[lane::LANES]) for lane in range(min(LANES, len(tubes)))])
 
-    async def _let_go_in_turn(self, tubes: list[SharedTube]) -> None:
-        for tube in tubes:
+        async def let_go(tube: SharedTube) -> None:
             try:
                 await self._registry.forgotten(tube.name)
                 await self._hand_over_counters(tube)
             except StoreError as error:
                 # It stays; the others go on.
                 logger.info("tube %s is not let go of yet: %s", tube.name, error)
-                continue
+                return
             counted = tube.total_jobs or tube.deletes or tube.pauses
             if self._registry.known_tube(tube.name) is tube and not _in_use(tube) and _rests(tube) and not counted:
                 self._registry.let_go(tube)
+
+        await side_by_side(tubes, let_go, LET_GO_AT_ONCE)
 
     async def _hand_over_counters(self, tube: SharedTube) -> None:
         """Add what was counted here to a tube's record."""

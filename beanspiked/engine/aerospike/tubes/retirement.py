@@ -3,7 +3,6 @@
 Whoever finds one may do any part of it, once more than needed, too (segment-protocol H6).
 """
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import SharedJob
 from beanspiked.engine.aerospike.store.lister import Lister
 from beanspiked.engine.aerospike.store.seam import OPEN, Fenced, StoreError
-from beanspiked.engine.aerospike.store.tasks import Tasks
+from beanspiked.engine.aerospike.store.tasks import Tasks, side_by_side
 from beanspiked.engine.errors import JobGone
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ __all__ = ["Retirement"]
 
 logger = logging.getLogger(__name__)
 
-# How many bodies of a dead segment are removed at once.
-LANES: Final = 8
+# In so many parts, side by side, the bodies of a dead segment are removed.
+PARTS: Final = 8
 
 
 class Retirement(SegmentEnder):
@@ -83,10 +82,9 @@ class Retirement(SegmentEnder):
         segment = await self._store.read(number)
         if segment is not None and segment.bodies:
             bodies = [(number, body) for body in range(1, segment.bodies + 1)]
-            lanes = [self._store.drop_bodies(bodies[lane::LANES]) for lane in range(min(LANES, len(bodies)))]
-            for outcome in await asyncio.gather(*lanes, return_exceptions=True):
-                if outcome is not None:
-                    raise outcome
+            await side_by_side(
+                [bodies[part::PARTS] for part in range(min(PARTS, len(bodies)))], self._store.drop_bodies
+            )
         page = 0 if segment is None else segment.page
         await self._lister.unlist(name, number, page)
 
@@ -135,13 +133,13 @@ class Retirement(SegmentEnder):
         for number, name in left.items():
             await self.end(name, number)
 
-    async def give_up(self, leases: list[tuple[int, int]]) -> None:
-        """Give up leases on segments, under which nothing is held; what stays of them the audit finds."""
-        for number, lease in leases:
-            try:
-                await self._store.reclaim(number, lease)
-            except StoreError as error:
-                logger.info("a lease on segment %d is not given up yet: %s", number, error)
+    async def give_up(self, given: tuple[int, int]) -> None:
+        """Give up a lease on a segment, under which nothing is held; what stays of it the audit finds."""
+        number, lease = given
+        try:
+            await self._store.reclaim(number, lease)
+        except StoreError as error:
+            logger.info("a lease on segment %d is not given up yet: %s", number, error)
 
     def drop_body(self, job: SharedJob, body_number: int) -> None:
         """Remove a body that a job, which may be gone, refers to no more; one that stays behind goes with its segment."""

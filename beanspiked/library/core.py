@@ -12,6 +12,7 @@ from beanspiked.engine.contract import GIVEN_UP, PLAIN, Answer
 from beanspiked.engine.futures import end_of, seen_by, value_of
 from beanspiked.engine.timers import NEVER, Timers
 from beanspiked.library.errors import ConnClosed, ConnForked
+from beanspiked.library.job_info import checked_whole
 from beanspiked.library.loops import part_from
 from beanspiked.library.metrics import Guarded, Metrics
 from beanspiked.server.alarm import LoopAlarm
@@ -265,6 +266,7 @@ class Core:
         """Read a job, or the needed part of it, once this process has no change of it on its way."""
         self.check_open()
         engine = self.broker.engine
+        job_id = checked_whole(job_id, "job_id")
         while (change := engine.in_flight(job_id)) is not None:
             await self.ended(change)
             if engine.shared and change.error is not None:

@@ -12,7 +12,17 @@ from beanspiked.engine.timers import NEVER
 if TYPE_CHECKING:
     from beanspiked.engine.contract import Job as EngineJob
 
-__all__ = ["NO_DETAILS", "JobInfo", "Seconds", "checked_priority", "checked_text", "retries_of", "seconds_of"]
+__all__ = [
+    "NO_DETAILS",
+    "JobInfo",
+    "Seconds",
+    "checked_count",
+    "checked_priority",
+    "checked_text",
+    "checked_whole",
+    "retries_of",
+    "seconds_of",
+]
 
 # A duration: seconds, or a timedelta.
 Seconds = float | timedelta
@@ -106,14 +116,28 @@ def retries_of(details: Details) -> int:
     return details.retries or int(details.failed)
 
 
+def checked_whole(number: int, name: str) -> int:
+    """Return a whole number as a plain one. Raises TypeError if it is none."""
+    if not isinstance(number, int):
+        raise TypeError(f"{name}: a whole number, not {number!r}")
+    # True and False are numbers, too, but would be written as words.
+    return int(number)
+
+
+def checked_count(number: int) -> int:
+    """Return a number of jobs. Raises ValueError if it is less than 1, and TypeError if it is not whole."""
+    count = checked_whole(number, "number")
+    if count < 1:
+        raise ValueError(f"number: at least 1, not {number}")
+    return count
+
+
 def checked_priority(priority: int) -> int:
     """Return a priority as a plain number. Raises ValueError if it is out of range."""
-    if not isinstance(priority, int):
-        raise TypeError(f"priority: a whole number, not {priority!r}")
-    if not 0 <= priority <= MAX_PRIORITY:
+    number = checked_whole(priority, "priority")
+    if not 0 <= number <= MAX_PRIORITY:
         raise ValueError(f"priority: from 0 to {MAX_PRIORITY}, not {priority}")
-    # True and False are numbers, too, but would be written as words.
-    return int(priority)
+    return number
 
 
 def checked_text(text: str, name: str) -> str:

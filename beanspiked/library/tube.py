@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from beanspiked.library.errors import DamagedEntry
 from beanspiked.library.job import Job
-from beanspiked.library.job_info import Seconds, seconds_of
+from beanspiked.library.job_info import Seconds, checked_count, seconds_of
 from beanspiked.library.reservation import Reservation
 from beanspiked.library.tube_base import TubeBase
 
@@ -39,8 +39,7 @@ class Tube(TubeBase):
 
     async def reserve_many(self, number: int, timeout: Seconds | None = None) -> list[Job]:
         """Wait for a job, and take up to `number` that are ready then. Arguments and errors as with `reserve`."""
-        if number < 1:
-            raise ValueError(f"number: at least 1, not {number}")
+        most = checked_count(number)
         self._core.check_open()
         core = self._core
         began = core.loop.time()
@@ -48,7 +47,7 @@ class Tube(TubeBase):
         jobs: list[Job] = []
         while not jobs:
             spent = core.loop.time() - began
-            holds = await Reservation(core, self._state, number).get(None if left is None else max(0.0, left - spent))
+            holds = await Reservation(core, self._state, most).get(None if left is None else max(0.0, left - spent))
             # A task that was about to run when the process forked runs in both processes.
             core.check_process()
             if not holds:

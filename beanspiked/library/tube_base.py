@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from beanspiked.engine.contract import BURIED, DELAYED, PLAIN, READY, Details
 from beanspiked.engine.errors import OutcomeUnknown, StoreFailed, StoreFull
 from beanspiked.library.core import OfOneProcess
-from beanspiked.library.job_info import JobInfo, Seconds, checked_priority, checked_text, seconds_of
+from beanspiked.library.job_info import JobInfo, Seconds, checked_count, checked_priority, checked_text, seconds_of
 
 if TYPE_CHECKING:
     from beanspiked.engine.contract import Answer
@@ -214,10 +214,9 @@ class TubeBase(OfOneProcess):
 
     async def kick(self, number: int) -> int:
         """Make up to `number` buried jobs ready, the first buried first, or delayed ones if none is buried. Returns how many."""
-        if number < 1:
-            raise ValueError(f"number: at least 1, not {number}")
+        most = checked_count(number)
         self._core.check_open()
-        count, later = self._core.broker.engine.kick(self._state, number)
+        count, later = self._core.broker.engine.kick(self._state, most)
         value = await self._core.done(later, "", self.name)
         kicked = value if count < 0 else count
         self._core.metrics.count("kick", self.name, kicked)

@@ -142,6 +142,27 @@ def test_what_is_no_text_is_a_type_error_and_the_job_stays_held(stores: Stores) 
     stores.run(check)
 
 
+def test_what_is_no_whole_number_is_a_type_error_and_the_tube_works_on(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        for body in (b"buried", b"ready"):
+            await tube.put(body)
+        await (await reserved(tube)).bury()
+        wrong: Any
+        for wrong in (1.5, "1", None):
+            for call in (tube.peek, tube.delete, tube.kick_job):
+                with pytest.raises(TypeError, match=f"job_id: a whole number, not {wrong!r}"):
+                    await call(wrong)
+            with pytest.raises(TypeError, match=f"number: a whole number, not {wrong!r}"):
+                await tube.reserve_many(wrong)
+            with pytest.raises(TypeError, match=f"number: a whole number, not {wrong!r}"):
+                await tube.kick(wrong)
+        assert await tube.kick(2) == 1
+        assert {(await reserved(tube)).body for _ in range(2)} == {b"buried", b"ready"}
+
+    stores.run(check)
+
+
 def test_a_priority_is_shown_as_a_number(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

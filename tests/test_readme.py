@@ -7,6 +7,7 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,15 @@ def test_the_telnet_session_goes_as_shown(port: int) -> None:
             while lines and not re.match(r"(put|reserve|stats-job|delete|quit)\b", lines[0]):
                 assert stream.readline().decode().rstrip("\r\n") == lines.pop(0)
         assert stream.readline() == b""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_names_of_ours_that_a_page_shows_can_be_imported_as_shown(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    imports = re.findall(r"`(from beanspiked[\w.]* import \w+)`", text)
+    names = re.findall(r"(?<![\w./])beanspiked(?:\.\w+)+(?=\()", text)
+    code = "\n".join(["import beanspiked", *names, *imports])
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=True)
 
 
 def unaged(text: str) -> str:

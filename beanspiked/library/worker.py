@@ -93,6 +93,7 @@ class Worker(OfOneProcess, Generic[Task]):
     When the handler returns, the worker deletes the job. When the handler raises, the worker releases the job for another try, with a
     longer delay each time; after `max_attempts` tries it buries the job with the reason. A handler may also delete, release or bury the
     job itself. While the handler works, the worker touches the job at half of its time to run. If the job is lost, it cancels the handler.
+    Each handler runs in a task of its own; to cancel this task is to let the handler fail.
 
     Args:
         tube: The tube.
@@ -135,6 +136,8 @@ class Worker(OfOneProcess, Generic[Task]):
         self._forget: Callable[[], None] = lambda: None
         self._takers: set[asyncio.Task[None]] = set()
         self._reserving: set[asyncio.Task[None]] = set()
+        # Each handler's task, and the taker that waits for it.
+        self._handling: dict[asyncio.Task[Any] | None, asyncio.Task[Any]] = {}
         self._stopping = asyncio.Event()
         self._started = False
         self._loop: asyncio.AbstractEventLoop
@@ -205,7 +208,7 @@ class Worker(OfOneProcess, Generic[Task]):
         for taker in list(self._reserving):
             taker.cancel()
         # A handler may close its own worker, which must not wait for that handler.
-        takers = self._takers - {asyncio.current_task()}
+        takers = self._takers - {self._handling.get(asyncio.current_task())}
         if takers and grace != 0:
             await asyncio.wait(takers, timeout=grace)
         for taker in takers:
@@ -278,18 +281,15 @@ class Worker(OfOneProcess, Generic[Task]):
                 return
         this = asyncio.current_task()
         assert this is not None
-        # An earlier handler may have cancelled this task itself and gone on, as some timeouts do.
-        asked_before = this.cancelling()
+        # In a task of its own: whoever cancels a handler's task must not end this one.
+        handling = asyncio.create_task(self._handle(task, job), name=f"job {job.id} of {self._tube.name}")
+        self._handling[handling] = this
         try:
-            async with job.keep_alive():
-                result: object = self._handler(task, job)
-                # A function that is not `async` has done its work by now. To fail here would do it again.
-                if inspect.isawaitable(result):
-                    await result
+            await handling
         except asyncio.CancelledError as error:
-            if this.cancelling() > asked_before:
+            if this.cancelling():
                 raise
-            # The handler awaited something that was cancelled; this worker was not.
+            # The handler was cancelled, or awaited something that was; this worker was not.
             await self._failed(job, error)
             return
         except (ConnForked, *NO_FAULTS):
@@ -298,8 +298,17 @@ class Worker(OfOneProcess, Generic[Task]):
         except BaseException as error:  # noqa: BLE001 - whatever the handler raises, its job is tried again
             await self._failed(job, error)
             return
+        finally:
+            del self._handling[handling]
         if job.held:
             await self._insist(job, job.delete)
+
+    async def _handle(self, task: Task, job: Job) -> None:
+        async with job.keep_alive():
+            result: object = self._handler(task, job)
+            # A function that is not `async` has done its work by now. To fail here would do it again.
+            if inspect.isawaitable(result):
+                await result
 
     async def _failed(self, job: Job, error: BaseException) -> None:
         """Release a job for another try, or bury it after its last try."""

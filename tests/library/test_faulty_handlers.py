@@ -200,6 +200,33 @@ def test_a_handler_that_cancels_itself_and_goes_on_leaves_the_next_ones_faults_w
     stores.run(check)
 
 
+def test_a_handler_that_somebody_cancels_has_failed_and_its_worker_works_on(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        handlers: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
+
+        async def handle(body: bytes, job: Job) -> None:  # noqa: ARG001
+            handlers.put_nowait(asyncio.current_task())
+            if body == b"long":
+                await asyncio.sleep(60)
+
+        async with asyncio.timeout(10), beanspiked.Worker(tube, handle, max_attempts=1):
+            for body in (b"long", b"short", b"last"):
+                await tube.put(body, ttr=60)
+                handler = await handlers.get()
+                assert handler is not None
+                # The short ones may be over: then there is nothing to cancel.
+                await asyncio.sleep(0.02)
+                handler.cancel()
+            while (await tube.stats()).jobs > 1:  # noqa: ASYNC110 - that is what is to be seen
+                await asyncio.sleep(0.01)
+        buried = await tube.peek_buried()
+        assert buried is not None
+        assert (buried.body, buried.reason) == (b"long", "CancelledError: ")
+
+    stores.run(check)
+
+
 def test_a_job_that_always_takes_longer_than_it_may_is_buried(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

@@ -97,3 +97,22 @@ def test_touch(stores: Stores) -> None:
                 await change
 
     stores.run(check)
+
+
+def test_who_lost_a_job_to_another_program_learns_it_from_a_change_but_not_from_a_touch(stores: Stores) -> None:
+    if not stores.shared:
+        pytest.skip("the store belongs to one process")
+
+    async def check() -> None:
+        async with stores.connect() as one, stores.connect() as other:
+            tube = one.use(stores.tube)
+            await tube.put(b"x", ttr=60)
+            job = await reserved(tube)
+            await other.delete_tube(stores.tube)
+            await job.touch()
+            with pytest.raises(beanspiked.JobLost):
+                await job.release()
+            with pytest.raises(beanspiked.JobLost):
+                await job.touch()
+
+    asyncio.run(check())

@@ -18,7 +18,7 @@ from beanspiked.engine.aerospike.store.seam import CLOSED, DELAYED, FIRST, Busy,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from beanspiked.engine.aerospike.store.seam import Head
+    from beanspiked.engine.aerospike.store.seam import Head, Segment
 
 SEGMENTS = 300
 SILENT = RING_MAX + 170
@@ -123,3 +123,27 @@ def test_polls_that_are_faster_than_due_jobs_become_ready_get_all_of_them(slow: 
     assert all(reply.startswith(b"RESERVED ") for reply in jobs)
     assert len(jobs) == SEGMENTS
     assert clients[0].ask(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+
+
+class Mute(Together):
+    """A store in which segments of one tube do not answer; a call takes a second to notice."""
+
+    async def read(self, number: int) -> Segment | None:
+        """See SegmentStore."""
+        if number < RING_MAX + SEGMENTS:
+            await asyncio.sleep(1.0)
+            raise Unknown("9: no answer")
+        return await super().read(number)
+
+
+@pytest.mark.parametrize("command", [b"reserve\r\n", b"reserve-with-timeout 0\r\n"])
+def test_due_jobs_that_cannot_be_reached_keep_no_ready_job_of_another_tube_back(command: bytes) -> None:
+    here = World(1, store_class=Mute)
+    producer = here.front_end().connect()
+    fill(here)
+    here.run(DUE_IN + 1.0)
+    client = watching(here.front_ends[0])
+    producer.put()
+    assert client.ask(command, 1.0).startswith(b"RESERVED ")
+    producer.put()
+    assert client.ask(command, 1.0).startswith(b"RESERVED ")

@@ -104,19 +104,13 @@ class Timetable(Schedule):
                 self._timers.schedule(tube, self._clock.local_time(tube.next_due))
 
     async def promote_due(self, tubes: list[SharedTube]) -> list[SharedTube]:
-        """Wait until the due jobs of tubes are ready; where that takes long, until each tube has a ready job.
+        """Wait until the due jobs of tubes are ready, but not longer than the jobs of other tubes may wait for them.
 
         Returns those tubes of which due jobs stay delayed for now, since their segments do not answer.
         """
         room = asyncio.Semaphore(LANES)
         promotions = [self._begin(tube, room) for tube in tubes]
-        left = promotions
-        while left:
-            await asyncio.wait(left, timeout=PROMOTE_MS / 1000)
-            # Each of the others has to wait for its first one.
-            left = [
-                task for tube, task in zip(tubes, promotions, strict=True) if not task.done() and tube.best() is None
-            ]
+        await asyncio.wait(promotions, timeout=PROMOTE_MS / 1000)
         return [tube for tube, task in zip(tubes, promotions, strict=True) if task.done() and not task.result()]
 
     def _begin(self, tube: SharedTube, room: asyncio.Semaphore) -> "asyncio.Task[bool]":

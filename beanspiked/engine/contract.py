@@ -228,6 +228,10 @@ class TubeEngine:
         """
         return None
 
+    def expects(self, waiter: Waiter, tubes: list[Tube]) -> bool:
+        """Tell whether a job is on its way to one who waits, or due and not ready yet: a `seek` that is not patient waits for it."""
+        return False
+
     def new_id(self) -> int:
         """Number the next job, when its put line was read. A shared engine gives the job's place; its id is known when it is stored."""
         raise NotImplementedError

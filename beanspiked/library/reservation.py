@@ -58,12 +58,7 @@ class Reservation(Waiter):
         self._until = NEVER if timeout is None else self._core.broker.now() + timeout
         self._enter()
         if engine.shared:
-            seek = engine.seek(self, [self._tube], patient=timeout != 0)
-            if seek is not None and self._future is not None:
-                self._seek = seek
-                seek.then(self._answered)
-            elif seek is None and timeout == 0:
-                self._end()
+            self._look(patient=timeout != 0)
         self._core.turn()
         future = self._future
         if future is not None:
@@ -76,6 +71,15 @@ class Reservation(Waiter):
                     hold.give_back()
                 raise
         return self.held
+
+    def _look(self, *, patient: bool) -> None:
+        """Ask a shared store for a job. A patient look may leave it to the wait."""
+        seek = self._core.broker.engine.seek(self, [self._tube], patient)
+        if seek is not None and self._future is not None:
+            self._seek = seek
+            seek.then(self._answered)
+        elif seek is None and not patient:
+            self._end()
 
     def _take_more(self) -> None:
         """Take the jobs that are ready now."""
@@ -129,9 +133,14 @@ class Reservation(Waiter):
     def on_time(self, now: float) -> None:
         """End the wait when its time is up, unless the store is still looking for a job."""
         if self._until > now:
-            self._core.broker.timers.schedule(self, self._until)
+            if self._until < NEVER:
+                self._core.broker.timers.schedule(self, self._until)
         elif self._seek is None:
-            self._end()
+            if self._core.broker.engine.expects(self, [self._tube]):
+                # A job that came in time is on its way.
+                self._look(patient=False)
+            else:
+                self._end()
 
     def _answered(self, seek: Later) -> None:
         """Learn that the store has no job, or did not answer."""
@@ -140,10 +149,8 @@ class Reservation(Waiter):
         self._seek = None
         if seek.error is not None:
             self._end(seek.error)
-        elif self._until <= self._core.broker.now():
-            self._end()
-        elif self._until < NEVER:
-            self._core.broker.timers.schedule(self, self._until)
+        else:
+            self.on_time(self._core.broker.now())
 
     def stop(self, error: Exception) -> None:
         """Learn that the connection is closed."""

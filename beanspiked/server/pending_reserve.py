@@ -151,10 +151,13 @@ class PendingReserve(Waiter):
         if self._gate.why != RESERVING or self._seek is not None:
             return
         reply = self._verdict(now)
-        if reply:
-            self._end(reply)
-        else:
+        if not reply:
             self._schedule()
+        elif reply == replies.TIMED_OUT and self._broker.engine.expects(self, self._tubes.watched):
+            # A job that came in time is on its way.
+            self._look(patient=False)
+        else:
+            self._end(reply)
 
     def _schedule(self) -> None:
         """Wait for a job from now on, as do the reserves that came after this one; that time is not measured."""

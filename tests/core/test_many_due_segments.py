@@ -125,6 +125,24 @@ def test_polls_that_are_faster_than_due_jobs_become_ready_get_all_of_them(slow: 
     assert clients[0].ask(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
 
 
+def test_waits_that_end_while_due_jobs_become_ready_get_them(slow: World) -> None:
+    clients = [watching(slow.front_ends[0]) for _ in range(SEGMENTS // 4)]
+    for client in clients:
+        client.post(b"reserve-with-timeout 1\r\n")
+    slow.run(10.0)
+    assert all(client.take().startswith(b"RESERVED ") for client in clients)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_job_that_comes_due_just_before_the_end_of_a_wait_is_given(links: bool) -> None:
+    for seed in range(10):
+        here = World(seed, links=links)
+        client = here.front_end().connect()
+        here.run(3.0)
+        client.put(delay=1)
+        assert client.ask(b"reserve-with-timeout 1\r\n").startswith(b"RESERVED "), seed
+
+
 class Mute(Together):
     """A store in which segments of one tube do not answer; a call takes a second to notice."""
 

@@ -122,6 +122,10 @@ class Commands(TubeEngine):
         """Look for a job for one who waits."""
         return self.takes.seek(waiter, tubes, patient)
 
+    def expects(self, waiter: Waiter, tubes: list[Tube]) -> bool:
+        """Tell whether a job is on its way to one who waits, or due and not ready yet."""
+        return self.takes.expects(waiter, cast("list[SharedTube]", tubes))
+
     # --- jobs
 
     def find_job(self, job_id: int) -> Job | None:

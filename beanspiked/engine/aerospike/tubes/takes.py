@@ -200,9 +200,8 @@ class Takes(Requester):
                 tube.wanted_until = now + WANT_EVERY
                 self._news.want(tube.name)
             live = live and self._sure(tube)
-            if tube.next_due:
-                # Until now nobody waited, so nobody made due jobs ready.
-                tube.wait_for_due()
+            # Until now nobody waited, so nobody made due jobs ready.
+            tube.wait_for_due()
         self._seeks.pop(waiter, None)
         likely = self._ranking.most_urgent(waiter, homes)
         if likely is None and live and patient:
@@ -222,6 +221,11 @@ class Takes(Requester):
     def _sure(self, tube: SharedTube) -> bool:
         """Tell whether what is known of a tube is whole, and no due job may be more urgent than the ready ones."""
         return tube.live and not tube.has_due(self._membership.clock.server_ms())
+
+    def expects(self, waiter: Waiter, tubes: list[SharedTube]) -> bool:
+        """Tell whether a job is on its way to a waiter, or due and not ready yet."""
+        now_ms = self._membership.clock.server_ms()
+        return waiter in self._claims or any(tube.has_due(now_ms) for tube in self._ranking.unsure_of(waiter, tubes))
 
     def _unsure(self, seek: Seek) -> list[SharedTube]:
         return [tube for tube in self._ranking.unsure_of(seek.waiter, seek.tubes) if not self._sure(tube)]
@@ -281,7 +285,7 @@ class Takes(Requester):
                 # A job may be there that cannot be reached. A patient waiter waits for as long as the store may take to answer.
                 if not seek.patient:
                     self._settle_seek(seek, StoreFailed("a segment does not answer"))
-            elif not seek.patient and any(tube.has_due(self._membership.clock.server_ms()) for tube in seek.tubes):
+            elif not seek.patient and self.expects(waiter, seek.tubes):
                 # The look did not wait for all of them, and others took what was ready then.
                 self._look_for(seek)
             else:
@@ -304,8 +308,6 @@ class Takes(Requester):
             anew: Whether each of them has to look once more, since what was seen is lost.
         """
         seeks = self._seeks
-        if not seeks:
-            return
         if len(seeks) <= len(tube.waiters):
             found = [seek for seek in seeks.values() if tube.waits(seek.waiter)]
         else:
@@ -332,9 +334,8 @@ class Takes(Requester):
 
     def _coming(self, seek: Seek) -> bool:
         """Tell whether jobs of a seek's tubes are requested, and all their segments answer."""
-        if any(committer.tube.waits(seek.waiter) for committer in self._agenda.suspended):
-            return False
-        return any(tube.coming for tube in seek.tubes)
+        silent = any(committer.tube.waits(seek.waiter) for committer in self._agenda.suspended)
+        return not silent and any(tube.coming for tube in seek.tubes)
 
     def _unknown(self, seek: Seek) -> bool:
         """Tell whether a job may be there for a seek that cannot be reached."""

@@ -171,6 +171,19 @@ def test_a_disk_that_others_have_filled_takes_puts_again_when_they_make_room(
         time.sleep(0.05)
 
 
+def test_a_server_starts_on_a_disk_that_others_have_filled_after_its_stop(
+    servers: Servers, small_disk: MakeDisk
+) -> None:
+    disk = small_disk(32)
+    server = servers.start("-b", disk.directory, within=disk.within)
+    kept = server.connect().put_all([b"kept" * 1000] * 50)
+    assert server.terminate() == 0
+    disk.fill()
+    client = servers.start("-b", disk.directory, within=disk.within).connect()
+    assert client.found(kept) == [True] * 50
+    assert {client.ask(b"delete %d" % job_id).line for job_id in kept} == {b"DELETED"}
+
+
 def test_a_server_that_cannot_make_its_journal_for_want_of_room_says_so(small_disk: MakeDisk) -> None:
 
     disk = small_disk(1)

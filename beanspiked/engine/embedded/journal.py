@@ -86,14 +86,13 @@ class Journal(Keeper):
         self._room = Room(self.directory)
         try:
             self._path = self.directory / FILE_NAME
-            prepare(self._path)
-            # Nothing is written before everything is read: a journal that proves to be damaged stays unchanged.
-            self._database = open_read_only(self._path)
             try:
-                self.reading = Reading(self._database, self._path)
-            except BaseException:
-                self._database.close()
-                raise
+                self._read()
+            except StoreUnusable:
+                # SQLite makes a small file before it reads, and there may be no room for it.
+                if not self._room.release():
+                    raise
+                self._read()
             self.stats.full = not self._room.restore()
             if self.stats.full:
                 logger.warning("%s: no room for the reserve; puts are refused until there is", self.directory)
@@ -101,6 +100,16 @@ class Journal(Keeper):
             self._lock.release()
             raise
         self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    def _read(self) -> None:
+        prepare(self._path)
+        # Nothing is written before everything is read: a journal that proves to be damaged stays unchanged.
+        self._database = open_read_only(self._path)
+        try:
+            self.reading = Reading(self._database, self._path)
+        except BaseException:
+            self._database.close()
+            raise
 
     def start(self) -> None:
         """Start the writer and the folder.

@@ -222,6 +222,20 @@ def test_the_log_grows_while_it_cannot_be_folded_and_is_its_size_again_afterward
     assert {path.stat().st_size for path in log_paths(stores.directory)} == {1 << 14}
 
 
+def test_the_log_grows_though_its_directory_was_moved_away(
+    stores: Stores, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SIZES, "first", 1 << 14)
+    monkeypatch.setattr(SIZES, "most", 1 << 14)
+    store = stores.open()
+    other.execute("BEGIN IMMEDIATE")
+    away = stores.directory.rename(stores.directory.with_name("away"))
+    laters = [store.another() for _ in range(50)]
+    assert [later.error for later in laters if later is not None] == [None] * 50
+    away.rename(stores.directory)
+    other.execute("ROLLBACK")
+
+
 def test_a_checkpoint_gives_up_at_once_and_changes_wait_again_after_it(
     stores: Stores, other: sqlite3.Connection
 ) -> None:

@@ -219,7 +219,7 @@ def test_a_file_may_grow_to_four_times_its_size_while_the_disk_has_sixteen_times
     log = Log(tmp_path, NAME, 0, [])
     disk = os.statvfs(tmp_path)
     told = os.statvfs_result((1, 1, disk.f_blocks, disk.f_bfree, free, *tuple(disk)[5:]))
-    monkeypatch.setattr(log_module.os, "statvfs", lambda _: told)
+    monkeypatch.setattr(log_module.os, "fstatvfs", lambda _: told)
     assert log.share(6000 - log.current.end) == pytest.approx(share, rel=0.01)
     log.close(remove=True)
 

@@ -204,7 +204,8 @@ class Log:
         Raises:
             OSError: The disk cannot be asked.
         """
-        disk = os.statvfs(self._directory)
+        # Its name may be gone, and its directory moved away.
+        disk = os.fstatvfs(self.current.fd)
         return (self.current.end + size) / min(GROWN_TIMES * SIZES.most, disk.f_bavail * disk.f_frsize / ROOM_TIMES + 1)
 
     def switch(self) -> bool:
@@ -249,7 +250,7 @@ class Log:
             if file.size > SIZES.most:
                 file.shrink(SIZES.most)
             size = min(2 * file.size, SIZES.most)
-            disk = os.statvfs(self._directory)
+            disk = os.fstatvfs(file.fd)
             if file.size < size and file.end > file.size // 2 and disk.f_bavail * disk.f_frsize > ROOM_TIMES * size:
                 file.grow(size)
         except OSError as error:

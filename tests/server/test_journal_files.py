@@ -177,6 +177,12 @@ def test_what_is_no_directory_is_refused(journal: Path, what: str) -> None:
     assert path.exists() == (what == "a file")
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["a directory", "a pipe"])
+def test_what_is_no_file_in_the_journals_place_is_refused(journal: Path, make: Callable[[Path], None]) -> None:
+    make(journal / FILE)
+    assert f"{FILE}: not a file" in refuse(journal)
+
+
 @pytest.mark.real
 def test_a_read_only_directory_is_refused_and_kept(servers: Servers, small_disk: Callable[[int], SmallDisk]) -> None:
     disk = small_disk(16)

@@ -192,6 +192,8 @@ def prepare(path: Path) -> None:
         StoreUnusable: It cannot be used; it is left unchanged.
     """
     version = 0
+    if path.exists() and not path.is_file():
+        raise StoreUnusable(f"{path}: not a file")
     if path.exists() and path.stat().st_size > 0:
         version = _version(path)
         _keep_private(path)

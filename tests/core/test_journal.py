@@ -244,6 +244,16 @@ def test_a_clock_that_runs_beside_the_wall_clock_reads_what_is_on_disk_by_that(s
     assert store.engine.tube("a").paused_until - stores.clock.time == 6600
 
 
+def test_a_clock_that_is_behind_at_a_start_makes_no_delay_longer(stores: Stores) -> None:
+    store = stores.open()
+    delayed = store.put("a", delay=3600)
+    store.wait(store.engine.pause(store.engine.tube("a"), 7200))
+    stores.clock.wall_ahead = -DAYS
+    store = stores.open()
+    assert store.job(delayed).key - stores.clock.time == 3600
+    assert store.engine.tube("a").paused_until - stores.clock.time == 7200
+
+
 def test_a_birth_that_a_producer_names_is_by_the_wall_clock_already(stores: Stores) -> None:
     store = stores.open()
     stores.clock.wall_ahead = 600

@@ -93,13 +93,14 @@ class EmbeddedEngine(TubeEngine):
             last_id: The last id that was used.
         """
         assert self._journal is not None
-        loading = Loading(self._journal, self._tubes, self._jobs, self._clock.ahead(), last_id)
+        clock = self._clock
+        loading = Loading(self._journal, self._tubes, self._jobs, clock.now(), clock.ahead(), last_id)
         for rows in chunks:
             loading.take(rows)
         self._unproven = loading.compressed
         self._burials = int(loading.burials)
         self._last_id = loading.last_id
-        loading.pause(pauses, self._clock.now())
+        loading.pause(pauses)
 
     # --- tubes
 

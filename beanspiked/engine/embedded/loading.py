@@ -14,10 +14,13 @@ __all__ = ["Loading"]
 class Loading:
     """Loads jobs and pauses. A row that is not a job is set aside: it stays in the file and is not served.
 
+    What is left of a delay or a pause is at most all of it, should the wall clock have been set back since.
+
     Args:
         journal: The journal, which counts rows that are set aside.
         tubes: The jobs in their tubes.
         jobs: All jobs.
+        now: The time.
         ahead: How many seconds the wall clock, the clock of the journal's times, is ahead.
         last_id: The last id that was used, as far as the journal says.
 
@@ -27,13 +30,14 @@ class Loading:
         compressed: The jobs with compressed bodies, which may be damaged.
     """
 
-    def __init__(self, journal: Keeper, tubes: Tubes, jobs: JobTable, ahead: float, last_id: int) -> None:
+    def __init__(self, journal: Keeper, tubes: Tubes, jobs: JobTable, now: float, ahead: float, last_id: int) -> None:
         self.burials: float = 0.0
         self.last_id: int = last_id
         self.compressed: set[int] = set()
         self._journal = journal
         self._tubes = tubes
         self._jobs = jobs
+        self._now = now
         self._ahead = ahead
 
     def take(self, rows: list[Row]) -> None:
@@ -58,19 +62,19 @@ class Loading:
                 self.compressed.add(job.id)
             self._jobs.add(job)
             if state == DELAYED:
-                key -= ahead
+                key = min(key - ahead, self._now + job.delay)
             elif state == BURIED and key > self.burials:
                 self.burials = key
             tubes.enter(job, state, key)
         # The id of a job that is set aside is in use, too.
         self.last_id = max(self.last_id, cast(int, rows[-1][0]))
 
-    def pause(self, pauses: list[tuple[str, float, float]], now: float) -> None:
+    def pause(self, pauses: list[tuple[str, float, float]]) -> None:
         """Load the pauses: (tube, seconds, until)."""
         for name, seconds, wall_until in pauses:
-            until = wall_until - self._ahead
+            until = min(wall_until - self._ahead, self._now + seconds)
             tube = self._tubes.find(name)
-            if tube is not None and until > now:
+            if tube is not None and until > self._now:
                 self._tubes.pause(tube, seconds, until)
             else:
                 # The pause ended with its tube; a new tube of that name must not get it.

@@ -162,6 +162,18 @@ def test_programs_that_lock_the_database_for_moments_refuse_no_change(
     assert [later.error for later in laters if later is not None] == [None] * 50
 
 
+def test_a_journal_that_was_locked_at_a_start_can_be_opened_afterwards(
+    stores: Stores, other: sqlite3.Connection
+) -> None:
+    stores.open()
+    stores.close()
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnusable, match="locked"):
+        stores.open()
+    other.execute("ROLLBACK")
+    assert stores.open().put() == 1
+
+
 def test_a_database_that_stays_locked_holds_up_no_change(
     stores: Stores, other: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

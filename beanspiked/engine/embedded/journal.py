@@ -118,9 +118,9 @@ class Journal(Keeper):
             StoreUnusable: The journal cannot be written.
         """
         self._database.close()
-        self._database = open_for_writing(self._path)
         reading = self.reading
         try:
+            self._database = open_for_writing(self._path)
             try:
                 self._log = Log(self.directory, reading.name, reading.folded, reading.found)
             except StoreUnusable:

@@ -195,6 +195,15 @@ def test_a_read_only_directory_is_refused_and_kept(servers: Servers, small_disk:
     assert contents(disk.seen) == before
 
 
+@pytest.mark.real
+def test_a_journal_that_may_only_be_read_is_refused(servers: Servers, small_disk: Callable[[int], SmallDisk]) -> None:
+    disk = small_disk(16)
+    assert servers.start("-b", disk.directory, within=disk.within).terminate() == 0
+    file = str(disk.directory / FILE)
+    subprocess.run([*disk.within, "mount", "-o", "bind,ro", file, file], check=True)
+    assert "readonly" in refuse(disk.directory, within=disk.within)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root by mode bits")
 def test_a_directory_without_permission_is_refused(journal: Path) -> None:
     journal.chmod(0o500)

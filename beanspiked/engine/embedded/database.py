@@ -310,9 +310,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         if limit != resource.RLIM_INFINITY:
             page_size: int = database.execute("PRAGMA page_size").fetchone()[0]
             database.execute(f"PRAGMA max_page_count = {max(1, limit // page_size)}")
-        # This needs write access although it writes nothing, so a lack of it shows now and not at the first put.
+        # This needs write access although it writes nothing, so a lack of it shows now and not at the first fold. Without a statement
+        # that writes, SQLite begins to read only where it may not write.
         database.execute("BEGIN IMMEDIATE")
-        database.execute("COMMIT")
+        database.execute("UPDATE log SET folded = folded")
+        database.execute("ROLLBACK")
     except sqlite3.Error as error:
         if database is not None:
             database.close()

@@ -25,7 +25,8 @@ __all__ = ["MAX_CONNECTIONS", "HttpServer"]
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 64
-# How long a request may take to arrive, and a client to read a reply, in seconds; and how often this is checked.
+# How long a client may send or read nothing during a request, and how long a request's head may take, in seconds; and how often this
+# is checked.
 PATIENCE: Final = 10.0
 LOOK_EVERY: Final = 1.0
 KEEP_ALIVE: Final = 30
@@ -93,7 +94,7 @@ class HttpServer:
         if len(state.connections | self._arriving.keys()) >= MAX_CONNECTIONS:
             sock.close()
             return
-        protocol = H11Protocol(config=self._config, server_state=state, app_state={})
+        protocol = _Protocol(config=self._config, server_state=state, app_state={})
         self._arriving[protocol] = asyncio.get_running_loop().create_task(self._connect(sock, protocol))
 
     async def _connect(self, sock: socket.socket, protocol: Any) -> None:
@@ -143,10 +144,21 @@ class HttpServer:
                     connection.transport.abort()
 
 
+class _Protocol(H11Protocol):
+    """Counts the bytes that its client sends."""
+
+    heard = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += len(data)
+        super().data_received(data)
+
+
 def _stuck(connection: Any) -> int | None:
     """Return the point at which a connection waits for its client during a request; None for a connection that does not wait.
 
-    The point is the number of bytes that the client has not read yet, or 0 if the client has to send something.
+    The point is the number of bytes that the client has not read yet, minus the number of bytes that it has sent if it is within the body
+    of a request, or 0 if it has to send the head: whoever sends that in drops needs no secret, and would keep the connection for ever.
     """
     if connection.flow.write_paused:
         return int(connection.transport.get_write_buffer_size())
@@ -154,4 +166,6 @@ def _stuck(connection: Any) -> int | None:
         # The connection is between two requests. uvicorn limits this wait.
         return None
     cycle = connection.cycle
-    return 0 if cycle is None or cycle.response_complete or cycle.more_body else None
+    if cycle is None or cycle.response_complete:
+        return 0
+    return -connection.heard if cycle.more_body else None

@@ -265,11 +265,13 @@ print(*[name for name in sys.modules if name.startswith(("starlette", "uvicorn",
 class Slow:
     """An HTTP server in this process, of little patience."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, context: ssl.SSLContext | None = None, patience: float = 0.1
+    ) -> None:
         monkeypatch.setattr(http, "LOOK_EVERY", 0.02)
         self.sock = listen(AdminOptions("127.0.0.1", 0))
         self.address = self.sock.getsockname()
-        self.served = http.HttpServer(self.app, context, patience=0.1)
+        self.served = http.HttpServer(self.app, context, patience=patience)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
@@ -281,8 +283,8 @@ class Slow:
             await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"end"})
 
-    def hung_up(self, said: bytes, *, wait: float = 5.0, reads: bool = True) -> bool:
-        """Tell whether the server hangs up on a client that says this and no more."""
+    def hung_up(self, said: bytes, *, wait: float = 5.0, reads: bool = True, drops: bytes = b"") -> bool:
+        """Tell whether the server hangs up on a client that says this, these further bytes one by one, and no more."""
 
         async def run() -> bool:
             self.served.begin(self.sock)
@@ -293,6 +295,9 @@ class Slow:
                 await loop.sock_sendall(sock, said)
                 try:
                     async with asyncio.timeout(wait):
+                        for drop in drops:
+                            await asyncio.sleep(0.02)
+                            await loop.sock_sendall(sock, bytes([drop]))
                         if not reads:
                             await asyncio.sleep(1.0)
                         while await loop.sock_recv(sock, 1 << 20):
@@ -319,6 +324,17 @@ def test_a_client_that_falls_silent_loses_its_connection(monkeypatch: pytest.Mon
 
 def test_a_client_that_falls_silent_before_tls_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Slow(monkeypatch, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)).hung_up(b"")
+
+
+def test_a_client_that_sends_a_body_slowly_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    assert not Slow(monkeypatch, patience=0.4).hung_up(head, drops=b"x" * 1000, wait=1.0)
+
+
+def test_a_client_that_sends_the_head_of_a_request_in_drops_loses_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Slow(monkeypatch).hung_up(b"GET / HTTP/1.1\r\n", drops=b"x" * 1000)
 
 
 def test_a_client_that_does_not_read_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:

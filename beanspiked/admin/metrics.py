@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.admin.exposition import Family, by, counter, gauge, histogram, labels
@@ -168,12 +169,11 @@ def of_process(snapshot: Snapshot, watch: LoopWatch, journal: str | None, times:
             counter("beanspiked_journal_commit_seconds", "Time spent in transactions.", stats.commit_seconds),
             counter("beanspiked_journal_syncs", "Syncs of the journal.", stats.syncs),
             gauge("beanspiked_journal_full", "Whether the disk is full.", stats.full),
-            gauge(
-                "beanspiked_journal_disk_free_bytes",
-                "Room left on the journal's disk.",
-                shutil.disk_usage(journal).free,
-            ),
         ]
+        # The server goes on without the directory if that was renamed, and so do its metrics.
+        with suppress(OSError):
+            free = shutil.disk_usage(journal).free
+            families.append(gauge("beanspiked_journal_disk_free_bytes", "Room left on the journal's disk.", free))
     return families
 
 

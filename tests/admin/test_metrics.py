@@ -18,6 +18,7 @@ from beanspiked.server.times import Sample, Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import Port
     from simulated import Wire
@@ -87,6 +88,13 @@ def test_a_server_whose_store_does_not_answer_tells_what_it_knows_by_itself(
     assert not {"beanstalkd_current_jobs", "beanstalkd_current_tubes", "beanstalkd_tube_current_jobs"} & set(found)
     # These have no name for it.
     assert port.get("/metrics?compat=tannock").status_code == 503
+
+
+def test_a_server_whose_journal_was_moved_away_tells_everything_but_the_room_there(port: Port, tmp_path: Path) -> None:
+    port.application._journal = str(tmp_path / "moved")
+    found = metrics(port)
+    assert found["beanspiked_journal_full"] == {(): 0}
+    assert "beanspiked_journal_disk_free_bytes" not in found
 
 
 def test_each_family_has_its_header_once(port: Port) -> None:

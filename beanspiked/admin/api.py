@@ -14,6 +14,7 @@ from beanspiked.admin import requests
 from beanspiked.admin.audit import note
 from beanspiked.admin.errors import Missing, Unavailable, Unusable
 from beanspiked.admin.slices import page_of, sliced
+from beanspiked.engine.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -124,6 +125,9 @@ class Api:
                 snapshot = await self._snapshots.get()
                 yield f"id: {snapshot.at:.3f}\ndata: {json.dumps(self._overview(snapshot))}\n\n"
                 await asyncio.sleep(EVENT_EVERY)
+        except EngineError:
+            # A shared store does not answer. Browsers ask again after the end of the events, but not after an answer such as 503.
+            return
         finally:
             self._listeners -= 1
 

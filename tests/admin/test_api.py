@@ -12,6 +12,9 @@ import httpx
 import pytest
 from suite import API
 
+from beanspiked.admin.snapshot import Snapshot, Snapshots
+from beanspiked.engine.errors import StoreFailed
+
 if TYPE_CHECKING:
     from conftest import Port
 
@@ -58,6 +61,16 @@ def test_head_of_the_events_ends_at_once(port: Port) -> None:
     headers = port.talk(ask).headers
     assert headers["content-type"].startswith("text/event-stream")
     assert "content-length" not in headers
+
+
+def test_the_events_end_while_a_shared_store_does_not_answer(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(_: Snapshots) -> Snapshot:
+        raise StoreFailed("the store cannot be reached")
+
+    monkeypatch.setattr(Snapshots, "get", unknown)
+    answer = port.get(f"{API}/events")
+    # A browser does not ask again after another status.
+    assert (answer.status_code, answer.text) == (200, "")
 
 
 def test_looks_change_no_counter_of_commands(port: Port, client: Any) -> None:

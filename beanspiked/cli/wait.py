@@ -9,6 +9,7 @@ from beanspiked.cli.arguments import Parser, seconds, tube
 from beanspiked.cli.command import Failed, connect, number_of, run
 from beanspiked.cli.terminal import Progress, plural, print_json
 from beanspiked.client import requests
+from beanspiked.client.blocking import ANSWER_SECONDS
 
 if TYPE_CHECKING:
     import argparse
@@ -43,9 +44,11 @@ def main(words: list[str]) -> int:
 
 
 def _wait(options: argparse.Namespace) -> int:
-    until = None if options.timeout is None else time.monotonic() + options.timeout
+    until, within = None, ANSWER_SECONDS
+    if options.timeout is not None:
+        until, within = time.monotonic() + options.timeout, min(within, max(1, options.timeout))
     counted = ["ready", "delayed", "reserved", *(["buried"] if options.buried else [])]
-    with connect(options) as conn, Progress(f"jobs left in {options.tube}") as progress:
+    with connect(options, within) as conn, Progress(f"jobs left in {options.tube}") as progress:
         while True:
             told = conn.ask(requests.stats_tube(options.tube))
             if told is None:

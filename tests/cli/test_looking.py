@@ -182,6 +182,13 @@ def test_health_is_critical_when_the_server_does_not_answer_in_time(cli: Command
     assert result.out == f"CRITICAL - {address}: no answer for 1 s\n"
 
 
+def test_wait_waits_no_longer_than_its_timeout_for_a_server_that_does_not_answer(cli: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        said = cli("wait", "emails", "--timeout", "1s", "-a", address, code=1).said
+    assert said == f"beanspiked: {address}: no answer for 1 s"
+
+
 def test_health_without_a_server_prints_json_as_well(cli: Commands) -> None:
     told = cli("health", "emails", "-a", "127.0.0.1:1", "--json", code=2).json
     (why,) = told.pop("complaints")

@@ -261,9 +261,11 @@ def kick_each(options: argparse.Namespace, ids: Sequence[int]) -> Iterator[bool]
 
 
 def _expect_secret(error: AdminRefused) -> None:
-    """Raise Failed if a secret is missing."""
+    """Raise Failed if the secret is missing or wrong."""
     if error.status == UNAUTHORIZED:
-        raise Failed(f"the admin port needs a secret: {TOKEN_VARIABLE}, or --admin-token-file") from error
+        raise Failed(
+            f"the admin port needs a secret: there is none or a wrong one in {TOKEN_VARIABLE} or --admin-token-file"
+        ) from error
 
 
 def _connected(options: argparse.Namespace) -> AdminConn:

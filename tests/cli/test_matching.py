@@ -236,6 +236,8 @@ def test_the_secret_may_be_in_a_file(
     monkeypatch.delenv("BEANSPIKED_ADMIN_TOKEN")
     assert "needs a secret" in cli("jobs", fruit, "-g", "red", code=1).said
     secret = tmp_path / "secret"
+    secret.write_text("another one\n")
+    assert "wrong one" in cli("jobs", fruit, "-g", "red", "--admin-token-file", str(secret), code=1).said
     secret.write_text(f"{SECRET}\n")
     assert len(bodies(cli, fruit, "-g", "red", "--admin-token-file", str(secret))) == 3
     assert "No such file" in cli("jobs", fruit, "-g", "a", "--admin-token-file", tmp_path / "none", code=1).said

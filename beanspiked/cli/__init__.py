@@ -243,7 +243,7 @@ def _listen_to_admins(options: AdminOptions) -> socket.socket:
     try:
         return listen(options)
     except OSError as error:
-        raise _admin_fault(options, error) from error
+        raise ListenError(f"the admin port, {options.host} port {options.port}: {error.strerror}") from error
 
 
 def _admin_port(settings: Settings, sock: socket.socket | None) -> Companion | None:
@@ -251,17 +251,15 @@ def _admin_port(settings: Settings, sock: socket.socket | None) -> Companion | N
     if settings.admin is None or sock is None:
         return None
     from beanspiked.admin.start import AdminPort  # noqa: PLC0415 - likewise
-
-    try:
-        return AdminPort(settings.admin, sock, settings.journal)
-    except OSError as error:
-        raise _admin_fault(settings.admin, error) from error
-
-
-def _admin_fault(options: AdminOptions, error: OSError) -> Exception:
     from beanspiked.server.listeners import ListenError  # noqa: PLC0415 - likewise
 
-    return ListenError(f"the admin port, {options.host} port {options.port}: {error.strerror or error}")
+    options = settings.admin
+    try:
+        return AdminPort(options, sock, settings.journal)
+    except OSError as error:
+        # OpenSSL does not tell which of the two files it is.
+        files = f"the admin port's certificate {options.tls_cert} or its key {options.tls_key}"
+        raise ListenError(f"{files}: {error.strerror or error}") from error
 
 
 def _become(user: str) -> None:

@@ -128,6 +128,9 @@ class Guard:
                 user, _, secret = b64decode(value, validate=True).decode().partition(":")
             except ValueError as error:
                 raise Unauthorized("the authorization header cannot be read") from error
+            if not user.isprintable():
+                # It stands in the log.
+                raise Unauthorized("the name of the user has characters that cannot be printed")
         if not hmac.compare_digest(secret.encode(), self._options.token.encode()):
             raise Unauthorized("show the secret: as a bearer token, or as the password of any user")
         return user or "-"

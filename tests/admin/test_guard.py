@@ -140,6 +140,13 @@ def test_each_change_leaves_a_line_that_says_who_and_what(port: Port, caplog: py
     assert all(line.startswith("admin: 127.0.0.1:") for line in said)
 
 
+def test_no_name_of_a_user_breaks_the_line(make_port: Callable[..., Port], caplog: pytest.LogCaptureFixture) -> None:
+    port = make_port(token=SECRET)
+    basic = b64encode(f"me\nyou:{SECRET}".encode()).decode()
+    assert put(port, X_Beanspiked="1", Authorization=f"Basic {basic}") == 401
+    assert not [record for record in caplog.records if record.name == "beanspiked.audit"]
+
+
 def test_a_look_leaves_no_line(port: Port, caplog: pytest.LogCaptureFixture) -> None:
     port.get("/api/v1/tubes")
     assert not [record for record in caplog.records if record.name == "beanspiked.audit"]

@@ -62,6 +62,17 @@ def test_only_metrics_that_there_are_are_watched(told: str, file: str) -> None:
     assert wanted - names(told) == set()
 
 
+def test_the_dashboard_counts_the_jobs_of_a_cluster_once() -> None:
+    panels = json.loads((DEPLOY / "grafana/beanspiked.json").read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    # Each front-end tells of the whole cluster.
+    added = [expr for expr in asked if re.search(r"sum.*\(beanstalkd_(current_jobs|tube_current_)", expr)]
+    assert len(added) == 7
+    session = 'beanspiked_store_session_age_seconds{instance=~"$instance"}'
+    all_but_one = f" unless on (instance) ({session} unless topk(1, {session}))"
+    assert [expr for expr in added if all_but_one not in expr] == []
+
+
 def test_the_dashboards_panels_lie_side_by_side() -> None:
     places: set[tuple[int, int]] = set()
     for panel in json.loads((DEPLOY / "grafana/beanspiked.json").read_text())["panels"]:

@@ -157,7 +157,8 @@ def _mapping(value: str) -> tuple[re.Pattern[str], str]:
     import re  # noqa: PLC0415 - likewise
 
     pattern, equals, name = value.rpartition("=")
-    if not equals or not pattern or not name:
+    # Half of a surrogate pair, which a byte that is not UTF-8 becomes, cannot be printed either.
+    if not equals or not pattern or not name or not name.isprintable():
         raise OptionError(f"--tube-series-map: not REGULAR-EXPRESSION=NAME: {value or '(empty)'}")
     try:
         return re.compile(pattern), name

@@ -113,6 +113,7 @@ def test_what_is_wrong_with_a_variable_names_the_variable(environ: dict[str, str
         ["--admin", "1", "--max-tube-series", "-1"],
         ["--admin", "1", "--tube-series-map", "x"],
         ["--admin", "1", "--tube-series-map", "(=x"],
+        ["--admin", "1", "--tube-series-map", "x=\udce4"],
     ],
 )
 def test_what_contradicts_itself_or_is_malformed_is_refused(words: list[str]) -> None:

@@ -176,8 +176,11 @@ class Matching:
                 after: str | None = ""
                 while after is not None and most:
                     told = self._ask("tube/jobs", state=state, after=after, limit=min(PAGE, most))
-                    for job in told["jobs"]:
-                        yield _job(port, job)
+                    for one in told["jobs"]:
+                        job = _job(port, one)
+                        if job is not None:
+                            yield job
+                    # Those that are gone count, too: workers may be faster than the list for ever.
                     most -= len(told["jobs"])
                     after = told["after"] or None
 
@@ -305,11 +308,19 @@ def _token(path: str | None) -> str:
     return token
 
 
-def _job(port: AdminConn, told: dict[str, Any]) -> tuple[Job, Stats]:
-    """Return a job from the admin port as the protocol would show it, with its whole body and the reason of its burial."""
+def _job(port: AdminConn, told: dict[str, Any]) -> tuple[Job, Stats] | None:
+    """Return a job from the admin port as the protocol would show it, with its whole body and the reason of its burial.
+
+    Return None if somebody has deleted it since its page was made.
+    """
     body = base64.b64decode(told["body"])
     if told["size"] > len(body) and not told["damage"]:
-        body = port.body(told["id"])
+        try:
+            body = port.body(told["id"])
+        except AdminRefused as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None
     fields: Stats = {name: told[name] for name in ("id", "tube", "state")}
     fields |= {"pri": told["priority"], "age": int(told["age"]), "delay": int(told["delay"]), "ttr": int(told["ttr"])}
     fields["time-left"] = int(told["time_left"] or 0)

@@ -10,7 +10,7 @@ import pytest
 from either import Person, Running, bury, running
 from launcher import free_port
 
-from beanspiked.client.admin import AdminAddress
+from beanspiked.client.admin import AdminAddress, AdminConn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +83,21 @@ def test_jobs_lists_whole_bodies_from_all_pages(cli: Commands, tube: str) -> Non
     lines = [*map(str, range(250)), large]
     cli("put", tube, "-q", stdin="\n".join(lines).encode())
     assert bodies(cli, tube) == lines
+
+
+def test_a_job_that_is_deleted_before_its_whole_body_is_read_is_not_listed(
+    cli: Commands, tube: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = cli("put", tube, *(f"{number}{'x' * 2000}" for number in range(3))).out.split()
+    read = AdminConn.body
+
+    def late(port: AdminConn, job_id: int) -> bytes:
+        if job_id == int(second):
+            cli("delete", second)
+        return read(port, job_id)
+
+    monkeypatch.setattr(AdminConn, "body", late)
+    assert [job["id"] for job in cli("jobs", tube, "--number", "2", "--json").json] == [int(first), int(third)]
 
 
 def test_a_list_that_is_not_the_whole_says_so(cli: Commands, fruit: str) -> None:

@@ -99,6 +99,7 @@ def test_a_journal_of_a_newer_version_is_refused_and_kept(journal: Path, filled:
     before = contents(journal)
     assert "version 1000" in refuse(journal)
     assert contents(journal) == before
+    assert (journal / "reserve").stat().st_size > MEGABYTE
 
 
 def test_a_journal_of_a_newer_version_is_kept_though_its_last_changes_are_in_its_log(journal: Path) -> None:

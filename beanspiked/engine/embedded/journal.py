@@ -92,7 +92,10 @@ class Journal(Keeper):
                 # SQLite makes a small file before it reads, and there may be no room for it.
                 if not self._room.release():
                     raise
-                self._read()
+                try:
+                    self._read()
+                finally:
+                    self._room.restore()
             self.stats.full = not self._room.restore()
             if self.stats.full:
                 logger.warning("%s: no room for the reserve; puts are refused until there is", self.directory)
@@ -237,8 +240,6 @@ class Journal(Keeper):
             self.flush()
             self._inbox.put(None)
         return self._closing
-
-    # --- the writer thread
 
     def _run(self) -> None:
         open_ = True

@@ -94,7 +94,7 @@ class HttpServer:
         if len(state.connections | self._arriving.keys()) >= MAX_CONNECTIONS:
             sock.close()
             return
-        protocol = _Protocol(config=self._config, server_state=state, app_state={})
+        protocol = _counting(H11Protocol(config=self._config, server_state=state, app_state={}))
         self._arriving[protocol] = asyncio.get_running_loop().create_task(self._connect(sock, protocol))
 
     async def _connect(self, sock: socket.socket, protocol: Any) -> None:
@@ -144,14 +144,17 @@ class HttpServer:
                     connection.transport.abort()
 
 
-class _Protocol(H11Protocol):
-    """Counts the bytes that its client sends."""
+def _counting(protocol: Any) -> Any:
+    """Let a protocol count the bytes that its client sends."""
+    received = protocol.data_received
+    protocol.heard = 0
 
-    heard = 0
+    def data_received(data: bytes) -> None:
+        protocol.heard += len(data)
+        received(data)
 
-    def data_received(self, data: bytes) -> None:
-        self.heard += len(data)
-        super().data_received(data)
+    protocol.data_received = data_received
+    return protocol
 
 
 def _stuck(connection: Any) -> int | None:

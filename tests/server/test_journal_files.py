@@ -238,6 +238,16 @@ def test_an_empty_file_becomes_a_journal(servers: Servers, journal: Path) -> Non
     assert servers.start("-b", journal).connect().ask(b"peek %d" % job_id).data == b"kept"
 
 
+def test_a_first_start_that_was_killed_is_begun_again(servers: Servers, journal: Path) -> None:
+    program = "import os, sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+    program += "db.executescript('PRAGMA cache_size = 1; BEGIN; CREATE TABLE job AS SELECT zeroblob(100000) AS body')\n"
+    program += "os.kill(os.getpid(), 9)\n"
+    subprocess.run([shutil.which("python3") or "python3", "-c", program, journal / FILE], check=False)
+    assert (journal / FILE).stat().st_size > 0
+    assert (journal / f"{FILE}-journal").stat().st_size > 0
+    assert servers.start("-b", journal).connect().put() == 1
+
+
 def test_beanstalkds_own_files_are_left_alone_with_a_warning(servers: Servers, journal: Path) -> None:
     (journal / "binlog.1").write_bytes(b"\7\0\0\0" + b"precious")
     server = servers.start("-b", journal)

@@ -246,6 +246,10 @@ def _keep_private(path: Path) -> None:
 def _version(path: Path) -> int:
     """Return the version of a journal of ours that this version can read; 0 for an empty database."""
     try:
+        if Path(f"{path.resolve()}-journal").exists():
+            # A first start was ended while it made the file, which had no write-ahead log yet: SQLite takes back what was done.
+            with contextlib.closing(_connect(path)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master")
         with contextlib.closing(open_read_only(path)) as database:
             tables: int = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             # A first start may have been ended before it had made the tables.

@@ -165,3 +165,24 @@ def test_due_jobs_that_cannot_be_reached_keep_no_ready_job_of_another_tube_back(
     assert client.ask(command, 1.0).startswith(b"RESERVED ")
     producer.put()
     assert client.ask(command, 1.0).startswith(b"RESERVED ")
+
+
+class Faulty(Together):
+    """A store that meets a bug in one segment."""
+
+    async def read(self, number: int) -> Segment | None:
+        """See SegmentStore."""
+        if number == SILENT:
+            raise RuntimeError("planted")
+        return await super().read(number)
+
+
+@pytest.mark.planted_bug
+def test_a_bug_in_one_segment_keeps_no_due_job_of_another_back() -> None:
+    here = World(1, store_class=Faulty)
+    front_end = here.front_end()
+    fill(here)
+    here.run(DUE_IN + 1.0)
+    client = watching(front_end)
+    for _ in range(10):
+        assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED ")

@@ -140,7 +140,7 @@ class Timetable(Schedule):
     async def _promote_segments(self, tube: SharedTube, room: asyncio.Semaphore) -> bool:
         """Make the jobs ready that are due in a tube's segments; tell whether all of these answered."""
         await self._use_due(tube)
-        failures: list[StoreError] = []
+        failures: list[Exception] = []
 
         async def promote(committer: Committer) -> None:
             due = None if committer.head is None else committer.head.due_key
@@ -155,8 +155,10 @@ class Timetable(Schedule):
                 except Damaged as damage:
                     logger.info("segment %d: its due jobs stay delayed: %s", committer.number, damage)
                     break
-                except StoreError as error:
+                except Exception as error:
                     # Those of other segments are made ready nevertheless, and these later.
+                    if not isinstance(error, StoreError):
+                        logger.error("internal error in segment %d", committer.number, exc_info=error)
                     failures.append(error)
                     tube.expect_at(due_ms)
                     break

@@ -284,23 +284,32 @@ class Worker(OfOneProcess, Generic[Task]):
         # In a task of its own: whoever cancels a handler's task must not end this one.
         handling = asyncio.create_task(self._handle(task, job), name=f"job {job.id} of {self._tube.name}")
         self._handling[handling] = this
+        stopped: asyncio.CancelledError | None = None
         try:
-            await handling
+            await asyncio.wait([handling])
         except asyncio.CancelledError as error:
-            if this.cancelling():
-                raise
-            # The handler was cancelled, or awaited something that was; this worker was not.
-            await self._failed(job, error)
-            return
-        except (ConnForked, *NO_FAULTS):
-            # After a fork the parent's handler has the job.
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever the handler raises, its job is tried again
-            await self._failed(job, error)
-            return
+            stopped = error
+            handling.cancel()
+            await asyncio.wait([handling])
         finally:
             del self._handling[handling]
-        if job.held:
+        if not handling.cancelled():
+            # Its outcome counts though this task is to end: what it has done is not to be done again.
+            await self._ended(job, handling.exception())
+        elif stopped is None:
+            # The handler was cancelled, or awaited something that was; this worker was not.
+            await self._failed(job, asyncio.CancelledError())
+        if stopped is not None:
+            raise stopped
+
+    async def _ended(self, job: Job, error: BaseException | None) -> None:
+        """Delete a job whose handler has ended, or let it be tried again."""
+        if isinstance(error, (ConnForked, *NO_FAULTS)):
+            # After a fork the parent's handler has the job.
+            raise error
+        if error is not None:
+            await self._failed(job, error)
+        elif job.held:
             await self._insist(job, job.delete)
 
     async def _handle(self, task: Task, job: Job) -> None:

@@ -227,6 +227,21 @@ def test_a_handler_that_somebody_cancels_has_failed_and_its_worker_works_on(stor
     stores.run(check)
 
 
+def test_a_handler_that_ends_as_its_worker_is_stopped_has_done_its_job(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        await tube.put(b"x", ttr=60)
+
+        async def handle(body: bytes, job: Job) -> None:  # noqa: ARG001
+            worker.stop()
+
+        worker = beanspiked.Worker(tube, handle)
+        await worker.run()
+        assert (await tube.stats()).jobs == 0
+
+    stores.run(check)
+
+
 def test_a_job_that_always_takes_longer_than_it_may_is_buried(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

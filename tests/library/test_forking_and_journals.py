@@ -99,12 +99,14 @@ def test_a_child_never_destroys_what_would_reach_into_its_parents_store(tmp_path
         import weakref
         from pathlib import Path
         from beanspiked.engine.aerospike.store.aerospike.calls import Caller
-        from beanspiked.engine.embedded.database import open_for_writing
+        from beanspiked.engine.embedded.database import open_for_writing, prepare
 
         class Client:
             pass
 
-        database = open_for_writing(Path(directory, "jobs.sqlite"))
+        path = Path(directory, "jobs.sqlite")
+        prepare(path)
+        database = open_for_writing(path)
         database.execute("CREATE TABLE t (x)")
         caller = Caller(Client())
         left = [weakref.ref(database), weakref.ref(caller.client)]

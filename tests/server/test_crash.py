@@ -58,7 +58,7 @@ TAMPERING = {
     " body FROM job LIMIT 1",
     "a priority is lost": "UPDATE job SET pri = pri + 1 WHERE id = (SELECT min(id) FROM job WHERE releases)",
     "a delay is lost": "UPDATE job SET state = 0 WHERE id = (SELECT max(id) FROM job WHERE state = 1 AND delay > 9)",
-    "a due time moves": "UPDATE job SET place = place + 3 WHERE id = (SELECT max(id) FROM job WHERE state = 1 AND delay > 9)",
+    "a due time moves": "UPDATE job SET place = place - 3 WHERE id = (SELECT max(id) FROM job WHERE state = 1 AND delay > 9)",
     "a burial is counted twice": "UPDATE job SET buries = buries + 1 WHERE id = (SELECT min(id) FROM job WHERE state = 3)",
     "a kick is not counted": "UPDATE job SET kicks = kicks - 1 WHERE id = (SELECT min(id) FROM job WHERE kicks)",
     "the buried are in the order of their ids": "UPDATE job SET place = id WHERE state = 3",

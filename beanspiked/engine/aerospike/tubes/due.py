@@ -121,17 +121,17 @@ class Timetable(Schedule):
 
     async def _promote(self, tube: SharedTube, room: asyncio.Semaphore) -> bool:
         """Make due jobs of a tube ready; tell whether all are."""
-        tube.promoting_since = tube.promoting_since or self._clock.server_ms()
+        tube.held_until = tube.held_until or self._clock.server_ms() + PROMOTE_MS
         whole = True
         try:
             while whole and 0 < tube.next_due <= self._clock.server_ms():
                 tube.next_due = 0
                 whole = await self._promote_segments(tube, room)
-            if whole:
-                tube.promoting_since = 0
-            else:
-                failing = (self._clock.server_ms() - tube.promoting_since) / 1000
+            if not whole:
+                failing = (self._clock.server_ms() - tube.held_until + PROMOTE_MS) / 1000
                 await self._tasks.pause_between_tries(self._timers.clock.now() - failing)
+            if whole or not tube.waited_for():
+                tube.held_until = 0
         finally:
             tube.promotion = None
         self.wait_for_due(tube)

@@ -188,8 +188,6 @@ class Takes(Requester):
             if seek is not None and waiter not in self._claims:
                 self._settle_seek(seek, error)
 
-    # --- seeks
-
     def seek(self, waiter: Waiter, tubes: list[Tube], patient: bool) -> Later | None:
         """Look for a job for a waiter."""
         homes = cast("list[SharedTube]", tubes)
@@ -219,8 +217,9 @@ class Takes(Requester):
         return seek
 
     def _sure(self, tube: SharedTube) -> bool:
-        """Tell whether what is known of a tube is whole, and no due job may be more urgent than the ready ones."""
-        return tube.live and not tube.has_due(self._membership.clock.server_ms())
+        """Tell whether what is known of a tube is whole, and its ready jobs wait for no due ones."""
+        now_ms = self._membership.clock.server_ms()
+        return tube.live and (0 < tube.held_until <= now_ms or not tube.has_due(now_ms))
 
     def expects(self, waiter: Waiter, tubes: list[SharedTube]) -> bool:
         """Tell whether a job is on its way to a waiter, or due and not ready yet."""
@@ -348,8 +347,6 @@ class Takes(Requester):
         if now - self._last_seek_at >= FOLLOW_FOR and any(tube.waited_for() for tube in self._registry.known_tubes()):
             self._last_seek_at = now
         return now - self._last_seek_at < FOLLOW_FOR
-
-    # --- jobs that come
 
     def take(self, tubes: list[Tube]) -> Job | None:
         """Return a job that was taken for a waiter. There is one only while `deliver` hands jobs over."""

@@ -99,7 +99,7 @@ class SharedTube(RankedTube):
         pause_seen: The engine's step at which its pause was last made here, or read.
         next_due: When the first known delayed job is due, by the server's clock in ms; 0 without one.
         promotion: What makes its due jobs ready now, if anything.
-        promoting_since: Since when due jobs are made ready, by the server's clock in ms; 0 once all are.
+        held_until: Until when ready jobs wait for due ones, by the server's clock in ms; 0 once all are ready.
         wanted_until: Until when its news are asked for, at least, by this process's clock.
         forgetting: Done when its counters and its pause are forgotten, or remembered after all; None if it never began anew.
     """
@@ -119,6 +119,7 @@ class SharedTube(RankedTube):
         "forgetting",
         "full_until",
         "granted",
+        "held_until",
         "live",
         "next_due",
         "notes",
@@ -126,7 +127,6 @@ class SharedTube(RankedTube):
         "opening",
         "page",
         "pause_seen",
-        "promoting_since",
         "promotion",
         "refreshed",
         "refreshing",
@@ -165,7 +165,7 @@ class SharedTube(RankedTube):
         self.pause_seen: int = 0
         self.next_due: int = 0
         self.promotion: asyncio.Task[bool] | None = None
-        self.promoting_since: int = 0
+        self.held_until: int = 0
         self.forgetting: asyncio.Future[None] | None = None
         self.wanted_until: float = 0.0
         self._order: list[tuple[bytes, int]] = []
@@ -370,7 +370,7 @@ class SharedTube(RankedTube):
 
     def has_due(self, now_ms: int) -> bool:
         """Tell whether jobs are due that may be more urgent than the ready ones. These do not wait long for it."""
-        if self.promoting_since and now_ms - self.promoting_since >= PROMOTE_MS and self.best() is not None:
+        if 0 < self.held_until <= now_ms and self.best() is not None:
             return False
         return self.promotion is not None or 0 < self.next_due <= now_ms
 

@@ -206,18 +206,26 @@ def latency(arguments: argparse.Namespace, bsload: Bsload) -> dict[str, Any]:
     return {"lines": lines, "stats-tube ms": stats_ms}
 
 
+def requested(number: int, lease: int, change: Any) -> Any:
+    """Return a change of a segment as the store's adapter takes it."""
+    from beanspiked.engine.aerospike.store.request import Request
+
+    made = Request(change)
+    made.number, made.lease = number, lease
+    return made
+
+
 def bare_operations(where: str) -> tuple[float, float, float]:
     """Time put, take and delete on a segment of its own from a bare script, which only calls the client."""
     from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
     from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
     from beanspiked.engine.aerospike.store.seam import Change, Move
 
+    lease = lease_key(1, 1)
     times: tuple[list[float], ...] = ([], [], [])
     with connected(where) as (client, namespace):
         store = AerospikeStore(client, namespace, f"b{uuid.uuid4().hex[:6]}_")
-        lease = lease_key(1, 1)
         asyncio.run(store.create(1, "tube", lease))
-        record = store._segment_key(1)
         for slot in range(1, 400):
             key = ready_key(100, slot, slot)
             changes = (
@@ -227,7 +235,7 @@ def bare_operations(where: str) -> tuple[float, float, float]:
             )
             for taken, change in zip(times, changes, strict=True):
                 began = time.perf_counter()
-                store.changes.apply_now(record, lease, change)
+                store.changes._send_here([requested(1, lease, change)])
                 taken.append(time.perf_counter() - began)
         store.caller.close()
     return median(times[0]), median(times[1]), median(times[2])
@@ -253,13 +261,7 @@ def bare_batches(where: str) -> float:
     from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
     from beanspiked.engine.aerospike.store.aerospike.together import TOGETHER_MAX
     from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
-    from beanspiked.engine.aerospike.store.request import Request
     from beanspiked.engine.aerospike.store.seam import Change, Move
-
-    def request(number: int, change: Change) -> Request:
-        made = Request(change)
-        made.number, made.lease = number, lease_key(1, number)
-        return made
 
     segments, rounds = 30 * TOGETHER_MAX, 8
     with connected(where) as (client, namespace):
@@ -275,7 +277,8 @@ def bare_batches(where: str) -> float:
             changes = (put, Change(take=1, few=True), Change(moves=[Move(key)], few=True))
             for start in range(1, segments, TOGETHER_MAX):
                 for change in changes:
-                    store.changes._send_here([request(n, change) for n in range(start, start + TOGETHER_MAX)])
+                    numbers = range(start, start + TOGETHER_MAX)
+                    store.changes._send_here([requested(number, lease_key(1, number), change) for number in numbers])
         took = time.perf_counter() - began
         store.caller.close()
     return segments * rounds / took

@@ -99,6 +99,18 @@ def test_touch(stores: Stores) -> None:
     stores.run(check)
 
 
+def test_a_job_that_comes_due_before_the_timeout_is_given(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        for _ in range(3):
+            await tube.put(b"x", delay=0.2)
+            job = await tube.reserve(timeout=0.2)
+            assert job is not None
+            await job.delete()
+
+    stores.run(check)
+
+
 def test_who_lost_a_job_to_another_program_learns_it_from_a_change_but_not_from_a_touch(stores: Stores) -> None:
     if not stores.shared:
         pytest.skip("the store belongs to one process")

@@ -136,9 +136,10 @@ def test_a_reservation_that_takes_too_long_fails() -> None:
     assert errors(walk.go("busy")) == [StoreFailed]
 
 
-def test_a_delete_in_doubt_is_told_as_in_doubt_unless_the_job_is_still_there() -> None:
+@pytest.mark.parametrize("kind", ["delete", "release"])
+def test_a_change_in_doubt_is_told_as_in_doubt_unless_the_job_is_still_there(kind: str) -> None:
     for seen, error in (("put and deleted", OutcomeUnknown), ("not known", OutcomeUnknown), ("not put", JobGone)):
-        walk = Walk("delete")
+        walk = Walk(kind)
         walk.go("unknown")
         walk.go("fenced")
         assert errors(walk.go(seen)) == [error]

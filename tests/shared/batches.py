@@ -81,6 +81,7 @@ def asks() -> list[tuple[Waiter, int]]:
 BATCHES: Final[dict[str, Callable[[], Batch]]] = {
     "puts": lambda: Batch([a_put(), a_put(UNTIL / 2)], [], [], slots=SLOTS),
     "delete": lambda: Batch([], [a_change(None)], [], slots=SLOTS),
+    "release": lambda: Batch([], [a_change(READY)], [], slots=SLOTS),
     "expiry": lambda: Batch([], [a_change(READY, insists=True)], [], slots=SLOTS),
     "update": lambda: Batch([], [a_change(None, stays=True)], [], slots=SLOTS),
     "close": lambda: Batch([], [], [], close=True, slots=SLOTS),

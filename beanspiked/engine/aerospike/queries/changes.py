@@ -76,27 +76,28 @@ class Changes:
             raise JobGone("somebody else was faster") from error
         except StoreError:
             doubt = True
-        if doubt:
-            # It may be done, or still be done: from now on only a job that is nowhere, or a certain success, may be told of.
-            await self._delete_in_doubt(found)
-        self._deleted(found)
+        try:
+            if doubt:
+                # It may be done, or still be done: from now on only a certain success may be told of.
+                await self._delete_in_doubt(found)
+            self._deleted(found)
+        finally:
+            self._look_after(found)
 
     async def _delete_in_doubt(self, found: "SharedJob") -> None:
         async def delete() -> None:
             segment = await self._store.read(found.number)
             place = None if segment is None else place_of(segment, found.slot())
             if place is None:
-                return
+                # It was deleted by this or by others, or moved to another tube, where it has another id.
+                raise Fenced("the job is not there any more")
             queue, key, _ = place
             if not queue or not await self._store.remove(found.number, queue, key):
                 raise Busy("somebody else has the job")
 
         try:
             await self._tasks.try_for_a_while(delete)
-        except Fenced:
-            # The segment is gone, and the job with it.
-            return
-        except (StoreFailed, Refused) as error:
+        except (StoreFailed, Fenced, Refused) as error:
             raise OutcomeUnknown("whether the job is deleted is not known") from error
 
     def _deleted(self, found: "SharedJob") -> None:
@@ -105,6 +106,9 @@ class Changes:
         tube.doubt()
         if found.body_number:
             self._retirement.drop_body(found, found.body_number)
+
+    def _look_after(self, found: "SharedJob") -> None:
+        tube = cast("SharedTube", found.tube)
         if found.number in tube.committers or found.number in tube.notes:
             self._scout.refresh_segment(tube.committer_of(found.number))
         else:

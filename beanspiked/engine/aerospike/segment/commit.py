@@ -281,7 +281,7 @@ def lose(commit: Commit, batch: Batch) -> Step:
 
 
 def lose_in_doubt(commit: Commit, batch: Batch) -> Step:
-    """Puts were applied if the segment has seen their slots. A job that is not there was deleted, perhaps by this batch."""
+    """Puts were applied if the segment has seen their slots. A job that is not there went on, perhaps after this batch was applied."""
     segment = commit.segment
     step = Step(END)
     if segment is None:
@@ -290,9 +290,9 @@ def lose_in_doubt(commit: Commit, batch: Batch) -> Step:
     elif batch.puts and segment.last_slot >= batch.change.last_slot:
         step.put = batch.take_puts()
     for change in batch.held_changes[:]:
-        if change.queue is None and not change.stays and not (segment and segment.has_slot(change.job.slot())):
+        if not (change.stays or change.insists or (segment and segment.has_slot(change.job.slot()))):
             batch.held_changes.remove(change)
-            step.fail([change], OutcomeUnknown("whether the job was deleted by this is not known"))
+            step.fail([change], OutcomeUnknown("whether this was done to the job is not known"))
     if batch.steal is not None:
         step.fail(batch.take_commands(), OutcomeUnknown("whether it was reserved is not known"))
     return abandon(commit, batch, step, JobGone("the lease is gone"))

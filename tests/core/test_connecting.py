@@ -93,3 +93,12 @@ def test_what_fails_is_tried_on_and_each_reason_told_once(monkeypatch: pytest.Mo
 
     asyncio.run(starting._try_on(attempt, lambda error: told.append(str(error))))
     assert (outcomes, told) == ([], ["a", "b"])
+
+
+def test_each_client_gets_the_lua_directory_which_the_first_one_decides_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(connecting.aerospike, "client", given.append)
+    connecting.connect({"hosts": [("127.0.0.1", 1)]})
+    assert given == [{"hosts": [("127.0.0.1", 1)], "lua": {"user_path": udf.module_directory()}}]

@@ -93,7 +93,9 @@ def _network(address: StoreAddress) -> Network:
 def _config(address: StoreAddress) -> dict[str, Any]:
     """Make the client's configuration. Raises StoreUnusable where something is missing on this machine."""
     try:
-        return {**client_config(address), "lua": {"user_path": module_directory()}}
+        # It is told at once if it is missing, whatever the nodes do.
+        module_directory()
+        return client_config(address)
     except (AddressError, ModuleMissing) as error:
         raise StoreUnusable(f"{address}: {error}") from error
 

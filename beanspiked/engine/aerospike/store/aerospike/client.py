@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aerospike
 from aerospike.exception import AerospikeError
 
+from beanspiked.engine.aerospike.store.aerospike.udf import ModuleMissing, module_directory
 from beanspiked.engine.errors import StoreUnusable
 from beanspiked.places import host_port
 
@@ -22,14 +23,19 @@ __all__ = ["connect", "reasons", "told_by"]
 def connect(config: Mapping[str, Any]) -> Any:
     """Connect a client through any of the hosts. Only one caller connects at a time. Blocks some seconds for each silent host.
 
-    Takes over the client's log, which the whole process shares, and leaves it off.
+    Takes over the client's log, which the whole process shares, and leaves it off. The first client of a process decides for all where
+    Lua modules are, so each gets the directory of ours.
 
     Args:
         config: The configuration for `aerospike.client`.
 
     Raises:
-        StoreUnusable: No node accepts the client; the text has each node's reason.
+        StoreUnusable: No node accepts the client; the text has each node's reason. Or the installation lacks the Lua module.
     """
+    try:
+        config = {"lua": {"user_path": module_directory()}, **config}
+    except ModuleMissing as error:
+        raise StoreUnusable(str(error)) from error
     hosts = config["hosts"]
     named = [host_port(host, port) for host, port, *_ in hosts]
     try:

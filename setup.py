@@ -67,6 +67,7 @@ SERVER = [
     "server/poller.py",
     "server/reply_queue.py",
     "server/session.py",
+    "server/busy_poll.py",
     "server/sockets.py",
     "server/times.py",
     "server/tube_choice.py",

@@ -8,8 +8,10 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 
 /* How many events one call finds at most, how many bytes it receives from one socket, and from all. */
 enum { EVENTS = 1024, AT_ONCE = 16384, ROOM = 32 * AT_ONCE };
@@ -67,9 +69,26 @@ static PyObject *ears_set_early(Ears *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* Wait awake, and let others have the processor who need it; then sleep; return how many events there are, or -1. */
+static int find(Ears *self, double awake, int milliseconds, int most) {
+    double until = awake > 0.0 ? now() + awake : 0.0;
+    int found = 0;
+    while (until > 0.0 && found == 0 && now() < until) {
+        found = epoll_wait(self->epoll, self->events, most, 0);
+        if (found == 0) sched_yield();
+    }
+    return found ? found : epoll_wait(self->epoll, self->events, most, milliseconds);
+}
+
 /* Wait, and receive; return how many events there are, or -1. */
-static int hear(Ears *self, int milliseconds, int most) {
-    int found = epoll_wait(self->epoll, self->events, most, milliseconds), used = 0;
+static int hear(Ears *self, double awake, int milliseconds, int most) {
+    int found = find(self, awake, milliseconds, most), used = 0;
     for (int i = 0; i < found; i++) {
         struct epoll_event *event = &self->events[i];
         int fd = event->data.fd;
@@ -98,9 +117,9 @@ static PyObject *told(const struct epoll_event *event, const char *data, int len
 }
 
 static PyObject *ears_wait(Ears *self, PyObject *args) {
-    double seconds;
+    double seconds, awake;
     int most;
-    if (!PyArg_ParseTuple(args, "di", &seconds, &most) || enter(self)) return NULL;
+    if (!PyArg_ParseTuple(args, "did", &seconds, &most, &awake) || enter(self)) return NULL;
     if (most < 1 || most > EVENTS) return PyErr_Format(PyExc_ValueError, "not 1 to %d events: %d", EVENTS, most);
     double exact = seconds * 1000.0;
     /* Rounded up: a thread that wakes too early would find nothing to do. */
@@ -108,7 +127,7 @@ static PyObject *ears_wait(Ears *self, PyObject *args) {
     int found, error;
     self->waiting = 1;
     Py_BEGIN_ALLOW_THREADS
-    found = hear(self, milliseconds, most);
+    found = hear(self, awake, milliseconds, most);
     error = errno;
     Py_END_ALLOW_THREADS
     self->waiting = 0;
@@ -136,7 +155,7 @@ static PyObject *ears_wait(Ears *self, PyObject *args) {
 
 static PyMethodDef ears_methods[] = {
     {"set_early", (PyCFunction)ears_set_early, METH_VARARGS, "Say whether a descriptor is a stream that is received from at once."},
-    {"wait", (PyCFunction)ears_wait, METH_VARARGS, "Wait for so many seconds, -1 for ever, for so many events; return (descriptor, event, bytes or None)."},
+    {"wait", (PyCFunction)ears_wait, METH_VARARGS, "Wait for so many seconds, -1 for ever, for so many events, the first seconds awake; return (descriptor, event, bytes or None)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,12 +6,14 @@ Our own loop waits in the set (`loop.py`). An asyncio loop watches its descripto
 import logging
 import os
 import select
+import time
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from beanspiked.engine.timers import NEVER
 from beanspiked.server.broker import TURN, Broker
+from beanspiked.server.busy_poll import BusyPoll
 from beanspiked.server.sockets import EVENTS_AT_ONCE, Sockets, open_sockets
 
 __all__ = ["CLOSED", "GONE", "READABLE", "WRITABLE", "Poller", "Ready"]
@@ -99,6 +101,7 @@ class Poller:
         # The events that were found, and those of them for which the time was too short.
         self._found: list[tuple[int, int, bytes | None]] = []
         self._next = 0
+        self._busy_poll: BusyPoll = BusyPoll()
         self._bell: Bell = Bell()
         self.add(self._bell.fd, self._bell, READABLE)
 
@@ -131,7 +134,16 @@ class Poller:
         """Wait this many seconds for events, -1 for ever; tell whether there are any."""
         broker = self._broker
         busy = self._shared or broker.next_turn or broker.runnable
-        return bool(self._found) or self._find(seconds, EVENTS_AT_ONCE if busy else EVENTS_A_TURN)
+        most = EVENTS_AT_ONCE if busy else EVENTS_A_TURN
+        if seconds == 0.0 or self._found:
+            return bool(self._found) or self._find(0.0, most)
+        began = time.monotonic()
+        # One commit had better serve all clients that are about to speak, and while the thread sleeps more of them do.
+        commits_for_many = broker.engine.durable and not broker.alone()
+        found = self._find(seconds, most, 0.0 if commits_for_many else self._busy_poll.awake())
+        if found:
+            self._busy_poll.waited(time.monotonic() - began)
+        return found
 
     def hear(self) -> None:
         """Handle all or some of the events, and end the turn."""
@@ -160,8 +172,8 @@ class Poller:
             if all_there:
                 return
 
-    def _find(self, seconds: float, most: int) -> bool:
-        self._found = self.sockets.wait(seconds, most)
+    def _find(self, seconds: float, most: int, awake: float = 0.0) -> bool:
+        self._found = self.sockets.wait(seconds, most, awake)
         self._next = 0
         return bool(self._found)
 

@@ -3,8 +3,10 @@
 `native` is a C function that hears all sockets in one call (`_epoll.c`). `python` uses Python's functions, and is always there.
 """
 
+import os
 import select
 import socket
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Final
@@ -71,9 +73,26 @@ class Sockets:
     def set_early(self, fd: int, early: bool) -> None:
         """Say whether `wait` may receive bytes from a stream early. It does not before this is called."""
 
-    def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:
-        """Wait so many seconds, -1 for ever; return descriptors, what happened to each, and what was received early."""
-        return [(fd, events, None) for fd, events in self._epoll.poll(seconds, most)]
+    def wait(
+        self, seconds: float, most: int = EVENTS_AT_ONCE, awake: float = 0.0
+    ) -> list[tuple[int, int, bytes | None]]:
+        """Wait for events.
+
+        Args:
+            seconds: How long, or -1 for ever.
+            most: How many events to return at most.
+            awake: For how many seconds to look again and again before the thread sleeps; then it sleeps for `seconds`.
+
+        Returns:
+            Descriptors, what happened to each, and what was received early.
+        """
+        found: list[tuple[int, int]] = []
+        until = time.monotonic() + awake if awake > 0.0 else 0.0
+        while until and not found and time.monotonic() < until:
+            found = self._epoll.poll(0, most)
+            if not found:
+                os.sched_yield()
+        return [(fd, events, None) for fd, events in found or self._epoll.poll(seconds, most)]
 
     def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
         """Return a function that sends to a socket as `socket.send` does. It raises an OSError if that would wait or fail."""
@@ -98,7 +117,7 @@ class NativeSockets(Sockets):
             self.close()
             raise NativeMissingError
         ears = NATIVE.Ears(self._epoll.fileno())
-        self._wait: Callable[[float, int], list[tuple[int, int, bytes | None]]] = ears.wait
+        self._wait: Callable[[float, int, float], list[tuple[int, int, bytes | None]]] = ears.wait
         self._set_early: Callable[[int, bool], None] = ears.set_early
         self._sender: Callable[[int], Callable[[memoryview | bytes], int]] = NATIVE.sender
 
@@ -106,9 +125,11 @@ class NativeSockets(Sockets):
         """Say whether `wait` may receive bytes from a stream early."""
         self._set_early(fd, early)
 
-    def wait(self, seconds: float, most: int = EVENTS_AT_ONCE) -> list[tuple[int, int, bytes | None]]:
-        """Wait so many seconds, -1 for ever; return descriptors, what happened to each, and what was received early."""
-        return self._wait(seconds, most)
+    def wait(
+        self, seconds: float, most: int = EVENTS_AT_ONCE, awake: float = 0.0
+    ) -> list[tuple[int, int, bytes | None]]:
+        """Wait for events, as `Sockets.wait` does."""
+        return self._wait(seconds, most, awake)
 
     def sender(self, sock: socket.socket) -> Callable[[memoryview | bytes], int]:
         """Return a function that sends to a socket."""

@@ -22,6 +22,7 @@ from beanspiked.server.loop import Loop, Timer
 from beanspiked.server.poller import EVENTS_A_TURN, GATHER, READABLE, Poller, Ready
 from beanspiked.server.server import Server
 from beanspiked.server.sockets import (
+    EVENTS_AT_ONCE,
     NativeSockets,
     Sockets,
 )
@@ -110,10 +111,12 @@ def test_a_turn_with_changes_ends_though_commands_keep_coming(
     wire: Wire, journal: HandJournal, pairs: Callable[[int], list[Pair]]
 ) -> None:
     class Talkative(Sockets):
-        def wait(self, seconds: float, most: int) -> list[tuple[int, int, bytes | None]]:
+        def wait(
+            self, seconds: float, most: int = EVENTS_AT_ONCE, awake: float = 0.0
+        ) -> list[tuple[int, int, bytes | None]]:
             client.sendall(put(b"x"))
             wire.clock.time += GATHER / 4
-            return super().wait(seconds, most)
+            return super().wait(seconds, most, awake)
 
     site = Site(wire, Talkative("talkative"), pairs)
     _, client = site.connect()

@@ -198,10 +198,10 @@ def test_what_is_lost_for_want_of_memory_ends_its_connection(
         found = []
         testcapi.set_nomemory(fails_at, fails_at + 1)
         try:
-            found = ears.wait(0.0, 1)
+            found = ears.wait(0.0, 1, 0.0)
         except MemoryError:
             # Where memory was wanting before the socket was heard, it is heard now.
-            found = ears.wait(0.0, 1)
+            found = ears.wait(0.0, 1, 0.0)
         finally:
             testcapi.remove_mem_hooks()
         if found != [(ours.fileno(), READABLE, b"x" * 1000)]:
@@ -247,12 +247,12 @@ def test_nonsense_is_an_error(native: Sockets) -> None:
     with pytest.raises(TypeError):
         NATIVE.sender(0)("text")
     with pytest.raises(TypeError):
-        NATIVE.Ears(0).wait("x", 1)
+        NATIVE.Ears(0).wait("x", 1, 0.0)
     for most in (0, EVENTS_AT_ONCE + 1):
         with pytest.raises(ValueError, match="not 1 to 1024 events"):
-            NATIVE.Ears(0).wait(0.0, most)
+            NATIVE.Ears(0).wait(0.0, most, 0.0)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        NATIVE.Ears(1 << 20).wait(0.0, 1)
+        NATIVE.Ears(1 << 20).wait(0.0, 1, 0.0)
 
 
 # --- what they send

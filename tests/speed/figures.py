@@ -36,7 +36,7 @@ NAMES = {
     "durable-50x1": "on disk before each reply, 50 connections, 1 command in flight",
     "durable-50x16": "on disk before each reply, 50 connections, 16 in flight",
 }
-SHORT = ("cycle-50x1", "cycle-50x16", "durable-50x16")
+SHORT = ("cycle-1x1", "cycle-50x1", "cycle-50x16", "durable-50x16")
 # Written by its name, since it looks like the letter x.
 TIMES = "\N{MULTIPLICATION SIGN}"
 OTHERS = {

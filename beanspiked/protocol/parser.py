@@ -12,7 +12,7 @@ from typing import Final
 
 from beanspiked.protocol.commands import BODY, FOREIGN, PLAIN, PREFIXES, PUT, PUT_TOO_BIG, REFUSED, Command
 from beanspiked.protocol.lines import MAX_U32, number, refused, with_arguments
-from beanspiked.protocol.replies import BAD_FORMAT, CRLF, EXPECTED_CRLF, JOB_TOO_BIG, UNKNOWN_COMMAND
+from beanspiked.protocol.replies import BAD_FORMAT, CRLF, EXPECTED_CRLF, JOB_TOO_BIG, OUT_OF_MEMORY, UNKNOWN_COMMAND
 
 __all__ = ["MAX_LINE", "Parser"]
 
@@ -96,6 +96,8 @@ class Parser:
         self._size = 0
         # A BytesIO returns its content without a copy.
         self._large: io.BytesIO | None = None
+        # Whether there was no memory for it.
+        self._lost = False
         # Whether the first line is yet to come; the beginning of an over-long first line, and the end of its dropped part.
         self._fresh = True
         self._begin = b""
@@ -105,13 +107,11 @@ class Parser:
     def feed(self, data: bytes) -> None:
         """Add received bytes."""
         if self._large is not None and self._size:
-            if len(data) <= self._size:
-                self._large.write(data)
-                self._size -= len(data)
+            rest = data[self._size :]
+            self._gather(data[: self._size])
+            if not rest:
                 return
-            self._large.write(data[: self._size])
-            data = data[self._size :]
-            self._size = 0
+            data = rest
         if self.buffered == 0:
             self._buf = data
             self._pos = 0
@@ -312,13 +312,24 @@ class Parser:
     def _begin_large_body(self) -> None:
         """Start to gather a large body, with the bytes that are there."""
         self._join()
-        large = io.BytesIO()
-        here = min(self.buffered, self._size)
-        large.write(self._buf[self._pos : self._pos + here])
-        self._consume(here)
-        self._size -= here
-        self._large = large
+        self._large = io.BytesIO()
+        self._lost = False
         self._mode = IN_LARGE_BODY
+        here = min(self.buffered, self._size)
+        piece = self._buf[self._pos : self._pos + here]
+        self._consume(here)
+        self._gather(piece)
+
+    def _gather(self, piece: bytes) -> None:
+        """Add bytes to the large body. If there is no memory for them, drop the body, and refuse its put as beanstalkd does."""
+        self._size -= len(piece)
+        if self._large is None or self._lost:
+            return
+        try:
+            self._large.write(piece)
+        except MemoryError:
+            self._lost = True
+            self._large = io.BytesIO()
 
     def _large_body(self) -> Command | None:
         """Return a large body with the reply for a wrong trailer; return None while it is incomplete."""
@@ -334,6 +345,8 @@ class Parser:
             trailer = 2
             if self._buf[self._pos] != 0x0D or self._buf[self._pos + 1] != 0x0A:
                 reply = EXPECTED_CRLF
+        if self._lost:
+            reply = OUT_OF_MEMORY
         self._consume(trailer)
         self._large = None
         self._mode = LINE

@@ -1,6 +1,8 @@
 """Bytes in, commands out."""
 
+import io
 import itertools
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,9 @@ from beanspiked.protocol import commands as verbs
 from beanspiked.protocol.commands import PREFIXES, Command
 from beanspiked.protocol.lines import valid_tube_name
 from beanspiked.protocol.parser import MAX_LINE, Parser
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def shown(command: Command) -> tuple[object, ...]:
@@ -361,3 +366,23 @@ def test_a_large_body_that_is_on_its_way_is_gathered_where_it_stays() -> None:
     assert parser.next() is not None
     assert parser.next() is None
     assert parser.in_large_body()
+
+
+@pytest.mark.parametrize("room", [0, 100000])
+def test_a_body_for_which_there_is_no_memory_is_swallowed_and_refused(
+    monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    class Small(io.BytesIO):
+        def write(self, data: "ReadableBuffer") -> int:
+            if self.tell() + len(memoryview(data)) > room:
+                raise MemoryError
+            return super().write(data)
+
+    monkeypatch.setattr("beanspiked.protocol.parser.io.BytesIO", Small)
+    parser = Parser(1 << 20)
+    commands = []
+    for piece in (b"put 1 2 3 200000\r\n", *[b"x" * 50000] * 4, b"\r\nput 1 2 3 1\r\ny\r\n"):
+        parser.feed(piece)
+        while (command := parser.next()) is not None:
+            commands.append((command.verb, command.reply))
+    assert commands == [(verbs.PUT, b""), (verbs.BODY, b"OUT_OF_MEMORY\r\n"), (verbs.PUT, b"")]

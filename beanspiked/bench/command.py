@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import signal
 import sys
@@ -181,7 +180,7 @@ def main(argv: list[str]) -> int:
         options = parse_options(argv)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(_measure(options))
-        print(json.dumps(report.document(), indent=2) if options.json else report.table(), flush=True)
+        print(json.dumps(report.document(), indent=2) if options.json else report.table())
     except SystemExit as stop:  # argparse has printed the help or the error.
         return int(stop.code or 0)
     except BenchError as exc:
@@ -190,10 +189,6 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:  # Ctrl-C came before or after the session, which handles it itself.
         print("beanspiked bench: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone. Otherwise Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
     return EXIT_INTERRUPTED if report.interrupted else 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from beanspiked.cli.printing import printing
+
 if TYPE_CHECKING:
     import argparse
 
@@ -21,4 +23,4 @@ def main(words: list[str]) -> int:
     """Run the command; return the exit code."""
     from beanspiked.bench import main as bench  # noqa: PLC0415 - not to complete
 
-    return bench(words)
+    return printing(lambda: bench(words))

@@ -180,7 +180,7 @@ class TestReport:
             check=False,
         )
         os.close(writing)
-        assert (done.returncode, done.stderr) == (1, b"")
+        assert (done.returncode, done.stderr) == (141, b"")
 
 
 class TestVersus:

@@ -155,9 +155,10 @@ def test_a_full_disk_is_said_whatever_is_printed(words: list[str]) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.usefixtures("server")
-def test_a_full_disk_is_said() -> None:
+@pytest.mark.parametrize("words", [["tubes"], ["bench", "--jobs", "50"]], ids=" ".join)
+def test_a_full_disk_is_said(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*COMMAND, "tubes"], stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
+        done = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
     assert (done.returncode, done.stderr) == (1, b"beanspiked: input or output: No space left on device\n")
 
 

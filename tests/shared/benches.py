@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-IN_A_PROCESS = [sys.executable, "-c", "import sys; from beanspiked.bench import main; sys.exit(main(sys.argv[1:]))"]
+IN_A_PROCESS = [sys.executable, "-m", "beanspiked", "bench"]
 
 
 class Server:

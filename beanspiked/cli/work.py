@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from beanspiked.cli.arguments import Parser, at_least_one, number, seconds, tube
-from beanspiked.cli.command import EXIT_INTERRUPTED, Failed, number_of, run, unreachable
+from beanspiked.cli.command import Failed, number_of, run, unreachable
 from beanspiked.cli.terminal import say
 from beanspiked.client import requests
 from beanspiked.client.conn import Conn
@@ -45,9 +45,10 @@ def parser() -> Parser:
         "0, the job is deleted. Otherwise the job is buried, or with --retry released for another try\n"
         "later. The job is touched while the command runs. The command's environment has\n"
         "BEANSPIKED_JOB_ID, BEANSPIKED_TUBE and BEANSPIKED_RELEASES (how often the job was released).\n"
-        "TERM and INT end the running commands and make their jobs ready again, unchanged. A second\n"
-        "signal ends everything at once. When the server goes away, other workers may get the jobs, so\n"
-        "the worker ends its commands. It then tries to connect until the server is back.",
+        "TERM, INT, QUIT and HUP (the terminal was closed) end the running commands and make their\n"
+        "jobs ready again, unchanged. A second signal ends everything at once. When the server goes\n"
+        "away, other workers may get the jobs, so the worker ends its commands. It then tries to\n"
+        "connect until the server is back.",
         "  beanspiked work emails -- ./send-email\n"
         "  beanspiked work thumbnails -j 4 --retry 5 --timeout 2m -- sh -c 'convert - \"out/$BEANSPIKED_JOB_ID.png\"'",
         usage="beanspiked work [OPTIONS] TUBE [TUBE ...] -- COMMAND [ARG ...]",
@@ -125,8 +126,10 @@ class _Working:
             Failed: The command cannot be run.
         """
         loop = asyncio.get_running_loop()
-        for number_ in (signal.SIGTERM, signal.SIGINT):
+        for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number_, self._end, number_)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup lets it be ignored.
+            loop.add_signal_handler(signal.SIGHUP, self._end, signal.SIGHUP)
         self._slots = [asyncio.create_task(self._slot()) for _ in range(self._options.jobs)]
         await asyncio.wait(self._slots, return_when=asyncio.FIRST_EXCEPTION)
         failed = [slot for slot in self._slots if slot.done() and not slot.cancelled() and slot.exception()]
@@ -136,10 +139,13 @@ class _Working:
         await asyncio.wait(self._slots)
         for slot in failed:
             slot.result()
-        return EXIT_INTERRUPTED if self._ended_by == signal.SIGINT else 0
+        return 0 if self._ended_by in (0, signal.SIGTERM) else 128 + self._ended_by
 
     def _end(self, number_: int) -> None:
         """End the commands and give their jobs back. The second call does so at once."""
+        if self._ended_by and number_ == signal.SIGHUP:
+            # When a terminal is closed, its shell sends this, and so does the kernel.
+            return
         if self._ended_by:
             for process in self._processes:
                 _signal(process, signal.SIGKILL)

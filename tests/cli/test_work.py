@@ -143,7 +143,9 @@ def test_several_tubes_are_worked_on(cli: Commands, tube: str) -> None:
     assert cli.states(f"{tube}-1") == cli.states(f"{tube}-2") == {}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGQUIT, 131), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_the_commands_and_gives_their_jobs_back(
     cli: Commands, tube: str, notes: Path, number: signal.Signals, code: int
 ) -> None:
@@ -160,6 +162,31 @@ def test_a_signal_ends_the_commands_and_gives_their_jobs_back(
     # As if nobody had had them.
     told = cli("peek", tube, "--json").json[0]
     assert (told["releases"], told["timeouts"], told["buries"]) == (0, 0, 0)
+
+
+def test_the_shell_and_the_kernel_both_tell_that_the_terminal_is_closed(cli: Commands, tube: str, notes: Path) -> None:
+    cli("put", tube, "a")
+    script = f"trap 'echo ending >> {notes}; sleep 0.5; echo ended >> {notes}; exit 1' TERM; echo x >> {notes}; while :; do sleep 0.1; done"
+    with working(tube, "--", "sh", "-c", script) as process:
+        eventually(notes.read_text)
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: "ending" in notes.read_text())
+        process.send_signal(signal.SIGHUP)
+        process.wait(20)
+    assert "ended" in notes.read_text()
+
+
+def test_with_nohup_it_goes_on_when_the_terminal_is_closed(cli: Commands, tube: str, notes: Path) -> None:
+    cli("put", tube, "a")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with working(tube, "--", "sh", "-c", f"echo x >> {notes}; sleep 60") as process:
+            eventually(notes.read_text)
+            process.send_signal(signal.SIGHUP)
+            process.terminate()
+            assert process.wait(20) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_ends_all_at_once(cli: Commands, tube: str, notes: Path) -> None:

@@ -26,7 +26,8 @@ _beanspiked() {{
     COMPREPLY=()
     for ((i = 2; i < COMP_CWORD; i++)); do
         if [[ ${{COMP_WORDS[i]}} == -- ]]; then
-            COMPREPLY=($(compgen -c -f -- "$word"))
+            [[ $i == $((COMP_CWORD - 1)) && $word != */* ]] && mapfile -t COMPREPLY < <(compgen -c -- "$word")
+            compopt -o default
             return
         fi
     done
@@ -49,7 +50,8 @@ _beanspiked() {{
                 ;;
             completion) words='{shells}' ;;
             *)
-                COMPREPLY=($(compgen -f -- "$word"))
+                # The shell's own completion of files quotes their names.
+                compopt -o default
                 return
                 ;;
             esac

@@ -215,11 +215,11 @@ def completed(cli: Commands, *words: str) -> list[str]:
     line = " ".join(map(shlex.quote, ["beanspiked", *words]))
     ask = f'COMP_WORDS=({line}); COMP_CWORD={len(words)}; _beanspiked; printf "%s\\n" "${{COMPREPLY[@]}}"'
     done = subprocess.run(
-        ["bash", "-c", f'beanspiked() {{ {command} "$@"; }}\n{script}\n{ask}'],
+        ["bash", "-c", f'beanspiked() {{ {command} "$@"; }}\ncompopt() {{ COMPREPLY+=("$*"); }}\n{script}\n{ask}'],
         capture_output=True, text=True, check=True, timeout=20,
     )  # fmt: skip
     assert done.stderr == ""
-    return done.stdout.split()
+    return done.stdout.splitlines()
 
 
 @pytest.mark.usefixtures("server")
@@ -232,6 +232,14 @@ def test_bash_completes_commands_options_and_tubes(cli: Commands, tube: str) -> 
     assert completed(cli, "kick", tube[:12]) == [tube]
     assert completed(cli, "completion", "z") == ["zsh"]
     assert "true" in completed(cli, "work", tube, "--", "tru")
+
+
+def test_bash_itself_completes_files(cli: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my journal").mkdir()
+    assert completed(cli, "backup", "my") == ["-o default"]
+    assert completed(cli, "work", "emails", "--", "cat", "my") == ["-o default"]
+    assert completed(cli, "work", "emails", "--", "./my") == ["-o default"]
 
 
 @pytest.mark.usefixtures("server")

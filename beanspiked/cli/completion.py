@@ -71,7 +71,10 @@ _beanspiked() {{
         _describe command found
         return
     fi
-    if (($words[(I)--] > 0 && $words[(I)--] < CURRENT)); then
+    if (($words[(i)--] < CURRENT)); then
+        # As if the line began with the command.
+        ((CURRENT -= $words[(i)--]))
+        shift $words[(i)--] words
         _normal
         return
     fi

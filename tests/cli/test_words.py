@@ -242,6 +242,17 @@ def test_bash_itself_completes_files(cli: Commands, tmp_path: Path, monkeypatch:
     assert completed(cli, "work", "emails", "--", "./my") == ["-o default"]
 
 
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_the_command_of_work_as_if_it_stood_alone(cli: Commands) -> None:
+    script = cli("completion", "zsh").out
+    stubs = 'compdef() { :; }\n_normal() { print "$CURRENT $words"; }'
+    ask = "words=(beanspiked work emails -- git -- comm); CURRENT=7; _beanspiked"
+    done = subprocess.run(
+        ["zsh", "-f", "-c", f"{stubs}\n{script}\n{ask}"], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("3 git -- comm\n", "")
+
+
 @pytest.mark.usefixtures("server")
 def test_completion_carries_out_no_tubes_name(cli: Commands, tube: str, tmp_path: Path) -> None:
     # All its characters are allowed.

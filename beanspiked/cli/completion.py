@@ -122,7 +122,7 @@ def main(words: list[str]) -> int:
 
 def _completion(options: argparse.Namespace) -> int:
     known = {name: _options(name) for name in COMMANDS}
-    server = sorted([*(f"--{name}" for name in LONG), *(key for key in LONG.values() if not key.startswith("--"))])
+    server = sorted([*(f"--{name}" for name in LONG), *(key for key in LONG.values() if len(key) == 2)])
     if options.shell == "fish":
         sys.stdout.writelines(f"{line}\n" for line in _fish(known, server))
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -240,6 +241,12 @@ def test_bash_itself_completes_files(cli: Commands, tmp_path: Path, monkeypatch:
     assert completed(cli, "backup", "my") == ["-o default"]
     assert completed(cli, "work", "emails", "--", "cat", "my") == ["-o default"]
     assert completed(cli, "work", "emails", "--", "./my") == ["-o default"]
+
+
+def test_fish_gets_short_options_of_one_letter(cli: Commands) -> None:
+    short = re.findall(r" -s (\S+)", cli("completion", "fish").out)
+    assert {"b", "V"} <= set(short)
+    assert {len(letter) for letter in short} == {1}
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")

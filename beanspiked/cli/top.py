@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import select
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -29,6 +30,9 @@ PAUSE_SECONDS: Final = 600
 # Requests for figures cost the server work, so they take at most this part of the time.
 SHARE: Final = 0.1
 READ_SIZE: Final = 4096
+EXIT_TERMINATED: Final = 143
+# In a terminal's modes: no key does this.
+NO_KEY: Final = b"\0"
 # A key is a character, or the sequence that a terminal sends for a key without one.
 KEY: Final = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 BEGUN: Final = re.compile(r"\x1b(?:[\[O][0-9;]*)?\Z")
@@ -71,7 +75,10 @@ def _top(options: argparse.Namespace) -> int:
         if options.once:
             screen.print()
         elif sys.stdin.isatty() and sys.stdout.isatty():
-            _watch(conn, screen, max(1, options.interval))
+            # An end without the terminal's restoration would leave it without echo and cursor.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+            while _watch(conn, screen, max(1, options.interval)):
+                os.killpg(0, signal.SIGTSTP)
         else:
             raise Failed("top needs a terminal; --once prints the tubes once")
     return 0
@@ -85,7 +92,8 @@ def _look(conn: Conn, screen: Screen) -> float:
     return time.monotonic() - began
 
 
-def _watch(conn: Conn, screen: Screen, interval: float) -> None:
+def _watch(conn: Conn, screen: Screen, interval: float) -> bool:
+    """Show the screen until a key ends or stops the command; tell whether it is to be stopped."""
     with _keys_one_by_one(), screen.live() as live:
         look_at = time.monotonic() + interval
         begun = ""
@@ -95,14 +103,16 @@ def _watch(conn: Conn, screen: Screen, interval: float) -> None:
                 data = os.read(STDIN, READ_SIZE)
                 keys, begun = _split(begun + data.decode("ascii", "replace"))
                 for key in keys:
-                    if key in ("q", "Q", "\x04"):
-                        return
+                    if key in ("q", "Q", "\x04", "\x1c"):
+                        return False
+                    if key == "\x1a":
+                        return True
                     _press(conn, screen, key)
                     if key in ("p", "k", "K"):
                         # The next key is for what the tube is now.
                         _look(conn, screen)
                 if not data:
-                    return
+                    return False
                 continue
             took = _look(conn, screen)
             look_at = time.monotonic() + max(interval, took / SHARE)
@@ -147,12 +157,15 @@ def _act(conn: Conn, name: str, buried: int, paused: int, key: str) -> str:
 
 @contextlib.contextmanager
 def _keys_one_by_one() -> Iterator[None]:
-    """Read each key as it is pressed, without showing it."""
+    """Read each key as it is pressed, without showing it; those that stop or quit a program are keys as well."""
     import termios  # noqa: PLC0415 - only on a terminal
     import tty  # noqa: PLC0415 - likewise
 
     before = termios.tcgetattr(STDIN)
     tty.setcbreak(STDIN)
+    modes = termios.tcgetattr(STDIN)
+    modes[6][termios.VSUSP] = modes[6][termios.VQUIT] = NO_KEY
+    termios.tcsetattr(STDIN, termios.TCSADRAIN, modes)
     try:
         yield
     finally:

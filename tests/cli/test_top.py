@@ -7,6 +7,8 @@ import os
 import pty
 import re
 import select
+import shlex
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -141,13 +143,15 @@ def test_without_a_terminal_it_says_so(cli: Commands) -> None:
 
 
 class Terminal:
-    """A terminal in which `top` runs."""
+    """A terminal in which `top` runs, or another command."""
 
-    def __init__(self) -> None:
+    def __init__(self, *command: str) -> None:
+        self.shown = ""
         self.pid, self._fd = pty.fork()
         if not self.pid:
             os.environ.update(TERM="xterm", COLUMNS="120", LINES="40")
-            os.execvp(COMMAND[0], [*COMMAND, "top"])
+            words = command or (*COMMAND, "top")
+            os.execvp(words[0], words)
 
     def press(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
@@ -158,16 +162,21 @@ class Terminal:
         while text not in found:
             assert time.monotonic() < until, found
             if select.select([self._fd], [], [], 0.1)[0]:
-                found += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(self._fd, 65536).decode("utf-8", "replace"))
+                found += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self._read())
 
     def ended(self) -> int:
         """Wait for the end; return the exit code."""
         # EIO: nobody is at the other side any more.
         with contextlib.suppress(OSError):
-            while os.read(self._fd, 65536):
+            while self._read():
                 pass
         os.close(self._fd)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _read(self) -> str:
+        read = os.read(self._fd, 65536).decode("utf-8", "replace")
+        self.shown += read
+        return read
 
 
 def test_keys_kick_pause_and_end(cli: Commands, own_server: Running) -> None:
@@ -206,6 +215,44 @@ def test_keys_that_come_together_are_all_heard(cli: Commands, own_server: Runnin
     terminal.wait_for("nothing is buried in emails")
     assert cli.states("emails") == {"ready": 3, "delayed": 1}
     terminal.press("qq")
+    assert terminal.ended() == 0
+
+
+# What a terminal gets at the end: the cursor, and the text that stood there before.
+RESTORED = "\x1b[?25h\x1b[?1049l"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was() -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal()
+    terminal.wait_for("tube")
+    os.kill(terminal.pid, signal.SIGTERM)
+    assert terminal.ended() == 143
+    assert RESTORED in terminal.shown
+
+
+@pytest.mark.usefixtures("server")
+def test_ctrl_backslash_ends_it_like_q() -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal()
+    terminal.wait_for("tube")
+    terminal.press("\x1c")
+    assert terminal.ended() == 0
+    assert RESTORED in terminal.shown
+
+
+@pytest.mark.usefixtures("server")
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on() -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal("bash", "-mc", f"{shlex.join(COMMAND)} top; stty -a; echo stopped; fg")
+    terminal.wait_for("tube")
+    terminal.press("\x1a")
+    terminal.wait_for("stopped")
+    meanwhile = terminal.shown.partition(RESTORED)[2].partition("stopped")[0]
+    assert {"icanon", "echo"} <= set(meanwhile.split())
+    terminal.wait_for("tube")
+    terminal.press("q")
     assert terminal.ended() == 0
 
 

@@ -120,6 +120,11 @@ class Screen:
         """Sort by the next column."""
         self._sort = COLUMNS[(COLUMNS.index(self._sort) + 1) % len(COLUMNS)]
 
+    @property
+    def redraws(self) -> bool:
+        """Whether the output is a terminal that can show the screen again and again; one with TERM=dumb stays empty."""
+        return sys.stdout.isatty() and not self._console.is_dumb_terminal
+
     def live(self) -> Live:
         """Return a display that shows the screen and updates it."""
         return Live(console=self._console, screen=True, auto_refresh=False)

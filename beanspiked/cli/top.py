@@ -74,13 +74,13 @@ def _top(options: argparse.Namespace) -> int:
         _look(conn, screen)
         if options.once:
             screen.print()
-        elif sys.stdin.isatty() and sys.stdout.isatty():
+        elif sys.stdin.isatty() and screen.redraws:
             # An end without the terminal's restoration would leave it without echo and cursor.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
             while _watch(conn, screen, max(1, options.interval)):
                 os.killpg(0, signal.SIGTSTP)
         else:
-            raise Failed("top needs a terminal; --once prints the tubes once")
+            raise Failed("top needs a terminal, and one that is not dumb; --once prints the tubes once")
     return 0
 
 

@@ -142,14 +142,22 @@ def test_without_a_terminal_it_says_so(cli: Commands) -> None:
     assert "top needs a terminal" in cli("top", code=1).said
 
 
+@pytest.mark.usefixtures("server")
+def test_a_terminal_that_could_not_show_it_is_refused() -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal(term="dumb")
+    terminal.wait_for("top needs a terminal")
+    assert terminal.ended() == 1
+
+
 class Terminal:
     """A terminal in which `top` runs, or another command."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, term: str = "xterm") -> None:
         self.shown = ""
         self.pid, self._fd = pty.fork()
         if not self.pid:
-            os.environ.update(TERM="xterm", COLUMNS="120", LINES="40")
+            os.environ.update(TERM=term, COLUMNS="120", LINES="40")
             words = command or (*COMMAND, "top")
             os.execvp(words[0], words)
 

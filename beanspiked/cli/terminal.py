@@ -32,8 +32,8 @@ def say(message: object) -> None:
     try:
         print(f"beanspiked: {shown(message)}", file=sys.stderr, flush=True)
     except OSError:
-        # No other place takes the message; the exit code tells.
-        return
+        # No other place takes the message. The exit code tells, unless Python fails again as it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def coloured() -> bool:

@@ -163,6 +163,16 @@ def test_a_full_disk_is_said(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, b"beanspiked: input or output: No space left on device\n")
 
 
+@pytest.mark.usefixtures("server")
+def test_the_exit_code_is_the_same_when_nobody_reads_the_errors(tube: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([*COMMAND, "stats", tube], stderr=write, env=environ, timeout=20, check=False)
+    os.close(write)
+    assert done.returncode == 1
+
+
 def test_ctrl_c_ends_it_without_a_traceback(conn: Conn, tube: str) -> None:
     conn.ask(requests.use(tube))
     conn.ask(requests.put(b""))

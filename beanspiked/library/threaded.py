@@ -113,10 +113,18 @@ class ThreadedConn(OfOneProcess):
             if self._ended:
                 return
             self._ended = True
-        asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _leave(self) -> None:
+        """Cancel all other tasks of the event loop, and leave the store if a call that was interrupted has opened it."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._conn.close()
 
     def __enter__(self) -> Self:
         return self
@@ -140,14 +148,6 @@ class ThreadedConn(OfOneProcess):
     def client_id(self) -> str:
         """The connection's name in logs."""
         return self._conn.client_id
-
-
-async def _cancel_all() -> None:
-    """Cancel all other tasks of this event loop."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, result: object) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import signal
 import subprocess
 import sys
 import threading
@@ -162,6 +164,20 @@ def test_a_store_that_cannot_be_used_leaves_no_thread(tmp_path: object) -> None:
     with pytest.raises(beanspiked.StoreUnusable):
         blocking.connect(f"sqlite:{tmp_path}/no/such/directory")
     assert threading.active_count() == before
+
+
+def test_a_store_is_left_when_the_call_that_opened_it_was_interrupted(tmp_path: Path) -> None:
+    class Interrupted(beanspiked.Conn):
+        async def open(self) -> beanspiked.Conn:
+            await super().open()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return await asyncio.Future()
+
+    directory = str(tmp_path / "jobs")
+    with pytest.raises(KeyboardInterrupt):
+        blocking.Conn(Interrupted(directory))
+    with blocking.connect(f"sqlite:{directory}") as conn:
+        assert conn.tubes()
 
 
 @pytest.mark.parametrize(

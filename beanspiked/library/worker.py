@@ -39,6 +39,8 @@ NO_FAULTS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 # The workers of this process that a signal stops, by signal.
 _stoppers: dict[int, list[Callable[[], None]]] = {}
+# The handlers that these signals had before.
+_before: dict[int, Any] = {}
 
 
 @contextlib.contextmanager
@@ -49,7 +51,11 @@ def _stopped_by(signals: tuple[signal.Signals, ...], stop: Callable[[], None]) -
     for number in map(int, signals):
         with contextlib.suppress(ValueError, RuntimeError):
             if not _stoppers.get(number):
+                # An event loop's handler cannot be put back: only its placeholder would be, which does nothing.
+                loop.remove_signal_handler(number)
+                before = signal.getsignal(number) or signal.SIG_DFL
                 loop.add_signal_handler(number, _stop_all, number)
+                _before[number] = before
             _stoppers.setdefault(number, []).append(stop)
             asked.append(number)
     try:
@@ -60,6 +66,7 @@ def _stopped_by(signals: tuple[signal.Signals, ...], stop: Callable[[], None]) -
                 _stoppers[number].remove(stop)
                 if not _stoppers[number]:
                     loop.remove_signal_handler(number)
+                    signal.signal(number, _before[number])
 
 
 def _stop_all(number: int) -> None:
@@ -178,7 +185,7 @@ class Worker(OfOneProcess, Generic[Task]):
         """Work until `stop` is called or a signal comes, then give the held jobs back.
 
         Args:
-            signals: The signals that end it; only the main thread can ask for any.
+            signals: The signals that end it; only the main thread can ask for any. Afterwards their former handlers are back.
         """
         self._check_open()
         with _stopped_by(signals, self.stop):

@@ -298,6 +298,27 @@ def test_sigterm_gives_jobs_back_at_once(tmp_path: Any) -> None:
         assert process.wait(10) == 0
 
 
+def test_a_worker_that_ends_gives_signals_the_programs_handlers_back() -> None:
+    def handlers() -> list[Any]:
+        return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    async def check() -> None:
+        before = handlers()
+        async with beanspiked.connect("memory:") as conn:
+            tube = conn.use("testtube")
+            ends = asyncio.gather(*(beanspiked.Worker(tube, nothing).run() for _ in range(2)))
+            await asyncio.sleep(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await ends
+        assert handlers() == before
+
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        asyncio.run(check())
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
 def test_nothing_is_lost_where_the_store_fails_at_random() -> None:
     chance = random.Random(7)
     cluster = Cluster(lambda: int(asyncio.get_event_loop().time() * 1000) + 10**12)

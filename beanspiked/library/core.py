@@ -97,6 +97,7 @@ class Core:
         self._ids_low = False
         self._closers: dict[Callable[[], Awaitable[None]], None] = {}
         self._closing: asyncio.Task[None] | None = None
+        self._leaving = False
         self._awaited: set[asyncio.Future[Any]] = set()
 
     # --- opening and closing
@@ -170,7 +171,13 @@ class Core:
         if self._closing is None:
             # In a task of its own: a caller may be cancelled, or this may close the caller itself.
             self._closing = self.loop.create_task(self._close())
-        await asyncio.shield(self._closing)
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            # Who cancels all tasks, as asyncio.run does at its end, cancels that one, too, perhaps before it begins.
+            if self._closing.cancelling() and not self._leaving:
+                await self._close()
+            raise
 
     async def _close(self) -> None:
         while self._closers:
@@ -178,7 +185,9 @@ class Core:
             self._closers.pop(closer)
             await closer()
         self.check_process()
-        self.closed = True
+        if self._leaving:
+            return
+        self.closed = self._leaving = True
         for call in list(self.waiting):
             call.stop(ConnClosed(f"{self.client_id}: closed"))
         for hold in list(self.held):

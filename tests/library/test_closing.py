@@ -75,6 +75,26 @@ def test_a_connection_that_is_closed_while_it_opens_leaves_the_store(
     asyncio.run(close_meanwhile())
 
 
+def test_a_task_that_is_cancelled_as_its_event_loop_ends_leaves_the_store(tmp_path: Path) -> None:
+    conns: list[Conn] = []
+
+    async def hold(begun: asyncio.Event) -> None:
+        async with beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}") as conn:
+            conns.append(conn)
+            begun.set()
+            await asyncio.Event().wait()
+
+    async def cancel_and_end() -> None:
+        begun = asyncio.Event()
+        task = asyncio.create_task(hold(begun))
+        await begun.wait()
+        task.cancel()
+
+    for _ in range(2):
+        asyncio.run(cancel_and_end())
+        assert conns.pop().closed
+
+
 def test_changes_on_their_way_are_written_although_their_event_loop_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,8 @@ dev: $(VENV)/.packages $(VENV)/.test-packages
 	@rm -f $(VENV)/.installed $(VENV)/.fast
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import tomllib' 2>/dev/null || \
+		{ echo "beanspiked: $(PYTHON) is missing, or older than 3.11: name another, as in make run PYTHON=python3.13" >&2; exit 1; }
 	@echo "beanspiked: making an environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 

@@ -11,7 +11,6 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -220,6 +219,11 @@ def obstacle() -> str:
 def needs() -> list[str]:
     """Return what a build needs besides what pyproject.toml says; pip asks for it (`get_requires_for_build_wheel`)."""
     if obstacle() and PURE != "0":
+        return []
+    try:
+        import tomllib
+    except ModuleNotFoundError:
+        # Python is older than 3.11, and pip says so once it has been told the package's metadata.
         return []
     return tomllib.loads(Path("pyproject.toml").read_text())["dependency-groups"]["compile"]
 

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -165,3 +166,21 @@ def test_the_installed_command_works_alone() -> None:
     if importlib.util.find_spec("beanspiked.server.session").origin.endswith(".py"):  # type: ignore[union-attr]
         absent("the core was not compiled")
     subprocess.run([sys.executable, ROOT / "tests" / "smoke.py"], timeout=60, check=True)
+
+
+def test_a_python_that_is_too_old_is_refused_by_pip_rather_than_by_a_traceback() -> None:
+    # pip compares versions once it has the metadata, and asks setup.py for that.
+    code = "import runpy, setuptools, sys; sys.modules['tomllib'] = None; runpy.run_path('setup.py')['needs']()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_make_names_a_python_that_is_too_old(tmp_path: Path) -> None:
+    make = shutil.which("make") or absent("make is not installed")
+    for name in ("Makefile", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    told = subprocess.run(
+        [make, "run", "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert told.returncode == 2
+    assert "beanspiked: false is missing, or older than 3.11" in told.stderr
+    assert not (tmp_path / ".venv").exists()

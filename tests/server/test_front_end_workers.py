@@ -212,6 +212,18 @@ def test_parent_and_workers_become_the_user_of_u(servers: Servers, store: str) -
     assert one_of_each(server)[1].put() > 0
 
 
+def test_clients_that_take_all_descriptors_leave_some_to_the_store(servers: Servers, store: str) -> None:
+    server = servers.start("--store", store, within=["sh", "-c", 'ulimit -n 100; exec "$@"', "sh"])
+    client = connected_to(server)
+    for _ in range(100):
+        server.connect()
+    assert until(lambda: "cannot accept connections" in server.log())
+    # The first large body also loads its compression from a file.
+    client.put(b"x" * 5000)
+    assert client.ask(b"reserve").word == b"RESERVED"
+    assert "Traceback" not in server.log()
+
+
 def test_the_first_worker_serves_the_admin_port_with_the_counters_of_all(servers: Servers, store: str) -> None:
     pytest.importorskip("starlette", reason="the extra `admin` is not installed")
     port = free_port()

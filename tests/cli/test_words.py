@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from depth import absent
 from either import COMMAND
 
 from beanspiked.cli import COMMANDS
@@ -259,13 +260,13 @@ def test_fish_gets_short_options_of_one_letter(cli: Commands) -> None:
     assert {len(letter) for letter in short} == {1}
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_zsh_completes_the_command_of_work_as_if_it_stood_alone(cli: Commands) -> None:
+    zsh = shutil.which("zsh") or absent("zsh is not installed")
     script = cli("completion", "zsh").out
     stubs = 'compdef() { :; }\n_normal() { print "$CURRENT $words"; }'
     ask = "words=(beanspiked work emails -- git -- comm); CURRENT=7; _beanspiked"
     done = subprocess.run(
-        ["zsh", "-f", "-c", f"{stubs}\n{script}\n{ask}"], capture_output=True, text=True, check=True, timeout=20
+        [zsh, "-f", "-c", f"{stubs}\n{script}\n{ask}"], capture_output=True, text=True, check=True, timeout=20
     )
     assert (done.stdout, done.stderr) == ("3 git -- comm\n", "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 # `typing` has this too, but takes longer to import than all of this.
@@ -24,14 +23,13 @@ def printing(command: Callable[[], int]) -> int:
     try:
         code = command()
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of the output has gone. Drop the rest of the buffer without an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_BROKEN_PIPE
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        from beanspiked.cli.terminal import say  # noqa: PLC0415 - only an error needs it
+        from beanspiked.cli.terminal import discard, say  # noqa: PLC0415 - only an error needs it
 
+        discard(1)
+        if isinstance(error, BrokenPipeError):
+            # The reader of the output has gone.
+            return EXIT_BROKEN_PIPE
         say(f"input or output: {error.strerror}")
         return EXIT_FAILED
     return code

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Progress", "body_fields", "plural", "print_json", "print_table", "say", "shown", "shown_body", "shown_time"]
+__all__ = [
+    "Progress",
+    "body_fields",
+    "discard",
+    "plural",
+    "print_json",
+    "print_table",
+    "say",
+    "shown",
+    "shown_body",
+    "shown_time",
+]
 
 BOLD: Final = "1"
 RED: Final = "31"
@@ -32,8 +43,13 @@ def say(message: object) -> None:
     try:
         print(f"beanspiked: {shown(message)}", file=sys.stderr, flush=True)
     except OSError:
-        # No other place takes the message. The exit code tells, unless Python fails again as it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        # No other place takes the message; the exit code tells.
+        discard(2)
+
+
+def discard(descriptor: int) -> None:
+    """Drop what is printed to a descriptor from now on. Otherwise Python would fail again as it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def coloured() -> bool:

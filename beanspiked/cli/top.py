@@ -30,7 +30,6 @@ PAUSE_SECONDS: Final = 600
 # Requests for figures cost the server work, so they take at most this part of the time.
 SHARE: Final = 0.1
 READ_SIZE: Final = 4096
-EXIT_TERMINATED: Final = 143
 # In a terminal's modes: no key does this.
 NO_KEY: Final = b"\0"
 # A key is a character, or the sequence that a terminal sends for a key without one.
@@ -76,7 +75,7 @@ def _top(options: argparse.Namespace) -> int:
             screen.print()
         elif sys.stdin.isatty() and screen.redraws:
             # An end without the terminal's restoration would leave it without echo and cursor.
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             while _watch(conn, screen, max(1, options.interval)):
                 os.killpg(0, signal.SIGTSTP)
         else:

@@ -97,6 +97,7 @@ class Core:
         self._ids_low = False
         self._closers: dict[Callable[[], Awaitable[None]], None] = {}
         self._closing: asyncio.Task[None] | None = None
+        # Whether the store is being left. `closed` may be true before, if `close` came while it was opened.
         self._leaving = False
         self._awaited: set[asyncio.Future[Any]] = set()
 
@@ -174,7 +175,7 @@ class Core:
         try:
             await asyncio.shield(self._closing)
         except asyncio.CancelledError:
-            # Who cancels all tasks, as asyncio.run does at its end, cancels that one, too, perhaps before it begins.
+            # The end of asyncio.run cancels all tasks, that one as well, and perhaps before it begins.
             if self._closing.cancelling() and not self._leaving:
                 await self._close()
             raise

@@ -1,7 +1,7 @@
 """Waiting awake for clients that will speak in a moment.
 
-To let the processor sleep and to wake it takes longer than most commands, above all on virtual machines: there a client that was alone
-made a third of the jobs, for more processor time a job. A server whose clients think for longer sleeps, as one without clients does.
+The sleep of a processor and its wake-up take longer than most commands, above all on virtual machines. There a client that was alone made
+a third of the jobs, for more processor time a job. A server whose clients think for longer sleeps, as one without clients does.
 """
 
 from typing import Final
@@ -10,8 +10,8 @@ __all__ = ["BusyPoll"]
 
 # How long to wait awake, in seconds. Clients in C or Python that do nothing between two commands speak after 20 to 50 µs.
 AWAKE: Final = 0.0001
-# Which part of the last waits has to have been shorter than that.
-MOST: Final = 0.7
+# It pays while a greater part of the last waits than this was shorter.
+SHORT_PART: Final = 0.7
 # The weight of one wait in that part.
 WEIGHT: Final = 0.05
 
@@ -24,7 +24,7 @@ class BusyPoll:
 
     def awake(self) -> float:
         """Return for how many seconds the next wait had better be awake."""
-        return AWAKE if self._short > MOST else 0.0
+        return AWAKE if self._short > SHORT_PART else 0.0
 
     def waited(self, seconds: float) -> None:
         """Learn how long a wait took, asleep or awake."""

@@ -132,11 +132,13 @@ class Poller:
 
     def wait(self, seconds: float) -> bool:
         """Wait this many seconds for events, -1 for ever; tell whether there are any."""
+        if self._found:
+            return True
         broker = self._broker
         busy = self._shared or broker.next_turn or broker.runnable
         most = EVENTS_AT_ONCE if busy else EVENTS_A_TURN
-        if seconds == 0.0 or self._found:
-            return bool(self._found) or self._find(0.0, most)
+        if seconds == 0.0:
+            return self._find(0.0, most)
         began = time.monotonic()
         # One commit had better serve all clients that are about to speak, and while the thread sleeps more of them do.
         commits_for_many = broker.engine.durable and not broker.alone()

@@ -9,8 +9,8 @@ import pytest
 
 from beanspiked.server.busy_poll import AWAKE, BusyPoll
 from beanspiked.server.connection import Acceptor, Connection
-from beanspiked.server.poller import Poller
-from beanspiked.server.sockets import Sockets
+from beanspiked.server.poller import READABLE, Poller
+from beanspiked.server.sockets import EVENTS_AT_ONCE, Sockets
 
 if TYPE_CHECKING:
     import socket
@@ -29,7 +29,9 @@ class Noted(Sockets):
         super().__init__("noted")
         self.awake: list[float] = []
 
-    def wait(self, seconds: float, most: int = 1024, awake: float = 0.0) -> list[tuple[int, int, bytes | None]]:
+    def wait(
+        self, seconds: float, most: int = EVENTS_AT_ONCE, awake: float = 0.0
+    ) -> list[tuple[int, int, bytes | None]]:
         if seconds:
             self.awake.append(awake)
         return super().wait(0.0, most)
@@ -104,20 +106,14 @@ def test_a_wait_for_nothing_is_no_sign_of_anything(wire: Wire) -> None:
     assert sockets.awake == [0.0] * 200
 
 
-def test_what_comes_during_a_wait_awake_is_found(sockets: Sockets, pairs: Callable[[int], list[Pair]]) -> None:
+@pytest.mark.parametrize(("asleep", "awake"), [(0.0, 30.0), (30.0, 0.001)], ids=["awake", "asleep, after that"])
+def test_what_comes_is_found_awake_and_asleep(
+    sockets: Sockets, pairs: Callable[[int], list[Pair]], asleep: float, awake: float
+) -> None:
     ((ours, client),) = pairs(1)
-    sockets.add(ours.fileno(), 1)
+    sockets.add(ours.fileno(), READABLE)
     sender = threading.Timer(0.02, lambda: client.send(b"x"))
     sender.start()
-    # A wait that slept would end at once.
-    assert sockets.wait(0.0, 1, 30.0) == [(ours.fileno(), 1, None)]
-    sender.join()
-
-
-def test_a_wait_awake_ends_with_a_sleep(sockets: Sockets, pairs: Callable[[int], list[Pair]]) -> None:
-    ((ours, client),) = pairs(1)
-    sockets.add(ours.fileno(), 1)
-    sender = threading.Timer(0.02, lambda: client.send(b"x"))
-    sender.start()
-    assert sockets.wait(30.0, 1, 0.001) == [(ours.fileno(), 1, None)]
+    # The other part of the wait ends before anything comes.
+    assert sockets.wait(asleep, 1, awake) == [(ours.fileno(), READABLE, None)]
     sender.join()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from beanspiked.engine.aerospike.store.keys import SLOT_BITS, ready_key
-from beanspiked.engine.aerospike.store.seam import DEAD
+from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, ready_key
+from beanspiked.engine.aerospike.store.seam import DEAD, READY, Unknown
 from beanspiked.engine.filters import Filter
 
 if TYPE_CHECKING:
@@ -91,3 +91,20 @@ def test_whoever_asks_a_dying_segment_for_a_job_gets_that_of_another_one(here: W
     worker.put()
     assert here.run(1.0, waiting.answered)
     assert waiting.take().startswith(b"RESERVED ")
+
+
+def test_a_job_that_was_kicked_instead_of_deleted_does_not_count(here: World) -> None:
+    front_end = here.front_end()
+    job_id = front_end.connect().buried()
+    shift = here.cluster.shift
+
+    def unanswered(number: int, queue: str, keys: list[bytes], *_: object) -> None:
+        (packed,) = here.cluster.segment(number).queues[queue].values()
+        shift(number, queue, keys, READY, {ready_key(0, 1, job_slot(keys[0])): packed})
+        raise Unknown("no answer")
+
+    here.cluster.shift = unanswered  # type: ignore[method-assign, assignment]
+    bulk = clear(front_end, "default")
+    assert here.run(10.0, lambda: bulk.done)
+    assert bulk.value == 0
+    assert here.front_end().connect().stats(f"stats-job {job_id}")["state"] == "ready"

@@ -73,6 +73,13 @@ def test_jobs_that_stayed_though_another_was_deleted_meanwhile_are_kicked_then(h
         del queue[min(queue)]
 
     once(here, meanwhile)
-    # Nobody can tell the deleted one from one that was kicked and has gone since.
-    assert client.ask(b"kick 10\r\n") == b"KICKED 2\r\n"
+    assert client.ask(b"kick 10\r\n") == b"KICKED 1\r\n"
     assert client.stats(f"stats-job {second}")["state"] == "ready"
+
+
+@pytest.mark.parametrize("kick", KICKS)
+def test_one_whose_job_is_not_there_afterwards_is_not_told_as_done(here: World, client: Client, kick: bytes) -> None:
+    # It may have been deleted, or moved to another tube, where it is still buried.
+    job_id = client.buried()
+    once(here, lambda *_: here.cluster.segment(job_id >> SLOT_BITS).queues["buried"].clear())
+    assert client.ask(kick % job_id if b"%" in kick else kick) == INTERNAL_ERROR

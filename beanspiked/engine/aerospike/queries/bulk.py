@@ -80,12 +80,12 @@ class BulkChanges:
         """See TubeEngine.kick_jobs."""
 
         async def kick(segment: Segment, state: int, jobs: list[SharedJob]) -> int:
-            kicked = await self._kicks.make_ready(
+            if not await self._kicks.make_ready(
                 segment.number, QUEUES[state], {job.place: job.packed() for job in jobs}
-            )
-            if kicked:
-                self._kicks.changed(tube, segment.number)
-            return kicked
+            ):
+                return 0
+            self._kicks.changed(tube, segment.number)
+            return len(jobs)
 
         await self._change(bulk, tube, wanted.within((DELAYED, BURIED)), kick)
 
@@ -128,9 +128,9 @@ class BulkChanges:
         elif not isinstance(failure, Unknown):
             return 0
         else:
-            # Perhaps it was done. Who else would have taken all of them?
+            # Perhaps it was done. If not, some of them are still there, whatever others did to them.
             left = await self._tasks.try_for_a_while(lambda: self._store.read(number))
-            if left is not None and any(key in left.queue(queue) for key in keys):
+            if left is not None and left.has_any({job.slot() for job in jobs}):
                 return 0
         tube.deletes += len(jobs)
         self._retirement.come_back_to(tube.name, number)

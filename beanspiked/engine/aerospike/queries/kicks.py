@@ -67,7 +67,10 @@ class Kicks:
         self._news = news
 
     async def kick_job(self, found: SharedJob) -> None:
-        """Make a buried or delayed job that was looked at ready. Raises JobGone if it is not where it was seen any more."""
+        """Make a buried or delayed job that was looked at ready.
+
+        Raises JobGone if it is not where it was seen any more, OutcomeUnknown or StoreFailed.
+        """
         if not await self.make_ready(found.number, QUEUES[found.state], {found.place: found.packed()}):
             raise JobGone("somebody else was faster")
         self.changed(cast("SharedTube", found.tube), found.number)
@@ -101,14 +104,12 @@ class Kicks:
             keys = list(jobs)
             for start in range(0, len(keys), BATCH_MAX):
                 some = keys[start : start + BATCH_MAX]
-                kicked = await self.make_ready(number, queue, {key: jobs[key] for key in some})
-                if kicked:
-                    done += kicked
-                    self.changed(tube, number)
-                if kicked < len(some):
+                if not await self.make_ready(number, queue, {key: jobs[key] for key in some}):
                     # Somebody changed it: look again.
                     next_keys[number] = some[0]
                     return
+                done += len(some)
+                self.changed(tube, number)
 
         while order and done < bound:
             chosen, next_keys = await self._choose(queue, order, min(bound - done, CHOSEN_MAX))
@@ -153,17 +154,14 @@ class Kicks:
 
     async def _readable_entries(self, number: int, queue: str) -> "Mapping[bytes, bytes]":
         try:
-            return await self._entries(number, queue)
+            segment = await self._finder.read(number)
         except Damaged as error:
             logger.info("jobs of segment %d are not kicked: %s", number, error)
             return {}
-
-    async def _entries(self, number: int, queue: str) -> "Mapping[bytes, bytes]":
-        segment = await self._finder.read(number)
         return {} if segment is None else segment.queue(queue)
 
-    async def make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> int:
-        """Kick jobs of one segment, all or none; return how many of them are not in their queue any more.
+    async def make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> bool:
+        """Kick jobs of one segment, all or none; tell whether it was done.
 
         Raises OutcomeUnknown or StoreFailed if that cannot be done in time.
         """
@@ -186,16 +184,22 @@ class Kicks:
             await self._tasks.try_for_a_while(shift)
         except (Refused, Fenced):
             if not doubt:
-                return 0
+                return False
         except StoreFailed as error:
             if doubt:
                 raise OutcomeUnknown("whether jobs were kicked is not known") from error
             raise
         else:
-            return len(jobs)
-        # Whoever moved those that are not there: they were kicked (segment-protocol H10). The others cannot be by this any more.
-        left = await self._entries(number, queue)
-        return sum(key not in left for key in jobs)
+            return True
+        segment = await self._finder.read(number)
+        if segment is not None:
+            left = segment.queue(queue)
+            if any(key in left for key in jobs):
+                return False
+            if segment.has_any({job_slot(key) for key in jobs}):
+                return True
+        # They may have been kicked, run and deleted, or have been deleted or moved to another tube before.
+        raise OutcomeUnknown("whether jobs were kicked is not known")
 
     def changed(self, tube: "SharedTube", number: int) -> None:
         """Jobs of a segment were made ready."""

@@ -289,8 +289,12 @@ class Segment:
 
     def has_slot(self, slot: int) -> bool:
         """Tell whether the job in a slot is there, in any state."""
+        return self.has_any({slot})
+
+    def has_any(self, slots: set[int]) -> bool:
+        """Tell whether a job in one of these slots is there, in any state."""
         places = (self.ready, self.delayed, self.buried, *self.leases.values())
-        return any(job_slot(key) == slot for entries in places for key in entries)
+        return any(job_slot(key) in slots for entries in places for key in entries)
 
 
 @dataclass(frozen=True, slots=True)

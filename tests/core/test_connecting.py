@@ -95,6 +95,18 @@ def test_what_fails_is_tried_on_and_each_reason_told_once(monkeypatch: pytest.Mo
     assert (outcomes, told) == ([], ["a", "b"])
 
 
+@pytest.mark.parametrize("first", ["a..b", "255.255.255.255"])
+def test_a_front_end_listens_for_others_if_any_host_of_the_cluster_has_an_address(first: str) -> None:
+    async def listen(hosts: str) -> str:
+        network = starting._network(parse_address(f"aerospike://{hosts}/test"))
+        address = await network.listen(asyncio.Protocol)  # type: ignore[arg-type]
+        network.close()
+        return address
+
+    assert asyncio.run(listen(f"{first}:3000,127.0.0.1:3000")).startswith("127.0.0.1:")
+    assert asyncio.run(listen(first)) == ""
+
+
 def test_each_client_gets_the_lua_directory_which_the_first_one_decides_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -86,8 +86,7 @@ async def connect(
 
 def _network(address: StoreAddress) -> Network:
     """Return what links to other front-ends are made with."""
-    host, port, _ = address.hosts[0]
-    return Sockets(host, port)
+    return Sockets([(host, port) for host, port, _ in address.hosts])
 
 
 def _config(address: StoreAddress) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Apart", "Ends", "Network", "Sockets", "Wire"]
 
@@ -85,20 +85,19 @@ class Sockets:
     """TCP sockets on the address by which this machine reaches the cluster.
 
     Args:
-        host, port: A node of the cluster.
+        hosts: Nodes of the cluster, as name or address, and port. One that has an address is enough.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, hosts: Sequence[tuple[str, int]]) -> None:
+        self._hosts = hosts
         self._server: asyncio.Server | None = None
 
     async def listen(self, accept: Callable[[], Ends]) -> str:
         """See Network."""
         try:
-            host = await _own_address(self._host, self._port)
+            host = await _own_address(self._hosts)
             self._server = await asyncio.get_running_loop().create_server(accept, host, 0)  # type: ignore[arg-type]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             logger.warning("other front-ends cannot connect to this one, so waiters here are woken later: %s", error)
             return ""
         port = self._server.sockets[0].getsockname()[1]
@@ -119,11 +118,21 @@ class Sockets:
             self._server = None
 
 
-async def _own_address(host: str, port: int) -> str:
-    """Return the address by which this machine reaches another; nothing is sent. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    family, kind, protocol, _, address = found[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.connect(address)
-        own: str = probe.getsockname()[0]
-    return own
+async def _own_address(hosts: Sequence[tuple[str, int]]) -> str:
+    """Return the address by which this machine reaches the first of these that it can reach; nothing is sent.
+
+    Raises OSError or UnicodeError: the last failure, if it can reach none.
+    """
+    failure: OSError | UnicodeError = OSError("no host is named")
+    for host, port in hosts:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            family, kind, protocol, _, address = found[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)
+                own: str = probe.getsockname()[0]
+                return own
+        except (OSError, UnicodeError) as error:
+            # A host name with too long a part raises UnicodeError.
+            failure = error
+    raise failure

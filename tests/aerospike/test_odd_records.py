@@ -37,6 +37,23 @@ def test_an_odd_segment_keeps_its_neighbours_from_nothing(real: AerospikeStore, 
     run(check())
 
 
+def test_a_look_sets_a_segment_aside_whose_jobs_are_in_no_map(
+    real: AerospikeStore, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd: list[dict[str, Any]] = [{"held": 7}, {"held": "text"}, {"held": [1]}, {"ready": 7}, {"delayed": "text"}]
+
+    async def check() -> None:
+        await real.create(1, "t", lease_key(9, 1))
+        for number, bins in enumerate(odd, start=101):
+            await real.create(number, "t", lease_key(9, number))
+            client.put(real._segment_key(number), bins)
+            assert [head is not None for head in await real.heads([1, number])] == [True, False]
+
+    run(check())
+    for number in range(101, 101 + len(odd)):
+        assert f"segment {number} cannot be read and is left alone: bins are missing or of a wrong type" in caplog.text
+
+
 def test_odd_news_sessions_and_directories_keep_their_neighbours_from_nothing(
     real: AerospikeStore, client: Any
 ) -> None:

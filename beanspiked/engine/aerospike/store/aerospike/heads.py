@@ -114,7 +114,8 @@ def head_of_few(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, h
 
 # --- looks over many segments; formats.py decodes them
 
-LOOK_READS: Final = [operations.read("f"), *HEAD_READS]
+# A record whose leases are no map refuses to be read so, and is set aside: nobody could take its jobs.
+LOOK_READS: Final = [operations.read("f"), *HEAD_READS, map_operations.map_size("held")]
 URGENT: Final = exp_map.MapGetByKeyRange(
     None, aerospike.MAP_RETURN_COUNT, ready_key(0, 0, 0), ready_key(1024, 0, 0), exp.MapBin(READY)
 )

@@ -25,10 +25,10 @@ from beanspiked.engine.aerospike.store.aerospike.pace import Lull, Pace
 from beanspiked.engine.aerospike.store.aerospike.together import Together
 from beanspiked.engine.aerospike.store.formats import NEWEST, SetAside
 from beanspiked.engine.aerospike.store.keys import RING_BITS
-from beanspiked.engine.aerospike.store.seam import Fenced, Refused
+from beanspiked.engine.aerospike.store.seam import Damaged, Fenced, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from beanspiked.engine.aerospike.store.aerospike.calls import Key
 
@@ -192,9 +192,18 @@ class Records:
             return []
         found = await self.caller.call(partial(self.caller.read_all, keys, reads))
         return [
-            None if bins is None else self._aside.read(f"{kind} {number}", partial(decode, number, bins, self.newest))
+            None
+            if bins is None
+            else self._aside.read(f"{kind} {number}", partial(_decoded, decode, number, bins, self.newest))
             for number, bins in zip(numbers, found, strict=True)
         ]
+
+
+def _decoded(decode: Callable[..., Result | None], number: int, bins: Mapping[str, Any], newest: int) -> Result | None:
+    """Decode what was read of a record. Raises Damaged, also where the reads did not fit, so that there is nothing."""
+    if not bins:
+        raise Damaged("bins are missing or of a wrong type")
+    return decode(number, bins, newest)
 
 
 def lower(free: Any) -> Template:

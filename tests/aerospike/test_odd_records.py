@@ -154,6 +154,28 @@ def test_damage_that_the_answer_to_a_change_shows_is_told_as_such(
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize("name", ["ready", "delayed"])
+@pytest.mark.parametrize("few", [False, True])
+def test_the_answer_to_a_change_of_a_segment_that_lacks_a_queue_is_told_as_damage(
+    real: AerospikeStore, client: Any, caplog: pytest.LogCaptureFixture, name: str, few: bool
+) -> None:
+    change = Change(puts={"buried": {due_key(1, 1): b"job"}}, last_slot=1)
+    change.few = few
+
+    async def check() -> None:
+        await real.create(2, "t", lease_key(9, 2))
+        client.put(real._segment_key(2), {name: None})
+        request = Request(change)
+        request.number, request.lease = 2, lease_key(9, 2)
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        real.send([request], lambda _: told.set_result(None))
+        await told
+        assert isinstance(request.outcome, Damaged)
+
+    run(check())
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize(("name", "odd"), [("hwm", "text"), ("held", {lease_key(9, 2): {7: b"job"}})])
 def test_damage_that_a_settle_meets_is_told_as_such(real: AerospikeStore, client: Any, name: str, odd: Any) -> None:
     async def check() -> None:

@@ -11,7 +11,7 @@ from aerospike_helpers.operations import expression_operations, map_operations, 
 
 from beanspiked.engine.aerospike.store import fields
 from beanspiked.engine.aerospike.store.keys import ready_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, HEAD_KEYS, READY, Head
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, HEAD_KEYS, READY, Damaged, Head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,8 +107,10 @@ def head_of_bins(bins: Mapping[str, Any]) -> Head:
     )
 
 
-def head_of_few(ready: Sequence[bytes], delayed: Sequence[bytes], buried: int, held: Any, state: Any) -> Head:
+def head_of_few(ready: Any, delayed: Any, buried: int, held: Any, state: Any) -> Head:
     """Make a head of the results of FEW_READS. If there are more jobs than expected, it covers only the first ones. Raises Damaged."""
+    if ready is None or delayed is None:
+        raise Damaged("ready or delayed is missing")
     return _head(ready, ready[-1:], delayed[:1], len(ready), len(delayed), buried, held, state)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from world import Client, World
 
+from beanspiked.engine.aerospike.cluster.clock import ServerClock
+from beanspiked.engine.aerospike.cluster.session import Session
+
 HOUR_MS = 3_600_000
 
 
@@ -80,6 +83,14 @@ def test_a_clock_that_was_believed_and_was_wrong_is_corrected(pair: tuple[World,
     assert abs(ahead(here, client)) < 0.1
     assert abs(client.front_end.engine.membership.clock.ticket() / 1e6 - here.cluster.now_ms() / 1000) < 0.1
     check_a_delay(here, client, other)
+
+
+def test_puts_have_the_servers_time_though_one_came_before_it_was_known() -> None:
+    true_s = 1_000_000.0
+    clock = ServerClock(lambda: true_s + HOUR_MS / 1000, lambda: 0.0)
+    assert clock.ticket() > true_s * 1e6
+    clock.begin(Session(1, -HOUR_MS))
+    assert clock.ticket() == true_s * 1e6
 
 
 def test_puts_keep_their_order_when_a_clock_is_set_back_a_little(pair: tuple[World, Client, Client]) -> None:

@@ -77,7 +77,7 @@ class ServerClock:
 
     def catch_up(self) -> None:
         """Go back with the server's clock if it was far ahead: waiting for it would hold delayed jobs for as long."""
-        now = self._now()
-        if self._last_ms - (now * 1000 + self.session.offset_ms) > WAITED_FOR_MS:
+        last_ms = max(self._last_ms, self._last_ticket // 1000)
+        if last_ms - (self._now() * 1000 + self.session.offset_ms) > WAITED_FOR_MS:
             self._last_ms = 0
             self._last_ticket = 0

@@ -107,6 +107,12 @@ def test_a_front_end_listens_for_others_if_any_host_of_the_cluster_has_an_addres
     assert asyncio.run(listen(first)) == ""
 
 
+@pytest.mark.parametrize("odd", ["", "a..b:3000", "127.0.0.1:99999", "127.0.0.1:\u00b2", "127.0.0.1:port"])
+def test_what_is_no_address_cannot_be_reached(odd: str) -> None:
+    with pytest.raises(OSError, match="no address"):
+        asyncio.run(starting._network(ADDRESS).dial(odd, asyncio.Protocol))  # type: ignore[arg-type]
+
+
 def test_each_client_gets_the_lua_directory_which_the_first_one_decides_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

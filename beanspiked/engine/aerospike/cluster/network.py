@@ -106,10 +106,12 @@ class Sockets:
     async def dial(self, address: str, end: Callable[[], Ends]) -> None:
         """See Network."""
         host, _, port = address.rpartition(":")
-        if not port.isdigit():
-            raise OSError(f"no address: {address!r:.100}")
         loop = asyncio.get_running_loop()
-        await asyncio.wait_for(loop.create_connection(end, host.strip("[]"), int(port)), DIAL_WITHIN)  # type: ignore[type-var]
+        try:
+            await asyncio.wait_for(loop.create_connection(end, host.strip("[]"), int(port)), DIAL_WITHIN)  # type: ignore[type-var]
+        except (ValueError, OverflowError) as error:
+            # A port that is no number, or too large; a host name with too long a part.
+            raise OSError(f"no address: {address!r:.100}") from error
 
     def close(self) -> None:
         """See Network."""

@@ -88,6 +88,30 @@ def test_a_move_that_was_interrupted_is_gone_on_with(
     run(check())
 
 
+def test_one_of_its_front_ends_that_has_no_tubes_is_refused_too(real: AerospikeStore) -> None:
+    async def check() -> None:
+        # It may have got more numbers for segments than it has used.
+        await real.reserve_numbers("segment", 32)
+        await real.join(3)
+        with pytest.raises(StoreUnusable, match="session 3 is a front-end of an older version"):
+            await upgrade.take_over(real)
+
+    run(check())
+
+
+def test_a_cluster_that_lost_its_memory_beside_a_front_end_of_this_version_is_not_refused(
+    real: AerospikeStore, client: Any
+) -> None:
+    async def check() -> None:
+        await upgrade.take_over(real)
+        client.remove(real.key("ctl", "shards"))
+        await real.secret()
+        await real.join(3)
+        await upgrade.take_over(real)
+
+    run(check())
+
+
 def test_while_one_of_its_front_ends_lives_it_is_refused_and_left_alone(real: AerospikeStore, client: Any) -> None:
     async def check() -> None:
         leave(real, client, TUBES)

@@ -113,6 +113,9 @@ class Directories(Records):
         except client_errors.RecordNotFound:
             salt = self._salt or secrets.token_bytes(SALT_SIZE)
             made = [operations.write("f", FORMAT), operations.write("salt", salt)]
+            if self._salt:
+                # A front-end that lives on such a cluster is not of the version before (upgrade.py).
+                made.append(operations.write("moved", 1))
             with contextlib.suppress(client_errors.RecordExistsError):
                 self.caller.make(key, made, aerospike.POLICY_EXISTS_CREATE)
             bins = self.caller.client.get(key, READ_POLICY)[2]

@@ -26,6 +26,7 @@ EMBEDDED = [
     "engine/histogram.py",
     "engine/jobs.py",
     "engine/later.py",
+    "engine/memory.py",
     "engine/queue.py",
     "engine/timers.py",
     "engine/embedded/bulk.py",

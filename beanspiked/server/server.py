@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.later import Later
+from beanspiked.engine.memory import FOR_CLIENTS
 from beanspiked.server.connection import Acceptor, Connection
 from beanspiked.server.descriptors import OUT_OF_DESCRIPTORS
 from beanspiked.server.poller import READABLE, Poller, Ready
@@ -102,6 +103,9 @@ class Server(Acceptor):
             self._refuse("the other descriptors are kept back")
             return
         for _ in range(min(ACCEPTS_PER_TURN, room)):
+            if not FOR_CLIENTS.stays_free():
+                self._refuse("no memory is left")
+                return
             try:
                 sock, _ = listening.accept()
             except BlockingIOError:

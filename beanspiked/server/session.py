@@ -300,14 +300,13 @@ def _readable(job: Job) -> bytes | None:
 
 
 def _use(session: Session, command: Command, answer: Answer | None) -> None:
-    session.tubes.use(command.name)
-    session.out.add(replies.using(command.name))
+    session.out.add(replies.using(command.name) if session.tubes.use(command.name) else replies.OUT_OF_MEMORY)
 
 
 def _watch(session: Session, command: Command, answer: Answer | None) -> None:
     session.reserve.part()
-    session.tubes.watch(command.name)
-    session.out.add(replies.watching(len(session.tubes.watched)))
+    done = session.tubes.watch(command.name)
+    session.out.add(replies.watching(len(session.tubes.watched)) if done else replies.OUT_OF_MEMORY)
 
 
 def _ignore(session: Session, command: Command, answer: Answer | None) -> None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from beanspiked.engine.contract import Tube
+from beanspiked.engine.memory import FOR_CLIENTS
 from beanspiked.engine.timers import SLICE, Timed
 from beanspiked.server.broker import Broker
 
@@ -29,22 +30,33 @@ class TubeChoice(Timed):
         self._broker = broker
         self._places: dict[Tube, int] = {default: 0}
 
-    def use(self, name: str) -> None:
-        """Use another tube."""
-        tube = self._broker.engine.tube(name)
+    def _tube(self, name: str) -> Tube | None:
+        """Find or make a tube; return None if there is no memory for another one."""
+        engine = self._broker.engine
+        return engine.tube(name) if engine.find_tube(name) is not None or FOR_CLIENTS.stays_free() else None
+
+    def use(self, name: str) -> bool:
+        """Use another tube; return False if there is no memory for it."""
+        tube = self._tube(name)
+        if tube is None:
+            return False
         tube.using += 1
         before = self.used
         self.used = tube
         before.using -= 1
         self._broker.engine.forget(before)
+        return True
 
-    def watch(self, name: str) -> None:
-        """Watch one more tube."""
-        tube = self._broker.engine.tube(name)
+    def watch(self, name: str) -> bool:
+        """Watch one more tube; return False if there is no memory for it."""
+        tube = self._tube(name)
+        if tube is None:
+            return False
         if tube not in self._places:
             self._places[tube] = len(self.watched)
             self.watched.append(tube)
             tube.watching += 1
+        return True
 
     def ignore(self, name: str) -> bool:
         """Stop watching a tube; return False for the last one, which must stay."""

@@ -34,8 +34,9 @@ from beanspiked.engine.embedded.looks import add_up, find, oldest_ready
 from beanspiked.engine.embedded.table import JobTable
 from beanspiked.engine.embedded.tubes import EmbeddedTube, Tubes
 from beanspiked.engine.embedded.write import BURY, DELETE, KICK, MOVE, PAUSE, PUT, RELEASE, UPDATE, Row, Write
-from beanspiked.engine.errors import DamagedEntry
+from beanspiked.engine.errors import DamagedEntry, StoreFull
 from beanspiked.engine.later import Later, Listener
+from beanspiked.engine.memory import FOR_JOBS
 from beanspiked.engine.timers import Timers
 
 __all__ = ["EmbeddedEngine"]
@@ -139,6 +140,11 @@ class EmbeddedEngine(TubeEngine):
         details: Details | None = None,
     ) -> Later | None:
         """Add a job."""
+        if not FOR_JOBS.stays_free(len(body)):
+            self.forget(tube)
+            refused = Later()
+            refused.settle(StoreFull("no memory is left"))
+            return refused
         now = self._clock.now()
         born = now if details is None or details.born == 0.0 else details.born
         job = Job(job_id, tube, pri, delay, ttr, born, body, details)

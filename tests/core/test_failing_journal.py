@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import inspect
 import os
 import resource
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from journals import Stores
 
+import beanspiked
 from beanspiked.engine.embedded import database as database_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME
@@ -261,3 +264,28 @@ def test_nobody_reserves_the_space_again_that_the_folder_uses(tmp_path: Path) ->
         assert not room.restore()
         assert not (tmp_path / "reserve").exists()
     assert room.restore()
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_without_threads_a_journal_is_refused_and_can_be_opened_later(
+    started: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        nonlocal count
+        count += 1
+        if count > started:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def put() -> None:
+        async with beanspiked.connect(f"sqlite:{tmp_path}") as conn:
+            await conn.use("tube").put(b"x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(StoreUnusable, match="can't start new thread"):
+            asyncio.run(put())
+    asyncio.run(put())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from lab.client import put
+from lab.process import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,3 +72,13 @@ def test_full_memory_makes_new_clients_wait_and_refuses_new_tubes(servers: Serve
     first.close()
     assert third.ask(b"use one-more").line == b"USING one-more"
     assert "Traceback" not in server.log()
+
+
+def test_too_little_memory_for_the_jobs_of_a_journal_is_one_line(servers: Servers, journal: Path) -> None:
+    server = servers.start("-b", journal)
+    server.connect().put_all([b"x" * 50_000] * 1500)
+    assert server.terminate() == 0
+    result = run("-l", "127.0.0.1", "-p", "0", "-b", journal, within=within(80))
+    assert result.returncode == 10
+    assert result.stderr == f"beanspiked: {journal}: there is not enough memory for its jobs\n"
+    assert servers.start("-b", journal).connect().stats()["current-jobs-ready"] == "1500"

@@ -138,11 +138,11 @@ class Journal(Keeper):
         self._folder = Folder(
             self._path, self._database, reading.folded, self._log, self._room, self.stats, self._clock
         )
-        self._folder.start()
         self._writer.start()
+        self._folder.start()
 
     def abandon(self) -> None:
-        """Close a journal that was not started."""
+        """Close a journal that was not started, or whose folder was not."""
         self._database.close()
         self._lock.release()
 

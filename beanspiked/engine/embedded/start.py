@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.embedded.engine import EmbeddedEngine
+from beanspiked.engine.errors import StoreUnusable
+from beanspiked.engine.memory import FOR_CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +23,8 @@ __all__ = ["start"]
 
 logger = logging.getLogger(__name__)
 
+# About what the jobs of a chunk take.
+CHUNK_BYTES: Final = 1 << 19
 # How often a long load is reported, in seconds: to the caller, and in the log.
 PROGRESS_SECONDS: Final = 1.0
 LOG_SECONDS: Final = 5.0
@@ -51,6 +55,21 @@ def start(
     """
     if directory is None:
         return EmbeddedEngine(timers, listener)
+    try:
+        return _start_with_journal(directory, fsync_ms, timers, listener, turn, soon, progress)
+    except MemoryError as error:
+        raise StoreUnusable(f"{directory}: there is not enough memory for its jobs") from error
+
+
+def _start_with_journal(
+    directory: str,
+    fsync_ms: int,
+    timers: Timers,
+    listener: ReadyListener,
+    turn: Callable[[], None],
+    soon: Callable[[Callable[[], None]], object],
+    progress: Callable[[], None],
+) -> EmbeddedEngine:
     from beanspiked.engine.embedded.journal import SETTLED_AT_ONCE, Journal  # noqa: PLC0415 - SQLite is only loaded where it is used
 
     journal = Journal(directory, timers.clock, fsync_ms)
@@ -75,7 +94,12 @@ def start(
 
     journal.notify = lambda: soon(settle)
     journal.alone = listener.alone
-    journal.start()
+    try:
+        journal.start()
+    except RuntimeError as error:
+        # The process can have no more threads.
+        journal.abandon()
+        raise StoreUnusable(f"{directory}: {error}") from error
     return engine
 
 
@@ -96,6 +120,8 @@ def _watched(journal: Journal, progress: Callable[[], None]) -> Iterator[list[Ro
     progress_at = time.monotonic() + PROGRESS_SECONDS
     log_at = time.monotonic() + LOG_SECONDS
     for rows in journal.reading.chunks():
+        if not FOR_CLIENTS.stays_free(CHUNK_BYTES):
+            raise MemoryError
         yield rows
         count += len(rows)
         now = time.monotonic()

@@ -72,12 +72,23 @@ def backup(directory: str | Path, target: str | Path) -> int:
         if failed_by(error, sqlite3.SQLITE_FULL):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_WRITE:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target)) from error
+            reason = _why_unwritable(target, source.stat().st_size)
+            raise OSError(reason, os.strerror(reason), str(target)) from error
         raise StoreUnusable(f"{source}: {error}") from error
     finally:
         if not done:
             Path(target).unlink()
     return count
+
+
+def _why_unwritable(target: str | Path, size: int) -> int:
+    """Return the number of the error that keeps a file from its size: SQLite tells only a full disk from other faults."""
+    try:
+        with Path(target).open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return errno.EIO
 
 
 def _begin(live: sqlite3.Connection, directory: Path) -> tuple[Net, int]:

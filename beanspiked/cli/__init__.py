@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "main", "usage"]
 
+EXIT_NO_MEMORY: Final = 1
 # beanstalkd's exit codes.
 EXIT_USAGE: Final = 5
 EXIT_JOURNAL: Final = 10
@@ -80,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
         return run(words[1:])
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except MemoryError:
+        _say("there is not enough memory")
+        return EXIT_NO_MEMORY
 
 
 def usage() -> str:

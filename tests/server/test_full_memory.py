@@ -82,3 +82,11 @@ def test_too_little_memory_for_the_jobs_of_a_journal_is_one_line(servers: Server
     assert result.returncode == 10
     assert result.stderr == f"beanspiked: {journal}: there is not enough memory for its jobs\n"
     assert servers.start("-b", journal).connect().stats()["current-jobs-ready"] == "1500"
+
+
+def test_a_command_without_enough_memory_says_so_in_one_line(servers: Servers, journal: Path, tmp_path: Path) -> None:
+    server = servers.start("-b", journal, "-z", "40000000")
+    server.connect().put(b"x" * 40_000_000)
+    result = run("backup", journal, tmp_path / "copy", within=within(60))
+    assert (result.returncode, result.stderr) == (1, "beanspiked: there is not enough memory\n")
+    assert not (tmp_path / "copy").exists()

@@ -15,7 +15,7 @@ from beanspiked.server import log
 from beanspiked.server.alarm import LoopAlarm
 from beanspiked.server.broker import Broker
 from beanspiked.server.clock import MonotonicClock
-from beanspiked.server.descriptors import most_clients
+from beanspiked.server.descriptors import most_clients, most_clients_beside_journal
 from beanspiked.server.loop import Loop
 from beanspiked.server.notify import ask_for_patience, notify
 from beanspiked.server.poller import Poller
@@ -180,6 +180,8 @@ class Service:
         if settings.shared is not None:
             # Without descriptors of its own the store's client could not connect, and all commands would fail.
             self._server.most = most_clients()
+        elif settings.journal is not None:
+            self._server.most = most_clients_beside_journal()
         self._companion = companion
         self._worker = worker
         self._poller = poller

@@ -16,6 +16,7 @@ from suite import CHOSEN_IO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lab.process import Server, Servers
 
@@ -263,6 +264,20 @@ def test_the_end_of_the_want_is_logged_though_nobody_waits_for_it(servers: Serve
         clients[-1].ask(b"list-tube-used")
     clients[0].close()
     assert until(lambda: "accepted again" in server.log())
+
+
+def test_clients_leave_the_journal_the_descriptors_that_it_needs(servers: Servers, journal: Path) -> None:
+    server = servers.start("-b", journal, within=["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"])
+    client = server.connect()
+    sockets = [server.dial() for _ in range(60)]
+    assert until(lambda: "cannot accept connections" in server.log())
+    for _ in range(20):
+        # Together more than the log holds, so that these deletes reach the database.
+        ids = client.put_all([b"x" * 3000] * 200)
+        assert {reply.line for reply in client.ask_all(b"delete %d" % job_id for job_id in ids[:150])} == {b"DELETED"}
+    assert client.stats()["current-jobs-ready"] == "1000"
+    for sock in sockets:
+        sock.close()
 
 
 @either_way

@@ -18,6 +18,7 @@ from journals import Stores
 
 import beanspiked
 from beanspiked.engine.embedded import database as database_module
+from beanspiked.engine.embedded import folder as folder_module
 from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME
 from beanspiked.engine.embedded.journal import Journal
@@ -289,3 +290,29 @@ def test_without_threads_a_journal_is_refused_and_can_be_opened_later(
         with pytest.raises(StoreUnusable, match="can't start new thread"):
             asyncio.run(put())
     asyncio.run(put())
+
+
+def test_without_memory_to_fold_the_log_puts_are_refused_and_deletes_are_not(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    def put() -> Later:
+        later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x")
+        store.wait(later)
+        assert later is not None
+        return later
+
+    store = stores.open()
+    first = store.put()
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "read_part", no_memory)
+        assert not store.fold()
+        assert isinstance(put().error, StoreFull)
+        store.wait(store.engine.delete(store.job(first)))
+    assert store.fold()
+    assert put().error is None
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+        "there is not enough memory to fold the log; changes are refused until a write succeeds"
+    ]

@@ -258,6 +258,9 @@ class Folder:
             return self._told(error, 2 * PART_BYTES)
         except OSError as error:
             return StoreFailed(f"the log cannot be read: {error.strerror or error}")
+        except MemoryError:
+            # It needs more than its jobs have: deletes make room, as on a full disk.
+            return StoreFull("there is not enough memory to fold the log")
         return None
 
     def _fold_parts(self, file: LogFile) -> EngineError | None:

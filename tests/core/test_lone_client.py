@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from journals import Store, Stores, crash
 
+from beanspiked.engine.errors import StoreFull
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from beanspiked.engine.embedded.write import Write
     from beanspiked.engine.later import Later
 
 
@@ -44,6 +48,50 @@ def test_changes_follow_each_other_whoever_writes_them(alone: Store, stores: Sto
         put(alone, b"%d" % here)
     reopened = stores.open()
     assert [reopened.job(number).body for number, _ in enumerate(turns, 1)] == [b"%d" % here for here in turns]
+
+
+def test_while_the_writer_has_an_earlier_change_it_writes_a_later_one_too(
+    alone: Store, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A disk that is never slow.
+    monkeypatch.setattr(os, "fdatasync", lambda _: None)
+    tube = alone.engine.tube("default")
+    put(alone)
+    given: list[list[Write] | None] = []
+    with monkeypatch.context() as patch:
+        # The writer has not come to it yet.
+        patch.setattr(alone.journal, "_inbox", SimpleNamespace(put=given.append))
+        alone.journal.alone = lambda: False
+        alone.engine.pause(tube, 60)
+        alone.engine.flush()
+        alone.journal.alone = lambda: True
+        last = alone.engine.pause(tube, 0)
+        alone.engine.flush()
+    for batch in given:
+        alone.journal._inbox.put(batch)
+    alone.wait(last)
+    reopened = stores.open()
+    assert reopened.engine.tube("default").pause == 0
+
+
+def test_while_the_disk_is_full_its_puts_are_refused_although_the_log_has_room(
+    alone: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # A disk that is never slow.
+    monkeypatch.setattr(os, "fdatasync", lambda _: None)
+    first = put(alone)
+    alone.journal._room.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_room)
+        alone.journal.stats.full = True
+        later = put(alone)
+        alone.wait(later)
+        assert isinstance(later.error, StoreFull)
+        alone.wait(alone.engine.delete(alone.job(first.value)))
+    alone.wait(put(alone))
 
 
 def test_it_waits_for_no_disk_that_was_slow(alone: Store, monkeypatch: pytest.MonkeyPatch) -> None:

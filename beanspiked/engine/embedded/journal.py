@@ -175,7 +175,7 @@ class Journal(Keeper):
         """Commit a batch in the event loop's thread, while the writer has nothing to do; return False if the writer has to."""
         log, stats = self._log, self.stats
         began = time.monotonic()
-        if self._fsync_seconds or stats.full or stats.distrusted or began < self._slow_until:
+        if self._fsync_seconds or stats.full or began < self._slow_until:
             return False
         try:
             pieces = encode(batch, self._clock.ahead())

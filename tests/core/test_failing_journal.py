@@ -27,8 +27,10 @@ from beanspiked.engine.embedded.room import RESERVE_BYTES, Room
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from beanspiked.engine.embedded.write import Write
     from beanspiked.engine.later import Later
 
 
@@ -198,6 +200,25 @@ def test_a_writer_that_fails_refuses_its_batch_and_goes_on(stores: Stores, monke
     assert store.put() == 2
 
 
+def test_what_a_writer_settled_before_it_failed_stays_as_it_was_told(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not inspect.isfunction(Journal.close):
+        pytest.skip("a compiled journal takes no bug from a test")
+    store = stores.open()
+    commit_all = store.journal._commit_all
+
+    def fail_afterwards(batch: list[Write]) -> None:
+        commit_all(batch)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.journal, "_commit_all", fail_afterwards)
+        assert store.put() == 1
+    assert store.put() == 2
+    assert stores.open().engine.counts.ready == 2
+
+
 def test_pauses_of_tubes_that_went_are_swept(stores: Stores) -> None:
     store = stores.open()
     tube = store.engine.tube("a")
@@ -256,6 +277,25 @@ def test_while_the_log_cannot_be_read_again_a_failed_sync_is_not_made_good(
     assert isinstance(later.error, StoreFailed)
     os.pwrite(file.fd, whole, 0)
     assert store.put() == 3
+
+
+def test_a_stop_writes_again_what_an_earlier_sync_may_have_lost(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Iterator[None]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    stores.fsync_ms = 1000 * 3600
+    store = stores.open()
+    store.put()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing_sync)
+        store.journal._sync()
+        assert store.journal.stats.distrusted
+    # Then all that holds the job is the log.
+    monkeypatch.setattr(folder_module, "fold_steps", fail)
+    stores.close()
+    assert not store.journal.stats.distrusted
 
 
 def test_nobody_reserves_the_space_again_that_the_folder_uses(tmp_path: Path) -> None:

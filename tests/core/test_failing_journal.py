@@ -10,11 +10,12 @@ import resource
 import shutil
 import sqlite3
 import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from journals import Stores
+from journals import Store, Stores
 
 import beanspiked
 from beanspiked.engine.embedded import database as database_module
@@ -24,6 +25,7 @@ from beanspiked.engine.embedded.database import FILE_NAME
 from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.embedded.log import SIZES
 from beanspiked.engine.embedded.room import RESERVE_BYTES, Room
+from beanspiked.engine.embedded.statements import fold_steps
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 
 if TYPE_CHECKING:
@@ -55,6 +57,92 @@ def test_when_there_is_no_room_puts_fail_and_deletes_do_not(stores: Stores, monk
     store.wait(store.engine.delete(store.job(first)))
     store = stores.open()
     assert store.engine.counts.ready == acknowledged - 1
+
+
+def failing_fold(*_: object) -> Iterator[None]:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+def filled(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Open a journal whose small log is so full that it has no room for the smallest job."""
+    monkeypatch.setattr(SIZES, "first", 1 << 13)
+    monkeypatch.setattr(SIZES, "most", 1 << 13)
+    store = stores.open()
+    for size in (1000, 0):
+        error = None
+        while error is None:
+            later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x" * size)
+            store.wait(later)
+            assert later is not None
+            error = later.error
+    return store
+
+
+def test_a_full_log_that_cannot_be_folded_takes_deletes_and_no_puts(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "fold_steps", failing_fold)
+        store = filled(stores, monkeypatch)
+        for job in store.engine._jobs.all():
+            store.wait(store.engine.delete(job))
+        later = store.another()
+        assert later is not None
+        assert isinstance(later.error, StoreFailed)
+    assert stores.open().engine.counts.ready == 0
+
+
+def test_a_put_waits_for_a_full_log_also_after_another_has_waited_in_vain(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def held_up(*given: Any) -> Iterator[None]:
+        go_on.wait()
+        return fold_steps(*given)
+
+    monkeypatch.setattr(folder_module, "fold_steps", held_up)
+    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 0.001)
+    store = filled(stores, monkeypatch)
+    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 60.0)
+    folder = store.journal._folder
+    wait = folder.wait
+
+    def wait_and_see(seconds: float) -> None:
+        go_on.set()
+        wait(seconds)
+
+    monkeypatch.setattr(folder, "wait", wait_and_see)
+    later = store.another()
+    # Where nobody has waited, the journal could not be closed either.
+    go_on.set()
+    assert later is not None
+    assert later.error is None
+
+
+def test_a_disk_that_is_full_for_a_put_has_the_reserve_for_the_deletes_beside_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores.open()
+    first = store.put()
+    pwrite = os.pwrite
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        if (stores.directory / "reserve").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(fd, data, at)
+
+    engine = store.engine
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        put = engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"x")
+        delete = engine.delete(store.job(first))
+        store.wait(delete)
+        store.wait(put)
+    assert put is not None
+    assert delete is not None
+    assert isinstance(put.error, StoreFull)
+    assert delete.error is None
 
 
 def test_while_its_reserve_has_no_room_puts_are_refused_and_not_afterwards(
@@ -279,12 +367,35 @@ def test_while_the_log_cannot_be_read_again_a_failed_sync_is_not_made_good(
     assert store.put() == 3
 
 
+def test_a_sync_comes_in_time_however_many_changes_follow_the_first(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stores.fsync_ms = 1000 * 3600
+    store = stores.open()
+    store.put()
+    now += 3000
+    store.put()
+    assert store.journal._until_sync() == 600.0
+
+
+def test_a_sync_that_failed_is_tried_again_after_a_pause(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stores.fsync_ms = 1000 * 3600
+    store = stores.open()
+    store.put()
+    now += 3000
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing_sync)
+        store.journal._sync()
+    assert store.journal._until_sync() == 3600.0
+
+
 def test_a_stop_writes_again_what_an_earlier_sync_may_have_lost(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> Iterator[None]:
-        raise sqlite3.OperationalError("disk I/O error")
-
     stores.fsync_ms = 1000 * 3600
     store = stores.open()
     store.put()
@@ -293,7 +404,7 @@ def test_a_stop_writes_again_what_an_earlier_sync_may_have_lost(
         store.journal._sync()
         assert store.journal.stats.distrusted
     # Then all that holds the job is the log.
-    monkeypatch.setattr(folder_module, "fold_steps", fail)
+    monkeypatch.setattr(folder_module, "fold_steps", failing_fold)
     stores.close()
     assert not store.journal.stats.distrusted
 

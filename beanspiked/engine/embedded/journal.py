@@ -376,9 +376,6 @@ class Journal(Keeper):
             stats.syncs += 1
         elif not self._unsynced_at:
             self._unsynced_at = now
-            if self._fsync_seconds > 0:
-                # The writer has to wake up in time.
-                self._inbox.put([])
 
     def _sync(self) -> None:
         """Sync all earlier commits; after a sync that failed, write them again."""

@@ -298,6 +298,19 @@ def test_replies_that_wait_for_a_commit_are_bounded(wire: Wire, journal: HandJou
     assert client.take().count(b"USING") == 3000
 
 
+def test_replies_that_have_left_are_forgotten_although_one_is_always_on_its_way(
+    wire: Wire, journal: HandJournal
+) -> None:
+    client = wire.connect()
+    put = b"put 0 0 9 1\r\nx\r\n"
+    client.send(put)
+    for job_id in range(1, 1000):
+        client.send(put)
+        journal.commit(count=1)
+        assert client.take() == b"INSERTED %d\r\n" % job_id
+    assert len(client.flow._out._slots or []) < 150
+
+
 def test_a_stop_tells_of_what_was_on_its_way(wire: Wire, journal: HandJournal) -> None:
     client, job_id = held_job(wire, journal)
     client.send(b"put 0 0 9 1\r\nx\r\n" * 3)

@@ -234,7 +234,6 @@ class ReplyQueue:
     def close(self) -> None:
         """Drop the replies that have not left, and all later ones."""
         self.sink = NO_SINK
-        self._known = []
 
 
 class Timed:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simulated import Wire
+    from world import World
 
 
 def test_replies_of_one_turn_leave_in_one_write(wire: Wire) -> None:
@@ -68,6 +69,24 @@ def test_one_connection_has_no_more_than_its_share_of_a_turn(wire: Wire) -> None
     assert 0 < had < 100
     wire.settle()
     assert greedy.take() == b"USING default\r\n" * (500 - had)
+
+
+def test_a_command_that_does_more_than_usual_counts_as_several(wire: Wire) -> None:
+    client = wire.connect()
+    wire.clock.tick = 0.001
+    client.flow.receive(b"kick 1\r\n" * 100)
+    wire.broker.end_turn()
+    assert 0 < len(client.take()) // len(b"KICKED 0\r\n") < 8
+
+
+def test_reserves_that_a_shared_store_is_asked_for_together_are_bounded(here: World) -> None:
+    client = here.front_end().connect()
+    client.post(b"reserve\r\n" * 5000)
+    here.run(1.0)
+    assert client.flow.parser.buffered == 4000 * len(b"reserve\r\n")
+    client.half_close()
+    assert here.run(30.0, lambda: client.is_closed)
+    assert client.received == b"TIMED_OUT\r\n" * 5000
 
 
 def test_the_more_have_work_the_smaller_is_the_share_of_each(wire: Wire) -> None:

@@ -237,6 +237,7 @@ class PendingReserve(Waiter):
                 # From now on a job is taken only when there is room for it.
                 self.left += self.wants - 1
                 self.wants = 1
+                self._gate.at_rest = False
                 return
             if self.left:
                 self.left -= 1

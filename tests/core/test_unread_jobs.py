@@ -50,6 +50,21 @@ def test_it_gets_no_more_than_it_reads_and_each_job_in_its_turn(here: World, cli
     )
 
 
+def test_it_gets_all_jobs_also_where_no_command_follows(here: World, client: Client) -> None:
+    slow = SlowReader(client.front_end)
+    slow.post(b"reserve\r\n" * 20)
+    here.run(1.0)
+    for _ in range(20):
+        client.put(BODY, ttr=600)
+    here.run(3.0)
+    assert slow.received.count(b"RESERVED") < 20
+    come = b""
+    for _ in range(5):
+        come += slow.read()
+        here.run(1.0)
+    assert (come + slow.received).count(b"RESERVED") == 20
+
+
 def test_it_may_leave_while_jobs_wait_for_it(here: World, client: Client) -> None:
     for _ in range(30):
         client.put(BODY)

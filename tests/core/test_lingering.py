@@ -89,6 +89,17 @@ def test_one_that_does_not_reserve_again_leaves_its_tubes(wire: Wire) -> None:
     assert not tube.waited_for()
 
 
+def test_one_that_left_is_in_no_tube(wire: Wire) -> None:
+    wire.broker.linger_from = 1
+    client = wire.connect()
+    client.put()
+    client.send(b"reserve\r\nreserve-with-timeout 1\r\n")
+    tube = wire.engine.tube("default")
+    assert tube.lingering is not None
+    client.hang_up()
+    assert tube.lingering is None
+
+
 def test_so_many_connections_that_each_job_would_look_at_all_do_not_stay(wire: Wire) -> None:
     wire.broker.linger_from = 2
     clients = [wire.connect() for _ in range(40)]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from beanspiked.engine.timers import NEVER
+
 if TYPE_CHECKING:
     from simulated import Wire
     from world import World
@@ -264,6 +266,15 @@ def test_closed_sessions_are_freed_without_the_garbage_collector(wire: Wire) -> 
         gc.enable()
 
 
+@pytest.mark.parametrize("waits", [b"reserve-with-timeout 2000000000\r\n", b"put 0 0 4000000000 1\r\nx\r\nreserve\r\n"])
+def test_who_left_is_not_remembered_until_a_time_that_may_be_years_away(wire: Wire, waits: bytes) -> None:
+    client = wire.connect()
+    client.send(waits)
+    assert wire.timers.next_at() < NEVER
+    client.hang_up()
+    assert wire.timers.next_at() == NEVER
+
+
 # --- ids, counters, draining
 
 
@@ -308,6 +319,25 @@ def test_a_stopping_server_lets_a_client_finish_its_job_and_no_other(wire: Wire)
 
 
 # --- who gets which of several jobs
+
+
+def test_a_stopping_server_does_not_wait_for_who_holds_a_job_and_waits_for_another(wire: Wire) -> None:
+    worker = wire.connect()
+    worker.send(b"put 0 0 60 1\r\nx\r\nreserve\r\nreserve\r\n")
+    worker.flow.stop()
+    assert worker.is_closed
+    assert wire.connect().stats("stats-job 1")["state"] == "ready"
+
+
+def test_jobs_that_are_given_back_at_a_stop_do_not_go_to_who_waited_meanwhile(wire: Wire) -> None:
+    worker = wire.connect()
+    worker.send(b"put 0 0 60 1\r\nx\r\nreserve\r\n")
+    worker.flow.stop()
+    worker.send(b"reserve\r\n")
+    worker.flow.end()
+    assert worker.is_closed
+    assert wire.broker.waiting == 0
+    assert wire.connect().stats("stats-job 1")["state"] == "ready"
 
 
 def test_the_first_job_kicked_goes_to_who_waits_even_if_a_later_one_is_more_urgent(wire: Wire) -> None:

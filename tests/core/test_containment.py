@@ -15,6 +15,8 @@ from beanspiked.engine.timers import Timed
 if TYPE_CHECKING:
     from simulated import Wire
 
+    from beanspiked.engine.contract import Job
+
 RESERVED = b"RESERVED %d 1\r\nx\r\n"
 DAMAGED = b"\xf0\xf0\xf0\xf0"
 
@@ -138,6 +140,32 @@ def test_a_bug_in_the_timer_of_a_connection_ends_this_one(wire: Wire, monkeypatc
     assert unlucky.take() == b"INTERNAL_ERROR\r\n"
     assert unlucky.is_closed
     assert worker.take() == RESERVED % job_id
+
+
+@pytest.mark.planted_bug
+@pytest.mark.parametrize("held", [False, True], ids=["before it is held", "once it is held"])
+def test_a_job_that_a_bug_keeps_from_one_who_waits_goes_to_the_next_one_alone(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    unlucky, worker, last = wire.connect(), wire.connect(), wire.connect()
+    holds = unlucky.flow.session.holds
+    if not hasattr(holds, "__dict__"):
+        pytest.skip("compiled holds take no bug from a test")
+    for client in (unlucky, worker, last):
+        client.send(b"reserve\r\n")
+    add = holds.add
+
+    def fail(job: Job) -> None:
+        if held:
+            add(job)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(holds, "add", fail)
+    wire.connect().put()
+    assert unlucky.take() == b"INTERNAL_ERROR\r\n"
+    assert unlucky.is_closed
+    assert worker.take() == RESERVED % 1
+    assert last.take() == b""
 
 
 @pytest.mark.planted_bug

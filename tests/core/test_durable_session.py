@@ -269,6 +269,12 @@ def test_a_tube_lasts_while_a_put_to_it_is_on_its_way(wire: Wire, journal: HandJ
     assert b"- a\n" not in other.send(b"list-tubes\r\n")
 
 
+def test_a_tube_without_a_pause_goes_without_a_write(wire: Wire, journal: HandJournal) -> None:
+    wire.connect().send(b"use a\r\nuse b\r\nuse default\r\n")
+    assert [tube.name for tube in wire.engine.tubes()] == ["default"]
+    assert not journal.sent
+
+
 def test_a_pause_holds_when_it_is_committed_and_is_forgotten_with_its_tube(wire: Wire, journal: HandJournal) -> None:
     client, other = wire.connect(), wire.connect()
     client.send(b"watch a\r\npause-tube a 60\r\n")
@@ -278,6 +284,16 @@ def test_a_pause_holds_when_it_is_committed_and_is_forgotten_with_its_tube(wire:
     assert client.take() == b"PAUSED\r\n"
     assert other.stats("stats-tube a")["pause"] == "60"
     client.send(b"ignore a\r\n")
+    assert [(write.name, write.delay) for write in journal.sent] == [("a", 0.0)]
+
+
+def test_a_tube_goes_with_the_pause_of_who_left_before_that_was_committed(wire: Wire, journal: HandJournal) -> None:
+    client = wire.connect()
+    client.send(b"watch a\r\npause-tube a 60\r\n")
+    client.hang_up()
+    assert wire.engine.find_tube("a") is not None
+    journal.commit()
+    assert wire.engine.find_tube("a") is None
     assert [(write.name, write.delay) for write in journal.sent] == [("a", 0.0)]
 
 

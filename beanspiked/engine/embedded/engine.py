@@ -394,6 +394,6 @@ class EmbeddedEngine(TubeEngine):
             return None
         given_back: dict[tuple[int, int], list[int]] = {}
         for job in self._jobs.all():
-            if job.ahead_of_store and job.state == READY and job.moving is None:
+            if job.ahead_of_store and job.state == READY:
                 given_back.setdefault((job.reserves, job.timeouts), []).append(job.id)
         return self._journal.close(given_back)

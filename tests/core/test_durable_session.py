@@ -187,6 +187,28 @@ def test_a_failed_delete_by_another_leaves_the_job_where_it_was(wire: Wire, jour
     )
 
 
+def test_a_job_goes_to_who_waits_once_its_delete_has_failed(wire: Wire, journal: HandJournal) -> None:
+    client, worker = wire.connect(), wire.connect()
+    client.send(b"put 0 0 9 1\r\nx\r\n")
+    journal.commit()
+    client.send(b"delete 1\r\n")
+    assert worker.send(b"reserve\r\n") == b""
+    journal.commit(StoreFailed("failed"))
+    assert worker.take() == b"RESERVED 1 1\r\nx\r\n"
+
+
+def test_a_delayed_job_that_came_due_during_a_change_that_failed_is_ready(wire: Wire, journal: HandJournal) -> None:
+    client, worker = wire.connect(), wire.connect()
+    client.send(b"put 0 5 9 1\r\nx\r\n")
+    journal.commit()
+    client.send(b"delete 1\r\n")
+    worker.send(b"reserve\r\n")
+    wire.advance(10)
+    journal.commit(StoreFailed("failed"))
+    wire.advance(1)
+    assert worker.take() == b"RESERVED 1 1\r\nx\r\n"
+
+
 def test_a_delete_on_its_way_is_not_revived_by_its_deadline_nor_by_closing(wire: Wire, journal: HandJournal) -> None:
     client, job_id = held_job(wire, journal, ttr=1)
     other = wire.connect()

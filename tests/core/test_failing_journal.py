@@ -9,13 +9,12 @@ import os
 import resource
 import shutil
 import sqlite3
-import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from journals import Store, Stores
+from journals import Stores, failing_fold
 
 import beanspiked
 from beanspiked.engine.embedded import database as database_module
@@ -25,11 +24,9 @@ from beanspiked.engine.embedded.database import FILE_NAME
 from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.embedded.log import SIZES
 from beanspiked.engine.embedded.room import RESERVE_BYTES, Room
-from beanspiked.engine.embedded.statements import fold_steps
 from beanspiked.engine.errors import StoreFailed, StoreFull, StoreUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from beanspiked.engine.embedded.write import Write
@@ -57,67 +54,6 @@ def test_when_there_is_no_room_puts_fail_and_deletes_do_not(stores: Stores, monk
     store.wait(store.engine.delete(store.job(first)))
     store = stores.open()
     assert store.engine.counts.ready == acknowledged - 1
-
-
-def failing_fold(*_: object) -> Iterator[None]:
-    raise sqlite3.OperationalError("disk I/O error")
-
-
-def filled(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Open a journal whose small log is so full that it has no room for the smallest job."""
-    monkeypatch.setattr(SIZES, "first", 1 << 13)
-    monkeypatch.setattr(SIZES, "most", 1 << 13)
-    store = stores.open()
-    for size in (1000, 0):
-        error = None
-        while error is None:
-            later = store.engine.put(store.engine.tube("default"), store.engine.new_id(), 1, 0, 60, b"x" * size)
-            store.wait(later)
-            assert later is not None
-            error = later.error
-    return store
-
-
-def test_a_full_log_that_cannot_be_folded_takes_deletes_and_no_puts(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(folder_module, "fold_steps", failing_fold)
-        store = filled(stores, monkeypatch)
-        for job in store.engine._jobs.all():
-            store.wait(store.engine.delete(job))
-        later = store.another()
-        assert later is not None
-        assert isinstance(later.error, StoreFailed)
-    assert stores.open().engine.counts.ready == 0
-
-
-def test_a_put_waits_for_a_full_log_also_after_another_has_waited_in_vain(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-
-    def held_up(*given: Any) -> Iterator[None]:
-        go_on.wait()
-        return fold_steps(*given)
-
-    monkeypatch.setattr(folder_module, "fold_steps", held_up)
-    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 0.001)
-    store = filled(stores, monkeypatch)
-    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 60.0)
-    folder = store.journal._folder
-    wait = folder.wait
-
-    def wait_and_see(seconds: float) -> None:
-        go_on.set()
-        wait(seconds)
-
-    monkeypatch.setattr(folder, "wait", wait_and_see)
-    later = store.another()
-    # Where nobody has waited, the journal could not be closed either.
-    go_on.set()
-    assert later is not None
-    assert later.error is None
 
 
 def test_a_disk_that_is_full_for_a_put_has_the_reserve_for_the_deletes_beside_it(

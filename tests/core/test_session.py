@@ -253,21 +253,6 @@ def test_a_tube_is_gone_with_its_last_reference(wire: Wire) -> None:
     assert other.send(b"list-tubes\r\n") == b"OK 14\r\n---\n- default\n\r\n"
 
 
-def test_a_tube_that_is_dropped_again_takes_no_other_of_its_name_along(wire: Wire) -> None:
-    gone = wire.engine.tube("a")
-    wire.engine.forget(gone)
-    wire.engine.forget(gone)
-    new = wire.engine.tube("a")
-    wire.engine.forget(gone)
-    assert wire.engine.find_tube("a") is new
-
-
-def test_a_tube_that_is_gone_is_not_remembered_until_its_pause_would_end(wire: Wire) -> None:
-    wire.connect().send(b"use a\r\npause-tube a 4000000000\r\nuse b\r\n")
-    assert wire.engine.find_tube("a") is None
-    assert wire.timers.next_at() == NEVER
-
-
 def test_closed_sessions_are_freed_without_the_garbage_collector(wire: Wire) -> None:
     gc.disable()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from beanspiked.engine.embedded.journal import Journal
 from beanspiked.engine.timers import Timers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from simulated import VirtualClock, Wire
@@ -30,6 +32,11 @@ def crash(directory: Path, copy: Path) -> Path:
     for name in FILES:
         shutil.copy(directory / name, copy / name)
     return copy
+
+
+def failing_fold(*_: object) -> Iterator[None]:
+    """Fail where the log is folded."""
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 class Store:

@@ -69,6 +69,7 @@ class EmbeddedEngine(TubeEngine):
         self.durable: bool = journal is not None
         self._timers = timers
         self._clock = timers.clock
+        self._memory = FOR_JOBS
         self._journal = journal
         self._jobs = JobTable()
         self._tubes = Tubes(timers, listener)
@@ -140,7 +141,7 @@ class EmbeddedEngine(TubeEngine):
         details: Details | None = None,
     ) -> Later | None:
         """Add a job."""
-        if not FOR_JOBS.stays_free(len(body)):
+        if not self._memory.stays_free(len(body)):
             self.forget(tube)
             refused = Later()
             refused.settle(StoreFull("no memory is left"))

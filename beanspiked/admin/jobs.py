@@ -230,8 +230,8 @@ class Jobs:
     # --- changes of a tube; each raises Missing and EngineError
 
     async def put(self, tube: str, body: bytes, priority: int, delay: float, ttr: float) -> int:
-        """Put a job; return its id. Raises TooLarge and Unavailable."""
-        return await self._put(tube, body, priority, delay, ttr, None)
+        """Put a job; return its id. A TTR of 0 becomes one second, as with the `put` command. Raises TooLarge and Unavailable."""
+        return await self._put(tube, body, priority, delay, ttr or 1, None)
 
     async def _put(
         self, tube: str, body: bytes, priority: int, delay: float, ttr: float, details: Details | None
@@ -241,7 +241,7 @@ class Jobs:
         engine = broker.engine
         home = engine.tube(tube)
         job_id = engine.new_id()
-        value = await self._outcomes.done(engine.put(home, job_id, priority, delay, ttr or 1, body, details))
+        value = await self._outcomes.done(engine.put(home, job_id, priority, delay, ttr, body, details))
         broker.total_jobs += 1
         return value or job_id
 

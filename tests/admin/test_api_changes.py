@@ -165,6 +165,14 @@ def test_a_copy_of_a_job_is_ready(port: Port, client: Any) -> None:
     assert port.post(f"{API}/jobs/1/duplicate").status_code == 503
 
 
+def test_a_copy_of_a_job_that_never_times_out_does_not_either(port: Port, wire: Wire) -> None:
+    """Only the library puts such jobs; over HTTP, as with the `put` command, a TTR of 0 is one second."""
+    wire.engine.put(wire.engine.tube("t"), wire.engine.new_id(), 9, 0, 0, b"x")
+    assert port.post(f"{API}/jobs/1/duplicate").status_code == 201
+    assert port.post(f"{API}/tube/put?tube=t", body="x", ttr=0).status_code == 201
+    assert [port.json(f"{API}/jobs/{number}")["ttr"] for number in (1, 2, 3)] == [0, 0, 1]
+
+
 class Plugged:
     """The part of a connection that its flow uses."""
 

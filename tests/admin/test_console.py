@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from console import EVIL_BODY, EVIL_TUBE
+
+from beanspiked.admin.api import MAX_LISTENERS
 
 if TYPE_CHECKING:
     from console import Console
@@ -86,3 +90,19 @@ def test_pages_are_live(console: Console) -> None:
     console.open()
     console.put("came-later", b"x")
     console.shows("came-later")
+
+
+def test_a_page_that_the_server_turned_away_asks_again(console: Console) -> None:
+    """As many listen as may, so it is answered 503. Browsers give up at that, and at a proxy's 502 while the server restarts."""
+    with ExitStack() as others:
+        events = f"{console.url}api/v1/events"
+        told = [
+            others.enter_context(httpx.stream("GET", events, trust_env=False)).iter_lines()
+            for _ in range(MAX_LISTENERS)
+        ]
+        assert all(next(lines).startswith("id: ") for lines in told)
+        console.page.open(console.url)
+        console.page.wait("document.getElementById('live')?.textContent === 'no connection'")
+    console.page.wait("document.querySelector('.live.on') !== null")
+    # The answer 503.
+    console.page.complaints.clear()

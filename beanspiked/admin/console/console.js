@@ -5,6 +5,7 @@ import { keepTemplate, templates } from "./templates.js";
 const main = document.getElementById("main");
 const dialog = document.getElementById("dialog");
 const PAGE = 50;
+const LISTEN_AGAIN_AFTER = 3000;
 let overview = null;
 let view = null;
 
@@ -14,8 +15,8 @@ async function ask(path, options = {}) {
   const headers = options.method ? { "X-Beanspiked": "1", "Content-Type": "application/json" } : {};
   const body = options.said === undefined ? undefined : JSON.stringify(options.said);
   const answer = await fetch(`api/v1/${path}`, { method: options.method, headers, body });
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(told.error);
+  const told = await answer.json().catch((error) => ({ error: answer.ok ? error.message : `HTTP ${answer.status} ${answer.statusText}` }));
+  if (told.error) throw new Error(told.error);
   return told;
 }
 
@@ -668,8 +669,10 @@ async function refresh() {
 }
 
 let events = null;
+let listenAgain = 0;
 function listen() {
   const live = document.getElementById("live");
+  clearTimeout(listenAgain);
   events?.close();
   events = null;
   if (document.hidden) return;
@@ -691,6 +694,8 @@ function listen() {
   events.onerror = () => {
     live.textContent = "no connection";
     live.classList.remove("on");
+    // A browser asks again by itself after a broken connection, but not after an answer such as 502, a proxy's while the server restarts.
+    if (events.readyState === EventSource.CLOSED) listenAgain = setTimeout(listen, LISTEN_AGAIN_AFTER);
   };
 }
 

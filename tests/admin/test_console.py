@@ -54,6 +54,24 @@ def test_what_clients_send_is_never_executed(console: Console) -> None:
     assert console.page.tell("document.title") != "owned"
 
 
+def test_json_is_indented_and_each_word_of_it_stays_as_it_is(console: Console) -> None:
+    console.put("orders", rb'{"id":12345678901234567890, "7":1.0,"a" : [1e400,"\"{,:", { }],"7":[]}')
+    console.open("#/tube/orders")
+    console.page.wait("document.querySelector('pre') !== null")
+    assert console.page.tell("document.querySelector('pre').textContent").split("\n") == [
+        "{",
+        '  "id": 12345678901234567890,',
+        '  "7": 1.0,',
+        '  "a": [',
+        "    1e400,",
+        r'    "\"{,:",',
+        "    { }",
+        "  ],",
+        '  "7": []',
+        "}",
+    ]
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_nobody_scrolls_sideways_on_a_phone(console: Console, dark: bool) -> None:
     console.put(EVIL_TUBE, b"x" * 3000)

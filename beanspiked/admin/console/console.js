@@ -189,6 +189,8 @@ function redraw(rows, made) {
 
 // --- a tube
 
+// How many levels of JSON are indented.
+const DEEPEST = 50;
 const TIMES = ["reserves", "timeouts", "releases", "buries", "kicks"];
 
 function decode(encoded) {
@@ -214,13 +216,25 @@ function asText(data) {
   }
 }
 
+/** Indent JSON; null for other text. Its words stay as they are: a long number that is read and written again gets other digits. */
 function asJson(text) {
   try {
-    const value = JSON.parse(text);
-    return typeof value === "object" && value !== null ? JSON.stringify(value, null, 2) : null;
+    if (typeof (JSON.parse(text) ?? 0) !== "object") return null;
   } catch {
     return null;
   }
+  let depth = 0;
+  const line = () => `\n${"  ".repeat(Math.min(depth, DEEPEST))}`;
+  const words = text.match(/"(?:[^"\\]|\\.)*"|[[{]\s*[\]}]|[[\]{},:]|[^\s[\]{},:"]+/g).map((word) => {
+    if (word === "{" || word === "[") depth += 1;
+    if (word === "}" || word === "]") {
+      depth -= 1;
+      return line() + word;
+    }
+    if (word === "{" || word === "[" || word === ",") return word + line();
+    return word === ":" ? ": " : word;
+  });
+  return words.join("");
 }
 
 // How each job's body is shown; a redraw keeps this.

@@ -72,6 +72,17 @@ def test_json_is_indented_and_each_word_of_it_stays_as_it_is(console: Console) -
     ]
 
 
+@pytest.mark.parametrize("size", [1024, 65536], ids=["listed", "next"])
+def test_a_text_whose_shown_part_ends_within_a_character_is_shown_as_text(console: Console, size: int) -> None:
+    tube = f"letters-{size}"
+    console.put(tube, b"x" + "é".encode() * size)
+    console.open(f"#/tube/{tube}")
+    console.find(Body="é")
+    console.page.wait("document.querySelectorAll('td .body').length > 0")
+    for where in ("pre", "td .body"):
+        assert console.page.tell(f"document.querySelector('{where}').textContent").startswith("xéé")
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_nobody_scrolls_sideways_on_a_phone(console: Console, dark: bool) -> None:
     console.put(EVIL_TUBE, b"x" * 3000)

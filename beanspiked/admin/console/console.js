@@ -208,9 +208,10 @@ function hex(data) {
   return lines.join("\n");
 }
 
-function asText(data) {
+/** Decode text; null for other bytes. The beginning of a text may end within a character, which is left out. */
+function asText(data, whole = true) {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(data);
+    return new TextDecoder("utf-8", { fatal: true }).decode(data, { stream: !whole });
   } catch {
     return null;
   }
@@ -242,7 +243,7 @@ const shownAs = new Map();
 
 function bodyOf(job) {
   const data = decode(job.body);
-  const text = asText(data);
+  const text = asText(data, data.length === job.size);
   const json = text === null ? null : asJson(text);
   const faces = { JSON: json, Text: text ?? new TextDecoder().decode(data), Hex: hex(data) };
   const pre = el("pre", { tabindex: "0", "aria-label": `body of job ${job.id}` });
@@ -424,7 +425,7 @@ const FIELDS = [
 
 function listedRow(job, picked, count) {
   const data = decode(job.body);
-  const start = asText(data) ?? hex(data.subarray(0, 16));
+  const start = asText(data, data.length === job.size) ?? hex(data.subarray(0, 16));
   const told = [start.slice(0, 200), job.reason ? `buried: ${job.reason}` : "", job.damage ? `damaged: ${job.damage}` : ""];
   const pick = el("input", { type: "checkbox", "aria-label": `select job ${job.id}` });
   pick.checked = picked.has(job.id);

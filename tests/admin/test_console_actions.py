@@ -250,6 +250,21 @@ def test_a_job_is_put_from_a_template_and_like_a_former_one(console: Console) ->
     console.says("is not text")
 
 
+def test_a_body_that_a_form_would_change_is_not_put_again(console: Console) -> None:
+    marked = b"\xef\xbb\xbf{}"
+    for body, said in ((b"GET /\r\n\r\n", "which a form loses"), (marked, "is put")):
+        former = console.put("exact", body)
+        console.open("#/tube/exact")
+        console.shows(f"Next ready: {former}")
+        console.page.click("Put again")
+        if said == "is put":
+            console.page.click("Put", "dialog")
+        console.says(said)
+        console.conn.ask(requests.delete(former))
+    console.conn.ask(requests.watch("exact"))
+    assert console.conn.ask(requests.reserve()).body == marked, "a byte order mark stays"
+
+
 def test_a_template_is_forgotten(console: Console) -> None:
     console.put("again", b"x")
     console.open("#/tube/again")

@@ -211,7 +211,7 @@ function hex(data) {
 /** Decode text; null for other bytes. The beginning of a text may end within a character, which is left out. */
 function asText(data, whole = true) {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(data, { stream: !whole });
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(data, { stream: !whole });
   } catch {
     return null;
   }
@@ -220,7 +220,7 @@ function asText(data, whole = true) {
 /** Indent JSON; null for other text. Its words stay as they are: a long number that is read and written again gets other digits. */
 function asJson(text) {
   try {
-    if (typeof (JSON.parse(text) ?? 0) !== "object") return null;
+    if (typeof (JSON.parse(text.replace(/^\ufeff/, "")) ?? 0) !== "object") return null;
   } catch {
     return null;
   }
@@ -378,7 +378,8 @@ async function put(name, start = {}) {
 async function putAgain(job) {
   try {
     const body = await wholeText(job);
-    if (body === null) say(`the body of job ${job.id} is not text: Duplicate copies it`, true);
+    // A form would make CR LF a mere LF.
+    if (body === null || body.includes("\r")) say(`the body of job ${job.id} is not text, or has CR, which a form loses: Duplicate copies it`, true);
     else await put(job.tube, { body, priority: job.priority, ttr: job.ttr });
   } catch (error) {
     say(error.message, true);

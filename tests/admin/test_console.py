@@ -10,6 +10,7 @@ import pytest
 from console import EVIL_BODY, EVIL_TUBE
 
 from beanspiked.admin.api import MAX_LISTENERS
+from beanspiked.client import requests
 
 if TYPE_CHECKING:
     from console import Console
@@ -52,6 +53,21 @@ def test_what_clients_send_is_never_executed(console: Console) -> None:
     for face in ("Hex", "Text"):
         console.page.click(face)
     assert console.page.tell("document.title") != "owned"
+
+
+def test_the_facts_of_a_job_are_live_and_its_body_stays(console: Console) -> None:
+    console.put("worked", b"x", ttr=100)
+    console.conn.ask(requests.watch("worked"))
+    job = console.conn.ask(requests.reserve())
+    console.open("#/tube/worked")
+    console.page.wait("document.querySelector('pre') !== null")
+    console.page.tell("window.body = document.querySelector('pre')")
+    left = r"Number(document.querySelector('.jobs').innerText.match(/time left\s+(\d+) s/)[1])"
+    first = console.page.tell(left)
+    console.page.wait(f"{left} < {first - 1}")
+    console.conn.ask(requests.touch(job.id))
+    console.page.wait(f"{left} >= {first - 1}")
+    assert console.page.tell("window.body === document.querySelector('pre')")
 
 
 def test_json_is_indented_and_each_word_of_it_stays_as_it_is(console: Console) -> None:

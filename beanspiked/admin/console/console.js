@@ -189,6 +189,10 @@ function redraw(rows, made) {
 
 // --- a tube
 
+function renew(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 // How many levels of JSON are indented.
 const DEEPEST = 50;
 const TIMES = ["reserves", "timeouts", "releases", "buries", "kicks"];
@@ -261,23 +265,27 @@ function bodyOf(job) {
   return [el("div", { class: "bar" }, buttons, whole), job.damage ? el("p", { class: "reason" }, `damaged: ${job.damage}`) : null, pre, rest];
 }
 
-function jobCard(state, job) {
-  if (!job) return el("section", { class: "card" }, el("b", {}, `Next ${state}`), el("p", { class: "soft" }, "none"));
+function factsOf(job) {
   const facts = [
     ["age", seconds(job.age)],
     ["priority", number(job.priority)],
-    ["time to run", seconds(job.ttr)],
+    ["time to run", job.ttr ? seconds(job.ttr) : "no limit"],
     ["size", bytes(job.size)],
     ["tries", TIMES.map((name) => `${job[name]} ${name}`).join(", ")],
   ];
-  if (job.time_left !== null) facts.push([state === "delayed" ? "ready in" : "time left", seconds(job.time_left)]);
+  if (job.time_left !== null) facts.push([job.state === "delayed" ? "ready in" : "time left", seconds(job.time_left)]);
   if (job.metadata) facts.push(["metadata", job.metadata]);
+  return facts;
+}
+
+function jobCard(state, job) {
+  if (!job) return el("section", { class: "card" }, el("b", {}, `Next ${state}`), el("p", { class: "soft" }, "none"));
   return el(
     "section",
     { class: "card" },
     el("b", {}, `Next ${state}: ${job.id}`),
     state === "buried" ? el("p", { class: "reason" }, job.reason ? `buried: ${job.reason}` : "buried, and no reason was given") : null,
-    el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
+    el("dl", {}, factsOf(job).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     bodyOf(job),
     overview?.read_only ? null : jobActions(job),
   );
@@ -582,8 +590,11 @@ function tubePage(name) {
     facts.replaceChildren(...shown.map(([label, value]) => el("div", { class: "card" }, el("span", {}, label), el("b", {}, value))));
     // A redraw leaves text alone that the user reads or selects, unless another job is next.
     for (const [state, job] of Object.entries(jobs)) {
-      const key = JSON.stringify(job && [job.id, job.state, job.priority, job.releases, job.buries, job.kicks]);
-      if (cards[state]?.key === key) continue;
+      const key = JSON.stringify(job && [job.id, job.state, job.priority, job.releases, job.buries, job.kicks, job.time_left === null]);
+      if (cards[state]?.key === key) {
+        if (job) cards[state].card.querySelectorAll("dd").forEach((fact, at) => renew(fact, factsOf(job)[at][1]));
+        continue;
+      }
       const card = jobCard(state, job);
       if (cards[state]) cards[state].card.replaceWith(card);
       else next.append(card);

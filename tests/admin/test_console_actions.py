@@ -205,6 +205,18 @@ def test_a_pause_counts_down(console: Console) -> None:
     console.says("not paused any more")
 
 
+@pytest.mark.parametrize("typed", ["", "4294967296"])
+def test_a_form_asks_for_a_number_that_is_none(console: Console, typed: str) -> None:
+    console.put("numbers", b"x")
+    console.open("#/tube/numbers")
+    for action, label in (("Pause", "For how many"), ("Kick", "How many"), ("Put", "Time to run"), ("Put", "Delay")):
+        console.page.click(action)
+        console.page.fill(label, typed)
+        console.page.click(action, "dialog")
+        assert console.page.tell("dialog.open && dialog.querySelector('input:invalid') !== null"), label
+        console.page.click("Cancel")
+
+
 def test_many_lines_are_put(console: Console) -> None:
     console.put("lines", b"x")
     console.open("#/tube/lines")

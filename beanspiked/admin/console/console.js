@@ -299,9 +299,11 @@ async function wholeText(job) {
   return asText(new Uint8Array(await answer.arrayBuffer()));
 }
 
-const DELAY = { name: "delay", label: "Ready in how many seconds (0 is now)", type: "number", min: 0, max: 4294967295, value: 0, required: true };
+// An empty field would be 0: the end of a pause, or a second to run.
+const NUMBER = { type: "number", min: 0, max: 4294967295, required: true };
+const DELAY = { name: "delay", label: "Ready in how many seconds (0 is now)", ...NUMBER, value: 0 };
 const TARGET = { name: "target", label: "To the tube", maxlength: 200, required: true };
-const PRIORITY = { name: "priority", label: "Priority (0 is the most urgent)", type: "number", min: 0, max: 4294967295, required: true };
+const PRIORITY = { name: "priority", label: "Priority (0 is the most urgent)", ...NUMBER };
 
 function jobActions(job) {
   const path = `jobs/${job.id}`;
@@ -354,8 +356,8 @@ async function put(name, start = {}) {
     { name: "body", label: "Body", area: true, value: start.body },
     { name: "each", label: "Put it as", choices: [WHOLE, BY_LINE] },
     { ...PRIORITY, value: start.priority ?? 1024 },
-    { name: "delay", label: "Delay in seconds", type: "number", min: 0, value: 0 },
-    { name: "ttr", label: "Time to run in seconds", type: "number", min: 1, value: start.ttr ?? 60 },
+    { name: "delay", label: "Delay in seconds", ...NUMBER, value: 0 },
+    { name: "ttr", label: "Time to run in seconds", ...NUMBER, min: 1, value: start.ttr ?? 60 },
     known && { name: "keep", label: "Keep it in this browser as the template (an empty body forgets that one)", maxlength: 100 },
   ].filter(Boolean);
   const chosen = (inputs, input) => {
@@ -396,11 +398,11 @@ async function putAgain(job) {
 
 function tubeActions(name) {
   const pause = async () => {
-    const given = await form(`Pause ${name}`, [{ name: "seconds", label: "For how many seconds (0 ends a pause)", type: "number", min: 0, value: 60 }], "Pause");
+    const given = await form(`Pause ${name}`, [{ name: "seconds", label: "For how many seconds (0 ends a pause)", ...NUMBER, value: 60 }], "Pause");
     if (given) change(named("tube/pause", name), { said: { seconds: Number(given.seconds) } }, (told) => (told.pause ? `paused for ${told.pause} s` : "not paused any more"));
   };
   const kick = async () => {
-    const given = await form(`Kick jobs of ${name}`, [{ name: "count", label: "How many at most", type: "number", min: 1, value: 1 }], "Kick", { text: "Buried jobs become ready, oldest first; if none is buried, delayed ones." });
+    const given = await form(`Kick jobs of ${name}`, [{ name: "count", label: "How many at most", ...NUMBER, min: 1, value: 1 }], "Kick", { text: "Buried jobs become ready, oldest first; if none is buried, delayed ones." });
     if (given) change(named("tube/kick", name), { said: { count: Number(given.count) } }, (told) => `${told.kicked} kicked`);
   };
   const clear = async () => {

@@ -131,6 +131,19 @@ def test_keys_lead_everywhere(console: Console) -> None:
     assert console.page.tell("document.activeElement.id") == "search"
 
 
+def test_keys_lead_through_the_jobs_that_were_found(console: Console) -> None:
+    ids = [console.put("found", b"x") for _ in range(2)]
+    console.open("#/tube/found")
+    console.find(Body="x")
+    console.shows("2 match")
+    console.page.tell("document.activeElement.blur()")
+    for job_id in ids:
+        console.page.press("j")
+        assert console.page.tell("document.activeElement.ariaLabel") == f"select job {job_id}"
+    console.page.press("c")
+    console.page.wait("location.hash === '#/connections'")
+
+
 def test_pages_are_live(console: Console) -> None:
     console.open()
     console.put("came-later", b"x")

@@ -738,13 +738,13 @@ function help() {
 }
 
 function step(by) {
-  const links = [...main.querySelectorAll("tbody a, tbody button")];
+  const links = [...main.querySelectorAll("tbody a, tbody button, tbody input")];
   const at = links.indexOf(document.activeElement);
   links[Math.max(0, Math.min(links.length - 1, at + by))]?.focus();
 }
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input, textarea, select");
+  const typing = event.target.matches("input:not([type=checkbox]), textarea, select");
   if (dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
   if (typing) {
     if (event.key === "Escape") event.target.blur();

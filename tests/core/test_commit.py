@@ -13,6 +13,7 @@ from beanspiked.engine.aerospike.segment.step import END, SEND, SETTLE, WAIT, St
 from beanspiked.engine.aerospike.store.seam import (
     READY,
     Newer,
+    Refused,
 )
 from beanspiked.engine.errors import EngineError, JobGone, OutcomeUnknown, StoreFailed, StoreFull
 
@@ -126,7 +127,11 @@ def test_a_change_that_insists_goes_along_with_the_next_batch_after_a_time() -> 
 
 
 def test_a_job_that_somebody_else_took_is_not_reserved() -> None:
-    assert errors(Walk("steal").go("too big")) == [JobGone]
+    assert errors(Walk("steal").commit.failed(Refused("it is not there"), 0.0, 0.0)) == [JobGone]
+
+
+def test_a_job_that_its_record_has_no_room_to_hold_is_not_told_as_gone() -> None:
+    assert errors(Walk("steal").go("too big")) == [StoreFull]
 
 
 def test_a_reservation_that_takes_too_long_fails() -> None:

@@ -259,7 +259,12 @@ class SegmentRecords:
         into: dict[bytes, bytes] = {}
         if target is not None:
             into = record.queues[target] if isinstance(target, str) else self._lease(record, target)
-        gone = {key: queue.pop(key) for key in keys}
+        gone = {key: queue[key] for key in keys}
+        more = _size(entries or {}) - _size(gone)
+        if entries and more > 0 and more + record.size() > self.record_max:
+            raise TooBig(f"a segment of more than {self.record_max} bytes")
+        for key in keys:
+            del queue[key]
         into.update(gone if entries is None else entries)
         return record.head()
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.keys import key_ms, put_us
-from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes
+from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes, TooBig
 from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.aerospike.tubes.registry import tube_usage
 from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
@@ -124,7 +124,7 @@ class Census:
         while _is_due(size, now_ms):
             try:
                 due = await self.promote(name, number)
-            except Damaged as error:
+            except (Damaged, TooBig) as error:
                 logger.info("due jobs of segment %d count as delayed: %s", number, error)
                 break
             size = (await self._sizes([number], most=False))[0]

@@ -8,7 +8,7 @@ from beanspiked.engine.aerospike.segment.bodies import fetch_bodies
 from beanspiked.engine.aerospike.segment.codec import Formats, Packed
 from beanspiked.engine.aerospike.segment.jobs import SharedJob, job_id
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Segment, Sizes
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Segment, Sizes, TooBig
 from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
@@ -109,7 +109,11 @@ class Finder:
                 raise StoreFailed("the job is of a newer format")
             if queue != DELAYED or key_ms(key) > self._membership.clock.server_ms():
                 break
-            await self._census.promote(segment.tube, number)
+            try:
+                await self._census.promote(segment.tube, number)
+            except TooBig as error:
+                logger.info("due jobs of segment %d stay delayed: %s", number, error)
+                break
         found = self.seen(segment, queue, key, packed)
         if found is None:
             if need != PLACE:

@@ -11,7 +11,17 @@ from beanspiked.engine.aerospike.queries.finder import QUEUES
 from beanspiked.engine.aerospike.segment.codec import Formats, Packed
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob
 from beanspiked.engine.aerospike.store.keys import job_slot, ready_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused, Sizes, Unknown
+from beanspiked.engine.aerospike.store.seam import (
+    BURIED,
+    DELAYED,
+    READY,
+    Damaged,
+    Fenced,
+    Refused,
+    Sizes,
+    TooBig,
+    Unknown,
+)
 from beanspiked.engine.aerospike.store.tasks import LANES, side_by_side
 from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFailed
 
@@ -163,7 +173,7 @@ class Kicks:
     async def make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> bool:
         """Kick jobs of one segment, all or none; tell whether it was done.
 
-        Raises OutcomeUnknown or StoreFailed if that cannot be done in time.
+        Raises OutcomeUnknown or StoreFailed if that cannot be done in time, TooBig if the segment has no room.
         """
         entries: dict[bytes, bytes] = {}
         for key, found in jobs.items():
@@ -185,7 +195,7 @@ class Kicks:
         except (Refused, Fenced):
             if not doubt:
                 return False
-        except StoreFailed as error:
+        except (StoreFailed, TooBig) as error:
             if doubt:
                 raise OutcomeUnknown("whether jobs were kicked is not known") from error
             raise

@@ -14,7 +14,8 @@ from typing import Final
 
 from beanspiked.engine.aerospike.segment.batch import Batch
 from beanspiked.engine.aerospike.segment.step import DONE, END, READ, SEND, SETTLE, WAIT, Step
-from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Fenced, Full, Refused, Segment, Settlement, StoreError
+from beanspiked.engine.aerospike.store import seam
+from beanspiked.engine.aerospike.store.seam import Segment, Settlement, StoreError
 from beanspiked.engine.errors import EngineError, JobGone, OutcomeUnknown, StoreFailed, StoreFull
 
 __all__ = ["LOOKING", "PUTS_WAIT", "Commit"]
@@ -125,7 +126,8 @@ class Commit:
 
     def why(self) -> EngineError:
         """Return what commands are told that fail for the last error."""
-        return StoreFull(str(self.error)) if isinstance(self.error, Full) else StoreFailed(str(self.error))
+        kind = StoreFull if isinstance(self.error, (seam.Full, seam.TooBig)) else StoreFailed
+        return kind(str(self.error))
 
     def _follow(self, outcome: str) -> Step:
         return TABLE[self.state][outcome](self, self._batch or Batch([], [], []))
@@ -149,11 +151,12 @@ def outcome_of(error: StoreError) -> str:
 
 
 KINDS: Final[list[tuple[type[StoreError], str]]] = [
-    (Busy, BUSY),
-    (Fenced, FENCED),
-    (Full, FULL),
-    (Refused, REFUSED),
-    (Damaged, UNREADABLE),
+    (seam.Busy, BUSY),
+    (seam.Fenced, FENCED),
+    (seam.Full, FULL),
+    (seam.Refused, REFUSED),
+    (seam.TooBig, REFUSED),
+    (seam.Damaged, UNREADABLE),
 ]
 
 
@@ -217,9 +220,10 @@ def fail_changes(commit: Commit, batch: Batch) -> Step:
 
 
 def miss(commit: Commit, batch: Batch) -> Step:
-    """The job is not there any more."""
+    """The job is not there any more, or the record has no room to hold it."""
     step = Step(END)
-    step.fail(batch.take_commands(), JobGone("somebody else was faster"))
+    gone = isinstance(commit.error, seam.Refused)
+    step.fail(batch.take_commands(), JobGone("somebody else was faster") if gone else commit.why())
     return end(commit, step)
 
 

@@ -133,9 +133,8 @@ class Lister:
                 pass
         try:
             await self._store.enlist(tube, number)
-        except Refused as error:
-            if type(error) is not Refused:
-                raise
+        except Refused:
+            pass
         else:
             return 0
         page = await self.make_page(tube)

@@ -100,16 +100,16 @@ class Refused(StoreError):  # noqa: N818 - likewise
     """Not applied: the operation's guard does not hold."""
 
 
-class TooBig(Refused):
-    """Not applied: the record would be too large."""
-
-
 class Busy(StoreError):  # noqa: N818 - likewise
     """Not applied: too many operations wait for the record, or its node cannot be trusted now. Try again."""
 
 
 class Full(StoreFull, StoreError):  # noqa: N818 - likewise
     """Not applied: the store has no room. Even deletes may fail with this."""
+
+
+class TooBig(StoreFull, StoreError):  # noqa: N818 - likewise
+    """Not applied: the record would be too large. Another try would not help until it has shrunk."""
 
 
 class Damaged(StoreFailed, StoreError):  # noqa: N818 - likewise

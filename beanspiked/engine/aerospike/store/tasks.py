@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from typing import Any, Final, TypeVar
 
-from beanspiked.engine.aerospike.store.seam import Damaged, Fenced, Refused, StoreError
+from beanspiked.engine.aerospike.store.seam import Damaged, Fenced, Refused, StoreError, TooBig
 from beanspiked.engine.errors import EngineError, StoreFailed
 
 __all__ = ["ANSWER_WITHIN", "LANES", "Tasks", "side_by_side"]
@@ -25,7 +25,7 @@ LANES: Final = 16
 BUG_STOPS_FOR: Final = 1.0
 
 # The failures that another try cannot cure.
-FINAL: Final = (Fenced, Refused, Damaged)
+FINAL: Final = (Fenced, Refused, TooBig, Damaged)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -134,7 +134,7 @@ class Tasks:
         Args:
             operation: The operation.
             until: Tells after each failure until when to try again.
-            final: Failures that another try cannot cure, besides Fenced, Refused and Damaged.
+            final: Failures that another try cannot cure, besides those of FINAL.
 
         Raises StoreError: the final failure, or the last one when it is too late for another try.
         """

@@ -12,7 +12,7 @@ from beanspiked.engine.aerospike.segment.committer import Committer
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, job_id
 from beanspiked.engine.aerospike.store.formats import SetAside
 from beanspiked.engine.aerospike.store.keys import due_key, job_slot, key_ms, ready_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused, StoreError
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Fenced, Refused, StoreError, TooBig
 from beanspiked.engine.aerospike.store.tasks import LANES, Tasks, side_by_side
 from beanspiked.engine.aerospike.tubes.agenda import Agenda
 from beanspiked.engine.aerospike.tubes.announcing import announce
@@ -152,8 +152,9 @@ class Timetable(Schedule):
                 try:
                     async with room:
                         due = await self._promote_one(committer)
-                except Damaged as damage:
-                    logger.info("segment %d: its due jobs stay delayed: %s", committer.number, damage)
+                except (Damaged, TooBig) as error:
+                    # The next look tries again.
+                    logger.info("segment %d: its due jobs stay delayed: %s", committer.number, error)
                     break
                 except Exception as error:
                     # Those of other segments are made ready nevertheless, and these later.

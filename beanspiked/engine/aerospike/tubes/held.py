@@ -181,7 +181,7 @@ class Holdings:
                 raise
             if isinstance(error, Full):
                 self._room.found_full(error)
-            if isinstance(error, (Refused, Full)):
+            if isinstance(error, (Refused, StoreFull)):
                 error = StoreFull(str(error))
         if error is None and job.committer is committer:
             self._update(job, packed, stored, later)

@@ -191,7 +191,7 @@ class Puts:
             if isinstance(error, Full):
                 self._room.found_full(error)
             # The store refuses a body that is larger than the namespace's records may be.
-            no_place = isinstance(error, (Refused, Full))
+            no_place = isinstance(error, (Refused, StoreFull))
             put.settle(StoreFull(str(error)) if no_place else StoreFailed(str(error)))
             return
         if here and committer.accepts(put):

@@ -280,8 +280,9 @@ class Committer(View):
                 # That it is closed is not seen here; to close it twice does no harm.
                 self.inbox.close = self.inbox.close or batch.change.close
                 self._handover.done(batch, taken, self.head or EMPTY)
-                # What it holds now is not known.
+                # What it holds now is not known, here or elsewhere.
                 self.around.look_at(self)
+                self.around.changed(self)
             return step
         if self.session.over and not isinstance(failure, Fenced):
             return self._commit.over()

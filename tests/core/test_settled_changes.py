@@ -1,0 +1,84 @@
+"""Changes that were made, but whose answers were lost: who waits gets the jobs as soon as that is known, here and elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from beanspiked.engine.aerospike.store.seam import Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from world import World
+    from world_client import Client
+
+    from beanspiked.engine.aerospike.store.seam import Change
+
+
+@pytest.fixture
+def clients(here: World) -> tuple[Client, Client]:
+    """Clients of two front-ends that hear each other's news."""
+    found = here.front_end().connect(), here.front_end().connect()
+    here.run(5.0)
+    return found
+
+
+def lose_answer(here: World, of: Callable[[Change], object]) -> None:
+    """Lose the answer to the next change of a kind."""
+    apply = here.cluster.apply
+
+    def losing(number: int, lease: int, change: Change) -> Any:
+        outcome = apply(number, lease, change)
+        if not of(change):
+            return outcome
+        here.cluster.apply = apply  # type: ignore[method-assign]
+        raise Unknown("9: no answer")
+
+    here.cluster.apply = losing  # type: ignore[method-assign]
+
+
+def waiting(here: World, client: Client) -> None:
+    client.post(b"reserve\r\n")
+    here.run(3.0)
+    assert not client.answered()
+
+
+def test_a_job_that_was_put_is_reserved_at_once_by_one_who_asks_later(
+    here: World, clients: tuple[Client, Client]
+) -> None:
+    producer = clients[0]
+    consumer = producer.front_end.connect()
+    # What is known of the tube is whole: nobody has to look for what was put here.
+    waiting(here, consumer)
+    producer.put()
+    assert consumer.take().startswith(b"RESERVED ")
+    lose_answer(here, lambda change: change.puts)
+    job_id = producer.put()
+    assert consumer.ask(b"reserve\r\n", 1.0).startswith(b"RESERVED %d " % job_id)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_a_job_that_was_put_is_reserved_at_once_at_another_front_end(
+    here: World, clients: tuple[Client, Client], delay: int
+) -> None:
+    producer, consumer = clients
+    waiting(here, consumer)
+    lose_answer(here, lambda change: change.puts)
+    job_id = producer.put(delay=delay)
+    assert here.run(delay + 1.0, consumer.answered)
+    assert consumer.take().startswith(b"RESERVED %d " % job_id)
+
+
+def test_a_job_that_was_released_is_reserved_at_once_at_another_front_end(
+    here: World, clients: tuple[Client, Client]
+) -> None:
+    holder, consumer = clients
+    job_id = holder.put()
+    assert holder.ask(b"reserve\r\n").startswith(b"RESERVED ")
+    waiting(here, consumer)
+    lose_answer(here, lambda change: change.moves)
+    assert holder.ask(b"release %d 0 0\r\n" % job_id) == b"RELEASED\r\n"
+    assert here.run(1.0, consumer.answered)
+    assert consumer.take().startswith(b"RESERVED %d " % job_id)

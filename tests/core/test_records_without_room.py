@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
+from beanspiked.engine.aerospike.store.seam import DEAD
 
 if TYPE_CHECKING:
     from world import World
@@ -80,3 +81,10 @@ def test_a_change_that_needs_room_is_refused_and_the_job_is_not_told_as_gone(
 def test_a_due_job_is_kicked_as_a_delayed_one(client: Client, due: int) -> None:
     assert client.ask(b"kick 1\r\n") == OUT_OF_MEMORY
     assert client.ask(b"kick-job %d\r\n" % due) == OUT_OF_MEMORY
+
+
+def test_a_segment_that_puts_have_left_ends_with_its_last_job(here: World, client: Client, due: int) -> None:
+    client.put()
+    assert client.ask(b"delete %d\r\n" % due) == b"DELETED\r\n"
+    here.run(120.0)
+    assert here.cluster.segment(due >> SLOT_BITS).state == DEAD

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from world import World
 
-from beanspiked.engine.aerospike.store.seam import Busy
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
     from world import Client
+
+    from beanspiked.engine.aerospike.store.seam import Change
 
 
 @pytest.fixture
@@ -49,6 +51,20 @@ def test_the_time_for_which_a_process_was_frozen_does_not_count(
     client.front_end.inside(lambda: stuck.set_result(None))
     here.run(1.0)
     assert client.received == b"TIMED_OUT\r\n"
+
+
+def test_a_poll_looks_again_when_its_segment_was_given_up(here: World, client: Client) -> None:
+    job_id = client.put()
+    apply = here.cluster.apply
+
+    def unreadable(number: int, lease: int, change: Change) -> Any:
+        if change.take:
+            here.cluster.apply = apply  # type: ignore[method-assign]
+            raise Damaged("the answer is malformed")
+        return apply(number, lease, change)
+
+    here.cluster.apply = unreadable  # type: ignore[method-assign]
+    assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED %d " % job_id)
 
 
 @pytest.mark.slow

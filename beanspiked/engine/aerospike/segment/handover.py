@@ -41,7 +41,6 @@ class Handover:
             # The session was given up meanwhile. What was done was done; what was taken, whoever reclaims it gives back.
             self.acknowledge(batch.puts)
             for change in batch.held_changes:
-                change.job.moving = None
                 change.settle(None)
             view.around.unclaim(view.tube, batch.asks)
             view.around.advance_seeks(view.tube)

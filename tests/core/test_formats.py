@@ -11,12 +11,13 @@ from versions import AGREED, NEXT, NEXT_FORM
 from beanspiked.engine.aerospike.segment.codec import FORMATS, Packed, pack
 from beanspiked.engine.aerospike.store import formats
 from beanspiked.engine.aerospike.store.keys import RING_MAX, SLOT_BITS, job_slot, lease_key
-from beanspiked.engine.aerospike.store.seam import BURIED, DEAD, DELAYED, FIRST, READY, Damaged, Newer
+from beanspiked.engine.aerospike.store.seam import BURIED, DEAD, DELAYED, FIRST, READY, Busy, Damaged, Newer
 from beanspiked.engine.errors import DamagedEntry, NewerEntry
 
 if TYPE_CHECKING:
     from world import Client, FrontEnd, World
 
+    from beanspiked.engine.aerospike.store.seam import Change, Outcome
 
 INTERNAL_ERROR = b"INTERNAL_ERROR\r\n"
 
@@ -138,6 +139,27 @@ def test_it_comes_to_who_knows_its_format(here: World, client: Client) -> None:
     assert here.run(1.0, newer.answered)
     assert newer.take() == b"RESERVED %d 4\r\nbody\r\n" % job_id
     assert not client.answered()
+
+
+def test_it_comes_to_who_waits_for_it_while_another_front_end_gives_it_back_unread(here: World, client: Client) -> None:
+    newer = here.front_end(formats=NEXT).connect()
+    here.run(3.0)
+    job_id = client.put(b"body")
+    of_next_version(here, job_id, READY)
+    apply, free_at = here.cluster.apply, here.time + 0.5
+
+    def busy(number: int, lease: int, change: Change) -> Outcome:
+        if change.moves and here.time < free_at:
+            raise Busy("14: key busy")
+        return apply(number, lease, change)
+
+    here.cluster.apply = busy  # type: ignore[method-assign]
+    client.post(b"reserve\r\n")
+    here.run(0.2)
+    newer.post(b"reserve\r\n")
+    assert here.run(2.0, newer.answered)
+    assert here.time > free_at
+    assert newer.take() == b"RESERVED %d 4\r\nbody\r\n" % job_id
 
 
 def test_who_waits_beside_it_costs_no_more_than_usual(here: World, client: Client) -> None:

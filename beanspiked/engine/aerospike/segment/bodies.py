@@ -63,8 +63,8 @@ class Bodies:
         # Taking more of them: done when that has ended, with what kept it from succeeding.
         self._numbering: asyncio.Future[StoreError | None] | None = None
 
-    async def write_for(self, put: Put) -> bool:
-        """Write a put's body; tell whether it may be put here."""
+    async def write_for(self, put: Put) -> None:
+        """Write a put's body, unless the segment accepts no more puts."""
         assert put.outside is not None
         assert put.job is not None
         view = self._view
@@ -72,13 +72,12 @@ class Bodies:
             number = await self.write(put.outside, put.job.form)
         except Fenced:
             if view.gone or view.closed:
-                return False
+                return
             raise
         put.job.body_number = number
         put.job.stored_size = len(put.outside)
         put.packed = view.around.formats.pack(put.job)
         put.form = put.job.form
-        return not view.gone and not view.closed
 
     async def write(self, stored: bytes, form: int) -> int:
         """Write a body in a format, before what refers to it; return its number. One that nothing refers to goes with the segment."""

@@ -183,7 +183,7 @@ class Puts:
         """Write a large body, then put its job."""
         tube = cast(SharedTube, put.tube)
         try:
-            here = await self._tasks.try_for_a_while(lambda: committer.bodies.write_for(put), Full)
+            await self._tasks.try_for_a_while(lambda: committer.bodies.write_for(put), Full)
         except asyncio.CancelledError:
             put.settle(StoreFailed("closed before it was sent"))
             raise
@@ -194,7 +194,7 @@ class Puts:
             no_place = isinstance(error, (Refused, StoreFull))
             put.settle(StoreFull(str(error)) if no_place else StoreFailed(str(error)))
             return
-        if here and committer.accepts(put):
+        if committer.accepts(put):
             committer.put(put)
         else:
             self.put_elsewhere(tube, [put])

@@ -37,6 +37,14 @@ class SlowAnswers(MemoryStore):
         return found
 
 
+class SlowBodies(MemoryStore):
+    """A store that takes seconds to read bodies."""
+
+    async def read_bodies(self, names: Sequence[tuple[int, int]], *, sure: bool = False) -> list[bytes | None]:
+        await asyncio.sleep(3.0)
+        return await super().read_bodies(names, sure=sure)
+
+
 class Pair:
     """A consumer, whose front-end knows the segment of a producer at another one, and hears of its jobs. Its answers are slow now."""
 
@@ -127,3 +135,21 @@ def test_no_job_is_forgotten_that_is_taken_while_another_is_released_and_the_ans
     assert client.take() == b"RELEASED\r\n"
     assert all(other.answered() for other in others)
     assert len({other.take() for other in others}) == len(others)
+
+
+def test_a_job_that_is_lost_while_its_body_is_read_is_given_once() -> None:
+    here = World(1, store_class=SlowBodies)
+    clients = [here.front_end().connect()]
+    clients.append(clients[0].front_end.connect())
+    job_id = clients[0].put(here.chance.randbytes(5000))
+    for client in clients:
+        client.post(b"reserve\r\n")
+    here.run(1.0)
+    assert here.cluster.segment(job_id >> SLOT_BITS).head().held == 1
+    # The next session has begun, and has taken the job, before the body is there.
+    clients[0].front_end.inside(clients[0].front_end.engine.membership._over)
+    here.run(30.0)
+    holders = [client for client in clients if client.answered()]
+    assert len(holders) == 1
+    assert holders[0].take().startswith(b"RESERVED %d " % job_id)
+    assert holders[0].ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"

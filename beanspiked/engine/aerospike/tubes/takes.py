@@ -390,7 +390,7 @@ class Takes(Requester):
         claimants = list(asks)
         tube = cast(SharedTube, committer.tube)
         self.unclaim(tube, asks)
-        tube.granted.extend([job for job in whole if job.committer is not None])
+        tube.granted.extend(whole)
         self.deliver(tube)
         if error is not None and not isinstance(error, Newer):
             self.failed(claimants, error)

@@ -67,6 +67,27 @@ def test_a_poll_looks_again_when_its_segment_was_given_up(here: World, client: C
     assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED %d " % job_id)
 
 
+@pytest.mark.parametrize("call", ["directory", "read", "shift", "head"])
+def test_a_poll_looks_again_when_its_session_ends_during_its_look(
+    here: World, client: Client, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    job_id = client.put(delay=1)
+    here.run(3.0)
+    membership = client.front_end.engine.membership
+    send, ended = World.send, []
+
+    def sent(self: World, loop: Any, name: str, operation: Any) -> Any:
+        if name == call and not ended:
+            ended.append(name)
+            here.cluster.resign(membership.session.number)
+            loop.call_soon(membership._over)
+        return send(self, loop, name, operation)
+
+    monkeypatch.setattr(World, "send", sent)
+    assert client.ask(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED %d " % job_id)
+    assert ended
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", range(1, 9))
 def test_a_poll_misses_no_job_while_another_look_at_its_tube_fails(failing: int) -> None:

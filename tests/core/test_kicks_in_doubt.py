@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from failing import always, busy_for
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
-from beanspiked.engine.aerospike.store.seam import Busy, Unknown
+from beanspiked.engine.aerospike.store.seam import Busy, Refused, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,3 +84,25 @@ def test_one_whose_job_is_not_there_afterwards_is_not_told_as_done(here: World, 
     job_id = client.buried()
     once(here, lambda *_: here.cluster.segment(job_id >> SLOT_BITS).queues["buried"].clear())
     assert client.ask(kick % job_id if b"%" in kick else kick) == INTERNAL_ERROR
+
+
+@pytest.mark.parametrize("kick", KICKS)
+def test_a_job_whose_kick_was_done_and_never_answered_comes_to_who_waits(
+    here: World, client: Client, kick: bytes
+) -> None:
+    job_id = client.buried()
+    others = [client.front_end.connect(), here.front_end().connect()]
+    here.run(5.0)
+    for other in others:
+        other.post(b"reserve\r\n")
+    here.run(5.0)
+    shift = here.cluster.shift
+
+    def unanswered(*arguments: Any) -> Any:
+        with contextlib.suppress(Refused):
+            shift(*arguments)
+        raise Unknown("9: no answer")
+
+    here.cluster.shift = unanswered  # type: ignore[method-assign]
+    assert client.ask(kick % job_id if b"%" in kick else kick) == INTERNAL_ERROR
+    assert here.run(1.0, lambda: any(other.answered() for other in others))

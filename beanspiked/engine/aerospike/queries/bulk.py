@@ -80,12 +80,8 @@ class BulkChanges:
         """See TubeEngine.kick_jobs."""
 
         async def kick(segment: Segment, state: int, jobs: list[SharedJob]) -> int:
-            if not await self._kicks.make_ready(
-                segment.number, QUEUES[state], {job.place: job.packed() for job in jobs}
-            ):
-                return 0
-            self._kicks.changed(tube, segment.number)
-            return len(jobs)
+            entries = {job.place: job.packed() for job in jobs}
+            return len(jobs) if await self._kicks.make_ready(tube, segment.number, QUEUES[state], entries) else 0
 
         await self._change(bulk, tube, wanted.within((DELAYED, BURIED)), kick)
 

@@ -81,9 +81,9 @@ class Kicks:
 
         Raises JobGone if it is not where it was seen any more, OutcomeUnknown or StoreFailed.
         """
-        if not await self.make_ready(found.number, QUEUES[found.state], {found.place: found.packed()}):
+        tube = cast("SharedTube", found.tube)
+        if not await self.make_ready(tube, found.number, QUEUES[found.state], {found.place: found.packed()}):
             raise JobGone("somebody else was faster")
-        self.changed(cast("SharedTube", found.tube), found.number)
 
     async def kick(self, answer: "Answer", tube: "SharedTube", bound: int) -> None:
         """Make up to `bound` buried jobs of a tube ready, oldest first; if none is buried, delayed ones, soonest first.
@@ -114,12 +114,11 @@ class Kicks:
             keys = list(jobs)
             for start in range(0, len(keys), BATCH_MAX):
                 some = keys[start : start + BATCH_MAX]
-                if not await self.make_ready(number, queue, {key: jobs[key] for key in some}):
+                if not await self.make_ready(tube, number, queue, {key: jobs[key] for key in some}):
                     # Somebody changed it: look again.
                     next_keys[number] = some[0]
                     return
                 done += len(some)
-                self.changed(tube, number)
 
         while order and done < bound:
             chosen, next_keys = await self._choose(queue, order, min(bound - done, CHOSEN_MAX))
@@ -170,11 +169,21 @@ class Kicks:
             return {}
         return {} if segment is None else segment.queue(queue)
 
-    async def make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> bool:
+    async def make_ready(self, tube: "SharedTube", number: int, queue: str, jobs: dict[bytes, Packed]) -> bool:
         """Kick jobs of one segment, all or none; tell whether it was done.
 
         Raises OutcomeUnknown or StoreFailed if that cannot be done in time, TooBig if the segment has no room.
         """
+        done = True
+        try:
+            done = await self._make_ready(number, queue, jobs)
+        finally:
+            # Also if that is not known: who waits is to look.
+            if done:
+                self._changed(tube, number)
+        return done
+
+    async def _make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> bool:
         entries: dict[bytes, bytes] = {}
         for key, found in jobs.items():
             found.kicks += 1
@@ -211,8 +220,7 @@ class Kicks:
         # They may have been kicked, run and deleted, or have been deleted or moved to another tube before.
         raise OutcomeUnknown("whether jobs were kicked is not known")
 
-    def changed(self, tube: "SharedTube", number: int) -> None:
-        """Jobs of a segment were made ready."""
+    def _changed(self, tube: "SharedTube", number: int) -> None:
         tube.doubt()
         self._scout.refresh_segment(tube.committer_of(number))
         self._news.tell(tube.name, number, CHANGED)

@@ -238,6 +238,26 @@ def test_a_look_at_an_old_list_keeps_the_open_segment(here: World) -> None:
     assert producer.put() >> SLOT_BITS == job_id >> SLOT_BITS
 
 
+def test_a_look_at_an_old_list_keeps_a_segment_with_held_jobs(here: World) -> None:
+    producer = using(here.front_end(), b"tube")
+    holder = watching(here.front_end(), b"tube")
+    here.run(5.0)
+    job_id = producer.put(ttr=1000)
+    assert holder.ask(b"reserve\r\n").startswith(b"RESERVED %d " % job_id)
+    here.cluster.unlist("tube", job_id >> SLOT_BITS)
+    other = watching(holder.front_end, b"tube")
+    other.post(b"reserve-with-timeout 5\r\n")
+    here.run(1.0)
+    # Who waits looks at a tube whose pause has changed.
+    assert producer.ask(b"pause-tube tube 0\r\n") == b"PAUSED\r\n"
+    here.run(5.0)
+    assert other.take() == b"TIMED_OUT\r\n"
+    here.cluster.enlist("tube", job_id >> SLOT_BITS)
+    here.run(2 * TWO_SWEEPS)
+    assert other.ask(b"reserve-with-timeout 0\r\n") == b"TIMED_OUT\r\n"
+    assert holder.ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+
+
 def test_a_segment_whose_last_job_is_deleted_by_its_id_ends(here: World) -> None:
     first, second = here.front_end(), here.front_end()
     here.run(2.0)

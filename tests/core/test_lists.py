@@ -134,6 +134,12 @@ def test_the_first_page_of_very_many_is_there_at_once(wire: Wire) -> None:
     assert [job.pri for job in listing.jobs] == sorted(job.pri for job in listing.jobs)
 
 
+def test_the_largest_page_is_there_at_once_also_where_half_of_the_jobs_came_in_order(wire: Wire) -> None:
+    for job in [put(wire, pri=1) for _ in range(2 * LIMIT_MAX)][::2]:
+        wire.engine.release(take(wire, job), 0, 0)
+    assert wire.engine.list_jobs(tube(wire), READY, ALL, "", LIMIT_MAX).done
+
+
 @pytest.mark.parametrize("limit", [0, LIMIT_MAX + 1])
 def test_a_page_has_a_sensible_size(wire: Wire, limit: int) -> None:
     with pytest.raises(ValueError, match="1 to 1000"):

@@ -13,8 +13,8 @@ from beanspiked.engine.timers import Timers
 
 __all__ = ["Lists"]
 
-# How many entries of a queue may be passed over to find a page at once.
-STEPS: Final = 1500
+# How many entries of a queue may be looked at to find a page at once: the whole page in its list and in its heap, and some that come before.
+STEPS: Final = 2 * LIMIT_MAX + 500
 BEFORE_ALL: Final = (-1.0, 0)
 
 

@@ -109,8 +109,9 @@ class Guard:
         if self._options.token:
             if scope["path"].removeprefix(self._options.prefix) not in OPEN_TO_ALL:
                 user = self._user(headers.get("authorization", ""))
-        else:
-            _check_host(headers.get("host", ""))
+        elif "host" in headers:
+            # A check of a load balancer may speak HTTP/1.0 and name no host; browsers always do.
+            _check_host(headers["host"])
         if scope["method"] not in READING:
             _check_origin(headers)
             if self._options.read_only:

@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import httpx
     from conftest import Port
 
 PUT = "/api/v1/tube/put?tube=t"
@@ -68,6 +69,15 @@ def test_without_a_secret_no_name_but_localhost_leads_here(port: Port, make_port
     assert port.get("/", Host="").status_code == 421
     guarded = make_port(token=SECRET)
     assert guarded.get("/", Host="queue.example", Authorization=f"Bearer {SECRET}").status_code == 200
+
+
+def test_a_request_of_http_1_0_need_not_name_a_host(port: Port) -> None:
+    async def ask(client: httpx.AsyncClient) -> int:
+        request = client.build_request("GET", "/healthz")
+        del request.headers["host"]
+        return (await client.send(request)).status_code
+
+    assert port.talk(ask) == 200
 
 
 @pytest.mark.parametrize("host", ["[::1", "[foo]", "::1]"])

@@ -659,18 +659,27 @@ function connectionsPage() {
 
 // --- pages, keys and live updates
 
+/** Read the name of a tube in an address, which somebody may have typed. */
+function nameOf(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 let opened;
 function open() {
   opened = location.hash;
   const [, page, name] = location.hash.match(/^#\/(tube|connections)?\/?(.*)$/) ?? [];
-  if (page === "tube") view = tubePage(decodeURIComponent(name));
+  if (page === "tube") view = tubePage(nameOf(name));
   else view = page === "connections" ? connectionsPage() : overviewPage();
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.hash === (page === "connections" ? "#/connections" : "#/");
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = page === "tube" ? `${decodeURIComponent(name)} – beanspiked` : "beanspiked";
+  document.title = page === "tube" ? `${nameOf(name)} – beanspiked` : "beanspiked";
   main.focus({ preventScroll: true });
   refresh();
 }

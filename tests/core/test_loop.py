@@ -81,6 +81,17 @@ def test_timers_that_were_called_are_not_counted_as_cancelled(loop: At) -> None:
     assert (loop._cancelled, loop._timers) == (0, [])
 
 
+def test_cancelled_timers_that_are_gone_are_not_counted_any_more(loop: At) -> None:
+    for _ in range(90):
+        loop.call_later(0, lambda: None).cancel()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert (loop._cancelled, loop._timers) == (0, [])
+    for _ in range(101):
+        loop.call_later(0, lambda: None).cancel()
+    assert (loop._cancelled, loop._timers) == (0, [])
+
+
 @pytest.mark.planted_bug
 def test_a_bug_in_a_call_ends_no_other(loop: At) -> None:
     heard: list[str] = []
@@ -109,6 +120,15 @@ def test_a_thread_and_a_signal_end_a_wait(loop: At) -> None:
     assert heard == ["thread", "signal"]
 
 
+def test_calls_of_a_thread_are_all_made_though_the_pipe_that_wakes_the_loop_is_full(loop: At) -> None:
+    heard: list[str] = []
+    for _ in range(70_000):
+        loop.call_soon_threadsafe(lambda: heard.append("call"))
+    loop.call_soon_threadsafe(loop.stop)
+    loop.run_forever()
+    assert len(heard) == 70_000
+
+
 class Reader(Ready):
     """Reads a pipe, and does something then."""
 
@@ -121,6 +141,39 @@ class Reader(Ready):
         assert events & READABLE
         self.read += os.read(self.fd, 1)
         self.then()
+
+
+def test_a_wait_for_what_is_due_in_a_thousand_years_hears_who_speaks(loop: At, poller: Poller) -> None:
+    out, into = os.pipe()
+    reader = Reader(out, loop.stop)
+    poller.add(out, reader, READABLE)
+    os.write(into, b"x")
+    loop.call_later(1000 * 365 * 86400, lambda: None)
+    loop.run_forever()
+    assert reader.read == b"x"
+    for fd in (out, into):
+        os.close(fd)
+
+
+def test_calls_that_register_others_let_sockets_be_heard_between_them(loop: At, poller: Poller) -> None:
+    out, into = os.pipe()
+    reader = Reader(out, loop.stop)
+    calls = 0
+
+    def again() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            poller.add(out, reader, READABLE)
+            os.write(into, b"x")
+        if calls < 1000:
+            loop.call_soon(again)
+
+    loop.call_soon(again)
+    loop.run_forever()
+    assert (reader.read, calls) == (b"x", 2)
+    for fd in (out, into):
+        os.close(fd)
 
 
 def test_what_a_turn_has_no_time_for_is_heard_in_the_next(wire: Wire, poller: Poller) -> None:

@@ -19,7 +19,8 @@ Stats = dict[str, Value]
 TEXT: Final = frozenset(
     ("name", "tube", "state", "version", "hostname", "os", "platform", "beanspiked-version"),
 )
-ESCAPE: Final = re.compile(r'\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(["\\]))')
+# What names no character stays as it is.
+ESCAPE: Final = re.compile(r'\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U((?:0010|000[0-9a-f])[0-9a-f]{4})|(["\\]))')
 
 
 def mapping(document: bytes, text: Container[str] = TEXT) -> Stats:

@@ -310,6 +310,14 @@ def test_lists_are_read_as_they_were(names: list[str]) -> None:
     assert sequence(yaml.sequence(names)) == names
 
 
+def test_an_escape_of_no_character_is_left_as_it_is() -> None:
+    assert sequence(b'---\n- "\\U0010ffff"\n- "\\U00110000"\n- "\\Uffffffff"\n') == [
+        "\U0010ffff",
+        "\\U00110000",
+        "\\Uffffffff",
+    ]
+
+
 @pytest.mark.parametrize("document", [b"", b"id: 1\n", b"---\nid\n", b"---\nid: 1", b"---\n- a\n"])
 def test_a_document_of_another_kind_is_a_broken_reply(document: bytes) -> None:
     with pytest.raises(errors.BrokenReply):

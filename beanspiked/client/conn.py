@@ -156,12 +156,13 @@ class Conn(asyncio.Protocol):
         try:
             while (answer := self._core.next()) is not None:
                 request, reply = answer
-                future = self._waiting.popleft()
-                if future.done():
-                    continue
-                try:
-                    future.set_result(request.outcome(reply))
-                except ClientError as error:
-                    future.set_exception(error)
+                # It stays first while it has no outcome: a reply that cannot be read fails it with all others.
+                future = self._waiting[0]
+                if not future.done():
+                    try:
+                        future.set_result(request.outcome(reply))
+                    except Refused as error:
+                        future.set_exception(error)
+                self._waiting.popleft()
         except ClientError as error:
             self._fail(error)

@@ -202,6 +202,19 @@ def test_a_server_that_fails_ends_the_connection(
             conn.ask(requests.stats())
 
 
+def test_a_reply_that_cannot_be_read_ends_the_connection(connect: Any) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"OK 4\r\nnope\r\n")
+        if connection.recv(65536):
+            connection.sendall(b"USING default\r\n")
+
+    with answering(answer) as address, connect(address) as conn:
+        with pytest.raises(errors.BrokenReply):
+            conn.ask(requests.stats())
+        with pytest.raises(errors.ClientError):
+            conn.ask(requests.list_tube_used())
+
+
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(coroutine)
 

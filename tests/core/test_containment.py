@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from simulated import Client, HandJournal, VirtualAlarm, keep
 
-from beanspiked.engine.contract import PLAIN
+from beanspiked.engine.compression import squeeze
+from beanspiked.engine.contract import PLAIN, Details
 from beanspiked.engine.embedded.engine import EmbeddedEngine
 from beanspiked.engine.later import Later
 from beanspiked.engine.timers import Timed
@@ -81,6 +82,22 @@ def test_a_damaged_job_can_be_deleted(wire: Wire) -> None:
     client.send(b"delete 1\r\n")
     journal.commit()
     assert client.take() == b"DELETED\r\n"
+
+
+def test_what_was_to_be_proven_is_forgotten_once_it_is_or_the_job_is_gone(wire: Wire) -> None:
+    journal = ReadJournal(wire, damaged=(1, 2, 3), count=4)
+    for job_id in (1, 2):
+        job = wire.engine.find_job(job_id)
+        assert job is not None
+        job.body, raw_size, _ = squeeze(b"x" * 1000)
+        job.details = Details(raw_size=raw_size)
+    client = wire.connect()
+    assert wire.engine._unproven == {1, 2, 3}
+    assert client.send(b"reserve\r\n").startswith(b"RESERVED 1 1000\r\n")
+    assert wire.engine._unproven == {2, 3}
+    client.send(b"delete 2\r\ndelete 3\r\n")
+    journal.commit()
+    assert wire.engine._unproven == set()
 
 
 def test_a_damaged_job_that_is_kicked_is_buried_again(wire: Wire) -> None:

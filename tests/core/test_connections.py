@@ -16,16 +16,12 @@ from suite import either_io
 
 from beanspiked.protocol.commands import LIST_TUBE_USED
 from beanspiked.server.broker import TURN
-from beanspiked.server.connection import HIGH_WATER, Acceptor, Connection
+from beanspiked.server.connection import HIGH_WATER, SEND_AT_ONCE, Acceptor, Connection
 from beanspiked.server.contract import TurnTaker
 from beanspiked.server.loop import Loop, Timer
 from beanspiked.server.poller import EVENTS_A_TURN, GATHER, READABLE, Poller, Ready
 from beanspiked.server.server import Server
-from beanspiked.server.sockets import (
-    EVENTS_AT_ONCE,
-    NativeSockets,
-    Sockets,
-)
+from beanspiked.server.sockets import EVENTS_AT_ONCE, NativeSockets, Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,6 +195,25 @@ def test_a_client_that_does_not_read_is_not_executed_for_and_goes_on_later(site:
     reply = b"FOUND 1 60000\r\n%b\r\n" % body
     expected = b"INSERTED 1\r\n" + reply * 200
     assert site.answer(client, len(expected)) == expected
+
+
+def test_a_turn_sends_a_part_of_a_large_reply(wire: Wire, pairs: Callable[[int], list[Pair]]) -> None:
+    sent: list[int] = []
+
+    def send(_: object, data: memoryview | bytes) -> int:
+        sent.append(len(data) if len(data) <= SEND_AT_ONCE else 0)
+        return sent[-1]
+
+    wire.broker.max_job_size = 3 * SEND_AT_ONCE
+    wire.connect().put(b"x" * 3 * SEND_AT_ONCE)
+    with contextlib.closing(Odd()) as odd:
+        site = Site(wire, odd, pairs)
+        odd.send = send
+        site.connect()[1].sendall(b"reserve\r\n")
+        site.turns(2)
+        assert sum(sent) == len(b"RESERVED 1 1572864\r\n") + SEND_AT_ONCE
+        site.turns(3)
+        assert sum(sent) == len(b"RESERVED 1 1572864\r\n\r\n") + 3 * SEND_AT_ONCE
 
 
 def test_a_half_close_is_answered_and_then_closed(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""A client that hangs up while something is on its way: its connection ends in time, and its descriptor keeps no loop awake."""
+"""A client that hangs up or quits while something is on its way: its connection ends in time, and keeps no loop awake."""
 
 from __future__ import annotations
 
@@ -88,4 +88,18 @@ def test_a_half_close_behind_a_put_is_heard_once_and_the_put_answered(site: Site
     assert (site.events(), site.gone) == ([], [])
     journal.commit()
     assert (site.client.recv(100), site.client.recv(100)) == (b"INSERTED 2\r\n", b"")
+    assert site.gone == [site.connection]
+
+
+def test_who_quits_and_reads_late_gets_all_replies_and_then_the_end(site: Site) -> None:
+    site.connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
+    site.client.sendall(b"stats\r\n" * 30 + b"quit\r\n")
+    site.turns()
+    # Its jobs are given back at once.
+    assert (site.wire.engine.counts.ready, site.gone) == (1, [])
+    got = b""
+    while data := site.client.recv(1 << 20):
+        got += data
+        site.turns()
+    assert got.count(b"OK ") == 30
     assert site.gone == [site.connection]

@@ -181,6 +181,20 @@ def test_an_ended_pause_does_not_come_back(stores: Stores) -> None:
     assert stores.open().engine.tube("a").pause == 0
 
 
+def test_a_pause_that_was_folded_and_then_ended_does_not_come_back_after_a_crash(
+    stores: Stores, tmp_path: Path
+) -> None:
+    store = stores.open()
+    store.put("a")
+    tube = store.engine.tube("a")
+    store.wait(store.engine.pause(tube, 100))
+    assert store.fold()
+    store.wait(store.engine.pause(tube, 0))
+    crashed = Stores(crash(stores.directory, tmp_path / "crashed"), stores.wire)
+    assert crashed.open().engine.tube("a").pause == 0
+    crashed.close()
+
+
 def test_metadata_finds_jobs_but_buried_ones(stores: Stores) -> None:
     store = stores.open()
     found = [store.put("a", details=Details(metadata="order 7")) for _ in range(3)]

@@ -15,7 +15,7 @@ import pytest
 import beanspiked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from stores import Stores
 
@@ -262,7 +262,12 @@ def test_a_job_that_always_takes_longer_than_it_may_is_buried(stores: Stores) ->
     stores.run(check)
 
 
-def test_a_worker_that_never_waits_lets_others_go_on() -> None:
+def not_decodable(_: bytes) -> bytes:
+    raise beanspiked.DecodingError("it is malformed")
+
+
+@pytest.mark.parametrize("decoder", [None, not_decodable])
+def test_a_worker_that_never_waits_lets_others_go_on(decoder: Callable[[bytes], bytes] | None) -> None:
     async def check() -> None:
         async with beanspiked.connect("memory:") as conn:
             tube = conn.use("testtube")
@@ -273,8 +278,8 @@ def test_a_worker_that_never_waits_lets_others_go_on() -> None:
             async def handle(body: bytes, job: Job) -> None:
                 """Do it at once."""
 
-            async with beanspiked.Worker(tube, handle):
-                while (await tube.stats()).jobs:
+            async with beanspiked.Worker(tube, handle, decoder=decoder):
+                while (now := await tube.stats()).jobs > now.buried:
                     turns += 1
                     await asyncio.sleep(0)
             assert turns > 100

@@ -259,6 +259,18 @@ def test_a_reserve_that_is_given_up_leaves_no_job_behind(address: Address) -> No
     run(give_up())
 
 
+def test_a_request_that_is_given_up_leaves_the_others_their_replies(address: Address) -> None:
+    async def give_up() -> None:
+        async with await Conn.connect(address) as conn:
+            asking = [asyncio.create_task(conn.ask(requests.use(name))) for name in ("first", "second")]
+            await asyncio.sleep(0)
+            asking[0].cancel()
+            assert await asking[1] == "second"
+            assert await conn.ask(requests.list_tube_used()) == "second"
+
+    run(give_up())
+
+
 def test_requests_of_many_tasks_share_a_connection(address: Address) -> None:
     async def share() -> None:
         async with await Conn.connect(address) as conn:

@@ -18,7 +18,7 @@ from beanspiked.client.replies import EXPECTED
 from beanspiked.client.requests import Job, Request
 from beanspiked.protocol import yaml
 from beanspiked.protocol.commands import FOREIGN, PREFIXES, REFUSED
-from beanspiked.protocol.parser import Parser
+from beanspiked.protocol.parser import MAX_LINE, Parser
 from beanspiked.protocol.replies import ok
 
 if TYPE_CHECKING:
@@ -308,6 +308,24 @@ def test_what_the_server_quotes_is_read_as_it_was(fields: dict[str, str]) -> Non
 @given(st.lists(st.from_regex(r"[A-Za-z0-9+/;.$_()][A-Za-z0-9+/;.$_()-]*", fullmatch=True)))
 def test_lists_are_read_as_they_were(names: list[str]) -> None:
     assert sequence(yaml.sequence(names)) == names
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"])
+def test_a_line_that_is_too_long_is_no_reply_whether_or_not_it_ends(end: bytes) -> None:
+    core = Core()
+    core.send(requests.list_tube_used())
+    core.feed(b"USING " + b"x" * MAX_LINE + end)
+    with pytest.raises(errors.BrokenReply):
+        core.next()
+
+
+def test_an_end_within_a_line_is_no_answer_to_a_quit() -> None:
+    core = Core()
+    core.send(requests.quit_())
+    core.feed(b"INSERT")
+    core.feed_eof()
+    with pytest.raises(errors.ServerGone):
+        core.next()
 
 
 def test_an_escape_of_no_character_is_left_as_it_is() -> None:

@@ -102,7 +102,7 @@ class Core:
         """Answer a `quit` with the end of the connection. Any other request stays unanswered."""
         if not self._ended or not self._requests:
             return None
-        if self._requests[0].verb != "quit" or self._buffer or self._reply is not None:
+        if self._requests[0].verb != "quit" or self._buffer:
             raise ServerGone("the server closed the connection")
         return self._requests.popleft(), Reply("")
 

@@ -13,7 +13,7 @@ from beanspiked.engine.timers import Timers
 
 __all__ = ["Lists"]
 
-# How many entries of a queue may be looked at to find a page at once: the whole page in its list and in its heap, and some that come before.
+# How many entries of a queue may be looked at to find a page at once: a whole page in its list and in its heap, and some before it.
 STEPS: Final = 2 * LIMIT_MAX + 500
 BEFORE_ALL: Final = (-1.0, 0)
 

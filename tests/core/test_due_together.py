@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from depth import on_source
 from simulated import VirtualAlarm
 
 from beanspiked.engine.timers import CALLS_UNWATCHED, SLICE, Timed
@@ -74,6 +75,7 @@ class Left(TurnTaker):
         self._ran.append(self)
 
 
+@on_source
 def test_who_was_just_heard_waits_for_none_of_those_left_over_from_the_turn_before(wire: Wire) -> None:
     alarm = wire.broker.alarm = wire.alarm = Counting()
     ran: list[TurnTaker] = []

@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.segment.jobs import Put, SharedJob
-from beanspiked.engine.aerospike.store.seam import Fenced, StoreError
+from beanspiked.engine.aerospike.store.seam import Busy, Fenced, StoreError
 from beanspiked.engine.errors import DamagedEntry
 
 if TYPE_CHECKING:
@@ -64,19 +64,16 @@ class Bodies:
         self._numbering: asyncio.Future[StoreError | None] | None = None
 
     async def write_for(self, put: Put) -> None:
-        """Write a put's body, unless the segment accepts no more puts."""
+        """Write a put's body, unless the segment is over: then it accepts no puts."""
         assert put.outside is not None
         assert put.job is not None
-        view = self._view
         try:
             number = await self.write(put.outside, put.job.form)
         except Fenced:
-            if view.gone or view.closed:
-                return
-            raise
+            return
         put.job.body_number = number
         put.job.stored_size = len(put.outside)
-        put.packed = view.around.formats.pack(put.job)
+        put.packed = self._view.around.formats.pack(put.job)
         put.form = put.job.form
 
     async def write(self, stored: bytes, form: int) -> int:
@@ -94,7 +91,7 @@ class Bodies:
         return number
 
     async def _take_numbers(self) -> None:
-        """Take a block of numbers, unless a settle moves the lease on meanwhile."""
+        """Take a block of numbers, unless a settle moves the lease on meanwhile. Raises Fenced if the segment is over."""
         view = self._view
         lease = view.lease
         numbering: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
@@ -104,10 +101,16 @@ class Bodies:
             first = await self._store.number_bodies(view.number, lease, BLOCK)
             self._numbers += range(first, first + BLOCK)
         except Fenced:
-            if view.gone or lease == view.lease:
+            if view.gone:
                 raise
+            if lease == view.lease:
+                # An operation moves it on, or learns that it is gone, perhaps with its tube.
+                if not view.under_way():
+                    view.close()
+                failure = Busy("the lease is gone, or is being moved on")
         except StoreError as error:
             failure = error
-            raise
         finally:
             numbering.set_result(failure)
+        if failure is not None:
+            raise failure

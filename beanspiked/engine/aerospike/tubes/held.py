@@ -183,11 +183,13 @@ class Holdings:
                 self._room.found_full(error)
             if isinstance(error, (Refused, StoreFull)):
                 error = StoreFull(str(error))
-        if error is None and job.committer is committer:
+        if job.committer is not committer:
+            error = JobGone("the job was lost")
+        if error is None:
             self._update(job, packed, stored, later)
         else:
             job.moving = None
-            later.settle(error or JobGone("the job was lost"))
+            later.settle(error)
 
     def _update(self, job: SharedJob, packed: Packed, stored: bytes, later: Later) -> None:
         former = job.body_number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from failing import always
+from failing import always, for_segment
 from killed import KILLS
 from world import Faults, World
 
@@ -140,13 +140,10 @@ def test_no_operation_that_is_late_doubles_or_loses_a_job(seed: int) -> None:
     assert not held(here)
 
 
-def test_a_move_that_nobody_has_a_lease_for_is_found_and_finished() -> None:
-    here = World(1)
-    here.front_end()
-    here.run(5.0)
+def left_behind(here: World, source: int, body: bytes) -> Pair:
+    """Begin a move of a job, as its maker left it before the last steps, whose own leases are gone."""
     cluster = here.cluster
-    pair = Pair((1 << 24) + 70, (1 << 24) + 71, READY)
-    # As its maker left it before the last steps, whose own leases are gone.
+    pair = Pair(source, source + 1, READY)
     for number, tube in (pair.source, "a"), (pair.target, "b"):
         cluster.create(number, tube, lease_key(99, 1))
         cluster.enlist(tube, number)
@@ -155,11 +152,38 @@ def test_a_move_that_nobody_has_a_lease_for_is_found_and_finished() -> None:
     leaving, arriving = (pair_lease(pair, 0, leaving=leaving) for leaving in (True, False))
     cluster.attach(pair.source, leaving)
     cluster.attach(pair.target, arriving)
-    job = {ready_key(0, 1, 1): b"\0" * 29 + b"body"}
+    job = {ready_key(0, 1, 1): b"\0" * 29 + body}
     cluster.segment(pair.source).leases[leaving] = dict(job)
     cluster.apply(pair.target, arriving, Change(last_slot=1, puts={READY: job}, take=1))
-    here.run(620.0)
-    assert where(here) == {b"body": ["ready in b"]}
+    return pair
+
+
+@pytest.fixture
+def at_work(here: World) -> World:
+    here.front_end()
+    here.run(5.0)
+    return here
+
+
+def test_a_move_that_nobody_has_a_lease_for_is_found_and_finished(at_work: World) -> None:
+    left_behind(at_work, (1 << 24) + 70, b"body")
+    at_work.run(620.0)
+    assert where(at_work) == {b"body": ["ready in b"]}
+
+
+def test_a_move_that_cannot_be_finished_holds_up_no_other_and_is_told_of_once(
+    at_work: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [left_behind(at_work, (1 << 24) + 70 + 2 * move, b"%d" % move) for move in range(3)]
+    cluster = at_work.cluster
+    cluster.settle = for_segment(pairs[1].target, cluster.settle, Busy("14"))  # type: ignore[method-assign]
+    at_work.run(620.0)
+    assert where(at_work) == {
+        b"0": ["ready in b"],
+        b"1": ["held in a", "held in b"],
+        b"2": ["ready in b"],
+    }
+    assert caplog.text.count("jobs on the move") == 1
 
 
 def test_a_move_that_fails_tells_so_and_is_finished_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,11 @@ class Leftovers:
         held = [number for (_, number), head in zip(part, heads, strict=True) if head is not None and head.held]
         for leases in await self._store.leases(held):
             if leases is not None:
-                await self._pair_ends.finish_for(leases.number, leases.leases)
+                try:
+                    await self._pair_ends.finish_for(leases.number, leases.leases)
+                except StoreError as error:
+                    # It must not keep the others, nor the bodies.
+                    logger.info("the moves of segment %d are not finished: %s", leases.number, error)
 
     async def _look_at_bodies(self) -> None:
         """Remove old bodies that nothing refers to."""

@@ -13,6 +13,7 @@ copies were put. If they were, step 4 follows; if not, the jobs go back into the
 renamed for it, so that it fails as a whole once somebody else has renamed that again.
 """
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
@@ -83,8 +84,11 @@ class PairEnds:
         """See to a pair until no job is on the move in it; return how many have moved. Raises EngineError; it is tried again then."""
         try:
             moved = await self._settle_for_a_while(pair)
-        except EngineError:
-            self._left[pair] = None
+        except EngineError as error:
+            if pair not in self._left:
+                # Once: it is tried again every second.
+                logger.warning("jobs on the move from segment %d to %d wait: %s", pair.source, pair.target, error)
+                self._left[pair] = None
             raise
         self._left.pop(pair, None)
         return moved
@@ -109,10 +113,8 @@ class PairEnds:
     async def _go_on(self) -> None:
         try:
             for pair in list(self._left):
-                try:
+                with contextlib.suppress(EngineError):
                     await self.finish(pair)
-                except EngineError as error:
-                    logger.warning("jobs on the move from segment %d to %d wait: %s", pair.source, pair.target, error)
         finally:
             self._going_on = False
 

@@ -59,7 +59,6 @@ def test_after_a_failure_late_commands_fail_and_the_rest_is_sent_again_after_a_p
     step = walk.go("busy")
     assert step.action == WAIT
     assert errors(step) == [StoreFailed]
-    assert step.freed == 1
     assert walk.go("rested").action == SEND
     assert len(walk.batch.change.puts[READY]) == 1
 

@@ -212,9 +212,6 @@ class Walk:
         for command in step.elsewhere:
             assert self.known == NO or (self.segment is not None and not put), "put twice"
             self._fate(command, "elsewhere")
-        assert step.freed == len(step.elsewhere) + sum(
-            isinstance(command, Put) and not isinstance(error, OutcomeUnknown) for command, error in step.failed
-        )
         for change in step.later:
             assert self.known == NO
             self._fate(change, "later")

@@ -195,7 +195,6 @@ def fail_puts(commit: Commit, batch: Batch) -> Step:
     """The store has no room: puts fail, and the rest is sent again at once."""
     step = Step(SEND)
     puts = batch.drop_puts()
-    step.freed = len(puts)
     step.fail(puts, commit.why())
     if batch.empty():
         return end(commit, step)
@@ -355,9 +354,7 @@ def abandon(commit: Commit, batch: Batch, step: Step, reason: EngineError) -> St
 
 def fail_late(commit: Commit, batch: Batch, step: Step, reason: EngineError) -> None:
     """Fail the commands of a batch that was not applied which have waited for too long."""
-    puts = len(batch.puts)
     step.fail(batch.drop_late(commit.now), reason)
-    step.freed += puts - len(batch.puts)
 
 
 def in_doubt(

@@ -318,7 +318,6 @@ class Committer(View):
         for command, reason in step.failed:
             command.fail(reason)
         self._handover.acknowledge(step.put)
-        self.slots -= step.freed
         self.inbox.held_changes = step.later + self.inbox.held_changes
         self.inbox.close = self.inbox.close or step.close
         asks = step.asks[:]

@@ -33,7 +33,6 @@ class Step:
         failed: Commands that fail, and why.
         put: Puts that were applied, of a batch that was not done as a whole.
         elsewhere: Puts that were surely not applied, for another segment.
-        freed: How many slots were given to puts that were not applied.
         leave: Whether the segment takes no more puts.
         asks: Requests for jobs that come to nothing.
         asks_error: What those learn who made them and ask for nothing else; None if they just ask again.
@@ -49,7 +48,6 @@ class Step:
         self.failed: list[tuple[Command, EngineError]] = []
         self.put: list[Put] = []
         self.elsewhere: list[Put] = []
-        self.freed: int = 0
         self.leave: bool = False
         self.asks: list[tuple[Waiter, int]] = []
         self.asks_error: EngineError | None = None
@@ -71,7 +69,6 @@ class Step:
     def move(self, batch: Batch) -> None:
         """Have the puts of a batch that was not applied put elsewhere."""
         self.elsewhere = batch.drop_puts()
-        self.freed += len(self.elsewhere)
 
 
 # The batch was applied; made once, since nearly every batch ends so.

@@ -73,6 +73,17 @@ def test_puts_that_are_not_taken_for_a_while_go_elsewhere() -> None:
     assert step.action == END
 
 
+def test_what_was_lost_twice_is_sent_again_after_a_pause_unless_it_is_late() -> None:
+    walk = Walk("puts")
+    walk.go("unknown")
+    assert walk.go("not applied").action == SEND
+    walk.go("unknown")
+    assert walk.go("not applied").action == WAIT
+    walk.go("rested late")
+    walk.go("unknown")
+    assert errors(walk.go("not applied"))[0] is StoreFailed
+
+
 def test_a_full_store_fails_puts_and_gets_the_rest_at_once() -> None:
     walk = Walk("all")
     step = walk.go("full")

@@ -82,3 +82,23 @@ def test_a_job_that_was_released_is_reserved_at_once_at_another_front_end(
     assert holder.ask(b"release %d 0 0\r\n" % job_id) == b"RELEASED\r\n"
     assert here.run(1.0, consumer.answered)
     assert consumer.take().startswith(b"RESERVED %d " % job_id)
+
+
+@pytest.mark.parametrize("command", [b"put 0 0 60 1\r\nx\r\n", b"release %d 0 0\r\n"])
+def test_a_change_that_never_arrives_fails_in_time_and_is_not_sent_all_the_time(
+    here: World, clients: tuple[Client, Client], command: bytes
+) -> None:
+    client = clients[0]
+    job_id = client.put()
+    assert client.ask(b"reserve\r\n").startswith(b"RESERVED ")
+    sent: list[int] = []
+
+    def lost(number: int, *_: Any) -> Any:
+        sent.append(number)
+        raise Unknown("9: no answer")
+
+    here.cluster.apply = lost  # type: ignore[method-assign]
+    # To move the lease on takes little, so that comes through each time.
+    assert client.ask(command % job_id if b"%" in command else command, 3.0) == b"INTERNAL_ERROR\r\n"
+    here.run(10.0)
+    assert len(sent) < 200

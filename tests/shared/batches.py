@@ -138,9 +138,9 @@ class Walk:
             yield "crashed"
 
     def _settles(self) -> list[str]:
-        """Return the possible findings of a settle. It does not see a new value, which may be written again, nor an empty take."""
+        """Return the possible findings of a settle. It sees neither a new value nor a close, which may be done again, nor an empty take."""
         if not self.commands:
-            return ["applied"]
+            return ["not applied" if self.closes else "applied"]
         first = self.commands[0]
         return ["not applied"] if isinstance(first, HeldChange) and first.stays else ["applied", "not applied"]
 

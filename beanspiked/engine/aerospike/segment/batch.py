@@ -27,6 +27,7 @@ class Batch(Request):
         change, number, lease, outcome: See Request.
         mark: The engine's step at which it began.
         until: When it is given up if no command waits for it and its segment is busy, in seconds since the epoch.
+        settled_in_vain: Whether a settle has told that it was not applied.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Batch(Request):
         self._slots: int = slots
         self.mark: int = 0
         self.until: float = 0.0
+        self.settled_in_vain: bool = False
 
     def drop_puts(self) -> list[Put]:
         """Leave the puts out from now on, and return them; only of a batch that was not applied."""
@@ -117,8 +119,8 @@ class Batch(Request):
             return settlement.last_slot >= self.change.last_slot
         if self.change.moves:
             return self.change.moves[0].key not in settlement.held
-        # New values may be written again; what was taken is there.
-        return took or not self.held_changes
+        # New values may be written again, and a segment be closed again; what was taken is there.
+        return took or not (self.held_changes or self.change.close)
 
 
 def _change(

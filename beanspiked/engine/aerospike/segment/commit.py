@@ -261,7 +261,10 @@ def settle_again(commit: Commit, _batch: Batch) -> Step:
 
 
 def send_again(commit: Commit, batch: Batch) -> Step:
-    """It was not applied, and never will be."""
+    """It was not applied, and never will be: send it once more at once, and after that as if the segment were busy."""
+    if batch.settled_in_vain:
+        return retry(commit, batch)
+    batch.settled_in_vain = True
     commit.state = sent(batch)
     return Step(SEND)
 

@@ -273,7 +273,6 @@ class Committer(View):
             self.lease = self._renewed
             self._renewed = 0
             self._tries.forget()
-            self.has_succeeded()
             taken = [(key, packed) for key, packed in settlement.held.items() if key not in self.held]
             step = self._commit.settled(settlement, bool(taken))
             if step.done:

@@ -1,4 +1,4 @@
-"""Nobody waits for a job that is there, whatever happened before: on several front-ends, after any pause, while links break."""
+"""Nobody waits for a job that is there, or for what never comes, whatever happened before: on several front-ends, while links break."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from world import World
 
+from beanspiked.engine.errors import JobGone
+
 if TYPE_CHECKING:
+    import asyncio
+
     from world import Client
 
 TUBES = (b"one", b"two")
@@ -58,3 +62,29 @@ def test_a_reserve_takes_a_ready_job_at_once(seed: int) -> None:
         if links and chance.random() < 0.1:
             front_end.inside(chance.choice(links).wire.abort)
         here.run(math.exp(chance.uniform(math.log(0.001), math.log(PAUSE_MAX))))
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_a_sweep_goes_on_though_a_segment_that_it_closes_is_found_dead_at_that_moment(
+    here: World, client: Client, given_up: bool
+) -> None:
+    client.put()
+    front_end = client.front_end
+    tube = front_end.engine.registry.tube("default")
+    committer = tube.open
+    assert committer is not None
+
+    def found_dead() -> None:
+        if given_up:
+            committer.abandon(JobGone("the segment is over"))
+        committer.gone = True
+        tube.drop(committer)
+
+    async def close() -> None:
+        front_end.loop.call_soon(found_dead)
+        committer.close()
+        await committer.turn()
+
+    closing: list[asyncio.Task[None]] = []
+    front_end.inside(lambda: closing.append(front_end.loop.create_task(close())))
+    assert here.run(1.0, closing[0].done)

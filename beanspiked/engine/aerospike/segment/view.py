@@ -325,8 +325,6 @@ class View:
             steal.fail(reason)
         self.around.put_elsewhere(self.tube, puts)
         self.around.advance_seeks(self.tube, anew=True)
-        if not self.running:
-            self.release_turns()
 
     def put_elsewhere(self, puts: list[Put]) -> None:
         """Let puts that were surely not done, and all that wait, go to another segment, and take no more."""

@@ -355,3 +355,19 @@ def test_errors_are_forgotten_however_many_commands_fail_at_once(here: World) ->
         here.run(5.0)
     # An error that a compiled coroutine waits in an `except` for would be in the context of all that follow, for ever.
     assert max(contexts) < 5
+
+
+def test_a_segment_that_cannot_be_listed_is_not_entered_all_the_time(here: World, client: Client) -> None:
+    here.run(1.0)
+    entered: list[str] = []
+
+    def busy(tube: str, _: int) -> None:
+        entered.append(tube)
+        raise Busy("18: device overload")
+
+    enlist, here.cluster.enlist = here.cluster.enlist, busy  # type: ignore[method-assign]
+    assert client.ask(b"put 0 0 60 1\r\nx\r\n", 3.0) == b"INTERNAL_ERROR\r\n"
+    here.run(20.0)
+    assert len(entered) < 100
+    here.cluster.enlist = enlist  # type: ignore[method-assign]
+    client.put()

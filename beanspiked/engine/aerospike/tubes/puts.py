@@ -253,6 +253,7 @@ class Puts:
         session = self._membership.session
         form = self._membership.agreement.writes
         number, lease = await self._claim(tube, form)
+        failing_since = 0.0
         while True:
             failure: StoreError | None = None
             try:
@@ -267,7 +268,8 @@ class Puts:
             if session.over:
                 return None
             self._fail_arriving(tube, StoreFailed("the store does not answer"), everything=False)
-            await self._tasks.pause_between_tries()
+            failing_since = failing_since or self._clock.now()
+            await self._tasks.pause_between_tries(failing_since)
         if session.over or not self._membership.alive():
             return None
         if tube.full_until:

@@ -311,9 +311,12 @@ class Worker(OfOneProcess, Generic[Task]):
 
     async def _ended(self, job: Job, error: BaseException | None) -> None:
         """Delete a job whose handler has ended, or let it be tried again."""
-        if isinstance(error, (ConnForked, *NO_FAULTS)):
-            # After a fork the parent's handler has the job.
+        if isinstance(error, ConnForked):
+            # The parent's handler has the job.
             raise error
+        if isinstance(error, NO_FAULTS):
+            # The event loop has raised it already. Raised again, it would end `asyncio.run` before that has ended the other tasks.
+            raise asyncio.CancelledError
         if error is not None:
             await self._failed(job, error)
         elif job.held:

@@ -106,6 +106,26 @@ def test_a_worker_outlives_its_decoders_faults(stores: Stores, error: type[BaseE
     stores.run(check)
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_program_that_a_handler_ends_leaves_its_store(error: type[BaseException]) -> None:
+    conns: list[Conn] = []
+
+    async def ends(body: bytes, job: Job) -> None:  # noqa: ARG001
+        raise error
+
+    async def main() -> None:
+        async with beanspiked.connect("memory:") as conn:
+            conns.append(conn)
+            tube = conn.use("t")
+            await tube.put(b"")
+            async with beanspiked.Worker(tube, ends, concurrency=2):
+                await asyncio.sleep(10)
+
+    with pytest.raises(error):
+        asyncio.run(main())
+    assert conns[0].closed
+
+
 @pytest.mark.usefixtures("unlogged")
 def test_a_pause_that_is_longer_than_a_delay_may_be_is_the_longest_delay(stores: Stores) -> None:
     async def check(conn: Conn) -> None:

@@ -34,8 +34,8 @@ BACKOFF: Final = Retry(first=1.0, multiplier=2.0, longest=1024.0)
 # The pause between two tries when the store fails, in seconds.
 STORE_AGAIN: Final = Retry(first=0.1, longest=5.0)
 MAX_REASON: Final = 1000
-# These end a program or a generator. Any other error is the job's, even one that is no Exception: a panic of a module in Rust, for example.
-NO_FAULTS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+# These end the program. Any other error is the job's, even one that is no Exception: a panic of a module in Rust, for example.
+NO_FAULTS: Final = (KeyboardInterrupt, SystemExit)
 
 # The workers of this process that a signal stops, by signal.
 _stoppers: dict[int, list[Callable[[], None]]] = {}

@@ -38,6 +38,10 @@ async def cannot_say_why(body: bytes, job: Job) -> None:  # noqa: ARG001
     raise Unspeakable
 
 
+async def ends_no_generator(body: bytes, job: Job) -> None:  # noqa: ARG001
+    raise GeneratorExit
+
+
 class Panic(BaseException):
     """What a module that is written in Rust raises when it panics."""
 
@@ -66,7 +70,8 @@ def unlogged() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unlogged")
 @pytest.mark.parametrize(
-    "handler", [fails, cannot_say_why, panics, waits_for_what_was_cancelled, learns_of_another_jobs_loss]
+    "handler",
+    [fails, cannot_say_why, panics, ends_no_generator, waits_for_what_was_cancelled, learns_of_another_jobs_loss],
 )
 def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> None:
     async def check(conn: Conn) -> None:
@@ -86,7 +91,9 @@ def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> 
 
 
 @pytest.mark.usefixtures("unlogged")
-@pytest.mark.parametrize(("error", "reason"), [(Unspeakable, "Unspeakable"), (Panic, "Panic: ")])
+@pytest.mark.parametrize(
+    ("error", "reason"), [(Unspeakable, "Unspeakable"), (Panic, "Panic: "), (GeneratorExit, "GeneratorExit: ")]
+)
 def test_a_worker_outlives_its_decoders_faults(stores: Stores, error: type[BaseException], reason: str) -> None:
     def decoder(body: bytes) -> bytes:  # noqa: ARG001
         raise error

@@ -278,6 +278,6 @@ class Connection(Sink):
 
     def _fail(self, error: Exception) -> None:
         """Log a bug and close this connection; the others go on."""
-        logger.error("internal error: connection %d is closed", self.fd, exc_info=error)
-        self.write(b"INTERNAL_ERROR\r\n")
+        # Its jobs are given back now: a client that does not read may stay for ever.
+        self.flow.fail(error)
         self.close()

@@ -337,8 +337,8 @@ class Flow(TurnTaker):
         """End this connection after a bug."""
         logger.error("internal error: a connection is closed", exc_info=error)
         sink = self._out.sink
-        self.close()
         try:
+            self.close()
             sink.write(replies.INTERNAL_ERROR)
         except Exception as worse:
             logger.error("internal error: the client of a closed connection gets no reply", exc_info=worse)

@@ -358,6 +358,29 @@ def test_a_session_with_a_bug_ends_with_an_error(site: Site, monkeypatch: pytest
     assert site.acceptor.gone == [connection]
 
 
+@pytest.mark.planted_bug
+def test_a_session_with_a_bug_gives_its_jobs_back_though_its_client_does_not_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, client = site.connect()
+    _, other = site.connect()
+    if not hasattr(connection.flow, "__dict__"):
+        pytest.skip("a compiled session takes no bug from a test")
+    connection.flow.receive(put(b"x" * 60_000) + b"reserve\r\n" + b"peek 1\r\n" * 20)
+    site.turns()
+    assert connection._unsent_bytes
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(connection.flow, "receive", broken)
+    client.sendall(b"x")
+    site.turns()
+    other.sendall(b"stats-job 1\r\n")
+    site.turns()
+    assert b"state: ready" in other.recv(1000)
+
+
 class Counting(Loop):
     """Counts the calls that are planned and not made yet."""
 

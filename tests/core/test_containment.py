@@ -222,6 +222,27 @@ def test_a_bug_in_an_outcome_leaves_no_reply_out_for_ever(wire: Wire, monkeypatc
     assert other.take() == b"INSERTED 2\r\n"
 
 
+@pytest.mark.planted_bug
+def test_a_bug_in_the_end_of_a_connection_with_a_bug_holds_up_nobody_else(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlucky, other = wire.connect(), wire.connect()
+    session = unlucky.flow.session
+    if not hasattr(session, "__dict__"):
+        pytest.skip("a compiled session takes no bug from a test")
+
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(session, "close", broken)
+    monkeypatch.setattr(session.out, "flush", broken)
+    unlucky.flow.receive(b"list-tube-used\r\n")
+    other.flow.receive(b"list-tube-used\r\n")
+    wire.broker.end_turn()
+    assert unlucky.is_closed
+    assert other.take() == b"USING default\r\n"
+
+
 class Deaf(Client):
     """A sink that fails."""
 

@@ -37,7 +37,6 @@ class Serving(OfOneProcess):
         self._sockets = sockets
         self._poller = Poller(core.broker, shared=core.broker.engine.shared)
         self._server: Server | None = Server(core.broker, self._poller, core.loop, sockets)
-        self._running: Server | None = self._server
         forks.watch(self)
         # The server ends with the connection to the store at the latest.
         self._forget = core.before_close(self.close)
@@ -47,18 +46,20 @@ class Serving(OfOneProcess):
 
     async def close(self, drain_seconds: float = 0.0) -> None:
         """Accept no more clients, let the connected ones finish the jobs that they hold for a time, then give these jobs back."""
-        server, self._server = self._server, None
-        if server is not None:
+        if self._server is None:
+            return
+        await self._core.ended(self._server.stop(drain_seconds))
+        # Another call may have waited for the same end.
+        if self._server is not None:
+            self._server = None
             self._forget()
-            await self._core.ended(server.stop(drain_seconds))
-            self._running = None
             self._core.alarm.pollers.remove(self._poller)
             self._core.loop.remove_reader(self._poller.fileno())
             self._poller.close()
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - the parent's number does not matter
         """See forks.Watched. Although the child lives on, clients must see the parent hang up, and the address must become free."""
-        server, self._server, self._running = self._running, None, None
+        server, self._server = self._server, None
         if server is not None:
             forks.let_go(sock.fileno() for sock in self._sockets if sock.fileno() >= 0)
             forks.let_go(connection.fd for connection in server.connections)

@@ -159,7 +159,10 @@ class Server(Acceptor):
     # --- stopping
 
     def stop(self, drain_seconds: float) -> Later:
-        """Accept no more clients, let clients finish their held jobs for a time, then give these back. May be repeated."""
+        """Accept no more clients, let clients finish their held jobs for a time, then give these back.
+
+        May be repeated. A call without a time ends the time that an earlier one gave.
+        """
         if self._stopped is None:
             self._stopped = Later()
             self._stop_accepting()
@@ -170,6 +173,8 @@ class Server(Acceptor):
                 connection.flow.stop()
             self._broker.end_turn()
             self._wait(drain_seconds, self._end_sessions)
+        elif drain_seconds <= 0 and self._next == self._end_sessions:
+            self._go_on()
         return self._stopped
 
     def _wait(self, seconds: float, after: Callable[[], None]) -> None:

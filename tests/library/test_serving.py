@@ -94,6 +94,29 @@ def test_serving_ends_and_begins_again_while_the_connection_lives(stores: Stores
     stores.run(check)
 
 
+@pytest.mark.parametrize("cancelled", [False, True], ids=["a close waits", "a close was cancelled"])
+def test_serving_ends_with_the_connection_although_clients_were_given_time(tmp_path: Path, *, cancelled: bool) -> None:
+    async def check() -> None:
+        path = str(tmp_path / "socket")
+        async with beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}") as conn:
+            serving = await beanspiked.serve(conn, f"unix:{path}")
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"put 0 0 60 1\r\nx\r\nreserve\r\n")
+            await reader.readuntil(b"\r\nx\r\n")
+            closing = asyncio.create_task(serving.close(drain_seconds=600))
+            await asyncio.sleep(0)
+            if cancelled:
+                closing.cancel()
+        # Once the store is left, nothing that a client asks for could be kept.
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await asyncio.wait([closing])
+        async with beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}") as conn:
+            assert (await conn.use("default").stats()).ready == 1
+
+    asyncio.run(check())
+
+
 def test_serving_on_a_unix_socket_ends_with_the_connection(tmp_path: Path) -> None:
     async def check() -> None:
         path = str(tmp_path / "socket")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from beanspiked.library import conn as asynchronous
 from beanspiked.library.core import OfOneProcess
-from beanspiked.library.errors import ConnForked, JobLost
+from beanspiked.library.errors import ConnClosed, ConnForked, JobLost
 from beanspiked.library.job import Job as AsyncJob
 from beanspiked.library.job import touch_on
 from beanspiked.library.threaded import ThreadedConn
@@ -278,7 +278,8 @@ class Job(OfOneProcess):
             if not conn.owner:
                 touching.cancel()
                 # Without waiting: the garbage collector may call this in any thread, or as the program ends.
-                conn.start(end())
+                with contextlib.suppress(ConnClosed):
+                    conn.start(end())
         if conn.owner:
             raise ConnForked(conn.client_id, conn.owner)
         if lost.is_set():

@@ -76,6 +76,23 @@ def test_a_job_is_kept_alive_while_the_program_blocks(conn: blocking.Conn, store
         conn.delete_tube(stores.tube)
 
 
+def test_a_block_in_which_its_connection_is_closed_ends_as_it_would_have(stores: Stores) -> None:
+    def block(error: Exception | None) -> None:
+        conn = blocking.Conn(stores.connect())
+        conn.use(stores.tube).put(b"", ttr=60)
+        job = conn.use(stores.tube).reserve(5)
+        assert job is not None
+        with job.keep_alive():
+            conn.close()
+            if error is not None:
+                raise error
+
+    with pytest.raises(beanspiked.JobLost):
+        block(None)
+    with pytest.raises(ValueError, match="a fault"):
+        block(ValueError("a fault"))
+
+
 @pytest.mark.slow
 def test_threads_may_share_a_connection(conn: blocking.Conn, stores: Stores) -> None:
     tube = conn.use(stores.tube)

@@ -184,7 +184,10 @@ class Core:
         while self._closers:
             closer = next(iter(self._closers))
             self._closers.pop(closer)
-            await closer()
+            try:
+                await closer()
+            except Exception:
+                logger.exception("%s: what was to be called before its close failed", self.client_id)
         self.check_process()
         if self._leaving:
             return

@@ -11,7 +11,7 @@ from beanspiked.cli.matching import Matching, add_all, expect_answer, over_admin
 from beanspiked.cli.taking import at_once, take_ready, todo, watch_only
 from beanspiked.cli.terminal import Progress, plural, print_json, say
 from beanspiked.client import requests
-from beanspiked.client.errors import JobLost, NotUnderstood, Refused
+from beanspiked.client.errors import JobBuried, NotUnderstood, Refused, StoreFailed
 from beanspiked.client.requests import Job
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class _Moving:
 
     Attributes:
         moved: How many jobs were moved.
-        doubled: The ids of jobs that another worker may have got meanwhile.
+        doubled: The ids of jobs that may be in both tubes.
         progress: Shows how many were moved.
     """
 
@@ -163,16 +163,22 @@ class _Moving:
             if isinstance(outcome, Refused):
                 refused = refused or outcome
                 self._give_back(job, told)
+                if isinstance(outcome, (StoreFailed, JobBuried)):
+                    # It may have put it, or has.
+                    self.doubled.append(job.id)
             else:
                 put.append(job)
-        deletes = requests.accepted(conn.ask_all([requests.delete(job.id) for job in put]))
+        deletes = conn.ask_all([requests.delete(job.id) for job in put])
         for job, gone in zip(put, deletes, strict=True):
             self.moved += 1
-            if not gone:
+            if isinstance(gone, Refused):
+                refused = refused or gone
+            if gone is not True:
                 self.doubled.append(job.id)
         self.progress.show(self.moved)
         if refused is not None:
-            raise Failed(f"{refused}; {plural(self.moved)} were moved, the others are where they were")
+            doubled = f"; {plural(len(self.doubled))} may be in both tubes: {self.doubled}" if self.doubled else ""
+            raise Failed(f"{refused}; {plural(self.moved)} were moved, the others are where they were{doubled}")
 
     def _delay(self, told: Stats) -> int:
         return number_of(told, "time-left") if self._state == "delayed" else 0
@@ -184,6 +190,6 @@ class _Moving:
                 self._conn.ask(requests.bury(job.id, priority=priority))
             else:
                 self._conn.ask(requests.release(job.id, priority=priority, delay=self._delay(told)))
-        except JobLost:
-            # Its time to run is over, so the job is back already.
+        except Refused:
+            # Its time to run is over, or it goes back when the connection ends.
             say(f"job {job.id} is ready again")

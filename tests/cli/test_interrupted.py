@@ -13,6 +13,7 @@ from either import bodies, bury
 from beanspiked.client import requests
 from beanspiked.client.address import Address
 from beanspiked.client.blocking import Conn
+from beanspiked.client.errors import JobBuried, Refused, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,35 @@ def test_move_leaves_everything_where_the_server_takes_no_more(cli: Commands, ow
     assert "accepts no more jobs; 0 jobs were moved" in cli("move", "from", "to", "-s", state, code=1).said
     assert cli.states("from") == {state: 3}
     assert cli("peek", "from", "--json").json[0]["pri"] == 7
+
+
+@pytest.mark.usefixtures("own_server")
+@pytest.mark.parametrize(
+    ("verbs", "error", "said", "moved"),
+    [
+        (["put"], StoreFailed, "the server failed", 0),
+        (["put", "release"], StoreFailed, "the server failed", 0),
+        (["put"], JobBuried, "the server has no room, and buried the job", 0),
+        (["delete"], StoreFailed, "the server failed", 3),
+    ],
+)
+def test_move_tells_which_jobs_may_be_in_both_tubes_when_the_server_fails(
+    cli: Commands, monkeypatch: pytest.MonkeyPatch, verbs: list[str], error: type[Refused], said: str, moved: int
+) -> None:
+    cli("put", "from", *"abc")
+    exchange = Conn.ask_all
+
+    def failing(self: Conn, wanted: Any) -> Any:
+        # It may have carried them out although it says that it failed.
+        told = exchange(self, wanted)
+        return [error(one.command) if one.verb in verbs else outcome for one, outcome in zip(wanted, told, strict=True)]
+
+    monkeypatch.setattr(Conn, "ask_all", failing)
+    text = cli("move", "from", "to", code=1).err
+    assert said in text
+    assert text.rstrip().endswith(
+        f"{moved} jobs were moved, the others are where they were; 3 jobs may be in both tubes: [1, 2, 3]"
+    )
 
 
 class Killed(BaseException):

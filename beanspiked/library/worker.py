@@ -211,7 +211,6 @@ class Worker(OfOneProcess, Generic[Task]):
         if self._tube.conn.owner:
             return
         self._stopping.set()
-        self._forget()
         for taker in list(self._reserving):
             taker.cancel()
         # A handler may close its own worker, which must not wait for that handler.
@@ -222,6 +221,8 @@ class Worker(OfOneProcess, Generic[Task]):
             taker.cancel()
         if takers:
             await asyncio.wait(takers)
+        # Only now: if this call is cancelled, the close of the connection ends the handlers.
+        self._forget()
 
     def forked(self, owner: int) -> None:  # noqa: ARG002 - its connection says who it is
         """See forks.Watched. The parent's worker goes on, and the child's copy ends."""

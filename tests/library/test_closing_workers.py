@@ -58,3 +58,35 @@ def test_closing_does_not_wait_for_the_next_try_of_a_store_that_fails(
         await asyncio.wait_for(worker.close(), 5)
 
     stores.run(check)
+
+
+def test_a_connection_ends_the_handlers_that_a_cancelled_close_was_waiting_for(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        await tube.put(b"", ttr=60)
+        begun = asyncio.Event()
+        ended = False
+
+        async def handle(body: bytes, job: Job) -> None:  # noqa: ARG001
+            nonlocal ended
+            begun.set()
+            try:
+                await asyncio.sleep(600)
+            finally:
+                await asyncio.sleep(0.05)
+                ended = job.held
+
+        worker = beanspiked.Worker(tube, handle)
+        worker.start()
+        await begun.wait()
+        closing = asyncio.create_task(worker.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await conn.close()
+        assert ended
+        assert "was lost" not in caplog.text
+
+    stores.run(check)

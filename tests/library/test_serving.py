@@ -105,12 +105,17 @@ def test_serving_ends_with_the_connection_although_clients_were_given_time(tmp_p
             await reader.readuntil(b"\r\nx\r\n")
             closing = asyncio.create_task(serving.close(drain_seconds=600))
             await asyncio.sleep(0)
+            # Another call that gives time takes none away.
+            again = asyncio.create_task(serving.close(drain_seconds=600))
+            for _ in range(3):
+                writer.write(b"touch 1\r\n")
+                assert await asyncio.wait_for(reader.readline(), 10) == b"TOUCHED\r\n"
             if cancelled:
                 closing.cancel()
         # Once the store is left, nothing that a client asks for could be kept.
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
-        await asyncio.wait([closing])
+        await asyncio.wait([closing, again])
         async with beanspiked.connect(f"sqlite:{tmp_path / 'jobs'}") as conn:
             assert (await conn.use("default").stats()).ready == 1
 

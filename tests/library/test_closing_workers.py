@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 import beanspiked
 from beanspiked.library import worker as worker_module
 
 if TYPE_CHECKING:
-    import pytest
     from stores import Stores
 
     from beanspiked import Conn, Job
@@ -88,5 +89,17 @@ def test_a_connection_ends_the_handlers_that_a_cancelled_close_was_waiting_for(
         await conn.close()
         assert ended
         assert "was lost" not in caplog.text
+
+    stores.run(check)
+
+
+def test_a_worker_is_started_once(stores: Stores) -> None:
+    async def check(conn: Conn) -> None:
+        async def handle(body: bytes, job: Job) -> None:
+            """Never called."""
+
+        async with beanspiked.Worker(conn.use(stores.tube), handle) as worker:
+            with pytest.raises(ValueError, match="a worker is started once"):
+                worker.start()
 
     stores.run(check)

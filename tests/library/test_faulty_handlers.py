@@ -38,6 +38,11 @@ async def cannot_say_why(body: bytes, job: Job) -> None:  # noqa: ARG001
     raise Unspeakable
 
 
+async def says_too_much(body: bytes, job: Job) -> None:  # noqa: ARG001
+    # No reason may be that long.
+    raise ValueError("x" * 70_000)
+
+
 async def ends_no_generator(body: bytes, job: Job) -> None:  # noqa: ARG001
     raise GeneratorExit
 
@@ -71,7 +76,15 @@ def unlogged() -> Iterator[None]:
 @pytest.mark.usefixtures("unlogged")
 @pytest.mark.parametrize(
     "handler",
-    [fails, cannot_say_why, panics, ends_no_generator, waits_for_what_was_cancelled, learns_of_another_jobs_loss],
+    [
+        fails,
+        cannot_say_why,
+        says_too_much,
+        panics,
+        ends_no_generator,
+        waits_for_what_was_cancelled,
+        learns_of_another_jobs_loss,
+    ],
 )
 def test_a_worker_outlives_its_handlers_faults(stores: Stores, handler: Any) -> None:
     async def check(conn: Conn) -> None:

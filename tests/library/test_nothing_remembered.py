@@ -25,3 +25,16 @@ def test_neither_who_waited_nor_what_was_held_is_remembered() -> None:
             assert timers.next_at() == NEVER
 
     asyncio.run(check())
+
+
+def test_a_worker_that_is_closed_is_not_remembered_by_its_connection() -> None:
+    async def handle(body: bytes, job: beanspiked.Job) -> None:
+        """Never called."""
+
+    async def check() -> None:
+        async with beanspiked.connect("memory:") as conn:
+            async with beanspiked.Worker(conn.use("testtube"), handle):
+                assert conn._core._closers
+            assert not conn._core._closers
+
+    asyncio.run(check())

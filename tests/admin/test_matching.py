@@ -302,3 +302,33 @@ def test_who_hears_of_its_progress_hears_why_a_change_has_ended_early(port: Port
     bulk.value = 7
     bulk.settle(StoreFull("no room"))
     assert told_of(port, bulk, 1) == [{"moved": 7, "error": "no room"}]
+
+
+@pytest.mark.parametrize(("failing", "made"), [(True, [3, 4]), (False, [3])], ids=["the store fails", "it is stopped"])
+@pytest.mark.usefixtures("client")
+def test_a_change_of_each_job_that_ends_early_tells_how_many_were_changed(
+    port: Port, monkeypatch: pytest.MonkeyPatch, failing: bool, made: list[int]
+) -> None:
+    monkeypatch.setattr(matching, "SIDE_BY_SIDE", 1)
+    changed: list[int] = []
+    bulk = Bulk()
+
+    async def change(number: int) -> None:
+        if failing and len(changed) == len(made):
+            raise StoreFull("no room")
+        changed.append(number)
+        if not failing:
+            bulk.stop()
+
+    async def work() -> None:
+        nonlocal bulk
+        outcomes = Outcomes(port.wire.broker)
+        bulk = await Matching(outcomes, Jobs(outcomes)).each("t", Wanted([READY]), change)
+        await outcomes.done(bulk)
+
+    if failing:
+        with pytest.raises(StoreFull):
+            asyncio.run(work())
+    else:
+        asyncio.run(work())
+    assert (bulk.value, changed) == (len(made), made)

@@ -7,7 +7,6 @@ import errno
 import os
 import select
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,9 +17,7 @@ from beanspiked.protocol.commands import LIST_TUBE_USED
 from beanspiked.server.broker import TURN
 from beanspiked.server.connection import HIGH_WATER, SEND_AT_ONCE, Acceptor, Connection
 from beanspiked.server.contract import TurnTaker
-from beanspiked.server.loop import Loop, Timer
 from beanspiked.server.poller import EVENTS_A_TURN, GATHER, READABLE, Poller, Ready
-from beanspiked.server.server import Server
 from beanspiked.server.sockets import EVENTS_AT_ONCE, NativeSockets, Sockets
 
 if TYPE_CHECKING:
@@ -379,44 +376,3 @@ def test_a_session_with_a_bug_gives_its_jobs_back_though_its_client_does_not_rea
     other.sendall(b"stats-job 1\r\n")
     site.turns()
     assert b"state: ready" in other.recv(1000)
-
-
-class Counting(Loop):
-    """Counts the calls that are planned and not made yet."""
-
-    planned = 0
-
-    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
-        def made() -> None:
-            self.planned -= 1
-            callback()
-
-        self.planned += 1
-        return super().call_later(delay, made)
-
-
-def test_clients_that_come_and_go_at_the_limit_plan_one_next_try_to_accept(wire: Wire) -> None:
-    poller = Poller(wire.broker, Sockets())
-    loop = Counting(poller)
-    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as clients:
-        listening.setblocking(False)
-        for _ in range(9):
-            clients.enter_context(socket.create_connection(listening.getsockname()))
-        server = Server(wire.broker, poller, loop, [listening])
-        server.most = 1
-        server.accept()
-        for _ in range(5):
-            until = time.monotonic() + 10
-            while not server.connections:
-                assert time.monotonic() < until
-                loop.call_soon(loop.stop)
-                loop.run_forever()
-            # The next client is refused until this one ends.
-            server.accept_from(listening)
-            next(iter(server.connections)).abort()
-            wire.broker.end_turn()
-        assert loop.planned == 1
-        for connection in list(server.connections):
-            connection.abort()
-    loop.close()
-    poller.close()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from stores import reserved
 
 import beanspiked
 from beanspiked.library import worker as worker_module
@@ -101,5 +102,25 @@ def test_a_worker_is_started_once(stores: Stores) -> None:
         async with beanspiked.Worker(conn.use(stores.tube), handle) as worker:
             with pytest.raises(ValueError, match="a worker is started once"):
                 worker.start()
+
+    stores.run(check)
+
+
+def test_a_closer_that_raises_keeps_no_connection_from_its_end(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(conn: Conn) -> None:
+        tube = conn.use(stores.tube)
+        await tube.put(b"", ttr=60)
+        job = await reserved(tube)
+
+        async def broken() -> None:
+            raise ValueError("a fault")
+
+        conn.before_close(broken)
+        await conn.close()
+        assert conn.closed
+        assert not job.held
+        assert "ValueError: a fault" in caplog.text
 
     stores.run(check)

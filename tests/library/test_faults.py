@@ -291,26 +291,6 @@ def test_a_callback_that_raises_keeps_nobody_from_learning_of_a_loss(stores: Sto
     stores.run(check)
 
 
-def test_a_closer_that_raises_keeps_no_connection_from_its_end(
-    stores: Stores, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def check(conn: Conn) -> None:
-        tube = conn.use(stores.tube)
-        await tube.put(b"", ttr=60)
-        job = await reserved(tube)
-
-        async def broken() -> None:
-            raise ValueError("a fault")
-
-        conn.before_close(broken)
-        await conn.close()
-        assert conn.closed
-        assert not job.held
-        assert "ValueError: a fault" in caplog.text
-
-    stores.run(check)
-
-
 def test_a_job_deleted_by_its_id_is_lost_to_who_works_on_it(stores: Stores) -> None:
     async def check(conn: Conn) -> None:
         tube = conn.use(stores.tube)

@@ -135,6 +135,31 @@ def test_a_frame_that_was_refused_is_not_read(tmp_path: Path, monkeypatch: pytes
     log.close(remove=True)
 
 
+def test_a_frame_that_was_refused_does_not_take_the_place_of_one_in_the_next_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, NAME, 0, [])
+    log.append([b"one"], True)
+    first = log.current.path
+    data = b""
+
+    def fail(_: int) -> None:
+        nonlocal data
+        data = first.read_bytes()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            log.append([b"refused"], True)
+    assert log.switch()
+    log.append([b"two"], True)
+    # What was written over it is lost with the power.
+    first.write_bytes(data)
+    assert [read(tmp_path, folded) for folded in (0, 1)] == [[b"one", b"two"], [b"two"]]
+    log.close(remove=False)
+
+
 # --- files in turns
 
 

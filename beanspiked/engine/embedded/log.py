@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from beanspiked.engine.contract import ALL
 from beanspiked.engine.embedded.database import PRIVATE, log_paths
 from beanspiked.engine.embedded.frames import Frame, Header, LogFile, frames_of, header_of, relied_on
 from beanspiked.engine.errors import StoreUnusable
@@ -84,8 +85,11 @@ def read_log(directory: Path, journal: bytes, folded: int, take: Callable[[bytes
             files[-1] = (header, path, fd)
         whole: dict[Path, list[Frame]] = {}
         live = sorted((file for file in files if file[0].journal), key=lambda file: file[0].first, reverse=True)
+        below = ALL
         for header, path, fd in live:
-            whole[path] = list(frames_of(fd, header))
+            # Behind the older file's last frame a refused one may stand, with the number of the newer file's first one.
+            whole[path] = [frame for frame in frames_of(fd, header) if frame.number < below]
+            below = header.first
         number = folded + 1
         for header, path, fd in reversed(live):
             frames = whole[path]

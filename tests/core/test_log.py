@@ -16,7 +16,11 @@ from beanspiked.engine.embedded.backup import backup
 from beanspiked.engine.embedded.database import FILE_NAME, log_paths
 from beanspiked.engine.embedded.frames import START
 from beanspiked.engine.embedded.log import SIZES, Log, read_log
+from beanspiked.engine.embedded.parts import read_part
+from beanspiked.engine.embedded.records import encode
+from beanspiked.engine.embedded.write import DELETE, PUT, Write
 from beanspiked.engine.errors import StoreUnusable
+from beanspiked.engine.jobs import Job, Tube
 
 NAME = b"the same"
 BATCHES = [b"one", b"the second batch", b"", b"3" * 100, b"the last batch of all"]
@@ -157,6 +161,27 @@ def test_a_frame_that_was_refused_does_not_take_the_place_of_one_in_the_next_fil
     # What was written over it is lost with the power.
     first.write_bytes(data)
     assert [read(tmp_path, folded) for folded in (0, 1)] == [[b"one", b"two"], [b"two"]]
+    log.close(remove=False)
+
+
+def test_a_frame_that_was_refused_is_not_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [Job(number, Tube(1, "t"), 0, 0, 60, 0, b"") for number in (1, 2)]
+    log = Log(tmp_path, NAME, 0, [])
+    log.append(encode([Write(PUT, jobs[0])], 0), True)
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            # Nor can the frame be written over.
+            patch.setattr(os, "pwrite", fail)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            log.append(encode([Write(DELETE, jobs[0])], 0), True)
+    assert log.switch()
+    log.append(encode([Write(PUT, jobs[1])], 0), True)
+    assert log.full is not None
+    assert read_part([log.full, log.current], 0).net.put_ids() == [1, 2]
     log.close(remove=False)
 
 

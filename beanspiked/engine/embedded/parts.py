@@ -1,6 +1,5 @@
 """Reads the log in parts, of which each becomes one transaction of the database."""
 
-import itertools
 import time
 from typing import Final, NamedTuple
 
@@ -40,20 +39,22 @@ def read_part(files: list[LogFile], folded: int, most: int = ALL, at: int = STAR
     end = at
     last = files[-1].last
     breath = 0
-    first = frames_of(files[0].fd, files[0].header, at, 0 if at == START else folded + 1)
-    for frame in itertools.chain(first, *[frames_of(file.fd, file.header) for file in files[1:]]):
-        if frame.number > last:
-            break
-        if net.size() >= most:
-            return Part(net, number, end)
-        if frame.number > folded:
-            net.take(frame.data)
-            number = frame.number
-        end = frame.end
-        breath += len(frame.data)
-        if breath >= BREATH_BYTES:
-            breath = 0
-            time.sleep(BREATH_SECONDS)
+    for file in files:
+        for frame in frames_of(file.fd, file.header, at, 0 if at == START else folded + 1):
+            # Behind its last frame one may stand that was refused.
+            if frame.number > file.last:
+                break
+            if net.size() >= most:
+                return Part(net, number, end)
+            if frame.number > folded:
+                net.take(frame.data)
+                number = frame.number
+            end = frame.end
+            breath += len(frame.data)
+            if breath >= BREATH_BYTES:
+                breath = 0
+                time.sleep(BREATH_SECONDS)
+        at = START
     if number < last:
         raise OSError(f"{files[0].path}: frame {number + 1} cannot be read any more")
     return Part(net, number, end)

@@ -112,6 +112,31 @@ def test_what_has_to_be_written_is_committed_in_parts_and_what_has_not_makes_non
     assert list(known(stores.open())) == ids
 
 
+def test_new_bodies_are_committed_in_parts_but_those_that_are_not_needed_any_more(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "FOLD_BYTES", 5000)
+    store = stores.open()
+    jobs = [store.job(store.put()) for _ in range(20)]
+    assert store.fold()
+    statements: list[str] = []
+    store.journal._database.set_trace_callback(statements.append)
+    for job in jobs:
+        store.engine.take_job(job)
+        store.wait(store.engine.update(job, bytes(1000)))
+    assert store.fold()
+    assert statements.count("COMMIT") == 4
+    for job in jobs[:10]:
+        for size in (1000, 900, 800):
+            store.wait(store.engine.update(job, bytes(size)))
+        store.wait(store.engine.delete(job))
+    for _ in range(10):
+        store.wait(store.engine.update(jobs[10], bytes(1000)))
+    assert store.fold()
+    assert statements.count("COMMIT") == 5
+    store.journal._database.set_trace_callback(None)
+
+
 def test_a_job_that_was_put_and_deleted_between_two_folds_never_comes_to_the_database(stores: Stores) -> None:
     store = stores.open()
     job_id = store.put(body=b"short-lived")

@@ -190,7 +190,8 @@ class Net:
         self.last_id: int = 0
         # Where the records of the jobs are that were put and not deleted, and their sizes.
         self._puts: dict[int, tuple[bytes, int, int]] = {}
-        self._put_bytes: int = 0
+        # How much these and the new bodies of jobs are.
+        self._bytes: int = 0
 
     def take(self, data: bytes) -> None:
         """Take the records of one batch; call this in the order of the batches.
@@ -205,7 +206,7 @@ class Net:
                 # Of nearly all jobs only this is needed: they are deleted before the log is folded.
                 _, put_size, put_id = PUT_START.unpack_from(data, at)
                 self._puts[put_id] = (data, at, put_size)
-                self._put_bytes += put_size
+                self._bytes += put_size
                 self.last_id = max(self.last_id, put_id)
                 at += put_size
                 continue
@@ -231,7 +232,9 @@ class Net:
                 self.pauses[data[at + PAUSE_SIZE : end].decode()] = (seconds, until)
             elif kind == UPDATE:
                 _, _, updated_id, raw_size = UPDATE_HEAD.unpack_from(data, at)
-                self._change(updated_id).update({"body": data[at + UPDATE_SIZE : end], "raw_size": raw_size})
+                change = self._change(updated_id)
+                self._bytes += size - UPDATE_SIZE - _body_size(change)
+                change.update({"body": data[at + UPDATE_SIZE : end], "raw_size": raw_size})
             else:
                 raise ValueError(f"a record of the unknown kind {kind}")
             at = end
@@ -242,14 +245,14 @@ class Net:
 
     def size(self) -> int:
         """Estimate how many bytes have to be written."""
-        return self._put_bytes + CHANGE_BYTES * (len(self.changed) + len(self.gone))
+        return self._bytes + CHANGE_BYTES * (len(self.changed) + len(self.gone))
 
     def keep(self, later: "Net") -> None:
         """Forget the jobs that were put and of which nothing is left in what more changes come to."""
         for job_id in list(self._puts):
             if job_id not in later:
-                self._put_bytes -= self._puts.pop(job_id)[2]
-                self.changed.pop(job_id, None)
+                self._bytes -= self._puts.pop(job_id)[2]
+                self._forget(job_id)
 
     def put_ids(self) -> list[int]:
         """Return the ids of the jobs that were put and not deleted, in order."""
@@ -310,9 +313,15 @@ class Net:
             if place is None:
                 self.gone.add(job_id)
             else:
-                self._put_bytes -= place[2]
+                self._bytes -= place[2]
             if self.changed:
-                self.changed.pop(job_id, None)
+                self._forget(job_id)
+
+    def _forget(self, job_id: int) -> None:
+        """Forget what has changed of a job."""
+        change = self.changed.pop(job_id, None)
+        if change is not None:
+            self._bytes -= _body_size(change)
 
     def _change_state(self, data: bytes, at: int, end: int) -> None:
         (
@@ -350,3 +359,9 @@ class Net:
         )
         if has_reason:
             change["reason"] = data[at + STATE_SIZE : end].decode()
+
+
+def _body_size(change: dict[str, object]) -> int:
+    """Return the size of a new body, 0 without one."""
+    body = change.get("body")
+    return len(body) if isinstance(body, bytes) else 0

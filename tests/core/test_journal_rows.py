@@ -9,10 +9,11 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
-from journals import Store, Stores
+from journals import Store, Stores, crash
 
 from beanspiked.engine.embedded import start as start_module
 from beanspiked.engine.embedded.database import FILE_NAME
+from beanspiked.engine.embedded.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +132,19 @@ def test_more_jobs_than_are_read_at_a_time_are_all_read(stores: Stores, spoil: C
     store = spoil(f"INSERT INTO job ({names}) {numbers} SELECT {names} FROM job, n WHERE id = 1")
     assert store.engine.counts.ready == 10_000
     assert store.put() == 10_001
+
+
+def test_jobs_are_read_in_the_order_of_their_ids_wherever_they_are(stores: Stores, tmp_path: Path) -> None:
+    store = stores.open()
+    engine = store.engine
+    late = [engine.new_id() for _ in range(2)]
+    store.put()
+    assert store.fold()
+    for job_id in (*late, engine.new_id()):
+        store.wait(engine.put(engine.tube("default"), job_id, 1, 0, 60, b"in the log"))
+    journal = Journal(crash(stores.directory, tmp_path / "crashed"), stores.clock)
+    assert [row[0] for rows in journal.reading.chunks() for row in rows] == [1, 2, 3, 4]
+    journal.abandon()
 
 
 def test_a_long_loading_is_told_of(

@@ -88,6 +88,19 @@ def test_a_frame_tells_of_all_that_was_synced_before_it(tmp_path: Path) -> None:
     log.close(remove=True)
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["sync", "written again"])
+def test_a_sync_reaches_both_files_while_one_waits_to_be_folded(tmp_path: Path, disk: Disk, again: bool) -> None:
+    log = Log(tmp_path, NAME, 0, [])
+    log.append([b"one"], sync=False)
+    assert log.switch()
+    log.append([b"two"], sync=False)
+    assert len(disk.unsynced) == 2
+    log.sync(again)
+    assert disk.unsynced == set()
+    assert log.is_durable()
+    log.close(remove=True)
+
+
 def test_a_frame_of_which_the_disk_takes_a_part_at_a_time_is_written_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,6 +243,20 @@ def test_a_backup_reads_again_what_a_server_has_folded_meanwhile(
     assert tries == 2
 
 
+def test_a_backup_that_begins_while_a_server_stops_holds_all_jobs(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.open().put()
+
+    def stopped_before(*given: object) -> object:
+        # What was in the log is in the database by now, and the log is gone.
+        stores.close()
+        return read_log(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(backup_module, "read_log", stopped_before)
+    assert backup(stores.directory, tmp_path / "copy") == 1
+
+
 def test_a_backup_does_not_hold_what_a_server_folds_after_the_log_was_read_twice(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

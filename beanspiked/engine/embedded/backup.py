@@ -112,4 +112,11 @@ def _begin(live: sqlite3.Connection, directory: Path) -> tuple[Net, int]:
             live.execute("ROLLBACK")
             time.sleep(TRY_AGAIN_SECONDS)
         else:
-            return net, found[-1].last if found else folded
+            if found:
+                return net, found[-1].last
+            # A server that stops folds all and removes the log. Had it done so since, what it folded would be missing.
+            live.execute("ROLLBACK")
+            live.execute("BEGIN")
+            if name_and_folded(live)[1] == folded:
+                return net, folded
+            live.execute("ROLLBACK")

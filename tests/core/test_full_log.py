@@ -1,7 +1,9 @@
-"""A log that is full while it cannot be folded."""
+"""A log that is full while it cannot be folded, or is folded on a full disk."""
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from journals import Store, Stores, failing_fold
 from beanspiked.engine.embedded import folder as folder_module
 from beanspiked.engine.embedded.log import SIZES
 from beanspiked.engine.embedded.statements import fold_steps
-from beanspiked.engine.errors import StoreFailed
+from beanspiked.engine.errors import StoreFailed, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,3 +75,70 @@ def test_a_put_waits_for_a_full_log_also_after_another_has_waited_in_vain(
     go_on.set()
     assert later is not None
     assert later.error is None
+
+
+# --- on a full disk
+
+
+def on_full_disk(stores: Stores, monkeypatch: pytest.MonkeyPatch, *tubes: str) -> tuple[Store, list[int]]:
+    """Open a journal with jobs in the log's full file, and let only the test fold it."""
+    monkeypatch.setattr(folder_module, "HOUSEKEEPING_SECONDS", 3600.0)
+    store = stores.open()
+    ids = [store.put(tube) for tube in tubes]
+    log = store.journal._log
+    with log.lock:
+        assert log.switch()
+    return store, ids
+
+
+def folds(store: Store) -> bool:
+    store.journal.stats.full = True
+    return store.journal._folder.fold(0.0)
+
+
+def statements_about_jobs(store: Store) -> list[str]:
+    """Return a list to which each later change of a job in the database is added."""
+    words: list[str] = []
+
+    def note(statement: str) -> None:
+        if " job " in statement and not statement.startswith("SELECT"):
+            words.append(statement.split(maxsplit=1)[0])
+
+    store.journal._database.set_trace_callback(note)
+    return words
+
+
+def test_on_a_full_disk_a_job_that_was_deleted_later_never_comes_to_the_database(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, ids = on_full_disk(stores, monkeypatch, "a")
+    store.wait(store.engine.delete(store.job(ids[0])))
+    made = statements_about_jobs(store)
+    assert folds(store)
+    assert made == []
+    store.journal._database.set_trace_callback(None)
+    assert stores.open().put() == ids[0] + 1
+
+
+def test_on_a_full_disk_deletes_are_folded_and_puts_wait_until_the_reserve_has_room(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = stores.open().put()
+    # A stop brings it to the database.
+    store, ids = on_full_disk(stores, monkeypatch, "a")
+    store.wait(store.engine.delete(store.job(first)))
+    made = statements_about_jobs(store)
+
+    def no_room(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_room)
+        assert not folds(store)
+        assert isinstance(store.journal._folder.error, StoreFull)
+    assert made == ["DELETE"]
+    assert folds(store)
+    assert not store.journal.stats.full
+    assert made[-1] == "INSERT"
+    store.journal._database.set_trace_callback(None)
+    assert [job.id for job in stores.open().engine._jobs.all()] == ids

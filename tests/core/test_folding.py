@@ -168,6 +168,21 @@ def test_commits_go_on_while_the_log_is_folded(stores: Stores, tmp_path: Path, m
     again.close()
 
 
+def test_a_fold_that_failed_amid_its_transaction_is_made_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open()
+    job_id = store.put()
+
+    def half(*_: object) -> Iterator[None]:
+        yield
+        raise sqlite3.OperationalError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "fold_steps", half)
+        assert not store.fold()
+    assert store.fold()
+    assert list(known(stores.open())) == [job_id]
+
+
 def test_a_clean_stop_leaves_all_in_the_database_and_no_log(stores: Stores) -> None:
     store = stores.open()
     store.put()

@@ -77,6 +77,29 @@ def test_a_put_waits_for_a_full_log_also_after_another_has_waited_in_vain(
     assert later.error is None
 
 
+def test_a_log_that_stays_full_is_waited_for_once_and_not_for_each_change(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def held_up(*given: Any) -> Iterator[None]:
+        go_on.wait()
+        return fold_steps(*given)
+
+    monkeypatch.setattr(folder_module, "fold_steps", held_up)
+    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 0.001)
+    store = filled(stores, monkeypatch)
+    waits: list[float] = []
+    monkeypatch.setattr(store.journal._folder, "wait", waits.append)
+    engine = store.engine
+    puts = [engine.put(engine.tube("default"), engine.new_id(), 1, 0, 60, b"x" * 1000) for _ in range(5)]
+    for later in puts:
+        store.wait(later)
+    go_on.set()
+    assert all(later is not None and isinstance(later.error, StoreFailed) for later in puts)
+    assert len(waits) == 1
+
+
 # --- on a full disk
 
 

@@ -131,6 +131,23 @@ def statements_about_jobs(store: Store) -> list[str]:
     return words
 
 
+def test_a_file_without_frames_is_not_left_for_the_other_one(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _ = on_full_disk(stores, monkeypatch, "a")
+    store.put()
+    log, folder = store.journal._log, store.journal._folder
+    begun = []
+
+    def folded_meanwhile(_: float) -> None:
+        assert folder.fold(0.0)
+        assert folder.fold(0.0)
+        begun.append(log.current)
+
+    monkeypatch.setattr(folder, "wait", folded_meanwhile)
+    assert folder.make_way(SIZES.first) is None
+    assert [log.current] == begun
+    assert log.spare is not None
+
+
 def test_on_a_full_disk_a_job_that_was_deleted_later_never_comes_to_the_database(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,23 @@ def test_a_sync_reaches_both_files_while_one_waits_to_be_folded(tmp_path: Path, 
     log.close(remove=True)
 
 
+def test_a_file_that_got_no_frames_does_not_hide_those_of_the_next_one(tmp_path: Path) -> None:
+    log = Log(tmp_path, NAME, 0, [])
+    for _ in range(2):
+        # Of the two files either may be the empty one.
+        log.append([b"old"], True)
+        for _ in range(2):
+            assert log.switch()
+            log.folded()
+        log.append([b"new"], True)
+        found: list[bytes] = []
+        read_log(tmp_path, NAME, log.current.last - 1, found.append)
+        assert found == [b"new"]
+        assert log.switch()
+        log.folded()
+    log.close(remove=False)
+
+
 def test_a_frame_of_which_the_disk_takes_a_part_at_a_time_is_written_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,7 +127,7 @@ class Folder:
             self.wait(SLOWED_SECONDS * share * share if grows else WAIT_SECONDS)
             self.patient = grows or log.spare is not None
         with log.lock:
-            if log.current.room(size):
+            if log.current.room(size) or not log.has_frames():
                 # The folder has changed the files meanwhile.
                 return None
             if log.switch():

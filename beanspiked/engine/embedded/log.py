@@ -88,7 +88,8 @@ def read_log(directory: Path, journal: bytes, folded: int, take: Callable[[bytes
         below = ALL
         for header, path, fd in live:
             # Behind the older file's last frame a refused one may stand, with the number of the newer file's first one.
-            whole[path] = [frame for frame in frames_of(fd, header) if frame.number < below]
+            # Where both begin with the same, one has no frames.
+            whole[path] = [frame for frame in frames_of(fd, header) if frame.number < below or header.first == below]
             below = header.first
         number = folded + 1
         for header, path, fd in reversed(live):

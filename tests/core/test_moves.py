@@ -12,7 +12,7 @@ from world import Faults, World
 from beanspiked.engine.aerospike.segment.codec import unpack
 from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
 from beanspiked.engine.aerospike.store.pairs import Pair, find_leases, pair_lease, pairs_of
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Busy, Change
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Busy, Change, Unknown
 from beanspiked.engine.contract import Filter
 from beanspiked.engine.errors import StoreFailed
 
@@ -184,6 +184,24 @@ def test_a_move_that_cannot_be_finished_holds_up_no_other_and_is_told_of_once(
         b"2": ["ready in b"],
     }
     assert caplog.text.count("jobs on the move") == 1
+
+
+def test_jobs_whose_last_step_was_made_and_not_answered_count_as_moved() -> None:
+    here = World(1)
+    mover = fill(here)
+    apply, unanswered = here.cluster.apply, [Unknown("9: no answer")]
+
+    def last_step(number: int, lease: int, change: Change) -> Any:
+        outcome = apply(number, lease, change)
+        if change.moves and change.close and unanswered:
+            raise unanswered.pop()
+        return outcome
+
+    here.cluster.apply = last_step  # type: ignore[method-assign]
+    bulk = begin(mover)
+    assert here.run(10, lambda: bulk.done)
+    assert not unanswered
+    assert (bulk.error, bulk.value) == (None, 3)
 
 
 def test_a_move_that_fails_tells_so_and_is_finished_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,11 @@ class PairEnds:
         for _ in range(TRIES):
             failure: StoreError | None = None
             try:
-                moved = max(moved, await self._settle(pair))
+                arriving = await self._own(pair, leaving=False)
+                leaving = await self._own(pair, leaving=True)
+                # Copies that were put come into their queue for certain, though perhaps nobody tells by which step.
+                moved = max(moved, len(_holding(arriving)[1]))
+                await self._settle(pair, arriving, leaving)
             except (Busy, Fenced, Unknown) as error:
                 # Somebody else sees to it, or has; or it is not known whether a step was made.
                 failure = error
@@ -137,10 +141,8 @@ class PairEnds:
             await self._tasks.pause_between_tries()
         raise StoreFailed("a move between two segments is not finished yet")
 
-    async def _settle(self, pair: Pair) -> int:
-        """Decide what becomes of a pair, and make its last steps; return how many jobs came into the target by them."""
-        arriving = await self._own(pair, leaving=False)
-        leaving = await self._own(pair, leaving=True)
+    async def _settle(self, pair: Pair, arriving: "dict[int, Entries]", leaving: "dict[int, Entries]") -> None:
+        """Make the last steps of a pair whose leases are owned here: the copies decide what becomes of it."""
         arrived, copies = _holding(arriving)
         left, jobs = _holding(leaving)
         if jobs:
@@ -158,7 +160,6 @@ class PairEnds:
             await self._tasks.try_for_a_while(partial(self._store.reclaim, pair.target, lease))
         if leaving or arriving:
             await self._look_after(pair)
-        return len(copies)
 
     async def _own(self, pair: Pair, *, leaving: bool) -> "dict[int, Entries]":
         """Rename the leases of a pair in one of its segments, and learn what they hold."""

@@ -1,13 +1,14 @@
-"""Segments whose records have no room to grow: what would make them larger is told so, once, and everything else goes on."""
+"""Segments whose records have no room to grow, and full stores: what needs room is told so, once, and everything else goes on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from failing import always
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS
-from beanspiked.engine.aerospike.store.seam import DEAD
+from beanspiked.engine.aerospike.store.seam import DEAD, Full
 
 if TYPE_CHECKING:
     from world import World
@@ -42,6 +43,19 @@ def test_a_due_job_stays_delayed_in_all_looks(client: Client, due: int) -> None:
     assert client.stats("stats-tube default")["current-jobs-delayed"] == "1"
     assert client.ask(b"peek-delayed\r\n").startswith(b"FOUND %d " % due)
     assert client.ask(b"delete %d\r\n" % due) == b"DELETED\r\n"
+
+
+def test_a_due_job_counts_as_delayed_while_the_store_is_full(here: World, client: Client) -> None:
+    job_id = client.put(delay=5)
+    here.run(10.0)
+    here.cluster.shift = always(Full("8"))  # type: ignore[method-assign]
+    asked_at = here.time
+    assert client.stats(f"stats-job {job_id}")["state"] == "delayed"
+    assert client.stats("stats-tube default")["current-jobs-delayed"] == "1"
+    assert client.stats("stats")["current-jobs-delayed"] == "1"
+    assert client.ask(b"peek-delayed\r\n").startswith(b"FOUND %d " % job_id)
+    assert client.ask(b"peek-ready\r\n") == b"NOT_FOUND\r\n"
+    assert here.time - asked_at < 0.5
 
 
 def test_a_due_job_is_reserved_once_there_is_room_and_asked_for_rarely_until_then(

@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from beanspiked.engine.aerospike.store.keys import key_ms, put_us
-from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Sizes, TooBig
+from beanspiked.engine.aerospike.store.seam import PAGE_MAX, Damaged, Full, Sizes
 from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.aerospike.tubes.registry import tube_usage
 from beanspiked.engine.contract import Answer, Counts, TubeSight, TubeUse
-from beanspiked.engine.errors import StoreFailed
+from beanspiked.engine.errors import StoreFailed, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -83,8 +83,8 @@ class Census:
         return await self._tasks.try_for_a_while(lambda: self._lister.everywhere(records))
 
     async def promote(self, name: str, number: int) -> bytes | None:
-        """Make due jobs of a segment ready. Returns the key of its next delayed job, see promote_segment. Raises StoreFailed."""
-        due = await self._tasks.try_for_a_while(lambda: self._timetable.promote_segment(number))
+        """Make due jobs of a segment ready; return the next delayed one's key, see promote_segment. Raises StoreFull or StoreFailed."""
+        due = await self._tasks.try_for_a_while(lambda: self._timetable.promote_segment(number), Full)
         self._scout.segment_changed(name, number)
         return due
 
@@ -124,7 +124,7 @@ class Census:
         while _is_due(size, now_ms):
             try:
                 due = await self.promote(name, number)
-            except (Damaged, TooBig) as error:
+            except (Damaged, StoreFull) as error:
                 logger.info("due jobs of segment %d count as delayed: %s", number, error)
                 break
             size = (await self._sizes([number], most=False))[0]

@@ -8,13 +8,13 @@ from beanspiked.engine.aerospike.segment.bodies import fetch_bodies
 from beanspiked.engine.aerospike.segment.codec import Formats, Packed
 from beanspiked.engine.aerospike.segment.jobs import SharedJob, job_id
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, key_ms
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Segment, Sizes, TooBig
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Segment, Sizes
 from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.contract import BURIED as IS_BURIED
 from beanspiked.engine.contract import DELAYED as IS_DELAYED
 from beanspiked.engine.contract import PLACE, RESERVED, WHOLE, Answer
 from beanspiked.engine.contract import READY as IS_READY
-from beanspiked.engine.errors import DamagedEntry, NewerEntry, StoreFailed
+from beanspiked.engine.errors import DamagedEntry, NewerEntry, StoreFailed, StoreFull
 from beanspiked.engine.timers import Clock
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Finder:
                 break
             try:
                 await self._census.promote(segment.tube, number)
-            except TooBig as error:
+            except StoreFull as error:
                 logger.info("due jobs of segment %d stay delayed: %s", number, error)
                 break
         found = self.seen(segment, queue, key, packed)

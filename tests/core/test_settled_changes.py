@@ -102,3 +102,23 @@ def test_a_change_that_never_arrives_fails_in_time_and_is_not_sent_all_the_time(
     assert client.ask(command % job_id if b"%" in command else command, 3.0) == b"INTERNAL_ERROR\r\n"
     here.run(10.0)
     assert len(sent) < 200
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_end_of_a_pause_that_was_made_and_never_answered_lets_who_waits_have_jobs(
+    here: World, clients: tuple[Client, Client], there: bool
+) -> None:
+    operator = clients[0]
+    operator.put()
+    assert operator.ask(b"pause-tube default 3600\r\n") == b"PAUSED\r\n"
+    worker = clients[there].front_end.connect()
+    waiting(here, worker)
+    pause = here.cluster.pause
+
+    def unanswered(*arguments: Any) -> None:
+        pause(*arguments)
+        raise Unknown("9: no answer")
+
+    here.cluster.pause = unanswered  # type: ignore[method-assign]
+    assert operator.ask(b"pause-tube default 0\r\n") == b"INTERNAL_ERROR\r\n"
+    assert here.run(1.0, worker.answered)

@@ -145,8 +145,14 @@ class Changes:
         await self._registry.forgotten(tube.name)
         pause_ms = round(seconds * 1000)
         until_ms = self._membership.clock.server_ms() + pause_ms if pause_ms else 0
-        await self._tasks.try_for_a_while(lambda: self._store.pause(tube.name, pause_ms, until_ms))
-        self._timetable.apply_pause(tube, pause_ms, until_ms, self._timetable.step())
-        # Others may have changed it since it was stored, and a look here have seen that already.
+        failure: StoreFailed | None = None
+        try:
+            await self._tasks.try_for_a_while(lambda: self._store.pause(tube.name, pause_ms, until_ms))
+            self._timetable.apply_pause(tube, pause_ms, until_ms, self._timetable.step())
+        except StoreFailed as error:
+            failure = error
+        # Others may have changed it since it was stored, and a look here have seen that already. Or it is not known whether it was.
         self._scout.look_again(tube)
         self._news.tell(tube.name)
+        if failure is not None:
+            raise failure

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from failing import busy_for
+from world import World
 
-from beanspiked.engine.aerospike.store.seam import Unknown
+from beanspiked.engine.aerospike.store.seam import Refused, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from world import World
     from world_client import Client
 
     from beanspiked.engine.aerospike.store.seam import Change
@@ -122,3 +123,31 @@ def test_an_end_of_a_pause_that_was_made_and_never_answered_lets_who_waits_have_
     here.cluster.pause = unanswered  # type: ignore[method-assign]
     assert operator.ask(b"pause-tube default 0\r\n") == b"INTERNAL_ERROR\r\n"
     assert here.run(1.0, worker.answered)
+
+
+def test_news_whose_record_is_busy_at_first_are_written_then() -> None:
+    here = World(1, links=False)
+    producer, consumer = here.front_end().connect(), here.front_end().connect()
+    here.run(5.0)
+    waiting(here, consumer)
+    here.cluster.publish = busy_for(here, 0.3, here.cluster.publish)  # type: ignore[method-assign]
+    producer.put()
+    # Long before anybody looks without news.
+    assert here.run(0.6, consumer.answered)
+
+
+def test_news_that_no_record_takes_are_not_tried_for_ever() -> None:
+    here = World(1, links=False)
+    producer, consumer = here.front_end().connect(), here.front_end().connect()
+    here.run(5.0)
+    waiting(here, consumer)
+    asked: list[int] = []
+
+    def refused(*_: object) -> None:
+        asked.append(1)
+        raise Refused("not listed")
+
+    here.cluster.publish = refused  # type: ignore[method-assign]
+    producer.put()
+    here.run(5.0)
+    assert len(asked) == 1

@@ -17,7 +17,7 @@ from beanspiked.engine.aerospike.cluster.links import LOOK, Item, tube_hash
 from beanspiked.engine.aerospike.cluster.listener import NewsListener
 from beanspiked.engine.aerospike.cluster.mesh import Mesh, MeshListener
 from beanspiked.engine.aerospike.cluster.network import Network
-from beanspiked.engine.aerospike.store.seam import FIRST, StoreError
+from beanspiked.engine.aerospike.store.seam import FIRST, Busy, StoreError, Unknown
 
 if TYPE_CHECKING:
     from beanspiked.engine.aerospike.store.contract import SegmentStore
@@ -26,8 +26,9 @@ __all__ = ["News", "unpack_news"]
 
 logger = logging.getLogger(__name__)
 
-# All in seconds, but for counts. The pause between two writes of the record.
+# All in seconds, but for counts. The pause between two writes of the record, and before another try.
 WRITE_EVERY: Final = 0.005
+WRITE_AGAIN: Final = 0.2
 # The pause between two reads of records while a client waits; the longer pause, after QUIET_AFTER without news.
 READ_EVERY: Final = 0.01
 READ_RARELY: Final = 0.02
@@ -111,8 +112,7 @@ class News(MeshListener):
     def begin(self, session: int) -> None:
         """Begin with a new session."""
         self._session = session
-        self._tells = True
-        self._says_tells = True
+        self._tells = self._says_tells = True
         self._reliable = set()
         self.mesh.begin(session)
         # Before the first session the key for the hashes was not known.
@@ -261,15 +261,16 @@ class News(MeshListener):
     async def _write(self) -> None:
         try:
             while self._unwritten and self._session:
-                self._unwritten = False
+                self._unwritten, pause = False, WRITE_EVERY
                 record = [self._sequence, [[number, tube] for tube, number in self._items.items()]]
+                news = json.dumps(record, separators=(",", ":")).encode()
                 try:
-                    news = json.dumps(record, separators=(",", ":")).encode()
                     await self._store.publish(self._session, news, self.form)
                 except StoreError as error:
-                    # The next looks of the others find what these news would have told.
                     logger.info("news cannot be written, so others look for themselves: %s", error)
-                await asyncio.sleep(WRITE_EVERY)
+                    if isinstance(error, (Busy, Unknown)):
+                        self._unwritten, pause = True, WRITE_AGAIN
+                await asyncio.sleep(pause)
         finally:
             self._writing = False
 
@@ -380,7 +381,6 @@ class News(MeshListener):
         self._seen[session] = last
         self._heard_at = self._now()
         if len(items) == ITEMS_MAX and items[0][0] > known + 1:
-            # News may be missing.
             self.listener.look_everywhere()
             return
         for number, tube in items:

@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from beanspiked.engine.aerospike.queries.finder import QUEUES, place_of
-from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Newer, Refused, StoreError
+from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Newer, Refused, StoreError, Unknown
 from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFailed
 
@@ -66,39 +66,50 @@ class Changes:
     async def delete(self, found: "SharedJob") -> None:
         """Delete a job that was looked at.
 
-        Raises JobGone if it is not where it was seen any more (segment-protocol H7), or OutcomeUnknown.
+        Raises JobGone if it is not where it was seen any more (segment-protocol H7), OutcomeUnknown or StoreFailed.
         """
-        doubt = False
+        failure: StoreError | None = None
         try:
             if not await self._store.remove(found.number, QUEUES[found.state], found.place):
                 raise JobGone("somebody else was faster")
         except Fenced as error:
             raise JobGone("somebody else was faster") from error
-        except StoreError:
-            doubt = True
+        except StoreError as error:
+            failure = error
         try:
-            if doubt:
-                # It may be done, or still be done: from now on only a certain success may be told of.
-                await self._delete_in_doubt(found)
+            if failure is not None:
+                await self._delete_again(found, isinstance(failure, Unknown))
             self._deleted(found)
         finally:
             self._look_after(found)
 
-    async def _delete_in_doubt(self, found: "SharedJob") -> None:
+    async def _delete_again(self, found: "SharedJob", doubt: bool) -> None:
+        """Delete a job wherever it stands by now. In doubt it may be deleted, or still be: then only a certain success may be told of."""
+
         async def delete() -> None:
+            nonlocal doubt
             segment = await self._store.read(found.number)
             place = None if segment is None else place_of(segment, found.slot())
             if place is None:
                 # It was deleted by this or by others, or moved to another tube, where it has another id.
                 raise Fenced("the job is not there any more")
             queue, key, _ = place
-            if not queue or not await self._store.remove(found.number, queue, key):
-                raise Busy("somebody else has the job")
+            try:
+                if queue and await self._store.remove(found.number, queue, key):
+                    return
+            except Unknown:
+                doubt = True
+                raise
+            raise (Busy if doubt else Fenced)("somebody else has the job")
 
         try:
             await self._tasks.try_for_a_while(delete)
         except (StoreFailed, Fenced, Refused) as error:
-            raise OutcomeUnknown("whether the job is deleted is not known") from error
+            if doubt:
+                raise OutcomeUnknown("whether the job is deleted is not known") from error
+            if isinstance(error, StoreFailed):
+                raise
+            raise JobGone("somebody else was faster") from error
 
     def _deleted(self, found: "SharedJob") -> None:
         tube = cast("SharedTube", found.tube)

@@ -12,7 +12,7 @@ from world import Faults, World
 from beanspiked.engine.aerospike.segment.codec import unpack
 from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
 from beanspiked.engine.aerospike.store.pairs import Pair, find_leases, pair_lease, pairs_of
-from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Busy, Change, Unknown
+from beanspiked.engine.aerospike.store.seam import BURIED, DEAD, DELAYED, READY, Busy, Change, Unknown
 from beanspiked.engine.contract import Filter
 from beanspiked.engine.errors import StoreFailed
 
@@ -202,6 +202,32 @@ def test_jobs_whose_last_step_was_made_and_not_answered_count_as_moved() -> None
     assert here.run(10, lambda: bulk.done)
     assert not unanswered
     assert (bulk.error, bulk.value) == (None, 3)
+
+
+@pytest.mark.parametrize("error", [Busy("14"), Unknown("9")])
+def test_a_move_into_a_tube_that_no_segment_can_be_listed_in_ends_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    here = World(1)
+    mover = fill(here)
+    enlist, listed = here.cluster.enlist, []
+
+    def into_others(tube: str, number: int) -> None:
+        if tube == "b":
+            listed.append(number)
+            raise error
+        enlist(tube, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(here.cluster, "enlist", into_others)
+        bulks = [begin(mover), begin(mover, target="c")]
+        assert here.run(5.0, lambda: all(bulk.done for bulk in bulks))
+    assert isinstance(bulks[0].error, StoreFailed)
+    assert (bulks[1].error, bulks[1].value) == (None, 3)
+    # What was made for it ends, and its number was tried again rather than given up.
+    assert len(set(listed)) == 1
+    here.run(1.0)
+    assert here.cluster.segment(listed[0]).state == DEAD
 
 
 def test_a_move_that_fails_tells_so_and_is_finished_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,10 +101,15 @@ class Moving:
 
     async def _make(self, target: "SharedTube") -> "Committer":
         """Make a segment that takes no puts. Raises StoreFull or StoreFailed."""
-        try:
+        until = self._tasks.for_a_while()()
+
+        async def make() -> "Committer | None":
             # One after the other: where there is no page with room, each would make one.
             async with self._making:
-                made = await self._tasks.try_for_a_while(lambda: self._puts.create(target), Full)
+                return await self._puts.create(target, until)
+
+        try:
+            made = await self._tasks.try_for_a_while(make, Full)
         except TooBig as error:
             raise StoreFull("the directory is full") from error
         if made is None:

@@ -5,6 +5,7 @@ A tube has one open segment here at a time. Puts wait in the tube's `arriving` u
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
 from beanspiked.engine.aerospike.cluster.membership import Membership
@@ -245,10 +246,10 @@ class Puts:
             # Replies leave before the next try, which may take long.
             self._agenda.turn_over()
 
-    async def create(self, tube: SharedTube) -> Committer | None:
+    async def create(self, tube: SharedTube, until: float = inf) -> Committer | None:
         """Make one segment; None when the session is over. If the outcome is unknown, the number is given up and the audit clears the rest.
 
-        Raises Full, TooBig where the directory has no room, or another StoreError.
+        `until` tells until when it is tried to list it. Raises Full, TooBig where the directory has no room, or another StoreError.
         """
         session = self._membership.session
         form = self._membership.agreement.writes
@@ -262,7 +263,7 @@ class Puts:
                 failure = error
             if failure is None:
                 break
-            if isinstance(failure, (Full, TooBig)):
+            if isinstance(failure, (Full, TooBig)) or self._clock.now() >= until:
                 await self._unmake(number)
                 raise failure
             if session.over:

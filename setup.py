@@ -98,6 +98,7 @@ SHARED = [
     "engine/aerospike/queries/kicks.py",
     "engine/aerospike/queries/listing.py",
     "engine/aerospike/queries/moving.py",
+    "engine/aerospike/queries/shifting.py",
     "engine/aerospike/segment/batch.py",
     "engine/aerospike/segment/bodies.py",
     "engine/aerospike/segment/codec.py",

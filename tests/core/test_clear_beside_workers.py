@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from failing import always
 
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, job_slot, ready_key
 from beanspiked.engine.aerospike.store.seam import DEAD, READY, Unknown
+from beanspiked.engine.errors import OutcomeUnknown
 from beanspiked.engine.filters import Filter
 
 if TYPE_CHECKING:
@@ -99,6 +103,7 @@ def test_a_job_that_was_kicked_instead_of_deleted_does_not_count(here: World) ->
     shift = here.cluster.shift
 
     def unanswered(number: int, queue: str, keys: list[bytes], *_: object) -> None:
+        here.cluster.shift = shift  # type: ignore[method-assign]
         (packed,) = here.cluster.segment(number).queues[queue].values()
         shift(number, queue, keys, READY, {ready_key(0, 1, job_slot(keys[0])): packed})
         raise Unknown("no answer")
@@ -108,3 +113,32 @@ def test_a_job_that_was_kicked_instead_of_deleted_does_not_count(here: World) ->
     assert here.run(10.0, lambda: bulk.done)
     assert bulk.value == 0
     assert here.front_end().connect().stats(f"stats-job {job_id}")["state"] == "ready"
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_job_counts_as_deleted_though_the_first_answer_was_lost(here: World, applied: bool) -> None:
+    front_end = here.front_end()
+    front_end.connect().put()
+    shift = here.cluster.shift
+
+    def unanswered(*arguments: Any) -> Any:
+        here.cluster.shift = shift  # type: ignore[method-assign]
+        if applied:
+            shift(*arguments)
+        raise Unknown("no answer")
+
+    here.cluster.shift = unanswered  # type: ignore[method-assign]
+    bulk = clear(front_end, "default")
+    assert here.run(10.0, lambda: bulk.done)
+    assert (bulk.error, bulk.value) == (None, 1)
+
+
+def test_a_clear_that_is_never_answered_ends_in_time_and_blames_nobody(here: World) -> None:
+    front_end = here.front_end()
+    front_end.connect().put()
+    here.cluster.shift = always(Unknown("no answer"))  # type: ignore[method-assign]
+    asked_at = here.time
+    bulk = clear(front_end, "default")
+    assert here.run(10.0, lambda: bulk.done)
+    assert isinstance(bulk.error, OutcomeUnknown)
+    assert 1.9 < here.time - asked_at < 3.0

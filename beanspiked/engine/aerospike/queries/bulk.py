@@ -4,8 +4,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from beanspiked.engine.aerospike.queries.finder import QUEUES
+from beanspiked.engine.aerospike.queries.shifting import shift
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob
-from beanspiked.engine.aerospike.store.seam import Fenced, Refused, Segment, StoreError, Unknown
+from beanspiked.engine.aerospike.store.seam import Segment
 from beanspiked.engine.aerospike.store.tasks import LANES, side_by_side
 from beanspiked.engine.contract import BURIED, DELAYED, Bulk, Filter
 from beanspiked.engine.errors import StoreFailed
@@ -109,19 +110,15 @@ class BulkChanges:
                     raise StoreFailed(f"jobs of segment {number} are changed by others all the time")
 
     async def _delete(self, tube: "SharedTube", segment: Segment, state: int, jobs: list[SharedJob]) -> int:
-        """Delete jobs, all of them or none. Raises StoreFailed."""
-        number, queue = segment.number, QUEUES[state]
+        """Delete jobs, all of them or none. Raises OutcomeUnknown or StoreFailed."""
+        number = segment.number
         keys = [job.place for job in jobs]
-        failure: StoreError | None = None
-        try:
-            await self._tasks.try_for_a_while(lambda: self._store.shift(number, queue, keys, None, None), Unknown)
-        except (Refused, Fenced, Unknown) as error:
-            failure = error
-        if failure is None:
+        done = await shift(self._store, self._tasks, number, QUEUES[state], keys, None, None)
+        if done:
             bodies = [(number, job.body_number) for job in jobs if job.body_number]
             if bodies:
                 self._retirement.drop_bodies(bodies)
-        elif not isinstance(failure, Unknown):
+        elif done is not None:
             return 0
         else:
             # Perhaps it was done. If not, some of them are still there, whatever others did to them.

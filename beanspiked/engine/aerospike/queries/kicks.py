@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Final, cast
 from beanspiked.engine.aerospike.cluster.links import CHANGED
 from beanspiked.engine.aerospike.queries.choosing import JOBS_AT_ONCE
 from beanspiked.engine.aerospike.queries.finder import QUEUES
+from beanspiked.engine.aerospike.queries.shifting import shift
 from beanspiked.engine.aerospike.segment.codec import Formats, Packed
 from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob
 from beanspiked.engine.aerospike.store.keys import job_slot, ready_key
-from beanspiked.engine.aerospike.store.seam import (
-    BURIED,
-    DELAYED,
-    READY,
-    Damaged,
-    Fenced,
-    Refused,
-    Sizes,
-    TooBig,
-    Unknown,
-)
+from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Sizes
 from beanspiked.engine.aerospike.store.tasks import LANES, side_by_side
-from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFailed
+from beanspiked.engine.errors import JobGone, OutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,27 +180,9 @@ class Kicks:
             found.kicks += 1
             found.reason = ""
             entries[ready_key(found.pri, found.put_us, job_slot(key))] = self._formats.pack(found)
-        doubt = False
-
-        async def shift() -> None:
-            nonlocal doubt
-            try:
-                await self._store.shift(number, queue, list(jobs), READY, entries)
-            except Unknown:
-                doubt = True
-                raise
-
-        try:
-            await self._tasks.try_for_a_while(shift)
-        except (Refused, Fenced):
-            if not doubt:
-                return False
-        except (StoreFailed, TooBig) as error:
-            if doubt:
-                raise OutcomeUnknown("whether jobs were kicked is not known") from error
-            raise
-        else:
-            return True
+        done = await shift(self._store, self._tasks, number, queue, list(jobs), READY, entries)
+        if done is not None:
+            return done
         segment = await self._finder.read(number)
         if segment is not None:
             left = segment.queue(queue)

@@ -22,7 +22,8 @@ from beanspiked.engine.aerospike.store import formats as decoding
 from beanspiked.engine.aerospike.store.aerospike.adapter import AerospikeStore
 from beanspiked.engine.aerospike.store.directory import Directory
 from beanspiked.engine.aerospike.store.keys import SLOT_BITS, due_key, lease_key, ready_key
-from beanspiked.engine.aerospike.store.seam import Busy, Damaged
+from beanspiked.engine.aerospike.store.seam import DEAD, Busy, Damaged
+from beanspiked.engine.aerospike.store.tasks import LANES
 
 if TYPE_CHECKING:
     from world import Client, FrontEnd
@@ -243,6 +244,22 @@ def test_how_tubes_are_used_elsewhere_concerns_nobody_if_it_cannot_be_read(odd: 
     assert client.stats("stats")["current-tubes"] == "1"
     assert client.ask(b"list-tubes\r\n").startswith(b"OK")
     assert client.stats("stats-tube default")["current-watching"] == "1"
+
+
+def test_a_tube_is_deleted_but_for_a_segment_that_cannot_be_read(here: World, client: Client) -> None:
+    job_id = client.put()
+    engine = client.front_end.engine
+    # More than are deleted side by side, behind the odd one.
+    others = [(job_id >> SLOT_BITS) + more for more in range(1, 2 * LANES)]
+    for number in others:
+        here.cluster.create(number, "default", lease_key(engine.membership.session.number, number))
+        here.cluster.enlist("default", number)
+    here.cluster.wipe = for_segment(job_id >> SLOT_BITS, here.cluster.wipe, Damaged("held is odd"))  # type: ignore[method-assign]
+    deleting: list[Any] = []
+    client.front_end.inside(lambda: deleting.append(engine.delete_tube(engine.tube("default"))))
+    assert here.run(10.0, lambda: deleting[0].done)
+    assert isinstance(deleting[0].error, Damaged)
+    assert all(here.cluster.segment(number).state == DEAD for number in others)
 
 
 @pytest.mark.slow

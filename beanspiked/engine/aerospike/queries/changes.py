@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from beanspiked.engine.aerospike.queries.finder import QUEUES, place_of
-from beanspiked.engine.aerospike.store.seam import Busy, Fenced, Newer, Refused, StoreError, Unknown
+from beanspiked.engine.aerospike.store.seam import Busy, Damaged, Fenced, Refused, StoreError, Unknown
 from beanspiked.engine.aerospike.store.tasks import side_by_side
 from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFailed
 
@@ -128,17 +128,17 @@ class Changes:
 
     async def delete_tube(self, tube: "SharedTube") -> None:
         """Delete all jobs of a tube: of each segment at once, with all leases, so that their holders are fenced. Raises StoreFailed."""
-        newer: Newer | None = None
+        left: Damaged | None = None
 
         async def wipe(number: int) -> None:
-            nonlocal newer
+            nonlocal left
             try:
                 deleted = await self._tasks.try_for_a_while(lambda: self._store.wipe(number))
             except Fenced:
                 return
-            except Newer as error:
+            except Damaged as error:
                 logger.warning("segment %d is not deleted: %s", number, error)
-                newer = error
+                left = error
                 return
             tube.deletes += deleted
             committer = tube.committers.get(number)
@@ -148,8 +148,8 @@ class Changes:
             await self._retirement.end(tube.name, number)
 
         await side_by_side(await self._census.segments(tube.name), wipe)
-        if newer is not None:
-            raise newer
+        if left is not None:
+            raise left
 
     async def pause(self, tube: "SharedTube", seconds: float) -> None:
         """Pause a tube everywhere. Raises StoreFailed."""

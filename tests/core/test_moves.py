@@ -230,7 +230,9 @@ def test_a_move_into_a_tube_that_no_segment_can_be_listed_in_ends_and_holds_up_n
     assert here.cluster.segment(listed[0]).state == DEAD
 
 
-def test_a_move_that_fails_tells_so_and_is_finished_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_move_that_fails_tells_so_once_and_is_finished_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     here = World(1)
     mover = fill(here)
     with monkeypatch.context() as patched:
@@ -238,6 +240,8 @@ def test_a_move_that_fails_tells_so_and_is_finished_later(monkeypatch: pytest.Mo
         bulk = begin(mover)
         assert here.run(30, lambda: bulk.done)
         assert isinstance(bulk.error, StoreFailed)
+        here.run(60.0)
+    assert len([line for line in caplog.messages if "on the move" in line]) == 1
     here.run(10.0)
     assert sorted(len(found) for found in where(here).values()) == [1, 1, 1]
     assert not held(here)

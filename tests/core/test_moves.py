@@ -12,7 +12,7 @@ from world import Faults, World
 from beanspiked.engine.aerospike.segment.codec import unpack
 from beanspiked.engine.aerospike.store.keys import lease_key, ready_key
 from beanspiked.engine.aerospike.store.pairs import Pair, find_leases, pair_lease, pairs_of
-from beanspiked.engine.aerospike.store.seam import BURIED, DEAD, DELAYED, READY, Busy, Change, Unknown
+from beanspiked.engine.aerospike.store.seam import BURIED, DEAD, DELAYED, READY, Busy, Change, Full, Unknown
 from beanspiked.engine.contract import Filter
 from beanspiked.engine.errors import StoreFailed
 
@@ -202,6 +202,46 @@ def test_jobs_whose_last_step_was_made_and_not_answered_count_as_moved() -> None
     assert here.run(10, lambda: bulk.done)
     assert not unanswered
     assert (bulk.error, bulk.value) == (None, 3)
+
+
+def test_a_move_leaves_out_a_job_that_somebody_takes_first() -> None:
+    here = World(1)
+    mover = fill(here)
+    client = mover.connect()
+    client.put(b"last")
+    shift = here.cluster.shift
+
+    def too_late(number: int, queue: str, keys: list[bytes], *arguments: Any) -> Any:
+        here.cluster.shift = shift  # type: ignore[method-assign]
+        ready = here.cluster.segment(number).queues[READY]
+        del ready[min(ready)]
+        return shift(number, queue, keys, *arguments)
+
+    here.cluster.shift = too_late  # type: ignore[assignment, method-assign]
+    bulk = begin(mover)
+    assert here.run(10, lambda: bulk.done)
+    assert (bulk.error, bulk.value) == (None, 3)
+    assert where(here) == {b"buried": ["buried in b"], b"delayed": ["delayed in b"], b"last": ["ready in b"]}
+
+
+def test_what_a_move_made_that_could_not_begin_ends() -> None:
+    here = World(1)
+    mover = fill(here)
+    apply = here.cluster.apply
+
+    def full(number: int, lease: int, change: Change) -> Any:
+        if lease < 0:
+            raise Full("8")
+        return apply(number, lease, change)
+
+    here.cluster.apply = full  # type: ignore[method-assign]
+    bulk = begin(mover)
+    assert here.run(10, lambda: bulk.done)
+    assert isinstance(bulk.error, Full)
+    made = [record for record in here.cluster._segments.values() if record.tube == "b"]
+    assert made
+    here.run(130.0)
+    assert [record.state for record in made] == [DEAD] * len(made)
 
 
 @pytest.mark.parametrize("error", [Busy("14"), Unknown("9")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -142,3 +143,52 @@ def test_a_clear_that_is_never_answered_ends_in_time_and_blames_nobody(here: Wor
     assert here.run(10.0, lambda: bulk.done)
     assert isinstance(bulk.error, OutcomeUnknown)
     assert 1.9 < here.time - asked_at < 3.0
+
+
+def test_one_that_is_told_to_stop_begins_with_no_more_jobs(here: World) -> None:
+    front_end = here.front_end()
+    producer = front_end.connect()
+    producer.post(b"put 0 0 60 1\r\ny\r\n" * 700)
+    assert here.run(30.0, lambda: producer.received.count(b"INSERTED") == 700)
+    shift = here.cluster.shift
+
+    def stop(*arguments: Any) -> Any:
+        bulk.stopped = True
+        return shift(*arguments)
+
+    here.cluster.shift = stop  # type: ignore[method-assign]
+    bulk = clear(front_end, "default")
+    assert here.run(10.0, lambda: bulk.done)
+    assert 0 < bulk.value < 700
+
+
+def test_bodies_that_lie_outside_go_with_their_jobs(here: World) -> None:
+    front_end = here.front_end()
+    producer = front_end.connect()
+    producer.put(random.Random(1).randbytes(5000))
+    # It keeps the segment alive.
+    assert producer.ask(b"reserve\r\n").startswith(b"RESERVED")
+    producer.put(random.Random(2).randbytes(5000))
+    assert len(here.cluster._bodies) == 2
+    bulk = clear(front_end, "default")
+    assert here.run(10.0, lambda: bulk.done)
+    here.run(1.0)
+    assert len(here.cluster._bodies) == 1
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_segment_ends_whose_last_job_goes_where_nobody_uses_the_tube(here: World, by_id: bool) -> None:
+    putting, other = here.front_end(), here.front_end()
+    here.run(3.0)
+    producer = putting.connect()
+    producer.ask(b"use t\r\n")
+    job_id = producer.put()
+    putting.leave()
+    here.run(5.0)
+    if by_id:
+        assert other.connect().ask(b"delete %d\r\n" % job_id) == b"DELETED\r\n"
+    else:
+        bulk = clear(other, "t")
+        assert here.run(10.0, lambda: bulk.done)
+    here.run(130.0)
+    assert here.cluster.segment(job_id >> SLOT_BITS).state == DEAD

@@ -14,7 +14,7 @@ from beanspiked.engine.aerospike.segment.jobs import BATCH_MAX, SharedJob
 from beanspiked.engine.aerospike.store.keys import job_slot, ready_key
 from beanspiked.engine.aerospike.store.seam import BURIED, DELAYED, READY, Damaged, Sizes
 from beanspiked.engine.aerospike.store.tasks import LANES, side_by_side
-from beanspiked.engine.errors import JobGone, OutcomeUnknown
+from beanspiked.engine.errors import JobGone, OutcomeUnknown, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,13 +165,14 @@ class Kicks:
 
         Raises OutcomeUnknown or StoreFailed if that cannot be done in time, TooBig if the segment has no room.
         """
-        done = True
         try:
             done = await self._make_ready(number, queue, jobs)
-        finally:
-            # Also if that is not known: who waits is to look.
-            if done:
-                self._changed(tube, number)
+        except StoreFailed:
+            # It may be done: who waits is to look.
+            self._changed(tube, number)
+            raise
+        if done:
+            self._changed(tube, number)
         return done
 
     async def _make_ready(self, number: int, queue: str, jobs: dict[bytes, Packed]) -> bool:

@@ -111,6 +111,8 @@ def test_a_planted_fault_is_noticed(fault: str) -> None:
 
 
 @pytest.mark.scaled
+# Jobs of a move that are taken for others have keys of another length, and a look may meet them before anybody notices.
+@pytest.mark.planted_bug
 @pytest.mark.parametrize("fault", planted.PLANTED_IN_MOVES)
 def test_a_fault_planted_in_moves_is_noticed(fault: str) -> None:
     store_class, cluster_class = planted.PLANTED_IN_MOVES[fault]

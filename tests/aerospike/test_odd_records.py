@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from segments import run
 
-from beanspiked.engine.aerospike.store.keys import due_key, lease_key
+from beanspiked.engine.aerospike.store.keys import due_key, lease_key, ready_key
 from beanspiked.engine.aerospike.store.request import Request
 from beanspiked.engine.aerospike.store.seam import Busy, Change, Damaged, Outcome, Refused
 
@@ -154,12 +154,13 @@ def test_damage_that_the_answer_to_a_change_shows_is_told_as_such(
     assert "Traceback" not in caplog.text
 
 
-@pytest.mark.parametrize("name", ["ready", "delayed"])
+@pytest.mark.parametrize("name", ["ready", "delayed", "buried"])
 @pytest.mark.parametrize("few", [False, True])
 def test_the_answer_to_a_change_of_a_segment_that_lacks_a_queue_is_told_as_damage(
     real: AerospikeStore, client: Any, caplog: pytest.LogCaptureFixture, name: str, few: bool
 ) -> None:
-    change = Change(puts={"buried": {due_key(1, 1): b"job"}}, last_slot=1)
+    puts = {"ready": {ready_key(0, 1, 1): b"job"}} if name == "buried" else {"buried": {due_key(1, 1): b"job"}}
+    change = Change(puts=puts, last_slot=1)
     change.few = few
 
     async def check() -> None:

@@ -47,8 +47,10 @@ def head_of_results(results: Sequence[tuple[str, Any]]) -> Head:
     return _head(*[value for _, value in results[-len(HEAD_OPS) :]])
 
 
-def _head(keys: Any, last: Any, due: Any, ready: int, delayed: int, buried: int, held: Any, state: Any) -> Head:
+def _head(keys: Any, last: Any, due: Any, ready: Any, delayed: Any, buried: Any, held: Any, state: Any) -> Head:
     """Make a head of the answer to a change. Raises Damaged."""
+    if type(ready) is not int or type(delayed) is not int or type(buried) is not int:
+        raise Damaged("ready, delayed or buried is missing")
     if type(held) is not int:
         raise fields.unexpected("nheld", held)
     if type(state) is not int:
@@ -107,7 +109,7 @@ def head_of_bins(bins: Mapping[str, Any]) -> Head:
     )
 
 
-def head_of_few(ready: Any, delayed: Any, buried: int, held: Any, state: Any) -> Head:
+def head_of_few(ready: Any, delayed: Any, buried: Any, held: Any, state: Any) -> Head:
     """Make a head of the results of FEW_READS. If there are more jobs than expected, it covers only the first ones. Raises Damaged."""
     if ready is None or delayed is None:
         raise Damaged("ready or delayed is missing")

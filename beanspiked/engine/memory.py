@@ -65,7 +65,7 @@ def _is_free(size: int) -> bool:
         mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except OSError:
         try:
-            return len([bytes(PIECE) for _ in range(size // PIECE)]) > 0
+            _ = [bytes(PIECE) for _ in range(size // PIECE)]
         except MemoryError:
             return False
     return True

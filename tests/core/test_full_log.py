@@ -35,6 +35,20 @@ def filled(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
+def filled_and_held_up(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, threading.Event]:
+    """Open a journal with a full log that is folded only once the event is set; puts have waited for that in vain."""
+    go_on = threading.Event()
+
+    def held_up(*given: Any) -> Iterator[None]:
+        go_on.wait()
+        return fold_steps(*given)
+
+    monkeypatch.setattr(folder_module, "fold_steps", held_up)
+    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 0.001)
+    store = filled(stores, monkeypatch)
+    return store, go_on
+
+
 def test_a_full_log_that_cannot_be_folded_takes_deletes_and_no_puts(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,15 +66,7 @@ def test_a_full_log_that_cannot_be_folded_takes_deletes_and_no_puts(
 def test_a_put_waits_for_a_full_log_also_after_another_has_waited_in_vain(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
-
-    def held_up(*given: Any) -> Iterator[None]:
-        go_on.wait()
-        return fold_steps(*given)
-
-    monkeypatch.setattr(folder_module, "fold_steps", held_up)
-    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 0.001)
-    store = filled(stores, monkeypatch)
+    store, go_on = filled_and_held_up(stores, monkeypatch)
     monkeypatch.setattr(folder_module, "WAIT_SECONDS", 60.0)
     folder = store.journal._folder
     wait = folder.wait
@@ -80,15 +86,7 @@ def test_a_put_waits_for_a_full_log_also_after_another_has_waited_in_vain(
 def test_a_log_that_stays_full_is_waited_for_once_and_not_for_each_change(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
-
-    def held_up(*given: Any) -> Iterator[None]:
-        go_on.wait()
-        return fold_steps(*given)
-
-    monkeypatch.setattr(folder_module, "fold_steps", held_up)
-    monkeypatch.setattr(folder_module, "WAIT_SECONDS", 0.001)
-    store = filled(stores, monkeypatch)
+    store, go_on = filled_and_held_up(stores, monkeypatch)
     waits: list[float] = []
     monkeypatch.setattr(store.journal._folder, "wait", waits.append)
     engine = store.engine

@@ -248,7 +248,7 @@ def test_a_look_at_an_old_list_keeps_a_segment_with_held_jobs(here: World) -> No
     other = watching(holder.front_end, b"tube")
     other.post(b"reserve-with-timeout 5\r\n")
     here.run(1.0)
-    # Who waits looks at a tube whose pause has changed.
+    # Waiters look at a tube whose pause has changed.
     assert producer.ask(b"pause-tube tube 0\r\n") == b"PAUSED\r\n"
     here.run(5.0)
     assert other.take() == b"TIMED_OUT\r\n"

@@ -120,6 +120,7 @@ def _watched(journal: Journal, progress: Callable[[], None]) -> Iterator[list[Ro
     progress_at = time.monotonic() + PROGRESS_SECONDS
     log_at = time.monotonic() + LOG_SECONDS
     for rows in journal.reading.chunks():
+        # Puts leave more than this, so jobs that were accepted under a limit load under it again.
         if not FOR_CLIENTS.stays_free(CHUNK_BYTES):
             raise MemoryError
         yield rows

@@ -381,7 +381,7 @@ class News(MeshListener):
         self._seen[session] = last
         self._heard_at = self._now()
         if len(items) == ITEMS_MAX and items[0][0] > known + 1:
-            self.listener.look_everywhere()
+            self.listener.look_everywhere()  # News may be missing.
             return
         for number, tube in items:
             if number > known:

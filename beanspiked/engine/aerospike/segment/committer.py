@@ -65,7 +65,7 @@ class Committer(View):
     def begin(self) -> Batch | None:
         """Begin with what has come in, unless an operation is in flight; return the change to be sent, if that is all there is to do."""
         if self.gone and not self.running:
-            # Who waits for what would have begun goes on.
+            # Nothing begins here any more, so its waiters go on.
             self.release_turns()
         if self.running or self.gone or not self.inbox.pending():
             return None
